@@ -1,0 +1,168 @@
+"""Everything that can go wrong, told once.
+
+    GatewayError                 an error says what failed, on what, why, and what to do next
+    ├── InvalidInput       400   what was sent cannot mean anything
+    ├── Unauthenticated    401   no proof, or a wrong one
+    ├── NotFound           404
+    ├── Conflict           409
+    ├── TooLarge           413
+    ├── TooEarly           429   later: try again
+    ├── Unavailable        503   a part we need does not answer
+    └── RolloutError             a rollout cannot go on; carries a Reason
+        ├── Postponed            what heals by itself: the deployment waits and is tried again
+        └── Failed               what does not
+
+`status` is a hint to whoever answers HTTP; nothing below `web/` reads it.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """The base of all errors raised on purpose; its text may be shown to the caller."""
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class InvalidInput(GatewayError):  # noqa: N818 - the tree above names errors by what they say
+    """What was sent cannot mean anything; `field` names the part of it, dotted."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Unauthenticated(GatewayError):  # noqa: N818
+    """No proof of who sends, or a wrong one."""
+
+    status = HTTPStatus.UNAUTHORIZED
+
+
+class NotFound(GatewayError):  # noqa: N818
+    """There is no such thing."""
+
+    status = HTTPStatus.NOT_FOUND
+
+
+class Conflict(GatewayError):  # noqa: N818
+    """The name is taken, or the state forbids it."""
+
+    status = HTTPStatus.CONFLICT
+
+
+class TooLarge(GatewayError):  # noqa: N818
+    """More bytes than are accepted."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+
+
+class TooEarly(GatewayError):  # noqa: N818
+    """More requests than are accepted for now."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+
+class Unavailable(GatewayError):  # noqa: N818
+    """A part the gateway needs does not answer."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class Code(StrEnum):
+    """Why a deployment waits, failed or did nothing: stable, shown the same everywhere."""
+
+    DENIED = "denied"
+    NOT_FOUND = "not_found"
+    RATE_LIMITED = "rate_limited"
+    REGISTRY_UNREACHABLE = "registry_unreachable"
+    PULL_INTERRUPTED = "pull_interrupted"
+    WRONG_ARCHITECTURE = "wrong_architecture"
+    NO_IMAGE = "no_image"
+    NO_SPACE = "no_space"
+    NAME_TAKEN = "name_taken"
+    PORT_TAKEN = "port_taken"
+    NETWORK_MISSING = "network_missing"
+    BAD_CONFIGURATION = "bad_configuration"
+    EXITED = "exited"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNHEALTHY = "unhealthy"
+    WRONG_DIGEST = "wrong_digest"
+    ENGINE_UNREACHABLE = "engine_unreachable"
+    ENGINE_REFUSED = "engine_refused"
+    GATEWAY_STOPPED = "gateway_stopped"
+    TOO_MANY_ATTEMPTS = "too_many_attempts"
+    SATISFIED = "satisfied"
+    UP_TO_DATE = "up_to_date"
+    INTERNAL = "internal"
+
+
+REMEDIES: dict[Code, str] = {
+    Code.DENIED: "Check the user name and token of the registry (registry.create, or on the application) "
+    "and that it may pull this repository.",
+    Code.NOT_FOUND: "Check the image's name and tag, and that it was pushed to this registry.",
+    Code.RATE_LIMITED: "Nothing to do: it is tried again when the registry allows. "
+    "Credentials for this registry raise the limit.",
+    Code.REGISTRY_UNREACHABLE: "Nothing to do if the registry is only restarting: it is tried again. "
+    "Else check its address, its certificate and the network.",
+    Code.PULL_INTERRUPTED: "Nothing to do: it is tried again.",
+    Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, "
+    "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push",
+    Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update.",
+    Code.NO_SPACE: "Free space on the engine's disk, for instance: docker image prune -a",
+    Code.NAME_TAKEN: "Rename or remove that container, or give the application another appName.",
+    Code.PORT_TAKEN: "Stop what uses the port, or publish another one.",
+    Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
+    Code.BAD_CONFIGURATION: "Correct the application's configuration and deploy again.",
+    Code.EXITED: "The last lines of the container say why. The former version serves on.",
+    Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
+    Code.UNHEALTHY: "The output of the image's health check says why. The former version serves on.",
+    Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
+    Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check GATEWAY_DOCKER_HOST: it is tried again.",
+    Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
+    Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
+    Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",
+    Code.SATISFIED: "Nothing to do.",
+    Code.UP_TO_DATE: "Nothing to do. A redeploy replaces the container all the same.",
+    Code.INTERNAL: "This is a defect of the gateway: its log has the details under the deployment's id.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a deployment is where it is. `message` names the thing it happened to."""
+
+    code: Code
+    message: str
+
+    @property
+    def remedy(self) -> str:
+        return REMEDIES[self.code]
+
+
+class RolloutError(GatewayError):
+    """A rollout cannot go on."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.reason = Reason(code, message)
+
+
+class Postponed(RolloutError):
+    """What heals by itself; `retry_after` in seconds where the other side named a time."""
+
+    def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_after = retry_after
+
+
+class Failed(RolloutError):
+    """What does not heal by itself; `log` holds the last lines of the container that failed."""
+
+    def __init__(self, code: Code, message: str, *, log: str = "") -> None:
+        super().__init__(code, message)
+        self.log = log

@@ -1,0 +1,35 @@
+"""What a registry told us, as values."""
+
+from dataclasses import dataclass
+
+from gateway.reference import Digest, Reference, Repository, Tag
+
+
+@dataclass(frozen=True, slots=True)
+class PushEvent:
+    """A tag now names an image. `digest` is a hint, absent where the registry does not say."""
+
+    repository: Repository
+    tag: Tag
+    digest: Digest | None = None
+
+    @property
+    def reference(self) -> Reference:
+        return Reference(self.repository, self.tag)
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """A part of a notification that deploys nothing; `reference` as far as it is known, else ""."""
+
+    reference: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """All that one request says. `event_id` comes from the signed body, never from a header."""
+
+    events: tuple[PushEvent, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+    event_id: str | None = None
