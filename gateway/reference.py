@@ -37,6 +37,7 @@ LATEST = Tag("latest")
 
 _LONGEST_NAME = 255
 _LONGEST_TAG = 128
+_LONGEST_REFERENCE = len("/") + 2 * _LONGEST_NAME + len(":") + _LONGEST_TAG + len("@sha256:") + 64
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -48,9 +49,11 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 def parse_domain(text: str) -> Domain:
     """Return the canonical domain of a registry's host name; raises InvalidInput."""
-    if not _DOMAIN.fullmatch(text):
-        raise InvalidInput(f"{text!r} is not a registry's host name, as in ghcr.io or registry:5000")
     lowered = text.lower()
+    # A bare word before a "/" is a user of Docker Hub, so no image could be named on such a host.
+    named = "." in text or ":" in text or lowered == "localhost"
+    if len(text) > _LONGEST_NAME or not named or not _DOMAIN.fullmatch(text):
+        raise InvalidInput(f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000")
     return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
 
 
@@ -110,7 +113,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse what a person writes; raises InvalidInput."""
-        if not text or len(text) > _LONGEST_NAME + _LONGEST_TAG + len("@sha256:") + 64:
+        if not text or len(text) > _LONGEST_REFERENCE:
             raise InvalidInput("an image's name is needed, as in ghcr.io/acme/app:1.2")
         name, at, digest = text.partition("@")
         head, slash, last = name.rpartition("/")

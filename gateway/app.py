@@ -1,0 +1,100 @@
+"""Builds the application: the one place that knows every part.
+
+Opened downwards, closed upwards, so that rollouts end while the engine and PostgreSQL still live:
+
+    1  listeners close          5  then they are cut, and put the old container back
+    2  requests finish          6  the engine's and the registries' connections close
+    3  no more claims           7  PostgreSQL's do, and the embedded server stops
+    4  rollouts get the grace
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+
+from gateway.config import Settings
+from gateway.engine import client as engines
+from gateway.errors import InvalidInput
+from gateway.reference import Domain, parse_domain
+from gateway.registry import client as registries
+from gateway.store import database
+from gateway.store.embedded import embedded_postgres
+from gateway.store.migrations import migrate
+from gateway.store.vault import Vault, keep_key
+from gateway.supervisor import supervise
+from gateway.web import build
+
+_LOG = structlog.get_logger()
+_SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """What every command needs: the database, migrated, and the vault that opens its secrets."""
+
+    pool: database.Pool
+    vault: Vault
+    settings: Settings
+
+
+@asynccontextmanager
+async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
+    """Open the database, the embedded one where none is set; raises Unavailable or InvalidInput."""
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+        else:
+            url = settings.database_url.get_secret_value()
+        pool = await stack.enter_async_context(database.connect(url, size=settings.database_connections))
+        await migrate(pool)
+        yield Keep(pool, Vault(_master_key(settings)), settings)
+
+
+def _master_key(settings: Settings) -> bytes:
+    if (key := settings.key()) is not None:
+        return key
+    if settings.database_url is None:
+        return keep_key(settings.data_dir / "master.key")
+    raise InvalidInput(
+        "GATEWAY_MASTER_KEY is needed with GATEWAY_DATABASE_URL, since it seals the secrets kept there. "
+        "Make one and keep it safe: openssl rand -base64 32"
+    )
+
+
+def _insecure(settings: Settings) -> frozenset[Domain]:
+    return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[str]:
+    """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
+    async with AsyncExitStack() as stack:
+        keep = await stack.enter_async_context(open_keep(settings))
+        engine = await stack.enter_async_context(engines.connect(settings.docker_host))
+        registry = await stack.enter_async_context(registries.connect(_insecure(settings)))
+        supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
+        runner = web.AppRunner(build(keep.pool, keep.vault, supervisor, settings), shutdown_timeout=_SERVER_SHUTDOWN)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        host, port = settings.address
+        await web.TCPSite(runner, host, port).start()
+        listening = runner.addresses[0]
+        yield f"http://{listening[0]}:{listening[1]}"
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    async with running(settings) as address:
+        _LOG.info("Serving", address=address)
+        await told.wait()
+        _LOG.info("Stopping")
+    _LOG.info("Stopped")

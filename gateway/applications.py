@@ -1,0 +1,177 @@
+"""What the gateway keeps running, and what it runs with. It performs no I/O."""
+
+import io
+import re
+import shlex
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from dotenv.parser import parse_stream
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from gateway.errors import InvalidInput
+from gateway.quantities import parse_cpus, parse_memory
+from gateway.reference import Reference
+from gateway.registries import Credentials, Scope
+
+_APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_LABEL_PREFIX = "gateway."
+
+
+class Desired(StrEnum):
+    """What a person last asked for."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+
+
+def parse_environment(text: str) -> dict[str, str]:
+    """Parse dotenv text, values quoted over several lines too; raises InvalidInput naming the line."""
+    variables: dict[str, str] = {}
+    for binding in parse_stream(io.StringIO(text)):
+        if binding.error or (binding.key is not None and binding.value is None):
+            raise InvalidInput(f"line {binding.original.line} is not NAME=value", field="env")
+        if binding.key is not None and binding.value is not None:
+            variables[binding.key] = binding.value
+    if any("\0" in word for pair in variables.items() for word in pair):
+        raise InvalidInput("a variable holds a zero byte", field="env")
+    return variables
+
+
+def parse_command(text: str) -> list[str]:
+    """Split a command as a shell would; raises InvalidInput."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} cannot be split into words: {error}", field="command") from error
+
+
+def slug(name: str) -> str:
+    """Make a container's name of an application's: `Production API` is `production-api`."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50] or "app"
+
+
+def parse_app_name(text: str) -> str:
+    if not _APP_NAME.fullmatch(text):
+        raise InvalidInput(
+            f"{text!r} is not a container's name: lower-case letters, digits and . _ -, at most 63",
+            field="appName",
+        )
+    return text
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _checked(parse: object) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            parse(text)  # type: ignore[operator]  # any of the parsers above
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return AfterValidator(check)
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or "\0" in path or ":" in path:
+        raise ValueError("an absolute path is needed, without a colon")
+    return path
+
+
+def _no_reserved(labels: dict[str, str]) -> dict[str, str]:
+    if any(name.startswith(_LABEL_PREFIX) for name in labels):
+        raise ValueError(f"labels that begin with {_LABEL_PREFIX!r} are the gateway's own")
+    return labels
+
+
+Memory = Annotated[str, BeforeValidator(_as_text), _checked(parse_memory)]
+Cpus = Annotated[str, BeforeValidator(_as_text), _checked(parse_cpus)]
+Path = Annotated[str, AfterValidator(_absolute)]
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
+NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+
+class Port(_Frozen):
+    """A container's port reachable on the host."""
+
+    target_port: PortNumber
+    published_port: PortNumber
+    protocol: Literal["tcp", "udp"] = "tcp"
+    publish_mode: Literal["ingress", "host"] = "ingress"
+
+
+class Mount(_Frozen):
+    """A named volume, or a folder of the host, in the container."""
+
+    type: Literal["volume", "bind"] = "volume"
+    source: Annotated[str, Field(min_length=1, max_length=4096)]
+    target: Path
+    read_only: bool = False
+
+    def model_post_init(self, _context: object) -> None:
+        if self.type == "bind":
+            _absolute(self.source)
+        elif not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*", self.source):
+            raise ValueError(f"{self.source!r} is not a volume's name")
+
+
+class Configuration(_Frozen):
+    """What an application runs with, as its user wrote it and already proven to mean something.
+
+    A field that is None is the image's own choice.
+    """
+
+    command: Annotated[str, _checked(parse_command)] | None = None
+    args: list[str] | None = None
+    memory_limit: Memory | None = None
+    memory_reservation: Memory | None = None
+    cpu_limit: Cpus | None = None
+    cpu_reservation: Cpus | None = None
+    replicas: Annotated[int, Field(ge=1)] = 1
+    ports: list[Port] = []
+    mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
+    networks: list[NetworkName] = []
+    labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
+    #: seconds between the stop signal and the kill
+    stop_grace: Annotated[int, Field(ge=0, le=3600)] = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What is kept running. Secrets are in clear here and kept out of `repr`."""
+
+    application_id: str
+    name: str
+    app_name: str
+    description: str | None
+    docker_image: str | None
+    registry_url: str | None
+    credentials: Credentials | None
+    environment: str | None = field(repr=False)
+    configuration: Configuration
+    other_columns: dict[str, object]
+    auto_deploy: bool
+    desired: Desired
+    engine_id: str | None
+    created_at: datetime
+
+    @property
+    def reference(self) -> Reference | None:
+        return None if self.docker_image is None else Reference.parse(self.docker_image)
+
+    @property
+    def own_login(self) -> tuple[Scope | None, Credentials] | None:
+        if self.credentials is None:
+            return None
+        return (Scope.parse(self.registry_url) if self.registry_url else None), self.credentials

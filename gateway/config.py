@@ -1,0 +1,135 @@
+"""Settings, read once from the environment and frozen. A misspelt one stops the start."""
+
+import binascii
+import os
+import re
+from base64 import b64decode
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from gateway.errors import InvalidInput
+
+_PREFIX = "GATEWAY_"
+_FILE = "_file"
+_SECRETS = frozenset({"database_url", "master_key"})
+# What an orchestrator injects for a service that happens to be called "gateway".
+_INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
+_KEY_BYTES = 32
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class Settings(BaseModel):
+    """One field a `GATEWAY_…` variable; a secret may also come as `…_FILE`, the path of a file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    listen: str = Field("127.0.0.1:8080", description="Address and port of the HTTP server.")
+    database_url: SecretStr | None = Field(
+        None, description="PostgreSQL to use; unset: an embedded one in the data directory."
+    )
+    database_connections: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Connections to PostgreSQL.")
+    data_dir: Path = Field(description="Where the embedded PostgreSQL and the master key are kept.")
+    docker_host: str = Field(description="The Docker Engine: unix:///path or tcp://host:port.")
+    master_key: SecretStr | None = Field(
+        None,
+        description="Base64 of 32 bytes that seal the secrets in the database; "
+        "unset with the embedded PostgreSQL: made once, in the data directory.",
+    )
+    public_url: str | None = Field(None, description="How registries reach this gateway, shown in set-up steps.")
+    rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Rollouts at once.")
+    swaps: Annotated[int, Field(ge=1, le=100)] = Field(
+        2,
+        description="Of them, how many may stop and start containers at once; more makes each outage longer.",
+    )
+    lease: Seconds = Field(15, description="Seconds after which a gateway that fell silent loses its rollouts.")
+    stable_window: Seconds = Field(5, description="Seconds a container without a health check must run to be proven.")
+    health_deadline: Seconds = Field(300, description="Seconds a container has to become healthy.")
+    pull_stall: Seconds = Field(120, description="Seconds without progress after which a pull is given up.")
+    shutdown_grace: Annotated[float, Field(ge=0, le=3600)] = Field(
+        20, description="Seconds that running rollouts get to finish on SIGTERM."
+    )
+    retry_deadline: Seconds = Field(
+        21_600, description="Seconds after which a deployment that keeps being postponed fails."
+    )
+    body_limit: Annotated[int, Field(ge=1024, le=64 * 1024**2)] = Field(
+        1024**2, description="Bytes accepted in one request."
+    )
+    inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
+    insecure_registries: str = Field("", description="Registries spoken to without TLS, by comma; loopback always is.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
+    log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
+
+    @field_validator("listen")
+    @classmethod
+    def _address(cls, text: str) -> str:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
+            raise ValueError("an address and a port are needed, as in 127.0.0.1:8080")
+        return text
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Self:
+        """Read all there is; raises InvalidInput naming the variable."""
+        given = {
+            name.removeprefix(_PREFIX).lower(): value
+            for name, value in environ.items()
+            if name.startswith(_PREFIX) and value != ""
+        }
+        for name in [name for name in given if name.endswith(_FILE) and name.removesuffix(_FILE) in _SECRETS]:
+            given[name.removesuffix(_FILE)] = _read(name, given.pop(name))
+        for name in [name for name in given if name not in cls.model_fields]:
+            if _INJECTED.fullmatch(_PREFIX + name.upper()):
+                del given[name]
+        given.setdefault("data_dir", _data_dir(environ))
+        given.setdefault("docker_host", environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
+        try:
+            return cls.model_validate(given)
+        except ValidationError as error:
+            raise InvalidInput("\n".join(_explain(detail) for detail in error.errors())) from error
+
+    def key(self) -> bytes | None:
+        """Return the master key's bytes; raises InvalidInput unless they are 32."""
+        if self.master_key is None:
+            return None
+        try:
+            key = b64decode(self.master_key.get_secret_value(), validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != _KEY_BYTES:
+            raise InvalidInput("GATEWAY_MASTER_KEY is not base64 of 32 bytes; make one: openssl rand -base64 32")
+        return key
+
+
+def _data_dir(environ: Mapping[str, str]) -> str:
+    base = environ.get("XDG_DATA_HOME") or f"{environ.get('HOME') or Path.home()}/.local/share"
+    return f"{base}/webhook-gateway"
+
+
+def _read(name: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{_PREFIX}{name.upper()}: cannot read {path}: {error}") from error
+
+
+def _explain(detail: Mapping[str, object]) -> str:
+    location = detail["loc"]
+    name = str(location[0]) if isinstance(location, tuple) and location else ""
+    if detail["type"] == "extra_forbidden":
+        return f"{_PREFIX}{name.upper()} is not a setting of the gateway: is it misspelt?"
+    # Never the value: it may be a secret.
+    return f"{_PREFIX}{name.upper()}: {detail['msg']}"
+
+
+def load() -> Settings:
+    """Read the process's own environment."""
+    return Settings.from_environ(os.environ)

@@ -1,0 +1,182 @@
+"""One attempt to make an application run what it should, from request to outcome. It performs no I/O.
+
+queued ──claim──▶ running ──┬─▶ succeeded      observed: running, the right digest, healthy
+  │  ▲               │      ├─▶ unchanged      what runs already is what was asked for
+  │  └──postponed────┘      ├─▶ failed         the old one was never touched
+  │                         └─▶ rolled_back    the old one was put back
+  ├─▶ superseded   by a newer one while queued
+  └─▶ cancelled
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.errors import Reason
+from gateway.reference import Digest, Reference
+
+
+class Kind(StrEnum):
+    """What is wanted."""
+
+    DEPLOY = "deploy"
+    REDEPLOY = "redeploy"
+    START = "start"
+    STOP = "stop"
+    DELETE = "delete"
+
+
+class Status(StrEnum):
+    """Where it is, as drawn above."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    ROLLED_BACK = "rolled_back"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+FINISHED = frozenset(set(Status) - {Status.QUEUED, Status.RUNNING})
+
+# Dokploy knows four.
+DOKPLOY_STATUS = {
+    Status.QUEUED: "running",
+    Status.RUNNING: "running",
+    Status.SUCCEEDED: "done",
+    Status.UNCHANGED: "done",
+    Status.FAILED: "error",
+    Status.ROLLED_BACK: "error",
+    Status.SUPERSEDED: "cancelled",
+    Status.CANCELLED: "cancelled",
+}
+
+
+class Step(StrEnum):
+    """A named part of a rollout, in the order they are done."""
+
+    SETTLE = "settle"
+    RESOLVE = "resolve"
+    PULL = "pull"
+    VERIFY = "verify"
+    CREATE = "create"
+    SWAP = "swap"
+    PROVE = "prove"
+    COMMIT = "commit"
+    PUT_BACK = "put_back"
+    START = "start"
+    STOP = "stop"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """A step as it went. `finished_at` is None while it goes on, and for ever if its gateway died in it."""
+
+    step: Step
+    detail: str
+    started_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; nothing for a step that goes on."""
+        return 0.0 if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A row of the queue."""
+
+    deployment_id: str
+    application_id: str
+    kind: Kind
+    forced: bool
+    status: Status
+    title: str
+    description: str
+    reference: Reference | None
+    expected_digest: Digest | None
+    digest: Digest | None
+    attempts: int
+    created_at: datetime
+    requested_at: datetime
+    next_attempt_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: Reason | None
+    log: str
+    superseded_by: str | None
+    epoch: int
+
+
+class Direction(StrEnum):
+    """Which way a swap is going."""
+
+    FORWARD = "forward"
+    BACK = "back"
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """The one thing to know of a replacement under way: what stood, what comes, and why it goes back."""
+
+    application_id: str
+    deployment_id: str
+    serving_name: str
+    old: str | None
+    old_restart_policy: dict[str, object] | None
+    new: str
+    direction: Direction = Direction.FORWARD
+    reason: Reason | None = None
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a rollout ended."""
+
+    status: Status
+    reason: Reason | None = None
+    log: str = ""
+    digest: Digest | None = None
+    spec_hash: str | None = None
+    replaced: bool = False
+
+
+class LeaseLost(Exception):  # noqa: N818 - a fact, not an error
+    """Another gateway has claimed the deployment: stop at once, touch nothing more."""
+
+
+class Journal(Protocol):
+    """Where a rollout writes what it is about to do. Each method raises LeaseLost for a stale owner."""
+
+    #: another gateway owns the deployment: nothing may be touched any more
+    lost: bool
+
+    async def begin(self, step: Step, detail: str = "") -> None:
+        """End the step before and begin this one, written down before its first side effect."""
+
+    async def progress(self, detail: str) -> None:
+        """Say how far the current step is; the last word stands."""
+
+    async def resolved(self, digest: Digest) -> None:
+        """Write down which image it is."""
+
+    async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
+        """Write the swap down and hold the lease for at least `longest_call` seconds from each heartbeat."""
+
+    async def turn_back(self, swap: Swap) -> None:
+        """Write down that the swap goes back, and why; never raises while the database is away."""
+
+    def note(self, step: Step, detail: str = "") -> None:
+        """Begin a step of a swap: kept in memory, written when the database can be reached."""
+
+    async def flush_if_possible(self) -> None:
+        """Write what was noted, unless the database is away."""
+
+    async def close_swap(self) -> None:
+        """The swap is over, one way or the other."""

@@ -1,0 +1,155 @@
+"""One Docker Engine, reached over its socket.
+
+Every call has a deadline, every failure becomes one of ours here: see https://docs.docker.com/reference/api/engine/
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiodocker
+import aiohttp
+from aiodocker.exceptions import DockerError
+
+from gateway.errors import Code, Failed, InvalidInput, Postponed
+
+CALL_DEADLINE = 60.0  # seconds; stop and pull have their own
+_CONNECT_DEADLINE = 5.0  # seconds
+_CONNECTIONS = 200  # at once; one more would wait without a word
+
+_UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineIdentity:
+    """Who answers: `engine_id` is the daemon's own, `platform` is `linux/amd64`."""
+
+    engine_id: str
+    name: str
+    version: str
+    platform: str
+
+
+class Engine(aiodocker.Docker):
+    """The client, closing each response, so that a cancelled pull ends in the daemon too."""
+
+    @asynccontextmanager
+    async def _query(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with super()._query(*args, **kwargs) as response:
+            try:
+                yield response
+            finally:
+                if response.content.at_eof():
+                    response.release()
+                else:
+                    response.close()
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: Any = None,
+        deadline: float = CALL_DEADLINE,
+    ) -> Any:
+        """Make one call and return its JSON; raises what `translated` does."""
+        with translated():
+            async with asyncio.timeout(deadline):
+                return await self._query_json(path, method, params=dict(params or {}), data=body)
+
+    async def identify(self) -> EngineIdentity:
+        info = await self.call("GET", "info", deadline=10)
+        return EngineIdentity(
+            engine_id=info["ID"],
+            name=info["Name"],
+            version=info["ServerVersion"],
+            platform=f"{info['OSType']}/{_ARCHITECTURES.get(info['Architecture'], info['Architecture'])}",
+        )
+
+
+# The kernel's word for it and the registries': https://github.com/containerd/platforms
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
+
+
+@asynccontextmanager
+async def connect(host: str) -> AsyncIterator[Engine]:
+    """Hold a client for `unix:///path` or `tcp://host:port`; it connects when it is first used."""
+    scheme, _, address = host.partition("://")
+    connector: aiohttp.BaseConnector
+    match scheme:
+        case "unix":
+            connector, url = aiohttp.UnixConnector(address, limit=_CONNECTIONS), "http://docker"
+        case "tcp" | "http":
+            connector, url = aiohttp.TCPConnector(limit=_CONNECTIONS), f"http://{address}"
+        case _:
+            raise InvalidInput(f"{host!r} is not an engine's address, as in unix:///var/run/docker.sock")
+    timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE)
+    engine = Engine(url=url, connector=connector, timeout=timeout)
+    try:
+        yield engine
+    finally:
+        await engine.close()
+        await connector.close()
+
+
+def named(name: str) -> str:
+    """Return a name that may stand in a path, unescaped as the client sends it; raises Failed."""
+    if not _NAME.fullmatch(name):
+        raise Failed(Code.BAD_CONFIGURATION, f"{name!r} is not a name the Docker Engine knows")
+    return name
+
+
+@contextmanager
+def translated(*, waiting_for: str = "the call") -> Iterator[None]:
+    """Let nothing of the client's or the daemon's errors out but Failed and Postponed."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Postponed(Code.ENGINE_UNREACHABLE, f"the Docker Engine did not finish {waiting_for} in time") from error
+    except DockerError as error:
+        raise classify(error.status, str(error.message)) from error
+    except (aiohttp.ClientError, ConnectionError, ValueError) as error:
+        raise Postponed(Code.ENGINE_UNREACHABLE, f"the connection to the Docker Engine broke: {error}") from error
+
+
+# The daemon says most things with 500 and a sentence; the sentences are matched in lower case, in this order.
+_SENTENCES = (
+    (("toomanyrequests", "pull rate limit", "429 too many requests"), Code.RATE_LIMITED),
+    (("no space left on device",), Code.NO_SPACE),
+    (("port is already allocated", "address already in use"), Code.PORT_TAKEN),
+    (("exec format error", "no matching manifest", "does not match the specified platform"), Code.WRONG_ARCHITECTURE),
+    (
+        ("unauthorized", "no basic auth credentials", "pull access denied", "denied:", "authentication required",
+         "insufficient_scope", "access forbidden"),
+        Code.DENIED,
+    ),
+    (("manifest unknown", "not found: manifest", "name unknown"), Code.NOT_FOUND),
+    (
+        ("connection refused", "no such host", "i/o timeout", "tls handshake timeout", "connection reset", "eof",
+         "client.timeout exceeded", "bad gateway", "service unavailable", "received unexpected http status: 5",
+         "x509:", "server gave http response to https client", "internal server error"),
+        Code.REGISTRY_UNREACHABLE,
+    ),
+)  # fmt: skip
+_HEALING = frozenset({Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
+_CONFLICT, _NOT_FOUND = 409, 404
+
+
+def classify(status: int, message: str) -> Failed | Postponed:
+    """Tell what a refusal of the daemon means."""
+    if status == _UNREACHABLE:
+        return Postponed(Code.ENGINE_UNREACHABLE, message)
+    lowered = message.lower()
+    if status == _CONFLICT and "is already in use by container" in lowered:
+        return Failed(Code.NAME_TAKEN, message)
+    if "network" in lowered and ("not found" in lowered or "no such network" in lowered):
+        return Failed(Code.NETWORK_MISSING, message)
+    for sentences, code in _SENTENCES:
+        if any(sentence in lowered for sentence in sentences):
+            return Postponed(code, message) if code in _HEALING else Failed(code, message)
+    return Failed(Code.NOT_FOUND if status == _NOT_FOUND else Code.ENGINE_REFUSED, message)

@@ -1,0 +1,145 @@
+"""Containers on the engine. Every call here may be repeated: what is done already is no error."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.engine import spec
+from gateway.engine.client import CALL_DEADLINE, Engine, named, translated
+from gateway.errors import Code, Failed
+
+_LOG_LINES = 50
+_LOG_BYTES = 16_384
+_HEADER = 8  # bytes before each frame of a log that has no terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container as it was seen a moment ago."""
+
+    container_id: str
+    name: str
+    created: str
+    labels: dict[str, str]
+    image_id: str
+    running: bool
+    restarting: bool
+    restart_count: int
+    exit_code: int
+    out_of_memory: bool
+    error: str
+    started_at: str
+    #: "healthy", "unhealthy", "starting"; None where the image has no check
+    health: str | None
+    health_output: str
+    restart_policy: dict[str, object]
+
+    @property
+    def sound(self) -> bool:
+        return self.running and not self.restarting and self.health in {None, "healthy"}
+
+
+def _container(found: dict[str, Any]) -> Container:
+    state = found["State"]
+    health = state.get("Health") or {}
+    log = health.get("Log") or [{}]
+    return Container(
+        container_id=found["Id"],
+        name=found["Name"].removeprefix("/"),
+        created=found["Created"],
+        labels=found["Config"]["Labels"] or {},
+        image_id=found["Image"],
+        running=state["Running"],
+        restarting=state["Restarting"],
+        restart_count=found["RestartCount"],
+        exit_code=state["ExitCode"],
+        out_of_memory=state["OOMKilled"],
+        error=state["Error"],
+        started_at=state["StartedAt"],
+        health=health.get("Status"),
+        health_output=str(log[-1].get("Output", "")).strip()[-1000:],
+        restart_policy=found["HostConfig"]["RestartPolicy"],
+    )
+
+
+async def inspect(engine: Engine, container: str) -> Container | None:
+    """Return it by id or name, or None where there is none."""
+    try:
+        return _container(await engine.call("GET", f"containers/{named(container)}/json"))
+    except Failed as error:
+        if error.reason.code is Code.NOT_FOUND:
+            return None
+        raise
+
+
+async def select(engine: Engine, application_id: str) -> list[Container]:
+    """Return all the containers of an application, whatever their state."""
+    filters = orjson.dumps({"label": [f"{spec.APPLICATION}={application_id}"]}).decode()
+    found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
+    inspected = [await inspect(engine, item["Id"]) for item in found]
+    return [container for container in inspected if container is not None]
+
+
+async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
+    """Create a container on its networks, each with its endpoint's settings, and return its id."""
+    created = await engine.call("POST", "containers/create", params={"name": named(name)}, body=body)
+    container_id = str(created["Id"])
+    # Engines before API 1.44 take one network at creation.
+    for network, endpoint in list(networks.items())[1:]:
+        await engine.call(
+            "POST",
+            f"networks/{named(network)}/connect",
+            body={"Container": container_id, "EndpointConfig": endpoint},
+        )
+    return container_id
+
+
+async def rename(engine: Engine, container: Container, name: str) -> None:
+    if container.name != name:
+        await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": named(name)})
+
+
+async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
+    if container.restart_policy != policy:
+        await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
+
+
+async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
+    """Send the stop signal, and the kill after `grace` seconds."""
+    await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=grace + CALL_DEADLINE)
+
+
+async def start(engine: Engine, container_id: str) -> None:
+    await engine.call("POST", f"containers/{container_id}/start")
+
+
+async def remove(engine: Engine, container_id: str) -> None:
+    """Remove it, running or not; its named volumes stay."""
+    try:
+        await engine.call("DELETE", f"containers/{container_id}", params={"force": 1})
+    except Failed as error:
+        if error.reason.code is not Code.NOT_FOUND and "already in progress" not in str(error):
+            raise
+
+
+async def last_lines(engine: Engine, container_id: str) -> str:
+    """Return the end of the container's log, both streams."""
+    with translated(waiting_for="the container's log"):
+        async with engine._query(  # noqa: SLF001 - our own subclass; the public call decodes line by line
+            f"containers/{container_id}/logs", params={"stdout": 1, "stderr": 1, "tail": _LOG_LINES}
+        ) as response:
+            raw = await response.read()
+    return _demultiplexed(raw)[-_LOG_BYTES:]
+
+
+def _demultiplexed(raw: bytes) -> str:
+    """Join the frames of a log: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach."""
+    if not raw or raw[0] not in {0, 1, 2}:
+        return raw.decode(errors="replace")
+    text, position = [], 0
+    while position + _HEADER <= len(raw):
+        length = int.from_bytes(raw[position + 4 : position + _HEADER], "big")
+        text.append(raw[position + _HEADER : position + _HEADER + length])
+        position += _HEADER + length
+    return b"".join(text).decode(errors="replace")

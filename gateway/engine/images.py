@@ -1,0 +1,103 @@
+"""Images on the engine."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.engine.client import Engine, translated
+from gateway.errors import Code, Failed, Postponed
+from gateway.reference import Reference
+from gateway.registries import Credentials
+
+Progress = Callable[[str], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image the engine has; `platform` is `linux/amd64`."""
+
+    image_id: str
+    platform: str
+    repo_digests: frozenset[str]
+
+    def has_digest(self, digest: str) -> bool:
+        """Tell whether the engine got it under this digest, of any repository: the digest is what decides."""
+        return any(known.endswith(f"@{digest}") for known in self.repo_digests)
+
+
+async def inspect(engine: Engine, name: str) -> Image | None:
+    """Return the image of this reference or id, or None where the engine does not have it."""
+    try:
+        found = await engine.call("GET", f"images/{name}/json")
+    except Failed as error:
+        if error.reason.code is Code.NOT_FOUND:
+            return None
+        raise
+    return Image(found["Id"], f"{found['Os']}/{found['Architecture']}", frozenset(found["RepoDigests"] or ()))
+
+
+async def pull(
+    engine: Engine, reference: Reference, credentials: Credentials | None, *, progress: Progress, stall: float
+) -> Image:
+    """Pull an image by digest and return it as the engine then has it.
+
+    The engine answers 200 before it begins and a stream cut short may look like an end, so only what it has
+    afterwards counts. Given up after `stall` seconds without a word.
+    """
+    auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
+    layers = _Layers()
+    name = f"{reference.repository}@{reference.digest}"
+    with translated(waiting_for=f"the pull of {name}"):
+        async with (
+            asyncio.timeout(stall) as watchdog,
+            aclosing(
+                engine.images.pull(name, auth=auth, stream=True)  # type: ignore[type-var]  # it is a generator
+            ) as stream,
+        ):
+            async for message in stream:
+                watchdog.reschedule(asyncio.get_running_loop().time() + stall)
+                if layers.changed_by(message):
+                    await progress(layers.summary())
+    image = await inspect(engine, name)
+    if image is None or not image.has_digest(str(reference.digest)):
+        raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} broke off before the image was complete")
+    return image
+
+
+class _Layers:
+    """What the stream has said so far, in one line."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self._done: set[str] = set()
+
+    def changed_by(self, message: dict[str, Any]) -> bool:
+        layer, status = message.get("id", ""), message.get("status", "")
+        detail = message.get("progressDetail") or {}
+        if status in {"Pull complete", "Already exists"}:
+            self._done.add(layer)
+        elif status == "Downloading" and detail.get("total"):
+            self._sizes[layer] = (detail.get("current", 0), detail["total"])
+        elif status == "Pulling fs layer":
+            self._sizes.setdefault(layer, (0, 0))
+        else:
+            return False
+        return True
+
+    def summary(self) -> str:
+        layers = len(self._done | set(self._sizes))
+        current = sum(size[0] if layer not in self._done else size[1] for layer, size in self._sizes.items())
+        total = sum(size[1] for size in self._sizes.values())
+        return f"{len(self._done)}/{layers} layers, {current / 1e6:.1f}/{total / 1e6:.1f} MB"
+
+
+async def tag(engine: Engine, reference: Reference) -> None:
+    """Let the local tag point at the image, so that a later `docker compose up` does not go back."""
+    if reference.tag is not None:
+        await engine.call(
+            "POST",
+            f"images/{reference}/tag",
+            params={"repo": str(reference.repository), "tag": reference.tag},
+        )

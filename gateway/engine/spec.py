@@ -1,0 +1,97 @@
+"""What to ask the engine for: a container's creation request, built from an application. It performs no I/O."""
+
+import hashlib
+from typing import Any
+
+import orjson
+
+from gateway.applications import Application, parse_command, parse_environment
+from gateway.quantities import parse_cpus, parse_memory
+from gateway.reference import Digest, Reference
+
+APPLICATION = "gateway.application"
+DEPLOYMENT = "gateway.deployment"
+ATTEMPT = "gateway.attempt"
+DIGEST = "gateway.digest"
+SPEC = "gateway.spec"
+
+# Bounded, since a container that loops would fill the disk with its log.
+_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+
+
+def wanted(application: Application) -> dict[str, Any]:
+    """Return all that the user chose, and nothing else: what the image chooses is left to the image.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+    """
+    configuration = application.configuration
+    ports = {f"{port.target_port}/{port.protocol}": port.published_port for port in configuration.ports}
+    body: dict[str, Any] = {
+        "Labels": dict(configuration.labels),
+        "StopTimeout": configuration.stop_grace,
+        "HostConfig": {
+            "RestartPolicy": {"Name": "unless-stopped"},
+            "LogConfig": _LOG,
+            "PortBindings": {inside: [{"HostPort": str(outside)}] for inside, outside in ports.items()},
+            "Mounts": [
+                {
+                    "Type": mount.type,
+                    "Source": mount.source,
+                    "Target": mount.target,
+                    "ReadOnly": mount.read_only,
+                }
+                for mount in configuration.mounts
+            ],
+        },
+        "ExposedPorts": {inside: {} for inside in ports},
+    }
+    if application.environment:
+        variables = parse_environment(application.environment)
+        body["Env"] = [f"{name}={value}" for name, value in variables.items()]
+    if command := _command(application):
+        body["Cmd"] = command
+    host = body["HostConfig"]
+    if configuration.memory_limit:
+        # Swap equal to memory: a limit that lets the container swap is none.
+        host["Memory"] = host["MemorySwap"] = parse_memory(configuration.memory_limit)
+    if configuration.memory_reservation:
+        host["MemoryReservation"] = parse_memory(configuration.memory_reservation)
+    if configuration.cpu_limit:
+        host["NanoCpus"] = parse_cpus(configuration.cpu_limit)
+    if endpoints := networks(application):
+        first = next(iter(endpoints))
+        host["NetworkMode"] = first
+        body["NetworkingConfig"] = {"EndpointsConfig": {first: endpoints[first]}}
+    return body
+
+
+def networks(application: Application) -> dict[str, dict[str, Any]]:
+    """Return the endpoint on each network: there the application answers to its name."""
+    return {name: {"Aliases": [application.app_name]} for name in application.configuration.networks}
+
+
+def _command(application: Application) -> list[str]:
+    configuration = application.configuration
+    words = parse_command(configuration.command) if configuration.command else []
+    return words + (configuration.args or [])
+
+
+def spec_hash(application: Application) -> str:
+    """Return what changes whenever the user's choice does."""
+    choice = [wanted(application), networks(application)]
+    return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def creation(
+    application: Application, reference: Reference, digest: Digest, *, deployment_id: str, attempt: int
+) -> dict[str, Any]:
+    """Return the whole request; its labels let anyone who finds the container know what it is."""
+    body = wanted(application)
+    labels = {
+        APPLICATION: application.application_id,
+        DEPLOYMENT: deployment_id,
+        ATTEMPT: str(attempt),
+        DIGEST: digest,
+        SPEC: spec_hash(application),
+    }
+    return body | {"Image": str(reference.with_digest(digest)), "Labels": body["Labels"] | labels}

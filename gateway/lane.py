@@ -1,0 +1,87 @@
+"""The transactions of one deployment's way through the queue: taken, concluded, or put back for later."""
+
+from datetime import timedelta
+
+from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
+from gateway.errors import Code, Postponed, Reason
+from gateway.reference import Digest
+from gateway.registries import choose
+from gateway.rollout import Task
+from gateway.store import applications, deployments, registries, swaps
+from gateway.store.database import Pool, transaction
+from gateway.store.journal import PostgresJournal
+from gateway.store.vault import Vault
+
+_LONGEST_DELAY = 300.0  # seconds between attempts
+# A redeploy asked for this soon after a rollout of the same image is satisfied by it: CI pushes, then calls.
+_SATISFIED_WITHIN = timedelta(seconds=60)
+
+
+async def claim(pool: Pool, *, owner: str, engine_id: str, lease: float) -> Deployment | None:
+    """Take the next deployment, its application bound to the engine from now on."""
+    async with transaction(pool) as connection:
+        deployment = await deployments.claim_deployment(
+            connection, owner=owner, engine_id=engine_id, lease=timedelta(seconds=lease)
+        )
+        if deployment is not None:
+            await applications.bind_engine(connection, deployment.application_id, engine_id)
+        return deployment
+
+
+async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Task, Swap | None]:
+    """Return what is to be done, and the swap an earlier attempt left open."""
+    async with transaction(pool) as connection:
+        application = await applications.select_application(connection, vault, deployment.application_id)
+        left_open = await swaps.select_swap(connection, deployment.application_id)
+        credentials = None
+        if deployment.reference is not None:
+            repository = deployment.reference.repository
+            kept = await registries.select_registries(connection, vault, repository.domain)
+            credentials = choose(repository, application.own_login, kept)
+
+    async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
+        async with transaction(pool) as connection:
+            return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
+
+    return Task(deployment, application, credentials, satisfied_by), left_open
+
+
+async def conclude(pool: Pool, deployment: Deployment, journal: PostgresJournal, outcome: Outcome) -> bool:
+    """Write down how it ended, and that no swap is open; False where it is no longer ours."""
+    journal.end()
+    async with transaction(pool) as connection:
+        await journal.flush(connection)
+        await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
+        ours = await deployments.finish_deployment(connection, deployment, outcome)
+        if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
+            await applications.delete_application(connection, deployment.application_id)
+        return ours
+
+
+async def postpone(
+    pool: Pool, deployment: Deployment, journal: PostgresJournal, error: Postponed, *, deadline: float
+) -> Status:
+    """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
+
+    A swap it left open stays open, for whoever is claimed next. Returns what it is now.
+    """
+    journal.end()
+    async with transaction(pool) as connection:
+        await journal.flush(connection)
+        await applications.lock_row(connection, deployment.application_id)
+        successor = await deployments.select_queued(connection, deployment.application_id)
+        if successor is not None:
+            await deployments.yield_to_successor(connection, deployment, successor.deployment_id)
+            if deployment.forced:
+                await deployments.inherit_force(connection, successor.deployment_id, deployment.kind)
+            return Status.SUPERSEDED
+        if await deployments.select_age(connection, deployment.deployment_id) > deadline:
+            reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
+            await deployments.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
+            return Status.FAILED
+        stopped = error.reason.code is Code.GATEWAY_STOPPED
+        delay = 0.0 if stopped else error.retry_after or min(2.0 ** (deployment.attempts - 1), _LONGEST_DELAY)
+        await deployments.postpone_deployment(
+            connection, deployment, error.reason, timedelta(seconds=delay), counted=not stopped
+        )
+        return Status.QUEUED

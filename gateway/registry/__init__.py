@@ -1,0 +1,1 @@
+"""The registries: what a tag names now. See https://github.com/opencontainers/distribution-spec"""

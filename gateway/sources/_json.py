@@ -1,0 +1,81 @@
+"""JSON read with suspicion: whatever it holds, reading it raises InvalidInput or nothing.
+
+Size is bounded before the bytes come here, and nesting by orjson (1024 levels).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from gateway.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One object of a payload. What is absent or null reads as empty; what is of another type is refused."""
+
+    members: Mapping[str, object]
+    path: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.members)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
+
+    def text(self, name: str) -> str:
+        value = self.members.get(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            raise self._wrong(name, "text")
+        return value
+
+    def part(self, name: str) -> "Part":
+        value, path = self.members.get(name), self._field(name)
+        return Part({}, path) if value is None else _object(value, path)
+
+    def parts(self, name: str) -> list["Part"]:
+        value = self.members.get(name)
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise self._wrong(name, "a list")
+        return _objects(value, self._field(name))
+
+    def _field(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def _wrong(self, name: str, wanted: str) -> InvalidInput:
+        field = self._field(name)
+        return InvalidInput(f"{field} is not {wanted}", field=field)
+
+
+def parse_object(body: bytes) -> Part:
+    """Parse a body that must be one object; raises InvalidInput."""
+    return _object(_load(body), "")
+
+
+def parse_objects(body: bytes) -> list[Part]:
+    """Parse a body that is one object or an array of them; raises InvalidInput."""
+    loaded = _load(body)
+    return _objects(loaded, "") if isinstance(loaded, list) else [_object(loaded, "")]
+
+
+def _load(body: bytes) -> object:
+    try:
+        loaded: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+    return loaded
+
+
+def _object(value: object, path: str) -> Part:
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{path or 'the body'} is not an object", field=path or None)
+    return Part(value, path)
+
+
+def _objects(values: list[object], path: str) -> list[Part]:
+    return [_object(value, f"{path}[{index}]") for index, value in enumerate(values)]

@@ -1,0 +1,104 @@
+"""What is true of a push whichever registry tells it: which tags name images, and on which host."""
+
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+
+from gateway.errors import InvalidInput
+from gateway.events import Ignored, Notification, PushEvent
+from gateway.reference import Digest, Domain, Reference, Repository, parse_digest, parse_domain, parse_tag
+from gateway.sources._source import Trust
+
+Said = PushEvent | Ignored
+
+# Signatures, attestations and referrers of an image are kept under its digest, written as a tag:
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
+_ATTACHED = "sha256-"
+_LONGEST_ID = 128
+
+
+def pushed(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> Said:
+    """Return what a push of `tag` means; raises InvalidInput where it names nothing that can be."""
+    repository = Repository.of(public_domain(host, trust), path)
+    hint = first_digest(digest)
+    if not tag:
+        return Ignored(str(Reference(repository, digest=hint)), "no tag")
+    event = PushEvent(repository, parse_tag(tag), hint)
+    if tag.startswith(_ATTACHED):
+        return Ignored(str(event.reference), "attached to an image, none itself")
+    return event
+
+
+def not_a_push(reason: str, trust: Trust, *, host: str, path: str, tag: str = "", digest: str = "") -> Ignored:
+    """What else happened to an image, named as far as it is known: nothing will be done with the name."""
+    try:
+        said = pushed(trust, host=host, path=path, tag=tag, digest=digest)
+    except InvalidInput:
+        return Ignored("", reason)
+    return Ignored(str(said.reference), reason)
+
+
+def notification(said: Iterable[Said], *, ids: Sequence[str] = ()) -> Notification:
+    """Gather what one request says; of a tag told twice the last word counts, in the first one's place."""
+    events: dict[Reference, PushEvent] = {}
+    ignored: dict[Ignored, None] = {}
+    for one in said:
+        if isinstance(one, PushEvent):
+            events[one.reference] = one
+        else:
+            ignored[one] = None
+    return Notification(tuple(events.values()), tuple(ignored), _event_id(ids))
+
+
+def public_domain(named: str, trust: Trust) -> Domain:
+    """Return the registry's domain as applications name it, where the sender calls it `named`."""
+    if trust.host and (not named or not trust.aliases or _is_alias(named, trust.aliases)):
+        return trust.host
+    if not named:
+        raise InvalidInput("the registry's host is not told: set the endpoint's host")
+    return parse_domain(named)
+
+
+def first_digest(*candidates: str) -> Digest | None:
+    """Return the first that is a digest: registries send empty ones and worse, and it is only a hint."""
+    for candidate in candidates:
+        try:
+            return parse_digest(candidate)
+        except InvalidInput:
+            continue
+    return None
+
+
+def split_address(address: str) -> tuple[str, str]:
+    """Split `[scheme://]host[/path]` into host and path."""
+    host, _, path = address.rpartition("://")[2].partition("/")
+    return host, path
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """Split `path[:tag][@digest]` into path and tag."""
+    head, slash, last = name.partition("@")[0].rpartition("/")
+    last, _, tag = last.partition(":")
+    return head + slash + last, tag
+
+
+def is_image(media_type: str) -> bool:
+    """Tell images from charts and other artifacts; what is not told is taken for an image."""
+    return not media_type or ".image." in media_type or ".distribution.manifest." in media_type
+
+
+def quoted(word: str) -> str:
+    """What a sender wrote, fit to be shown and stored."""
+    return repr(word[:_LONGEST_ID])
+
+
+def _is_alias(named: str, aliases: Iterable[str]) -> bool:
+    return named.lower() in {alias.lower() for alias in aliases}
+
+
+def _event_id(ids: Sequence[str]) -> str | None:
+    """Return one key for all; none when a part has none, then the body's hash stands for it."""
+    if not ids or not all(ids):
+        return None
+    if len(ids) == 1 and len(ids[0]) <= _LONGEST_ID and ids[0].isprintable():
+        return ids[0]
+    return "sha256:" + sha256("\n".join(ids).encode()).hexdigest()

@@ -1,0 +1,56 @@
+"""CNCF Distribution (`registry:2`, `registry:3`) and what is built on it, by its notifications.
+
+https://distribution.github.io/distribution/about/notifications/
+
+It repeats an event until it is answered 2xx, for ever, and holds back all that follows: never refuse.
+"""
+
+from gateway.events import Notification
+from gateway.signatures import prove_bearer
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
+from gateway.sources._source import Request, Source, Trust
+
+_HEADER = "Authorization"
+_BLOB = "application/octet-stream"
+
+
+def verify(request: Request, trust: Trust) -> None:
+    prove_bearer(request.headers.get(_HEADER.lower()), trust.secret)
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    events = parse_object(request.body).parts("events")
+    return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
+
+
+def _said(event: Part, trust: Trust) -> Said:
+    target = event.part("target")
+    action, path, tag = event.text("action"), target.text("repository"), target.text("tag")
+    host, digest = _host(event), target.text("digest")
+    # A poller's HEAD of a tag arrives as a pull of it: taken for a push, deploys would feed themselves.
+    if action != "push":
+        reason = f"not a push: {quoted(action)}"
+        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    if _is_blob(target):
+        return not_a_push("a blob", trust, host=host, path=path, tag=tag, digest=digest)
+    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+
+
+def _is_blob(target: Part) -> bool:
+    return target.text("mediaType") == _BLOB or "/blobs/" in target.text("url")
+
+
+def _host(event: Part) -> str:
+    # The address honours the proxy's forwarding headers; the request's host is what the proxy called.
+    return split_address(event.part("target").text("url"))[0] or event.part("request").text("host")
+
+
+SOURCE = Source(
+    "distribution",
+    header=_HEADER,
+    header_value="Bearer {secret}",
+    verify=verify,
+    parse=parse,
+    never_refuse=True,
+)

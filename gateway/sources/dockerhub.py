@@ -1,0 +1,32 @@
+"""Docker Hub. It signs nothing and tells no digest: the unguessable path is the only proof.
+
+https://docs.docker.com/docker-hub/repos/manage/webhooks/
+
+`callback_url` in the body is never requested: it answers no more, and could be anybody's address.
+"""
+
+from gateway.events import Notification
+from gateway.reference import DOCKER_HUB
+from gateway.sources._json import parse_object
+from gateway.sources._pushes import is_image, not_a_push, notification, pushed, quoted
+from gateway.sources._source import Request, Source, Trust
+
+
+def verify(request: Request, trust: Trust) -> None:
+    """Whoever knew the path may speak."""
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    body = parse_object(request.body)
+    push = body.part("push_data")
+    path, tag = body.part("repository").text("repo_name"), push.text("tag")
+    said = pushed(trust, host=DOCKER_HUB, path=path, tag=tag)
+    # Undocumented, and absent from most deliveries.
+    media_type = push.text("media_type")
+    if not is_image(media_type):
+        reason = f"not an image: {quoted(media_type)}"
+        said = not_a_push(reason, trust, host=DOCKER_HUB, path=path, tag=tag)
+    return notification([said])
+
+
+SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse)

@@ -1,0 +1,106 @@
+"""GitHub's container registry (ghcr.io), by the `package` and `registry_package` events.
+
+https://docs.github.com/en/webhooks/webhook-events-and-payloads#package
+
+Its headers are not signed, so the body alone says which event it is. One push sends both events, under
+different delivery ids: the second joins what the first has queued.
+"""
+
+from urllib.parse import unquote_to_bytes
+
+from gateway.events import Ignored, Notification
+from gateway.signatures import prove_hmac
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import (
+    Said,
+    first_digest,
+    is_image,
+    not_a_push,
+    notification,
+    pushed,
+    quoted,
+    split_address,
+    split_tag,
+)
+from gateway.sources._source import Request, Source, Trust
+
+_HEADER = "X-Hub-Signature-256"
+_HOST = "ghcr.io"
+_FORM = b"payload="
+_PULL = "docker pull "
+# "create" is what hooks of organisations were seen to say.
+_PUBLISHING = frozenset({"", "published", "updated", "create"})
+
+
+def verify(request: Request, trust: Trust) -> None:
+    prove_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, prefix="sha256=")
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    return notification([_said(parse_object(_json(request.body)), trust)])
+
+
+def _json(body: bytes) -> bytes:
+    """Return the JSON of a form, GitHub's default; no JSON begins as the form does."""
+    if not body.startswith(_FORM):
+        return body
+    return unquote_to_bytes(body.removeprefix(_FORM).partition(b"&")[0].replace(b"+", b" "))
+
+
+def _said(body: Part, trust: Trust) -> Said:
+    package = body.part("package") or body.part("registry_package")
+    if not package:
+        return Ignored("", "ping" if "zen" in body else "not a package event")
+    version = package.part("package_version") or body.part("package_version")
+    if not _is_container(package, version):
+        return Ignored("", "not a container package")
+    host, path, tag = _name(package, version)
+    digest = _digest(version)
+    reason = _refusal(body, version)
+    if reason:
+        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+
+
+def _is_container(package: Part, version: Part) -> bool:
+    # GitHub's own example of a container calls itself "npm", and hooks of organisations give no package_type.
+    types = (package.part("registry").text("type"), package.text("package_type"), package.text("ecosystem"))
+    return (
+        "CONTAINER" in {kind.upper() for kind in types}
+        or bool(version.part("container_metadata"))
+        or version.text("installation_command").startswith(_PULL)
+    )
+
+
+def _name(package: Part, version: Part) -> tuple[str, str, str]:
+    """Return host, path and tag. A tag added later shows in the metadata only, not in the address."""
+    host, path, tag = _address(package, version)
+    told = version.part("container_metadata").part("tag").text("name")
+    return host, path.lower(), told or tag
+
+
+def _address(package: Part, version: Part) -> tuple[str, str, str]:
+    address = version.text("package_url") or version.text("installation_command").removeprefix(_PULL)
+    if address:
+        host, name = split_address(address)
+        return host, *split_tag(name)
+    namespace = package.text("namespace") or package.part("owner").text("login")
+    path = namespace if "/" in namespace else f"{namespace}/{package.text('name')}"
+    return _HOST, path, ""
+
+
+def _digest(version: Part) -> str:
+    tag = version.part("container_metadata").part("tag")
+    return first_digest(version.text("version"), version.text("name"), tag.text("digest")) or ""
+
+
+def _refusal(body: Part, version: Part) -> str:
+    action = body.text("action")
+    if action not in _PUBLISHING:
+        return f"not a push: {quoted(action)}"
+    manifest = version.part("container_metadata").part("manifest")
+    media_type = manifest.part("config").text("media_type")
+    return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
+
+
+SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse)

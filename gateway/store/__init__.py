@@ -1,0 +1,1 @@
+"""PostgreSQL: one module a noun, one function a statement, the SQL verb its name; the caller owns the transaction."""

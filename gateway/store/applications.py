@@ -1,0 +1,201 @@
+"""Applications, their secrets sealed."""
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from gateway.applications import Application, Configuration, Desired
+from gateway.errors import Conflict, NotFound
+from gateway.registries import Credentials
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+
+_COLUMNS = """
+    application_id, name, app_name, description, docker_image, registry_url, registry_username,
+    registry_password, environment, configuration, other_columns, auto_deploy, desired, engine_id, created_at
+"""
+
+
+def _place(application_id: str, column: str) -> str:
+    return f"applications:{application_id}:{column}"
+
+
+def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
+    application_id = row["application_id"]
+    password = row["registry_password"]
+    environment = row["environment"]
+    return Application(
+        application_id=application_id,
+        name=row["name"],
+        app_name=row["app_name"],
+        description=row["description"],
+        docker_image=row["docker_image"],
+        registry_url=row["registry_url"],
+        credentials=None
+        if password is None
+        else Credentials(
+            row["registry_username"] or "", vault.open(password, _place(application_id, "registry_password"))
+        ),
+        environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
+        configuration=Configuration.model_validate(row["configuration"]),
+        other_columns=row["other_columns"],
+        auto_deploy=row["auto_deploy"],
+        desired=Desired(row["desired"]),
+        engine_id=row["engine_id"],
+        created_at=row["created_at"],
+    )
+
+
+async def select_application(connection: Connection, vault: Vault, application_id: str) -> Application:
+    """Return it, the deleted too; raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM applications WHERE application_id = $1",  # noqa: S608 - a constant
+        application_id,
+    )
+    if row is None:
+        raise NotFound("Application not found")
+    return _from_row(row, vault)
+
+
+async def select_applications(connection: Connection, vault: Vault) -> list[Application]:
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM applications WHERE desired <> 'deleted' ORDER BY created_at, application_id"  # noqa: S608
+    )
+    return [_from_row(row, vault) for row in rows]
+
+
+async def select_application_id(connection: Connection, named: str) -> str:
+    """Return the id of what a person calls by id, container name or name; raises NotFound."""
+    row = await connection.fetchrow(
+        """
+        SELECT application_id
+          FROM applications
+         WHERE $1 IN (application_id, app_name, name) AND desired <> 'deleted'
+         ORDER BY application_id = $1 DESC, app_name = $1 DESC, created_at
+         LIMIT 1
+        """,
+        named,
+    )
+    if row is None:
+        raise NotFound(f"there is no application called {named!r}; see: gateway apps list")
+    return str(row["application_id"])
+
+
+async def lock_application(connection: Connection, application_id: str) -> Desired:
+    """Hold the application's queue until the transaction ends; raises NotFound, for the deleted too."""
+    row = await connection.fetchrow(
+        """
+        SELECT desired
+          FROM applications
+         WHERE application_id = $1 AND desired <> 'deleted'
+           FOR NO KEY UPDATE
+        """,
+        application_id,
+    )
+    if row is None:
+        raise NotFound("Application not found")
+    return Desired(row["desired"])
+
+
+async def lock_row(connection: Connection, application_id: str) -> None:
+    """Hold the application's queue, of the deleted too."""
+    await connection.execute("SELECT FROM applications WHERE application_id = $1 FOR NO KEY UPDATE", application_id)
+
+
+async def insert_application(
+    connection: Connection, *, application_id: str | None, name: str, app_name: str, description: str | None
+) -> str:
+    """Return the new id; raises Conflict where the id or the container's name is taken."""
+    try:
+        row = await connection.fetchval(
+            """
+            INSERT INTO applications (application_id, name, app_name, description)
+            VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4)
+            RETURNING application_id
+            """,
+            application_id,
+            name,
+            app_name,
+            description,
+        )
+    except asyncpg.UniqueViolationError as error:
+        taken = "applicationId" if error.constraint_name == "applications_pkey" else "'AppName'"
+        raise Conflict(f"Application with this {taken} already exists") from error
+    return str(row)
+
+
+#: the columns that `update_application` sets, by the name it knows them by
+_SETTABLE = (
+    "name",
+    "description",
+    "docker_image",
+    "registry_url",
+    "registry_username",
+    "registry_password",
+    "environment",
+    "configuration",
+    "other_columns",
+    "auto_deploy",
+)
+_SEALED = frozenset({"registry_password", "environment"})
+
+
+async def update_application(
+    connection: Connection, vault: Vault, application_id: str, changes: Mapping[str, object]
+) -> None:
+    """Set the named columns, secrets given in clear; an unknown name is a KeyError."""
+    columns = [column for column in _SETTABLE if column in changes]
+    if unknown := set(changes) - set(columns):
+        raise KeyError(*unknown)
+    if not columns:
+        return
+    values = [
+        vault.seal(str(value), _place(application_id, column))
+        if column in _SEALED and (value := changes[column]) is not None
+        else changes[column]
+        for column in columns
+    ]
+    assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
+    await connection.execute(
+        f"UPDATE applications SET {assignments} WHERE application_id = $1",  # noqa: S608 - names from the constant
+        application_id,
+        *values,
+    )
+
+
+async def update_desired(connection: Connection, application_id: str, desired: Desired) -> None:
+    await connection.execute("UPDATE applications SET desired = $2 WHERE application_id = $1", application_id, desired)
+
+
+async def select_engine_id(connection: Connection, application_id: str) -> str | None:
+    """Return the engine its containers are on; None where it was never deployed."""
+    row = await connection.fetchval("SELECT engine_id FROM applications WHERE application_id = $1", application_id)
+    return None if row is None else str(row)
+
+
+async def bind_engine(connection: Connection, application_id: str, engine_id: str) -> None:
+    """Tie the application to the engine its containers will be on, once."""
+    await connection.execute(
+        "UPDATE applications SET engine_id = $2 WHERE application_id = $1 AND engine_id IS NULL",
+        application_id,
+        engine_id,
+    )
+
+
+async def delete_application(connection: Connection, application_id: str) -> None:
+    """Remove the row and all that hangs on it."""
+    await connection.execute("DELETE FROM applications WHERE application_id = $1", application_id)
+
+
+async def select_states(connection: Connection, application_ids: Sequence[str]) -> dict[str, str]:
+    """Return the status of each application's newest deployment that says something of it."""
+    rows = await connection.fetch(
+        """
+        SELECT DISTINCT ON (application_id) application_id, status
+          FROM deployments
+         WHERE application_id = ANY($1) AND status NOT IN ('superseded', 'cancelled')
+         ORDER BY application_id, created_at DESC
+        """,
+        application_ids,
+    )
+    return {row["application_id"]: row["status"] for row in rows}

@@ -1,0 +1,81 @@
+"""Connections to PostgreSQL, and the one place where its failures become ours."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import TypeAlias
+
+import asyncpg
+import asyncpg.pool
+import orjson
+
+from gateway.errors import Unavailable
+
+Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
+Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+
+#: what asyncpg raises when the server is away, restarting or out of connections
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+)
+
+_COMMAND_TIMEOUT = 30  # seconds; every statement here is short
+
+
+async def _prepare(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+    )
+
+
+@asynccontextmanager
+async def connect(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
+    """Open a pool; raises Unavailable when the server does not answer."""
+    try:
+        pool = await asyncpg.create_pool(
+            url, min_size=1, max_size=size, init=_prepare, command_timeout=_COMMAND_TIMEOUT, timeout=10
+        )
+    except (*LOST, asyncpg.PostgresError) as error:
+        raise Unavailable(f"PostgreSQL does not let us in: {error}; check GATEWAY_DATABASE_URL") from error
+    try:
+        yield pool
+    finally:
+        try:
+            await pool.close()
+        except LOST:
+            pool.terminate()
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Hold one connection in one transaction; a database that is away is Unavailable."""
+    try:
+        async with pool.acquire(timeout=10) as connection, connection.transaction():
+            yield connection
+    except LOST as error:
+        raise Unavailable("the database does not answer: try again") from error
+
+
+@asynccontextmanager
+async def listen(pool: Pool, channel: str, heard: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
+    """Call `heard` at each notification; the event is set when the connection is lost."""
+    closed = asyncio.Event()
+    try:
+        connection = await pool.acquire(timeout=10)
+    except LOST as error:
+        raise Unavailable("the database does not answer") from error
+    try:
+        connection.add_termination_listener(lambda *_: closed.set())
+        await connection.add_listener(channel, lambda *_: heard())
+        yield closed
+    finally:
+        with suppress(*LOST):
+            await pool.release(connection)

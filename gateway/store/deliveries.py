@@ -1,0 +1,119 @@
+"""The inbox: every proven delivery, what was made of it, and what makes two of them one."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from gateway.events import Ignored
+from gateway.store.database import Connection
+
+
+async def insert_delivery(connection: Connection, endpoint_id: str, source: str, body: bytes) -> str:
+    """Return the id of a delivery whose verdict is yet to be found."""
+    row = await connection.fetchval(
+        """
+        INSERT INTO deliveries (endpoint_id, source, body, verdict)
+        VALUES ($1, $2, $3, 'ignored')
+        RETURNING delivery_id
+        """,
+        endpoint_id,
+        source,
+        body,
+    )
+    return str(row)
+
+
+async def claim_delivery_key(
+    connection: Connection, endpoint_id: str, key: str, delivery_id: str, *, valid_for: timedelta | None
+) -> str | None:
+    """Return the delivery that holds the key already, or None: then it is ours.
+
+    Two at once wait for each other here. A key holds for `valid_for`, or for as long as its delivery is kept.
+    """
+    row = await connection.fetchrow(
+        """
+        INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
+        VALUES ($1, $2, $3)
+            ON CONFLICT (endpoint_id, key) DO UPDATE
+           SET delivery_id = CASE WHEN k.seen_at < now() - $4::interval THEN $3 ELSE k.delivery_id END,
+               seen_at = CASE WHEN k.seen_at < now() - $4::interval THEN now() ELSE k.seen_at END
+        RETURNING delivery_id
+        """,
+        endpoint_id,
+        key,
+        delivery_id,
+        valid_for,
+    )
+    holder = str(row["delivery_id"]) if row else delivery_id
+    return None if holder == delivery_id else holder
+
+
+async def take_delivery_key(connection: Connection, endpoint_id: str, key: str, delivery_id: str) -> None:
+    """Let this delivery hold the key instead of an earlier one."""
+    await connection.execute(
+        "UPDATE delivery_keys SET delivery_id = $3, seen_at = now() WHERE endpoint_id = $1 AND key = $2",
+        endpoint_id,
+        key,
+        delivery_id,
+    )
+
+
+async def select_spent(connection: Connection, delivery_id: str) -> bool:
+    """Tell whether this delivery started something that did not all fail: then a repetition starts nothing."""
+    row = await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM deployment_deliveries
+              JOIN deployments USING (deployment_id)
+             WHERE delivery_id = $1 AND status NOT IN ('failed', 'rolled_back')
+        )
+        """,
+        delivery_id,
+    )
+    return bool(row)
+
+
+async def finish_delivery(
+    connection: Connection,
+    delivery_id: str,
+    verdict: str,
+    *,
+    ignored: Sequence[Ignored] = (),
+    duplicate_of: str | None = None,
+) -> None:
+    """Write down what was made of it."""
+    await connection.execute(
+        """
+        UPDATE deliveries
+           SET verdict = $2::verdict, ignored = $3, duplicate_of = $4
+         WHERE delivery_id = $1
+        """,
+        delivery_id,
+        verdict,
+        [{"reference": item.reference, "reason": item.reason} for item in ignored],
+        duplicate_of,
+    )
+
+
+async def link_delivery(connection: Connection, delivery_id: str, deployment_id: str) -> None:
+    """Write down that this delivery caused, or joined, this deployment."""
+    await connection.execute(
+        """
+        INSERT INTO deployment_deliveries (delivery_id, deployment_id)
+        VALUES ($1, $2)
+            ON CONFLICT DO NOTHING
+        """,
+        delivery_id,
+        deployment_id,
+    )
+
+
+async def delete_old_deliveries(connection: Connection, older_than: timedelta) -> int:
+    """Forget the oldest thousand that are past their time; return how many went."""
+    done = await connection.execute(
+        """
+        DELETE FROM deliveries
+         WHERE delivery_id IN (SELECT delivery_id FROM deliveries WHERE received_at < now() - $1::interval LIMIT 1000)
+        """,
+        older_than,
+    )
+    return int(done.split()[-1])

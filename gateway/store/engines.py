@@ -1,0 +1,19 @@
+"""Engines, known by the daemon's own id."""
+
+from gateway.store.database import Connection
+
+
+async def upsert_engine(connection: Connection, *, engine_id: str, name: str, version: str, platform: str) -> None:
+    """Write down that this engine answers."""
+    await connection.execute(
+        """
+        INSERT INTO engines (engine_id, name, version, platform)
+        VALUES ($1, $2, $3, $4)
+            ON CONFLICT (engine_id) DO UPDATE
+           SET name = $2, version = $3, platform = $4, last_seen_at = now()
+        """,
+        engine_id,
+        name,
+        version,
+        platform,
+    )

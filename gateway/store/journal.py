@@ -1,0 +1,126 @@
+"""The journal a rollout writes, kept in PostgreSQL."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from gateway.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
+from gateway.errors import Unavailable
+from gateway.reference import Digest
+from gateway.store import steps, swaps
+from gateway.store.database import Connection, Pool, transaction
+
+_LOG = structlog.get_logger()
+_SWAP_WRITE_DEADLINE = 2.0  # seconds; inside a swap the containers matter more than the record
+
+
+class PostgresJournal:
+    """Implements deployments.Journal for one attempt. `lost` is set by whoever learns that another owns it."""
+
+    def __init__(self, pool: Pool, deployment: Deployment) -> None:
+        self._pool = pool
+        self._deployment = deployment
+        self._records: list[StepRecord] = []
+        self._unwritten: set[int] = set()
+        self.lost = False
+
+    @property
+    def ended(self) -> list[StepRecord]:
+        return [record for record in self._records if record.finished_at is not None]
+
+    async def begin(self, step: Step, detail: str = "") -> None:
+        self.note(step, detail)
+        await self.flush()
+
+    async def progress(self, detail: str) -> None:
+        self._replace(detail=detail)
+        await self.flush()
+
+    async def resolved(self, digest: Digest) -> None:
+        self._replace(detail=digest)
+        async with transaction(self._pool) as connection:
+            await self._own(
+                steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
+            )
+
+    async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
+        async with transaction(self._pool) as connection:
+            await self._own(
+                swaps.insert_swap(
+                    connection, swap, self._deployment.deployment_id, self._deployment.epoch, longest_call
+                )
+            )
+
+    async def turn_back(self, swap: Swap) -> None:
+        self.note(Step.PUT_BACK, swap.reason.message if swap.reason else "")
+        try:
+            async with asyncio.timeout(_SWAP_WRITE_DEADLINE), transaction(self._pool) as connection:
+                await self._write(connection)
+                await self._own(
+                    swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch)
+                )
+        except (Unavailable, TimeoutError):
+            # Putting back comes first; whoever claims this later sees the same failure and does the same.
+            _LOG.warning("Putting back without a record", exc_info=True)
+
+    def note(self, step: Step, detail: str = "") -> None:
+        self.end()
+        self._unwritten.add(len(self._records))
+        self._records.append(StepRecord(step, detail, datetime.now(UTC), None))
+
+    def end(self) -> None:
+        """End the step that goes on."""
+        if self._records and self._records[-1].finished_at is None:
+            self._replace(finished_at=datetime.now(UTC))
+
+    async def close_swap(self) -> None:
+        async with transaction(self._pool) as connection:
+            await self._own(
+                swaps.delete_swap(
+                    connection,
+                    self._deployment.application_id,
+                    self._deployment.deployment_id,
+                    self._deployment.epoch,
+                )
+            )
+
+    async def flush(self, connection: Connection | None = None) -> None:
+        """Write what is not yet written, in the caller's transaction where there is one."""
+        if connection is not None:
+            await self._write(connection)
+            return
+        async with transaction(self._pool) as own:
+            await self._write(own)
+
+    async def flush_if_possible(self) -> None:
+        """Write what is not yet written, unless the database is away."""
+        try:
+            async with asyncio.timeout(_SWAP_WRITE_DEADLINE):
+                await self.flush()
+        except (Unavailable, TimeoutError):
+            _LOG.warning("The journal waits for the database")
+
+    def _replace(self, *, detail: str | None = None, finished_at: datetime | None = None) -> None:
+        last = len(self._records) - 1
+        record = self._records[last]
+        self._records[last] = replace(
+            record,
+            detail=record.detail if detail is None else detail,
+            finished_at=finished_at or record.finished_at,
+        )
+        self._unwritten.add(last)
+
+    async def _write(self, connection: Connection) -> None:
+        written = {number: self._records[number] for number in sorted(self._unwritten)}
+        if not written:
+            return
+        await self._own(steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written))
+        self._unwritten -= set(written)
+
+    async def _own(self, write: Awaitable[bool]) -> None:
+        if self.lost or not await write:
+            self.lost = True
+            raise LeaseLost(self._deployment.deployment_id)

@@ -1,0 +1,53 @@
+"""The steps of rollouts, as they went. Each write is refused unless the writer holds the newest epoch."""
+
+from gateway.deployments import Step, StepRecord
+from gateway.store.database import Connection
+
+
+async def upsert_steps(connection: Connection, deployment_id: str, epoch: int, steps: dict[int, StepRecord]) -> bool:
+    """Write steps by number; False for a stale owner."""
+    rows = await connection.fetch(
+        """
+        INSERT INTO steps (deployment_id, epoch, number, step, detail, started_at, finished_at)
+        SELECT d.deployment_id, d.epoch, s.number, s.step, s.detail, s.started_at, s.finished_at
+          FROM deployments d
+         CROSS JOIN unnest($3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::timestamptz[])
+                    AS s (number, step, detail, started_at, finished_at)
+         WHERE d.deployment_id = $1 AND d.epoch = $2 AND d.status = 'running'
+            ON CONFLICT (deployment_id, epoch, number) DO UPDATE
+           SET detail = excluded.detail, finished_at = excluded.finished_at
+        RETURNING number
+        """,
+        deployment_id,
+        epoch,
+        list(steps),
+        [record.step for record in steps.values()],
+        [record.detail for record in steps.values()],
+        [record.started_at for record in steps.values()],
+        [record.finished_at for record in steps.values()],
+    )
+    return len(rows) == len(steps)
+
+
+async def select_steps(connection: Connection, deployment_id: str) -> list[StepRecord]:
+    """Return the steps of all attempts, in the order they began."""
+    rows = await connection.fetch(
+        """
+        SELECT step, detail, started_at, finished_at
+          FROM steps
+         WHERE deployment_id = $1
+         ORDER BY epoch, number
+        """,
+        deployment_id,
+    )
+    return [StepRecord(Step(row["step"]), row["detail"], row["started_at"], row["finished_at"]) for row in rows]
+
+
+async def update_digest(connection: Connection, deployment_id: str, epoch: int, digest: str) -> bool:
+    done = await connection.execute(
+        "UPDATE deployments SET digest = $3 WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'",
+        deployment_id,
+        epoch,
+        digest,
+    )
+    return bool(done == "UPDATE 1")

@@ -1,0 +1,106 @@
+"""The one record of a swap under way. Each write is refused unless the writer holds the newest epoch."""
+
+import asyncpg
+
+from gateway.deployments import Direction, Swap
+from gateway.errors import Code, Reason
+from gateway.store.database import Connection
+
+
+async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int, longest_call: float) -> bool:
+    """Open the swap and stretch the lease to cover its longest call; False for a stale owner.
+
+    The caller's transaction makes both one.
+    """
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET lease_length = greatest(lease_length, make_interval(secs => $3)),
+               lease_until = now() + greatest(lease_length, make_interval(secs => $3))
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment_id,
+        epoch,
+        longest_call,
+    )
+    if done != "UPDATE 1":
+        return False
+    await connection.execute(
+        """
+        INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new)
+        VALUES ($1, $2, $3, $4, $5, $6)
+        """,
+        swap.application_id,
+        swap.deployment_id,
+        swap.serving_name,
+        swap.old,
+        swap.old_restart_policy,
+        swap.new,
+    )
+    return True
+
+
+async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:
+    """Write down that it goes back, and why; False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE swaps s
+           SET direction = 'back', reason_code = $4, reason_message = $5, log = $6
+          FROM deployments d
+         WHERE s.application_id = $1
+           AND d.deployment_id = $2 AND d.epoch = $3 AND d.status = 'running'
+        """,
+        swap.application_id,
+        deployment_id,
+        epoch,
+        swap.reason.code if swap.reason else None,
+        swap.reason.message if swap.reason else None,
+        swap.log,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def delete_swap(connection: Connection, application_id: str, deployment_id: str, epoch: int) -> bool:
+    """The swap is over; False for a stale owner."""
+    done = await connection.execute(
+        """
+        WITH owner AS (
+            UPDATE deployments SET lease_length = lease_length
+             WHERE deployment_id = $2 AND epoch = $3 AND status = 'running'
+            RETURNING application_id
+        )
+        DELETE FROM swaps s USING owner WHERE s.application_id = $1 AND owner.application_id = s.application_id
+        """,
+        application_id,
+        deployment_id,
+        epoch,
+    )
+    return bool(done == "DELETE 1")
+
+
+async def select_swap(connection: Connection, application_id: str) -> Swap | None:
+    row = await connection.fetchrow(
+        """
+        SELECT application_id, deployment_id, serving_name, old, old_restart_policy, new, direction, reason_code,
+               reason_message, log
+          FROM swaps
+         WHERE application_id = $1
+        """,
+        application_id,
+    )
+    return None if row is None else _swap(row)
+
+
+def _swap(row: asyncpg.Record) -> Swap:
+    code = row["reason_code"]
+    return Swap(
+        application_id=row["application_id"],
+        deployment_id=row["deployment_id"],
+        serving_name=row["serving_name"],
+        old=row["old"],
+        old_restart_policy=row["old_restart_policy"],
+        new=row["new"],
+        direction=Direction(row["direction"]),
+        reason=None if code is None else Reason(Code(code), row["reason_message"]),
+        log=row["log"],
+    )
