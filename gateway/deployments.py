@@ -147,7 +147,7 @@ class Outcome:
     replaced: bool = False
 
 
-class LeaseLost(Exception):  # noqa: N818 - a fact, not an error
+class LeaseLost(Exception):
     """Another gateway has claimed the deployment: stop at once, touch nothing more."""
 
 

@@ -27,7 +27,7 @@ class GatewayError(Exception):
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-class InvalidInput(GatewayError):  # noqa: N818 - the tree above names errors by what they say
+class InvalidInput(GatewayError):
     """What was sent cannot mean anything; `field` names the part of it, dotted."""
 
     status = HTTPStatus.BAD_REQUEST
@@ -37,37 +37,37 @@ class InvalidInput(GatewayError):  # noqa: N818 - the tree above names errors by
         self.field = field
 
 
-class Unauthenticated(GatewayError):  # noqa: N818
+class Unauthenticated(GatewayError):
     """No proof of who sends, or a wrong one."""
 
     status = HTTPStatus.UNAUTHORIZED
 
 
-class NotFound(GatewayError):  # noqa: N818
+class NotFound(GatewayError):
     """There is no such thing."""
 
     status = HTTPStatus.NOT_FOUND
 
 
-class Conflict(GatewayError):  # noqa: N818
+class Conflict(GatewayError):
     """The name is taken, or the state forbids it."""
 
     status = HTTPStatus.CONFLICT
 
 
-class TooLarge(GatewayError):  # noqa: N818
+class TooLarge(GatewayError):
     """More bytes than are accepted."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
-class TooEarly(GatewayError):  # noqa: N818
+class TooEarly(GatewayError):
     """More requests than are accepted for now."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
 
-class Unavailable(GatewayError):  # noqa: N818
+class Unavailable(GatewayError):
     """A part the gateway needs does not answer."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE

@@ -162,11 +162,7 @@ async def _resolve(means: Means, task: Task, journal: Journal) -> tuple[Resolved
     """Return what the tag means now, believed at once only where the push named the same digest."""
     wanted = _reference(task)
     await journal.begin(Step.RESOLVE, str(wanted))
-    for delay in _BELIEVE_AFTER:
-        if await _agrees(means, task, wanted):
-            break
-        await asyncio.sleep(delay)
-    resolved = await means.registry.resolve(wanted, task.credentials)
+    resolved = await _believed(means, task, wanted)
     if resolved.platforms and means.platform not in resolved.platforms:
         raise Failed(
             Code.WRONG_ARCHITECTURE,
@@ -176,17 +172,20 @@ async def _resolve(means: Means, task: Task, journal: Journal) -> tuple[Resolved
     return resolved, wanted.with_digest(resolved.digest)
 
 
-async def _agrees(means: Means, task: Task, wanted: Reference) -> bool:
-    """Tell whether the registry knows already what the push named; at once where it named no digest."""
+async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
+    """Look until the registry answers what the push named, and believe its last answer."""
     expected = task.deployment.expected_digest
-    if expected is None:
-        return True
-    try:
-        return (await means.registry.resolve(wanted, task.credentials)).digest == expected
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND:
-            return False
-        raise
+    for delay in _BELIEVE_AFTER if expected else ():
+        try:
+            resolved = await means.registry.resolve(wanted, task.credentials)
+        except Failed as error:
+            if error.reason.code is not Code.NOT_FOUND:
+                raise
+        else:
+            if resolved.digest == expected:
+                return resolved
+        await asyncio.sleep(delay)
+    return await means.registry.resolve(wanted, task.credentials)
 
 
 async def _serving(means: Means, task: Task) -> Container | None:
