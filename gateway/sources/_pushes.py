@@ -18,6 +18,8 @@ _LONGEST_ID = 128
 
 def pushed(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> Said:
     """Return what a push of `tag` means; raises InvalidInput where it names nothing that can be."""
+    if not path:
+        raise InvalidInput("no repository is named")
     repository = Repository.of(public_domain(host, trust), path)
     hint = first_digest(digest)
     if not tag:
@@ -96,8 +98,9 @@ def _is_alias(named: str, aliases: Iterable[str]) -> bool:
 
 
 def _event_id(ids: Sequence[str]) -> str | None:
-    """Return one key for all; none when a part has none, then the body's hash stands for it."""
-    if not ids or not all(ids):
+    """Return one key for all; none where the ids are no key, then the body's hash stands for it."""
+    # Some senders give no id to a part, or one id to several.
+    if not ids or not all(ids) or len(set(ids)) < len(ids):
         return None
     if len(ids) == 1 and len(ids[0]) <= _LONGEST_ID and ids[0].isprintable():
         return ids[0]

@@ -23,8 +23,10 @@ _HEADER = "x-api-key"
 # What examples of CloudEvents by input transformers send instead.
 _OTHER_HEADER = "x-webhook-secret"
 
-# Once replicated, an image can be pulled in the region it went to, which is the one the event names.
-_PUSHES = frozenset({("ECR Image Action", "PUSH"), ("ECR Replication Action", "REPLICATE")})
+_PUSH = ("ECR Image Action", "PUSH")
+# Once replicated, an image can be pulled in the region it went to, which is the one the event names. That deploys
+# only at an endpoint with `--set replication=true`: elsewhere the push has deployed already.
+_REPLICATION = ("ECR Replication Action", "REPLICATE")
 
 
 def verify(request: Request, trust: Trust) -> None:
@@ -57,16 +59,17 @@ def _eventbridge(event: Part, trust: Trust) -> Said:
     host = _host(event.text("account"), event.text("region"))
     path, tag = detail.text("repository-name"), detail.text("image-tag")
     digest = detail.text("image-digest")
-    reason = _refusal(event, detail)
+    reason = _refusal(event, detail, trust)
     if reason:
         return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return pushed(trust, host=host, path=path, tag=tag, digest=digest)
 
 
-def _refusal(event: Part, detail: Part) -> str:
+def _refusal(event: Part, detail: Part, trust: Trust) -> str:
     # Archiving shares the detail-type of a push; failures of both carry no image.
     kind, action = event.text("detail-type"), detail.text("action-type")
-    if (kind, action) not in _PUSHES:
+    replicas = {_REPLICATION} if trust.settings.get("replication") == "true" else set()
+    if (kind, action) not in {_PUSH} | replicas:
         return f"not a push: {quoted(f'{kind} {action}'.strip())}"
     if detail.text("result") != "SUCCESS":
         return f"did not succeed: {quoted(detail.text('result'))}"

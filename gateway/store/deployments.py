@@ -323,7 +323,7 @@ async def select_satisfying(
         SELECT deployment_id
           FROM deployments
          WHERE application_id = $1 AND deployment_id <> $2 AND status = 'succeeded' AND replaced
-           AND digest = $3 AND spec_hash = $4 AND finished_at > $5 - $6::interval
+           AND digest = $3 AND spec_hash = $4 AND finished_at > $5::timestamptz - $6::interval
          ORDER BY finished_at DESC
          LIMIT 1
         """,

@@ -1,0 +1,28 @@
+# Two stages: the first installs what is pinned, the second holds what runs and nothing else.
+# BASE is any Debian with Python 3.11 or newer; wheels in wheels/ build it without an index.
+ARG BASE=python:3.13-slim-bookworm
+
+FROM ${BASE} AS build
+COPY requirements.txt wheels* /src/wheels/
+RUN python3 -m venv /opt/gateway \
+    && if ls /src/wheels/*.whl >/dev/null 2>&1; then OFFLINE="--no-index --find-links /src/wheels"; fi \
+    && /opt/gateway/bin/pip install --no-cache-dir ${OFFLINE:-} --require-hashes -r /src/wheels/requirements.txt
+COPY gateway /src/gateway
+COPY migrations /src/gateway/_migrations
+RUN cp -r /src/gateway "$(/opt/gateway/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && printf '#!/bin/sh\nexec /opt/gateway/bin/python -m gateway "$@"\n' > /opt/gateway/bin/gateway \
+    && chmod 755 /opt/gateway/bin/gateway \
+    && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
+
+FROM ${BASE}
+COPY --from=build /opt/gateway /opt/gateway
+RUN useradd --uid 10001 --user-group --home-dir /data --create-home gateway
+ENV PATH=/opt/gateway/bin:$PATH GATEWAY_LISTEN=0.0.0.0:8080 PYTHONUNBUFFERED=1
+# The socket's group is given at run time: docker run --group-add, compose group_add.
+USER gateway
+VOLUME /data
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=2)"]
+ENTRYPOINT ["gateway"]
+CMD ["serve"]

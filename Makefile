@@ -1,0 +1,74 @@
+# Every target installs what it needs: Python packages in .venv, Debian packages when run as root.
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run demo check format test bench image image-test requirements clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# What the demo and the tests run for real: an engine, a registry, a program for tiny images.
+DEBIAN := docker.io iptables docker-registry busybox-static
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) debian ## Install everything that is needed.
+
+$(READY): requirements.txt requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	    test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv \
+	    && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@echo "Installing Python packages"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: debian
+debian:
+	@missing=$$(for package in $(DEBIAN); do \
+	    dpkg-query -W -f '$${Status}\n' $$package 2>/dev/null | grep -q 'ok installed' || echo $$package; done); \
+	if [ -n "$$missing" ]; then \
+	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	        echo "Installing Debian packages:" $$missing; \
+	        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	    else \
+	        echo "Please install:" $$missing >&2; \
+	    fi; \
+	fi
+
+run: $(READY) ## Serve.
+	@$(BIN)/gateway serve
+
+demo: setup ## Push v2 of an application and watch it deployed, for real, in a minute.
+	@$(BIN)/gateway demo
+
+check: $(READY) ## Format, lint, types, imports.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY) ## Format, and mend what can be mended.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+test: setup ## All tests.
+	@$(BIN)/python -m pytest
+
+bench: setup ## Measure, each figure a ratio inside one run.
+	@$(BIN)/python -m tests.bench
+
+image: ## Build the container image; BASE names the Debian image with Python that it stands on.
+	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t webhook-gateway .
+
+image-test: setup ## Build the image on a Debian base made here, and run it against an engine.
+	@$(BIN)/python -m tests.image
+
+requirements: ## Pin the dependencies anew, with hashes.
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded pyproject.toml -o requirements.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+
+clean: ## Remove what was installed here.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,266 @@
+"""What registries send is understood as they document it, and nothing else gets through.
+
+A sample is the body as it was sent, with its headers, the endpoint's trust and what is expected beside it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import InvalidInput, Unauthenticated
+from gateway.events import Notification
+from gateway.reference import Domain
+from gateway.signatures import prove_hmac
+from gateway.sources import SOURCES, Request, Trust
+
+HERE = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True)
+class Sample:
+    source: str
+    name: str
+    request: Request
+    about: dict[str, Any]
+
+    @property
+    def trust(self) -> Trust:
+        told = self.about["_trust"]
+        host = Domain(told["host"]) if "host" in told else None
+        return Trust(told["secret"], host, frozenset(told.get("aliases", ())), told.get("settings", {}))
+
+    def parsed(self) -> Notification:
+        return SOURCES[self.source].parse(self.request, self.trust)
+
+
+def samples(folder: Path, source: str) -> Iterator[Sample]:
+    for beside in sorted(folder.glob("*.headers.json")):
+        about = json.loads(beside.read_bytes())
+        name = beside.name.removesuffix(".headers.json")
+        body = next(path for path in folder.glob(f"{name}.*") if path != beside).read_bytes()
+        headers = {key.lower(): value for key, value in about["headers"].items()}
+        yield Sample(source, name, Request(headers, body), about)
+
+
+OURS = [sample for source in SOURCES for sample in samples(HERE / source, source)]
+PROVEN = [sample for sample in OURS if SOURCES[sample.source].header]
+SIGNED = [sample for sample in OURS if "x-hub-signature-256" in sample.request.headers]
+
+
+def named(sample: Sample) -> str:
+    return f"{sample.source}-{sample.name}"
+
+
+@pytest.mark.parametrize("sample", OURS, ids=named)
+def test_a_sample_means_what_is_written_beside_it(sample: Sample) -> None:
+    SOURCES[sample.source].verify(sample.request, sample.trust)
+    notification = sample.parsed()
+
+    told = [str(replace(event.reference, digest=event.digest)) for event in notification.events]
+    ignored = [[one.reference, one.reason] for one in notification.ignored]
+    expected = sample.about["_expect"]
+    assert (told, ignored, notification.event_id) == tuple(expected.values())
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_every_source_has_samples(source: str) -> None:
+    assert {source} == {SOURCES[source].name} == {one.source for one in OURS if one.source == source}
+
+
+@pytest.mark.parametrize("sample", SIGNED, ids=named)
+def test_one_tampered_byte_is_noticed(sample: Sample) -> None:
+    body = sample.request.body
+    for index in {0, 1, len(body) // 3, len(body) // 2, len(body) - 1}:
+        tampered = body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
+        with pytest.raises(Unauthenticated):
+            SOURCES[sample.source].verify(replace(sample.request, body=tampered), sample.trust)
+
+
+@pytest.mark.parametrize("sample", PROVEN, ids=named)
+def test_no_proof_or_one_of_another_secret_is_refused(sample: Sample) -> None:
+    verify = SOURCES[sample.source].verify
+    for request, secret in [
+        (sample.request, sample.trust.secret + "x"),
+        (sample.request, ""),
+        (Request({}, sample.request.body), sample.trust.secret),
+        (Request(dict.fromkeys(sample.request.headers, "ü\udcff"), b""), sample.trust.secret),
+    ]:
+        with pytest.raises(Unauthenticated):
+            verify(request, Trust(secret))
+
+
+def test_a_form_encoded_body_is_verified_as_sent() -> None:
+    form = next(one for one in SIGNED if one.name == "package_published_form")
+    plain = next(one for one in SIGNED if one.name == "package_published")
+
+    assert form.parsed() == plain.parsed()
+    with pytest.raises(Unauthenticated):
+        SOURCES["github"].verify(replace(form.request, body=plain.request.body), form.trust)
+
+
+def test_a_header_alone_changes_nothing() -> None:
+    for sample in OURS:
+        stripped = replace(sample, request=Request({}, sample.request.body))
+        assert sample.parsed() == stripped.parsed()
+
+
+BROKEN = {
+    "empty": b"",
+    "no JSON": b"invalid json",
+    "byte order mark": b'\xef\xbb\xbf{"push_data":{"tag":"x"},"repository":{"repo_name":"a/b"}}',
+    "text": b'"push"',
+    "number": b"1",
+    "null": b"null",
+    "array of null": b'[null, 1, "x"]',
+    "depth of arrays": b"[" * 100_000,
+    "depth of objects": b'{"a":' * 100_000,
+    "not UTF-8": b'{"a":"\xff"}',
+    "half a surrogate": b'{"a":"\\ud800"}',
+    "form of nothing": b"payload=",
+    "form of no JSON": b"payload=%ff%00+",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("body", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_body_is_invalid_input(source: str, body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        SOURCES[source].parse(Request({}, body), Trust("s"))
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/../b", "Acme//web", "/etc", "", "a b", "a\0b", 5, [], {}])
+def test_a_push_of_no_possible_name_is_invalid_input(name: object) -> None:
+    hub = {"push_data": {"tag": "latest"}, "repository": {"repo_name": name}}
+    address = f"ghcr.io/{name}:1" if isinstance(name, str) else name
+    version = {"package_url": address, "container_metadata": {"tag": {"name": "1"}}}
+    ecr = {"action-type": "PUSH", "result": "SUCCESS", "image-tag": "1", "repository-name": name}
+    target = {"repository": name, "tag": "1", "url": "http://registry:5000/v2/"}
+    for source, body in {
+        "dockerhub": hub,
+        "github": {"package": {"name": "", "package_version": version}},
+        "ecr": {"detail-type": "ECR Image Action", "account": "1", "region": "x", "detail": ecr},
+        "distribution": {"events": [{"action": "push", "target": target}]},
+    }.items():
+        with pytest.raises(InvalidInput):
+            SOURCES[source].parse(Request({}, json.dumps(body).encode()), Trust("s"))
+
+
+@pytest.mark.parametrize("bad", [None, 1, {"target": []}, {"action": "push", "target": {"repository": "../x"}}])
+def test_one_malformed_event_refuses_its_whole_notification(bad: object) -> None:
+    good = {"action": "push", "target": {"repository": "a", "tag": "1", "url": "http://r:5000/v2/a"}}
+    body = json.dumps({"events": [good, bad, good]}).encode()
+
+    with pytest.raises(InvalidInput):
+        SOURCES["distribution"].parse(Request({}, body), Trust("s"))
+
+
+WORDS = sorted(set(re.findall(r'"([\w-]+)": ?', " ".join(one.request.body.decode() for one in OURS))))
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+anything = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=8)
+)
+
+
+@settings(deadline=None)
+@given(st.sampled_from(sorted(SOURCES)), anything.map(json.dumps).map(str.encode) | st.binary())
+def test_any_body_is_a_notification_or_invalid_input(source: str, body: bytes) -> None:
+    try:
+        SOURCES[source].parse(Request({}, body), Trust("s", Domain("ghcr.io")))
+    except InvalidInput:
+        return
+
+
+def altered(value: Any, data: st.DataObject) -> Any:
+    """Replace one part of a payload, anywhere in it, by something else."""
+    if not isinstance(value, dict | list) or not value or data.draw(st.integers(0, 5)) == 0:
+        return data.draw(anything)
+    key = data.draw(st.sampled_from(sorted(value) if isinstance(value, dict) else range(len(value))))
+    changed = value.copy()
+    changed[key] = altered(value[key], data)
+    return changed
+
+
+@settings(deadline=None)
+@given(st.sampled_from([one for one in OURS if not one.name.endswith("form")]), st.data())
+def test_a_sample_with_any_part_exchanged_is_a_notification_or_invalid_input(
+    sample: Sample, data: st.DataObject
+) -> None:
+    body = json.dumps(altered(json.loads(sample.request.body), data)).encode()
+    try:
+        SOURCES[sample.source].parse(Request({}, body), sample.trust)
+    except InvalidInput:
+        return
+
+
+# -- a bigger corpus, where SAMPLES_DIR names one --
+
+CORPUS = {"dockerhub": "dockerhub", "ghcr": "github", "ecr": "ecr", "distribution": "distribution"}
+
+
+def corpus(folder: str) -> list[Sample]:
+    root = os.environ.get("SAMPLES_DIR")
+    return list(samples(Path(root) / folder, CORPUS.get(folder, ""))) if root else []
+
+
+def secret_of(sample: Sample) -> str:
+    """The secret is told beside what was signed or encoded, and stands in the headers of the rest."""
+    headers = sample.request.headers
+    told = re.search(r"""secret (['"])(.*)\1|Basic \w+:(\S+)""", sample.about["_meta"].get("auth") or "")
+    if told:
+        return str(told[2] or told[3])
+    bearer = headers.get("authorization", "").removeprefix("Bearer ")
+    return headers.get("x-api-key") or headers.get("x-webhook-secret") or bearer
+
+
+def told_by(sample: Sample) -> list[tuple[str, str | None]]:
+    source, trust = SOURCES[sample.source], Trust(secret_of(sample))
+    try:
+        source.verify(sample.request, trust)
+        events = source.parse(sample.request, trust).events
+    except (InvalidInput, Unauthenticated):
+        return []
+    return [(str(event.reference), event.digest) for event in events]
+
+
+def expected_of(sample: Sample) -> list[tuple[str, str | None]]:
+    # Told is a digest only where it is one: documentation abridges them.
+    meta = sample.about["_meta"]
+    refs = meta.get("expect_refs") or []
+    whole = re.compile(r"sha256:[0-9a-f]{64}")
+    digests = [one.get("digest") or "" for one in refs]
+    return [(one["ref"], d if whole.fullmatch(d) else None) for one, d in zip(refs, digests, strict=True)]
+
+
+@pytest.mark.parametrize("folder", CORPUS)
+def test_the_corpus_deploys_what_it_says(folder: str) -> None:
+    for sample in corpus(folder):
+        meta, told = sample.about["_meta"], told_by(sample)
+        if meta["expect_deploy"]:
+            assert told == expected_of(sample), sample.name
+        elif meta["expect_deploy"] is not None:  # nobody can tell a chart
+            assert told == [], sample.name
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_what_is_malformed_in_the_corpus_deploys_nothing(source: str) -> None:
+    for sample in corpus("malformed"):
+        try:
+            told = SOURCES[source].parse(sample.request, Trust("s")).events
+        except InvalidInput:
+            continue
+        assert told == (), sample.name
+
+
+def test_the_signature_vector_of_the_corpus_holds() -> None:
+    for sample in corpus("ghcr"):
+        if sample.about["_meta"]["event"] == "vector":
+            sent = sample.request.headers["x-hub-signature-256"]
+            prove_hmac(sent, sample.about["_meta"]["note"][8:], sample.request.body, prefix="sha256=")
