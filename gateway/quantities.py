@@ -10,8 +10,8 @@ SMALLEST_MEMORY = 6 * 1024**2
 
 _NANO = 10**9
 _UNITS = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_MEMORY = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
-_NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,9})?")
+_MEMORY = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,9})?", re.ASCII)
 
 
 def parse_memory(text: str) -> int:

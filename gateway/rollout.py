@@ -29,7 +29,6 @@ _LOG = structlog.get_logger()
 
 # A push may be told before the registry answers with it: seconds between looks.
 _BELIEVE_AFTER = (0.2, 0.5, 1.0)
-_CALL_MARGIN = 5.0  # seconds a stop may take beyond its grace
 _KEPT = 1  # replaced containers kept for a way back
 
 
@@ -249,7 +248,7 @@ async def _swap(means: Means, task: Task, journal: Journal, swap: Swap) -> Outco
     """From the record on the database may go away: what is begun is finished from memory and recorded after."""
     grace = task.application.configuration.stop_grace
     async with means.swaps:
-        await journal.open_swap(swap, longest_call=grace + _CALL_MARGIN)
+        await journal.open_swap(swap, longest_call=grace + means.pace.call_margin)
         ended = await _or_put_back(means, journal, swap, _exchange(means, journal, swap, grace))
     return ended or await _show(means, task, journal, swap)
 

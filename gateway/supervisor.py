@@ -35,6 +35,7 @@ _LOG = structlog.get_logger()
 
 _LOOK_AGAIN = 1.0  # seconds; a notification comes sooner, this is for rows whose time has come
 _ENGINE_LOOK = 5.0  # seconds between looks at an engine that answers
+_CALL_MARGIN = 5.0  # seconds
 _SWEEP = 600.0  # seconds between cleanings of the inbox
 # A rollout that is cut has to stop one container and start another: seconds it may take beyond the grace.
 PUT_BACK_DEADLINE = 60.0
@@ -198,7 +199,12 @@ class Supervisor:
             self.wake()
 
     async def _attempt(self, deployment: Deployment, journal: PostgresJournal, platform: str) -> None:
-        pace = Pace(self._settings.stable_window, self._settings.health_deadline, self._settings.pull_stall)
+        pace = Pace(
+            stable_window=self._settings.stable_window,
+            health_deadline=self._settings.health_deadline,
+            pull_stall=self._settings.pull_stall,
+            call_margin=min(_CALL_MARGIN, self._settings.lease),
+        )
         means = Means(self._engine, platform, self._registry, self._swaps, pace)
         try:
             task, left_open = await lane.prepare(self._pool, self._vault, deployment)

@@ -26,6 +26,8 @@ class Pace:
     stable_window: float
     health_deadline: float
     pull_stall: float
+    #: what a stop may take beyond its grace
+    call_margin: float
 
 
 def aside_name(serving_name: str, container_id: str) -> str:
