@@ -43,16 +43,23 @@ class Keep:
 
 
 @asynccontextmanager
-async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
-    """Open the database, the embedded one where none is set; raises Unavailable or InvalidInput."""
+async def open_pool(settings: Settings) -> AsyncIterator[database.Pool]:
+    """Open the database, the embedded one where none is set; raises Unavailable."""
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
             url = settings.database_url.get_secret_value()
-        pool = await stack.enter_async_context(database.connect(url, size=settings.database_connections))
+        yield await stack.enter_async_context(database.connect(url, size=settings.database_connections))
+
+
+@asynccontextmanager
+async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
+    """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
+    key = _master_key(settings)
+    async with open_pool(settings) as pool:
         await migrate(pool)
-        yield Keep(pool, Vault(_master_key(settings)), settings)
+        yield Keep(pool, Vault(key), settings)
 
 
 def _master_key(settings: Settings) -> bytes:

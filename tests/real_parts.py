@@ -8,10 +8,10 @@ import pytest
 
 from gateway.demo.engine import PrivateEngine, private_engine
 from gateway.demo.images import Behaviour, Image, push
+from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry
 from gateway.engine.client import Engine, connect
 from gateway.reference import Digest
-from tests.gateway_process import free_port
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,19 @@ from aiohttp import web
 
 from gateway.demo.engine import private_engine
 from gateway.demo.images import Image, push
+from gateway.demo.process import free_port, until
 from gateway.demo.registry import Told, private_registry
 from gateway.engine.client import connect
 from gateway.errors import Failed
 from gateway.store.embedded import embedded_postgres
-from tests.gateway_process import free_port, until
 
 
-def lines_with(word: str) -> list[str]:
+def mounted(word: str) -> list[str]:
     return [line for line in Path("/proc/self/mounts").read_text().splitlines() if word in line]
+
+
+def exists(path: str) -> bool:
+    return Path(path).exists()
 
 
 async def test_a_private_engine_leaves_nothing_running_or_mounted() -> None:
@@ -28,8 +32,8 @@ async def test_a_private_engine_leaves_nothing_running_or_mounted() -> None:
         directory = str(engine.socket.parent)
         async with connect(engine.host) as client:
             assert (await client.identify()).engine_id
-    assert lines_with(directory) == []
-    assert not Path(directory).exists()
+    assert mounted(directory) == []
+    assert not exists(directory)
 
 
 async def test_a_registry_tells_of_a_push_with_the_configured_header(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from gateway import dispatch
 from gateway.config import Settings
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour, Image, push
+from gateway.demo.process import free_port, until
 from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
 from gateway.engine import containers
 from gateway.engine.client import Engine
@@ -28,7 +28,6 @@ from gateway.store.endpoints import Endpoint
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
 from gateway.supervisor import Supervisor, supervise
-from tests.gateway_process import free_port, until
 from tests.real_parts import Pushes
 
 VAULT = Vault(b"k" * 32)
@@ -116,7 +115,7 @@ async def lane(
         image = pushes.name()
         await applications.update_application(connection, VAULT, application_id, {"docker_image": image})
         await subscriptions.replace_subscription(connection, application_id, Reference.parse(image))
-        endpoint_id, token = await endpoints.insert_endpoint(
+        _, token = await endpoints.insert_endpoint(
             connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
         )
         endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
@@ -130,9 +129,15 @@ async def test_a_first_deployment_runs_the_image_under_the_applications_name(lan
     digest = await pushes("v1")
     deployment = await lane.ask(Kind.DEPLOY)
     assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest)
-    assert [Step.RESOLVE, Step.PULL, Step.VERIFY, Step.CREATE, Step.SWAP, Step.PROVE, Step.COMMIT] == (
-        await lane.steps(deployment)
-    )
+    assert (await lane.steps(deployment)) == [
+        Step.RESOLVE,
+        Step.PULL,
+        Step.VERIFY,
+        Step.CREATE,
+        Step.SWAP,
+        Step.PROVE,
+        Step.COMMIT,
+    ]
     assert (await lane.serving()).sound
 
 

@@ -81,6 +81,14 @@ async def select_application_id(connection: Connection, named: str) -> str:
     return str(row["application_id"])
 
 
+async def select_live(connection: Connection, application_id: str) -> None:
+    """Raises NotFound unless it is there, and not being deleted."""
+    if not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM applications WHERE application_id = $1 AND desired <> 'deleted')", application_id
+    ):
+        raise NotFound("Application not found")
+
+
 async def lock_application(connection: Connection, application_id: str) -> Desired:
     """Hold the application's queue until the transaction ends; raises NotFound, for the deleted too."""
     row = await connection.fetchrow(

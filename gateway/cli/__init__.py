@@ -1,0 +1,25 @@
+"""The command line: one module a noun. Every command takes --json and works while the server runs.
+
+Modules import what is heavy inside their commands, so that `gateway --help` is quick.
+"""
+
+import click
+
+from gateway.cli import apps, demo, deploy, deployments, keys, serve, webhooks
+
+__all__ = ["main"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Deploy Docker images the moment they are pushed."""
+
+
+main.add_command(serve.serve)
+main.add_command(serve.migrate)
+main.add_command(keys.keys)
+main.add_command(webhooks.webhooks)
+main.add_command(apps.apps)
+main.add_command(deploy.deploy)
+main.add_command(deployments.deployments)
+main.add_command(demo.demo)

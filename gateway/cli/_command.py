@@ -1,0 +1,102 @@
+"""What all commands share: coroutines, errors told in one line, and output for people or for programs."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+
+import click
+
+from gateway.errors import GatewayError
+
+if TYPE_CHECKING:
+    from gateway.app import Keep
+
+P = ParamSpec("P")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a coroutine; an error of ours is one line on standard error and exit code 1."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        async def body() -> None:
+            await function(*arguments, **options)
+
+        try:
+            asyncio.run(body())
+        except GatewayError as error:
+            fail(str(error), as_json=bool(options.get("as_json")))
+
+    return run
+
+
+def fail(message: str, *, as_json: bool) -> NoReturn:
+    click.echo(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+    sys.exit(1)
+
+
+@asynccontextmanager
+async def keep() -> AsyncIterator["Keep"]:
+    """Open the database, beside a server that runs or without one."""
+    from gateway import app, config, logs
+
+    settings = config.load()
+    logs.configure("warning", "text")
+    async with app.open_keep(settings) as opened:
+        yield opened
+
+
+def show(value: Any) -> None:
+    """Print one JSON document."""
+    click.echo(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    Console(soft_wrap=True).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Print one thing for people."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        click.echo(f"{name:<{width}}  {_cell(value)}")
+
+
+def read_secret(path: str | None) -> str | None:
+    """Return what a file holds, - being standard input, without the line's end."""
+    if path is None:
+        return None
+    from gateway.errors import InvalidInput
+
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            secret = str(file.read()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"cannot read {path}: {error}") from error
+    if not secret:
+        raise InvalidInput(f"{path} is empty")
+    return secret

@@ -1,0 +1,100 @@
+"""`gateway deployments`."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
+
+if TYPE_CHECKING:
+    from gateway.deployments import Deployment, StepRecord
+    from gateway.store.database import Connection
+
+
+@click.group()
+def deployments() -> None:
+    """What was deployed, and how it went."""
+
+
+@deployments.command("list")
+@click.argument("app", required=False)
+@json_option
+@command
+async def list_deployments(app: str | None, *, as_json: bool) -> None:
+    """Show the newest deployments, of one application or of all."""
+    from gateway.store import applications
+    from gateway.store import deployments as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.deployment import shown
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        application_id = await applications.select_application_id(connection, app) if app else None
+        found = await store.select_deployments(connection, application_id)
+    if as_json:
+        show([shown(one) for one in found])
+    else:
+        rows = [
+            (
+                one.deployment_id,
+                one.application_id,
+                one.kind,
+                one.status,
+                one.created_at,
+                one.reason and one.reason.code,
+            )
+            for one in found
+        ]
+        show_table(["ID", "APPLICATION", "KIND", "STATE", "CREATED", "REASON"], rows)
+
+
+@deployments.command("show")
+@click.argument("deployment")
+@json_option
+@command
+async def show_deployment(deployment: str, *, as_json: bool) -> None:
+    """Show one deployment with its steps, its reason and the container's last lines."""
+    from gateway.store.database import transaction
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found, records = await read(connection, deployment)
+    if as_json:
+        show(document(found, records))
+    else:
+        print_outcome(found, records)
+
+
+async def read(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":
+    from gateway.store import deployments as store
+    from gateway.store import steps
+
+    found = await store.select_deployment(connection, deployment_id)
+    return found, await steps.select_steps(connection, deployment_id)
+
+
+def document(found: "Deployment", records: "list[StepRecord]") -> dict[str, Any]:
+    from gateway.web.procedures.deployment import shown, shown_step
+
+    return {**shown(found), "steps": [shown_step(record) for record in records]}
+
+
+def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
+    fields = {
+        "deployment": found.deployment_id,
+        "state": found.status,
+        "kind": found.kind,
+        "image": found.reference,
+        "digest": found.digest,
+    }
+    if found.reason is not None:
+        fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}
+    show_fields(fields)
+    for record in records:
+        click.echo(step_line(record))
+    if found.log:
+        click.echo("last lines of the container:")
+        click.echo("".join(f"  {line}\n" for line in found.log.splitlines()), nl=False)
+
+
+def step_line(record: "StepRecord") -> str:
+    took = f"{record.seconds * 1000:8.0f} ms" if record.finished_at else "        …   "
+    return f"  {record.step:<9}{took}  {record.detail}".rstrip()

@@ -1,0 +1,41 @@
+"""`gateway serve` and `gateway migrate`."""
+
+import sys
+
+import click
+
+from gateway.cli._command import command, fail, json_option, show
+from gateway.errors import GatewayError
+
+
+@click.command()
+@json_option
+def serve(*, as_json: bool) -> None:
+    """Serve until told to stop; then finish what runs, or put it back."""
+    import uvloop
+
+    from gateway import app, config, logs
+
+    try:
+        settings = config.load()
+        logs.configure(settings.log_level, "json" if as_json else settings.log_format)
+        uvloop.run(app.serve(settings))
+    except (GatewayError, OSError) as error:
+        fail(str(error), as_json=as_json)
+    sys.exit(0)
+
+
+@click.command()
+@json_option
+@command
+async def migrate(*, as_json: bool) -> None:
+    """Bring the database up to date; `serve` does it too."""
+    from gateway import app, config
+    from gateway.store import migrations
+
+    async with app.open_pool(config.load()) as pool:
+        applied = [migration.name for migration in await migrations.migrate(pool)]
+    if as_json:
+        show({"applied": applied})
+    else:
+        click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")

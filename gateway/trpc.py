@@ -1,0 +1,126 @@
+"""The wire of tRPC 11 with superjson: calls in, envelopes out. It performs no I/O.
+
+https://trpc.io/docs/rpc and https://github.com/flightcontrolhq/superjson
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from gateway.errors import InvalidInput
+
+#: what a procedure answers that returns nothing
+UNDEFINED = object()
+_UNDEFINED_META = {"values": ["undefined"], "v": 1}
+
+# https://github.com/trpc/trpc/blob/main/packages/server/src/unstable-core-do-not-import/rpc/codes.ts
+_CODES = {
+    HTTPStatus.BAD_REQUEST: ("BAD_REQUEST", -32600),
+    HTTPStatus.UNAUTHORIZED: ("UNAUTHORIZED", -32001),
+    HTTPStatus.FORBIDDEN: ("FORBIDDEN", -32003),
+    HTTPStatus.NOT_FOUND: ("NOT_FOUND", -32004),
+    HTTPStatus.METHOD_NOT_ALLOWED: ("METHOD_NOT_SUPPORTED", -32005),
+    HTTPStatus.CONFLICT: ("CONFLICT", -32009),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("PAYLOAD_TOO_LARGE", -32013),
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: ("UNSUPPORTED_MEDIA_TYPE", -32015),
+    HTTPStatus.TOO_MANY_REQUESTS: ("TOO_MANY_REQUESTS", -32029),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("SERVICE_UNAVAILABLE", -32603),
+    HTTPStatus.INTERNAL_SERVER_ERROR: ("INTERNAL_SERVER_ERROR", -32603),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a call was not answered. `issues` name each field that was wrong, as zod does."""
+
+    status: HTTPStatus
+    message: str
+    issues: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def code(self) -> str:
+        return _CODES[self.status][0]
+
+    @property
+    def number(self) -> int:
+        return _CODES[self.status][1]
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the body's JSON, None for an empty one; raises InvalidInput."""
+    if not body.strip():
+        return None
+    if b"\\u0000" in body:
+        raise InvalidInput("a zero byte cannot be stored")
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"Invalid JSON: {error}") from error
+
+
+def unwrap(given: Any) -> Any:
+    """Return the input of a call, in superjson's envelope or plain: `{"json": {…}}` or `{…}`."""
+    if isinstance(given, dict) and "json" in given and set(given) <= {"json", "meta"}:
+        return given["json"]
+    return given
+
+
+def unwrap_batch(given: Any, count: int) -> list[Any]:
+    """Return the inputs of a batch of `count` calls, `{"0": …, "1": …}`; what is missing is None."""
+    if given is not None and not isinstance(given, dict):
+        raise InvalidInput("a batch is an object of inputs by number")
+    return [unwrap((given or {}).get(str(number))) for number in range(count)]
+
+
+def result(value: Any) -> dict[str, Any]:
+    if value is UNDEFINED:
+        return {"result": {"data": {"json": None, "meta": _UNDEFINED_META}}}
+    return {"result": {"data": {"json": value}}}
+
+
+def error(problem: Problem, path: str) -> dict[str, Any]:
+    message = problem.message
+    if problem.issues:
+        message = orjson.dumps(list(problem.issues), option=orjson.OPT_INDENT_2).decode()
+    return {
+        "error": {
+            "json": {
+                "message": message,
+                "code": problem.number,
+                "data": {**_data(problem, path), "zodError": flattened(problem.issues)},
+            }
+        }
+    }
+
+
+def rest_error(problem: Problem, path: str | None) -> dict[str, Any]:
+    """Return the envelope of the other surface, where a call is `POST /api/{procedure}`."""
+    answer = {
+        "message": "Input validation failed" if problem.issues else problem.message,
+        "code": problem.code,
+        "data": {**_data(problem, path), "zodError": flattened(problem.issues)},
+    }
+    return answer | ({"issues": list(problem.issues)} if problem.issues else {})
+
+
+def _data(problem: Problem, path: str | None) -> dict[str, Any]:
+    named = {} if path is None else {"path": path}
+    return {"code": problem.code, "httpStatus": int(problem.status), **named}
+
+
+def flattened(issues: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    if not issues:
+        return None
+    fields: dict[str, list[str]] = {}
+    for issue in issues:
+        if issue["path"]:
+            fields.setdefault(str(issue["path"][0]), []).append(issue["message"])
+    return {"formErrors": [issue["message"] for issue in issues if not issue["path"]], "fieldErrors": fields}
+
+
+def batch_status(statuses: Sequence[int]) -> int:
+    """Return the status of a batch: the one that all have, else 207."""
+    return statuses[0] if len(set(statuses)) == 1 else int(HTTPStatus.MULTI_STATUS)

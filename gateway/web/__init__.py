@@ -1,0 +1,57 @@
+"""How the gateway is asked: webhooks, procedures, status."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import web
+
+from gateway.config import Settings
+from gateway.errors import GatewayError
+from gateway.store.database import Pool
+from gateway.store.vault import Vault
+from gateway.web import notifier, status, surfaces, webhooks
+from gateway.web.context import CONTEXT, Context, Rollouts
+
+__all__ = ["build"]
+
+_LOG = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> web.Application:
+    """Return the application; it owns nothing but the task that notifies."""
+    application = web.Application(client_max_size=settings.body_limit, middlewares=[_answer_errors])
+    application[CONTEXT] = Context(pool, vault, rollouts, settings)
+    application[notifier.WANTED] = asyncio.Event()
+    application.cleanup_ctx.append(notifier.notifying)
+    application.add_routes(
+        [
+            web.post("/webhooks/{source}/{token}", webhooks.receive),
+            web.route("*", "/api/trpc/{procedure}", surfaces.trpc_call),
+            web.route("*", "/api/{procedure:/?[^/]+}", surfaces.rest_call),
+            web.get("/healthz", status.alive),
+            web.get("/readyz", status.ready),
+            web.get("/metrics", status.metrics),
+        ]
+    )
+    return application
+
+
+@web.middleware
+async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer what no handler has: in JSON, without saying more than the sender needs."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _error(error.status, error.reason)
+    except GatewayError as error:
+        return _error(error.status, str(error))
+    except Exception:
+        _LOG.exception("A request failed on a defect", method=request.method)
+        return _error(500, "Internal error: the log has it")
+
+
+def _error(status_code: int, message: str) -> web.Response:
+    return web.json_response({"error": {"code": status_code, "message": message}}, status=status_code)

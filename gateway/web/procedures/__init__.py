@@ -1,0 +1,17 @@
+"""What may be asked, by name: one module a noun, the same functions behind both surfaces."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gateway.web.procedures import application, deployment, registry, settings
+from gateway.web.procedures._procedure import Answer, Input, Procedure
+
+__all__ = ["PROCEDURES", "Answer", "Input", "Procedure"]
+
+PROCEDURES: Mapping[str, Procedure] = MappingProxyType(
+    {
+        procedure.name: procedure
+        for module in (application, deployment, registry, settings)
+        for procedure in module.PROCEDURES
+    }
+)

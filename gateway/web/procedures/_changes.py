@@ -1,0 +1,108 @@
+"""What may be set on an application: absent keeps, null clears."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from gateway.applications import Configuration, parse_environment
+from gateway.errors import InvalidInput
+from gateway.reference import Reference
+from gateway.registries import Scope
+from gateway.store import applications, subscriptions
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+from gateway.web.procedures._procedure import Input, Text
+from gateway.web.procedures.columns import OTHER
+
+_NANO = 10**9
+# The contract's names for what our configuration calls otherwise.
+_SWARM_NAMES = {"labelsSwarm": "labels", "stopGracePeriodSwarm": "stopGrace", "volumes": "mounts"}
+_CONFIGURATION = {field.alias for field in Configuration.model_fields.values()} | set(_SWARM_NAMES)
+
+
+class Changes(Input):
+    """The columns an application has of its own; `settings` gathers its configuration, `other` the rest."""
+
+    name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    description: Text | None = None
+    docker_image: Text | None = None
+    registry_url: Text | None = None
+    username: Text | None = None
+    password: Annotated[str, Field(max_length=16_384)] | None = None
+    env: Annotated[str, Field(max_length=1_000_000)] | None = None
+    auto_deploy: bool | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)
+    other: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        settings = {_SWARM_NAMES.get(name, name): given[name] for name in given if name in _CONFIGURATION}
+        if isinstance(grace := given.get("stopGracePeriodSwarm"), int) and not isinstance(grace, bool):
+            settings["stopGrace"] = grace // _NANO
+        other = {name: given[name] for name in given if name in OTHER}
+        return {**given, "settings": settings, "other": other}
+
+
+#: our columns by the names they are sent by
+_COLUMNS = {
+    "name": "name",
+    "description": "description",
+    "docker_image": "docker_image",
+    "registry_url": "registry_url",
+    "username": "registry_username",
+    "password": "registry_password",
+    "env": "environment",
+    "auto_deploy": "auto_deploy",
+}
+
+
+async def apply(
+    connection: Connection, vault: Vault, application_id: str, given: Changes, *, must_change: bool = False
+) -> None:
+    """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong."""
+    sent = given.given()
+    changes: dict[str, object] = {column: getattr(given, field) for field, column in _COLUMNS.items() if field in sent}
+    for column in ("name", "auto_deploy"):
+        if column in changes and changes[column] is None:
+            del changes[column]
+    current = await applications.select_application(connection, vault, application_id)
+    if given.settings:
+        changes["configuration"] = _merged(current.configuration, given.settings)
+    if given.other:
+        changes["other_columns"] = {**current.other_columns, **given.other}
+    if must_change and not changes:
+        raise InvalidInput("No values to set")
+    _check(given)
+    await applications.update_application(connection, vault, application_id, changes)
+    if "docker_image" in changes:
+        reference = Reference.parse(given.docker_image) if given.docker_image else None
+        await subscriptions.replace_subscription(connection, application_id, reference)
+
+
+def _check(given: Changes) -> None:
+    for field, value, parse in (
+        ("dockerImage", given.docker_image, Reference.parse),
+        ("registryUrl", given.registry_url, Scope.parse),
+        ("env", given.env, parse_environment),
+    ):
+        if not value:
+            continue
+        try:
+            parse(value)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field=field) from error
+
+
+def _merged(current: Configuration, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration with these settings, null meaning the image's own choice again."""
+    merged = {**current.model_dump(by_alias=True), **settings}
+    wanted = Configuration.model_validate({name: value for name, value in merged.items() if value is not None})
+    if wanted.replicas > 1:
+        raise InvalidInput(
+            "more than one replica needs Docker Swarm, and this application runs as a container: set replicas to 1",
+            field="replicas",
+        )
+    return wanted.model_dump(by_alias=True, exclude_defaults=True)

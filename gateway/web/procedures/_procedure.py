@@ -1,0 +1,41 @@
+"""A procedure is data: its name, whether it changes anything, what it takes, and the function that answers."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from gateway.trpc import UNDEFINED
+from gateway.web.context import Context
+
+Id = Annotated[str, Field(min_length=1, max_length=128)]
+Text = Annotated[str, Field(max_length=100_000)]
+
+
+class Input(BaseModel):
+    """Takes camelCase names; what it does not know is dropped, as the contract has it."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+
+    def given(self) -> set[str]:
+        """Return the names of the fields that were sent, in our spelling."""
+        return self.model_fields_set
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`changed` says that there is something to roll out."""
+
+    value: Any = UNDEFINED
+    headers: Mapping[str, str] = field(default_factory=dict)
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Procedure:
+    name: str
+    kind: Literal["query", "mutation"]
+    takes: type[Input]
+    run: Callable[[Context, Any], Awaitable[Answer]]

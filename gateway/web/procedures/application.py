@@ -1,0 +1,150 @@
+"""application.*: what is kept running, and what may be done with it."""
+
+import secrets
+import string
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from gateway import dispatch
+from gateway.applications import Application, parse_app_name, slug
+from gateway.deployments import Kind
+from gateway.store import applications, deployments, steps
+from gateway.store.database import Connection, transaction
+from gateway.web.context import Context
+from gateway.web.procedures._changes import Changes, apply
+from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures.columns import row
+from gateway.web.procedures.deployment import shown
+
+_SUFFIX = 6  # characters, as the contract has it
+
+
+class Create(Changes):
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
+    app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
+
+
+class Update(Changes):
+    application_id: Id
+
+
+class Named(Input):
+    application_id: Id
+
+
+class Deploy(Named):
+    title: Text | None = None
+    description: Text | None = None
+
+
+def _app_name(given: Create) -> str:
+    suffix = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
+    wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
+    return parse_app_name(f"{wanted}-{suffix}")
+
+
+async def _row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
+    application = await applications.select_application(connection, context.vault, application_id)
+    states = await applications.select_states(connection, [application_id])
+    return row(application, states.get(application_id))
+
+
+async def create(context: Context, given: Create) -> Answer:
+    async with transaction(context.pool) as connection:
+        application_id = await applications.insert_application(
+            connection,
+            application_id=given.application_id,
+            name=given.name,
+            app_name=_app_name(given),
+            description=given.description,
+        )
+        await apply(connection, context.vault, application_id, given)
+        return Answer(await _row(connection, context, application_id))
+
+
+async def update(context: Context, given: Update) -> Answer:
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, given.application_id)
+        await apply(connection, context.vault, given.application_id, given, must_change=True)
+    return Answer(value=True)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """The row, and its newest deployments; parts of an application built from source are empty."""
+    async with transaction(context.pool) as connection:
+        await _known(connection, context, given)
+        found = await _row(connection, context, given.application_id)
+        newest = await deployments.select_deployments(connection, given.application_id, limit=10)
+        shown_newest = [shown(one) for one in newest]
+        if newest:
+            records = await steps.select_steps(connection, newest[0].deployment_id)
+            shown_newest[0]["currentStep"] = records[-1].step if records else None
+    empty: dict[str, Any] = {name: [] for name in ("domains", "redirects", "security", "previewDeployments")}
+    return Answer({**found, **empty, "deployments": shown_newest})
+
+
+async def select_all(context: Context, _given: Input) -> Answer:
+    async with transaction(context.pool) as connection:
+        found = await applications.select_applications(connection, context.vault)
+        states = await applications.select_states(connection, [one.application_id for one in found])
+    return Answer([row(one, states.get(one.application_id)) for one in found])
+
+
+async def _known(connection: Connection, context: Context, given: Named) -> Application:
+    await applications.select_live(connection, given.application_id)
+    return await applications.select_application(connection, context.vault, given.application_id)
+
+
+async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
+    async with transaction(context.pool) as connection:
+        application = await _known(connection, context, given)
+    deployment_id = await dispatch.request_deployment(
+        context.pool, application, kind, title=given.title or default_title, description=given.description or ""
+    )
+    return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
+
+
+async def deploy(context: Context, given: Deploy) -> Answer:
+    return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
+
+
+async def redeploy(context: Context, given: Deploy) -> Answer:
+    return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
+
+
+async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
+    """Return the application as it was before."""
+    async with transaction(context.pool) as connection:
+        application = await _known(connection, context, given)
+        before = await _row(connection, context, given.application_id)
+    deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
+    headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
+    return Answer(before, headers=headers, changed=True)
+
+
+async def start(context: Context, given: Named) -> Answer:
+    return await _set_state(context, given, Kind.START, "Start")
+
+
+async def stop(context: Context, given: Named) -> Answer:
+    return await _set_state(context, given, Kind.STOP, "Stop")
+
+
+async def delete(context: Context, given: Named) -> Answer:
+    return await _set_state(context, given, Kind.DELETE, "Delete")
+
+
+PROCEDURES = [
+    Procedure("application.create", "mutation", Create, create),
+    Procedure("application.one", "query", Named, select_one),
+    Procedure("application.all", "query", Input, select_all),
+    Procedure("application.update", "mutation", Update, update),
+    Procedure("application.saveDockerProvider", "mutation", Update, update),
+    Procedure("application.deploy", "mutation", Deploy, deploy),
+    Procedure("application.redeploy", "mutation", Deploy, redeploy),
+    Procedure("application.start", "mutation", Named, start),
+    Procedure("application.stop", "mutation", Named, stop),
+    Procedure("application.delete", "mutation", Named, delete),
+]
