@@ -63,7 +63,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     try:
         async with pool.acquire(timeout=10) as connection, connection.transaction():
             yield connection
-    except LOST as error:
+    except (*LOST, asyncpg.TransactionRollbackError) as error:
         raise Unavailable("the database does not answer: try again") from error
 
 

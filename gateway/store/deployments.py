@@ -41,9 +41,9 @@ async def notify(connection: Connection) -> None:
 
 
 async def select_queued(connection: Connection, application_id: str) -> Deployment | None:
-    """Return the one that waits. The caller holds the application's queue."""
+    """Return the one that waits, held: nobody claims it meanwhile. The caller holds the application's queue."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued'",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued' FOR NO KEY UPDATE",  # noqa: S608
         application_id,
     )
     return None if row is None else _from_row(row)
@@ -130,6 +130,7 @@ async def claim_deployment(
     """Take the one that has waited longest and whose time has come; None where there is none.
 
     One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
+    The application's queue is held with it; one that somebody else holds is passed over, never waited for.
     """
     row = await connection.fetchrow(
         f"""
@@ -150,7 +151,7 @@ async def claim_deployment(
                    )
              ORDER BY d.status DESC, d.next_attempt_at, d.created_at
              LIMIT 1
-               FOR NO KEY UPDATE OF d SKIP LOCKED
+               FOR NO KEY UPDATE OF d, a SKIP LOCKED
         )
         UPDATE deployments d
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
@@ -262,9 +263,14 @@ async def mark_waiting(connection: Connection, engine_id: str | None, reason: Re
         """
         UPDATE deployments d
            SET reason_code = $2, reason_message = $3
-          FROM applications a
-         WHERE a.application_id = d.application_id AND d.status = 'queued' AND d.reason_code IS NULL
-           AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
+         WHERE d.deployment_id IN (
+                   SELECT w.deployment_id
+                     FROM deployments w
+                     JOIN applications a USING (application_id)
+                    WHERE w.status = 'queued' AND w.reason_code IS NULL
+                      AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
+                      FOR NO KEY UPDATE OF w SKIP LOCKED
+               )
         """,
         engine_id,
         reason.code,
