@@ -15,11 +15,11 @@ import structlog
 
 from gateway import swap as swaps
 from gateway.applications import Application
-from gateway.deployments import Deployment, Direction, Journal, Kind, Outcome, Status, Step, Swap
+from gateway.deployments import Deployment, Direction, Journal, Kind, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine import conditions, containers, images, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
-from gateway.errors import Code, Failed, Reason, RolloutError
+from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
 from gateway.registry.client import RegistryClient, Resolved
@@ -282,9 +282,13 @@ async def _or_put_back(
     """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
     try:
         await act
-    except Failed as error:
-        log = await _last_lines(means, swap.new)
-        back = replace(swap, direction=Direction.BACK, reason=error.reason, log=log)
+    except (Postponed, LeaseLost):
+        raise  # the record stays open, for whoever is claimed next
+    except Exception as error:
+        if not isinstance(error, Failed):
+            _LOG.exception("A swap failed on a defect")
+        reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
+        back = replace(swap, direction=Direction.BACK, reason=reason, log=await _last_lines(means, swap.new))
         await journal.turn_back(back)
         await swaps.put_back(means.engine, back)
         return _put_back_outcome(back)

@@ -14,7 +14,7 @@ from tests.engine_proxy import EngineProxy, engine_proxy
 from tests.hooks import Hook, envelope
 from tests.real_parts import Pushes
 
-SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.2", "GATEWAY_LEASE": "0.6"}
+SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.2", "GATEWAY_LEASE": "0.6", "GATEWAY_LOG_FORMAT": "text"}
 APPLICATION = {"stopGracePeriodSwarm": 1_000_000_000}
 
 
@@ -55,7 +55,7 @@ async def kill_at_every_call(
             call = await _killed_once(gateway, proxy, hook, name, version, at=len(fired), after=after)
             row = await gateway.settled(app, count=count)
             digest = row["digest"]
-            assert row["state"] == "succeeded", row
+            assert row["state"] == "succeeded", (call, row["reason"], row["steps"])
             await _one_serves_and_nothing_is_stray(engine, app, digest)
             if call is None:
                 break

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiodocker
 import aiohttp
+import orjson
 from aiodocker.exceptions import DockerError
 
 from gateway.errors import Code, Failed, InvalidInput, Postponed
@@ -58,9 +59,14 @@ class Engine(aiodocker.Docker):
         deadline: float = CALL_DEADLINE,
     ) -> Any:
         """Make one call and return its JSON; raises what `translated` does."""
-        with translated():
-            async with asyncio.timeout(deadline):
-                return await self._query_json(path, method, params=dict(params or {}), data=body)
+        sent = None if body is None else orjson.dumps(body)
+        with translated(waiting_for=f"{method} {path}"):
+            async with (
+                asyncio.timeout(deadline),
+                self._query(path, method, params=dict(params or {}), data=sent) as response,
+            ):
+                answer = await response.read()
+                return orjson.loads(answer) if answer.strip() else None
 
     async def identify(self) -> EngineIdentity:
         info = await self.call("GET", "info", deadline=10)
