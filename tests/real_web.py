@@ -1,0 +1,104 @@
+"""The HTTP application over a real PostgreSQL, with nobody behind it who rolls anything out."""
+
+import io
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.config import Settings
+from gateway.engine.client import EngineIdentity
+from gateway.store import endpoints, keys
+from gateway.store.database import Pool, connect
+from gateway.store.embedded import embedded_postgres
+from gateway.store.migrations import migrate
+from gateway.store.vault import Vault
+from gateway.web import build
+
+VAULT = Vault(b"k" * 32)
+
+
+@dataclass
+class NoEngine:
+    host: str = "unix:///nowhere"
+    identity: EngineIdentity | None = None
+    error: str | None = "nobody answers"
+
+
+@dataclass
+class Nobody:
+    """Stands in for who rolls out, and counts how often it was woken."""
+
+    engine: NoEngine = field(default_factory=NoEngine)
+    woken: int = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@dataclass
+class Web:
+    """A client with a key."""
+
+    client: Any
+    pool: Pool
+    key: str
+    rollouts: Nobody
+
+    async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
+        raw = body if isinstance(body, bytes) else orjson.dumps(body)
+        sent = {"Content-Type": "application/json", "x-api-key": self.key, **headers}
+        async with self.client.post(path, data=io.BytesIO(raw), headers=sent) as answer:
+            return answer.status, _json(await answer.read())
+
+    async def get(self, path: str, **query: str) -> tuple[int, Any]:
+        async with self.client.get(path, params=query, headers={"x-api-key": self.key}) as answer:
+            return answer.status, _json(await answer.read())
+
+    async def mutate(self, procedure: str, **given: object) -> Any:
+        status, answer = await self.post(f"/api/trpc/{procedure}", given)
+        assert status == 200, answer
+        return answer["result"]["data"]["json"]
+
+    async def query(self, procedure: str, **given: str) -> Any:
+        status, answer = await self.get(f"/api/trpc/{procedure}", input=orjson.dumps({"json": given}).decode())
+        assert status == 200, answer
+        return answer["result"]["data"]["json"]
+
+    async def endpoint(self, source: str, secret: str, host: str | None = None) -> str:
+        async with self.pool.acquire() as connection:
+            _, token = await endpoints.insert_endpoint(
+                connection, VAULT, source=source, name="", secret=secret, host=host, aliases=[], settings={}
+            )
+        return f"/webhooks/{source}/{token}"
+
+    async def count(self, table: str) -> int:
+        async with self.pool.acquire() as connection:
+            return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))  # noqa: S608 - the test's words
+
+
+def _json(body: bytes) -> Any:
+    return orjson.loads(body) if body.startswith((b"{", b"[", b'"', b"t")) else body
+
+
+@pytest.fixture(scope="session")
+async def web_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
+    async with embedded_postgres(tmp_path_factory.mktemp("web")) as url, connect(url, size=10) as pool:
+        await migrate(pool)
+        yield pool
+
+
+@pytest.fixture
+async def web(web_pool: Pool) -> AsyncIterator[Web]:
+    async with web_pool.acquire() as connection:
+        await connection.execute("TRUNCATE applications, endpoints, deliveries, registries, api_keys CASCADE")
+        key = await keys.insert_key(connection, "tests")
+    rollouts = Nobody()
+    settings = Settings.from_environ({"HOME": "/"})
+    server = TestServer(build(web_pool, VAULT, rollouts, settings))
+    async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
+        yield Web(client, web_pool, key, rollouts)

@@ -1,0 +1,103 @@
+"""The command line prints what scripts rely on, and tells errors in one line."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.demo.process import GatewayProcess, Refused
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
+    """Commands without a server: they open the database themselves."""
+    return GatewayProcess(tmp_path_factory.mktemp("cli"), "unix:///nowhere", {})
+
+
+async def test_a_key_is_printed_alone_and_once(shell: GatewayProcess) -> None:
+    key = await shell.cli("keys", "create", "laptop")
+    assert key.startswith("gw_")
+    assert key.split() == [key]
+    listed = await shell.cli("keys", "list", "--json")
+    assert key not in listed
+    assert [one["name"] for one in orjson.loads(listed)] == ["laptop"]
+    await shell.cli("keys", "revoke", "laptop")
+    with pytest.raises(Refused, match="no valid key"):
+        await shell.cli("keys", "revoke", "laptop")
+
+
+@pytest.mark.parametrize(
+    ("source", "header"),
+    [
+        ("github", "X-Hub-Signature-256"),
+        ("distribution", "Authorization"),
+        ("ecr", "x-api-key"),
+        ("dockerhub", None),
+    ],
+)
+async def test_a_webhook_is_printed_with_all_its_sender_needs(
+    shell: GatewayProcess, source: str, header: str | None
+) -> None:
+    made = orjson.loads(await shell.cli("webhooks", "create", source))
+    assert (made["source"], made["header"]) == (source, header)
+    assert made["path"].startswith(f"/webhooks/{source}/")
+    assert len(made["secret"]) >= 32
+    listed = await shell.cli("webhooks", "list", "--json")
+    assert made["secret"] not in listed
+    assert made["path"].rpartition("/")[2] not in listed
+
+
+async def test_a_secret_may_be_given_on_standard_input(shell: GatewayProcess) -> None:
+    words = ("webhooks", "create", "github", "--secret-file", "-", "--host", "ghcr.io", "--alias", "reg:5000")
+    assert orjson.loads(await shell.cli(*words, "--json", given="mine\n"))["secret"] == "mine"
+
+
+async def test_an_application_is_made_with_its_configuration_and_shown_without_its_secrets(
+    shell: GatewayProcess, tmp_path: Path
+) -> None:
+    password, env = tmp_path / "password", tmp_path / "env"
+    password.write_text("hunter2\n")
+    env.write_text("A=1\n")
+    made = await shell.cli(
+        "apps", "create", "My Web", "ghcr.io/acme/web:1", "--publish", "8080:80", "--memory", "64MB",
+        "--volume", "data:/data:ro", "--env-file", str(env), "--username", "me", "--password-file", str(password),
+    )  # fmt: skip
+    shown = await shell.cli("apps", "show", "my-web", "--json")
+    row = orjson.loads(shown)
+    assert "hunter2" not in shown
+    assert (row["applicationId"], row["appName"], row["env"]) == (made, "my-web", "A=1")
+    assert row["ports"][0]["publishedPort"] == 8080
+    assert row["mounts"][0]["readOnly"] is True
+    assert (await shell.cli("deploy", "My Web")) != ""
+    assert [one["state"] for one in orjson.loads(await shell.cli("deployments", "list", "my-web", "--json"))] == [
+        "queued"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("apps", "create", "x", "A//b"), "not a"),
+        (("apps", "create", "x", "app", "--publish", "http"), "--publish takes"),
+        (("apps", "create", "x", "app", "--memory", "lots"), "memoryLimit"),
+        (("apps", "show", "nobody"), "no application"),
+        (("deploy", "nobody"), "no application"),
+        (("deployments", "show", "nobody"), "not found"),
+        (("webhooks", "create", "carrier-pigeon"), "there are: "),
+        (("webhooks", "remove", "nobody"), "no webhook"),
+    ],
+)
+async def test_an_error_is_one_line_that_says_what_to_do(
+    shell: GatewayProcess, words: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        await shell.cli(*words)
+    assert said in str(caught.value)
+    assert len(str(caught.value).strip().splitlines()) == 1
+
+
+async def test_a_misspelt_setting_stops_every_command(tmp_path: Path) -> None:
+    shell = GatewayProcess(tmp_path, "unix:///nowhere", {"GATEWAY_LISTNE": "x"})
+    for words in (("serve",), ("migrate",), ("keys", "list")):
+        with pytest.raises(Refused, match="GATEWAY_LISTNE"):
+            await shell.cli(*words)

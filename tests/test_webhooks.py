@@ -1,0 +1,277 @@
+"""What is sent is proven, stored, counted once and matched, before it is answered."""
+
+import asyncio
+import gzip
+import hashlib
+import hmac
+from collections import Counter
+from urllib.parse import quote_plus
+
+import orjson
+import pytest
+
+from gateway.reference import Digest
+from tests.hooks import envelope
+from tests.real_web import Web
+
+DIGEST = Digest("sha256:" + "ab" * 32)
+OTHER = Digest("sha256:" + "cd" * 32)
+
+
+def signed(body: bytes, secret: str = "s") -> dict[str, str]:
+    return {"X-Hub-Signature-256": "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}
+
+
+def github(tag: str = "latest") -> bytes:
+    version = {
+        "version": DIGEST,
+        "package_url": f"ghcr.io/acme/web:{tag}",
+        "container_metadata": {"tag": {"name": tag, "digest": DIGEST}},
+    }
+    package = {"name": "web", "namespace": "acme", "package_type": "CONTAINER", "package_version": version}
+    return orjson.dumps({"action": "published", "registry_package": package})
+
+
+def ecr() -> bytes:
+    detail = {
+        "result": "SUCCESS",
+        "repository-name": "acme/web",
+        "image-digest": DIGEST,
+        "action-type": "PUSH",
+        "image-tag": "latest",
+    }
+    return orjson.dumps(
+        {
+            "id": "11111111-aaaa-bbbb-cccc-222222222222",
+            "detail-type": "ECR Image Action",
+            "source": "aws.ecr",
+            "account": "123456789012",
+            "region": "eu-west-1",
+            "detail": detail,
+        }
+    )
+
+
+def dockerhub(tag: str = "latest") -> bytes:
+    return orjson.dumps(
+        {"push_data": {"tag": tag, "pushed_at": 1, "pusher": "me"}, "repository": {"repo_name": "acme/web"}}
+    )
+
+
+async def application(web: Web, image: str, **more: object) -> str:
+    made = await web.mutate("application.create", name="a", dockerImage=image, **more)
+    return str(made["applicationId"])
+
+
+BEARER = {"Authorization": "Bearer s"}
+
+
+@pytest.mark.parametrize(
+    ("source", "image", "body", "headers"),
+    [
+        ("dockerhub", "acme/web", dockerhub(), {}),
+        ("github", "ghcr.io/acme/web", github(), signed(github())),
+        ("ecr", "123456789012.dkr.ecr.eu-west-1.amazonaws.com/acme/web", ecr(), {"x-api-key": "s"}),
+        ("distribution", "reg.example.com:5000/acme/web", envelope("reg.example.com:5000/acme/web", DIGEST), BEARER),
+    ],
+)
+async def test_each_source_queues_what_was_pushed(
+    web: Web, source: str, image: str, body: bytes, headers: dict[str, str]
+) -> None:
+    application_id = await application(web, image)
+    status, answer = await web.post(await web.endpoint(source, "s"), body, **headers)
+    assert status == 202
+    assert [one["applicationId"] for one in answer["deployments"]] == [application_id]
+    queued = await web.query("deployment.one", deploymentId=answer["deployments"][0]["deploymentId"])
+    assert (queued["state"], queued["status"], queued["image"]) == ("queued", "running", f"{_canonical(image)}:latest")
+    assert queued["deliveries"] == [answer["deliveryId"]]
+    assert web.rollouts.woken >= 1
+
+
+def _canonical(image: str) -> str:
+    return image if "." in image.partition("/")[0] else f"docker.io/{image}"
+
+
+async def test_a_form_of_github_is_proven_as_it_was_sent(web: Web) -> None:
+    await application(web, "ghcr.io/acme/web")
+    body = b"payload=" + quote_plus(github()).encode()
+    headers = {**signed(body), "Content-Type": "application/x-www-form-urlencoded"}
+    assert (await web.post(await web.endpoint("github", "s"), body, **headers))[0] == 202
+
+
+@pytest.mark.parametrize(
+    ("source", "body", "headers"),
+    [
+        ("github", github(), {}),
+        ("github", github(), signed(github(), "other")),
+        ("github", github() + b" ", signed(github())),
+        ("github", github(), {"X-Hub-Signature-256": "sha256=ü"}),
+        ("ecr", ecr(), {"x-api-key": "other"}),
+        ("ecr", ecr(), {"x-api-key": ""}),
+        ("distribution", envelope("r.io/a", DIGEST), {"Authorization": "Bearer other"}),
+        ("distribution", b"not even JSON", {}),
+    ],
+)
+async def test_what_is_not_proven_changes_nothing(web: Web, source: str, body: bytes, headers: dict[str, str]) -> None:
+    await application(web, "ghcr.io/acme/web")
+    status, answer = await web.post(await web.endpoint(source, "s"), body, **headers)
+    assert (status, answer["error"]["code"]) == (401, "Unauthenticated")
+    assert (await web.count("deliveries"), await web.count("deployments")) == (0, 0)
+
+
+@pytest.mark.parametrize("path", ["/webhooks/github/nobody", "/webhooks/nowhere/nobody", "/webhooks/github/%00"])
+async def test_an_unknown_path_is_not_found(web: Web, path: str) -> None:
+    assert (await web.post(path, github()))[0] == 404
+
+
+async def test_a_token_opens_its_own_source_alone(web: Web) -> None:
+    path = await web.endpoint("dockerhub", "s")
+    assert (await web.post(path.replace("dockerhub", "github"), github(), **signed(github())))[0] == 404
+
+
+DEEP = b'{"repository":' + b"[" * 5000 + b"]" * 5000 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"\xef\xbb\xbf{}", 400),
+        (b"[null]", 400),
+        (b'"text"', 400),
+        (DEEP, 400),
+        (b'{"repository": 1, "push_data": []}', 400),
+        (b'{"repository": {"repo_name": "../../etc"}, "push_data": {"tag": "v1"}}', 400),
+        (b'{"repository": {"repo_name": "A//b"}, "push_data": {"tag": "v1"}}', 400),
+        (b'{"repository": {"repo_name": "a/b"}, "push_data": {"tag": "v\\u0000"}}', 400),
+        (b" " * (5 * 1024 * 1024), 413),
+        (gzip.compress(b" " * (5 * 1024 * 1024)), 413),
+    ],
+    ids=["empty", "cut", "bom", "null", "text", "deep", "types", "traversal", "upper", "zero", "5MB", "bomb"],
+)
+async def test_what_cannot_be_understood_is_refused_and_changes_nothing(web: Web, body: bytes, status: int) -> None:
+    path = await web.endpoint("dockerhub", "s")
+    headers = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
+    got, answer = await web.post(path, body, **headers)
+    assert (status, await web.count("deliveries")) == (got, 0)
+    assert answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"{", DEEP, b'{"events": 1}', b" " * (5 * 1024 * 1024)], ids=len)
+async def test_a_proven_registry_is_never_refused_but_its_nonsense_is_kept_as_rejected(web: Web, body: bytes) -> None:
+    status, answer = await web.post(await web.endpoint("distribution", "s"), body, **BEARER)
+    assert (status, answer["deployments"]) == (200, [])
+    assert answer["ignored"][0]["reason"]
+    async with web.pool.acquire() as connection:
+        assert await connection.fetchval("SELECT verdict FROM deliveries") == "rejected"
+
+
+async def test_no_match_is_a_success_with_a_reason(web: Web) -> None:
+    status, answer = await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
+    assert status == 200
+    assert answer["ignored"] == [{"reference": "docker.io/acme/web:latest", "reason": "no subscription"}]
+
+
+async def test_a_repetition_starts_nothing_and_names_the_first(web: Web) -> None:
+    await application(web, "acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    _, first = await web.post(path, dockerhub())
+    status, second = await web.post(path, dockerhub())
+    assert (status, second["deployments"], second["duplicateOf"]) == (200, [], first["deliveryId"])
+    assert await web.count("deployments") == 1
+
+
+async def test_a_repetition_after_all_failed_tries_again(web: Web) -> None:
+    await application(web, "acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    await web.post(path, dockerhub())
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = 'failed', finished_at = now()")
+    status, again = await web.post(path, dockerhub())
+    assert (status, again["duplicateOf"]) == (202, None)
+    assert await web.count("deployments") == 2
+
+
+async def test_the_same_body_after_ten_minutes_is_a_new_delivery(web: Web) -> None:
+    await application(web, "acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    await web.post(path, dockerhub())
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '11 minutes'")
+        await connection.execute("UPDATE deployments SET status = 'succeeded', finished_at = now()")
+    assert (await web.post(path, dockerhub()))[0] == 202
+
+
+async def test_an_event_id_in_the_body_never_wears_out(web: Web) -> None:
+    await application(web, "r.io/acme/web")
+    path, body = await web.endpoint("distribution", "s"), envelope("r.io/acme/web", DIGEST)
+    await web.post(path, body, **BEARER)
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '3 days'")
+    status, answer = await web.post(path, body, **BEARER)
+    assert (status, answer["duplicateOf"] is not None) == (200, True)
+
+
+async def test_another_event_for_what_waits_joins_it(web: Web) -> None:
+    await application(web, "r.io/acme/web")
+    path = await web.endpoint("distribution", "s")
+    _, first = await web.post(path, envelope("r.io/acme/web", DIGEST), **BEARER)
+    status, second = await web.post(path, envelope("r.io/acme/web", OTHER), **BEARER)
+    assert (status, first["deployments"]) == (202, second["deployments"])
+    queued = await web.query("deployment.one", deploymentId=first["deployments"][0]["deploymentId"])
+    assert sorted(queued["deliveries"]) == sorted([first["deliveryId"], second["deliveryId"]])
+
+
+async def test_one_envelope_may_start_several_applications(web: Web) -> None:
+    ids = {await application(web, f"r.io/acme/app{number}") for number in range(3)}
+    events = [orjson.loads(envelope(f"r.io/acme/app{number}", DIGEST))["events"][0] for number in range(3)]
+    status, answer = await web.post(await web.endpoint("distribution", "s"), orjson.dumps({"events": events}), **BEARER)
+    assert status == 202
+    assert {one["applicationId"] for one in answer["deployments"]} == ids
+
+
+async def test_one_impossible_event_refuses_the_whole_envelope(web: Web) -> None:
+    await application(web, "r.io/acme/app0")
+    good = orjson.loads(envelope("r.io/acme/app0", DIGEST))["events"][0]
+    bad = orjson.loads(orjson.dumps(good))
+    bad["target"]["repository"] = "../x"
+    body = orjson.dumps({"events": [good, bad]})
+    status, _ = await web.post(await web.endpoint("distribution", "s"), body, **BEARER)
+    assert (status, await web.count("deployments")) == (200, 0)
+
+
+async def test_a_push_is_ignored_while_the_application_is_stopped_or_does_not_want_it(web: Web) -> None:
+    application_id = await application(web, "acme/web")
+    await web.mutate("application.stop", applicationId=application_id)
+    path = await web.endpoint("dockerhub", "s")
+    _, answer = await web.post(path, dockerhub())
+    assert [one["reason"] for one in answer["ignored"]] == ["stopped"]
+    await web.mutate("application.update", applicationId=application_id, autoDeploy=False)
+    _, answer = await web.post(path, dockerhub("latest"))
+    assert answer["deployments"] == []
+
+
+async def test_a_redeploy_takes_the_place_of_a_push_that_waits_and_a_push_then_joins_it(web: Web) -> None:
+    application_id = await application(web, "acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    _, pushed = await web.post(path, dockerhub())
+    await web.mutate("application.redeploy", applicationId=application_id, title="mine")
+    mine, was = await web.query("deployment.all", applicationId=application_id)
+    assert (mine["kind"], mine["title"], was["state"]) == ("redeploy", "mine", "superseded")
+    assert was["supersededBy"] == mine["deploymentId"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '11 minutes'")
+    _, again = await web.post(path, dockerhub())
+    assert [one["deploymentId"] for one in again["deployments"]] == [mine["deploymentId"]]
+    assert pushed["deployments"][0]["deploymentId"] == was["deploymentId"]
+
+
+async def test_two_hundred_pushes_at_once_wait_in_one_row_an_application(web: Web) -> None:
+    for number in range(5):
+        await application(web, f"r.io/acme/app{number}")
+    path = await web.endpoint("distribution", "s")
+    bodies = [envelope(f"r.io/acme/app{number % 5}", DIGEST) for number in range(200)]
+    answers = await asyncio.gather(*(web.post(path, body, **BEARER) for body in bodies))
+    assert Counter(status for status, _ in answers) == {202: 200}
+    assert (await web.count("deployments"), await web.count("deployment_deliveries")) == (5, 200)
