@@ -58,12 +58,14 @@ test: setup ## All tests.
 	@$(BIN)/python -m pytest
 
 bench: setup ## Measure, each figure a ratio inside one run.
+	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
 	@$(BIN)/python -m tests.bench
 
 image: ## Build the container image; BASE names the Debian image with Python that it stands on.
 	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t webhook-gateway .
 
 image-test: setup ## Build the image on a Debian base made here, and run it against an engine.
+	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 	@$(BIN)/python -m tests.image
 
 requirements: ## Pin the dependencies anew, with hashes.

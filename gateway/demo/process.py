@@ -47,6 +47,8 @@ class GatewayProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.key = ""
         self.log = directory / "gateway.log"
+        #: words before the command, as of `nsenter`
+        self.prefix: tuple[str, ...] = ()
         self._process: asyncio.subprocess.Process | None = None
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -67,7 +69,7 @@ class GatewayProcess:
         """Start it and wait until it can accept; raises Unavailable with the end of its log."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway", "serve", env=self.environment, stdout=log, stderr=log
+                *self.prefix, sys.executable, "-m", "gateway", "serve", env=self.environment, stdout=log, stderr=log
             )
         await until(self._ready)
 
@@ -144,11 +146,12 @@ def _value(status: int, body: bytes) -> Any:
 
 @asynccontextmanager
 async def gateway_process(
-    directory: Path, docker_host: str, settings: Mapping[str, str] | None = None
+    directory: Path, docker_host: str, settings: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway with an API key of its own; however the block is left, it and its database end."""
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     gateway = GatewayProcess(directory, docker_host, settings or {})
+    gateway.prefix = prefix
     try:
         await gateway.start()
         gateway.key = await gateway.cli("keys", "create", "demo")

@@ -74,6 +74,7 @@ async def private_registry(
     directory: Path,
     port: int,
     *,
+    host: str = "127.0.0.1",
     told: Sequence[Told] = (),
     htpasswd: Path | None = None,
     tls: tuple[Path, Path] | None = None,
@@ -85,7 +86,7 @@ async def private_registry(
     if shutil.which("docker-registry") is None:
         raise Unavailable("no registry: apt-get install docker-registry")
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    address = f"127.0.0.1:{port}"
+    address = f"{host}:{port}"
     http: dict[str, Any] = {"addr": address}
     if tls is not None:
         http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}

@@ -1,0 +1,1 @@
+"""Measurements, each a ratio inside one run, since machines differ more than versions do."""
