@@ -52,7 +52,7 @@ async def kill_at_every_call(
         while True:
             count += 1
             version = f"{app} {count}"
-            call = await _killed_once(gateway, proxy, hook, name, version, at=len(fired), after=after)
+            call = await _killed_once(gateway, proxy, engine, app, hook, name, version, at=len(fired), after=after)
             row = await gateway.settled(app, count=count)
             digest = row["digest"]
             assert row["state"] == "succeeded", (call, row["reason"], row["steps"])
@@ -66,7 +66,16 @@ async def kill_at_every_call(
 
 
 async def _killed_once(
-    gateway: GatewayProcess, proxy: EngineProxy, hook: Hook, name: str, version: str, *, at: int, after: bool
+    gateway: GatewayProcess,
+    proxy: EngineProxy,
+    engine: Engine,
+    app: str,
+    hook: Hook,
+    name: str,
+    version: str,
+    *,
+    at: int,
+    after: bool,
 ) -> str | None:
     """Push, be killed at the call numbered `at`, look that something serves, start again; None: no such call."""
     digest = await push(Image(version), name)
@@ -88,6 +97,8 @@ async def _killed_once(
     if call == "":
         return None
     assert await gateway.stop() == -signal.SIGKILL
+    # Old or new, at every moment there is one.
+    assert await containers.select(engine, app) != []
     await gateway.start()
     return call
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+from gateway.demo import WITH_US
 from gateway.engine.client import connect
 from gateway.errors import RolloutError, Unavailable
 
@@ -32,7 +33,7 @@ class PrivateEngine:
         """Start it, under `prefix` if given, and wait until it answers; raises Unavailable."""
         with (self._directory / "dockerd.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *prefix, "dockerd",
+                *WITH_US, *prefix, "dockerd",
                 "--data-root", str(self._directory / "data"),
                 "--exec-root", str(self._directory / "exec"),
                 "--pidfile", str(self._directory / "pid"),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 
+from gateway.demo import WITH_US
 from gateway.errors import GatewayError, Unavailable
 
 FINISHED = frozenset({"succeeded", "unchanged", "failed", "rolled_back", "superseded", "cancelled"})
@@ -69,7 +70,15 @@ class GatewayProcess:
         """Start it and wait until it can accept; raises Unavailable with the end of its log."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *self.prefix, sys.executable, "-m", "gateway", "serve", env=self.environment, stdout=log, stderr=log
+                *WITH_US,
+                *self.prefix,
+                sys.executable,
+                "-m",
+                "gateway",
+                "serve",
+                env=self.environment,
+                stdout=log,
+                stderr=log,
             )
         await until(self._ready)
 

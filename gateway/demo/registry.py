@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.demo import WITH_US
 from gateway.errors import Unavailable
 
 _READY_DEADLINE = 20.0  # seconds
@@ -45,7 +46,13 @@ class PrivateRegistry:
         config.write_text(json.dumps({**self._settings, "notifications": {"endpoints": endpoints}}))
         with (self._directory / "registry.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                "docker-registry", "serve", str(config), stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+                *WITH_US,
+                "docker-registry",
+                "serve",
+                str(config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         async with asyncio.timeout(_READY_DEADLINE):
             await self._listens()
