@@ -1,5 +1,6 @@
 """The transactions of one deployment's way through the queue: taken, concluded, or put back for later."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
@@ -28,11 +29,12 @@ async def claim(pool: Pool, *, owner: str, engine_id: str, lease: float) -> Depl
         return deployment
 
 
-async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Task, Swap | None]:
-    """Return what is to be done, and the swap an earlier attempt left open."""
+async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Task, Swap | None, Sequence[str]]:
+    """Return what is to be done, the swap an earlier attempt left open, and the deliveries that caused it."""
     async with transaction(pool) as connection:
         application = await applications.select_application(connection, vault, deployment.application_id)
         left_open = await swaps.select_swap(connection, deployment.application_id)
+        caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         credentials = None
         if deployment.reference is not None:
             repository = deployment.reference.repository
@@ -43,7 +45,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         async with transaction(pool) as connection:
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
-    return Task(deployment, application, credentials, satisfied_by), left_open
+    return Task(deployment, application, credentials, satisfied_by), left_open, caused_by
 
 
 async def conclude(pool: Pool, deployment: Deployment, journal: PostgresJournal, outcome: Outcome) -> bool:
@@ -63,7 +65,8 @@ async def postpone(
 ) -> Status:
     """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
 
-    A swap it left open stays open, for whoever is claimed next. Returns what it is now.
+    A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, since the
+    application would be left between two containers. Returns what it is now.
     """
     journal.end()
     async with transaction(pool) as connection:
@@ -75,7 +78,8 @@ async def postpone(
             if deployment.forced:
                 await deployments.inherit_force(connection, successor.deployment_id, deployment.kind)
             return Status.SUPERSEDED
-        if await deployments.select_age(connection, deployment.deployment_id) > deadline:
+        late = await deployments.select_age(connection, deployment.deployment_id) > deadline
+        if late and await swaps.select_swap(connection, deployment.application_id) is None:
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
             await deployments.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Status.FAILED

@@ -117,7 +117,8 @@ class Supervisor:
             return False
         journal = PostgresJournal(self._pool, deployment)
         job = await scheduler.spawn(self._run(deployment, journal, identity.platform))
-        self._runs[deployment.deployment_id] = _Run(job, deployment, journal)
+        if not job.closed:
+            self._runs[deployment.deployment_id] = _Run(job, deployment, journal)
         return True
 
     async def beat_for_ever(self) -> None:
@@ -186,10 +187,6 @@ class Supervisor:
             deployment=deployment.deployment_id, application=deployment.application_id
         )
         try:
-            async with transaction(self._pool) as connection:
-                caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
-            structlog.contextvars.bind_contextvars(deliveries=caused_by)
-            _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             await self._attempt(deployment, journal, platform)
         except LeaseLost:
             _LOG.warning("Another gateway has taken over")
@@ -207,7 +204,9 @@ class Supervisor:
         )
         means = Means(self._engine, platform, self._registry, self._swaps, pace)
         try:
-            task, left_open = await lane.prepare(self._pool, self._vault, deployment)
+            task, left_open, caused_by = await lane.prepare(self._pool, self._vault, deployment)
+            structlog.contextvars.bind_contextvars(deliveries=caused_by)
+            _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             outcome = await roll_out(means, task, journal, left_open)
         except Postponed as error:
             await self._postpone(deployment, journal, error)

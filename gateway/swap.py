@@ -1,6 +1,6 @@
 """The only part that touches what serves: exchange, prove, put back. Every call in it may be repeated.
 
-exchange    old renamed aside, its restart policy off; new takes the name; old stopped, new started
+exchange    old renamed aside, new takes the name; old stopped, new started; the restart policy of old off
 prove       running, of the right digest, and healthy, or stable for a while
 put back    new stopped, old started, the names as they were, new removed
 """
@@ -44,16 +44,17 @@ def is_ours(container: Container, serving_name: str, word: str) -> bool:
 
 
 async def exchange(engine: Engine, swap: Swap, *, grace: int) -> None:
-    """Let the new one serve in place of the old. Unserved only between the last two calls."""
+    """Let the new one serve in place of the old. Unserved only from the stop to the start."""
     old = await containers.inspect(engine, swap.old) if swap.old else None
     new = await expect(engine, swap.new)
     if old is not None:
         await containers.rename(engine, old, aside_name(swap.serving_name, old.container_id))
-        await containers.set_restart_policy(engine, old, _NO_RESTART)
     await containers.rename(engine, new, swap.serving_name)
     if old is not None and (old.running or old.restarting):
         await containers.stop(engine, old.container_id, grace=grace)
     await containers.start(engine, new.container_id)
+    if old is not None:
+        await containers.set_restart_policy(engine, old, _NO_RESTART)
 
 
 async def prove(engine: Engine, container_id: str, pace: Pace) -> None:

@@ -13,6 +13,8 @@ from gateway.registries import Credentials
 
 Progress = Callable[[str], Awaitable[None]]
 
+_TELL_EVERY = 0.3  # seconds; each telling is a write
+
 
 @dataclass(frozen=True, slots=True)
 class Image:
@@ -47,7 +49,8 @@ async def pull(
     afterwards counts. Given up after `stall` seconds without a word.
     """
     auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
-    layers = _Layers()
+    layers, clock = _Layers(), asyncio.get_running_loop().time
+    told = clock()
     name = f"{reference.repository}@{reference.digest}"
     with translated(waiting_for=f"the pull of {name}"):
         async with (
@@ -57,9 +60,11 @@ async def pull(
             ) as stream,
         ):
             async for message in stream:
-                watchdog.reschedule(asyncio.get_running_loop().time() + stall)
-                if layers.changed_by(message):
+                watchdog.reschedule(clock() + stall)
+                if layers.changed_by(message) and clock() - told >= _TELL_EVERY:
+                    told = clock()
                     await progress(layers.summary())
+    await progress(layers.summary())
     image = await inspect(engine, name)
     if image is None or not image.has_digest(str(reference.digest)):
         raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} broke off before the image was complete")

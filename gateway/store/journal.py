@@ -36,8 +36,9 @@ class PostgresJournal:
         await self.flush()
 
     async def progress(self, detail: str) -> None:
-        self._replace(detail=detail)
-        await self.flush()
+        if detail != self._records[-1].detail:
+            self._replace(detail=detail)
+            await self.flush()
 
     async def resolved(self, digest: Digest) -> None:
         self._replace(detail=digest)
@@ -93,6 +94,8 @@ class PostgresJournal:
             await self._write(connection)
             return
         async with transaction(self._pool) as own:
+            # Steps only tell; the labels on the containers know as much. So they need not wait for the disk.
+            await own.execute("SET LOCAL synchronous_commit = off")
             await self._write(own)
 
     async def flush_if_possible(self) -> None:

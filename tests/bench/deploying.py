@@ -30,11 +30,12 @@ async def measure(dockerd: PrivateEngine, registry: PrivateRegistry, directory: 
     ):
         ours, outages, theirs = [], [], []
         hook, name, port = await _application(gateway, registry)
+        shell_port = free_port()
         for number in range(ROUNDS):
             taken, outage = await _by_push(gateway, hook, name, port, f"g{number}", count=number + 2)
             ours.append(taken)
             outages.append(outage)
-            theirs.append(await _by_shell(dockerd, registry, f"s{number}"))
+            theirs.append(await _by_shell(dockerd, registry, f"s{number}", shell_port))
         bare = [await _bare(engine, registry, number) for number in range(ROUNDS)]
     return [
         figure("(a) push accepted to running, over a shell's pull stop rm run", ours, theirs, "s", gate=1.0),
@@ -72,17 +73,19 @@ async def _sees(watch: Any, version: str) -> None:
     await until(look, within=20)
 
 
-async def _by_shell(dockerd: PrivateEngine, registry: PrivateRegistry, version: str) -> float:
+async def _by_shell(dockerd: PrivateEngine, registry: PrivateRegistry, version: str, port: int) -> float:
+    """Return the time of what people type, watched by the same client."""
     name = f"{registry.address}/bench/shell:latest"
-    await push(Image(version), name)
+    run = f"docker run -d --name shell -p {port}:8080 {name}"
     if version == "s0":
-        await _shell(dockerd, f"docker run -d --name shell -p {free_port()}:8080 {name}")
-        await push(Image("s0 again"), name)
-    began = time.time()
-    run = f"docker run -d --name shell -p {free_port()}:8080 {name}"
-    line = f"docker pull -q {name} && docker stop shell && docker rm shell && {run}"
-    await _shell(dockerd, line)
-    return time.time() - began
+        await push(Image("before"), name)
+        await _shell(dockerd, run)
+    await push(Image(version), name)
+    async with watching(port):
+        await asyncio.sleep(SETTLE)
+        began = time.time()
+        await _shell(dockerd, f"docker pull -q {name} && docker stop shell && docker rm shell && {run}")
+        return time.time() - began
 
 
 async def _shell(dockerd: PrivateEngine, line: str) -> None:

@@ -1,0 +1,90 @@
+"""The schema states the laws, migrations are applied once, secrets open only in their place."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway.errors import Unavailable
+from gateway.store.database import Pool, connect
+from gateway.store.migrations import Migration, migrate, shipped
+from gateway.store.vault import Vault, keep_key
+
+
+@pytest.fixture
+async def empty(web_pool: Pool) -> AsyncIterator[Pool]:
+    """A database of its own, without a table."""
+    async with web_pool.acquire() as connection:
+        await connection.execute("DROP DATABASE IF EXISTS empty")
+        await connection.execute("CREATE DATABASE empty")
+        host = await connection.fetchval("SHOW unix_socket_directories")
+    async with connect(f"postgresql://postgres@/empty?host={host}") as pool:
+        yield pool
+
+
+async def test_gateways_that_start_together_migrate_once(empty: Pool) -> None:
+    applied = await asyncio.gather(*(migrate(empty) for _ in range(5)))
+    assert sorted(map(len, applied)) == [0, 0, 0, 0, len(shipped())]
+
+
+async def test_an_edited_migration_is_refused(empty: Pool) -> None:
+    await migrate(empty)
+    edited = [replace(one, sql=one.sql + "\n-- edited") for one in shipped()]
+    with pytest.raises(Unavailable, match="not the one that was applied"):
+        await migrate(empty, edited)
+
+
+async def test_a_newer_database_is_refused(empty: Pool) -> None:
+    await migrate(empty, [*shipped(), Migration(9999, "9999_later.sql", "SELECT 1")])
+    with pytest.raises(Unavailable, match="newer than this gateway"):
+        await migrate(empty)
+
+
+async def test_a_migration_that_fails_leaves_nothing(empty: Pool) -> None:
+    broken = Migration(9999, "9999_broken.sql", "CREATE TABLE half (); SELECT nonsense")
+    with pytest.raises(asyncpg.PostgresError):
+        await migrate(empty, [*shipped(), broken])
+    assert await empty.fetchval("SELECT to_regclass('deployments')") is None
+
+
+QUEUE = (
+    "INSERT INTO deployments (application_id, kind, forced, title, reference) VALUES ('a', 'deploy', false, '', 'r')"
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"{QUEUE}; {QUEUE}",
+        f"{QUEUE}; UPDATE deployments SET status = 'succeeded'",
+        f"{QUEUE}; UPDATE deployments SET finished_at = now()",
+        f"{QUEUE}; UPDATE deployments SET status = 'running'",
+        f"{QUEUE}; UPDATE deployments SET reference = NULL",
+        "UPDATE applications SET app_name = '../info'",
+        "UPDATE applications SET application_id = '../info'",
+    ],
+)
+async def test_a_row_cannot_break_a_law(empty: Pool, statement: str) -> None:
+    await migrate(empty)
+    await empty.execute("INSERT INTO applications (application_id, name, app_name) VALUES ('a', 'a', 'a')")
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError):
+        await empty.execute(statement)
+
+
+def test_a_secret_opens_only_in_its_place() -> None:
+    vault = Vault(b"k" * 32)
+    sealed = vault.seal("hunter2", "registries:1:password")
+    assert b"hunter2" not in sealed
+    assert vault.open(sealed, "registries:1:password") == "hunter2"
+    for other, place in ((vault, "registries:2:password"), (Vault(b"o" * 32), "registries:1:password")):
+        with pytest.raises(Unavailable):
+            other.open(sealed, place)
+
+
+def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
+    key = keep_key(tmp_path / "deep" / "master.key")
+    assert key == keep_key(tmp_path / "deep" / "master.key")
+    assert (tmp_path / "deep" / "master.key").stat().st_mode & 0o777 == 0o600
