@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What the demo and the tests run for real: an engine, a registry, a program for tiny images.
-DEBIAN := docker.io iptables docker-registry busybox-static
+DEBIAN := docker.io iptables iproute2 docker-registry busybox-static
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -1,7 +1,6 @@
 """Killed from outside around each call that changes something, the next start finishes or puts back."""
 
 import asyncio
-import signal
 from pathlib import Path
 
 from gateway.demo.engine import PrivateEngine
@@ -96,7 +95,7 @@ async def _killed_once(
     proxy.disarm()
     if call == "":
         return None
-    assert await gateway.stop() == -signal.SIGKILL
+    assert await gateway.stop() != 0
     # Old or new, at every moment there is one.
     assert await containers.select(engine, app) != []
     await gateway.start()

@@ -28,7 +28,7 @@ def exists(path: str) -> bool:
 
 
 async def test_a_private_engine_leaves_nothing_running_or_mounted() -> None:
-    async with private_engine(arguments=["--bridge", "none", "--iptables=false"]) as engine:
+    async with private_engine() as engine:
         directory = str(engine.socket.parent)
         async with connect(engine.host) as client:
             assert (await client.identify()).engine_id
@@ -100,7 +100,7 @@ async def test_the_embedded_database_survives_the_kill_of_its_user_and_ends_with
 
 async def test_an_engine_that_is_asked_for_nonsense_says_so() -> None:
     async with (
-        private_engine(arguments=["--bridge", "none", "--iptables=false"]) as engine,
+        private_engine() as engine,
         connect(engine.host) as one,
     ):
         with pytest.raises(Failed, match="No such container"):

@@ -89,13 +89,12 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     believe = ("unshare", "--mount", "sh", "-c", f'mount --bind {files["hosts"]} /etc/hosts && exec "$@"', "sh")
     environment = {"SSL_CERT_FILE": str(files["ca.pem"])}
     settings = {**environment, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LOG_FORMAT": "text"}
-    network = ["--bridge", "none", "--iptables=false"]
     async with (
         private_registry(
             place / "registry", 443, host=ADDRESS, htpasswd=files["htpasswd"],
             tls=(files["cert.pem"], files["key.pem"]),
         ),
-        private_engine(environment, network, believe) as dockerd,
+        private_engine(environment, prefix=believe) as dockerd,
         connect(dockerd.host) as engine,
         gateway_process(place / "gateway", dockerd.host, settings, believe) as gateway,
     ):  # fmt: skip

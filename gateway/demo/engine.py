@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 import tempfile
@@ -88,16 +89,43 @@ async def private_engine(
     environment: Mapping[str, str] | None = None, arguments: Sequence[str] = (), prefix: Sequence[str] = ()
 ) -> AsyncIterator[PrivateEngine]:
     """Run an engine until the block is left; nothing of it is left then, on disk, mounted or running."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None:
-        raise Unavailable("no Docker Engine: start one, or install one as root: apt-get install docker.io iptables")
+    if os.geteuid() != 0 or not all(map(shutil.which, ("dockerd", "ip"))):
+        raise Unavailable("no Docker Engine: start one, or as root: apt-get install docker.io iptables iproute2")
     # A socket's path may have 107 bytes; the directory of the user's choice could be longer.
     directory = Path(tempfile.mkdtemp(prefix="gateway-"))
-    engine = PrivateEngine(directory, environment or {}, arguments)
+    async with _bridge() as bridge:
+        engine = PrivateEngine(directory, environment or {}, ["--bridge", bridge, *arguments])
+        try:
+            await engine.start(prefix)
+            yield engine
+        finally:
+            await asyncio.shield(_clear(engine, directory))
+
+
+@asynccontextmanager
+async def _bridge() -> AsyncIterator[str]:
+    """Make a network bridge of its own: engines that share docker0 take it from each other."""
+    number = _free_network()
+    name = f"gateway{number}"
+    await _ip("link", "add", "name", name, "type", "bridge")
     try:
-        await engine.start(prefix)
-        yield engine
+        await _ip("addr", "add", f"10.213.{number}.1/24", "dev", name)
+        await _ip("link", "set", name, "up")
+        yield name
     finally:
-        await asyncio.shield(_clear(engine, directory))
+        await asyncio.shield(_ip("link", "delete", name))
+
+
+def _free_network() -> int:
+    taken = {index for index in range(256) if (Path("/sys/class/net") / f"gateway{index}").exists()}
+    return secrets.choice([number for number in range(256) if number not in taken])
+
+
+async def _ip(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec("ip", *words, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    if process.returncode != 0:
+        raise Unavailable(f"no network for a private engine: ip {' '.join(words)}: {said.decode().strip()}")
 
 
 async def _clear(engine: PrivateEngine, directory: Path) -> None:
