@@ -8,7 +8,7 @@ from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import choose
 from gateway.rollout import Task
-from gateway.store import applications, deployments, registries, swaps
+from gateway.store import applications, claims, deployments, registries, swaps
 from gateway.store.database import Pool, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -21,7 +21,7 @@ _SATISFIED_WITHIN = timedelta(seconds=60)
 async def claim(pool: Pool, *, owner: str, engine_id: str, lease: float) -> Deployment | None:
     """Take the next deployment, its application bound to the engine from now on."""
     async with transaction(pool) as connection:
-        deployment = await deployments.claim_deployment(
+        deployment = await claims.claim_deployment(
             connection, owner=owner, engine_id=engine_id, lease=timedelta(seconds=lease)
         )
         if deployment is not None:
@@ -54,7 +54,7 @@ async def conclude(pool: Pool, deployment: Deployment, journal: PostgresJournal,
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
-        ours = await deployments.finish_deployment(connection, deployment, outcome)
+        ours = await claims.finish_deployment(connection, deployment, outcome)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
             await applications.delete_application(connection, deployment.application_id)
         return ours
@@ -74,18 +74,18 @@ async def postpone(
         await applications.lock_row(connection, deployment.application_id)
         successor = await deployments.select_queued(connection, deployment.application_id)
         if successor is not None:
-            await deployments.yield_to_successor(connection, deployment, successor.deployment_id)
+            await claims.yield_to_successor(connection, deployment, successor.deployment_id)
             if deployment.forced:
-                await deployments.inherit_force(connection, successor.deployment_id, deployment.kind)
+                await claims.inherit_force(connection, successor.deployment_id, deployment.kind)
             return Status.SUPERSEDED
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
         if late and await swaps.select_swap(connection, deployment.application_id) is None:
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
-            await deployments.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
+            await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Status.FAILED
         stopped = error.reason.code is Code.GATEWAY_STOPPED
         delay = 0.0 if stopped else error.retry_after or min(2.0 ** (deployment.attempts - 1), _LONGEST_DELAY)
-        await deployments.postpone_deployment(
+        await claims.postpone_deployment(
             connection, deployment, error.reason, timedelta(seconds=delay), counted=not stopped
         )
         return Status.QUEUED

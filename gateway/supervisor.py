@@ -25,7 +25,7 @@ from gateway.errors import Code, Postponed, Reason, RolloutError, Unavailable
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.rollout import Means, roll_out
-from gateway.store import deliveries, deployments, engines
+from gateway.store import claims, deliveries, deployments, engines
 from gateway.store.database import LOST, Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -129,7 +129,7 @@ class Supervisor:
             if not held:
                 continue
             async with transaction(self._pool) as connection:
-                ours = await deployments.renew_leases(connection, self._owner, held)
+                ours = await claims.renew_leases(connection, self._owner, held)
             for deployment_id in set(held) - ours:
                 run = self._runs.get(deployment_id)
                 if run is not None and run.deployment.epoch == held[deployment_id]:
@@ -165,7 +165,7 @@ class Supervisor:
     async def _tell_waiting(self, reason: Reason) -> None:
         known = self.engine.identity.engine_id if self.engine.identity else None
         async with transaction(self._pool) as connection:
-            await deployments.mark_waiting(connection, known, reason)
+            await claims.mark_waiting(connection, known, reason)
 
     async def listen_for_ever(self) -> None:
         async with listen(self._pool, deployments.CHANNEL, self.wake) as closed:

@@ -81,7 +81,7 @@ def _refuse_dead(container: Container) -> None:
     if container.out_of_memory:
         raise Failed(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory")
     if container.running and container.restart_count:
-        raise Failed(Code.EXITED, f"{container.name} exited and was restarted {container.restart_count} times")
+        raise Failed(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""
         raise Failed(Code.EXITED, f"{container.name} exited with code {container.exit_code}{why}")

@@ -76,7 +76,8 @@ class Lane:
 
     async def steps(self, deployment: Deployment) -> list[Step]:
         async with self.pool.acquire() as connection:
-            return [record.step for record in await steps.select_steps(connection, deployment.deployment_id)]
+            found = await steps.select_steps(connection, [deployment.deployment_id])
+        return [record.step for record in found[deployment.deployment_id]]
 
     async def containers(self) -> list[Container]:
         return sorted(await containers.select(self.engine, self.application_id), key=lambda one: one.name)

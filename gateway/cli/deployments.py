@@ -22,7 +22,7 @@ def deployments() -> None:
 @command
 async def list_deployments(app: str | None, *, as_json: bool) -> None:
     """Show the newest deployments, of one application or of all."""
-    from gateway.store import applications
+    from gateway.store import applications, steps
     from gateway.store import deployments as store
     from gateway.store.database import transaction
     from gateway.web.procedures.deployment import shown
@@ -30,8 +30,9 @@ async def list_deployments(app: str | None, *, as_json: bool) -> None:
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app) if app else None
         found = await store.select_deployments(connection, application_id)
+        records = await steps.select_steps(connection, [one.deployment_id for one in found])
     if as_json:
-        show([shown(one) for one in found])
+        show([shown(one, records[one.deployment_id]) for one in found])
     else:
         rows = [
             (
@@ -68,13 +69,13 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
     from gateway.store import steps
 
     found = await store.select_deployment(connection, deployment_id)
-    return found, await steps.select_steps(connection, deployment_id)
+    return found, (await steps.select_steps(connection, [deployment_id]))[deployment_id]
 
 
 def document(found: "Deployment", records: "list[StepRecord]") -> dict[str, Any]:
-    from gateway.web.procedures.deployment import shown, shown_step
+    from gateway.web.procedures.deployment import shown
 
-    return {**shown(found), "steps": [shown_step(record) for record in records]}
+    return shown(found, records)
 
 
 def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:

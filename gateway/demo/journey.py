@@ -14,6 +14,8 @@ from time import time
 from typing import Any
 
 import click
+from rich.console import Console
+from rich.status import Status
 
 from gateway.demo.client import Watch, ask, watching
 from gateway.demo.engine import private_engine
@@ -47,6 +49,10 @@ class _Teller:
         if not self._quiet:
             click.secho(text, **style)
 
+    def waiting(self, text: str) -> Status:
+        """Show that something goes on, where there is a terminal to show it on."""
+        return Status(text, console=Console(stderr=True, quiet=self._quiet))
+
 
 async def run(*, as_json: bool) -> bool:
     """Do it all and leave nothing; return whether everything went as it should."""
@@ -74,6 +80,7 @@ async def _journey(journey: Journey, tell: _Teller) -> None:
         # The embedded PostgreSQL runs as a user of its own, who has to get in.
         await asyncio.to_thread(directory.chmod, 0o755)
         tell("Starting a Docker Engine, PostgreSQL, the gateway and a registry …", dim=True)
+        stack.enter_context(tell.waiting("working"))
         host = await stack.enter_async_context(_engine())
         gateway = await stack.enter_async_context(gateway_process(directory, host, _SETTINGS))
         endpoint = await gateway.endpoint("distribution")

@@ -1,26 +1,26 @@
-"""The queue of deployments: one waiting and one running an application, held by leases."""
+"""Deployments: what was asked for, one waiting an application, and what is read of them; see claims for the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 import asyncpg
 
-from gateway.deployments import Deployment, Kind, Outcome, Status
+from gateway.deployments import Deployment, Kind, Status
 from gateway.errors import Code, NotFound, Reason
 from gateway.reference import Digest, Reference
 from gateway.store.database import Connection
 
 CHANNEL = "gateway_deployments"
 
-_COLUMNS = """
+COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
     superseded_by, epoch
 """
 
 
-def _from_row(row: asyncpg.Record) -> Deployment:
+def from_row(row: asyncpg.Record) -> Deployment:
     code, reference = row["reason_code"], row["reference"]
     values = dict(row) | {
         "kind": Kind(row["kind"]),
@@ -37,16 +37,13 @@ async def notify(connection: Connection) -> None:
     await connection.execute(f"NOTIFY {CHANNEL}")
 
 
-# -- what is asked
-
-
 async def select_queued(connection: Connection, application_id: str) -> Deployment | None:
     """Return the one that waits, held: nobody claims it meanwhile. The caller holds the application's queue."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued' FOR NO KEY UPDATE",  # noqa: S608
+        f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued' FOR NO KEY UPDATE",  # noqa: S608
         application_id,
     )
-    return None if row is None else _from_row(row)
+    return None if row is None else from_row(row)
 
 
 async def insert_deployment(
@@ -121,166 +118,6 @@ async def link_successor(connection: Connection, deployment_id: str, successor: 
     )
 
 
-# -- what is done
-
-
-async def claim_deployment(
-    connection: Connection, *, owner: str, engine_id: str, lease: timedelta
-) -> Deployment | None:
-    """Take the one that has waited longest and whose time has come; None where there is none.
-
-    One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
-    The application's queue is held with it; one that somebody else holds is passed over, never waited for.
-    """
-    row = await connection.fetchrow(
-        f"""
-        WITH next AS (
-            SELECT d.deployment_id
-              FROM deployments d
-              JOIN applications a USING (application_id)
-             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
-               AND (
-                       (d.status = 'running' AND d.lease_until < now())
-                    OR (
-                           d.status = 'queued' AND d.next_attempt_at <= now()
-                       AND NOT EXISTS (
-                               SELECT FROM deployments r
-                                WHERE r.application_id = d.application_id AND r.status = 'running'
-                           )
-                       )
-                   )
-             ORDER BY d.status DESC, d.next_attempt_at, d.created_at
-             LIMIT 1
-               FOR NO KEY UPDATE OF d, a SKIP LOCKED
-        )
-        UPDATE deployments d
-           SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
-               epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
-               reason_code = NULL, reason_message = NULL
-          FROM next
-         WHERE d.deployment_id = next.deployment_id
-        RETURNING {", ".join("d." + column.strip() for column in _COLUMNS.split(","))}
-        """,  # noqa: S608 - constants
-        owner,
-        engine_id,
-        lease,
-    )
-    return None if row is None else _from_row(row)
-
-
-async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> set[str]:
-    """Heartbeat: return those of `held` (deployment and epoch) that are still ours."""
-    rows = await connection.fetch(
-        """
-        UPDATE deployments d
-           SET lease_until = now() + lease_length
-          FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
-         WHERE d.deployment_id = held.deployment_id AND d.epoch = held.epoch
-           AND d.status = 'running' AND d.claimed_by = $1
-        RETURNING d.deployment_id
-        """,
-        owner,
-        list(held),
-        list(held.values()),
-    )
-    return {row["deployment_id"] for row in rows}
-
-
-async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
-    """Write down how it ended, once; False where it is no longer ours."""
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET status = $3, finished_at = clock_timestamp(), lease_until = NULL, reason_code = $4, reason_message = $5,
-               log = $6, digest = coalesce($7, digest), spec_hash = $8, replaced = $9
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment.deployment_id,
-        deployment.epoch,
-        outcome.status,
-        outcome.reason.code if outcome.reason else None,
-        outcome.reason.message if outcome.reason else None,
-        outcome.log,
-        outcome.digest,
-        outcome.spec_hash,
-        outcome.replaced,
-    )
-    return bool(done == "UPDATE 1")
-
-
-async def postpone_deployment(
-    connection: Connection, deployment: Deployment, reason: Reason, delay: timedelta, *, counted: bool
-) -> bool:
-    """Put it back into the queue for later; the caller holds the application's queue, which is empty."""
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET status = 'queued', lease_until = NULL, claimed_by = NULL, next_attempt_at = now() + $5,
-               reason_code = $3, reason_message = $4, attempts = attempts - CASE WHEN $6 THEN 0 ELSE 1 END
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment.deployment_id,
-        deployment.epoch,
-        reason.code,
-        reason.message,
-        delay,
-        counted,
-    )
-    return bool(done == "UPDATE 1")
-
-
-async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
-    """End one that would be postponed while a newer one waits already."""
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET status = 'superseded', finished_at = clock_timestamp(), lease_until = NULL, superseded_by = $3
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment.deployment_id,
-        deployment.epoch,
-        successor,
-    )
-    return bool(done == "UPDATE 1")
-
-
-async def inherit_force(connection: Connection, successor: str, kind: Kind) -> None:
-    """Let a queued deployment carry the force of the person whose request it takes over."""
-    await connection.execute(
-        """
-        UPDATE deployments
-           SET forced = true, kind = CASE WHEN kind = 'deploy' THEN $2::kind ELSE kind END
-         WHERE deployment_id = $1 AND status = 'queued'
-        """,
-        successor,
-        kind,
-    )
-
-
-async def mark_waiting(connection: Connection, engine_id: str | None, reason: Reason) -> None:
-    """Tell those that wait for an engine what they wait for."""
-    await connection.execute(
-        """
-        UPDATE deployments d
-           SET reason_code = $2, reason_message = $3
-         WHERE d.deployment_id IN (
-                   SELECT w.deployment_id
-                     FROM deployments w
-                     JOIN applications a USING (application_id)
-                    WHERE w.status = 'queued' AND w.reason_code IS NULL
-                      AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
-                      FOR NO KEY UPDATE OF w SKIP LOCKED
-               )
-        """,
-        engine_id,
-        reason.code,
-        reason.message,
-    )
-
-
-# -- what is read
-
-
 async def select_age(connection: Connection, deployment_id: str) -> float:
     """Return the seconds since it was last asked for."""
     return float(
@@ -294,12 +131,12 @@ async def select_age(connection: Connection, deployment_id: str) -> float:
 async def select_deployment(connection: Connection, deployment_id: str) -> Deployment:
     """Raises NotFound."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM deployments WHERE deployment_id = $1",  # noqa: S608
+        f"SELECT {COLUMNS} FROM deployments WHERE deployment_id = $1",  # noqa: S608
         deployment_id,
     )
     if row is None:
         raise NotFound("Deployment not found")
-    return _from_row(row)
+    return from_row(row)
 
 
 async def select_deployments(
@@ -308,7 +145,7 @@ async def select_deployments(
     """Return the newest first, of one application or of all."""
     rows = await connection.fetch(
         f"""
-        SELECT {_COLUMNS}
+        SELECT {COLUMNS}
           FROM deployments
          WHERE $1::text IS NULL OR application_id = $1
          ORDER BY created_at DESC, deployment_id
@@ -317,7 +154,7 @@ async def select_deployments(
         application_id,
         limit,
     )
-    return [_from_row(row) for row in rows]
+    return [from_row(row) for row in rows]
 
 
 async def select_satisfying(

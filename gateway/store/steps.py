@@ -1,5 +1,7 @@
 """The steps of rollouts, as they went. Each write is refused unless the writer holds the newest epoch."""
 
+from collections.abc import Sequence
+
 from gateway.deployments import Step, StepRecord
 from gateway.store.database import Connection
 
@@ -29,18 +31,22 @@ async def upsert_steps(connection: Connection, deployment_id: str, epoch: int, s
     return len(rows) == len(steps)
 
 
-async def select_steps(connection: Connection, deployment_id: str) -> list[StepRecord]:
-    """Return the steps of all attempts, in the order they began."""
+async def select_steps(connection: Connection, deployment_ids: Sequence[str]) -> dict[str, list[StepRecord]]:
+    """Return the steps of all attempts of each deployment, in the order they began."""
     rows = await connection.fetch(
         """
-        SELECT step, detail, started_at, finished_at
+        SELECT deployment_id, step, detail, started_at, finished_at
           FROM steps
-         WHERE deployment_id = $1
-         ORDER BY epoch, number
+         WHERE deployment_id = ANY($1)
+         ORDER BY deployment_id, epoch, number
         """,
-        deployment_id,
+        deployment_ids,
     )
-    return [StepRecord(Step(row["step"]), row["detail"], row["started_at"], row["finished_at"]) for row in rows]
+    found: dict[str, list[StepRecord]] = {deployment_id: [] for deployment_id in deployment_ids}
+    for row in rows:
+        record = StepRecord(Step(row["step"]), row["detail"], row["started_at"], row["finished_at"])
+        found[row["deployment_id"]].append(record)
+    return found
 
 
 async def update_digest(connection: Connection, deployment_id: str, epoch: int, digest: str) -> bool:

@@ -77,12 +77,9 @@ async def select_one(context: Context, given: Named) -> Answer:
         await _known(connection, context, given)
         found = await _row(connection, context, given.application_id)
         newest = await deployments.select_deployments(connection, given.application_id, limit=10)
-        shown_newest = [shown(one) for one in newest]
-        if newest:
-            records = await steps.select_steps(connection, newest[0].deployment_id)
-            shown_newest[0]["currentStep"] = records[-1].step if records else None
+        records = await steps.select_steps(connection, [one.deployment_id for one in newest])
     empty: dict[str, Any] = {name: [] for name in ("domains", "redirects", "security", "previewDeployments")}
-    return Answer({**found, **empty, "deployments": shown_newest})
+    return Answer({**found, **empty, "deployments": [shown(one, records[one.deployment_id]) for one in newest]})
 
 
 async def select_all(context: Context, _given: Input) -> Answer:

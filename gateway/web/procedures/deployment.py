@@ -1,5 +1,6 @@
 """deployment.*: what was asked, what became of it, step by step."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from gateway.deployments import DOKPLOY_STATUS, Deployment, StepRecord
@@ -40,7 +41,7 @@ def shown_step(record: StepRecord) -> dict[str, Any]:
     }
 
 
-def shown(deployment: Deployment) -> dict[str, Any]:
+def shown(deployment: Deployment, records: Sequence[StepRecord]) -> dict[str, Any]:
     """Return the contract's columns, and ours beside them."""
     failed = DOKPLOY_STATUS[deployment.status] == "error"
     return {
@@ -65,23 +66,24 @@ def shown(deployment: Deployment) -> dict[str, Any]:
         "finishedAt": deployment.finished_at.isoformat() if deployment.finished_at else None,
         "nextAttemptAt": deployment.next_attempt_at.isoformat(),
         "supersededBy": deployment.superseded_by,
+        "steps": [shown_step(record) for record in records],
     }
 
 
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
     async with transaction(context.pool) as connection:
-        return Answer([shown(one) for one in await deployments.select_deployments(connection, given.application_id)])
+        found = await deployments.select_deployments(connection, given.application_id)
+        records = await steps.select_steps(connection, [one.deployment_id for one in found])
+    return Answer([shown(one, records[one.deployment_id]) for one in found])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
-        records = await steps.select_steps(connection, given.deployment_id)
+        records = await steps.select_steps(connection, [given.deployment_id])
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
-    return Answer(
-        {**shown(deployment), "steps": [shown_step(record) for record in records], "deliveries": list(deliveries)}
-    )
+    return Answer({**shown(deployment, records[given.deployment_id]), "deliveries": list(deliveries)})
 
 
 PROCEDURES = [

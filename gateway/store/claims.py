@@ -1,0 +1,166 @@
+"""Who works on a deployment: claimed under a lease, renewed, and concluded or put back into the queue.
+
+Each write names the epoch it was claimed under, so that a stale owner's is refused.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from gateway.deployments import Deployment, Kind, Outcome
+from gateway.errors import Reason
+from gateway.store.database import Connection
+from gateway.store.deployments import COLUMNS, from_row
+
+
+async def claim_deployment(
+    connection: Connection, *, owner: str, engine_id: str, lease: timedelta
+) -> Deployment | None:
+    """Take the one that has waited longest and whose time has come; None where there is none.
+
+    One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
+    The application's queue is held with it; one that somebody else holds is passed over, never waited for.
+    """
+    row = await connection.fetchrow(
+        f"""
+        WITH next AS (
+            SELECT d.deployment_id
+              FROM deployments d
+              JOIN applications a USING (application_id)
+             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
+               AND (
+                       (d.status = 'running' AND d.lease_until < now())
+                    OR (
+                           d.status = 'queued' AND d.next_attempt_at <= now()
+                       AND NOT EXISTS (
+                               SELECT FROM deployments r
+                                WHERE r.application_id = d.application_id AND r.status = 'running'
+                           )
+                       )
+                   )
+             ORDER BY d.status DESC, d.next_attempt_at, d.created_at
+             LIMIT 1
+               FOR NO KEY UPDATE OF d, a SKIP LOCKED
+        )
+        UPDATE deployments d
+           SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
+               epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
+               reason_code = NULL, reason_message = NULL
+          FROM next
+         WHERE d.deployment_id = next.deployment_id
+        RETURNING {", ".join("d." + column.strip() for column in COLUMNS.split(","))}
+        """,  # noqa: S608 - constants
+        owner,
+        engine_id,
+        lease,
+    )
+    return None if row is None else from_row(row)
+
+
+async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> set[str]:
+    """Heartbeat: return those of `held` (deployment and epoch) that are still ours."""
+    rows = await connection.fetch(
+        """
+        UPDATE deployments d
+           SET lease_until = now() + lease_length
+          FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
+         WHERE d.deployment_id = held.deployment_id AND d.epoch = held.epoch
+           AND d.status = 'running' AND d.claimed_by = $1
+        RETURNING d.deployment_id
+        """,
+        owner,
+        list(held),
+        list(held.values()),
+    )
+    return {row["deployment_id"] for row in rows}
+
+
+async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
+    """Write down how it ended, once; False where it is no longer ours."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = $3, finished_at = clock_timestamp(), lease_until = NULL, reason_code = $4, reason_message = $5,
+               log = $6, digest = coalesce($7, digest), spec_hash = $8, replaced = $9
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        outcome.status,
+        outcome.reason.code if outcome.reason else None,
+        outcome.reason.message if outcome.reason else None,
+        outcome.log,
+        outcome.digest,
+        outcome.spec_hash,
+        outcome.replaced,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def postpone_deployment(
+    connection: Connection, deployment: Deployment, reason: Reason, delay: timedelta, *, counted: bool
+) -> bool:
+    """Put it back into the queue for later; the caller holds the application's queue, which is empty."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'queued', lease_until = NULL, claimed_by = NULL, next_attempt_at = now() + $5,
+               reason_code = $3, reason_message = $4, attempts = attempts - CASE WHEN $6 THEN 0 ELSE 1 END
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        reason.code,
+        reason.message,
+        delay,
+        counted,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
+    """End one that would be postponed while a newer one waits already."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'superseded', finished_at = clock_timestamp(), lease_until = NULL, superseded_by = $3
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        successor,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def inherit_force(connection: Connection, successor: str, kind: Kind) -> None:
+    """Let a queued deployment carry the force of the person whose request it takes over."""
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET forced = true, kind = CASE WHEN kind = 'deploy' THEN $2::kind ELSE kind END
+         WHERE deployment_id = $1 AND status = 'queued'
+        """,
+        successor,
+        kind,
+    )
+
+
+async def mark_waiting(connection: Connection, engine_id: str | None, reason: Reason) -> None:
+    """Tell those that wait for an engine what they wait for."""
+    await connection.execute(
+        """
+        UPDATE deployments d
+           SET reason_code = $2, reason_message = $3
+         WHERE d.deployment_id IN (
+                   SELECT w.deployment_id
+                     FROM deployments w
+                     JOIN applications a USING (application_id)
+                    WHERE w.status = 'queued' AND w.reason_code IS NULL
+                      AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
+                      FOR NO KEY UPDATE OF w SKIP LOCKED
+               )
+        """,
+        engine_id,
+        reason.code,
+        reason.message,
+    )
