@@ -107,7 +107,9 @@ async def _bridge() -> AsyncIterator[str]:
     """Make a network bridge of its own: engines that share docker0 take it from each other."""
     number = _free_network()
     name = f"gateway{number}"
-    await _ip("link", "add", "name", name, "type", "bridge")
+    # An address of its own, as docker0 has: else it changes with the containers, and each change makes the kernel
+    # forget where they are.
+    await _ip("link", "add", "name", name, "address", f"02:42:0a:d5:{number:02x}:01", "type", "bridge")
     try:
         await _ip("addr", "add", f"10.213.{number}.1/24", "dev", name)
         await _ip("link", "set", name, "up")

@@ -111,8 +111,8 @@ async def _bare_container(engine: Engine, image: str, port: int) -> str:
 async def _bare(engine: Engine, container: str, port: int) -> float:
     """Return the outage of one container that is stopped and started again.
 
-    It has two modes, a second apart: the engine listens on the port before the container has an address that
-    answers, and when the client asks in between, the kernel looks for the address again only a second later.
+    It has two modes, a second apart: the engine listens on the port before the container's address answers, and
+    when the kernel has forgotten where that is, it looks again only a second later.
     """
     async with watching(port) as watch:
         await asyncio.sleep(SETTLE)
