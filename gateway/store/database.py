@@ -39,12 +39,22 @@ async def _prepare(connection: Connection) -> None:
     )
 
 
+async def _leave_as_is(_connection: Connection) -> None:
+    """Spare each release a round trip: nothing here sets what would have to be reset."""
+
+
 @asynccontextmanager
 async def connect(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
     """Open a pool; raises Unavailable when the server does not answer."""
     try:
         pool = await asyncpg.create_pool(
-            url, min_size=1, max_size=size, init=_prepare, command_timeout=_COMMAND_TIMEOUT, timeout=10
+            url,
+            min_size=1,
+            max_size=size,
+            init=_prepare,
+            reset=_leave_as_is,
+            command_timeout=_COMMAND_TIMEOUT,
+            timeout=10,
         )
     except (*LOST, asyncpg.PostgresError) as error:
         raise Unavailable(f"PostgreSQL does not let us in: {error}; check GATEWAY_DATABASE_URL") from error
@@ -62,6 +72,16 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """Hold one connection in one transaction; a database that is away is Unavailable."""
     try:
         async with pool.acquire(timeout=10) as connection, connection.transaction():
+            yield connection
+    except (*LOST, asyncpg.TransactionRollbackError) as error:
+        raise Unavailable("the database does not answer: try again") from error
+
+
+@asynccontextmanager
+async def statement(pool: Pool) -> AsyncIterator[Connection]:
+    """Hold one connection for one statement, which is a transaction by itself."""
+    try:
+        async with pool.acquire(timeout=10) as connection:
             yield connection
     except (*LOST, asyncpg.TransactionRollbackError) as error:
         raise Unavailable("the database does not answer: try again") from error

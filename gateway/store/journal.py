@@ -11,7 +11,7 @@ from gateway.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
 from gateway.errors import Unavailable
 from gateway.reference import Digest
 from gateway.store import steps, swaps
-from gateway.store.database import Connection, Pool, transaction
+from gateway.store.database import Connection, Pool, statement, transaction
 
 _LOG = structlog.get_logger()
 _SWAP_WRITE_DEADLINE = 2.0  # seconds; inside a swap the containers matter more than the record
@@ -42,7 +42,7 @@ class PostgresJournal:
 
     async def resolved(self, digest: Digest) -> None:
         self._replace(detail=digest)
-        async with transaction(self._pool) as connection:
+        async with statement(self._pool) as connection:
             await self._own(
                 steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
             )
@@ -93,9 +93,7 @@ class PostgresJournal:
         if connection is not None:
             await self._write(connection)
             return
-        async with transaction(self._pool) as own:
-            # Steps only tell; the labels on the containers know as much. So they need not wait for the disk.
-            await own.execute("SET LOCAL synchronous_commit = off")
+        async with statement(self._pool) as own:
             await self._write(own)
 
     async def flush_if_possible(self) -> None:

@@ -11,7 +11,7 @@ from gateway.errors import GatewayError, InvalidInput, NotFound
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Request, Source, Trust
 from gateway.store import endpoints
-from gateway.store.database import transaction
+from gateway.store.database import statement
 from gateway.store.endpoints import Endpoint
 from gateway.web.context import CONTEXT, Context
 from gateway.web.notifier import tell
@@ -46,7 +46,7 @@ async def receive(request: web.Request) -> web.Response:
 
 async def _accept(request: web.Request, source: Source) -> tuple[Receipt, str]:
     context = request.app[CONTEXT]
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         endpoint = await endpoints.select_endpoint(connection, context.vault, source.name, request.match_info["token"])
     trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
     headers = {key.lower(): value for key, value in request.headers.items()}
