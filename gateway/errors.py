@@ -5,8 +5,6 @@
     ├── Unauthenticated    401   no proof, or a wrong one
     ├── NotFound           404
     ├── Conflict           409
-    ├── TooLarge           413
-    ├── TooEarly           429   later: try again
     ├── Unavailable        503   a part we need does not answer
     └── RolloutError             a rollout cannot go on; carries a Reason
         ├── Postponed            what heals by itself: the deployment waits and is tried again
@@ -53,18 +51,6 @@ class Conflict(GatewayError):
     """The name is taken, or the state forbids it."""
 
     status = HTTPStatus.CONFLICT
-
-
-class TooLarge(GatewayError):
-    """More bytes than are accepted."""
-
-    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-
-
-class TooEarly(GatewayError):
-    """More requests than are accepted for now."""
-
-    status = HTTPStatus.TOO_MANY_REQUESTS
 
 
 class Unavailable(GatewayError):
