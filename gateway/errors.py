@@ -2,6 +2,7 @@
 
     GatewayError                 an error says what failed, on what, why, and what to do next
     ├── InvalidInput       400   what was sent cannot mean anything
+    │   └── TooLarge       413
     ├── Unauthenticated    401   no proof, or a wrong one
     ├── NotFound           404
     ├── Conflict           409
@@ -33,6 +34,12 @@ class InvalidInput(GatewayError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class TooLarge(InvalidInput):
+    """More was sent than is accepted."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class Unauthenticated(GatewayError):

@@ -5,12 +5,22 @@ import gzip
 import hashlib
 import hmac
 from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from urllib.parse import quote_plus
 
+import aiohttp
 import orjson
 import pytest
+from aiohttp.test_utils import TestServer
 
+from gateway.demo.process import until
+from gateway.errors import Unauthenticated
+from gateway.events import Notification
 from gateway.reference import Digest
+from gateway.sources import Handshake, Request, Source, Trust
+from gateway.web import webhooks
 from tests.hooks import envelope
 from tests.real_web import Web
 
@@ -275,3 +285,104 @@ async def test_two_hundred_pushes_at_once_wait_in_one_row_an_application(web: We
     answers = await asyncio.gather(*(web.post(path, body, **BEARER) for body in bodies))
     assert Counter(status for status, _ in answers) == {202: 200}
     assert (await web.count("deployments"), await web.count("deployment_deliveries")) == (5, 200)
+
+
+# -- what each source may ask of us, shown with one that asks for all of it
+
+
+def proven_by_a_key(request: Request, trust: Trust) -> None:
+    if request.body not in request.keys.values() or abs(request.at - datetime.now(UTC)) > timedelta(minutes=1):
+        raise Unauthenticated("no key of the registry signed this")
+
+
+PARTICULAR = Source(
+    "particular",
+    header=None,
+    header_value=None,
+    verify=proven_by_a_key,
+    parse=lambda _request, _trust: Notification(),
+    keys=lambda request, _trust: [request.headers["x-key"]],
+    handshake=lambda request, _trust: Handshake(
+        headers={"WebHook-Allowed-Origin": request.query.get("from", "")}, visit=request.headers.get("x-visit")
+    ),
+    unstored=500,
+    honours_retry_after=True,
+)
+
+
+@pytest.fixture
+async def particular(web: Web, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(webhooks, "SOURCES", {"particular": PARTICULAR})
+    return await web.endpoint("particular", "s")
+
+
+async def test_a_handshake_by_options_is_answered_as_its_source_says(web: Web, particular: str) -> None:
+    async with web.client.options(f"{particular}?from=eventgrid", headers={"x-key": ""}) as answer:
+        assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid")
+
+
+async def test_options_mean_nothing_to_a_source_without_a_handshake(web: Web) -> None:
+    async with web.client.options(await web.endpoint("dockerhub", "s")) as answer:
+        assert answer.status == 405
+
+
+async def test_a_key_is_fetched_once_and_again_when_it_no_longer_proves(
+    web: Web, particular: str, registry_of_keys: "RegistryOfKeys", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = {"x-key": registry_of_keys.url}
+    registry_of_keys.key = b"old"
+    assert (await web.post(particular, b"old", **key))[0] == 200
+    assert (await web.post(particular, b"old", **key))[0] == 200
+    registry_of_keys.key = b"new"
+    assert (await web.post(particular, b"new", **key))[0] == 401
+    assert registry_of_keys.asked == 1
+    monkeypatch.setattr(webhooks, "AT_LEAST", 0.0)
+    assert (await web.post(particular, b"new", **key))[0] == 200
+    assert registry_of_keys.asked == 2
+
+
+async def test_a_handshake_is_answered_once_the_registry_s_own_address_has_answered(
+    web: Web, particular: str, registry_of_keys: "RegistryOfKeys"
+) -> None:
+    sent = {"x-key": registry_of_keys.url, "x-visit": registry_of_keys.url}
+    assert (await web.post(particular, b"key", **sent))[0] == 200
+    assert registry_of_keys.asked == 2
+    async with web.pool.acquire() as connection:
+        assert await connection.fetchval("SELECT ignored->0->>'reason' FROM deliveries") == "a handshake, answered"
+    sent["x-visit"] = registry_of_keys.url + "/nothing"
+    assert (await web.post(particular, b"key", **sent))[0] == 500
+
+
+async def test_a_database_that_hangs_is_told_in_time_as_the_source_says_and_the_push_is_stored_all_the_same(
+    web: Web, particular: str, registry_of_keys: "RegistryOfKeys", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "_PATIENCE", 0.2)
+    async with web.pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE deliveries")
+        status, _ = await web.post(particular, b"key", **{"x-key": registry_of_keys.url})
+        assert status == 500
+
+    async def stored() -> bool | None:
+        return await web.count("deliveries") == 1 or None
+
+    await until(stored)
+
+
+@dataclass
+class RegistryOfKeys:
+    url: str = ""
+    key: bytes = b"key"
+    asked: int = 0
+
+    async def answer(self, _request: aiohttp.web.Request) -> aiohttp.web.Response:
+        self.asked += 1
+        return aiohttp.web.Response(body=self.key)
+
+
+@pytest.fixture
+async def registry_of_keys() -> AsyncIterator[RegistryOfKeys]:
+    registry, application = RegistryOfKeys(), aiohttp.web.Application()
+    application.router.add_get("/key", registry.answer)
+    async with TestServer(application) as server:
+        registry.url = str(server.make_url("/key"))
+        yield registry

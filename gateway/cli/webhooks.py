@@ -45,6 +45,8 @@ async def create(
         raise InvalidInput(f"there is no source {source!r}; there are: {', '.join(sorted(SOURCES))}")
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
+    settings = dict(pair.split("=", 1) for pair in pairs)
+    SOURCES[source].check_settings(settings)
     secret = read_secret(secret_file) or secrets.token_urlsafe(32)
     async with keep() as kept, transaction(kept.pool) as connection:
         _, token = await endpoints.insert_endpoint(
@@ -55,7 +57,7 @@ async def create(
             secret=secret,
             host=parse_domain(host) if host else None,
             aliases=aliases,
-            settings=dict(pair.split("=", 1) for pair in pairs),
+            settings=settings,
         )
     path, header = f"/webhooks/{source}/{token}", SOURCES[source].header
     made = {"source": source, "path": path, "secret": secret, "header": header}

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gateway.sources import distribution, dockerhub, ecr, github
-from gateway.sources._source import Request, Source, Trust
+from gateway.sources._source import Handshake, Request, Source, Trust
 
-__all__ = ["SOURCES", "Request", "Source", "Trust"]
+__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {

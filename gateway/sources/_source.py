@@ -1,12 +1,14 @@
 """The seam between the world's registries and the gateway. It performs no I/O of its own.
 
-A source is data and two small functions: `verify` raises unless the request proves itself, `parse` turns
-its bytes into a Notification. Method, size, counting, storing and answering happen once, in `web/`.
+A source is data and a few small functions: `verify` raises unless the request proves itself, `parse` turns
+its bytes into a Notification. Method, size, fetching keys, counting, storing and answering happen once, in `web/`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
+from gateway.errors import InvalidInput
 from gateway.events import Notification
 from gateway.reference import Domain
 
@@ -17,6 +19,12 @@ class Request:
 
     headers: Mapping[str, str]
     body: bytes
+    method: str = "POST"
+    query: Mapping[str, str] = field(default_factory=dict)
+    #: when it arrived, by our clock; where nobody says, no signed time is near it
+    at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
+    #: the public keys fetched for it, by the addresses that `Source.keys` named
+    keys: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,28 @@ class Trust:
     #: names by which the sender may call that host, as in `registry:5000`
     aliases: frozenset[str] = frozenset()
     settings: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Handshake:
+    """What answers a sender that asks whether this endpoint wants to be told.
+
+    `visit` is an https address of the registry's own that is requested once, and must answer 2xx, before this
+    is answered.
+    """
+
+    status: int = 200
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    visit: str | None = None
+
+
+def _no_keys(_request: Request, _trust: Trust) -> Sequence[str]:
+    return ()
+
+
+def _no_handshake(_request: Request, _trust: Trust) -> Handshake | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,4 +77,24 @@ class Source:
     verify: Callable[[Request, Trust], None]
     #: raises InvalidInput
     parse: Callable[[Request, Trust], Notification]
+    #: the https addresses of the public keys `verify` needs, each proven here to be the registry's own host;
+    #: raises Unauthenticated
+    keys: Callable[[Request, Trust], Sequence[str]] = _no_keys
+    #: asked once `verify` has passed, and for OPTIONS instead of `verify` and `parse`: the path is all its proof
+    handshake: Callable[[Request, Trust], Handshake | None] = _no_handshake
+    #: what `--set` takes, each with one sentence on what it does
+    settings: Mapping[str, str] = field(default_factory=dict)
+    required: frozenset[str] = frozenset()
     never_refuse: bool = False
+    #: answered while nothing can be stored: what makes this sender try again
+    unstored: int = 503
+    honours_retry_after: bool = False
+
+    def check_settings(self, settings: Mapping[str, str]) -> None:
+        """Raise InvalidInput for a setting this source does not have, or one it lacks."""
+        known = ", ".join(sorted(self.settings)) or "none"
+        for name in settings:
+            if name not in self.settings:
+                raise InvalidInput(f"{self.name} has no setting {name!r}; it has: {known}", field="settings")
+        for name in sorted(self.required - settings.keys()):
+            raise InvalidInput(f"{self.name} needs the setting {name!r}: {self.settings[name]}", field="settings")

@@ -106,4 +106,12 @@ def _host(account: str, region: str) -> str:
     return f"{account}.dkr.ecr.{region}.{suffix}"
 
 
-SOURCE = Source("ecr", header=_HEADER, header_value="{secret}", verify=verify, parse=parse)
+SOURCE = Source(
+    "ecr",
+    header=_HEADER,
+    header_value="{secret}",
+    verify=verify,
+    parse=parse,
+    settings={"replication": "true: deploy when an image has been replicated, from the region it went to."},
+    honours_retry_after=True,
+)

@@ -10,7 +10,7 @@ from gateway.config import Settings
 from gateway.errors import GatewayError
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import notifier, status, surfaces, webhooks
+from gateway.web import notifier, outward, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
 
 __all__ = ["build"]
@@ -21,14 +21,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> web.Application:
-    """Return the application; it owns nothing but the task that notifies."""
+    """Return the application; it owns the task that notifies and what webhooks need outside."""
     application = web.Application(client_max_size=settings.body_limit, middlewares=[_answer_errors])
     application[CONTEXT] = Context(pool, vault, rollouts, settings)
     application[notifier.WANTED] = asyncio.Event()
-    application.cleanup_ctx.append(notifier.notifying)
+    application[webhooks.UNANSWERED] = set()
+    application.cleanup_ctx.extend([notifier.notifying, outward.reaching_out, webhooks.finishing])
     application.add_routes(
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),
+            web.options("/webhooks/{source}/{token}", webhooks.receive),
             web.route("*", "/api/trpc/{procedure}", surfaces.trpc_call),
             web.route("*", "/api/{procedure:/?[^/]+}", surfaces.rest_call),
             web.get("/healthz", status.alive),
