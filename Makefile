@@ -54,6 +54,8 @@ format: $(READY) ## Format, and mend what can be mended.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+# A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
+test: DEBIAN += openssh-server
 test: setup ## All tests.
 	@$(BIN)/python -m pytest
 
@@ -69,7 +71,7 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 	@$(BIN)/python -m tests.image
 
 requirements: ## Pin the dependencies anew, with hashes.
-	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded pyproject.toml -o requirements.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 
 clean: ## Remove what was installed here.

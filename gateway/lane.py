@@ -18,11 +18,13 @@ _LONGEST_DELAY = 300.0  # seconds between attempts
 _SATISFIED_WITHIN = timedelta(seconds=60)
 
 
-async def claim(pool: Pool, *, owner: str, engine_id: str, lease: float) -> Deployment | None:
+async def claim(
+    pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], lease: float
+) -> Deployment | None:
     """Take the next deployment, its application bound to the engine from now on."""
     async with transaction(pool) as connection:
         deployment = await claims.claim_deployment(
-            connection, owner=owner, engine_id=engine_id, lease=timedelta(seconds=lease)
+            connection, owner=owner, engine_id=engine_id, server_ids=server_ids, lease=timedelta(seconds=lease)
         )
         if deployment is not None:
             await applications.bind_engine(connection, deployment.application_id, engine_id)

@@ -25,15 +25,17 @@ VAULT = Vault(b"k" * 32)
 @dataclass
 class NoEngine:
     host: str = "unix:///nowhere"
+    server_id: str | None = None
     identity: EngineIdentity | None = None
     error: str | None = "nobody answers"
+    running: int = 0
 
 
 @dataclass
 class Nobody:
     """Stands in for who rolls out, and counts how often it was woken."""
 
-    engine: NoEngine = field(default_factory=NoEngine)
+    hosts: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
     woken: int = 0
 
     def wake(self) -> None:
@@ -95,7 +97,7 @@ async def web_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 @pytest.fixture
 async def web(web_pool: Pool) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
-        await connection.execute("TRUNCATE applications, endpoints, deliveries, registries, api_keys CASCADE")
+        await connection.execute("TRUNCATE applications, servers, endpoints, deliveries, registries, api_keys CASCADE")
         key = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/"})

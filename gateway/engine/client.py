@@ -15,11 +15,13 @@ import aiohttp
 import orjson
 from aiodocker.exceptions import DockerError
 
-from gateway.errors import Code, Failed, InvalidInput, Postponed
+from gateway.engine.connectors import connector as connector_for
+from gateway.errors import Code, Failed, Postponed
+from gateway.servers import Access
 
 CALL_DEADLINE = 60.0  # seconds; stop and pull have their own
 _CONNECT_DEADLINE = 5.0  # seconds
-_CONNECTIONS = 200  # at once; one more would wait without a word
+_IDENTIFY_DEADLINE = 10.0  # seconds
 
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
@@ -27,16 +29,25 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class EngineIdentity:
-    """Who answers: `engine_id` is the daemon's own, `platform` is `linux/amd64`."""
+    """Who answers: `engine_id` is the daemon's own, `platform` is `linux/amd64`.
+
+    What its containers publish is reached at `address`. `node_id` is its name in a Swarm, "" outside of one.
+    """
 
     engine_id: str
     name: str
     version: str
     platform: str
+    address: str = "127.0.0.1"
+    swarm_manager: bool = False
+    node_id: str = ""
 
 
 class Engine(aiodocker.Docker):
     """The client, closing each response, so that a cancelled pull ends in the daemon too."""
+
+    #: under which what its containers publish is reached
+    address = "127.0.0.1"
 
     @asynccontextmanager
     async def _query(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -69,12 +80,16 @@ class Engine(aiodocker.Docker):
                 return orjson.loads(answer) if answer.strip() else None
 
     async def identify(self) -> EngineIdentity:
-        info = await self.call("GET", "info", deadline=10)
+        info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
+        swarm = info.get("Swarm") or {}
         return EngineIdentity(
             engine_id=info["ID"],
             name=info["Name"],
             version=info["ServerVersion"],
             platform=f"{info['OSType']}/{_ARCHITECTURES.get(info['Architecture'], info['Architecture'])}",
+            address=self.address,
+            swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
+            node_id=swarm.get("NodeID", ""),
         )
 
 
@@ -83,19 +98,13 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6
 
 
 @asynccontextmanager
-async def connect(host: str) -> AsyncIterator[Engine]:
-    """Hold a client for `unix:///path` or `tcp://host:port`; it connects when it is first used."""
-    scheme, _, address = host.partition("://")
-    connector: aiohttp.BaseConnector
-    match scheme:
-        case "unix":
-            connector, url = aiohttp.UnixConnector(address, limit=_CONNECTIONS), "http://docker"
-        case "tcp" | "http":
-            connector, url = aiohttp.TCPConnector(limit=_CONNECTIONS), f"http://{address}"
-        case _:
-            raise InvalidInput(f"{host!r} is not an engine's address, as in unix:///var/run/docker.sock")
-    timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE)
-    engine = Engine(url=url, connector=connector, timeout=timeout)
+async def connect(access: Access | str) -> AsyncIterator[Engine]:
+    """Hold a client; it connects when it is first used. Raises InvalidInput where it could never connect."""
+    if isinstance(access, str):
+        access = Access(access)
+    connector, url = connector_for(access)
+    engine = Engine(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
+    engine.address = access.address.published
     try:
         yield engine
     finally:

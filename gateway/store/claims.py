@@ -3,7 +3,7 @@
 Each write names the epoch it was claimed under, so that a stale owner's is refused.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from gateway.deployments import Deployment, Kind, Outcome
@@ -13,9 +13,11 @@ from gateway.store.deployments import COLUMNS, from_row
 
 
 async def claim_deployment(
-    connection: Connection, *, owner: str, engine_id: str, lease: timedelta
+    connection: Connection, *, owner: str, engine_id: str, server_ids: Sequence[str | None], lease: timedelta
 ) -> Deployment | None:
     """Take the one that has waited longest and whose time has come; None where there is none.
+
+    Those of applications bound to the engine, and of those bound to none that are to be on one of the servers.
 
     One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
     The application's queue is held with it; one that somebody else holds is passed over, never waited for.
@@ -26,7 +28,7 @@ async def claim_deployment(
             SELECT d.deployment_id
               FROM deployments d
               JOIN applications a USING (application_id)
-             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
+             WHERE (a.engine_id = $2 OR (a.engine_id IS NULL AND coalesce(a.server_id, '') = ANY($4::text[])))
                AND (
                        (d.status = 'running' AND d.lease_until < now())
                     OR (
@@ -52,6 +54,7 @@ async def claim_deployment(
         owner,
         engine_id,
         lease,
+        [server_id or "" for server_id in server_ids],
     )
     return None if row is None else from_row(row)
 
@@ -145,8 +148,8 @@ async def inherit_force(connection: Connection, successor: str, kind: Kind) -> N
     )
 
 
-async def mark_waiting(connection: Connection, engine_id: str | None, reason: Reason) -> None:
-    """Tell those that wait for an engine what they wait for."""
+async def mark_waiting(connection: Connection, server_id: str | None, engine_id: str | None, reason: Reason) -> None:
+    """Tell those that wait for a server's engine what they wait for."""
     await connection.execute(
         """
         UPDATE deployments d
@@ -156,6 +159,7 @@ async def mark_waiting(connection: Connection, engine_id: str | None, reason: Re
                      FROM deployments w
                      JOIN applications a USING (application_id)
                     WHERE w.status = 'queued' AND w.reason_code IS NULL
+                      AND a.server_id IS NOT DISTINCT FROM $4
                       AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
                       FOR NO KEY UPDATE OF w SKIP LOCKED
                )
@@ -163,4 +167,5 @@ async def mark_waiting(connection: Connection, engine_id: str | None, reason: Re
         engine_id,
         reason.code,
         reason.message,
+        server_id,
     )

@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and the one place where its failures become ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -88,8 +88,8 @@ async def statement(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def listen(pool: Pool, channel: str, heard: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
-    """Call `heard` at each notification; the event is set when the connection is lost."""
+async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> AsyncIterator[asyncio.Event]:
+    """Call a channel's function at each notification there; the event is set when the connection is lost."""
     closed = asyncio.Event()
     try:
         connection = await pool.acquire(timeout=10)
@@ -99,15 +99,17 @@ async def listen(pool: Pool, channel: str, heard: Callable[[], None]) -> AsyncIt
     def lost(*_: object) -> None:
         closed.set()
 
-    def told(*_: object) -> None:
-        heard()
+    def told(_connection: object, _process: int, channel: str, _payload: object) -> None:
+        channels[channel]()
 
     try:
         connection.add_termination_listener(lost)
-        await connection.add_listener(channel, told)
+        for channel in channels:
+            await connection.add_listener(channel, told)
         yield closed
     finally:
         connection.remove_termination_listener(lost)
         with suppress(*LOST):
-            await connection.remove_listener(channel, told)
+            for channel in channels:
+                await connection.remove_listener(channel, told)
             await pool.release(connection)

@@ -3,17 +3,20 @@
 from gateway.store.database import Connection
 
 
-async def upsert_engine(connection: Connection, *, engine_id: str, name: str, version: str, platform: str) -> None:
+async def upsert_engine(
+    connection: Connection, *, engine_id: str, name: str, version: str, platform: str, swarm_manager: bool
+) -> None:
     """Write down that this engine answers."""
     await connection.execute(
         """
-        INSERT INTO engines (engine_id, name, version, platform)
-        VALUES ($1, $2, $3, $4)
+        INSERT INTO engines (engine_id, name, version, platform, swarm_manager)
+        VALUES ($1, $2, $3, $4, $5)
             ON CONFLICT (engine_id) DO UPDATE
-           SET name = $2, version = $3, platform = $4, last_seen_at = now()
+           SET name = $2, version = $3, platform = $4, swarm_manager = $5, last_seen_at = now()
         """,
         engine_id,
         name,
         version,
         platform,
+        swarm_manager,
     )

@@ -1,5 +1,6 @@
 """What a request may reach."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,19 +12,22 @@ from gateway.store.database import Pool
 from gateway.store.vault import Vault
 
 
-class Engine(Protocol):
-    """What is known of an engine."""
+class Host(Protocol):
+    """What is known of an engine; `server_id` is None for the gateway's own."""
 
     host: str
+    server_id: str | None
     identity: EngineIdentity | None
     error: str | None
+    running: int
 
 
 class Rollouts(Protocol):
     """Who rolls out: told that there may be something to do."""
 
     @property
-    def engine(self) -> Engine: ...
+    def hosts(self) -> Sequence[Host]:
+        """Return all that are reached, or should be, the gateway's own first."""
 
     def wake(self) -> None: ...
 

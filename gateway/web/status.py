@@ -7,13 +7,14 @@ from prometheus_client import Gauge
 from gateway.errors import Unavailable
 from gateway.store import deployments
 from gateway.store.database import transaction
-from gateway.web.context import CONTEXT, Context
+from gateway.web.context import CONTEXT, Context, Host
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
 _RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
 _OLDEST = Gauge("gateway_queue_age_seconds", "How long the oldest has waited.")
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
+_BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway under way on the engine.", ["host"])
 
 
 async def alive(_request: web.Request) -> web.Response:
@@ -24,21 +25,36 @@ async def ready(request: web.Request) -> web.Response:
     """200 when a push can be accepted, which takes the database; the engine's state is told beside it."""
     context = request.app[CONTEXT]
     database = await _observe(context)
-    engine = context.rollouts.engine
     body = {
         "status": "ok" if database else "unavailable",
         "database": "ok" if database else "unreachable",
-        "engines": [
-            {
-                "host": engine.host,
-                "status": "unreachable" if engine.error or engine.identity is None else "ok",
-                "engineId": engine.identity.engine_id if engine.identity else None,
-                "version": engine.identity.version if engine.identity else None,
-                "error": engine.error,
-            }
-        ],
+        "engines": [_shown(host) for host in _engines(context)],
     }
     return web.json_response(body, status=200 if database else 503)
+
+
+def _engines(context: Context) -> list[Host]:
+    """Return one host an engine: further addresses of a daemon that is there already are left out."""
+    seen: set[str] = set()
+    found = []
+    for host in context.rollouts.hosts:
+        engine_id = host.identity.engine_id if host.identity else None
+        if engine_id not in seen:
+            found.append(host)
+        if engine_id is not None:
+            seen.add(engine_id)
+    return found
+
+
+def _shown(host: Host) -> dict[str, object]:
+    return {
+        "host": host.host,
+        "serverId": host.server_id,
+        "status": "unreachable" if host.error or host.identity is None else "ok",
+        "engineId": host.identity.engine_id if host.identity else None,
+        "version": host.identity.version if host.identity else None,
+        "error": host.error,
+    }
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -51,8 +67,11 @@ _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 async def _observe(context: Context) -> bool:
     """Look at the queue; return whether the database answers."""
-    engine = context.rollouts.engine
-    _ENGINE.labels(engine.host).set(engine.identity is not None and engine.error is None)
+    _ENGINE.clear()
+    _BUSY.clear()
+    for host in context.rollouts.hosts:
+        _ENGINE.labels(host.host).set(host.identity is not None and host.error is None)
+        _BUSY.labels(host.host).set(host.running)
     try:
         async with transaction(context.pool) as connection:
             depth = await deployments.select_queue_depth(connection)

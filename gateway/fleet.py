@@ -1,0 +1,151 @@
+"""The engines this gateway reaches: its own, and one a server. What is registered, changed or removed is followed.
+
+Two addresses of one daemon are one engine: the first that answers claims for both.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from uuid import uuid4
+
+import structlog
+
+from gateway import lane
+from gateway.config import Settings
+from gateway.deployments import Deployment
+from gateway.engine.client import Engine, connect
+from gateway.errors import GatewayError
+from gateway.host import Claimed, Host, Slots
+from gateway.loops import for_ever
+from gateway.servers import Server
+from gateway.store import servers
+from gateway.store.database import Pool, transaction
+from gateway.store.vault import Vault
+
+_LOG = structlog.get_logger()
+
+_LOOK = 30.0  # seconds between looks at the servers; a notification comes sooner
+_OWN = (None, None)
+
+_Key = tuple[str | None, datetime | None]  # a server, as of its last change
+
+
+class Fleet:
+    """Owns a task for each host, and lets go of a host that is no longer registered once what runs there has ended."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        vault: Vault,
+        settings: Settings,
+        engine: Engine,
+        roll_out: Callable[[Claimed], Awaitable[None]],
+    ) -> None:
+        self.owner = str(uuid4())
+        self.roll_out = roll_out
+        self._pool = pool
+        self._vault = vault
+        self._settings = settings
+        self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots: defaultdict[str, Slots] = defaultdict(
+            lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
+        )
+        self._wanted = asyncio.Event()
+        self._retired = False
+
+    # -- what is known
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The gateway's own first."""
+        return list(self._hosts.values())
+
+    def served_by(self, host: Host) -> list[str | None]:
+        same = self._same(host.identity.engine_id) if host.identity else []
+        first = next((one for one in same if one.reachable), None)
+        return [one.server_id for one in same] if first is host else []
+
+    def reaches(self, engine_id: str) -> bool:
+        return any(one.reachable for one in self._same(engine_id))
+
+    def _same(self, engine_id: str) -> list[Host]:
+        return [one for one in self._hosts.values() if one.identity and one.identity.engine_id == engine_id]
+
+    # -- what hosts ask for
+
+    def slots(self, engine_id: str) -> Slots:
+        return self._slots[engine_id]
+
+    async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
+        return await lane.claim(
+            self._pool, owner=self.owner, engine_id=engine_id, server_ids=server_ids, lease=self._settings.lease
+        )
+
+    # -- their lives
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+        for host in self._hosts.values():
+            host.wake()
+
+    def look(self) -> None:
+        """The servers may have changed."""
+        self._wanted.set()
+
+    def retire(self) -> None:
+        """Claim no more, anywhere."""
+        self._retired = True
+        for host in self._hosts.values():
+            host.retire()
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
+        self._keep(self._hosts[_OWN].live(), name="own engine")
+        following = asyncio.create_task(for_ever(self._follow_for_ever), name="follow servers")
+        try:
+            yield
+        finally:
+            following.cancel()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(following, *self._tasks, return_exceptions=True)
+
+    def _keep(self, life: Coroutine[object, object, None], *, name: str) -> None:
+        task = asyncio.create_task(life, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow_for_ever(self) -> None:
+        while True:
+            self._wanted.clear()
+            async with transaction(self._pool) as connection:
+                registered = await servers.select_servers(connection, self._vault)
+            self._follow(registered)
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+
+    def _follow(self, registered: Sequence[Server]) -> None:
+        """Let go of hosts whose server is gone or not as it was, and begin with those that are new."""
+        if self._retired:
+            return
+        wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
+        for key in [key for key in self._hosts if key not in wanted and key != _OWN]:
+            self._hosts.pop(key).retire()
+        for key in wanted.keys() - self._hosts.keys():
+            self._keep(self._live(key, wanted[key]), name=f"server {wanted[key].name}")
+
+    async def _live(self, key: _Key, server: Server) -> None:
+        try:
+            async with connect(server.access) as engine:
+                host = Host(self._pool, self, engine, server.access.host, server.server_id)
+                self._hosts[key] = host
+                await host.live()
+        except GatewayError as error:
+            _LOG.warning("A server cannot be used", server=server.name, error=str(error))

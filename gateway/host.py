@@ -1,0 +1,182 @@
+"""One engine as this gateway reaches it: whether it answers, and what is claimed for it.
+
+Each has its own loops and slots, so that one that is dead or hangs holds up nobody else's rollouts.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from gateway.deployments import Deployment
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.errors import Code, Reason, RolloutError
+from gateway.loops import LOOK_AGAIN, for_ever
+from gateway.store import claims, engines, servers
+from gateway.store.database import Pool, transaction
+
+_LOG = structlog.get_logger()
+
+_ENGINE_LOOK = 5.0  # seconds between looks at an engine that answers
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """How much one daemon is given at once: rollouts, and of them those that stop and start containers."""
+
+    rollouts: asyncio.Semaphore
+    swaps: asyncio.Semaphore
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A deployment to be rolled out on a host that holds a slot for it."""
+
+    deployment: Deployment
+    host: "Host"
+    identity: EngineIdentity
+    slots: Slots
+
+    def release(self) -> None:
+        """It is over: the slot is free."""
+        self.slots.rollouts.release()
+        self.host.running -= 1
+        self.host.wake()
+
+
+class Peers(Protocol):
+    """What a host asks of all of them together."""
+
+    def served_by(self, host: "Host") -> list[str | None]:
+        """Return the servers whose applications it claims: none where another address of its daemon does."""
+
+    def reaches(self, engine_id: str) -> bool:
+        """Tell whether any address of this daemon answers."""
+
+    def slots(self, engine_id: str) -> Slots: ...
+
+    async def claim(self, engine_id: str, server_ids: list[str | None]) -> Deployment | None: ...
+
+    def roll_out(self, claimed: Claimed, /) -> Awaitable[None]:
+        """Begin it, without waiting for its end."""
+
+
+class Host:
+    """An address of an engine. `server_id` is None for the gateway's own."""
+
+    def __init__(self, pool: Pool, peers: Peers, engine: Engine, host: str, server_id: str | None = None) -> None:
+        self.engine = engine
+        self.host = host
+        self.server_id = server_id
+        #: who answered last, though it may not any more
+        self.identity: EngineIdentity | None = None
+        #: why it does not answer
+        self.error: str | None = None
+        #: rollouts of this gateway under way there
+        self.running = 0
+        self._pool = pool
+        self._peers = peers
+        self._wanted = asyncio.Event()
+        self._retired = False
+
+    @property
+    def reachable(self) -> bool:
+        return self.identity is not None and self.error is None
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+        self._wanted.set()
+
+    def retire(self) -> None:
+        """Claim no more."""
+        self._retired = True
+        self.wake()
+
+    async def live(self) -> None:
+        """Watch and claim until retired, and what runs has ended."""
+        watching = asyncio.create_task(for_ever(self._watch), name=f"watch {self.host}")
+        try:
+            await for_ever(self._claim_until_retired)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    # -- claims
+
+    async def _claim_until_retired(self) -> None:
+        while not self._retired or self.running:
+            self._wanted.clear()
+            while await self._claim_one():
+                pass
+            try:
+                async with asyncio.timeout(LOOK_AGAIN):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+
+    async def _claim_one(self) -> bool:
+        """Return whether there was one to claim."""
+        identity = self.identity
+        if identity is None or not self._served():
+            return False
+        slots = self._peers.slots(identity.engine_id)
+        await slots.rollouts.acquire()
+        deployment = None
+        try:
+            if served := self._served():  # the wait for the slot may have been long
+                deployment = await self._peers.claim(identity.engine_id, served)
+        finally:
+            if deployment is None:
+                slots.rollouts.release()
+        if deployment is None:
+            return False
+        self.running += 1
+        await self._peers.roll_out(Claimed(deployment, self, identity, slots))
+        return True
+
+    def _served(self) -> list[str | None]:
+        return [] if self._retired else self._peers.served_by(self)
+
+    # -- is it there
+
+    async def _watch(self) -> None:
+        """Keep knowing whether the engine answers, and tell those that wait for it."""
+        while True:
+            try:
+                identity = await self.engine.identify()
+            except RolloutError as error:
+                await self._went(error)
+            else:
+                await self._came(identity)
+            await asyncio.sleep(_ENGINE_LOOK if self.reachable else LOOK_AGAIN)
+
+    async def _went(self, error: RolloutError) -> None:
+        if self.error is None:
+            _LOG.warning("The Docker Engine does not answer", host=self.host, error=str(error))
+        self.error = str(error)
+        known = self.identity.engine_id if self.identity else None
+        reason = Reason(Code.ENGINE_UNREACHABLE, f"the Docker Engine at {self.host} is not reached: {error}")
+        async with transaction(self._pool) as connection:
+            if self.server_id is not None:
+                await servers.update_state(connection, self.server_id, error=self.error)
+            if known is None or not self._peers.reaches(known):
+                await claims.mark_waiting(connection, self.server_id, known, reason)
+
+    async def _came(self, identity: EngineIdentity) -> None:
+        if not self.reachable:
+            _LOG.info("The Docker Engine answers", host=self.host, engine=identity.engine_id)
+        async with transaction(self._pool) as connection:
+            await engines.upsert_engine(
+                connection,
+                engine_id=identity.engine_id,
+                name=identity.name,
+                version=identity.version,
+                platform=identity.platform,
+                swarm_manager=identity.swarm_manager,
+            )
+            if self.server_id is not None:
+                await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
+        self.identity, self.error = identity, None
+        self.wake()

@@ -1,0 +1,127 @@
+"""Hosts, what lets us in there sealed."""
+
+import asyncpg
+import orjson
+
+from gateway.errors import Conflict, NotFound
+from gateway.servers import Access, Server
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+
+CHANNEL = "gateway_servers"
+
+_COLUMNS = "server_id, name, description, host, credentials, engine_id, error, created_at, changed_at"
+_NOT_FOUND = "Server not found"
+
+
+def _place(server_id: str) -> str:
+    return f"servers:{server_id}:credentials"
+
+
+def _from_row(row: asyncpg.Record, vault: Vault) -> Server:
+    sealed = row["credentials"]
+    secrets = {} if sealed is None else orjson.loads(vault.open(sealed, _place(row["server_id"])))
+    return Server(
+        server_id=row["server_id"],
+        name=row["name"],
+        description=row["description"],
+        access=Access(row["host"], **secrets),
+        engine_id=row["engine_id"],
+        error=row["error"],
+        created_at=row["created_at"],
+        changed_at=row["changed_at"],
+    )
+
+
+def _sealed(vault: Vault, server_id: str, access: Access) -> bytes | None:
+    secrets = access.secrets()
+    return vault.seal(orjson.dumps(secrets).decode(), _place(server_id)) if secrets else None
+
+
+async def notify(connection: Connection) -> None:
+    """Tell every gateway, once this is committed, to look which hosts there are."""
+    await connection.execute(f"NOTIFY {CHANNEL}")
+
+
+async def select_servers(connection: Connection, vault: Vault) -> list[Server]:
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM servers ORDER BY created_at, server_id")  # noqa: S608
+    return [_from_row(row, vault) for row in rows]
+
+
+async def select_server(connection: Connection, vault: Vault, named: str) -> Server:
+    """Return what is called so, by id or name; raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM servers WHERE $1 IN (server_id, name) ORDER BY server_id = $1 DESC LIMIT 1",  # noqa: S608
+        named,
+    )
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return _from_row(row, vault)
+
+
+async def insert_server(connection: Connection, vault: Vault, *, name: str, description: str, access: Access) -> Server:
+    """Return the new one; raises Conflict where the name is taken."""
+    server_id = str(await connection.fetchval("SELECT gen_random_uuid()::text"))
+    try:
+        row = await connection.fetchrow(
+            f"""
+            INSERT INTO servers (server_id, name, description, host, credentials)
+            VALUES ($1, $2, $3, $4, $5)
+            RETURNING {_COLUMNS}
+            """,  # noqa: S608
+            server_id,
+            name,
+            description,
+            access.host,
+            _sealed(vault, server_id, access),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(f"there is a server called {name!r} already") from error
+    if row is None:  # pragma: no cover - RETURNING answers or raises
+        raise NotFound(_NOT_FOUND)
+    return _from_row(row, vault)
+
+
+async def update_server(
+    connection: Connection, vault: Vault, server_id: str, *, name: str, description: str, access: Access
+) -> None:
+    """Set all of it; raises Conflict where the name is taken."""
+    try:
+        await connection.execute(
+            """
+            UPDATE servers
+               SET name = $2, description = $3, host = $4, credentials = $5, error = NULL, changed_at = now()
+             WHERE server_id = $1
+            """,
+            server_id,
+            name,
+            description,
+            access.host,
+            _sealed(vault, server_id, access),
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(f"there is a server called {name!r} already") from error
+
+
+async def update_state(
+    connection: Connection, server_id: str, *, engine_id: str | None = None, error: str | None = None
+) -> None:
+    """Write down who answered there, or why nobody does."""
+    await connection.execute(
+        """
+        UPDATE servers
+           SET engine_id = coalesce($2, engine_id), error = $3
+         WHERE server_id = $1 AND (engine_id, error) IS DISTINCT FROM (coalesce($2, engine_id), $3)
+        """,
+        server_id,
+        engine_id,
+        error,
+    )
+
+
+async def delete_server(connection: Connection, server_id: str) -> None:
+    """Remove it; raises Conflict while applications are on it."""
+    try:
+        await connection.execute("DELETE FROM servers WHERE server_id = $1", server_id)
+    except asyncpg.ForeignKeyViolationError as error:
+        raise Conflict("applications are on this server: delete them first") from error
