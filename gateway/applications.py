@@ -13,8 +13,9 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 from pydantic.alias_generators import to_camel
 
 from gateway.errors import InvalidInput
+from gateway.policies import Policy
 from gateway.quantities import parse_cpus, parse_memory
-from gateway.reference import Reference
+from gateway.reference import Reference, Repository
 from gateway.registries import Credentials, Scope
 
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
@@ -175,3 +176,16 @@ class Application:
         if self.credentials is None:
             return None
         return (Scope.parse(self.registry_url) if self.registry_url else None), self.credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """That an application follows a repository, by a policy."""
+
+    subscription_id: str
+    application_id: str
+    repository: Repository
+    policy: Policy
+    #: made from the application's image, and moves with it
+    from_image: bool
+    created_at: datetime

@@ -13,16 +13,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import uuid4
 
 from gateway.applications import Application, Desired
 from gateway.deployments import Deployment, Kind
 from gateway.errors import InvalidInput
 from gateway.events import Ignored, Notification, PushEvent
+from gateway.following import Choice, Follower, choose
 from gateway.reference import Digest, Reference
 from gateway.store import applications, deliveries, deployments, subscriptions
-from gateway.store.database import Connection, Pool, transaction
+from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.endpoints import Endpoint
-from gateway.store.subscriptions import Subscriber
 
 # A body has no id of its own: the same bytes again within this time are the same delivery.
 _SAME_BODY = timedelta(minutes=10)
@@ -61,8 +62,8 @@ async def deliver(pool: Pool, endpoint: Endpoint, body: bytes, notification: Not
     """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
     key = notification.event_id or f"sha256:{hashlib.sha256(body).hexdigest()}"
     valid_for = None if notification.event_id else _SAME_BODY
+    delivery_id = str(uuid4())
     async with transaction(pool) as connection:
-        delivery_id = await deliveries.insert_delivery(connection, endpoint.endpoint_id, endpoint.source, body)
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
         )
@@ -75,66 +76,113 @@ async def deliver(pool: Pool, endpoint: Endpoint, body: bytes, notification: Not
                 await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
             elif first is not None:
                 receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
-        await deliveries.finish_delivery(
-            connection,
-            delivery_id,
-            receipt.verdict,
-            ignored=receipt.ignored,
-            duplicate_of=receipt.duplicate_of,
-        )
+        await _store(connection, endpoint, body, receipt, receipt.verdict)
     return receipt
 
 
 async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str) -> Receipt:
     """Store a proven delivery that cannot be understood."""
-    ignored = (Ignored("", why),)
-    async with transaction(pool) as connection:
-        delivery_id = await deliveries.insert_delivery(connection, endpoint.endpoint_id, endpoint.source, body)
-        await deliveries.finish_delivery(connection, delivery_id, "rejected", ignored=ignored)
-    return Receipt(delivery_id, ignored=ignored)
+    receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
+    async with statement(pool) as connection:
+        await _store(connection, endpoint, body, receipt, "rejected")
+    return receipt
+
+
+async def _store(connection: Connection, endpoint: Endpoint, body: bytes, receipt: Receipt, verdict: str) -> None:
+    await deliveries.insert_delivery(
+        connection,
+        receipt.delivery_id,
+        endpoint_id=endpoint.endpoint_id,
+        source=endpoint.source,
+        body=body,
+        verdict=verdict,
+        ignored=receipt.ignored,
+        duplicate_of=receipt.duplicate_of,
+        deployments=[queued.deployment_id for queued in receipt.deployments],
+    )
 
 
 async def _match(connection: Connection, delivery_id: str, notification: Notification) -> Receipt:
-    queued: list[Queued] = []
+    """Queue what the pushes cause; the queues of all followers are held before one is looked at."""
+    followers = await subscriptions.lock_followers(connection, notification.events) if notification.events else []
+    waiting, reached = await _lanes(connection, followers)
     ignored = list(notification.ignored)
-    subscribers = await subscriptions.lock_subscribers(connection, notification.events)
-    for subscriber in subscribers:
-        deployment_id, why = await _push(connection, subscriber)
-        if deployment_id is None:
-            ignored.append(Ignored(str(subscriber.event.reference), why))
+    queued: list[Queued] = []
+    fresh: dict[str, Choice] = {}
+    for follower in followers:
+        waits = waiting.get(follower.application_id)
+        choice, passed_over = choose(follower, _above(follower, waits, reached))
+        ignored.extend(passed_over)
+        if choice is None:
             continue
-        await deliveries.link_delivery(connection, delivery_id, deployment_id)
-        queued.append(Queued(deployment_id, subscriber.application_id))
-    ignored.extend(_unmatched(notification.events, subscribers))
+        if why := _forbidden(waits, choice.event):
+            ignored.append(Ignored(str(choice.event.reference), why))
+            continue
+        await _move_image(connection, follower.application_id, choice)
+        if waits is None:
+            fresh[follower.application_id] = choice
+        else:
+            deployment_id = await _push(connection, follower.application_id, waits, choice)
+            queued.append(Queued(deployment_id, follower.application_id))
+    if fresh:
+        made = await deployments.insert_pushed(connection, fresh)
+        queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
+    ignored.extend(_unmatched(notification.events, followers))
     return Receipt(delivery_id, deployments=tuple(queued), ignored=tuple(ignored))
 
 
-def _unmatched(events: Sequence[PushEvent], subscribers: Sequence[Subscriber]) -> list[Ignored]:
-    matched = {subscriber.event for subscriber in subscribers}
+_Lanes = tuple[dict[str, Deployment], dict[str, list[Reference]]]
+
+
+async def _lanes(connection: Connection, followers: Sequence[Follower]) -> _Lanes:
+    """Return what waits, held, and where it matters the images that run."""
+    if not followers:
+        return {}, {}
+    waiting = await deployments.select_all_queued(connection, [one.application_id for one in followers])
+    rising = [one.application_id for one in followers if one.rises]
+    return waiting, await deployments.select_reached(connection, rising) if rising else {}
+
+
+def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
+    """Return what a rising version is measured by: what was never deployed is measured by its image."""
+    served = reached.get(follower.application_id) or ([follower.image] if follower.image else [])
+    return [*served, waits.reference] if waits is not None and waits.reference is not None else served
+
+
+def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[Ignored]:
+    matched = {event for follower in followers for event, _ in follower.taken}
     return [Ignored(str(event.reference), "no subscription") for event in events if event not in matched]
 
 
-async def _push(connection: Connection, subscriber: Subscriber) -> tuple[str | None, str]:
-    """Return the deployment that answers this push, or why there is none."""
-    if subscriber.desired is Desired.STOPPED:
-        return None, "stopped"
-    event = subscriber.event
-    waiting = await deployments.select_queued(connection, subscriber.application_id)
-    if waiting is not None and waiting.forced and waiting.reference not in {None, event.reference}:
-        return None, "a person asked for another image"
-    if waiting is not None and waiting.kind not in _STARTING:
-        return None, f"a {waiting.kind} is queued"
-    queued = await _queue(
+def _forbidden(waits: Deployment | None, event: PushEvent) -> str:
+    """Return why a push may not touch what waits."""
+    if waits is not None and waits.forced and waits.reference not in {None, event.reference}:
+        return "a person asked for another image"
+    if waits is not None and waits.kind not in _STARTING:
+        return f"a {waits.kind} is queued"
+    return ""
+
+
+async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:
+    if choice.moves_image:
+        await applications.update_image(connection, application_id, choice.event.reference)
+    if choice.moves_subscription:
+        await subscriptions.replace_subscription(connection, application_id, choice.event.reference)
+
+
+async def _push(connection: Connection, application_id: str, waits: Deployment, choice: Choice) -> str:
+    """Return the deployment that answers this push where one waits."""
+    return await _queue(
         connection,
-        subscriber.application_id,
-        waiting,
+        application_id,
+        waits,
         kind=Kind.DEPLOY,
         forced=False,
-        reference=event.reference,
-        expected_digest=event.digest,
-        title=f"{event.reference} pushed",
+        reference=choice.event.reference,
+        expected_digest=choice.event.digest,
+        title=choice.title,
+        description=choice.description,
     )
-    return queued, ""
 
 
 # -- requests

@@ -12,12 +12,14 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.config import Settings
 from gateway.engine.client import EngineIdentity
+from gateway.reference import Digest
 from gateway.store import endpoints, keys
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
 from gateway.web import build
+from tests.hooks import envelope
 
 VAULT = Vault(b"k" * 32)
 
@@ -50,6 +52,7 @@ class Web:
     pool: Pool
     key: str
     rollouts: Nobody
+    registry: str = ""
 
     async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -77,6 +80,14 @@ class Web:
                 connection, VAULT, source=source, name="", secret=secret, host=host, aliases=[], settings={}
             )
         return f"/webhooks/{source}/{token}"
+
+    async def push(self, *names: str) -> tuple[int, Any]:
+        """Tell of a push of these tags, in one envelope of a Distribution registry."""
+        if not self.registry:
+            self.registry = await self.endpoint("distribution", "s")
+        digest = Digest("sha256:" + "ab" * 32)
+        events = [orjson.loads(envelope(name, digest))["events"][0] for name in names]
+        return await self.post(self.registry, {"events": events}, Authorization="Bearer s")
 
     async def count(self, table: str) -> int:
         async with self.pool.acquire() as connection:

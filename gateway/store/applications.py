@@ -6,6 +6,7 @@ import asyncpg
 
 from gateway.applications import Application, Configuration, Desired
 from gateway.errors import Conflict, NotFound
+from gateway.reference import Reference
 from gateway.registries import Credentials
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
@@ -168,6 +169,19 @@ async def update_application(
         f"UPDATE applications SET {assignments} WHERE application_id = $1",  # noqa: S608 - names from the constant
         application_id,
         *values,
+    )
+
+
+async def select_image(connection: Connection, application_id: str) -> Reference | None:
+    """Return what its image is called, None where it has none."""
+    image = await connection.fetchval("SELECT docker_image FROM applications WHERE application_id = $1", application_id)
+    return None if image is None else Reference.parse(image)
+
+
+async def update_image(connection: Connection, application_id: str, reference: Reference) -> None:
+    """Let its image be the one that was followed."""
+    await connection.execute(
+        "UPDATE applications SET docker_image = $2 WHERE application_id = $1", application_id, str(reference)
     )
 
 

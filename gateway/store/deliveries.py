@@ -7,19 +7,38 @@ from gateway.events import Ignored
 from gateway.store.database import Connection
 
 
-async def insert_delivery(connection: Connection, endpoint_id: str, source: str, body: bytes) -> str:
-    """Return the id of a delivery whose verdict is yet to be found."""
-    row = await connection.fetchval(
+async def insert_delivery(
+    connection: Connection,
+    delivery_id: str,
+    *,
+    endpoint_id: str,
+    source: str,
+    body: bytes,
+    verdict: str,
+    ignored: Sequence[Ignored] = (),
+    duplicate_of: str | None = None,
+    deployments: Sequence[str] = (),
+) -> None:
+    """Write down what came, what was made of it, and the deployments it caused or joined."""
+    await connection.execute(
         """
-        INSERT INTO deliveries (endpoint_id, source, body, verdict)
-        VALUES ($1, $2, $3, 'ignored')
-        RETURNING delivery_id
+        WITH delivery AS (
+            INSERT INTO deliveries (delivery_id, endpoint_id, source, body, verdict, ignored, duplicate_of)
+            VALUES ($1, $2, $3, $4, $5::verdict, $6, $7)
+            RETURNING delivery_id
+        )
+        INSERT INTO deployment_deliveries (delivery_id, deployment_id)
+        SELECT delivery_id, unnest($8::text[]) FROM delivery
         """,
+        delivery_id,
         endpoint_id,
         source,
         body,
+        verdict,
+        [{"reference": item.reference, "reason": item.reason} for item in ignored],
+        duplicate_of,
+        deployments,
     )
-    return str(row)
 
 
 async def claim_delivery_key(
@@ -70,41 +89,6 @@ async def select_spent(connection: Connection, delivery_id: str) -> bool:
         delivery_id,
     )
     return bool(row)
-
-
-async def finish_delivery(
-    connection: Connection,
-    delivery_id: str,
-    verdict: str,
-    *,
-    ignored: Sequence[Ignored] = (),
-    duplicate_of: str | None = None,
-) -> None:
-    """Write down what was made of it."""
-    await connection.execute(
-        """
-        UPDATE deliveries
-           SET verdict = $2::verdict, ignored = $3, duplicate_of = $4
-         WHERE delivery_id = $1
-        """,
-        delivery_id,
-        verdict,
-        [{"reference": item.reference, "reason": item.reason} for item in ignored],
-        duplicate_of,
-    )
-
-
-async def link_delivery(connection: Connection, delivery_id: str, deployment_id: str) -> None:
-    """Write down that this delivery caused, or joined, this deployment."""
-    await connection.execute(
-        """
-        INSERT INTO deployment_deliveries (delivery_id, deployment_id)
-        VALUES ($1, $2)
-            ON CONFLICT DO NOTHING
-        """,
-        delivery_id,
-        deployment_id,
-    )
 
 
 async def delete_old_deliveries(connection: Connection, older_than: timedelta) -> int:

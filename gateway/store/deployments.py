@@ -1,6 +1,6 @@
 """Deployments: what was asked for, one waiting an application, and what is read of them; see claims for the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -8,6 +8,7 @@ import asyncpg
 
 from gateway.deployments import Deployment, Kind, Status
 from gateway.errors import Code, NotFound, Reason
+from gateway.following import Choice
 from gateway.reference import Digest, Reference
 from gateway.store.database import Connection
 
@@ -44,6 +45,67 @@ async def select_queued(connection: Connection, application_id: str) -> Deployme
         application_id,
     )
     return None if row is None else from_row(row)
+
+
+async def select_all_queued(connection: Connection, application_ids: Sequence[str]) -> dict[str, Deployment]:
+    """Return those that wait, by application, held. The caller holds the queues."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM deployments
+         WHERE application_id = ANY($1) AND status = 'queued'
+         ORDER BY application_id
+           FOR NO KEY UPDATE
+        """,  # noqa: S608
+        application_ids,
+    )
+    return {row["application_id"]: from_row(row) for row in rows}
+
+
+async def select_reached(connection: Connection, application_ids: Sequence[str]) -> dict[str, list[Reference]]:
+    """Return by application the images that are being started, and that were last seen to run."""
+    rows = await connection.fetch(
+        """
+        SELECT application_id, reference
+          FROM deployments
+         WHERE application_id = ANY($1) AND status = 'running' AND reference IS NOT NULL
+         UNION ALL
+        SELECT application_id, reference
+          FROM unnest($1::text[]) AS wanted (application_id)
+         CROSS JOIN LATERAL (
+               SELECT reference
+                 FROM deployments
+                WHERE application_id = wanted.application_id
+                  AND status IN ('succeeded', 'unchanged') AND reference IS NOT NULL
+                ORDER BY created_at DESC
+                LIMIT 1
+               ) AS served
+        """,
+        application_ids,
+    )
+    reached: dict[str, list[Reference]] = {}
+    for row in rows:
+        reached.setdefault(row["application_id"], []).append(Reference.parse(row["reference"]))
+    return reached
+
+
+async def insert_pushed(connection: Connection, choices: Mapping[str, Choice]) -> dict[str, str]:
+    """Queue what was pushed, and return the ids by application. The caller holds their queues, which are empty."""
+    rows = await connection.fetch(
+        """
+        INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest)
+        SELECT application_id, 'deploy', false, title, description, reference, expected_digest
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
+            AS pushed (application_id, title, description, reference, expected_digest)
+        RETURNING application_id, deployment_id
+        """,
+        list(choices),
+        [choice.title for choice in choices.values()],
+        [choice.description for choice in choices.values()],
+        [str(choice.event.reference) for choice in choices.values()],
+        [choice.event.digest for choice in choices.values()],
+    )
+    return {row["application_id"]: row["deployment_id"] for row in rows}
 
 
 async def insert_deployment(

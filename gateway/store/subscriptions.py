@@ -1,51 +1,153 @@
-"""Which applications follow which image."""
+"""Which applications follow which images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import groupby
 
-from gateway.applications import Desired
+import asyncpg
+
+from gateway.applications import Desired, Subscription
+from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.events import PushEvent
-from gateway.reference import Reference
+from gateway.following import Follower
+from gateway.policies import Policy, Rule
+from gateway.reference import Reference, Repository
 from gateway.store.database import Connection
 
-
-@dataclass(frozen=True, slots=True)
-class Subscriber:
-    """An application that follows a pushed tag, its queue held."""
-
-    application_id: str
-    desired: Desired
-    event: PushEvent
+_POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
+_COLUMNS = f"subscription_id, application_id, repository, {_POLICY}, from_image, created_at"
 
 
-async def lock_subscribers(connection: Connection, events: Sequence[PushEvent]) -> list[Subscriber]:
+def _policy(row: asyncpg.Record) -> Policy:
+    return Policy(
+        Rule(row["rule"]),
+        row["pattern"],
+        tuple(row["include"]),
+        tuple(row["exclude"]),
+        row["prereleases"],
+        row["downgrades"],
+    )
+
+
+def _from_row(row: asyncpg.Record) -> Subscription:
+    return Subscription(
+        subscription_id=row["subscription_id"],
+        application_id=row["application_id"],
+        repository=Repository.parse(row["repository"]),
+        policy=_policy(row),
+        from_image=row["from_image"],
+        created_at=row["created_at"],
+    )
+
+
+async def lock_followers(connection: Connection, events: Sequence[PushEvent]) -> list[Follower]:
     """Return who follows these pushes; their queues are held, in one order, until the transaction ends.
 
     Without the locks two pushes at once would both see an empty queue; with them in any order they would
     wait for each other.
     """
     rows = await connection.fetch(
-        """
-        SELECT a.application_id, a.desired, p.number
+        f"""
+        SELECT a.application_id, a.desired, a.docker_image, p.number, {_POLICY}
           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
-          JOIN subscriptions s USING (repository, tag)
+          JOIN subscriptions s ON s.repository = p.repository AND s.tag IN (p.tag, '')
           JOIN applications a USING (application_id)
          WHERE a.desired <> 'deleted' AND a.auto_deploy
-         ORDER BY a.application_id, p.number
+         ORDER BY a.application_id, p.number, s.from_image DESC
            FOR NO KEY UPDATE OF a
-        """,
+        """,  # noqa: S608 - constants
         [str(event.repository) for event in events],
         [event.tag for event in events],
     )
-    return [Subscriber(row["application_id"], Desired(row["desired"]), events[row["number"] - 1]) for row in rows]
+    followers = []
+    for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
+        told = list(group)
+        pairs = [(events[row["number"] - 1], _policy(row)) for row in told]
+        if taken := tuple((event, policy) for event, policy in pairs if policy.takes(event.tag)):
+            image = told[0]["docker_image"]
+            desired = Desired(told[0]["desired"])
+            followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
+    return followers
+
+
+async def select_subscriptions(connection: Connection, application_id: str | None = None) -> list[Subscription]:
+    """Return those of one application, or all."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM subscriptions
+         WHERE $1::text IS NULL OR application_id = $1
+         ORDER BY application_id, from_image DESC, created_at, subscription_id
+        """,  # noqa: S608 - constants
+        application_id,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def select_subscription(connection: Connection, subscription_id: str) -> Subscription:
+    """Raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM subscriptions WHERE subscription_id = $1",  # noqa: S608 - constants
+        subscription_id,
+    )
+    if row is None:
+        raise NotFound("Subscription not found")
+    return _from_row(row)
+
+
+async def insert_subscription(
+    connection: Connection, application_id: str, repository: Repository, policy: Policy
+) -> Subscription:
+    """Let the application follow this too; raises Conflict where it does already."""
+    try:
+        row = await connection.fetchrow(
+            f"""
+            INSERT INTO subscriptions (application_id, repository, tag, {_POLICY})
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            RETURNING {_COLUMNS}
+            """,  # noqa: S608 - constants
+            application_id,
+            str(repository),
+            policy.pattern if policy.rule is Rule.EXACT else "",
+            policy.rule,
+            policy.pattern,
+            policy.include,
+            policy.exclude,
+            policy.prereleases,
+            policy.downgrades,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(f"the application follows {policy} of {repository} already") from error
+    except asyncpg.ForeignKeyViolationError as error:
+        raise NotFound("Application not found") from error
+    if row is None:
+        raise NotFound("Application not found")
+    return _from_row(row)
+
+
+async def delete_subscription(connection: Connection, subscription_id: str) -> Subscription:
+    """Return what is followed no more; raises NotFound, or InvalidInput for the one that goes with the image."""
+    found = await select_subscription(connection, subscription_id)
+    if found.from_image:
+        raise InvalidInput(
+            "this subscription is the application's image itself: set autoDeploy to false, or another dockerImage",
+            field="subscriptionId",
+        )
+    await connection.execute("DELETE FROM subscriptions WHERE subscription_id = $1", subscription_id)
+    return found
 
 
 async def replace_subscription(connection: Connection, application_id: str, reference: Reference | None) -> None:
-    """Let the application follow exactly this tag; nothing where there is none, or a digest decides."""
-    await connection.execute("DELETE FROM subscriptions WHERE application_id = $1", application_id)
+    """Let the application follow exactly its image's tag; nothing where there is none, or a digest decides.
+
+    What else it follows stays.
+    """
+    await connection.execute("DELETE FROM subscriptions WHERE application_id = $1 AND from_image", application_id)
     if reference is not None and not reference.pinned:
         await connection.execute(
-            "INSERT INTO subscriptions (application_id, repository, tag) VALUES ($1, $2, $3)",
+            """
+            INSERT INTO subscriptions (application_id, repository, tag, rule, pattern, from_image)
+            VALUES ($1, $2, $3, 'exact', $3, true)
+            """,
             application_id,
             str(reference.repository),
             reference.tag,

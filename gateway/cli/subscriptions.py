@@ -1,0 +1,96 @@
+"""`gateway subscriptions`."""
+
+from collections.abc import Sequence
+
+import click
+
+from gateway.cli._command import command, json_option, keep, show, show_table
+
+
+@click.group()
+def subscriptions() -> None:
+    """Which tags an application follows."""
+
+
+@subscriptions.command()
+@click.argument("app")
+@click.argument("policy", type=click.Choice(["exact", "semver", "glob", "regex", "any"]))
+@click.argument("pattern", default="")
+@click.option("--repository", default="", help="Follow this one instead of the image's own.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Follow only what matches one of these.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Never follow what matches one of these.")
+@click.option("--prereleases", is_flag=True, help="semver: versions such as 1.3.0-rc.1 too.")
+@click.option("--allow-downgrade", is_flag=True, help="semver: a lower version too.")
+@json_option
+@command
+async def create(
+    app: str,
+    policy: str,
+    pattern: str,
+    *,
+    repository: str,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    prereleases: bool,
+    allow_downgrade: bool,
+    as_json: bool,
+) -> None:
+    """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
+    from gateway.policies import Policy
+    from gateway.store import applications
+    from gateway.store import subscriptions as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.subscription import followed_repository, shown
+
+    wanted = Policy.parse(
+        policy, pattern, include=include, exclude=exclude, prereleases=prereleases, downgrades=allow_downgrade
+    )
+    async with keep() as kept, transaction(kept.pool) as connection:
+        application_id = await applications.select_application_id(connection, app)
+        followed = await followed_repository(connection, application_id, repository)
+        made = await store.insert_subscription(connection, application_id, followed, wanted)
+    if as_json:
+        show(shown(made))
+    else:
+        click.echo(made.subscription_id)
+
+
+@subscriptions.command("list")
+@click.argument("app", required=False)
+@json_option
+@command
+async def list_subscriptions(app: str | None, *, as_json: bool) -> None:
+    """Show what is followed, by one application or by all."""
+    from gateway.store import applications
+    from gateway.store import subscriptions as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.subscription import shown
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        application_id = await applications.select_application_id(connection, app) if app else None
+        found = await store.select_subscriptions(connection, application_id)
+    if as_json:
+        show([shown(one) for one in found])
+    else:
+        rows = [
+            (one.subscription_id, one.application_id, one.repository, one.policy, "image" if one.from_image else None)
+            for one in found
+        ]
+        show_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)
+
+
+@subscriptions.command()
+@click.argument("subscription")
+@json_option
+@command
+async def remove(subscription: str, *, as_json: bool) -> None:
+    """Follow no more, by the subscription's id."""
+    from gateway.store import subscriptions as store
+    from gateway.store.database import transaction
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        await store.delete_subscription(connection, subscription)
+    if as_json:
+        show({"removed": subscription})
+    else:
+        click.echo(f"removed {subscription}")

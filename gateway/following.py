@@ -1,0 +1,80 @@
+"""Which of the pushes told at once an application follows, and why not the others. It performs no I/O."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from gateway.applications import Desired
+from gateway.events import Ignored, PushEvent
+from gateway.policies import Policy, Rule, lower
+from gateway.reference import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """An application that follows one or more of the pushes told at once."""
+
+    application_id: str
+    desired: Desired
+    image: Reference | None
+    #: the pushes, in the order they were told, each with the policies that take it
+    taken: tuple[tuple[PushEvent, Policy], ...]
+
+    @property
+    def rises(self) -> bool:
+        """Whether it matters what runs."""
+        return any(policy.rises for _, policy in self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The one push that is followed."""
+
+    event: PushEvent
+    policy: Policy
+    image: Reference | None
+
+    @property
+    def moves_image(self) -> bool:
+        """Whether the application's image becomes another name."""
+        return self.image != self.event.reference
+
+    @property
+    def moves_subscription(self) -> bool:
+        """Whether the tag the image had is followed no more: it was one of many. Tags named one by one all stay."""
+        return self.moves_image and self.policy.rule is not Rule.EXACT
+
+    @property
+    def title(self) -> str:
+        return f"{self.event.reference} pushed"
+
+    @property
+    def description(self) -> str:
+        return f"followed by {self.policy}; the image was {self.image}" if self.moves_image else ""
+
+
+def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | None, list[Ignored]]:
+    """Return the push to follow, and what was passed over. `above` is what runs, starts or waits."""
+    if follower.desired is Desired.STOPPED:
+        events = dict.fromkeys(event for event, _ in follower.taken)
+        return None, [Ignored(str(event.reference), "stopped") for event in events]
+    reached = list(above)
+    chosen: Choice | None = None
+    passed_over: list[Ignored] = []
+    for event, pairs in groupby(follower.taken, key=lambda pair: pair[0]):
+        higher = _higher(event, reached)
+        policy = next((policy for _, policy in pairs if higher is None or not policy.rises), None)
+        if policy is None:
+            reason = f"lower than {higher}, which runs or is about to"
+            passed_over.append(Ignored(str(event.reference), reason))
+            continue
+        if chosen is not None:
+            passed_over.append(Ignored(str(chosen.event.reference), f"told together with {event.tag}"))
+        chosen = Choice(event, policy, follower.image)
+        reached.append(event.reference)
+    return chosen, passed_over
+
+
+def _higher(event: PushEvent, reached: Sequence[Reference]) -> str | None:
+    same = (one.tag for one in reached if one.repository == event.repository)
+    return next((tag for tag in same if lower(event.tag, tag)), None)

@@ -1,0 +1,106 @@
+"""subscription.*: which tags an application follows, beside the one its image names."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gateway.applications import Subscription
+from gateway.errors import InvalidInput
+from gateway.policies import Policy
+from gateway.reference import Repository
+from gateway.store import applications, subscriptions
+from gateway.store.database import Connection, statement, transaction
+from gateway.web.context import Context
+from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+
+_Globs = Annotated[tuple[str, ...], Field(max_length=32)]
+
+
+class Create(Input):
+    application_id: Id
+    repository: Annotated[str, Field(max_length=512)] = ""
+    policy: str = "exact"
+    pattern: str = ""
+    include: _Globs = ()
+    exclude: _Globs = ()
+    prereleases: bool = False
+    allow_downgrade: bool = False
+
+
+class Named(Input):
+    subscription_id: Id
+
+
+class OfApplication(Input):
+    application_id: Id | None = None
+
+
+def shown(subscription: Subscription) -> dict[str, Any]:
+    policy = subscription.policy
+    return {
+        "subscriptionId": subscription.subscription_id,
+        "applicationId": subscription.application_id,
+        "repository": str(subscription.repository),
+        "policy": policy.rule,
+        "pattern": policy.pattern,
+        "include": list(policy.include),
+        "exclude": list(policy.exclude),
+        "prereleases": policy.prereleases,
+        "allowDowngrade": policy.downgrades,
+        "fromImage": subscription.from_image,
+        "createdAt": subscription.created_at.isoformat(),
+    }
+
+
+async def followed_repository(connection: Connection, application_id: str, named: str) -> Repository:
+    """Return the repository that is named, else the one of the application's image; raises InvalidInput."""
+    if named:
+        try:
+            return Repository.parse(named)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field="repository") from error
+    image = await applications.select_image(connection, application_id)
+    if image is None:
+        raise InvalidInput("the application has no image yet: name the repository", field="repository")
+    return image.repository
+
+
+async def create(context: Context, given: Create) -> Answer:
+    policy = Policy.parse(
+        given.policy,
+        given.pattern,
+        include=given.include,
+        exclude=given.exclude,
+        prereleases=given.prereleases,
+        downgrades=given.allow_downgrade,
+    )
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        repository = await followed_repository(connection, given.application_id, given.repository)
+        made = await subscriptions.insert_subscription(connection, given.application_id, repository, policy)
+    return Answer(shown(made))
+
+
+async def select_all(context: Context, given: OfApplication) -> Answer:
+    async with statement(context.pool) as connection:
+        return Answer(
+            [shown(one) for one in await subscriptions.select_subscriptions(connection, given.application_id)]
+        )
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    async with statement(context.pool) as connection:
+        return Answer(shown(await subscriptions.select_subscription(connection, given.subscription_id)))
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    async with transaction(context.pool) as connection:
+        return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
+
+
+PROCEDURES = [
+    Procedure("subscription.create", "mutation", Create, create),
+    Procedure("subscription.all", "query", OfApplication, select_all),
+    Procedure("subscription.one", "query", Named, select_one),
+    Procedure("subscription.remove", "mutation", Named, remove),
+]
