@@ -57,6 +57,13 @@ def parse_domain(text: str) -> Domain:
     return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
 
 
+def split_domain(name: str) -> tuple[str, str]:
+    """Split `[domain/]path`; the domain is empty where none is named and so Docker Hub's is meant."""
+    head, slash, tail = name.partition("/")
+    named = slash and ("." in head or ":" in head or head == "localhost" or head != head.lower())
+    return (head, tail) if named else ("", name)
+
+
 def parse_tag(text: str) -> Tag:
     if not _TAG.fullmatch(text):
         raise InvalidInput(f"{text[:_LONGEST_TAG]!r} is not a tag: letters, digits and . _ -, at most 128")
@@ -79,10 +86,8 @@ class Repository:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse a name without tag or digest; raises InvalidInput."""
-        head, slash, tail = text.partition("/")
-        if slash and ("." in head or ":" in head or head == "localhost" or head != head.lower()):
-            return cls.of(head, tail)
-        return cls.of(DOCKER_HUB, text)
+        domain, path = split_domain(text)
+        return cls.of(domain or DOCKER_HUB, path)
 
     @classmethod
     def of(cls, domain: str, path: str) -> Self:

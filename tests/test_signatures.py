@@ -3,13 +3,21 @@
 import base64
 import hmac
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Unauthenticated
-from gateway.signatures import prove_basic, prove_bearer, prove_hmac, prove_token
+from gateway.signatures import (
+    prove_basic,
+    prove_bearer,
+    prove_credentials,
+    prove_hmac,
+    prove_standard_webhook,
+    prove_token,
+)
 
 BODY = b"Hello, World!"
 
@@ -91,3 +99,60 @@ def test_no_header_value_does_more_than_be_refused(raw: bytes, secret: str) -> N
         except Unauthenticated:
             continue
         assert secret in sent or prove is prove_basic
+
+
+def test_whichever_header_carries_the_secret_is_proof() -> None:
+    for headers in (
+        {"authorization": "Bearer s3cret"},
+        {"authorization": basic("anyone:s3cret")},
+        {"x-other": "s3cret"},
+        {"x-api-key": "s3cret", "x-other": "wrong"},
+    ):
+        prove_credentials(headers, "s3cret", "x-api-key", "x-other")
+    for headers in ({}, {"authorization": "s3cret"}, {"authorization": "Bearer wrong", "x-other": "s3cret"}):
+        with pytest.raises(Unauthenticated):
+            prove_credentials(headers, "s3cret", "x-api-key", "x-other")
+
+
+# From the libraries of https://github.com/standard-webhooks/standard-webhooks
+STANDARD = {
+    "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+    "webhook-timestamp": "1614265330",
+    "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+}
+STANDARD_BODY = b'{"test": 2432232314}'
+STANDARD_KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+SIGNED_AT = datetime.fromtimestamp(1614265330, UTC)
+
+
+def test_a_standard_webhook_is_proven_within_five_minutes() -> None:
+    for late in (-299, 0, 299):
+        prove_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
+    for late in (-301, 301):
+        with pytest.raises(Unauthenticated):
+            prove_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
+
+
+def test_one_of_several_signatures_of_a_standard_webhook_suffices() -> None:
+    both = STANDARD | {"webhook-signature": f"v1,c2lnbmVk v1a,eA== {STANDARD['webhook-signature']}"}
+    prove_standard_webhook(both, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT)
+
+
+@pytest.mark.parametrize(
+    ("changed", "secret"),
+    [
+        ({"webhook-id": "another"}, STANDARD_KEY),
+        ({"webhook-timestamp": "1614265331"}, STANDARD_KEY),
+        ({"webhook-timestamp": ""}, STANDARD_KEY),
+        ({"webhook-timestamp": "٣"}, STANDARD_KEY),
+        ({"webhook-timestamp": "9" * 5000}, STANDARD_KEY),
+        ({"webhook-signature": ""}, STANDARD_KEY),
+        ({"webhook-signature": "v1," + base64.b64encode(hmac.digest(b"", b"", "sha256")).decode()}, ""),
+        ({}, "whsec_"),
+        ({}, "whsec_not base64"),
+        ({}, "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ],
+)
+def test_a_standard_webhook_of_another_key_or_message_is_refused(changed: dict[str, str], secret: str) -> None:
+    with pytest.raises(Unauthenticated):
+        prove_standard_webhook(STANDARD | changed, secret, STANDARD_BODY, at=SIGNED_AT)

@@ -5,10 +5,13 @@ Size is bounded before the bytes come here, and nesting by orjson (1024 levels).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from gateway.errors import InvalidInput
+
+_FORM = b"payload="
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +55,26 @@ class Part:
         return InvalidInput(f"{field} is not {wanted}", field=field)
 
 
+def unform(body: bytes) -> bytes:
+    """Return the JSON that a form holds as its `payload`; no JSON begins as the form does."""
+    if not body.startswith(_FORM):
+        return body
+    return unquote_to_bytes(body.removeprefix(_FORM).partition(b"&")[0].replace(b"+", b" "))
+
+
 def parse_object(body: bytes) -> Part:
     """Parse a body that must be one object; raises InvalidInput."""
-    return _object(_load(body), "")
+    return _object(parse_value(body), "")
 
 
 def parse_objects(body: bytes) -> list[Part]:
     """Parse a body that is one object or an array of them; raises InvalidInput."""
-    loaded = _load(body)
+    loaded = parse_value(body)
     return _objects(loaded, "") if isinstance(loaded, list) else [_object(loaded, "")]
 
 
-def _load(body: bytes) -> object:
+def parse_value(body: bytes) -> object:
+    """Parse a body that may be anything; raises InvalidInput."""
     try:
         loaded: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -5,7 +5,18 @@ from hashlib import sha256
 
 from gateway.errors import InvalidInput
 from gateway.events import Ignored, Notification, PushEvent
-from gateway.reference import Digest, Domain, Reference, Repository, parse_digest, parse_domain, parse_tag
+from gateway.reference import (
+    DOCKER_HUB,
+    LATEST,
+    Digest,
+    Domain,
+    Reference,
+    Repository,
+    parse_digest,
+    parse_domain,
+    parse_tag,
+    split_domain,
+)
 from gateway.sources._source import Trust
 
 Said = PushEvent | Ignored
@@ -21,13 +32,24 @@ def pushed(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") ->
     if not path:
         raise InvalidInput("no repository is named")
     repository = Repository.of(public_domain(host, trust), path)
-    hint = first_digest(digest)
-    if not tag:
+    hint = first_digest(digest, tag)
+    # Where an image has no tag, most registries write its digest in the tag's place.
+    if not tag or first_digest(tag):
         return Ignored(str(Reference(repository, digest=hint)), "no tag")
     event = PushEvent(repository, parse_tag(tag), hint)
     if tag.startswith(_ATTACHED):
         return Ignored(str(event.reference), "attached to an image, none itself")
     return event
+
+
+def pushed_image(image: str, trust: Trust, *, tag: str = "", digest: str = "") -> Said:
+    """Return what a push of `image` means, named as a person would name it; `tag` and `digest` go before its own."""
+    name, _, own_digest = image.rpartition("://")[2].partition("@")
+    name, own_tag = split_tag(name)
+    host, path = split_domain(name)
+    known = first_digest(digest.rpartition("@")[2], own_digest)
+    tag = tag or own_tag or ("" if known else LATEST)
+    return pushed(trust, host=host or trust.host or DOCKER_HUB, path=path, tag=tag, digest=known or "")
 
 
 def not_a_push(reason: str, trust: Trust, *, host: str, path: str, tag: str = "", digest: str = "") -> Ignored:

@@ -57,6 +57,10 @@ def _no_keys(_request: Request, _trust: Trust) -> Sequence[str]:
     return ()
 
 
+def _no_check(_settings: Mapping[str, str]) -> None:
+    pass
+
+
 def _no_handshake(_request: Request, _trust: Trust) -> Handshake | None:
     return None
 
@@ -85,16 +89,19 @@ class Source:
     #: what `--set` takes, each with one sentence on what it does
     settings: Mapping[str, str] = field(default_factory=dict)
     required: frozenset[str] = frozenset()
+    #: raises InvalidInput for a value of a setting that can mean nothing
+    check: Callable[[Mapping[str, str]], None] = _no_check
     never_refuse: bool = False
     #: answered while nothing can be stored: what makes this sender try again
     unstored: int = 503
     honours_retry_after: bool = False
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
-        """Raise InvalidInput for a setting this source does not have, or one it lacks."""
+        """Raise InvalidInput for a setting this source does not have, one it lacks, or one that means nothing."""
         known = ", ".join(sorted(self.settings)) or "none"
         for name in settings:
             if name not in self.settings:
                 raise InvalidInput(f"{self.name} has no setting {name!r}; it has: {known}", field="settings")
         for name in sorted(self.required - settings.keys()):
             raise InvalidInput(f"{self.name} needs the setting {name!r}: {self.settings[name]}", field="settings")
+        self.check(settings)

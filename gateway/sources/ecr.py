@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
 
 from gateway.errors import InvalidInput
 from gateway.events import Notification
-from gateway.signatures import prove_basic, prove_bearer, prove_token
+from gateway.signatures import prove_credentials
 from gateway.sources._json import Part, parse_objects
 from gateway.sources._pushes import (
     Said,
@@ -31,14 +31,7 @@ _REPLICATION = ("ECR Replication Action", "REPLICATE")
 
 def verify(request: Request, trust: Trust) -> None:
     """EventBridge connections know three kinds of proof; each carries the secret."""
-    authorization = request.headers.get("authorization", "")
-    scheme = authorization.partition(" ")[0].lower()
-    if scheme == "basic":
-        prove_basic(authorization, trust.secret)
-    elif scheme == "bearer":
-        prove_bearer(authorization, trust.secret)
-    else:
-        prove_token(request.headers.get(_HEADER) or request.headers.get(_OTHER_HEADER), trust.secret)
+    prove_credentials(request.headers, trust.secret, _HEADER, _OTHER_HEADER)
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -6,11 +6,9 @@ Its headers are not signed, so the body alone says which event it is. One push s
 different delivery ids: the second joins what the first has queued.
 """
 
-from urllib.parse import unquote_to_bytes
-
 from gateway.events import Ignored, Notification
 from gateway.signatures import prove_hmac
-from gateway.sources._json import Part, parse_object
+from gateway.sources._json import Part, parse_object, unform
 from gateway.sources._pushes import (
     Said,
     first_digest,
@@ -26,7 +24,6 @@ from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "X-Hub-Signature-256"
 _HOST = "ghcr.io"
-_FORM = b"payload="
 _PULL = "docker pull "
 # "create" is what hooks of organisations were seen to say.
 _PUBLISHING = frozenset({"", "published", "updated", "create"})
@@ -37,14 +34,7 @@ def verify(request: Request, trust: Trust) -> None:
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    return notification([_said(parse_object(_json(request.body)), trust)])
-
-
-def _json(body: bytes) -> bytes:
-    """Return the JSON of a form, GitHub's default; no JSON begins as the form does."""
-    if not body.startswith(_FORM):
-        return body
-    return unquote_to_bytes(body.removeprefix(_FORM).partition(b"&")[0].replace(b"+", b" "))
+    return notification([_said(parse_object(unform(request.body)), trust)])
 
 
 def _said(body: Part, trust: Trust) -> Said:
