@@ -1,0 +1,129 @@
+"""GitLab, by the hooks of what has ended when an image has been pushed: a pipeline, a job, a deployment.
+
+https://docs.gitlab.com/user/project/integrations/webhooks/
+
+Its registry tells nobody of a push, so the endpoint's settings say which image was pushed; only a registry that
+one runs oneself can send Distribution's notifications, to the same endpoint. A hook that fails several times in
+a row is disabled there: never refuse.
+"""
+
+import re
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+
+from gateway.events import Ignored, Notification
+from gateway.signatures import STANDARD_PREFIX, prove_credentials, prove_standard_webhook
+from gateway.sources import distribution
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import Said, notification, pushed_image, quoted, split_address
+from gateway.sources._source import Request, Source, Trust
+from gateway.sources._template import check_template, fill
+
+_HEADER = "X-Gitlab-Token"
+_SIGNATURE_HEADER = "webhook-signature"
+_WORDS = frozenset({"project", "ref", "slug", "sha", "short_sha"})
+_LONGEST_SLUG = 63
+_SHORT_SHA = 8
+
+
+def verify(request: Request, trust: Trust) -> None:
+    """A signing token signs; a secret token is sent as it is; the registry sends it as a bearer."""
+    token = _HEADER.lower()
+    signed = _SIGNATURE_HEADER in request.headers and token not in request.headers
+    if signed or trust.secret.startswith(STANDARD_PREFIX):
+        prove_standard_webhook(request.headers, trust.secret, request.body, at=request.at)
+    else:
+        prove_credentials(request.headers, trust.secret, token)
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    body = parse_object(request.body)
+    if "events" in body:
+        return distribution.parse(request, trust)
+    return notification([_said(body, trust)])
+
+
+def _said(body: Part, trust: Trust) -> Said:
+    words, settings = _words(body), trust.settings
+    reason = _unfinished(body, settings) or _unwanted(words, settings)
+    if reason:
+        return Ignored("", reason)
+    if "image" not in settings:
+        return Ignored("", "no image is named in it: set image=registry.example.com/{project}:{ref} on the endpoint")
+    return pushed_image(fill(settings["image"], words), trust)
+
+
+def _unfinished(body: Part, settings: Mapping[str, str]) -> str:
+    """Return why nothing was pushed, or how the endpoint is told of it otherwise."""
+    kind = body.text("object_kind")
+    awaited = "build" if "job" in settings else "deployment" if "environment" in settings else "pipeline"
+    if kind not in {"pipeline", "build", "deployment"}:
+        return f"not the end of a pipeline, job or deployment: {quoted(kind)}"
+    if kind != awaited:
+        return f"a {_name(kind)}: this endpoint waits for a {_name(awaited)}"
+    if kind == "build" and body.text("build_name") != settings["job"]:
+        return f"another job: {quoted(body.text('build_name'))}"
+    if kind == "deployment" and body.text("environment") != settings["environment"]:
+        return f"another environment: {quoted(body.text('environment'))}"
+    pipeline = body.part("object_attributes")
+    if pipeline.text("source") == "merge_request_event":
+        return "a merge request's pipeline"
+    status = pipeline.text("status") or body.text("build_status") or body.text("status")
+    return "" if status == "success" else f"not a success: {quoted(status)}"
+
+
+def _name(kind: str) -> str:
+    return "job" if kind == "build" else kind
+
+
+def _unwanted(words: Mapping[str, str], settings: Mapping[str, str]) -> str:
+    if not fnmatchcase(words["project"], settings.get("project", "*").lower()):
+        return f"another project: {quoted(words['project'])}"
+    if not fnmatchcase(words["ref"], settings.get("ref", "*")):
+        return f"another branch or tag: {quoted(words['ref'])}"
+    return ""
+
+
+def _words(body: Part) -> dict[str, str]:
+    """Return what GitLab's CI calls CI_PROJECT_PATH, CI_COMMIT_REF_NAME, …_REF_SLUG, …_SHA and …_SHORT_SHA."""
+    pipeline = body.part("object_attributes")
+    ref = pipeline.text("ref") or body.text("ref")
+    sha = pipeline.text("sha") or body.text("sha")
+    # A deployment tells its commit in an address only.
+    sha = sha or body.text("commit_url").rpartition("/commit/")[2]
+    return {
+        "project": _project(body),
+        "ref": ref,
+        "slug": re.sub(r"[^a-z0-9]", "-", ref.lower())[:_LONGEST_SLUG].strip("-"),
+        "sha": sha,
+        "short_sha": sha[:_SHORT_SHA] or body.text("short_sha"),
+    }
+
+
+def _project(body: Part) -> str:
+    # Older jobs name their project by its address alone.
+    path = body.part("project").text("path_with_namespace")
+    return (path or split_address(body.part("repository").text("homepage"))[1]).lower()
+
+
+def check(settings: Mapping[str, str]) -> None:
+    check_template(settings.get("image", ""), _WORDS)
+
+
+SOURCE = Source(
+    "gitlab",
+    header=_HEADER,
+    header_value="{secret}",
+    verify=verify,
+    parse=parse,
+    never_refuse=True,
+    settings={
+        "image": "what has been pushed when a pipeline succeeds, as registry.example.com/{project}:{ref}; known are "
+        "{project}, {ref}, {slug}, {sha} and {short_sha}.",
+        "project": "only of this project, as group/name; * stands for anything.",
+        "ref": "only of this branch or tag; * stands for anything.",
+        "job": "when this job succeeds, instead of the pipeline.",
+        "environment": "when a deployment to this environment succeeds, instead of the pipeline.",
+    },
+    check=check,
+)

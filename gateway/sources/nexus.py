@@ -1,0 +1,60 @@
+"""Sonatype Nexus Repository 3, by the component events of its docker repositories.
+
+https://help.sonatype.com/en/webhooks.html
+
+It tells neither host nor digest: the endpoint's host says where clients pull.
+"""
+
+from collections.abc import Mapping
+
+from gateway.events import Ignored, Notification
+from gateway.signatures import prove_hmac
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted
+from gateway.sources._source import Request, Source, Trust
+from gateway.sources._template import check_template, fill
+
+_HEADER = "X-Nexus-Webhook-Signature"
+_PATH = "{image}"
+_WORDS = frozenset({"repository", "image"})
+_PUSHES = frozenset({"CREATED", "UPDATED"})
+
+
+def verify(request: Request, trust: Trust) -> None:
+    prove_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, algorithm="sha1")
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    body = parse_object(request.body)
+    components = [body.part("component")] if "component" in body else body.parts("components")
+    if not components:
+        return notification([Ignored("", "not a component event")])
+    return notification([_said(body, component, trust) for component in components])
+
+
+def _said(body: Part, component: Part, trust: Trust) -> Said:
+    if component.text("format") != "docker":
+        return Ignored("", f"not an image: {quoted(component.text('format'))}")
+    words = {"repository": body.text("repositoryName"), "image": component.text("name")}
+    path, tag = fill(trust.settings.get("path", _PATH), words), component.text("version")
+    action = body.text("action")
+    if action not in _PUSHES:
+        return not_a_push(f"not a push: {quoted(action)}", trust, host="", path=path, tag=tag)
+    return pushed(trust, host="", path=path, tag=tag)
+
+
+def check(settings: Mapping[str, str]) -> None:
+    check_template(settings.get("path", _PATH), _WORDS)
+
+
+SOURCE = Source(
+    "nexus",
+    header=_HEADER,
+    header_value=None,
+    verify=verify,
+    parse=parse,
+    settings={
+        "path": f"how clients name an image after the host ({_PATH}); {{repository}}/{{image}} with path-based routing."
+    },
+    check=check,
+)
