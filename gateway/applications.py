@@ -6,10 +6,10 @@ import shlex
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from gateway.errors import InvalidInput
@@ -28,6 +28,20 @@ class Desired(StrEnum):
     RUNNING = "running"
     STOPPED = "stopped"
     DELETED = "deleted"
+
+
+class Order(StrEnum):
+    """Which of the two is started or stopped first."""
+
+    START_FIRST = "start-first"
+    STOP_FIRST = "stop-first"
+
+
+class RuntimeKind(StrEnum):
+    """What an application runs as on its engine."""
+
+    CONTAINER = "container"
+    SERVICE = "service"
 
 
 def parse_environment(text: str) -> dict[str, str]:
@@ -92,6 +106,11 @@ def _no_reserved(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
+def _auto_is_none(value: object) -> object:
+    return None if value == "auto" else value
+
+
+_AUTO = BeforeValidator(_auto_is_none)
 Memory = Annotated[str, BeforeValidator(_as_text), _checked(parse_memory)]
 Cpus = Annotated[str, BeforeValidator(_as_text), _checked(parse_cpus)]
 Path = Annotated[str, AfterValidator(_absolute)]
@@ -146,6 +165,20 @@ class Configuration(_Frozen):
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
     #: seconds between the stop signal and the kill
     stop_grace: Annotated[int, Field(ge=0, le=3600)] = 10
+    #: which of old and new comes first; None: start-first where nothing forbids it
+    order: Annotated[Order | None, _AUTO] = None
+    #: what it runs as; None: a service where the engine is a Swarm manager, else a container
+    runtime: Annotated[RuntimeKind | None, _AUTO] = None
+    #: seconds a replaced container goes on serving what still comes to it, where it is found by name
+    drain: Annotated[float, Field(ge=0, le=3600)] = 3
+    #: replaced versions kept for a way back
+    kept: Annotated[int, Field(ge=0, le=100)] = 1
+
+    @model_validator(mode="after")
+    def _refuse_two_on_one_port(self) -> Self:
+        if self.order is Order.START_FIRST and self.ports and self.runtime is not RuntimeKind.SERVICE:
+            raise ValueError("start-first is not possible with published ports, which two containers cannot hold")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ class Settings(BaseModel):
     lease: Seconds = Field(15, description="Seconds after which a gateway that fell silent loses its rollouts.")
     stable_window: Seconds = Field(5, description="Seconds a container without a health check must run to be proven.")
     health_deadline: Seconds = Field(300, description="Seconds a container has to become healthy.")
+    progress_deadline: Seconds = Field(1800, description="Seconds one attempt of a rollout may take as a whole.")
+    kept_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a replaced version is kept at most.")
     pull_stall: Seconds = Field(120, description="Seconds without progress after which a pull is given up.")
     shutdown_grace: Annotated[float, Field(ge=0, le=3600)] = Field(
         20, description="Seconds that running rollouts get to finish on SIGTERM."

@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.applications import Order, RuntimeKind
 from gateway.errors import Reason
 from gateway.reference import Digest, Reference
 
@@ -22,6 +23,7 @@ class Kind(StrEnum):
 
     DEPLOY = "deploy"
     REDEPLOY = "redeploy"
+    ROLLBACK = "rollback"
     START = "start"
     STOP = "stop"
     DELETE = "delete"
@@ -65,6 +67,7 @@ class Step(StrEnum):
     CREATE = "create"
     SWAP = "swap"
     PROVE = "prove"
+    DRAIN = "drain"
     COMMIT = "commit"
     PUT_BACK = "put_back"
     START = "start"
@@ -110,6 +113,8 @@ class Deployment:
     reason: Reason | None
     log: str
     superseded_by: str | None
+    #: the deployment whose version a rollback brings back; None for what the application was adopted with
+    rolls_back_to: str | None
     epoch: int
 
 
@@ -122,7 +127,11 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The one thing to know of a replacement under way: what stood, what comes, and why it goes back."""
+    """The one thing to know of a replacement under way: what stood, what comes, in which order, why it goes back.
+
+    `old` and `new` are what the runtime knows them by. `new_restart_policy` is that of a kept container which serves
+    again, set aside when it is put back; None for one just created, which is removed then.
+    """
 
     application_id: str
     deployment_id: str
@@ -130,6 +139,9 @@ class Swap:
     old: str | None
     old_restart_policy: dict[str, object] | None
     new: str
+    new_restart_policy: dict[str, object] | None = None
+    runtime: RuntimeKind = RuntimeKind.CONTAINER
+    order: Order = Order.STOP_FIRST
     direction: Direction = Direction.FORWARD
     reason: Reason | None = None
     log: str = ""

@@ -17,13 +17,14 @@ from uuid import uuid4
 
 from gateway.applications import Application, Desired
 from gateway.deployments import Deployment, Kind
-from gateway.errors import InvalidInput
+from gateway.errors import Conflict, InvalidInput
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.following import Choice, Follower, choose
 from gateway.reference import Digest, Reference
-from gateway.store import applications, deliveries, deployments, subscriptions
+from gateway.store import applications, deliveries, deployments, subscriptions, versions
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.endpoints import Endpoint
+from gateway.store.vault import Vault
 
 # A body has no id of its own: the same bytes again within this time are the same delivery.
 _SAME_BODY = timedelta(minutes=10)
@@ -219,6 +220,41 @@ async def request_deployment(
     return deployment_id
 
 
+async def request_rollback(
+    pool: Pool,
+    vault: Vault,
+    application: Application,
+    *,
+    to: str | None,
+    title: str,
+    forced: bool = True,
+) -> str:
+    """Queue the way back to what the deployment `to` ran, or to what served before, and return the new one's id.
+
+    Raises NotFound where there is no such deployment, Conflict where it never came to serve or nothing did before.
+    """
+    async with transaction(pool) as connection:
+        await applications.lock_application(connection, application.application_id)
+        target = to or await versions.select_previous(connection, application.application_id)
+        if target is None:
+            raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
+        version = await versions.select_version(connection, vault, application, target)
+        await applications.update_desired(connection, application.application_id, Desired.RUNNING)
+        waiting = await deployments.select_queued(connection, application.application_id)
+        deployment_id = await _queue(
+            connection,
+            application.application_id,
+            waiting,
+            kind=Kind.ROLLBACK,
+            forced=forced,
+            reference=version.reference,
+            title=title,
+            rolls_back_to=target,
+        )
+        await deployments.notify(connection)
+    return deployment_id
+
+
 _DESIRED = {Kind.START: Desired.RUNNING, Kind.STOP: Desired.STOPPED, Kind.DELETE: Desired.DELETED}
 
 
@@ -263,6 +299,7 @@ async def _queue(
     title: str,
     description: str = "",
     expected_digest: Digest | None = None,
+    rolls_back_to: str | None = None,
 ) -> str:
     """Join what waits, or take its place. The caller holds the application's queue."""
     if waiting is not None and reference is not None and _joins(waiting, kind, reference):
@@ -287,6 +324,7 @@ async def _queue(
         description=description,
         reference=reference,
         expected_digest=expected_digest,
+        rolls_back_to=rolls_back_to,
     )
     if waiting is not None:
         await deployments.link_successor(connection, waiting.deployment_id, deployment_id)

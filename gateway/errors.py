@@ -85,6 +85,8 @@ class Code(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     UNHEALTHY = "unhealthy"
     WRONG_DIGEST = "wrong_digest"
+    TIMED_OUT = "timed_out"
+    NOTHING_KEPT = "nothing_kept"
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_REFUSED = "engine_refused"
     GATEWAY_STOPPED = "gateway_stopped"
@@ -115,6 +117,8 @@ REMEDIES: dict[Code, str] = {
     Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
     Code.UNHEALTHY: "The output of the image's health check says why. The former version serves on.",
     Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
+    Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more.",
+    Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check GATEWAY_DOCKER_HOST: it is tried again.",
     Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",

@@ -7,8 +7,8 @@ from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import choose
-from gateway.rollout import Task
-from gateway.store import applications, claims, deployments, registries, swaps
+from gateway.rollout import Target, Task
+from gateway.store import applications, claims, deployments, registries, swaps, versions
 from gateway.store.database import Pool, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -42,21 +42,30 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
             repository = deployment.reference.repository
             kept = await registries.select_registries(connection, vault, repository.domain)
             credentials = choose(repository, application.own_login, kept)
+        target = None
+        if deployment.rolls_back_to is not None:
+            found = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
+            target = Target(deployment.rolls_back_to, found.reference, found.application)
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
         async with transaction(pool) as connection:
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
-    return Task(deployment, application, credentials, satisfied_by), left_open, caused_by
+    return Task(deployment, application, credentials, satisfied_by, target), left_open, caused_by
 
 
-async def conclude(pool: Pool, deployment: Deployment, journal: PostgresJournal, outcome: Outcome) -> bool:
-    """Write down how it ended, and that no swap is open; False where it is no longer ours."""
+async def conclude(
+    pool: Pool, vault: Vault, deployment: Deployment, journal: PostgresJournal, outcome: Outcome, *, ran: Task | None
+) -> bool:
+    """Write down how it ended, with what it ran, and that no swap is open; False where it is no longer ours."""
     journal.end()
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
+        if ours and outcome.replaced and ran is not None:
+            application = ran.target.application if ran.target else ran.application
+            await versions.update_version(connection, vault, deployment.deployment_id, application)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
             await applications.delete_application(connection, deployment.application_id)
         return ours

@@ -1,46 +1,60 @@
 """One deployment becomes an Outcome, as a journal of named steps. There is no database here.
 
-    settle ─▶ resolve ─▶ pull ─▶ verify ─▶ create ─▶ swap ─▶ prove ─▶ commit
-                                                      └────────┴─▶ put back
+    settle ─▶ resolve ─▶ pull ─▶ verify ─▶ create ─┬─────────▶ swap ─▶ prove ─────────┬─▶ commit      stop-first
+                                                   └─▶ prove ─▶ swap ─▶ drain ────────┘               start-first
+                                                                └───────┴─▶ put back
 
-Until the swap the old container is not touched. From create to commit both exist; the swap is one record,
-written before it begins, and whoever comes after a crash finishes it or puts the old one back.
+Until the swap the old version is not touched. From create to commit both exist; the swap is one record, written
+before it begins, and whoever comes after a crash finishes it or puts the old one back. A rollback that finds the
+version kept begins at the swap.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
-from gateway import swap as swaps
-from gateway.applications import Application
+from gateway.applications import Application, Order
 from gateway.deployments import Deployment, Direction, Journal, Kind, LeaseLost, Outcome, Status, Step, Swap
-from gateway.engine import conditions, containers, images, spec
-from gateway.engine.client import Engine
-from gateway.engine.containers import Container
+from gateway.engine import spec
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.container_runtime import ContainerRuntime
+from gateway.engine.runtime import Pace, Runtime, Serving, Version
 from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
 from gateway.registry.client import RegistryClient, Resolved
-from gateway.swap import Pace
 
 _LOG = structlog.get_logger()
 
+T = TypeVar("T")
+
 # A push may be told before the registry answers with it: seconds between looks.
 _BELIEVE_AFTER = (0.2, 0.5, 1.0)
-_KEPT = 1  # replaced containers kept for a way back
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """What a rollout works with: one engine, and the slots in which its containers may be swapped."""
+    """What a rollout works with: one engine, and the slots in which its containers may be started and stopped."""
 
     engine: Engine
-    platform: str
+    identity: EngineIdentity
     registry: RegistryClient
     swaps: asyncio.Semaphore
     pace: Pace
+    #: seconds one attempt may take as a whole
+    progress_deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The version a rollback brings back: the deployment that ran it, its image by digest, and how it was run."""
+
+    deployment_id: str
+    reference: Reference
+    application: Application
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,97 +65,139 @@ class Task:
     application: Application
     credentials: Credentials | None
     satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
+    target: Target | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """One attempt at a task, with the runtime of its application; `deadline` by the loop's clock."""
+
+    means: Means
+    task: Task
+    journal: Journal
+    runtime: Runtime
+    deadline: float
 
 
 async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap | None) -> Outcome:
     """Do it, after settling a swap that an attempt before us left open.
 
-    Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, it puts
-    back what it had begun.
+    Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, or out of
+    time, it puts back what it had begun.
     """
+    application = task.target.application if task.target else task.application
+    runtime = ContainerRuntime(means.engine, means.identity.platform, application, task.credentials, means.pace)
+    deadline = asyncio.get_running_loop().time() + means.progress_deadline
+    attempt = _Attempt(means, task, journal, runtime, deadline)
     try:
-        if left_open is not None and (outcome := await _settle(means, task, journal, left_open)):
+        if left_open is not None and (outcome := await _settle(attempt, left_open)):
             return outcome
-        return await _RECIPES[task.deployment.kind](means, task, journal)
+        await runtime.clear()
+        return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
         return Outcome(Status.FAILED, error.reason, log=error.log)
 
 
-async def _settle(means: Means, task: Task, journal: Journal, left_open: Swap) -> Outcome | None:
+async def _in_time(attempt: _Attempt, act: Coroutine[object, object, T]) -> T:
+    """Do it within what is left of the attempt's time; raises Failed. What puts back is never cut short by it."""
+    try:
+        async with asyncio.timeout_at(attempt.deadline):
+            return await act
+    except TimeoutError as error:
+        raise Failed(Code.TIMED_OUT, f"not done after {attempt.means.progress_deadline:.0f} s") from error
+
+
+async def _settle(attempt: _Attempt, left_open: Swap) -> Outcome | None:
     """Finish our own swap; put any other back, and return how ours ended if that was it."""
-    await journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
-    ours = left_open.deployment_id == task.deployment.deployment_id
+    await attempt.journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
+    ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     if ours and left_open.direction is Direction.FORWARD:
-        return await _resume(means, task, journal, left_open)
-    await swaps.put_back(means.engine, left_open)
+        return await _swap(attempt, left_open, opened=True)
+    await attempt.runtime.put_back(left_open)
     if ours and left_open.reason is not None:
         return _put_back_outcome(left_open)
-    await journal.close_swap()
+    await attempt.journal.close_swap()
     return None
 
 
 # -- the recipes, one a kind
 
 
-async def _replace(means: Means, task: Task, journal: Journal) -> Outcome:
-    resolved, reference = await _resolve(means, task, journal)
-    spec_hash = spec.spec_hash(task.application)
-    serving = await _serving(means, task)
-    if outcome := await _nothing_to_do(task, serving, resolved.digest, spec_hash):
+async def _replace(attempt: _Attempt) -> Outcome:
+    """Run what the tag means now."""
+    resolved, reference = await _in_time(attempt, _resolve(attempt))
+    serving = await attempt.runtime.serving()
+    spec_hash = spec.spec_hash(attempt.task.application)
+    if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, spec_hash):
         return outcome
-    await _pull(means, task, journal, reference)
+    return await _roll_forward(attempt, reference, resolved.digest, serving)
+
+
+async def _roll_back(attempt: _Attempt) -> Outcome:
+    """Run a version again that ran before: what is kept of it, else its like, made of what was written down."""
+    target, runtime = attempt.task.target, attempt.runtime
+    if target is None or target.reference.digest is None:
+        raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} ran no other version before")
+    deployment, digest = attempt.task.deployment, target.reference.digest
+    await attempt.journal.begin(Step.RESOLVE, f"what deployment {target.deployment_id} ran")
+    await attempt.journal.resolved(digest)
+    serving = await runtime.serving()
+    if outcome := await _nothing_to_do(attempt.task, serving, digest, spec.spec_hash(target.application)):
+        return outcome
+    version = Version(target.reference, digest, deployment.deployment_id, deployment.attempts)
+    swap = await runtime.recall(version, serving)
+    if swap is None:
+        return await _roll_forward(attempt, target.reference, digest, serving)
+    return await _show(attempt, swap)
+
+
+async def _roll_forward(attempt: _Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
+    return await _show(attempt, await _in_time(attempt, _prepare(attempt, reference, digest, serving)))
+
+
+async def _prepare(attempt: _Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
+    journal, runtime = attempt.journal, attempt.runtime
+    await journal.begin(Step.PULL)
+    await runtime.obtain(reference, journal.progress)
     await journal.begin(Step.VERIFY)
-    await conditions.check(means.engine, task.application, serving)
+    await runtime.check()
     await journal.begin(Step.CREATE)
-    new = await _create(means, task, reference, resolved.digest)
-    swap = Swap(
-        application_id=task.application.application_id,
-        deployment_id=task.deployment.deployment_id,
-        serving_name=task.application.app_name,
-        old=serving.container_id if serving else None,
-        old_restart_policy=serving.restart_policy if serving else None,
-        new=new,
-    )
-    return await _swap(means, task, journal, swap)
+    deployment = attempt.task.deployment
+    return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.attempts), serving)
 
 
-async def _start(means: Means, task: Task, journal: Journal) -> Outcome:
-    serving = await _serving(means, task)
+async def _start(attempt: _Attempt) -> Outcome:
+    serving = await attempt.runtime.serving()
     if serving is None:
-        return await _replace(means, task, journal)
-    await journal.begin(Step.START)
-    await containers.start(means.engine, serving.container_id)
-    await journal.begin(Step.PROVE)
+        return await _replace(attempt)
+    await attempt.journal.begin(Step.START)
     try:
-        await swaps.prove(means.engine, serving.container_id, means.pace)
+        await attempt.runtime.start(serving)
     except Failed as error:
-        return Outcome(Status.FAILED, error.reason, log=await _last_lines(means, serving.container_id))
-    return Outcome(Status.SUCCEEDED, digest=Digest(serving.labels[spec.DIGEST]))
+        return Outcome(Status.FAILED, error.reason, log=error.log)
+    return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest) if serving.digest else None)
 
 
-async def _stop(means: Means, task: Task, journal: Journal) -> Outcome:
-    serving = await _serving(means, task)
-    if serving is None or not (serving.running or serving.restarting):
-        return Outcome(Status.UNCHANGED, Reason(Code.UP_TO_DATE, f"{task.application.app_name} is not running"))
-    await journal.begin(Step.STOP)
-    grace = task.application.configuration.stop_grace
-    await containers.stop(means.engine, serving.container_id, grace=grace)
+async def _stop(attempt: _Attempt) -> Outcome:
+    serving = await attempt.runtime.serving()
+    if serving is None or not serving.running:
+        name = attempt.task.application.app_name
+        return Outcome(Status.UNCHANGED, Reason(Code.UP_TO_DATE, f"{name} is not running"))
+    await attempt.journal.begin(Step.STOP)
+    await attempt.runtime.stop(serving)
     return Outcome(Status.SUCCEEDED)
 
 
-async def _delete(means: Means, task: Task, journal: Journal) -> Outcome:
-    await journal.begin(Step.REMOVE)
-    grace = task.application.configuration.stop_grace
-    for container in await containers.select(means.engine, task.application.application_id):
-        if container.running or container.restarting:
-            await containers.stop(means.engine, container.container_id, grace=grace)
-        await containers.remove(means.engine, container.container_id)
+async def _delete(attempt: _Attempt) -> Outcome:
+    await attempt.journal.begin(Step.REMOVE)
+    await attempt.runtime.remove()
     return Outcome(Status.SUCCEEDED)
 
 
 _RECIPES = {
     Kind.DEPLOY: _replace,
     Kind.REDEPLOY: _replace,
+    Kind.ROLLBACK: _roll_back,
     Kind.START: _start,
     Kind.STOP: _stop,
     Kind.DELETE: _delete,
@@ -157,17 +213,17 @@ def _reference(task: Task) -> Reference:
     return task.deployment.reference
 
 
-async def _resolve(means: Means, task: Task, journal: Journal) -> tuple[Resolved, Reference]:
+async def _resolve(attempt: _Attempt) -> tuple[Resolved, Reference]:
     """Return what the tag means now, believed at once only where the push named the same digest."""
-    wanted = _reference(task)
-    await journal.begin(Step.RESOLVE, str(wanted))
-    resolved = await _believed(means, task, wanted)
-    if resolved.platforms and means.platform not in resolved.platforms:
+    means, platform, wanted = attempt.means, attempt.means.identity.platform, _reference(attempt.task)
+    await attempt.journal.begin(Step.RESOLVE, str(wanted))
+    resolved = await _believed(means, attempt.task, wanted)
+    if resolved.platforms and platform not in resolved.platforms:
         raise Failed(
             Code.WRONG_ARCHITECTURE,
-            f"{wanted} is for {', '.join(sorted(resolved.platforms))}; the engine is {means.platform}",
+            f"{wanted} is for {', '.join(sorted(resolved.platforms))}; the engine is {platform}",
         )
-    await journal.resolved(resolved.digest)
+    await attempt.journal.resolved(resolved.digest)
     return resolved, wanted.with_digest(resolved.digest)
 
 
@@ -187,21 +243,11 @@ async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
     return await means.registry.resolve(wanted, task.credentials)
 
 
-async def _serving(means: Means, task: Task) -> Container | None:
-    """Return the container under the application's name; raises Failed where it is somebody else's."""
-    found = await containers.inspect(means.engine, task.application.app_name)
-    if found is None:
-        return None
-    if found.labels.get(spec.APPLICATION) != task.application.application_id:
-        raise Failed(Code.NAME_TAKEN, f"a container called {found.name} is there that is not this application's")
-    return found
-
-
-async def _nothing_to_do(task: Task, serving: Container | None, digest: Digest, spec_hash: str) -> Outcome | None:
+async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
     """Return an outcome where what serves, observed sound, is just what is asked for."""
     if serving is None or not serving.sound:
         return None
-    if (serving.labels.get(spec.DIGEST), serving.labels.get(spec.SPEC)) != (digest, spec_hash):
+    if (serving.digest, serving.spec_hash) != (digest, spec_hash):
         return None
     if task.deployment.kind is not Kind.REDEPLOY:
         reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already")
@@ -212,119 +258,105 @@ async def _nothing_to_do(task: Task, serving: Container | None, digest: Digest, 
     return None
 
 
-async def _pull(means: Means, task: Task, journal: Journal, reference: Reference) -> None:
-    await journal.begin(Step.PULL)
-    image = await images.inspect(means.engine, str(reference))
-    if image is None or not image.has_digest(str(reference.digest)):
-        image = await images.pull(
-            means.engine, reference, task.credentials, progress=journal.progress, stall=means.pace.pull_stall
-        )
-    if image.platform != means.platform:
-        raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {means.platform}")
-
-
-async def _create(means: Means, task: Task, reference: Reference, digest: Digest) -> str:
-    """Create the new container beside the old, after removing what attempts that died here left behind."""
-    name = task.application.app_name
-    for stray in await containers.select(means.engine, task.application.application_id):
-        if swaps.is_ours(stray, name, "new"):
-            await containers.remove(means.engine, stray.container_id)
-    deployment = task.deployment
-    body = spec.creation(
-        task.application,
-        reference,
-        digest,
-        deployment_id=deployment.deployment_id,
-        attempt=deployment.attempts,
-    )
-    prepared = swaps.prepared_name(name, deployment.deployment_id)
-    return await containers.create(means.engine, prepared, body, spec.networks(task.application))
-
-
 # -- the swap
 
 
-async def _swap(means: Means, task: Task, journal: Journal, swap: Swap) -> Outcome:
-    """From the record on the database may go away: what is begun is finished from memory and recorded after."""
-    grace = task.application.configuration.stop_grace
-    async with means.swaps:
-        await journal.open_swap(swap, longest_call=grace + means.pace.call_margin)
-        ended = await _or_put_back(means, journal, swap, _exchange(means, journal, swap, grace))
-    return ended or await _show(means, task, journal, swap)
+async def _show(attempt: _Attempt, swap: Swap) -> Outcome:
+    """Let the new one prove itself beside the old, where the order allows, and then take its place."""
+    if swap.order is Order.START_FIRST:
+        await _or_discard(attempt, swap, _present(attempt, swap))
+    return await _swap(attempt, swap)
 
 
-async def _resume(means: Means, task: Task, journal: Journal, swap: Swap) -> Outcome:
-    async with means.swaps:
-        grace = task.application.configuration.stop_grace
-        ended = await _or_put_back(means, journal, swap, _exchange(means, journal, swap, grace))
-    return ended or await _show(means, task, journal, swap)
+async def _present(attempt: _Attempt, swap: Swap) -> None:
+    await attempt.journal.begin(Step.PROVE)
+    async with attempt.means.swaps:
+        await attempt.runtime.present(swap)
+    await attempt.runtime.prove(swap)
 
 
-async def _exchange(means: Means, journal: Journal, swap: Swap, grace: int) -> None:
-    journal.note(Step.SWAP)
-    await swaps.exchange(means.engine, swap, grace=grace)
-
-
-async def _show(means: Means, task: Task, journal: Journal, swap: Swap) -> Outcome:
-    ended = await _or_put_back(means, journal, swap, _prove(means, journal, swap))
-    return ended or await _commit(means, task, journal, swap)
-
-
-async def _prove(means: Means, journal: Journal, swap: Swap) -> None:
-    journal.note(Step.PROVE)
-    await journal.flush_if_possible()
-    await swaps.prove(means.engine, swap.new, means.pace)
-
-
-async def _or_put_back(
-    means: Means, journal: Journal, swap: Swap, act: Coroutine[object, object, None]
-) -> Outcome | None:
-    """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
+async def _or_discard(attempt: _Attempt, swap: Swap, act: Coroutine[object, object, None]) -> None:
+    """Do it; where it fails, or we are told to stop, remove the new one, with the old one never touched."""
     try:
-        await act
+        await _in_time(attempt, act)
+    except (Postponed, LeaseLost):
+        raise  # whoever is claimed next clears it away
+    except Failed as error:
+        log = await _last_lines(attempt, swap)
+        await attempt.runtime.discard(swap)
+        raise Failed(error.reason.code, error.reason.message, log=log) from error
+    except BaseException:
+        if not attempt.journal.lost:
+            await attempt.runtime.discard(swap)
+        raise
+
+
+async def _swap(attempt: _Attempt, swap: Swap, *, opened: bool = False) -> Outcome:
+    """From the record on the database may go away: what is begun is finished from memory and recorded after."""
+    async with attempt.means.swaps:
+        if not opened:
+            await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
+        ended = await _or_put_back(attempt, swap, _exchange(attempt, swap))
+    ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap))
+    return ended or await _commit(attempt, swap)
+
+
+async def _exchange(attempt: _Attempt, swap: Swap) -> None:
+    attempt.journal.note(Step.SWAP)
+    await attempt.runtime.exchange(swap)
+
+
+async def _settled(attempt: _Attempt, swap: Swap) -> None:
+    """Return once the new one serves by itself."""
+    proven = swap.order is Order.START_FIRST
+    attempt.journal.note(Step.DRAIN if proven else Step.PROVE)
+    await attempt.journal.flush_if_possible()
+    await attempt.runtime.prove(swap, again=proven)
+    if proven:
+        await attempt.runtime.retire(swap)
+
+
+async def _or_put_back(attempt: _Attempt, swap: Swap, act: Coroutine[object, object, None]) -> Outcome | None:
+    """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
+    journal, runtime = attempt.journal, attempt.runtime
+    try:
+        await _in_time(attempt, act)
     except (Postponed, LeaseLost):
         raise  # the record stays open, for whoever is claimed next
     except Exception as error:
         if not isinstance(error, Failed):
             _LOG.exception("A swap failed on a defect")
         reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
-        back = replace(swap, direction=Direction.BACK, reason=reason, log=await _last_lines(means, swap.new))
+        back = replace(swap, direction=Direction.BACK, reason=reason, log=await _last_lines(attempt, swap))
         await journal.turn_back(back)
-        await swaps.put_back(means.engine, back)
+        await runtime.put_back(back)
         return _put_back_outcome(back)
     except asyncio.CancelledError:
         if not journal.lost:
             await journal.turn_back(replace(swap, direction=Direction.BACK))
-            await swaps.put_back(means.engine, swap)
+            await runtime.put_back(swap)
             await journal.close_swap()
         raise
     return None
 
 
-async def _commit(means: Means, task: Task, journal: Journal, swap: Swap) -> Outcome:
-    """Make it lasting: the tag points at what runs, and one replaced container stays for a way back."""
-    journal.note(Step.COMMIT)
-    serving = await swaps.expect(means.engine, swap.new)
-    digest = Digest(serving.labels[spec.DIGEST])
+async def _commit(attempt: _Attempt, swap: Swap) -> Outcome:
+    """Make it lasting, and say what was observed to serve."""
+    attempt.journal.note(Step.COMMIT)
     try:
-        if task.deployment.reference is not None:
-            await images.tag(means.engine, task.deployment.reference.with_digest(digest))
-        replaced = [
-            container
-            for container in await containers.select(means.engine, swap.application_id)
-            if swaps.is_ours(container, swap.serving_name, "old") and container.container_id != swap.old
-        ]
-        for container in sorted(replaced, key=lambda one: one.created, reverse=True)[_KEPT - 1 :]:
-            await containers.remove(means.engine, container.container_id)
+        await attempt.runtime.tidy(swap)
     except Failed:
         # What serves is proven; that tidying up is refused does not make it any less so.
         _LOG.warning("Cannot tidy up after a rollout", exc_info=True)
-    return Outcome(Status.SUCCEEDED, digest=digest, spec_hash=serving.labels[spec.SPEC], replaced=True)
+    serving = await attempt.runtime.serving()
+    if serving is None or serving.digest is None:
+        raise Postponed(Code.ENGINE_REFUSED, f"{swap.serving_name} was taken away while it was being committed")
+    return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest), spec_hash=serving.spec_hash, replaced=True)
 
 
-async def _last_lines(means: Means, container_id: str) -> str:
+async def _last_lines(attempt: _Attempt, swap: Swap) -> str:
     try:
-        return await containers.last_lines(means.engine, container_id)
+        return await attempt.runtime.last_lines(swap)
     except RolloutError as error:
         return f"(the container's log cannot be read: {error})"
 

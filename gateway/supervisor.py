@@ -20,22 +20,23 @@ from gateway import lane
 from gateway.config import Settings
 from gateway.deployments import Deployment, LeaseLost, Outcome, Status
 from gateway.engine.client import Engine
+from gateway.engine.runtime import Pace
 from gateway.errors import Code, Postponed, Reason, Unavailable
 from gateway.fleet import Fleet
 from gateway.host import Claimed, Host
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
-from gateway.rollout import Means, roll_out
+from gateway.rollout import Means, Task, roll_out
 from gateway.store import claims, deliveries, deployments, servers
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
-from gateway.swap import Pace
 
 _LOG = structlog.get_logger()
 
 _CALL_MARGIN = 5.0  # seconds
+_DAY = 86_400.0  # seconds
 _SWEEP = 600.0  # seconds between cleanings of the inbox
 # A rollout that is cut has to stop one container and start another: seconds it may take beyond the grace.
 PUT_BACK_DEADLINE = 60.0
@@ -132,8 +133,17 @@ class Supervisor:
             health_deadline=self._settings.health_deadline,
             pull_stall=self._settings.pull_stall,
             call_margin=min(_CALL_MARGIN, self._settings.lease),
+            kept_for=self._settings.kept_days * _DAY,
         )
-        means = Means(claimed.host.engine, claimed.identity.platform, self._registry, claimed.slots.swaps, pace)
+        means = Means(
+            claimed.host.engine,
+            claimed.identity,
+            self._registry,
+            claimed.slots.swaps,
+            pace,
+            self._settings.progress_deadline,
+        )
+        task = None
         try:
             task, left_open, caused_by = await lane.prepare(self._pool, self._vault, deployment)
             structlog.contextvars.bind_contextvars(deliveries=caused_by)
@@ -153,12 +163,16 @@ class Supervisor:
         except Exception:
             _LOG.exception("A rollout failed on a defect")
             reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
-            await self._conclude(deployment, journal, Outcome(Status.FAILED, reason))
+            await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
         else:
-            await self._conclude(deployment, journal, outcome)
+            await self._conclude(task, deployment, journal, outcome)
 
-    async def _conclude(self, deployment: Deployment, journal: PostgresJournal, outcome: Outcome) -> None:
-        await self._until_written(lambda: lane.conclude(self._pool, deployment, journal, outcome))
+    async def _conclude(
+        self, task: Task | None, deployment: Deployment, journal: PostgresJournal, outcome: Outcome
+    ) -> None:
+        await self._until_written(
+            lambda: lane.conclude(self._pool, self._vault, deployment, journal, outcome, ran=task)
+        )
         ROLLOUTS.labels(deployment.kind, outcome.status).inc()
         for record in journal.ended:
             STEPS.labels(record.step, outcome.status).observe(record.seconds)

@@ -94,7 +94,9 @@ async def test_a_stop_in_the_middle_puts_back_and_the_next_start_finishes(
     gateway: GatewayProcess, engine: Engine, pushes: Pushes
 ) -> None:
     hook, name = await Hook.open(gateway), pushes.name()
-    await gateway.mutate("application.create", {"name": "a", "applicationId": "cut", "dockerImage": name})
+    await gateway.mutate(
+        "application.create", {"name": "a", "applicationId": "cut", "dockerImage": name, "order": "stop-first"}
+    )
     first = await pushes("v1")
     await hook.post(envelope(name, first))
     await gateway.settled("cut")
@@ -121,7 +123,9 @@ async def test_a_second_gateway_takes_over_from_one_that_was_killed(
     gateway: GatewayProcess, dockerd: PrivateEngine, engine: Engine, pushes: Pushes, tmp_path: Path
 ) -> None:
     hook, name = await Hook.open(gateway), pushes.name()
-    await gateway.mutate("application.create", {"name": "a", "applicationId": "two", "dockerImage": name})
+    await gateway.mutate(
+        "application.create", {"name": "a", "applicationId": "two", "dockerImage": name, "order": "stop-first"}
+    )
     await hook.post(envelope(name, await pushes("v1")))
     await gateway.settled("two")
     gateway.environment |= {"GATEWAY_STABLE_WINDOW": "60"}

@@ -17,7 +17,7 @@ from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
 from gateway.engine import containers
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
-from gateway.errors import Code
+from gateway.errors import Code, Conflict
 from gateway.events import Notification, PushEvent
 from gateway.reference import Reference
 from gateway.registry import client as registries
@@ -45,6 +45,11 @@ class Lane:
     async def set(self, **changes: object) -> None:
         async with self.pool.acquire() as connection:
             await applications.update_application(connection, VAULT, self.application_id, changes)
+
+    async def roll_back(self, to: str | None = None) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
 
     async def ask(self, kind: Kind) -> Deployment:
         async with self.pool.acquire() as connection:
@@ -135,8 +140,9 @@ async def test_a_first_deployment_runs_the_image_under_the_applications_name(lan
         Step.PULL,
         Step.VERIFY,
         Step.CREATE,
-        Step.SWAP,
         Step.PROVE,
+        Step.SWAP,
+        Step.DRAIN,
         Step.COMMIT,
     ]
     assert (await lane.serving()).sound
@@ -226,13 +232,22 @@ async def test_a_redeploy_long_after_replaces_all_the_same(lane: Lane, pushes: P
     assert (await lane.serving()).container_id != before.container_id
 
 
-async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:
+EITHER_ORDER = pytest.mark.parametrize(
+    ("order", "ended"), [("stop-first", Status.ROLLED_BACK), ("start-first", Status.FAILED)]
+)
+
+
+@EITHER_ORDER
+async def test_a_version_that_exits_leaves_the_old_one_serving_and_tells_its_last_words(
+    lane: Lane, pushes: Pushes, order: str, ended: Status
+) -> None:
+    await lane.set(configuration={"order": order})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
     await pushes("v2", behaviour=Behaviour.EXITS)
     failed = await lane.ask(Kind.DEPLOY)
-    assert failed.status is Status.ROLLED_BACK
+    assert failed.status is ended
     assert failed.reason is not None
     assert failed.reason.code is Code.EXITED
     assert "boom: cannot reach the database" in failed.log
@@ -248,23 +263,31 @@ async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, p
     assert await lane.containers() == []
 
 
-async def test_an_unhealthy_version_is_rolled_back_with_the_checks_output(lane: Lane, pushes: Pushes) -> None:
+@EITHER_ORDER
+async def test_an_unhealthy_version_is_refused_with_the_checks_output(
+    lane: Lane, pushes: Pushes, order: str, ended: Status
+) -> None:
+    await lane.set(configuration={"order": order})
     await pushes("v1", health="exit 0")
     await lane.ask(Kind.DEPLOY)
     await pushes("v2", health="echo the cache is cold; exit 1")
     failed = await lane.ask(Kind.DEPLOY)
-    assert failed.status is Status.ROLLED_BACK
+    assert failed.status is ended
     assert failed.reason is not None
     assert failed.reason.code is Code.UNHEALTHY
     assert "the cache is cold" in failed.reason.message
     assert (await lane.serving()).running
 
 
-async def test_a_version_that_dies_later_in_the_window_is_rolled_back(lane: Lane, pushes: Pushes) -> None:
+@EITHER_ORDER
+async def test_a_version_that_dies_later_in_the_window_is_refused(
+    lane: Lane, pushes: Pushes, order: str, ended: Status
+) -> None:
+    await lane.set(configuration={"order": order})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await pushes("v2", behaviour=Behaviour.EXITS_LATER)
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.ROLLED_BACK
+    assert (await lane.ask(Kind.DEPLOY)).status is ended
 
 
 async def test_a_missing_tag_touches_nothing(lane: Lane, pushes: Pushes) -> None:
@@ -352,7 +375,7 @@ async def test_a_missing_network_is_named_and_nothing_touched(lane: Lane, pushes
     assert before == await lane.serving()
 
 
-async def test_it_joins_all_its_networks_under_its_name(lane: Lane, pushes: Pushes) -> None:
+async def test_it_joins_all_its_networks(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     async with AsyncExitStack() as stack:
         names = [f"{lane.application_id}-{word}" for word in ("front", "back")]
@@ -366,7 +389,6 @@ async def test_it_joins_all_its_networks_under_its_name(lane: Lane, pushes: Push
         joined = found["NetworkSettings"]["Networks"]
         await containers.remove(lane.engine, serving.container_id)
     assert set(joined) == set(names)
-    assert all(serving.name in endpoint["Aliases"] for endpoint in joined.values())
 
 
 async def test_a_name_that_is_somebody_elses_is_left_alone(lane: Lane, pushes: Pushes) -> None:
@@ -411,3 +433,89 @@ async def test_deleted_means_no_container_and_no_row(lane: Lane, pushes: Pushes)
 
     assert await until(gone)
     assert await lane.containers() == []
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+async def test_a_rollback_starts_the_kept_container_again_and_keeps_the_other(
+    lane: Lane, pushes: Pushes, order: str
+) -> None:
+    await lane.set(configuration={"order": order})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    replaced = await lane.serving()
+
+    back = await lane.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first)
+    after = await lane.serving()
+    assert (after.container_id, after.restart_policy) == (before.container_id, before.restart_policy)
+    assert [one.container_id for one in await lane.containers() if not one.running] == [replaced.container_id]
+    assert Step.CREATE not in await lane.steps(back)
+
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await lane.serving()).labels["gateway.digest"] == replaced.labels["gateway.digest"]
+
+
+async def test_a_rollback_makes_anew_what_is_no_longer_kept_as_it_was_configured(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration={"kept": 0, "labels": {"team": "one"}})
+    first = await pushes("v1")
+    oldest = await lane.ask(Kind.DEPLOY)
+    await lane.set(configuration={"kept": 0, "labels": {"team": "two"}})
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    assert len(await lane.containers()) == 1
+    await pushes("v3")
+    await lane.ask(Kind.DEPLOY)
+
+    back = await lane.roll_back(oldest.deployment_id)
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first)
+    assert (await lane.serving()).labels["team"] == "one"
+    again = await lane.roll_back(oldest.deployment_id)
+    assert again.status is Status.UNCHANGED
+
+
+async def test_there_is_no_way_back_where_nothing_ran_before(lane: Lane, pushes: Pushes) -> None:
+    with pytest.raises(Conflict, match="nothing to go back to"):
+        await lane.roll_back()
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    with pytest.raises(Conflict, match="nothing to go back to"):
+        await lane.roll_back()
+
+
+async def test_start_first_moves_name_and_aliases_with_somebody_always_answering(lane: Lane, pushes: Pushes) -> None:
+    network = f"{lane.application_id}-front"
+    await lane.engine.call("POST", "networks/create", body={"Name": network})
+    try:
+        await lane.set(configuration={"networks": [network], "drain": 0})
+        await pushes("v1")
+        await lane.ask(Kind.DEPLOY)
+        name, answers = (await lane.serving()).name, set()
+        asking = await _asks(lane, network, name, pushes.name())
+        for version in ("v2", "v3", "v4"):
+            await pushes(version)
+            assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        answers = set((await containers.last_lines(lane.engine, asking)).split())
+        await containers.remove(lane.engine, asking)
+    finally:
+        for container in await lane.containers():
+            await containers.remove(lane.engine, container.container_id)
+        await lane.engine.call("DELETE", f"networks/{network}")
+    assert "lost" not in answers
+    assert "asked" in answers
+
+
+async def _asks(lane: Lane, network: str, name: str, image: str) -> str:
+    """Run a container that keeps resolving a name, and says when nobody answers to it."""
+    look = f"/bin/busybox nslookup {name} 127.0.0.11 >/dev/null"
+    script = f"{look} && echo asked; while :; do {look} || echo lost; done"
+    body = {
+        "Image": image,
+        "Entrypoint": ["/bin/busybox", "sh", "-c", script],
+        "HostConfig": {"NetworkMode": network, "LogConfig": {"Type": "json-file"}},
+    }
+    asking = await containers.create(lane.engine, f"{name}-asks", body, {network: {}})
+    await containers.start(lane.engine, asking)
+    return asking

@@ -1,20 +1,26 @@
 """What the engine must offer before the old container is touched."""
 
-from gateway.applications import Application
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from gateway.engine.client import Engine, named
-from gateway.engine.containers import Container
 from gateway.errors import Code, Failed
 
 
-async def check(engine: Engine, application: Application, serving: Container | None) -> None:
-    """Raises Failed where a network is missing, or another container holds a port."""
-    for network in application.configuration.networks:
+async def check(engine: Engine, body: Mapping[str, Any], networks: Iterable[str], *, serving: str | None) -> None:
+    """Raises Failed where a network is missing, or a container other than the one that serves holds a port."""
+    for network in networks:
         await engine.call("GET", f"networks/{named(network)}")
-    wanted = {(port.published_port, port.protocol) for port in application.configuration.ports}
+    wanted = {
+        (int(binding["HostPort"]), inside.partition("/")[2] or "tcp")
+        for inside, bindings in body["HostConfig"].get("PortBindings", {}).items()
+        for binding in bindings or ()
+        if binding.get("HostPort", "").isdigit()
+    }
     if not wanted:
         return
     for other in await engine.call("GET", "containers/json"):
-        if serving is not None and other["Id"] == serving.container_id:
+        if other["Id"] == serving:
             continue
         held = {(port.get("PublicPort"), port["Type"]) for port in other["Ports"]}
         if taken := sorted(f"{number}/{protocol}" for number, protocol in wanted & held):

@@ -1,6 +1,7 @@
 """Containers on the engine. Every call here may be repeated: what is done already is no error."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -30,10 +31,14 @@ class Container:
     out_of_memory: bool
     error: str
     started_at: str
+    #: when it last stopped; long ago for one that never did
+    finished_at: datetime
     #: "healthy", "unhealthy", "starting"; None where the image has no check
     health: str | None
     health_output: str
     restart_policy: dict[str, object]
+    #: by network, the names it answers to there beside its own
+    aliases: dict[str, frozenset[str]]
 
     @property
     def sound(self) -> bool:
@@ -57,10 +62,20 @@ def _container(found: dict[str, Any]) -> Container:
         out_of_memory=state["OOMKilled"],
         error=state["Error"],
         started_at=state["StartedAt"],
+        finished_at=_time(state["FinishedAt"]),
         health=health.get("Status"),
         health_output=str(log[-1].get("Output", "")).strip()[-1000:],
         restart_policy=found["HostConfig"]["RestartPolicy"],
+        aliases={
+            name: frozenset(endpoint["Aliases"] or ())
+            for name, endpoint in found["NetworkSettings"]["Networks"].items()
+        },
     )
+
+
+def _time(text: str) -> datetime:
+    """Parse the engine's time, without its nanoseconds; its zero time is the year 1."""
+    return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
 
 
 async def inspect(engine: Engine, container: str) -> Container | None:
@@ -95,9 +110,22 @@ async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict
     return container_id
 
 
-async def rename(engine: Engine, container: Container, name: str) -> None:
+async def connect(engine: Engine, container: Container, network: str, endpoint: dict[str, Any]) -> None:
+    """Let it answer to the endpoint's aliases on the network; cut off and joined anew where it does not yet."""
+    wanted = set(endpoint.get("Aliases") or ())
+    if network in container.aliases:
+        if wanted <= container.aliases[network]:
+            return
+        await engine.call("POST", f"networks/{named(network)}/disconnect", body={"Container": container.container_id})
+    body = {"Container": container.container_id, "EndpointConfig": endpoint}
+    await engine.call("POST", f"networks/{named(network)}/connect", body=body)
+
+
+async def rename(engine: Engine, container: Container, name: str) -> Container:
+    """Return it under its new name."""
     if container.name != name:
         await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": named(name)})
+    return replace(container, name=name)
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:

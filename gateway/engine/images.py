@@ -1,17 +1,15 @@
 """Images on the engine."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from gateway.engine.client import Engine, translated
+from gateway.engine.runtime import Progress
 from gateway.errors import Code, Failed, Postponed
 from gateway.reference import Reference
 from gateway.registries import Credentials
-
-Progress = Callable[[str], Awaitable[None]]
 
 _TELL_EVERY = 0.3  # seconds; each telling is a write
 
@@ -106,3 +104,9 @@ async def tag(engine: Engine, reference: Reference) -> None:
             f"images/{reference}/tag",
             params={"repo": str(reference.repository), "tag": reference.tag},
         )
+
+
+async def untag(engine: Engine, reference: Reference) -> None:
+    """Forget the image under its digest: the engine removes it unless a tag or any container holds on to it."""
+    with suppress(Failed):
+        await engine.call("DELETE", f"images/{reference.repository}@{reference.digest}")

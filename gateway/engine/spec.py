@@ -1,19 +1,23 @@
 """What to ask the engine for: a container's creation request, built from an application. It performs no I/O."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from gateway.applications import Application, parse_command, parse_environment
+from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus, parse_memory
-from gateway.reference import Digest, Reference
+from gateway.reference import Reference
 
 APPLICATION = "gateway.application"
 DEPLOYMENT = "gateway.deployment"
 ATTEMPT = "gateway.attempt"
 DIGEST = "gateway.digest"
 SPEC = "gateway.spec"
+IMAGE = "gateway.image"
+RESTART = "gateway.restart"
 
 # Bounded, since a container that loops would fill the disk with its log.
 _LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
@@ -66,8 +70,24 @@ def wanted(application: Application) -> dict[str, Any]:
 
 
 def networks(application: Application) -> dict[str, dict[str, Any]]:
-    """Return the endpoint on each network: there the application answers to its name."""
-    return {name: {"Aliases": [application.app_name]} for name in application.configuration.networks}
+    """Return the endpoint on each network. The container answers to its name there, without an alias."""
+    return {name: {} for name in application.configuration.networks}
+
+
+def unnamed(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the endpoints without their aliases: nobody finds the container by one."""
+    return {
+        name: {key: value for key, value in endpoint.items() if key != "Aliases"}
+        for name, endpoint in endpoints.items()
+    }
+
+
+def without_aliases(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the creation request with its endpoint unnamed."""
+    networking = body.get("NetworkingConfig")
+    if networking is None:
+        return body
+    return body | {"NetworkingConfig": {"EndpointsConfig": unnamed(networking["EndpointsConfig"])}}
 
 
 def _command(application: Application) -> list[str]:
@@ -82,16 +102,34 @@ def spec_hash(application: Application) -> str:
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def creation(
-    application: Application, reference: Reference, digest: Digest, *, deployment_id: str, attempt: int
-) -> dict[str, Any]:
+def creation(application: Application, version: Version) -> dict[str, Any]:
     """Return the whole request; its labels let anyone who finds the container know what it is."""
     body = wanted(application)
+    image = str(version.reference.with_digest(version.digest))
     labels = {
         APPLICATION: application.application_id,
-        DEPLOYMENT: deployment_id,
-        ATTEMPT: str(attempt),
-        DIGEST: digest,
+        DEPLOYMENT: version.deployment_id,
+        ATTEMPT: str(version.attempt),
+        DIGEST: version.digest,
         SPEC: spec_hash(application),
+        IMAGE: image,
+        RESTART: _written(body["HostConfig"]["RestartPolicy"]),
     }
-    return body | {"Image": str(reference.with_digest(digest)), "Labels": body["Labels"] | labels}
+    return body | {"Image": image, "Labels": body["Labels"] | labels}
+
+
+def reference(labels: Mapping[str, str]) -> Reference | None:
+    """Return the image by tag and digest that one of our containers was made of."""
+    return Reference.parse(labels[IMAGE]) if IMAGE in labels else None
+
+
+def _written(policy: Mapping[str, Any]) -> str:
+    """Write a restart policy as `docker run --restart` takes it."""
+    count = policy.get("MaximumRetryCount")
+    return f"{policy['Name']}:{count}" if count else str(policy["Name"])
+
+
+def restart_policy(labels: Mapping[str, str]) -> dict[str, object]:
+    """Return the policy that one of our containers was made with, whatever it has while it is set aside."""
+    name, _, count = labels.get(RESTART, "unless-stopped").partition(":")
+    return {"Name": name, "MaximumRetryCount": int(count or 0)}

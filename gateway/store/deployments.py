@@ -17,7 +17,7 @@ CHANNEL = "gateway_deployments"
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
-    superseded_by, epoch
+    superseded_by, rolls_back_to, epoch
 """
 
 
@@ -118,12 +118,14 @@ async def insert_deployment(
     description: str = "",
     reference: Reference | None = None,
     expected_digest: Digest | None = None,
+    rolls_back_to: str | None = None,
 ) -> str:
     """Queue it and return its id. The caller holds the application's queue and has emptied it."""
     row = await connection.fetchval(
         """
-        INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest,
+                                 rolls_back_to)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
         RETURNING deployment_id
         """,
         application_id,
@@ -133,6 +135,7 @@ async def insert_deployment(
         description,
         None if reference is None else str(reference),
         expected_digest,
+        rolls_back_to,
     )
     return str(row)
 

@@ -2,6 +2,7 @@
 
 import asyncpg
 
+from gateway.applications import Order, RuntimeKind
 from gateway.deployments import Direction, Swap
 from gateway.errors import Code, Reason
 from gateway.store.database import Connection
@@ -27,8 +28,9 @@ async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, ep
         return False
     await connection.execute(
         """
-        INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
+                           new_restart_policy, runtime, swap_order)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
         """,
         swap.application_id,
         swap.deployment_id,
@@ -36,6 +38,9 @@ async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, ep
         swap.old,
         swap.old_restart_policy,
         swap.new,
+        swap.new_restart_policy,
+        swap.runtime,
+        swap.order,
     )
     return True
 
@@ -81,8 +86,8 @@ async def delete_swap(connection: Connection, application_id: str, deployment_id
 async def select_swap(connection: Connection, application_id: str) -> Swap | None:
     row = await connection.fetchrow(
         """
-        SELECT application_id, deployment_id, serving_name, old, old_restart_policy, new, direction, reason_code,
-               reason_message, log
+        SELECT application_id, deployment_id, serving_name, old, old_restart_policy, new, new_restart_policy,
+               runtime, swap_order, direction, reason_code, reason_message, log
           FROM swaps
          WHERE application_id = $1
         """,
@@ -100,6 +105,9 @@ def _swap(row: asyncpg.Record) -> Swap:
         old=row["old"],
         old_restart_policy=row["old_restart_policy"],
         new=row["new"],
+        new_restart_policy=row["new_restart_policy"],
+        runtime=RuntimeKind(row["runtime"]),
+        order=Order(row["swap_order"]),
         direction=Direction(row["direction"]),
         reason=None if code is None else Reason(Code(code), row["reason_message"]),
         log=row["log"],

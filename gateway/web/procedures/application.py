@@ -39,6 +39,11 @@ class Deploy(Named):
     description: Text | None = None
 
 
+class Rollback(Named):
+    deployment_id: Id | None = None
+    title: Text | None = None
+
+
 def _app_name(given: Create) -> str:
     suffix = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
     wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
@@ -111,6 +116,16 @@ async def redeploy(context: Context, given: Deploy) -> Answer:
     return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
 
 
+async def rollback(context: Context, given: Rollback) -> Answer:
+    """Go back to what served before, or to what the named deployment ran."""
+    async with transaction(context.pool) as connection:
+        application = await _known(connection, context, given)
+    queued = await dispatch.request_rollback(
+        context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
+    )
+    return Answer(headers={"X-Deployment-Id": queued}, changed=True)
+
+
 async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
     """Return the application as it was before."""
     async with transaction(context.pool) as connection:
@@ -141,6 +156,7 @@ PROCEDURES = [
     Procedure("application.saveDockerProvider", "mutation", Update, update),
     Procedure("application.deploy", "mutation", Deploy, deploy),
     Procedure("application.redeploy", "mutation", Deploy, redeploy),
+    Procedure("application.rollback", "mutation", Rollback, rollback),
     Procedure("application.start", "mutation", Named, start),
     Procedure("application.stop", "mutation", Named, stop),
     Procedure("application.delete", "mutation", Named, delete),

@@ -66,6 +66,7 @@ def shown(deployment: Deployment, records: Sequence[StepRecord]) -> dict[str, An
         "finishedAt": deployment.finished_at.isoformat() if deployment.finished_at else None,
         "nextAttemptAt": deployment.next_attempt_at.isoformat(),
         "supersededBy": deployment.superseded_by,
+        "rollsBackTo": deployment.rolls_back_to,
         "steps": [shown_step(record) for record in records],
     }
 

@@ -1,0 +1,268 @@
+"""An application as one container of an engine: how the next one takes the place of the last.
+
+stop-first    old renamed aside, new takes the name; old stopped, new started; the restart policy of old off
+start-first   new is given its aliases, then the name, with no moment in which nobody answers to it; old is drained,
+              its restart policy off, and stopped
+put back      whatever of that was done is undone, and the new one removed
+
+The only part that touches what serves. Every call may be repeated.
+"""
+
+import asyncio
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from gateway.applications import Application, Order
+from gateway.deployments import Swap
+from gateway.engine import conditions, containers, health, images, order, spec
+from gateway.engine.client import Engine
+from gateway.engine.containers import Container
+from gateway.engine.runtime import Pace, Progress, Serving, Version
+from gateway.errors import Code, Failed, Postponed
+from gateway.reference import Reference
+from gateway.registries import Credentials
+
+_NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
+_PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRuntime:
+    """Implements engine.runtime.Runtime for one application; `platform` is `linux/amd64`."""
+
+    engine: Engine
+    platform: str
+    application: Application
+    credentials: Credentials | None
+    pace: Pace
+
+    # -- what is there
+
+    async def clear(self) -> None:
+        for container in await self._all():
+            if container.name.startswith(f"{self._name}.new."):
+                await containers.remove(self.engine, container.container_id)
+
+    async def serving(self) -> Serving | None:
+        found = await containers.inspect(self.engine, self._name)
+        if found is None:
+            return None
+        if found.labels.get(spec.APPLICATION) != self.application.application_id:
+            raise Failed(Code.NAME_TAKEN, f"a container called {found.name} is there that is not this application's")
+        return Serving(
+            object_id=found.container_id,
+            name=found.name,
+            running=found.running or found.restarting,
+            sound=found.sound,
+            digest=found.labels.get(spec.DIGEST),
+            spec_hash=found.labels.get(spec.SPEC),
+            deployment_id=found.labels.get(spec.DEPLOYMENT),
+        )
+
+    # -- before anything is touched
+
+    async def check(self) -> None:
+        serving = await self.serving()
+        await conditions.check(
+            self.engine,
+            spec.wanted(self.application),
+            spec.networks(self.application),
+            serving=serving.object_id if serving else None,
+        )
+
+    async def obtain(self, reference: Reference, progress: Progress) -> None:
+        image = await images.inspect(self.engine, str(reference))
+        if image is None or not image.has_digest(str(reference.digest)):
+            image = await images.pull(
+                self.engine, reference, self.credentials, progress=progress, stall=self.pace.pull_stall
+            )
+        if image.platform != self.platform:
+            raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
+
+    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+        body, shown = spec.creation(self.application, version), spec.networks(self.application)
+        if self._order is Order.START_FIRST:
+            # Until it is proven, nobody is to find it by a name that another answers to.
+            body, shown = spec.without_aliases(body), spec.unnamed(shown)
+        name = f"{self._name}.new.{version.deployment_id[:12]}"
+        created = await containers.create(self.engine, name, body, shown)
+        return await self._swap(version.deployment_id, serving, created)
+
+    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
+        wanted = (version.digest, spec.spec_hash(self.application))
+        for kept in await self._kept():
+            if (kept.labels.get(spec.DIGEST), kept.labels.get(spec.SPEC)) == wanted:
+                swap = await self._swap(version.deployment_id, serving, kept.container_id)
+                return replace(swap, new_restart_policy=spec.restart_policy(kept.labels))
+        return None
+
+    async def _swap(self, deployment_id: str, serving: Serving | None, new: str) -> Swap:
+        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+        return Swap(
+            application_id=self.application.application_id,
+            deployment_id=deployment_id,
+            serving_name=self._name,
+            order=self._order,
+            old=old.container_id if old else None,
+            old_restart_policy=old.restart_policy if old else None,
+            new=new,
+        )
+
+    async def present(self, swap: Swap) -> None:
+        await self._start_new(swap)
+
+    async def discard(self, swap: Swap) -> None:
+        await self._set_new_aside(swap)
+
+    # -- the swap
+
+    async def exchange(self, swap: Swap) -> None:
+        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        new = await health.expect(self.engine, swap.new)
+        if swap.order is Order.START_FIRST:
+            await self._move_names(swap, old, new)
+            return
+        if old is not None:
+            await containers.rename(self.engine, old, self._aside(old))
+        await containers.rename(self.engine, new, swap.serving_name)
+        if old is not None and (old.running or old.restarting):
+            await containers.stop(self.engine, old.container_id, grace=self._grace)
+        await self._start_new(swap)
+        if old is not None:
+            await containers.set_restart_policy(self.engine, old, _NO_RESTART)
+
+    async def _move_names(self, swap: Swap, old: Container | None, new: Container) -> None:
+        """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
+        for network, endpoint in spec.networks(self.application).items():
+            await containers.connect(self.engine, new, network, endpoint)
+        if old is not None and old.name == swap.serving_name:
+            new = await containers.rename(self.engine, new, self._away(swap))
+        if old is not None:
+            await containers.rename(self.engine, old, self._aside(old))
+        await containers.rename(self.engine, new, swap.serving_name)
+
+    async def prove(self, swap: Swap, *, again: bool = False) -> None:
+        pace = replace(self.pace, stable_window=0.0) if again else self.pace
+        await health.prove(self.engine, swap.new, pace)
+
+    async def retire(self, swap: Swap) -> None:
+        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        if old is None:
+            return
+        if old.running and spec.networks(self.application):
+            await asyncio.sleep(self.application.configuration.drain)
+        await containers.set_restart_policy(self.engine, old, _NO_RESTART)
+        if old.running or old.restarting:
+            await containers.stop(self.engine, old.container_id, grace=self._grace)
+
+    async def put_back(self, swap: Swap) -> None:
+        try:
+            await self._put_back(swap)
+        except Failed as error:
+            raise Postponed(
+                error.reason.code, f"{swap.serving_name} cannot be put back yet: {error.reason.message}"
+            ) from error
+
+    async def _put_back(self, swap: Swap) -> None:
+        new = await containers.inspect(self.engine, swap.new)
+        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        if old is not None and not old.running and swap.order is Order.START_FIRST:
+            await containers.start(self.engine, old.container_id)
+        if new is not None and (new.running or new.restarting) and swap.order is Order.STOP_FIRST:
+            await containers.stop(self.engine, new.container_id, grace=_PUT_BACK_GRACE)
+        if old is not None and not old.running and swap.order is Order.STOP_FIRST:
+            await containers.start(self.engine, old.container_id)
+        if new is not None and new.name == swap.serving_name:
+            await containers.rename(self.engine, new, self._away(swap))
+        if old is not None:
+            await containers.rename(self.engine, old, swap.serving_name)
+            await containers.set_restart_policy(self.engine, old, swap.old_restart_policy or _NO_RESTART)
+        await self._set_new_aside(swap)
+
+    async def _start_new(self, swap: Swap) -> None:
+        if swap.new_restart_policy is not None:
+            kept = await health.expect(self.engine, swap.new)
+            await containers.set_restart_policy(self.engine, kept, swap.new_restart_policy)
+        await containers.start(self.engine, swap.new)
+
+    async def _set_new_aside(self, swap: Swap) -> None:
+        """Remove it, or keep on keeping it where it was kept."""
+        new = await containers.inspect(self.engine, swap.new)
+        if new is None:
+            return
+        if swap.new_restart_policy is None:
+            await containers.remove(self.engine, new.container_id)
+            return
+        await containers.set_restart_policy(self.engine, new, _NO_RESTART)
+        await containers.rename(self.engine, new, self._aside(new))
+        if new.running or new.restarting:
+            await containers.stop(self.engine, new.container_id, grace=_PUT_BACK_GRACE)
+
+    # -- after
+
+    async def tidy(self, swap: Swap) -> None:
+        new = await health.expect(self.engine, swap.new)
+        if reference := spec.reference(new.labels):
+            await images.tag(self.engine, reference)
+        kept = await self._kept()
+        youngest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
+        for number, container in enumerate(kept):
+            if number >= self.application.configuration.kept or container.finished_at < youngest:
+                await containers.remove(self.engine, container.container_id)
+                if reference := spec.reference(container.labels):
+                    await images.untag(self.engine, reference)
+
+    async def last_lines(self, swap: Swap) -> str:
+        return await containers.last_lines(self.engine, swap.new)
+
+    async def start(self, serving: Serving) -> None:
+        await containers.start(self.engine, serving.object_id)
+        try:
+            await health.prove(self.engine, serving.object_id, self.pace)
+        except Failed as error:
+            log = await containers.last_lines(self.engine, serving.object_id)
+            raise Failed(error.reason.code, error.reason.message, log=log) from error
+
+    async def stop(self, serving: Serving) -> None:
+        await containers.stop(self.engine, serving.object_id, grace=self._grace)
+
+    async def remove(self) -> None:
+        for container in await self._all():
+            if container.running or container.restarting:
+                await containers.stop(self.engine, container.container_id, grace=self._grace)
+            await containers.remove(self.engine, container.container_id)
+
+    def longest_call(self) -> float:
+        return self._grace + self.pace.call_margin
+
+    # -- names
+
+    @property
+    def _name(self) -> str:
+        return self.application.app_name
+
+    @property
+    def _order(self) -> Order:
+        return order.order_of(
+            spec.wanted(self.application), spec.networks(self.application), self.application.configuration.order
+        )
+
+    @property
+    def _grace(self) -> int:
+        return self.application.configuration.stop_grace
+
+    def _aside(self, container: Container) -> str:
+        return f"{self._name}.old.{container.container_id[:12]}"
+
+    def _away(self, swap: Swap) -> str:
+        """Return a name beside the serving one: names that differ in case are two to the engine, one to its DNS."""
+        other = self._name.swapcase()
+        return other if other != self._name else f"{self._name}.new.{swap.deployment_id[:12]}"
+
+    async def _all(self) -> list[Container]:
+        return await containers.select(self.engine, self.application.application_id)
+
+    async def _kept(self) -> list[Container]:
+        """Return what was replaced, the latest first."""
+        aside = [one for one in await self._all() if one.name.startswith(f"{self._name}.old.")]
+        return sorted(aside, key=lambda one: one.finished_at, reverse=True)

@@ -1,0 +1,36 @@
+"""Which of the two may run first: both at once, or one after the other. It performs no I/O."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.applications import Order
+
+
+def order_of(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
+    """Return the order for a container's creation request and the endpoints on its networks.
+
+    Two cannot hold one port of the host, one address or, safely, one volume that both write. An explicit choice wins.
+    """
+    if chosen is not None:
+        return chosen
+    return Order.STOP_FIRST if hindrance(body, endpoints) else Order.START_FIRST
+
+
+def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what only one of two containers can have, or None."""
+    host = body.get("HostConfig", {})
+    if host.get("PortBindings") or host.get("PublishAllPorts"):
+        return "a published port"
+    if str(host.get("NetworkMode", "")).startswith(("host", "container:")):
+        return "a shared network namespace"
+    if any((endpoint.get("IPAMConfig") or {}) for endpoint in endpoints.values()):
+        return "a fixed address"
+    if _writes_a_volume(host):
+        return "a volume that it writes"
+    return None
+
+
+def _writes_a_volume(host: Mapping[str, Any]) -> bool:
+    mounts = [mount for mount in host.get("Mounts") or () if mount["Type"] in {"volume", "bind"}]
+    binds = [bind.split(":")[2:] for bind in host.get("Binds") or ()]
+    return any(not mount.get("ReadOnly") for mount in mounts) or any("ro" not in ",".join(b).split(",") for b in binds)

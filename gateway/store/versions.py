@@ -1,0 +1,86 @@
+"""What each deployment ran, sealed: the way back to a version that is no longer kept on its engine."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+
+from gateway.applications import Application, Configuration
+from gateway.errors import Conflict, NotFound
+from gateway.reference import Digest, Reference
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class RanVersion:
+    """An image by digest, and the application as it was when it ran it."""
+
+    reference: Reference
+    application: Application
+
+
+def _place(deployment_id: str) -> str:
+    return f"deployments:{deployment_id}:ran"
+
+
+async def update_version(connection: Connection, vault: Vault, deployment_id: str, ran: Application) -> None:
+    """Write down how the deployment ran its image."""
+    text = orjson.dumps(
+        {
+            "environment": ran.environment,
+            "configuration": ran.configuration.model_dump(by_alias=True, exclude_defaults=True),
+        }
+    ).decode()
+    await connection.execute(
+        "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
+        deployment_id,
+        vault.seal(text, _place(deployment_id)),
+    )
+
+
+async def select_version(
+    connection: Connection, vault: Vault, application: Application, deployment_id: str
+) -> RanVersion:
+    """Return what a deployment of the application ran; raises NotFound, or Conflict where it never came to serve."""
+    row = await connection.fetchrow(
+        "SELECT reference, digest, ran FROM deployments WHERE deployment_id = $1 AND application_id = $2",
+        deployment_id,
+        application.application_id,
+    )
+    if row is None:
+        raise NotFound("Deployment not found")
+    if row["ran"] is None or row["digest"] is None or row["reference"] is None:
+        raise Conflict(f"deployment {deployment_id} never came to serve: there is no version to go back to")
+    ran: dict[str, Any] = orjson.loads(vault.open(row["ran"], _place(deployment_id)))
+    return RanVersion(
+        Reference.parse(row["reference"]).without_digest().with_digest(Digest(row["digest"])),
+        replace(
+            application,
+            environment=ran["environment"],
+            configuration=Configuration.model_validate(ran["configuration"]),
+        ),
+    )
+
+
+async def select_previous(connection: Connection, application_id: str) -> str | None:
+    """Return the deployment whose version served before the one that serves now."""
+    row = await connection.fetchval(
+        """
+        WITH shown AS (
+            SELECT coalesce(rolls_back_to, deployment_id) AS version, finished_at
+              FROM deployments
+             WHERE application_id = $1 AND status = 'succeeded' AND replaced
+        ),
+        now AS (SELECT version FROM shown ORDER BY finished_at DESC LIMIT 1)
+        SELECT d.deployment_id
+          FROM deployments d, now
+          JOIN deployments serving ON serving.deployment_id = now.version
+         WHERE d.application_id = $1 AND d.status = 'succeeded' AND d.replaced AND d.kind <> 'rollback'
+           AND d.finished_at < serving.finished_at
+         ORDER BY d.finished_at DESC
+         LIMIT 1
+        """,
+        application_id,
+    )
+    return None if row is None else str(row)
