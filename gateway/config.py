@@ -5,6 +5,7 @@ import os
 import re
 from base64 import b64decode
 from collections.abc import Mapping
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -60,6 +61,14 @@ class Settings(BaseModel):
     body_limit: Annotated[int, Field(ge=1024, le=64 * 1024**2)] = Field(
         1024**2, description="Bytes accepted in one request."
     )
+    webhook_rate: Annotated[float, Field(gt=0, le=100_000)] = Field(
+        1000, description="Requests a second that one webhook endpoint may take, ten seconds' worth of them at once."
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Networks of reverse proxies, by comma, whose X-Forwarded-For is believed where a webhook is "
+        "limited to networks.",
+    )
     inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
     insecure_registries: str = Field("", description="Registries spoken to without TLS, by comma; loopback always is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
@@ -71,6 +80,13 @@ class Settings(BaseModel):
         host, _, port = text.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
             raise ValueError("an address and a port are needed, as in 127.0.0.1:8080")
+        return text
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, text: str) -> str:
+        for network in filter(None, text.split(",")):
+            ip_network(network.strip())  # raises ValueError, which says what is wrong
         return text
 
     @property

@@ -17,13 +17,13 @@ from uuid import uuid4
 
 from gateway.applications import Application, Desired
 from gateway.deployments import Deployment, Kind
+from gateway.endpoints import Endpoint
 from gateway.errors import Conflict, InvalidInput
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.following import Choice, Follower, choose
 from gateway.reference import Digest, Reference
 from gateway.store import applications, deliveries, deployments, subscriptions, versions
 from gateway.store.database import Connection, Pool, statement, transaction
-from gateway.store.endpoints import Endpoint
 from gateway.store.vault import Vault
 
 # A body has no id of its own: the same bytes again within this time are the same delivery.

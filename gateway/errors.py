@@ -4,8 +4,10 @@
     ├── InvalidInput       400   what was sent cannot mean anything
     │   └── TooLarge       413
     ├── Unauthenticated    401   no proof, or a wrong one
+    ├── Forbidden          403
     ├── NotFound           404
     ├── Conflict           409
+    ├── Throttled          429   too much was asked at once
     ├── Unavailable        503   a part we need does not answer
     └── RolloutError             a rollout cannot go on; carries a Reason
         ├── Postponed            what heals by itself: the deployment waits and is tried again
@@ -48,6 +50,12 @@ class Unauthenticated(GatewayError):
     status = HTTPStatus.UNAUTHORIZED
 
 
+class Forbidden(GatewayError):
+    """Whoever asks is known, or not needed to be, and may not."""
+
+    status = HTTPStatus.FORBIDDEN
+
+
 class NotFound(GatewayError):
     """There is no such thing."""
 
@@ -58,6 +66,16 @@ class Conflict(GatewayError):
     """The name is taken, or the state forbids it."""
 
     status = HTTPStatus.CONFLICT
+
+
+class Throttled(GatewayError):
+    """Too much was asked at once; `retry_after` in seconds."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unavailable(GatewayError):

@@ -74,10 +74,10 @@ class Web:
         assert status == 200, answer
         return answer["result"]["data"]["json"]
 
-    async def endpoint(self, source: str, secret: str, host: str | None = None) -> str:
+    async def endpoint(self, source: str, secret: str, host: str | None = None, **more: Any) -> str:
         async with self.pool.acquire() as connection:
             _, token = await endpoints.insert_endpoint(
-                connection, VAULT, source=source, name="", secret=secret, host=host, aliases=[], settings={}
+                connection, VAULT, source=source, name="", secret=secret, host=host, aliases=[], settings={}, **more
             )
         return f"/webhooks/{source}/{token}"
 
@@ -111,7 +111,7 @@ async def web(web_pool: Pool) -> AsyncIterator[Web]:
         await connection.execute("TRUNCATE applications, servers, endpoints, deliveries, registries, api_keys CASCADE")
         key = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
-    settings = Settings.from_environ({"HOME": "/"})
+    settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
     server = TestServer(build(web_pool, VAULT, rollouts, settings))
     async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
         yield Web(client, web_pool, key, rollouts)

@@ -14,6 +14,7 @@ from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
+from gateway.endpoints import Endpoint
 from gateway.engine import containers
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
@@ -24,7 +25,6 @@ from gateway.registry import client as registries
 from gateway.store import applications, deployments, endpoints, steps, subscriptions
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
-from gateway.store.endpoints import Endpoint
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
 from gateway.supervisor import Supervisor, supervise

@@ -20,6 +20,9 @@ def webhooks() -> None:
 @click.option("--host", help="The registry's public host, where its notifications name another or none.")
 @click.option("--alias", "aliases", multiple=True, help="A name by which they may call it, as registry:5000.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the source.")
+@click.option("--repository", "repositories", multiple=True, help="Speak only for it, as ghcr.io/acme/*.")
+@click.option("--network", "networks", multiple=True, metavar="CIDR", help="Take requests only from there.")
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Take at most so many requests a minute.")
 @json_option
 @command
 async def create(
@@ -30,47 +33,46 @@ async def create(
     host: str | None,
     aliases: Sequence[str],
     pairs: Sequence[str],
+    repositories: Sequence[str],
+    networks: Sequence[str],
+    rate: int | None,
     as_json: bool,
 ) -> None:
     """Open an endpoint for SOURCE and print its path and secret: the only time they are shown."""
-    import secrets
-
+    from gateway.cli._steps import steps
     from gateway.errors import InvalidInput
-    from gateway.reference import parse_domain
-    from gateway.sources import SOURCES
-    from gateway.store import endpoints
     from gateway.store.database import transaction
+    from gateway.web.procedures import webhook
 
-    if source not in SOURCES:
-        raise InvalidInput(f"there is no source {source!r}; there are: {', '.join(sorted(SOURCES))}")
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
-    settings = dict(pair.split("=", 1) for pair in pairs)
-    SOURCES[source].check_settings(settings)
-    secret = read_secret(secret_file) or secrets.token_urlsafe(32)
+    given = webhook.Create(
+        source=source,
+        name=name,
+        secret=read_secret(secret_file),
+        host=host,
+        aliases=tuple(aliases),
+        settings=dict(pair.split("=", 1) for pair in pairs),
+        repositories=tuple(repositories),
+        networks=tuple(networks),
+        rate=rate,
+    )
     async with keep() as kept, transaction(kept.pool) as connection:
-        _, token = await endpoints.insert_endpoint(
-            connection,
-            kept.vault,
-            source=source,
-            name=name or source,
-            secret=secret,
-            host=parse_domain(host) if host else None,
-            aliases=aliases,
-            settings=settings,
-        )
-    path, header = f"/webhooks/{source}/{token}", SOURCES[source].header
-    made = {"source": source, "path": path, "secret": secret, "header": header}
-    click.echo(json.dumps(made, indent=None if as_json else 2))
+        made = await webhook.open_endpoint(connection, kept.vault, given)
+    printed = {field: made[field] for field in ("source", "path", "secret", "header")}
+    click.echo(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
-        base = kept.settings.public_url or f"http://{kept.settings.listen}"
-        value = SOURCES[source].header_value
-        click.echo(f"\nSend to:  {base.rstrip('/')}{path}", err=True)
-        if value is not None:
-            click.echo(f"Header:   {header}: {value.format(secret=secret)}", err=True)
-        elif header is not None:
-            click.echo(f"Secret:   {secret}  (signs each request in {header})", err=True)
-        click.echo("Neither is shown again.", err=True)
+        text = steps(
+            webhook.find_source(source),
+            base=kept.settings.public_url or f"http://{kept.settings.listen}",
+            path=made["path"],
+            secret=made["secret"],
+            host=host,
+            settings=given.settings,
+        )
+        click.echo(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n\n{text}", err=True)
+        if kept.settings.public_url is None:
+            click.echo("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
 
 
 @webhooks.command("list")
@@ -80,25 +82,68 @@ async def list_webhooks(*, as_json: bool) -> None:
     """Show all endpoints, without their paths and secrets."""
     from gateway.store import endpoints
     from gateway.store.database import transaction
+    from gateway.web.procedures.webhook import shown
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await endpoints.select_endpoints(connection, kept.vault)
-    shown = [
-        {
-            "endpointId": one.endpoint_id,
-            "source": one.source,
-            "name": one.name,
-            "host": one.host,
-            "aliases": sorted(one.aliases),
-            "createdAt": one.created_at,
-        }
-        for one in found
-    ]
     if as_json:
-        show(shown)
+        show([shown(one) for one in found])
     else:
-        rows = [(one["endpointId"], one["source"], one["name"], one["host"], one["createdAt"]) for one in shown]
-        show_table(["ID", "SOURCE", "NAME", "HOST", "CREATED"], rows)
+        rows = [
+            (one.endpoint_id, one.source, one.name, one.host, "yes" if one.enabled else "no", one.created_at)
+            for one in found
+        ]
+        show_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
+
+
+@webhooks.command()
+@click.argument("endpoint")
+@click.option("--secret-file", help="Take the secret from this file (- is standard input) instead of making one.")
+@click.option("--path", is_flag=True, help="Make a new path instead of a new secret.")
+@click.option("--grace", type=click.IntRange(0, 2_592_000), default=86_400, help="Seconds the former stays valid.")
+@json_option
+@command
+async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
+    """Make a new secret, by the endpoint's id; for a source that cannot sign, a new path."""
+    from gateway.store.database import transaction
+    from gateway.web.procedures import webhook
+
+    given = webhook.Rotate(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
+    async with keep() as kept, transaction(kept.pool) as connection:
+        made = await webhook.rotate_endpoint(connection, kept.vault, given)
+    click.echo(json.dumps(made, indent=None if as_json else 2))
+    if not as_json:
+        click.echo(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
+
+
+@webhooks.command()
+@click.argument("endpoint")
+@json_option
+@command
+async def enable(endpoint: str, *, as_json: bool) -> None:
+    """Let an endpoint deploy again."""
+    await _set_enabled(endpoint, enabled=True, as_json=as_json)
+
+
+@webhooks.command()
+@click.argument("endpoint")
+@json_option
+@command
+async def disable(endpoint: str, *, as_json: bool) -> None:
+    """Let an endpoint deploy nothing, until it is enabled."""
+    await _set_enabled(endpoint, enabled=False, as_json=as_json)
+
+
+async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
+    from gateway.store import endpoints
+    from gateway.store.database import transaction
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        await endpoints.update_enabled(connection, endpoint, enabled=enabled)
+    if as_json:
+        show({"endpointId": endpoint, "enabled": enabled})
+    else:
+        click.echo(f"{'enabled' if enabled else 'disabled'} {endpoint}")
 
 
 @webhooks.command()

@@ -95,6 +95,8 @@ class Source:
     #: answered while nothing can be stored: what makes this sender try again
     unstored: int = 503
     honours_retry_after: bool = False
+    #: seconds within which it is answered, whatever happens: fewer than it waits
+    patience: float = 4.0
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
         """Raise InvalidInput for a setting this source does not have, one it lacks, or one that means nothing."""

@@ -29,4 +29,4 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([said])
 
 
-SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse)
+SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse, patience=9.0)

@@ -93,4 +93,4 @@ def _refusal(body: Part, version: Part) -> str:
     return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
 
 
-SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse)
+SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse, patience=9.0)

@@ -1,35 +1,26 @@
-"""Webhook endpoints: where a registry may tell us of pushes. The token in the path is kept as a hash."""
+"""Webhook endpoints. The token in the path is kept as a hash, the secret sealed."""
 
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import timedelta
 
 import asyncpg
 
+from gateway.endpoints import Endpoint, Network
 from gateway.errors import NotFound
-from gateway.reference import Domain
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One sender's way in."""
-
-    endpoint_id: str
-    source: str
-    name: str
-    secret: str = field(repr=False)
-    host: Domain | None
-    aliases: frozenset[str]
-    settings: Mapping[str, str]
-    created_at: datetime
+_COLUMNS = """
+    endpoint_id, source, name, secret, host, aliases, settings, repositories, networks, rate, enabled, created_at,
+    CASE WHEN former_until > now() THEN former_secret END AS former_secret,
+    CASE WHEN former_until > now() THEN former_until END AS former_until
+"""
 
 
-def _place(endpoint_id: str) -> str:
-    return f"endpoints:{endpoint_id}:secret"
+def _place(endpoint_id: str, column: str = "secret") -> str:
+    return f"endpoints:{endpoint_id}:{column}"
 
 
 def _hash(token: str) -> bytes:
@@ -38,14 +29,21 @@ def _hash(token: str) -> bytes:
 
 
 def _from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
+    endpoint_id, former = row["endpoint_id"], row["former_secret"]
     return Endpoint(
-        endpoint_id=row["endpoint_id"],
+        endpoint_id=endpoint_id,
         source=row["source"],
         name=row["name"],
-        secret=vault.open(row["secret"], _place(row["endpoint_id"])),
+        secret=vault.open(row["secret"], _place(endpoint_id)),
+        former_secret=None if former is None else vault.open(former, _place(endpoint_id, "former_secret")),
+        former_until=row["former_until"],
         host=row["host"],
         aliases=frozenset(row["aliases"]),
         settings=row["settings"],
+        repositories=tuple(row["repositories"]),
+        networks=tuple(row["networks"]),
+        rate=row["rate"],
+        enabled=row["enabled"],
         created_at=row["created_at"],
     )
 
@@ -53,11 +51,11 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
 async def select_endpoint(connection: Connection, vault: Vault, source: str, token: str) -> Endpoint:
     """Return the endpoint at this path; raises NotFound."""
     row = await connection.fetchrow(
-        """
-        SELECT endpoint_id, source, name, secret, host, aliases, settings, created_at
+        f"""
+        SELECT {_COLUMNS}
           FROM endpoints
-         WHERE token_hash = $1 AND source = $2
-        """,
+         WHERE (token_hash = $1 OR (former_token_hash = $1 AND former_until > now())) AND source = $2
+        """,  # noqa: S608 - a constant
         _hash(token),
         source,
     )
@@ -66,14 +64,19 @@ async def select_endpoint(connection: Connection, vault: Vault, source: str, tok
     return _from_row(row, vault)
 
 
-async def select_endpoints(connection: Connection, vault: Vault) -> list[Endpoint]:
-    rows = await connection.fetch(
-        """
-        SELECT endpoint_id, source, name, secret, host, aliases, settings, created_at
-          FROM endpoints
-         ORDER BY created_at
-        """
+async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_id: str) -> Endpoint:
+    """Raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM endpoints WHERE endpoint_id = $1",  # noqa: S608 - a constant
+        endpoint_id,
     )
+    if row is None:
+        raise _unknown(endpoint_id)
+    return _from_row(row, vault)
+
+
+async def select_endpoints(connection: Connection, vault: Vault) -> list[Endpoint]:
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM endpoints ORDER BY created_at")  # noqa: S608 - a constant
     return [_from_row(row, vault) for row in rows]
 
 
@@ -87,14 +90,18 @@ async def insert_endpoint(
     host: str | None,
     aliases: Sequence[str],
     settings: Mapping[str, str],
+    repositories: Sequence[str] = (),
+    networks: Sequence[Network] = (),
+    rate: int | None = None,
 ) -> tuple[str, str]:
     """Return the new id, and the token of its path: the only time it is known."""
     endpoint_id = str(await connection.fetchval("SELECT gen_random_uuid()::text"))
     token = secrets.token_urlsafe(32)
     await connection.execute(
         """
-        INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret, host, aliases, settings)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret, host, aliases, settings,
+                               repositories, networks, rate)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         """,
         endpoint_id,
         source,
@@ -104,11 +111,59 @@ async def insert_endpoint(
         host,
         list(aliases),
         dict(settings),
+        list(repositories),
+        list(networks),
+        rate,
     )
     return endpoint_id, token
+
+
+async def rotate_secret(
+    connection: Connection, vault: Vault, endpoint: Endpoint, secret: str, grace: timedelta
+) -> None:
+    """Let a new secret be valid, and the one before for as long as the grace; the path stays."""
+    await connection.execute(
+        """
+        UPDATE endpoints
+           SET secret = $2, former_secret = $3, former_until = now() + $4::interval, former_token_hash = NULL
+         WHERE endpoint_id = $1
+        """,
+        endpoint.endpoint_id,
+        vault.seal(secret, _place(endpoint.endpoint_id)),
+        vault.seal(endpoint.secret, _place(endpoint.endpoint_id, "former_secret")),
+        grace,
+    )
+
+
+async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelta) -> str:
+    """Return the token of a new path; the one before is valid for as long as the grace, the secret stays."""
+    token = secrets.token_urlsafe(32)
+    await connection.execute(
+        """
+        UPDATE endpoints
+           SET token_hash = $2, former_token_hash = token_hash, former_until = now() + $3::interval,
+               former_secret = NULL
+         WHERE endpoint_id = $1
+        """,
+        endpoint_id,
+        _hash(token),
+        grace,
+    )
+    return token
+
+
+async def update_enabled(connection: Connection, endpoint_id: str, *, enabled: bool) -> None:
+    """Let the endpoint deploy, or nothing; raises NotFound."""
+    done = await connection.execute("UPDATE endpoints SET enabled = $2 WHERE endpoint_id = $1", endpoint_id, enabled)
+    if done == "UPDATE 0":
+        raise _unknown(endpoint_id)
 
 
 async def delete_endpoint(connection: Connection, endpoint_id: str) -> None:
     """Close the endpoint; raises NotFound."""
     if await connection.execute("DELETE FROM endpoints WHERE endpoint_id = $1", endpoint_id) == "DELETE 0":
-        raise NotFound(f"there is no webhook {endpoint_id!r}; see: gateway webhooks list")
+        raise _unknown(endpoint_id)
+
+
+def _unknown(endpoint_id: str) -> NotFound:
+    return NotFound(f"there is no webhook {endpoint_id!r}; see: gateway webhooks list")

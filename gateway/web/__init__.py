@@ -7,11 +7,13 @@ import structlog
 from aiohttp import web
 
 from gateway.config import Settings
+from gateway.endpoints import parse_networks
 from gateway.errors import GatewayError
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import notifier, outward, status, surfaces, webhooks
+from gateway.web import notifier, outward, patience, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
+from gateway.web.gates import GATES, Gates
 
 __all__ = ["build"]
 
@@ -25,8 +27,9 @@ def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> w
     application = web.Application(client_max_size=settings.body_limit, middlewares=[_answer_errors])
     application[CONTEXT] = Context(pool, vault, rollouts, settings)
     application[notifier.WANTED] = asyncio.Event()
-    application[webhooks.UNANSWERED] = set()
-    application.cleanup_ctx.extend([notifier.notifying, outward.reaching_out, webhooks.finishing])
+    application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
+    application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
+    application.cleanup_ctx.extend([notifier.notifying, outward.reaching_out, patience.finishing])
     application.add_routes(
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),

@@ -5,38 +5,45 @@ mean "again": its Source tells.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import structlog
 from aiohttp import web
 
 from gateway import dispatch
 from gateway.dispatch import Receipt
-from gateway.errors import GatewayError, InvalidInput, NotFound, TooLarge, Unauthenticated, Unavailable
+from gateway.endpoints import Endpoint, Network, sender_address
+from gateway.errors import (
+    Forbidden,
+    GatewayError,
+    InvalidInput,
+    NotFound,
+    Throttled,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+)
 from gateway.events import Ignored, Notification
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
 from gateway.store.database import statement
-from gateway.store.endpoints import Endpoint
 from gateway.web.context import CONTEXT
+from gateway.web.gates import GATES
 from gateway.web.notifier import tell
 from gateway.web.outward import AT_LEAST, KEPT, OUTWARD
+from gateway.web.patience import in_time
 
 _LOG = structlog.get_logger()
 
-_T = TypeVar("_T")
-
-_PATIENCE = 2.5  # seconds until we answer that nothing was stored; the least patient retrying senders give 3
 _BODY_DEADLINE = 10.0  # seconds a sender has for its body
-_TRY_AGAIN = 5  # seconds, for senders that ask
+_TRY_AGAIN = 5  # seconds until a database that is away may be back
 
-#: what goes on after its sender was told to try again
-UNANSWERED = web.AppKey("unanswered", set[asyncio.Task[Any]])
+TRUSTED_PROXIES: web.AppKey[tuple[Network, ...]] = web.AppKey("trusted_proxies", tuple)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +61,47 @@ async def receive(request: web.Request) -> web.Response:
     try:
         if source is None:
             raise NotFound("there is no such webhook")
-        endpoint = await _in_time(request.app, _endpoint(request, source))
+        gate = request.app[GATES].at(request.path)
+        gate.count()
+        endpoint = await in_time(request.app, source.patience, gate.through(_endpoint(request, source)))
+        gate.limit(endpoint.rate / 60 if endpoint.rate else request.app[CONTEXT].settings.webhook_rate)
         asked, whole = await _read(request)
-        answer = await _in_time(request.app, _accept(request.app, source, endpoint, asked, whole=whole))
+        work = _accept(request.app, source, endpoint, asked, whole=whole)
+        answer = await in_time(request.app, source.patience, gate.through(work))
     except GatewayError as error:
-        status = source.unstored if source and isinstance(error, Unavailable) else int(error.status)
+        status, headers = _status(source, error)
         DELIVERIES.labels(name if source else "unknown", f"refused_{status}").inc()
         _LOG.info("Refused a webhook", source=name, status=status, reason=str(error))
-        return _refusal(error, status, retry=source is not None and source.honours_retry_after)
+        body = {"error": {"code": type(error).__name__, "message": str(error)}}
+        return web.json_response(body, status=status, headers=headers)
     DELIVERIES.labels(source.name, answer.verdict).inc()
     if answer.body is None:
         return web.Response(status=answer.status, headers=answer.headers)
     return web.json_response(answer.body, status=answer.status, headers=answer.headers)
 
 
+def _status(source: Source | None, error: GatewayError) -> tuple[int, dict[str, str]]:
+    """Return what tells this sender to come again, where it should."""
+    if source is None or not isinstance(error, Unavailable | Throttled):
+        return int(error.status), {}
+    if not source.honours_retry_after:
+        return source.unstored, {}
+    seconds = error.retry_after if isinstance(error, Throttled) else _TRY_AGAIN
+    return int(error.status), {"Retry-After": str(math.ceil(seconds))}
+
+
 async def _endpoint(request: web.Request, source: Source) -> Endpoint:
+    """Return the endpoint this sender may use; raises NotFound, Forbidden."""
     context = request.app[CONTEXT]
     async with statement(context.pool) as connection:
-        return await endpoints.select_endpoint(connection, context.vault, source.name, request.match_info["token"])
+        endpoint = await endpoints.select_endpoint(connection, context.vault, source.name, request.match_info["token"])
+    if not endpoint.enabled and not source.never_refuse:
+        raise NotFound("there is no such webhook")
+    if endpoint.networks:
+        forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
+        if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
+            raise Forbidden("this webhook takes nothing from that address")
+    return endpoint
 
 
 async def _read(request: web.Request) -> tuple[Request, bool]:
@@ -91,15 +121,15 @@ async def _read(request: web.Request) -> tuple[Request, bool]:
 async def _accept(
     application: web.Application, source: Source, endpoint: Endpoint, asked: Request, *, whole: bool
 ) -> _Answer:
-    trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
+    trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
     if not whole and not source.never_refuse:
         raise TooLarge("the body is larger than is accepted")
     if asked.method == "OPTIONS":
         # Browsers' preflights aside, a sender that asks this way proves itself in none: the path is unguessable.
-        if (handshake := source.handshake(asked, trust)) is None:
+        if (handshake := source.handshake(asked, trusts[0])) is None:
             raise web.HTTPMethodNotAllowed(asked.method, ["POST"])
         return await _shake(application, handshake)
-    trust = await _prove(application, source, asked, [trust])
+    trust = await _prove(application, source, asked, trusts)
     if (handshake := source.handshake(asked, trust)) is not None:
         answer = await _shake(application, handshake)
         await _deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
@@ -112,7 +142,7 @@ async def _accept(
         why = str(error) if whole else "the body is larger than is accepted"
         receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why)
         return _Answer(200, _shown(receipt), "rejected", {})
-    receipt = await _deliver(application, endpoint, asked, notification)
+    receipt = await _deliver(application, endpoint, asked, endpoint.permitted(notification))
     return _Answer(202 if receipt.deployments else 200, _shown(receipt), receipt.verdict, {})
 
 
@@ -166,40 +196,3 @@ def _shown(receipt: Receipt) -> dict[str, Any]:
         ],
         "ignored": [{"reference": ignored.reference, "reason": ignored.reason} for ignored in receipt.ignored],
     }
-
-
-def _refusal(error: GatewayError, status: int, *, retry: bool) -> web.Response:
-    code = type(error).__name__
-    headers = {"Retry-After": str(_TRY_AGAIN)} if retry and isinstance(error, Unavailable) else None
-    return web.json_response({"error": {"code": code, "message": str(error)}}, status=status, headers=headers)
-
-
-# -- never late
-
-
-async def _in_time(application: web.Application, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return its result; raises Unavailable once the sender should not wait longer.
-
-    The work goes on: what it stores then makes a duplicate of the sender's next attempt.
-    """
-    task = asyncio.ensure_future(work)
-    done, _ = await asyncio.wait({task}, timeout=_PATIENCE)
-    if done:
-        return task.result()
-    application[UNANSWERED].add(task)
-    task.add_done_callback(partial(_ended_late, application[UNANSWERED]))
-    raise Unavailable("the database does not answer in time: try again")
-
-
-def _ended_late(unanswered: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
-    unanswered.discard(task)
-    failed = None if task.cancelled() else task.exception()
-    _LOG.info("Ended after its sender was told to try again", failed=None if failed is None else str(failed))
-
-
-async def finishing(application: web.Application) -> AsyncIterator[None]:
-    """Leave nothing behind when the application ends."""
-    yield
-    for task in application[UNANSWERED]:
-        task.cancel()
-    await asyncio.gather(*application[UNANSWERED], return_exceptions=True)

@@ -1,0 +1,30 @@
+"""What to do at a registry so that it tells the gateway: one text a source, in steps/, ready to paste.
+
+`{url}`, `{secret}`, `{header}`, `{header_value}` (as it is sent), `{host}` (the registry's) and `{path}` stand for
+what was just made, and `{set:NAME}` for a setting of the source. Any other brace is the text's own.
+"""
+
+import re
+from collections.abc import Mapping
+from importlib.resources import files
+
+from gateway.sources import Source
+
+_PLAIN = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
+_PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:[a-z_]+)\}")
+
+
+def steps(source: Source, *, base: str, path: str, secret: str, host: str | None, settings: Mapping[str, str]) -> str:
+    """Return the text of this source, filled in."""
+    known = {
+        "url": base.rstrip("/") + path,
+        "path": path,
+        "secret": secret,
+        "header": source.header or "",
+        "header_value": (source.header_value or "{secret}").replace("{secret}", secret),
+        "host": host or "registry.example.com",
+        **{f"set:{name}": value for name, value in settings.items()},
+    }
+    text = files("gateway.cli").joinpath("steps", f"{source.name}.txt")
+    template = text.read_text(encoding="utf-8") if text.is_file() else _PLAIN
+    return _PLACE.sub(lambda place: known.get(place[1], place[0]), template)
