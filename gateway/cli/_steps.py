@@ -10,7 +10,8 @@ from importlib.resources import files
 
 from gateway.sources import Source
 
-_PLAIN = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
+_SENT = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
+_SIGNED = "Send to:  {url}\nSecret:   {secret}  (signs each request in {header})\n"
 _PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:[a-z_]+)\}")
 
 
@@ -26,5 +27,6 @@ def steps(source: Source, *, base: str, path: str, secret: str, host: str | None
         **{f"set:{name}": value for name, value in settings.items()},
     }
     text = files("gateway.cli").joinpath("steps", f"{source.name}.txt")
-    template = text.read_text(encoding="utf-8") if text.is_file() else _PLAIN
+    plain = _SENT if source.header_value else _SIGNED
+    template = text.read_text(encoding="utf-8") if text.is_file() else plain
     return _PLACE.sub(lambda place: known.get(place[1], place[0]), template)
