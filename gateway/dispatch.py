@@ -157,11 +157,13 @@ def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> li
 
 def _forbidden(waits: Deployment | None, event: PushEvent) -> str:
     """Return why a push may not touch what waits."""
-    if waits is not None and waits.forced and waits.reference not in {None, event.reference}:
+    if waits is None:
+        return ""
+    if waits.forced and waits.reference not in {None, event.reference}:
         return "a person asked for another image"
-    if waits is not None and waits.kind not in _STARTING:
-        return f"a {waits.kind} is queued"
-    return ""
+    if waits.kind in _STARTING or waits.kind is Kind.ROLLBACK:
+        return ""
+    return f"a {waits.kind} is queued"
 
 
 async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:
