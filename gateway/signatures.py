@@ -41,14 +41,17 @@ def prove_basic(authorization: str | None, secret: str) -> None:
 
 
 def prove_credentials(headers: Mapping[str, str], secret: str, *names: str) -> None:
-    """An Authorization header, Basic or Bearer; without one the secret itself in the first of `names` that was sent."""
+    """Authorization: Basic, Bearer, or the secret as it is; without that the first of `names` that was sent."""
     authorization = headers.get("authorization", "")
+    scheme = authorization.partition(" ")[0].lower()
     if not authorization:
         prove_token(next((headers[name] for name in names if name in headers), None), secret)
-    elif authorization.partition(" ")[0].lower() == "basic":
+    elif scheme == "basic":
         prove_basic(authorization, secret)
-    else:
+    elif scheme == "bearer":
         prove_bearer(authorization, secret)
+    else:
+        prove_token(authorization, secret)
 
 
 def prove_hmac(

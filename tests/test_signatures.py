@@ -104,12 +104,13 @@ def test_no_header_value_does_more_than_be_refused(raw: bytes, secret: str) -> N
 def test_whichever_header_carries_the_secret_is_proof() -> None:
     for headers in (
         {"authorization": "Bearer s3cret"},
+        {"authorization": "s3cret"},
         {"authorization": basic("anyone:s3cret")},
         {"x-other": "s3cret"},
         {"x-api-key": "s3cret", "x-other": "wrong"},
     ):
         prove_credentials(headers, "s3cret", "x-api-key", "x-other")
-    for headers in ({}, {"authorization": "s3cret"}, {"authorization": "Bearer wrong", "x-other": "s3cret"}):
+    for headers in ({}, {"authorization": "Token s3cret"}, {"authorization": "Bearer wrong", "x-other": "s3cret"}):
         with pytest.raises(Unauthenticated):
             prove_credentials(headers, "s3cret", "x-api-key", "x-other")
 

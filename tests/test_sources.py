@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -50,12 +50,15 @@ def samples(folder: Path, source: str) -> Iterator[Sample]:
         body = next(path for path in folder.glob(f"{name}.*") if path != beside).read_bytes()
         headers = {key.lower(): value for key, value in about["headers"].items()}
         at = datetime.fromisoformat(about.get("_at", "1970-01-01T00:00:00+00:00"))
-        yield Sample(source, name, Request(headers, body, at=at), about)
+        keys = {address: (folder / file).read_bytes() for address, file in about.get("_keys", {}).items()}
+        request = Request(headers, body, query=about.get("_query", {}), at=at, keys=keys)
+        yield Sample(source, name, request, about)
 
 
 OURS = [sample for source in SOURCES for sample in samples(HERE / source, source)]
 SIGNATURE = re.compile(r"(sha\d+=)?[0-9a-f]{40,128}|v1,.+")
-SIGNED = [one for one in OURS if any(SIGNATURE.fullmatch(value) for value in one.request.headers.values())]
+ENVELOPED = [one for one in OURS if one.name.startswith("sns_") and one.request.keys]
+SIGNED = ENVELOPED + [one for one in OURS if any(map(SIGNATURE.fullmatch, one.request.headers.values()))]
 PROVEN = [one for one in OURS if SOURCES[one.source].header and one.trust.settings.get("proof") != "path"]
 
 
@@ -111,8 +114,9 @@ def test_a_form_encoded_body_is_verified_as_sent() -> None:
 
 
 def test_a_header_alone_changes_nothing() -> None:
-    # But for CloudEvents in binary mode, of which headers are a part.
-    for sample in [one for one in OURS if "ce-type" not in one.request.headers]:
+    # But for CloudEvents in binary mode and unwrapped messages, of which headers are a part.
+    parts = {"ce-type", "x-goog-pubsub-message-id"}
+    for sample in [one for one in OURS if parts.isdisjoint(one.request.headers)]:
         stripped = replace(sample, request=Request({}, sample.request.body))
         assert sample.parsed() == stripped.parsed()
 
@@ -152,12 +156,19 @@ def test_a_push_of_no_possible_name_is_invalid_input(name: object) -> None:
     jfrog = {"repo_key": "docker", "image_name": name, "tag": "1"}
     component = {"format": "docker", "name": name, "version": "1"}
     zot = {"name": name or "/", "reference": "1"}
+    harbor = {"resources": [{"resource_url": f"r.io/{name}:1" if isinstance(name, str) else name, "tag": "1"}]}
+    azure = {"repository": name, "tag": "1"}
+    google = f"gcr.io/{name}:1" if isinstance(name, str) else name
     aliyun = {"region": "x", "repo_full_name": name}
     for source, body in {
         "dockerhub": hub,
         "github": {"package": {"name": "", "package_version": version}},
         "ecr": {"detail-type": "ECR Image Action", "account": "1", "region": "x", "detail": ecr},
         "distribution": {"events": [{"action": "push", "target": target}]},
+        "harbor": {"type": "PUSH_ARTIFACT", "event_data": harbor},
+        "quay": {"docker_url": "", "repository": name, "updated_tags": ["1"]},
+        "acr": {"action": "push", "target": azure, "request": {"host": "r.io"}},
+        "artifactregistry": {"action": "INSERT", "tag": google or "gcr.io/:1"},
         "gitlab": {"events": [{"action": "push", "target": target}]},
         "gitea": {"action": "created", "package": gitea},
         "jfrog": {"domain": "docker", "event_type": "pushed", "data": jfrog, "jpd_origin": "http://r.io"},
@@ -267,15 +278,39 @@ class Folder:
     #: the registry's host, and what stands for it in the expectations
     host: str | None = None
     placeholder: str = "<nowhere>"
-    #: the endpoint's settings, by sample
+    #: the endpoint's settings, by sample; "" is for the rest
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    #: files of public keys, by their address
+    keys: Mapping[str, str] = field(default_factory=dict)
+    at: datetime | None = None
 
 
+SNS = "https://sns.us-west-2.amazonaws.com"
 CORPUS = {
     "dockerhub": Folder("dockerhub"),
     "ghcr": Folder("github"),
     "ecr": Folder("ecr"),
+    "sns": Folder(
+        "ecr",
+        settings={"": {"topic": "arn:aws:sns:us-west-2:123456789012:MyTopic"}},
+        keys={f"{SNS}/SimpleNotificationService-f3ecfb7224c7233fe7bb5f59f96de52f.pem": "_signing-cert.pem"},
+    ),
     "distribution": Folder("distribution"),
+    "harbor": Folder("harbor"),
+    "quay": Folder("quay"),
+    "acr": Folder("acr"),
+    "acr-eventgrid": Folder("acr", secret="in the query"),
+    "gcp": Folder(
+        "artifactregistry",
+        settings={
+            "": {
+                "email": "gcr-publisher@my-project.iam.gserviceaccount.com",
+                "audience": "https://gateway.example.com/hooks/gar",
+            }
+        },
+        keys={"https://www.googleapis.com/oauth2/v3/certs": "_jwks.json"},
+        at=datetime(2026, 11, 23, 16, tzinfo=UTC),
+    ),
     "gitlab": Folder("gitlab"),
     "gitea": Folder("gitea"),
     "jfrog": Folder("jfrog"),
@@ -294,9 +329,20 @@ CORPUS = {
 }
 
 
-def corpus(folder: str) -> list[Sample]:
-    root = os.environ.get("SAMPLES_DIR")
-    return list(samples(Path(root) / folder, CORPUS[folder].source if folder in CORPUS else "")) if root else []
+def corpus(name: str) -> list[Sample]:
+    root, folder = os.environ.get("SAMPLES_DIR"), CORPUS.get(name, Folder(""))
+    if not root:
+        return []
+    keys = {address: (Path(root) / name / file).read_bytes() for address, file in folder.keys.items()}
+    return [replace(one, request=asked(one, folder, keys)) for one in samples(Path(root) / name, folder.source)]
+
+
+def asked(sample: Sample, folder: Folder, keys: Mapping[str, bytes]) -> Request:
+    """The request with what stood around it: an address with the secret, the clock and the keys of its time."""
+    signed_at = re.search(rb'"Timestamp": "([^"]+)"', sample.request.body)
+    at = datetime.fromisoformat(signed_at[1].decode()) if signed_at else folder.at or sample.request.at
+    query = {"secret": folder.secret} if folder.secret else {}
+    return replace(sample.request, at=at, keys=keys, query=query)
 
 
 def secret_of(sample: Sample) -> str:
@@ -308,14 +354,18 @@ def secret_of(sample: Sample) -> str:
     scheme, _, credentials = headers.get("authorization", "").partition(" ")
     if scheme == "Basic":
         return base64.b64decode(credentials).decode().partition(":")[2]
-    bearer = credentials if scheme == "Bearer" else ""
+    bearer = credentials if scheme == "Bearer" else headers.get("authorization", "")
     sent = (headers.get(name) for name in ("x-api-key", "x-webhook-secret", "x-gitlab-token"))
     return next(filter(None, sent), bearer)
 
 
+def settings_of(sample: Sample, folder: Folder) -> Mapping[str, str]:
+    return folder.settings.get(sample.name) or folder.settings.get("", {})
+
+
 def told_by(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
     source, host = SOURCES[sample.source], Domain(folder.host) if folder.host else None
-    trust = Trust(secret_of(sample) or folder.secret, host, settings=folder.settings.get(sample.name, {}))
+    trust = Trust(secret_of(sample) or folder.secret, host, settings=settings_of(sample, folder))
     try:
         source.verify(sample.request, trust)
         events = source.parse(sample.request, trust).events

@@ -20,7 +20,9 @@ aws() {
 
 
 def _steps(source: str) -> str:
-    return steps(SOURCES[source], base="https://gw.example.com/", path="/p", secret="s3cret", host=None, settings={})
+    settings = dict.fromkeys(SOURCES[source].required, "a@example.com")
+    base = "https://gw.example.com/"
+    return steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings=settings)
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -28,7 +30,7 @@ def test_every_source_has_steps_with_all_it_needs(source: str) -> None:
     text = _steps(source)
     assert "https://gw.example.com/p" in text
     assert SOURCES[source].header is None or "s3cret" in text
-    assert not any(place in text for place in ("{url}", "{secret}", "{header}", "{header_value}", "{host}"))
+    assert not any(place in text for place in ("{url}", "{secret}", "{header}", "{header_value}", "{host}", "{set:"))
 
 
 def test_the_lines_for_aws_hand_it_what_it_can_read(tmp_path: Path) -> None:
@@ -46,8 +48,18 @@ def test_the_lines_for_aws_hand_it_what_it_can_read(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "role.json").read_text())["Statement"][0]["Resource"] == target["Arn"]
 
 
+def test_the_policy_of_harbor_and_the_notification_of_quay_are_json() -> None:
+    policy, told = (json.loads(_pasted(_steps(source))) for source in ("harbor", "quay"))
+    assert policy["targets"][0]["address"] == told["config"]["url"] == "https://gw.example.com/p"
+    assert policy["targets"][0]["auth_header"] == "s3cret"
+
+
+def _pasted(text: str) -> str:
+    return text.partition("<<'END'\n")[2].partition("END\n")[0]
+
+
 def test_the_hook_of_github_is_json() -> None:
     text = _steps("github")
-    hook = json.loads(text[text.index("{\n") : text.index("END\n\n")])
+    hook = json.loads(_pasted(text))
     assert hook["events"] == ["package", "registry_package"]
     assert hook["config"]["url"] == "https://gw.example.com/p"

@@ -3,7 +3,23 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.sources import aliyun, distribution, dockerhub, ecr, generic, gitea, github, gitlab, jfrog, nexus, zot
+from gateway.sources import (
+    acr,
+    aliyun,
+    artifactregistry,
+    distribution,
+    dockerhub,
+    ecr,
+    generic,
+    gitea,
+    github,
+    gitlab,
+    harbor,
+    jfrog,
+    nexus,
+    quay,
+    zot,
+)
 from gateway.sources._source import Handshake, Request, Source, Trust
 
 __all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust"]
@@ -14,6 +30,10 @@ SOURCES: Mapping[str, Source] = MappingProxyType(
         "github": github.SOURCE,
         "ecr": ecr.SOURCE,
         "distribution": distribution.SOURCE,
+        "harbor": harbor.SOURCE,
+        "quay": quay.SOURCE,
+        "acr": acr.SOURCE,
+        "artifactregistry": artifactregistry.SOURCE,
         "gitlab": gitlab.SOURCE,
         "gitea": gitea.SOURCE,
         "jfrog": jfrog.SOURCE,

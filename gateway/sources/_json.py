@@ -47,6 +47,14 @@ class Part:
             raise self._wrong(name, "a list")
         return _objects(value, self._field(name))
 
+    def texts(self, name: str) -> list[str]:
+        """A list of texts, or the names of an object's members."""
+        value = self.members.get(name)
+        listed = [] if value is None else list(value) if isinstance(value, list | dict) else None
+        if listed is None or not all(isinstance(one, str) for one in listed):
+            raise self._wrong(name, "a list of texts")
+        return listed
+
     def _field(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
 

@@ -1,11 +1,18 @@
-"""Amazon ECR through an EventBridge API destination: its events as they are, or transformed into CloudEvents.
+"""Amazon ECR, through an EventBridge API destination or an SNS topic.
+
+    EventBridge   {detail-type: ECR Image Action, account, region, detail: {repository-name, …}}, one or several
+    InputPath     what stands in `detail` alone: the endpoint's host says the rest
+    transformed   a CloudEvent
+    SNS           any of them as text, in an envelope that SNS signs; or raw, with the secret as from EventBridge
 
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
 """
 
+from collections.abc import Sequence
+
 from gateway.errors import InvalidInput
-from gateway.events import Notification
-from gateway.signatures import prove_credentials
+from gateway.events import Ignored, Notification
+from gateway.sources import _sns
 from gateway.sources._json import Part, parse_objects
 from gateway.sources._pushes import (
     Said,
@@ -17,26 +24,56 @@ from gateway.sources._pushes import (
     split_address,
     split_tag,
 )
-from gateway.sources._source import Request, Source, Trust
+from gateway.sources._secret import prove_secret
+from gateway.sources._source import Handshake, Request, Source, Trust
 
 _HEADER = "x-api-key"
 # What examples of CloudEvents by input transformers send instead.
 _OTHER_HEADER = "x-webhook-secret"
 
-_PUSH = ("ECR Image Action", "PUSH")
+_ACTION = "ECR Image Action"
+_PUSH = (_ACTION, "PUSH")
 # Once replicated, an image can be pulled in the region it went to, which is the one the event names. That deploys
 # only at an endpoint with `--set replication=true`: elsewhere the push has deployed already.
 _REPLICATION = ("ECR Replication Action", "REPLICATE")
 
 
+def keys(request: Request, trust: Trust) -> Sequence[str]:
+    told = _sns.envelope(request)
+    return () if told is None else _sns.keys(told, trust)
+
+
 def verify(request: Request, trust: Trust) -> None:
-    """EventBridge connections know three kinds of proof; each carries the secret."""
-    prove_credentials(request.headers, trust.secret, _HEADER, _OTHER_HEADER)
+    """EventBridge connections know three kinds of proof; each carries the secret. SNS signs instead."""
+    told = _sns.envelope(request)
+    if told is None:
+        prove_secret(request, trust, _HEADER, _OTHER_HEADER)
+    else:
+        _sns.verify(told, request, trust)
+
+
+def handshake(request: Request, trust: Trust) -> Handshake | None:
+    told = _sns.envelope(request)
+    return None if told is None else _sns.handshake(told, trust)
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    events = parse_objects(request.body)
-    return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
+    told = _sns.envelope(request)
+    if told is None:
+        events = parse_objects(request.body)
+        return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
+    return notification(_published(told, trust), ids=[told.text("MessageId")])
+
+
+def _published(told: Part, trust: Trust) -> list[Said]:
+    if told.text("Type") != "Notification":
+        return [Ignored("", f"not a push: {quoted(told.text('Type'))}")]
+    try:
+        events = parse_objects(told.text("Message").encode())
+        return [_said(event, trust) for event in events]
+    except InvalidInput as error:
+        # A topic may carry anything; who publishes there learns nothing from a refusal.
+        return [Ignored("", f"not understood: {error}")]
 
 
 def _said(event: Part, trust: Trust) -> Said:
@@ -44,23 +81,27 @@ def _said(event: Part, trust: Trust) -> Said:
         return _eventbridge(event, trust)
     if "specversion" in event:
         return _cloudevent(event, trust)
-    raise InvalidInput("neither an EventBridge event (detail-type) nor a CloudEvent (specversion)")
+    if "repository-name" in event and "action-type" in event:
+        return _detail(_ACTION, event, trust, host="")
+    raise InvalidInput("neither an event of EventBridge (detail-type), nor its detail, nor a CloudEvent (specversion)")
 
 
 def _eventbridge(event: Part, trust: Trust) -> Said:
-    detail = event.part("detail")
     host = _host(event.text("account"), event.text("region"))
+    return _detail(event.text("detail-type"), event.part("detail"), trust, host=host)
+
+
+def _detail(kind: str, detail: Part, trust: Trust, *, host: str) -> Said:
     path, tag = detail.text("repository-name"), detail.text("image-tag")
     digest = detail.text("image-digest")
-    reason = _refusal(event, detail, trust)
-    if reason:
+    if reason := _refusal(kind, detail, trust):
         return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return pushed(trust, host=host, path=path, tag=tag, digest=digest)
 
 
-def _refusal(event: Part, detail: Part, trust: Trust) -> str:
+def _refusal(kind: str, detail: Part, trust: Trust) -> str:
     # Archiving shares the detail-type of a push; failures of both carry no image.
-    kind, action = event.text("detail-type"), detail.text("action-type")
+    action = detail.text("action-type")
     replicas = {_REPLICATION} if trust.settings.get("replication") == "true" else set()
     if (kind, action) not in {_PUSH} | replicas:
         return f"not a push: {quoted(f'{kind} {action}'.strip())}"
@@ -105,6 +146,11 @@ SOURCE = Source(
     header_value="{secret}",
     verify=verify,
     parse=parse,
-    settings={"replication": "true: deploy when an image has been replicated, from the region it went to."},
+    keys=keys,
+    handshake=handshake,
+    settings={
+        "topic": "the ARN of an SNS topic to believe; several by comma.",
+        "replication": "true: deploy when an image has been replicated, from the region it went to.",
+    },
     honours_retry_after=True,
 )

@@ -28,12 +28,10 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events import Ignored, Notification
-from gateway.inbox import without_secrets
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
 from gateway.store.database import statement
-from gateway.web import refusals
 from gateway.web.context import CONTEXT
 from gateway.web.gates import GATES
 from gateway.web.notifier import tell
@@ -102,9 +100,7 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
     if endpoint.networks:
         forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
         if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
-            why = "this webhook takes nothing from that address"
-            refusals.count(request.app, endpoint, why, _headers(request))
-            raise Forbidden(why)
+            raise Forbidden("this webhook takes nothing from that address")
     return endpoint
 
 
@@ -118,11 +114,8 @@ async def _read(request: web.Request) -> tuple[Request, bool]:
         whole = False
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
-    return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), whole
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
+    headers = {key.lower(): value for key, value in request.headers.items()}
+    return Request(headers, body, request.method, dict(request.query), datetime.now(UTC)), whole
 
 
 async def _accept(
@@ -136,11 +129,7 @@ async def _accept(
         if (handshake := source.handshake(asked, trusts[0])) is None:
             raise web.HTTPMethodNotAllowed(asked.method, ["POST"])
         return await _shake(application, handshake)
-    try:
-        trust = await _prove(application, source, asked, trusts)
-    except Unauthenticated as error:
-        refusals.count(application, endpoint, str(error), asked.headers)
-        raise
+    trust = await _prove(application, source, asked, trusts)
     if (handshake := source.handshake(asked, trust)) is not None:
         answer = await _shake(application, handshake)
         await _deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
@@ -148,11 +137,10 @@ async def _accept(
     try:
         notification = source.parse(asked, trust)
     except InvalidInput as error:
-        why = str(error) if whole else "the body is larger than is accepted"
-        headers = without_secrets(asked.headers, endpoint.secrets)
-        receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.never_refuse:
             raise
+        why = str(error) if whole else "the body is larger than is accepted"
+        receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why)
         return _Answer(200, _shown(receipt), "rejected", {})
     receipt = await _deliver(application, endpoint, asked, endpoint.permitted(notification))
     return _Answer(202 if receipt.deployments else 200, _shown(receipt), receipt.verdict, {})
@@ -183,8 +171,7 @@ async def _shake(application: web.Application, handshake: Handshake) -> _Answer:
 async def _deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
-    headers = without_secrets(asked.headers, endpoint.secrets)
-    receipt = await dispatch.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+    receipt = await dispatch.deliver(application[CONTEXT].pool, endpoint, asked.body, notification)
     if receipt.deployments:
         tell(application)
     _LOG.info(

@@ -1,0 +1,78 @@
+"""Proofs by public keys: what only the holder of the private one can have signed. Nothing secret is compared here."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import orjson
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
+from cryptography.x509 import load_pem_x509_certificate
+
+from gateway.errors import Unauthenticated
+
+_SKEW = 60.0  # seconds between two clocks
+
+
+def prove_certified(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
+    """`message` was signed with the key of this certificate; raises Unauthenticated."""
+    try:
+        key = load_pem_x509_certificate(certificate).public_key()
+        if not isinstance(key, RSAPublicKey):
+            raise Unauthenticated("the sender's certificate holds no RSA key")
+        signed = base64.b64decode(signature, validate=True)
+        key.verify(signed, message, PKCS1v15(), algorithm)
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise Unauthenticated("the signature is not the sender's") from error
+
+
+def prove_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: datetime) -> Mapping[str, object]:
+    """Return the claims of an OpenID Connect token that one of `keys` signed, and that holds; raises Unauthenticated.
+
+    Whom it is for and whom it is about is the caller's to check. RS256 alone is believed, whatever the token says.
+    https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
+    """
+    signed, _, signature = token.rpartition(".")
+    head, _, body = signed.partition(".")
+    try:
+        header, claims = _object(_decoded(head)), _object(_decoded(body))
+        if header.get("alg") != "RS256":
+            raise Unauthenticated("the token is not signed with RS256")
+        _key(_object(keys), header.get("kid")).verify(_decoded(signature), signed.encode(), PKCS1v15(), SHA256())
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
+        raise Unauthenticated("the token is none, or not signed by its issuer") from error
+    if claims.get("iss") not in issuers:
+        raise Unauthenticated("the token was issued by another")
+    now = at.timestamp()
+    if not _seconds(claims, "iat") - _SKEW <= now < _seconds(claims, "exp") + _SKEW:
+        raise Unauthenticated("the token has expired, or is not valid yet: compare the clocks")
+    return claims
+
+
+def _key(keys: Mapping[str, object], kid: object) -> RSAPublicKey:
+    listed = keys.get("keys")
+    for key in listed if isinstance(listed, list) else []:
+        if isinstance(key, dict) and key.get("kid") == kid and key.get("kty") == "RSA":
+            n, e = (int.from_bytes(_decoded(str(key.get(name, "")))) for name in ("n", "e"))
+            return RSAPublicNumbers(e, n).public_key()
+    raise Unauthenticated("the token is signed with a key that its issuer does not publish")
+
+
+def _object(encoded: bytes) -> Mapping[str, object]:
+    loaded = orjson.loads(encoded)
+    if not isinstance(loaded, dict):
+        raise ValueError("not an object")  # noqa: TRY004 - told as one with the rest
+    return loaded
+
+
+def _seconds(claims: Mapping[str, object], name: str) -> float:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Unauthenticated(f"the token does not tell {name}")
+    return value
+
+
+def _decoded(text: str) -> bytes:
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)

@@ -1,0 +1,94 @@
+"""Google Artifact Registry and Container Registry, through a push subscription of Pub/Sub.
+
+    wrapped      {message: {data: base64 of what follows, messageId}, subscription}
+    unwrapped    {action: INSERT, digest: us-docker.pkg.dev/…@sha256:…, tag: us-docker.pkg.dev/…:1.2}
+
+https://cloud.google.com/artifact-registry/docs/configure-notifications
+https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions
+
+Anybody can have Google sign a token for any audience, so the e-mail address of the service account is what proves.
+"""
+
+import base64
+import binascii
+
+from gateway.errors import InvalidInput, Unauthenticated
+from gateway.events import Notification
+from gateway.signatures import prove_token
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address, split_tag
+from gateway.sources._rsa import prove_id_token
+from gateway.sources._source import Request, Source, Trust
+
+_HEADER = "Authorization"
+_KEYS = "https://www.googleapis.com/oauth2/v3/certs"
+_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
+# Where a message is not wrapped, its id is in the headers alone. The token signs neither headers nor body, so one is
+# as good as the other.
+_ID_HEADER = "x-goog-pubsub-message-id"
+
+
+def keys(request: Request, _trust: Trust) -> list[str]:
+    _token(request)
+    return [_KEYS]
+
+
+def verify(request: Request, trust: Trust) -> None:
+    claims = prove_id_token(_token(request), request.keys.get(_KEYS, b""), issuers=_ISSUERS, at=request.at)
+    # The token is the proof; that it was made for us alone is what the audience adds, by default the secret.
+    prove_token(str(claims.get("aud")), trust.settings.get("audience") or trust.secret)
+    allowed = [email.strip() for email in trust.settings.get("email", "").split(",")]
+    email = claims.get("email")
+    if not email or email not in allowed or claims.get("email_verified") is not True:
+        raise Unauthenticated("the token is of a service account that this endpoint does not name")
+
+
+def _token(request: Request) -> str:
+    scheme, _, token = request.headers.get(_HEADER.lower(), "").partition(" ")
+    if scheme.lower() != "bearer" or not token.isascii():
+        raise Unauthenticated("a token of Google is needed: let the subscription authenticate")
+    return token
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    body = parse_object(request.body)
+    if "message" not in body:
+        return notification([_said(body, trust)], ids=[request.headers.get(_ID_HEADER, "")])
+    message = body.part("message")
+    try:
+        told = base64.b64decode(message.text("data"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput("message.data is not base64", field="message.data") from error
+    return notification(
+        [_said(parse_object(told), trust)], ids=[message.text("messageId") or message.text("message_id")]
+    )
+
+
+def _said(told: Part, trust: Trust) -> Said:
+    # Both are whole names. A push with a tag is told twice, once without it.
+    tagged, _, _ = told.text("tag").partition("@")
+    _, _, digest = told.text("digest").partition("@")
+    host, name = split_address(tagged or told.text("digest"))
+    path, tag = split_tag(name)
+    # Projects of a domain were written example.com:project once.
+    path = path.replace(":", "/")
+    action = told.text("action")
+    if action != "INSERT":
+        return not_a_push(f"not a push: {quoted(action)}", trust, host=host, path=path, tag=tag, digest=digest)
+    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+
+
+SOURCE = Source(
+    "artifactregistry",
+    header=_HEADER,
+    header_value=None,
+    verify=verify,
+    parse=parse,
+    keys=keys,
+    settings={
+        "email": "the e-mail address of the service account whose token Pub/Sub sends; several by comma.",
+        "audience": "the audience of that token, where it is not the secret.",
+    },
+    required=frozenset({"email"}),
+    never_refuse=True,
+)

@@ -1,0 +1,40 @@
+"""Quay, quay.io and one's own. It signs nothing and tells no digest: the unguessable path is the only proof.
+
+https://docs.quay.io/guides/notifications.html
+
+Nothing in the body says which event it is, so its fields do: only a push lists `updated_tags`. A webhook that fails
+three times in a row is switched off.
+"""
+
+from gateway.events import Notification
+from gateway.sources._json import Part, parse_object
+from gateway.sources._pushes import not_a_push, notification, pushed, split_address
+from gateway.sources._source import Request, Source, Trust
+
+_HOST = "quay.io"
+_TAGS = "updated_tags"
+
+
+def verify(request: Request, trust: Trust) -> None:
+    """Whoever knew the path may speak."""
+
+
+def parse(request: Request, trust: Trust) -> Notification:
+    body = parse_object(request.body)
+    tags, (host, path) = body.texts(_TAGS), _name(body, trust)
+    if not tags:
+        return notification([not_a_push(f"not a push: {_kind(body)}", trust, host=host, path=path)])
+    return notification(pushed(trust, host=host, path=path, tag=tag) for tag in tags)
+
+
+def _kind(body: Part) -> str:
+    kinds = {_TAGS: "no tags", "build_id": "a build", "vulnerability": "a scan", "usage_percent": "a quota"}
+    return next((kind for field, kind in kinds.items() if field in body), "another event")
+
+
+def _name(body: Part, trust: Trust) -> tuple[str, str]:
+    host, path = split_address(body.text("docker_url"))
+    return host or ("" if trust.host else _HOST), path or body.text("repository")
+
+
+SOURCE = Source("quay", header=None, header_value=None, verify=verify, parse=parse, never_refuse=True, patience=9.0)
