@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 from pydantic.alias_generators import to_camel
 
 from gateway.errors import InvalidInput
+from gateway.health import HealthCheck, Probe, Seconds
 from gateway.policies import Policy
 from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Reference, Repository
@@ -173,6 +174,16 @@ class Configuration(_Frozen):
     drain: Annotated[float, Field(ge=0, le=3600)] = 3
     #: replaced versions kept for a way back
     kept: Annotated[int, Field(ge=0, le=100)] = 1
+    #: lies over the image's HEALTHCHECK
+    health_check_swarm: HealthCheck | None = None
+    #: what the gateway asks it itself, beside the HEALTHCHECK
+    probe: Probe | None = None
+    #: seconds it has to become healthy; None: the gateway's setting, as of the next two
+    health_deadline: Seconds | None = None
+    #: seconds it must run to be proven, where it has neither HEALTHCHECK nor probe
+    stable_window: Seconds | None = None
+    #: seconds of trouble afterwards that bring the former version back
+    watch: Annotated[float, Field(ge=0, le=86_400)] | None = None
 
     @model_validator(mode="after")
     def _refuse_two_on_one_port(self) -> Self:

@@ -133,7 +133,7 @@ REMEDIES: dict[Code, str] = {
     Code.BAD_CONFIGURATION: "Correct the application's configuration and deploy again.",
     Code.EXITED: "The last lines of the container say why. The former version serves on.",
     Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
-    Code.UNHEALTHY: "The output of the image's health check says why. The former version serves on.",
+    Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. The former version serves on.",
     Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
     Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more.",
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",

@@ -4,13 +4,14 @@ Each has its own loops and slots, so that one that is dead or hangs holds up nob
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import structlog
 
 from gateway.deployments import Deployment
+from gateway.engine import probes
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.errors import Code, Reason, RolloutError
 from gateway.loops import LOOK_AGAIN, for_ever
@@ -84,6 +85,9 @@ class Host:
     @property
     def reachable(self) -> bool:
         return self.identity is not None and self.error is None
+
+    async def routed(self, networks: Sequence[str]) -> bool:
+        return await probes.routed(self.engine, networks)
 
     def wake(self) -> None:
         """There may be something to claim."""

@@ -86,7 +86,8 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
     time, it puts back what it had begun.
     """
     application = task.target.application if task.target else task.application
-    runtime = ContainerRuntime(means.engine, means.identity.platform, application, task.credentials, means.pace)
+    pace = means.pace.of(application.configuration)
+    runtime = ContainerRuntime(means.engine, means.identity.platform, application, task.credentials, pace)
     deadline = asyncio.get_running_loop().time() + means.progress_deadline
     attempt = _Attempt(means, task, journal, runtime, deadline)
     try:

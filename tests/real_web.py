@@ -1,7 +1,7 @@
 """The HTTP application over a real PostgreSQL, with nobody behind it who rolls anything out."""
 
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,10 @@ class NoEngine:
     identity: EngineIdentity | None = None
     error: str | None = "nobody answers"
     running: int = 0
+    routes: bool = False
+
+    async def routed(self, _networks: Sequence[str]) -> bool:
+        return self.routes
 
 
 @dataclass

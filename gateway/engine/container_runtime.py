@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 from gateway.applications import Application, Order
 from gateway.deployments import Swap
-from gateway.engine import conditions, containers, health, images, order, spec
+from gateway.engine import conditions, containers, health, images, order, probes, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace, Progress, Serving, Version
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Code, Failed, Postponed, Reason
+from gateway.health import Probe
 from gateway.reference import Reference
 from gateway.registries import Credentials
 
@@ -57,6 +58,7 @@ class ContainerRuntime:
             digest=found.labels.get(spec.DIGEST),
             spec_hash=found.labels.get(spec.SPEC),
             deployment_id=found.labels.get(spec.DEPLOYMENT),
+            restarts=found.restart_count,
         )
 
     # -- before anything is touched
@@ -143,7 +145,7 @@ class ContainerRuntime:
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:
         pace = replace(self.pace, stable_window=0.0) if again else self.pace
-        await health.prove(self.engine, swap.new, pace)
+        await health.prove(self.engine, swap.new, pace, self._probe)
 
     async def retire(self, swap: Swap) -> None:
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
@@ -204,13 +206,20 @@ class ContainerRuntime:
         new = await health.expect(self.engine, swap.new)
         if reference := spec.reference(new.labels):
             await images.tag(self.engine, reference)
-        kept = await self._kept()
-        youngest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
-        for number, container in enumerate(kept):
-            if number >= self.application.configuration.kept or container.finished_at < youngest:
-                await containers.remove(self.engine, container.container_id)
-                if reference := spec.reference(container.labels):
-                    await images.untag(self.engine, reference)
+        await self._forget(at_most=self.application.configuration.kept)
+
+    async def expire(self) -> None:
+        await self._forget()
+
+    async def _forget(self, *, at_most: int | None = None) -> None:
+        """Remove what is kept for too long, and beyond so many."""
+        oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
+        for number, container in enumerate(await self._kept()):
+            if (at_most is None or number < at_most) and container.finished_at >= oldest:
+                continue
+            await containers.remove(self.engine, container.container_id)
+            if reference := spec.reference(container.labels):
+                await images.untag(self.engine, reference)
 
     async def last_lines(self, swap: Swap) -> str:
         return await containers.last_lines(self.engine, swap.new)
@@ -218,7 +227,7 @@ class ContainerRuntime:
     async def start(self, serving: Serving) -> None:
         await containers.start(self.engine, serving.object_id)
         try:
-            await health.prove(self.engine, serving.object_id, self.pace)
+            await health.prove(self.engine, serving.object_id, self.pace, self._probe)
         except Failed as error:
             log = await containers.last_lines(self.engine, serving.object_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
@@ -232,6 +241,18 @@ class ContainerRuntime:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
             await containers.remove(self.engine, container.container_id)
 
+    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+        try:
+            health.refuse_dead(await health.expect(self.engine, object_id), restarts=restarts)
+        except Failed as error:
+            return error.reason
+        return None
+
+    async def answer(self, object_id: str) -> Reason | None:
+        if self._probe is None:
+            return None
+        return await probes.ask(self.engine, await health.expect(self.engine, object_id), self._probe)
+
     def longest_call(self) -> float:
         return self._grace + self.pace.call_margin
 
@@ -240,6 +261,10 @@ class ContainerRuntime:
     @property
     def _name(self) -> str:
         return self.application.app_name
+
+    @property
+    def _probe(self) -> Probe | None:
+        return self.application.configuration.probe
 
     @property
     def _order(self) -> Order:

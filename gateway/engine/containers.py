@@ -39,6 +39,10 @@ class Container:
     restart_policy: dict[str, object]
     #: by network, the names it answers to there beside its own
     aliases: dict[str, frozenset[str]]
+    #: its own addresses, one a network
+    addresses: tuple[str, ...]
+    #: by its own TCP port, the address and port of the host that lead there
+    published: dict[int, tuple[str, int]]
 
     @property
     def sound(self) -> bool:
@@ -70,7 +74,21 @@ def _container(found: dict[str, Any]) -> Container:
             name: frozenset(endpoint["Aliases"] or ())
             for name, endpoint in found["NetworkSettings"]["Networks"].items()
         },
+        addresses=tuple(
+            endpoint["IPAddress"]
+            for endpoint in found["NetworkSettings"]["Networks"].values()
+            if endpoint.get("IPAddress")
+        ),
+        published=_published(found["NetworkSettings"].get("Ports") or {}),
     )
+
+
+def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:
+    return {
+        int(inside.removesuffix("/tcp")): (bindings[0]["HostIp"], int(bindings[0]["HostPort"]))
+        for inside, bindings in ports.items()
+        if inside.endswith("/tcp") and bindings
+    }
 
 
 def _time(text: str) -> datetime:

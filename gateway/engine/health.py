@@ -1,47 +1,64 @@
-"""Whether a container serves: alive, of the right image, and healthy, or stable for a while."""
+"""Whether a container serves: alive, of the right image, and healthy, or stable for a while.
+
+It is healthy by its HEALTHCHECK and by the application's probe, both where there are both; with neither it must run
+through the stability window.
+"""
 
 import asyncio
 
-from gateway.engine import containers, images, spec
+from gateway.engine import containers, images, probes, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, Reason
+from gateway.health import Probe
 
 _LOOK_AGAIN = 0.1  # seconds
 
 
-async def prove(engine: Engine, container_id: str, pace: Pace) -> None:
+async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | None) -> None:
     """Return once the container has shown that it serves; raises Failed saying what it did instead."""
     loop = asyncio.get_running_loop()
     began = loop.time()
+    asked_at, wanting = -float("inf"), None
     while True:
         container = await expect(engine, container_id)
         refuse_dead(container)
-        elapsed = loop.time() - began
-        if container.health is None and elapsed >= pace.stable_window:
+        now = loop.time()
+        if probe is not None and now - asked_at >= probe.interval:
+            asked_at, wanting = now, await probes.ask(engine, container, probe)
+        waits = wanting or _waits(container, stable=probe is not None or now - began >= pace.stable_window)
+        if waits is None:
             break
-        if container.health == "healthy":
-            break
-        if container.health == "starting" and elapsed >= pace.health_deadline:
-            raise Failed(Code.UNHEALTHY, f"{container.name} is not healthy after {pace.health_deadline:.0f} s")
+        if (probe is not None or container.health) and now - began >= pace.health_deadline:
+            raise Failed(waits.code, f"{waits.message}; given up after {pace.health_deadline:.0f} s")
         await asyncio.sleep(_LOOK_AGAIN)
     await _refuse_another_image(engine, container)
+
+
+def _waits(container: Container, *, stable: bool) -> Reason | None:
+    """Return what a living container still lacks to be proven."""
+    if container.health == "starting":
+        said = f": {container.health_output}" if container.health_output else ""
+        return Reason(Code.UNHEALTHY, f"{container.name} is not healthy yet{said}")
+    if container.health is None and not stable:
+        return Reason(Code.UNHEALTHY, f"{container.name} has not run for long enough")
+    return None
 
 
 async def expect(engine: Engine, container_id: str) -> Container:
     """Return the new container; raises Failed where it went missing."""
     container = await containers.inspect(engine, container_id)
     if container is None:
-        raise Failed(Code.EXITED, f"the new container {container_id[:12]} was removed by somebody else")
+        raise Failed(Code.EXITED, f"the container {container_id[:12]} was removed by somebody else")
     return container
 
 
-def refuse_dead(container: Container) -> None:
-    """Raises Failed unless it runs, has never restarted, and is not unhealthy."""
+def refuse_dead(container: Container, *, restarts: int = 0) -> None:
+    """Raises Failed unless it runs, has restarted no more often than that, and is not unhealthy."""
     if container.out_of_memory:
         raise Failed(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory")
-    if container.running and container.restart_count:
+    if container.running and container.restart_count > restarts:
         raise Failed(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""

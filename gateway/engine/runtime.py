@@ -9,10 +9,12 @@ Postponed for what does.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
+from gateway.applications import Configuration
 from gateway.deployments import Swap
+from gateway.errors import Reason
 from gateway.reference import Digest, Reference
 
 Progress = Callable[[str], Awaitable[None]]
@@ -29,6 +31,14 @@ class Pace:
     call_margin: float
     #: how long a replaced version is kept at most
     kept_for: float
+
+    def of(self, configuration: Configuration) -> Self:
+        """Return the application's own pace, where it has one."""
+        return replace(
+            self,
+            stable_window=configuration.stable_window or self.stable_window,
+            health_deadline=configuration.health_deadline or self.health_deadline,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class Serving:
     digest: str | None
     spec_hash: str | None
     deployment_id: str | None
+    #: how often it was restarted by itself
+    restarts: int = 0
 
 
 class Runtime(Protocol):
@@ -111,6 +123,15 @@ class Runtime(Protocol):
 
     async def remove(self) -> None:
         """Remove all there is of the application, its named volumes excepted."""
+
+    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+        """Return what has befallen it since it was proven, with so many restarts then; None where it is sound."""
+
+    async def answer(self, object_id: str) -> Reason | None:
+        """Ask the application's probe once; None where it passes, or where there is none."""
+
+    async def expire(self) -> None:
+        """Remove what was replaced and is kept for longer than it may be."""
 
     def longest_call(self) -> float:
         """Return the seconds that the longest call of a swap may take."""

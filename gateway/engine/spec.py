@@ -54,6 +54,8 @@ def wanted(application: Application) -> dict[str, Any]:
         body["Env"] = [f"{name}={value}" for name, value in variables.items()]
     if command := _command(application):
         body["Cmd"] = command
+    if check := configuration.health_check_swarm:
+        body["Healthcheck"] = {name: value for name, value in check.items() if value is not None}
     host = body["HostConfig"]
     if configuration.memory_limit:
         # Swap equal to memory: a limit that lets the container swap is none.

@@ -21,6 +21,9 @@ class Host(Protocol):
     error: str | None
     running: int
 
+    async def routed(self, networks: Sequence[str], /) -> bool:
+        """Tell whether containers on these networks are reached from here; raises RolloutError."""
+
 
 class Rollouts(Protocol):
     """Who rolls out: told that there may be something to do."""

@@ -70,7 +70,7 @@ async def apply(
             del changes[column]
     current = await applications.select_application(connection, vault, application_id)
     if given.settings:
-        changes["configuration"] = _merged(current.configuration, given.settings)
+        changes["configuration"] = merged(current.configuration, given.settings)
     if given.other:
         changes["other_columns"] = {**current.other_columns, **given.other}
     if must_change and not changes:
@@ -96,7 +96,7 @@ def _check(given: Changes) -> None:
             raise InvalidInput(str(error), field=field) from error
 
 
-def _merged(current: Configuration, settings: dict[str, Any]) -> dict[str, Any]:
+def merged(current: Configuration, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration with these settings, null meaning the image's own choice again."""
     merged = {**current.model_dump(by_alias=True), **settings}
     wanted = Configuration.model_validate({name: value for name, value in merged.items() if value is not None})

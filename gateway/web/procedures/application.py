@@ -14,6 +14,7 @@ from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures.columns import row
 from gateway.web.procedures.deployment import shown
 
@@ -26,12 +27,12 @@ class Create(Changes):
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
 
 
-class Update(Changes):
-    application_id: Id
-
-
 class Named(Input):
     application_id: Id
+
+
+class Update(Changes, Named):
+    pass
 
 
 class Deploy(Named):
@@ -57,6 +58,7 @@ async def _row(connection: Connection, context: Context, application_id: str) ->
 
 
 async def create(context: Context, given: Create) -> Answer:
+    await refuse_unreachable(context, None, given)
     async with transaction(context.pool) as connection:
         application_id = await applications.insert_application(
             connection,
@@ -70,6 +72,9 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def update(context: Context, given: Update) -> Answer:
+    async with transaction(context.pool) as connection:
+        application = await _known(connection, context, given)
+    await refuse_unreachable(context, application, given)
     async with transaction(context.pool) as connection:
         await applications.lock_application(connection, given.application_id)
         await apply(connection, context.vault, given.application_id, given, must_change=True)

@@ -15,7 +15,7 @@ _NULL = (
     "owner", "branch", "gitlabProjectId", "gitlabRepository", "gitlabOwner", "gitlabBranch", "gitlabPathNamespace",
     "giteaRepository", "giteaOwner", "giteaBranch", "bitbucketRepository", "bitbucketRepositorySlug",
     "bitbucketOwner", "bitbucketBranch", "customGitUrl", "customGitBranch", "customGitBuildPath",
-    "customGitSSHKeyId", "dockerContextPath", "dockerBuildStage", "dropBuildPath", "healthCheckSwarm",
+    "customGitSSHKeyId", "dockerContextPath", "dockerBuildStage", "dropBuildPath",
     "restartPolicySwarm", "placementSwarm", "updateConfigSwarm", "rollbackConfigSwarm", "modeSwarm", "networkSwarm",
     "endpointSpecSwarm", "ulimitsSwarm", "publishDirectory", "isStaticSpa", "registryId", "rollbackRegistryId",
     "githubId", "gitlabId", "giteaId", "bitbucketId", "serverId", "buildServerId", "buildRegistryId",

@@ -1,0 +1,106 @@
+"""Asks an application whether it serves: through the port it publishes, or at its container's own address."""
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable
+
+import aiohttp
+
+from gateway.engine.client import Engine, named
+from gateway.engine.containers import Container
+from gateway.errors import Code, Failed, Reason
+from gateway.health import Probe
+
+_BODY_SHOWN = 200  # characters of an answer that refuses
+_ROUTED_DEADLINE = 3.0  # seconds
+
+
+async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | None:
+    """Ask once; return how the container fails the probe, or None where it passes."""
+    place = _place(engine, container, probe)
+    if place is None:
+        return Reason(
+            Code.UNHEALTHY, f"{container.name} fails its probe: it has no address to ask port {probe.port} at"
+        )
+    host, port = place
+    said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
+    return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
+
+
+def _place(engine: Engine, container: Container, probe: Probe) -> tuple[str, int] | None:
+    """Return where the probe's port is reached."""
+    if published := container.published.get(probe.port):
+        host, port = published
+        return (engine.address if host in {"", "0.0.0.0", "::"} else host), port  # noqa: S104 - compared, not bound
+    if "host" in container.aliases:
+        return engine.address, probe.port
+    return next(((address, probe.port) for address in container.addresses), None)
+
+
+async def _connects(host: str, port: int, probe: Probe) -> str | None:
+    try:
+        async with asyncio.timeout(probe.timeout):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+    except TimeoutError:
+        return f"no connection to {host}:{port} in {probe.timeout:g} s"
+    except OSError as error:
+        return f"no connection to {host}:{port}: {error.strerror or error}"
+    return None
+
+
+async def _answers(host: str, port: int, probe: Probe) -> str | None:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{probe.path or '/'}"
+    timeout = aiohttp.ClientTimeout(total=probe.timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            if probe.accepts(answer.status):
+                return None
+            text = (await answer.content.read(_BODY_SHOWN)).decode(errors="replace").strip()
+            return f"GET {url} answered {answer.status}{f': {text}' if text else ''}"
+    except TimeoutError:
+        return f"GET {url} was not answered in {probe.timeout:g} s"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"GET {url} failed: {error}"
+
+
+async def routed(engine: Engine, networks: Iterable[str]) -> bool:
+    """Tell whether containers on the first of these networks, or the default one, are reached from here.
+
+    So it is where the engine runs on this host, and its bridge's address is one of ours. Raises what a call does.
+    """
+    if not _here(engine.address):
+        return False
+    network = next(iter(networks), "bridge")
+    if network == "host":
+        return True
+    try:
+        found = await engine.call("GET", f"networks/{named(network)}", deadline=_ROUTED_DEADLINE)
+    except Failed:
+        return True  # the network is yet to be made: the rollout says so
+    gateways = [config["Gateway"] for config in found["IPAM"]["Config"] or () if config.get("Gateway")]
+    return any(ours(gateway) for gateway in gateways)
+
+
+def _here(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def ours(address: str) -> bool:
+    """Tell whether this host has the address: only then can it be bound."""
+    bare = address.partition("/")[0]
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind((bare, 0))
+    except OSError as error:
+        return error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+    return True

@@ -1,0 +1,69 @@
+"""How an application is told to be healthy. It performs no I/O."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
+
+_MILLISECOND = 10**6  # nanoseconds: the least that the engine takes
+_FORMS = frozenset({"NONE", "CMD", "CMD-SHELL"})
+_PATH = re.compile(r"/[^\s#]*")
+
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+def _in_form(test: list[str]) -> list[str]:
+    if test and (test[0] not in _FORMS or (test[0] == "NONE") != (len(test) == 1)):
+        raise ValueError('one of ["NONE"], ["CMD", word, …] and ["CMD-SHELL", line] is needed; [] is the image\'s own')
+    return test
+
+
+def _long_enough(nanoseconds: int) -> int:
+    if 0 < nanoseconds < _MILLISECOND:
+        raise ValueError("these are nanoseconds, and the engine takes no less than a millisecond: 1000000")
+    return nanoseconds
+
+
+_Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_long_enough)]
+
+
+class HealthCheck(TypedDict, total=False):
+    """A HEALTHCHECK that lies over the image's own, in the engine's words and kept as written.
+
+    What is absent is the image's: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic looks for it here
+    Test: Annotated[list[str], AfterValidator(_in_form)] | None
+    Interval: _Nanoseconds | None
+    Timeout: _Nanoseconds | None
+    StartPeriod: _Nanoseconds | None
+    Retries: Annotated[int, Field(ge=0, le=2**31 - 1)] | None
+
+
+class Probe(BaseModel):
+    """A question the gateway asks the application itself. `status` None takes any answer from 200 to 399."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+
+    type: Literal["http", "tcp"] = "http"
+    port: Annotated[int, Field(ge=1, le=65535)]
+    path: Annotated[str, Field(max_length=2048)] | None = None
+    status: Annotated[int, Field(ge=100, le=599)] | None = None
+    #: seconds from one question to the next
+    interval: Annotated[float, Field(ge=0.1, le=3600)] = 1
+    #: seconds an answer may take
+    timeout: Annotated[float, Field(ge=0.1, le=600)] = 5
+
+    @model_validator(mode="after")
+    def _http_alone(self) -> Self:
+        if self.type == "tcp" and (self.path is not None or self.status is not None):
+            raise ValueError("path and status are those of an http probe; a tcp probe only connects")
+        if self.path is not None and not _PATH.fullmatch(self.path):
+            raise ValueError(f"path {self.path!r} is not a URL's path, as in /health?full=1")
+        return self
+
+    def accepts(self, status: int) -> bool:
+        return status == self.status if self.status is not None else 200 <= status < 400  # noqa: PLR2004 - HTTP's

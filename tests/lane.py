@@ -1,0 +1,126 @@
+"""One application's way from request to outcome, on a real engine, with a registry and PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+
+from gateway import dispatch
+from gateway.config import Settings
+from gateway.demo.engine import PrivateEngine
+from gateway.demo.process import until
+from gateway.deployments import FINISHED, Deployment, Kind, Step
+from gateway.endpoints import Endpoint
+from gateway.engine import containers
+from gateway.engine.client import Engine
+from gateway.engine.containers import Container
+from gateway.events import Notification, PushEvent
+from gateway.reference import Reference
+from gateway.registry import client as registries
+from gateway.store import applications, deployments, endpoints, steps, subscriptions
+from gateway.store.database import Pool, connect
+from gateway.store.embedded import embedded_postgres
+from gateway.store.migrations import migrate
+from gateway.store.vault import Vault
+from gateway.supervisor import Supervisor, supervise
+from tests.real_parts import Pushes
+
+VAULT = Vault(b"k" * 32)
+
+
+@dataclass
+class Lane:
+    """One application's way from request to outcome."""
+
+    pool: Pool
+    engine: Engine
+    application_id: str
+    endpoint: Endpoint
+
+    async def set(self, **changes: object) -> None:
+        async with self.pool.acquire() as connection:
+            await applications.update_application(connection, VAULT, self.application_id, changes)
+
+    async def roll_back(self, to: str | None = None) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
+
+    async def ask(self, kind: Kind) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        if kind in {Kind.DEPLOY, Kind.REDEPLOY}:
+            queued = await dispatch.request_deployment(self.pool, application, kind, title="asked")
+        else:
+            answer = await dispatch.request_state(self.pool, application, kind, title="asked")
+            assert answer is not None
+            queued = answer
+        return await self.ended(queued)
+
+    async def pushed(self, name: str, body: bytes) -> dispatch.Receipt:
+        reference = Reference.parse(name)
+        assert reference.tag is not None
+        event = PushEvent(reference.repository, reference.tag)
+        receipt = await dispatch.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        async with self.pool.acquire() as connection:
+            await deployments.notify(connection)
+        return receipt
+
+    async def ended(self, deployment_id: str) -> Deployment:
+        async def look() -> Deployment | None:
+            async with self.pool.acquire() as connection:
+                found = await deployments.select_deployment(connection, deployment_id)
+            return found if found.status in FINISHED else None
+
+        return await until(look)
+
+    async def steps(self, deployment: Deployment) -> list[Step]:
+        async with self.pool.acquire() as connection:
+            found = await steps.select_steps(connection, [deployment.deployment_id])
+        return [record.step for record in found[deployment.deployment_id]]
+
+    async def containers(self) -> list[Container]:
+        return sorted(await containers.select(self.engine, self.application_id), key=lambda one: one.name)
+
+    async def serving(self) -> Container:
+        found = await containers.inspect(self.engine, "app-" + self.application_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="session")
+async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
+    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url, connect(url) as pool:
+        await migrate(pool)
+        yield pool
+
+
+@pytest.fixture(scope="session")
+async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
+    settings = Settings.from_environ(
+        {"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_HEALTH_DEADLINE": "20"}
+    )
+    async with registries.connect() as registry, supervise(pool, VAULT, engine, registry, settings) as one:
+        yield one
+
+
+@pytest.fixture
+async def lane(
+    pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes, request: pytest.FixtureRequest
+) -> AsyncIterator[Lane]:
+    name = pushes.path.rpartition("/")[2]
+    async with pool.acquire() as connection, connection.transaction():
+        application_id = await applications.insert_application(
+            connection, application_id=name, name=name, app_name=f"app-{name}", description=None
+        )
+        image = pushes.name()
+        await applications.update_application(connection, VAULT, application_id, {"docker_image": image})
+        await subscriptions.replace_subscription(connection, application_id, Reference.parse(image))
+        _, token = await endpoints.insert_endpoint(
+            connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
+        )
+        endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
+    lane = Lane(pool, engine, application_id, endpoint)
+    yield lane
+    for container in await lane.containers():
+        await containers.remove(engine, container.container_id)
