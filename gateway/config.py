@@ -70,6 +70,9 @@ class Settings(BaseModel):
         "limited to networks.",
     )
     inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
+    inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
+        1024, description="What the inbox may take; the oldest deliveries make room."
+    )
     insecure_registries: str = Field("", description="Registries spoken to without TLS, by comma; loopback always is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")

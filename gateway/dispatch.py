@@ -10,9 +10,10 @@ and what comes while one runs waits behind it.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from uuid import uuid4
 
 from gateway.applications import Application, Desired
@@ -22,12 +23,16 @@ from gateway.errors import Conflict, InvalidInput
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.following import Choice, Follower, choose
 from gateway.reference import Digest, Reference
-from gateway.store import applications, deliveries, deployments, subscriptions, versions
-from gateway.store.database import Connection, Pool, statement, transaction
+from gateway.store import applications, deliveries, deployments, inbox, subscriptions, versions
+from gateway.store.database import Connection, Pool, transaction
 from gateway.store.vault import Vault
 
 # A body has no id of its own: the same bytes again within this time are the same delivery.
 _SAME_BODY = timedelta(minutes=10)
+
+# What cannot be understood is kept for people to look at, within bounds an endpoint.
+_REJECTED = 1000  # deliveries
+_REJECTED_BODY = 64 * 1024  # bytes
 
 _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
 
@@ -59,7 +64,15 @@ class Receipt:
 # -- pushes
 
 
-async def deliver(pool: Pool, endpoint: Endpoint, body: bytes, notification: Notification) -> Receipt:
+async def deliver(
+    pool: Pool,
+    endpoint: Endpoint,
+    body: bytes,
+    notification: Notification,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    replay_of: str | None = None,
+) -> Receipt:
     """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
     key = notification.event_id or f"sha256:{hashlib.sha256(body).hexdigest()}"
     valid_for = None if notification.event_id else _SAME_BODY
@@ -77,30 +90,38 @@ async def deliver(pool: Pool, endpoint: Endpoint, body: bytes, notification: Not
                 await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
             elif first is not None:
                 receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
-        await _store(connection, endpoint, body, receipt, receipt.verdict)
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=endpoint.endpoint_id,
+            source=endpoint.source,
+            body=body,
+            headers=headers,
+            verdict=receipt.verdict,
+            ignored=receipt.ignored,
+            duplicate_of=receipt.duplicate_of,
+            replay_of=replay_of,
+            deployments=[queued.deployment_id for queued in receipt.deployments],
+        )
     return receipt
 
 
-async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str) -> Receipt:
-    """Store a proven delivery that cannot be understood."""
+async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]) -> Receipt:
+    """Store a proven delivery that cannot be understood, the beginning of a large one; the oldest such make room."""
     receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
-    async with statement(pool) as connection:
-        await _store(connection, endpoint, body, receipt, "rejected")
+    async with transaction(pool) as connection:
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=endpoint.endpoint_id,
+            source=endpoint.source,
+            body=body[:_REJECTED_BODY],
+            headers=headers,
+            verdict="rejected",
+            ignored=receipt.ignored,
+        )
+        await inbox.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
     return receipt
-
-
-async def _store(connection: Connection, endpoint: Endpoint, body: bytes, receipt: Receipt, verdict: str) -> None:
-    await deliveries.insert_delivery(
-        connection,
-        receipt.delivery_id,
-        endpoint_id=endpoint.endpoint_id,
-        source=endpoint.source,
-        body=body,
-        verdict=verdict,
-        ignored=receipt.ignored,
-        duplicate_of=receipt.duplicate_of,
-        deployments=[queued.deployment_id for queued in receipt.deployments],
-    )
 
 
 async def _match(connection: Connection, delivery_id: str, notification: Notification) -> Receipt:
@@ -157,11 +178,13 @@ def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> li
 
 def _forbidden(waits: Deployment | None, event: PushEvent) -> str:
     """Return why a push may not touch what waits."""
-    if waits is not None and waits.forced and waits.reference not in {None, event.reference}:
+    if waits is None:
+        return ""
+    if waits.forced and waits.reference not in {None, event.reference}:
         return "a person asked for another image"
-    if waits is not None and waits.kind not in _STARTING:
-        return f"a {waits.kind} is queued"
-    return ""
+    if waits.kind in _STARTING or waits.kind is Kind.ROLLBACK:
+        return ""
+    return f"a {waits.kind} is queued"
 
 
 async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:

@@ -87,7 +87,9 @@ async def postpone(
         if successor is not None:
             await claims.yield_to_successor(connection, deployment, successor.deployment_id)
             if deployment.forced:
-                await claims.inherit_force(connection, successor.deployment_id, deployment.kind)
+                await claims.inherit_force(
+                    connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY
+                )
             return Status.SUPERSEDED
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
         if late and await swaps.select_swap(connection, deployment.application_id) is None:

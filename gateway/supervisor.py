@@ -28,7 +28,7 @@ from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.rollout import Means, Task, roll_out
-from gateway.store import claims, deliveries, deployments, servers
+from gateway.store import claims, deployments, inbox, servers
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -100,8 +100,12 @@ class Supervisor:
     async def sweep_for_ever(self) -> None:
         """Keep the inbox bounded."""
         while True:
-            async with transaction(self._pool) as connection:
-                await deliveries.delete_old_deliveries(connection, timedelta(days=self._settings.inbox_days))
+            more = True
+            while more:
+                async with transaction(self._pool) as connection:
+                    expired = await inbox.delete_expired(connection, timedelta(days=self._settings.inbox_days))
+                    overflown = await inbox.delete_overflow(connection, self._settings.inbox_megabytes * 1024**2)
+                more = expired or overflown
             await asyncio.sleep(_SWEEP)
 
     # -- one deployment

@@ -119,10 +119,10 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
 ) -> None:
     release, reached, deliver = asyncio.Event(), [], dispatch.deliver
 
-    async def held(*given: Any) -> Receipt:
+    async def held(*given: Any, **more: Any) -> Receipt:
         reached.append(given)
         await release.wait()
-        return await deliver(*given)
+        return await deliver(*given, **more)
 
     path, other = await web.endpoint("dockerhub", "s"), await web.endpoint("dockerhub", "s")
     monkeypatch.setattr(dispatch, "deliver", held)

@@ -5,7 +5,7 @@ Modules import what is heavy inside their commands, so that `gateway --help` is 
 
 import click
 
-from gateway.cli import apps, demo, deploy, deployments, keys, serve, subscriptions, webhooks
+from gateway.cli import apps, deliveries, demo, deploy, deployments, keys, serve, subscriptions, webhooks
 
 __all__ = ["main"]
 
@@ -19,8 +19,10 @@ main.add_command(serve.serve)
 main.add_command(serve.migrate)
 main.add_command(keys.keys)
 main.add_command(webhooks.webhooks)
+main.add_command(deliveries.deliveries)
 main.add_command(apps.apps)
 main.add_command(subscriptions.subscriptions)
 main.add_command(deploy.deploy)
+main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
 main.add_command(demo.demo)

@@ -6,7 +6,7 @@ Each write names the epoch it was claimed under, so that a stale owner's is refu
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from gateway.deployments import Deployment, Kind, Outcome
+from gateway.deployments import Deployment, Outcome
 from gateway.errors import Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
@@ -135,16 +135,19 @@ async def yield_to_successor(connection: Connection, deployment: Deployment, suc
     return bool(done == "UPDATE 1")
 
 
-async def inherit_force(connection: Connection, successor: str, kind: Kind) -> None:
-    """Let a queued deployment carry the force of the person whose request it takes over."""
+async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
+    """Let a queued deployment carry the force of the person whose request it takes over.
+
+    `replaces`: that request was for a new container even of the same image.
+    """
     await connection.execute(
         """
         UPDATE deployments
-           SET forced = true, kind = CASE WHEN kind = 'deploy' THEN $2::kind ELSE kind END
+           SET forced = true, kind = CASE WHEN kind = 'deploy' AND $2 THEN 'redeploy' ELSE kind END
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         successor,
-        kind,
+        replaces,
     )
 
 

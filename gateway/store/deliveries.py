@@ -1,6 +1,6 @@
-"""The inbox: every proven delivery, what was made of it, and what makes two of them one."""
+"""Deliveries as they come: stored with what they caused, and what makes two of them one; see inbox for the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from gateway.events import Ignored
@@ -14,29 +14,34 @@ async def insert_delivery(
     endpoint_id: str,
     source: str,
     body: bytes,
+    headers: Mapping[str, str],
     verdict: str,
     ignored: Sequence[Ignored] = (),
     duplicate_of: str | None = None,
+    replay_of: str | None = None,
     deployments: Sequence[str] = (),
 ) -> None:
     """Write down what came, what was made of it, and the deployments it caused or joined."""
     await connection.execute(
         """
         WITH delivery AS (
-            INSERT INTO deliveries (delivery_id, endpoint_id, source, body, verdict, ignored, duplicate_of)
-            VALUES ($1, $2, $3, $4, $5::verdict, $6, $7)
+            INSERT INTO deliveries
+                   (delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of)
+            VALUES ($1, $2, $3, $4, $5, $6::verdict, $7, $8, $9)
             RETURNING delivery_id
         )
         INSERT INTO deployment_deliveries (delivery_id, deployment_id)
-        SELECT delivery_id, unnest($8::text[]) FROM delivery
+        SELECT delivery_id, unnest($10::text[]) FROM delivery
         """,
         delivery_id,
         endpoint_id,
         source,
         body,
+        dict(headers),
         verdict,
         [{"reference": item.reference, "reason": item.reason} for item in ignored],
         duplicate_of,
+        replay_of,
         deployments,
     )
 
@@ -89,15 +94,3 @@ async def select_spent(connection: Connection, delivery_id: str) -> bool:
         delivery_id,
     )
     return bool(row)
-
-
-async def delete_old_deliveries(connection: Connection, older_than: timedelta) -> int:
-    """Forget the oldest thousand that are past their time; return how many went."""
-    done = await connection.execute(
-        """
-        DELETE FROM deliveries
-         WHERE delivery_id IN (SELECT delivery_id FROM deliveries WHERE received_at < now() - $1::interval LIMIT 1000)
-        """,
-        older_than,
-    )
-    return int(done.split()[-1])

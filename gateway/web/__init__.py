@@ -11,7 +11,7 @@ from gateway.endpoints import parse_networks
 from gateway.errors import GatewayError
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import notifier, outward, patience, status, surfaces, webhooks
+from gateway.web import notifier, outward, patience, refusals, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 
@@ -29,7 +29,7 @@ def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> w
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
-    application.cleanup_ctx.extend([notifier.notifying, outward.reaching_out, patience.finishing])
+    application.cleanup_ctx.extend([notifier.notifying, refusals.writing, outward.reaching_out, patience.finishing])
     application.add_routes(
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),

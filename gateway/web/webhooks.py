@@ -28,10 +28,12 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events import Ignored, Notification
+from gateway.inbox import without_secrets
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
 from gateway.store.database import statement
+from gateway.web import refusals
 from gateway.web.context import CONTEXT
 from gateway.web.gates import GATES
 from gateway.web.notifier import tell
@@ -100,7 +102,9 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
     if endpoint.networks:
         forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
         if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
-            raise Forbidden("this webhook takes nothing from that address")
+            why = "this webhook takes nothing from that address"
+            refusals.count(request.app, endpoint, why, _headers(request))
+            raise Forbidden(why)
     return endpoint
 
 
@@ -114,8 +118,11 @@ async def _read(request: web.Request) -> tuple[Request, bool]:
         whole = False
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
-    headers = {key.lower(): value for key, value in request.headers.items()}
-    return Request(headers, body, request.method, dict(request.query), datetime.now(UTC)), whole
+    return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), whole
+
+
+def _headers(request: web.Request) -> dict[str, str]:
+    return {name.lower(): value for name, value in request.headers.items()}
 
 
 async def _accept(
@@ -129,7 +136,11 @@ async def _accept(
         if (handshake := source.handshake(asked, trusts[0])) is None:
             raise web.HTTPMethodNotAllowed(asked.method, ["POST"])
         return await _shake(application, handshake)
-    trust = await _prove(application, source, asked, trusts)
+    try:
+        trust = await _prove(application, source, asked, trusts)
+    except Unauthenticated as error:
+        refusals.count(application, endpoint, str(error), asked.headers)
+        raise
     if (handshake := source.handshake(asked, trust)) is not None:
         answer = await _shake(application, handshake)
         await _deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
@@ -137,10 +148,11 @@ async def _accept(
     try:
         notification = source.parse(asked, trust)
     except InvalidInput as error:
+        why = str(error) if whole else "the body is larger than is accepted"
+        headers = without_secrets(asked.headers, endpoint.secrets)
+        receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.never_refuse:
             raise
-        why = str(error) if whole else "the body is larger than is accepted"
-        receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why)
         return _Answer(200, _shown(receipt), "rejected", {})
     receipt = await _deliver(application, endpoint, asked, endpoint.permitted(notification))
     return _Answer(202 if receipt.deployments else 200, _shown(receipt), receipt.verdict, {})
@@ -171,7 +183,8 @@ async def _shake(application: web.Application, handshake: Handshake) -> _Answer:
 async def _deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
-    receipt = await dispatch.deliver(application[CONTEXT].pool, endpoint, asked.body, notification)
+    headers = without_secrets(asked.headers, endpoint.secrets)
+    receipt = await dispatch.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:
         tell(application)
     _LOG.info(

@@ -1,0 +1,66 @@
+"""What a command does after it has queued a deployment: name it, or wait for its end."""
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli._command import show
+from gateway.cli.deployments import document, print_outcome, read, step_line
+
+if TYPE_CHECKING:
+    from gateway.deployments import Deployment, StepRecord
+    from gateway.store.database import Pool
+
+_LOOK_AGAIN = 0.1  # seconds
+
+follow_option = click.option(
+    "--follow", "-f", is_flag=True, help="Wait for the end, showing each step; the server must be running."
+)
+
+
+async def conclude(pool: "Pool", deployment_id: str, *, follow: bool, as_json: bool) -> None:
+    """Print the id, or with `follow` how it ended; exits with 1 unless what was asked for runs then."""
+    if not follow:
+        if as_json:
+            show({"deploymentId": deployment_id})
+        else:
+            click.echo(deployment_id)
+        return
+    found, records = await _follow(pool, deployment_id, quiet=as_json)
+    if as_json:
+        show(document(found, records))
+    else:
+        print_outcome(found, [])
+    if found.status not in {"succeeded", "unchanged"}:
+        sys.exit(1)
+
+
+async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[Deployment, list[StepRecord]]":
+    from rich.console import Console
+    from rich.status import Status as Spinner
+
+    from gateway.deployments import FINISHED
+    from gateway.store.database import transaction
+
+    console = Console(stderr=True, quiet=quiet)
+    told = 0
+    with Spinner("queued", console=console) as spinner:
+        while True:
+            async with transaction(pool) as connection:
+                found, records = await read(connection, deployment_id)
+            ended = [record for record in records if record.finished_at is not None]
+            for record in ended[told:]:
+                console.print(step_line(record), highlight=False, markup=False)
+            told = len(ended)
+            if found.status in FINISHED:
+                return found, records
+            spinner.update(_now(found, records))
+            await asyncio.sleep(_LOOK_AGAIN)
+
+
+def _now(found: "Deployment", records: "list[StepRecord]") -> str:
+    if found.status == "queued":
+        return f"queued: {found.reason.message}" if found.reason else "queued"
+    return f"{records[-1].step} {records[-1].detail}" if records else "running"

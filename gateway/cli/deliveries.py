@@ -1,0 +1,107 @@
+"""`gateway deliveries`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
+
+if TYPE_CHECKING:
+    from gateway.inbox import Delivery
+
+_VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate", "rejected"]
+
+
+@click.group()
+def deliveries() -> None:
+    """What registries have told, and what was made of it."""
+
+
+@deliveries.command("list")
+@click.option("--webhook", help="Only what came to this one, by its id.")
+@click.option("--source", help="Only what came from this kind of registry.")
+@click.option("--verdict", type=click.Choice(_VERDICTS), help="Only what became of it so.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="At most so many, the newest first.")
+@json_option
+@command
+async def list_deliveries(
+    *, webhook: str | None, source: str | None, verdict: str | None, limit: int, as_json: bool
+) -> None:
+    """Show the newest deliveries."""
+    from gateway.inbox import Verdict
+    from gateway.store import inbox
+    from gateway.store.database import statement
+    from gateway.web.procedures.delivery import shown
+
+    wanted = Verdict(verdict) if verdict else None
+    async with keep() as kept, statement(kept.pool) as connection:
+        found = await inbox.select_inbox(connection, endpoint_id=webhook, source=source, verdict=wanted, limit=limit)
+    if as_json:
+        show([shown(one) for one in found])
+    else:
+        rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one)) for one in found]
+        show_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
+
+
+def _summary(delivery: "Delivery") -> str:
+    if delivery.duplicate_of:
+        return f"of {delivery.duplicate_of}"
+    parts = [f"{one.application_id}: {one.status}" for one in delivery.caused]
+    parts += [f"{one.reference} {one.reason}".strip() for one in delivery.ignored]
+    return "; ".join(parts) + (f" ({delivery.times} times)" if delivery.times > 1 else "")
+
+
+@deliveries.command("show")
+@click.argument("delivery")
+@json_option
+@command
+async def show_delivery(delivery: str, *, as_json: bool) -> None:
+    """Show one delivery: its headers without secrets, its body, what it caused."""
+    from gateway.store import inbox
+    from gateway.store.database import statement
+    from gateway.web.procedures.delivery import shown_whole
+
+    async with keep() as kept, statement(kept.pool) as connection:
+        found, body = await inbox.select_delivery(connection, delivery)
+    if as_json:
+        show(shown_whole(found, body))
+        return
+    show_fields(
+        {
+            "delivery": found.delivery_id,
+            "webhook": found.endpoint_id,
+            "source": found.source,
+            "received": found.received_at,
+            "verdict": found.verdict,
+            "why": _summary(found),
+            "replay of": found.replay_of,
+        }
+    )
+    for one in found.caused:
+        click.echo(f"deployment  {one.deployment_id}  {one.status}")
+    click.echo()
+    for name, value in found.headers.items():
+        click.echo(f"{name}: {value}")
+    click.echo()
+    click.echo(body.decode(errors="replace"))
+
+
+@deliveries.command()
+@click.argument("delivery")
+@json_option
+@command
+async def replay(delivery: str, *, as_json: bool) -> None:
+    """Do what a delivery said again, as if it came now."""
+    from gateway.replay import replay as do_again
+    from gateway.store import inbox
+    from gateway.store.database import statement
+    from gateway.web.procedures.delivery import shown
+
+    async with keep() as kept:
+        receipt = await do_again(kept.pool, kept.vault, delivery)
+        async with statement(kept.pool) as connection:
+            found, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+    if as_json:
+        show(shown(found))
+    else:
+        click.echo(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())

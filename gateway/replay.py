@@ -1,0 +1,33 @@
+"""What a delivery said is done again, as if it came now: after an application was made, or its registry was mended."""
+
+from dataclasses import replace
+from uuid import uuid4
+
+from gateway import dispatch
+from gateway.dispatch import Receipt
+from gateway.errors import InvalidInput
+from gateway.sources import SOURCES, Request, Trust
+from gateway.store import deployments, endpoints, inbox
+from gateway.store.database import Pool, statement, transaction
+from gateway.store.vault import Vault
+
+
+async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
+    """Store it anew and queue what it causes; raises NotFound, or InvalidInput for what cannot be done again."""
+    async with statement(pool) as connection:
+        delivery, body = await inbox.select_delivery(connection, delivery_id)
+        if delivery.refused:
+            raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
+        if delivery.endpoint_id is None:
+            raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
+        endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
+    source = SOURCES[endpoint.source]
+    trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
+    # It has proven itself when it came; nothing it may say has changed since.
+    notification = source.parse(Request(delivery.headers, body, at=delivery.received_at), trust)
+    told = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
+    receipt = await dispatch.deliver(pool, endpoint, body, told, headers=delivery.headers, replay_of=delivery_id)
+    if receipt.deployments:
+        async with transaction(pool) as connection:
+            await deployments.notify(connection)
+    return receipt

@@ -1,0 +1,85 @@
+"""delivery.*: what registries have told, what was made of it, and doing it again."""
+
+from base64 import b64encode
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from gateway import replay
+from gateway.inbox import Delivery, Verdict
+from gateway.store import inbox
+from gateway.store.database import statement
+from gateway.web.context import Context
+from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+
+
+class Filter(Input):
+    endpoint_id: Id | None = None
+    source: Annotated[str, Field(max_length=64)] | None = None
+    verdict: Verdict | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+
+
+class Named(Input):
+    delivery_id: Id
+
+
+def shown(delivery: Delivery) -> dict[str, Any]:
+    return {
+        "deliveryId": delivery.delivery_id,
+        "endpointId": delivery.endpoint_id,
+        "source": delivery.source,
+        "receivedAt": delivery.received_at.isoformat(),
+        "verdict": delivery.verdict,
+        "ignored": [{"reference": one.reference, "reason": one.reason} for one in delivery.ignored],
+        "duplicateOf": delivery.duplicate_of,
+        "replayOf": delivery.replay_of,
+        "proven": not delivery.refused,
+        "times": delivery.times,
+        "deployments": [
+            {"deploymentId": one.deployment_id, "applicationId": one.application_id, "state": one.status}
+            for one in delivery.caused
+        ],
+        "bytes": delivery.size,
+    }
+
+
+def shown_whole(delivery: Delivery, body: bytes) -> dict[str, Any]:
+    """Return it with what came; `body` is null where it is no text, `bodyBase64` is always there."""
+    try:
+        text: str | None = body.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {
+        **shown(delivery),
+        "headers": dict(delivery.headers),
+        "body": text,
+        "bodyBase64": b64encode(body).decode(),
+    }
+
+
+async def select_all(context: Context, given: Filter) -> Answer:
+    async with statement(context.pool) as connection:
+        found = await inbox.select_inbox(
+            connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, limit=given.limit
+        )
+    return Answer([shown(one) for one in found])
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    async with statement(context.pool) as connection:
+        return Answer(shown_whole(*await inbox.select_delivery(connection, given.delivery_id)))
+
+
+async def do_again(context: Context, given: Named) -> Answer:
+    receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
+    async with statement(context.pool) as connection:
+        delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+    return Answer(shown(delivery), changed=bool(receipt.deployments))
+
+
+PROCEDURES = [
+    Procedure("delivery.all", "query", Filter, select_all),
+    Procedure("delivery.one", "query", Named, select_one),
+    Procedure("delivery.replay", "mutation", Named, do_again),
+]

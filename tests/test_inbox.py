@@ -1,0 +1,124 @@
+"""What came can be looked at and done again; what proves nothing takes no room."""
+
+from datetime import timedelta
+
+import orjson
+import pytest
+
+from gateway.demo.process import until
+from gateway.inbox import without_secrets
+from gateway.store import inbox
+from tests.real_web import Web
+from tests.test_webhooks import BEARER, dockerhub, github, signed
+
+
+async def _list(web: Web, **given: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = await web.query("delivery.all", **given)
+    return found
+
+
+async def test_a_delivery_is_shown_with_what_came_and_what_it_caused(web: Web) -> None:
+    await web.mutate("application.create", name="web", dockerImage="ghcr.io/acme/web")
+    headers = {**signed(github()), "X-GitHub-Event": "package", "Authorization": "Bearer hunter2"}
+    _, answer = await web.post(await web.endpoint("github", "s"), github(), **headers)
+    one = await web.query("delivery.one", deliveryId=answer["deliveryId"])
+    assert (one["verdict"], one["source"], orjson.loads(one["body"])) == ("queued", "github", orjson.loads(github()))
+    assert one["headers"]["x-github-event"] == "package"
+    assert one["headers"]["authorization"] == one["headers"]["x-hub-signature-256"] == "(removed)"
+    assert "hunter2" not in str(one)
+    assert one["deployments"][0]["deploymentId"] == answer["deployments"][0]["deploymentId"]
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [("succeeded", "deployed"), ("unchanged", "deployed"), ("rolled_back", "failed"), ("superseded", "superseded")],
+)
+async def test_the_verdict_follows_what_becomes_of_the_deployment(web: Web, status: str, verdict: str) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
+    assert [one["verdict"] for one in await _list(web)] == ["queued"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = $1, finished_at = now()", status)
+    assert [one["verdict"] for one in await _list(web)] == [verdict]
+    assert len(await _list(web, verdict=verdict)) == 1
+    assert await _list(web, verdict="queued") == []
+
+
+async def test_why_something_was_ignored_rejected_or_a_duplicate_is_kept(web: Web) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    _, first = await web.post(path, dockerhub())
+    for body in (dockerhub(), dockerhub("other"), b"{"):
+        await web.post(path, body)
+    rejected, ignored, duplicate, queued = await _list(web)
+    assert [one["verdict"] for one in (rejected, ignored, duplicate, queued)] == [
+        "rejected", "ignored", "duplicate", "queued",
+    ]  # fmt: skip
+    assert "not JSON" in str(rejected["ignored"])
+    assert "no subscription" in str(ignored["ignored"])
+    assert duplicate["duplicateOf"] == first["deliveryId"]
+    assert [one["verdict"] for one in await _list(web, verdict="rejected")] == ["rejected"]
+    assert await _list(web, source="github") == []
+
+
+async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
+    path = await web.endpoint("github", "s")
+    for number in range(20):
+        assert (await web.post(path, github(), **signed(github(), f"wrong{number}")))[0] == 401
+    assert (await web.post(path, github()))[0] == 401
+
+    async def written() -> list[dict[str, object]] | None:
+        found = await _list(web)
+        return found if sum(int(str(one["times"])) for one in found) == 21 else None
+
+    wrong, none = sorted(await until(written), key=lambda one: -int(str(one["times"])))
+    assert (wrong["verdict"], wrong["proven"], wrong["times"], wrong["bytes"]) == ("rejected", False, 20, 0)
+    assert (none["times"], await web.count("deployments")) == (1, 0)
+    status, _ = await web.post("/api/delivery.replay", {"deliveryId": wrong["deliveryId"]})
+    assert status == 400
+
+
+async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.dispatch._REJECTED", 3)
+    path = await web.endpoint("distribution", "s")
+    for _ in range(5):
+        assert (await web.post(path, b"{" + b"x" * 200_000, **BEARER))[0] == 200
+    found = await _list(web)
+    assert [one["bytes"] for one in found] == [64 * 1024] * 3
+
+
+async def test_a_delivery_is_done_again_as_if_it_came_now(web: Web) -> None:
+    _, answer = await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
+    assert answer["deployments"] == []
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    again = await web.mutate("delivery.replay", deliveryId=answer["deliveryId"])
+    assert (again["verdict"], again["replayOf"]) == ("queued", answer["deliveryId"])
+    once_more = await web.mutate("delivery.replay", deliveryId=again["deliveryId"])
+    assert once_more["deployments"] == again["deployments"], "it joins what waits"
+
+
+async def test_the_inbox_is_kept_within_its_days_and_its_bytes(web: Web) -> None:
+    path = await web.endpoint("dockerhub", "s")
+    for moment in range(4):
+        await web.post(path, dockerhub(f"v{moment}"))
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            """
+            UPDATE deliveries SET received_at = now() - interval '3 days'
+             WHERE convert_from(body, 'UTF8') LIKE '%v0%'
+            """
+        )
+        assert not await inbox.delete_expired(connection, timedelta(days=2))
+        assert await web.count("deliveries") == 3
+        assert not await inbox.delete_overflow(connection, 2300)
+    assert ["v3" in str(one["ignored"]) for one in await _list(web)] == [True, False]
+
+
+def test_no_header_that_holds_a_secret_is_kept() -> None:
+    sent = {"x-api-key": "k", "x-custom": "prefix s3cret", "content-type": "application/json", "cookie": "a"}
+    assert without_secrets(sent, ["s3cret", ""]) == {
+        "x-api-key": "(removed)",
+        "x-custom": "(removed)",
+        "content-type": "application/json",
+        "cookie": "(removed)",
+    }

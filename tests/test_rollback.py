@@ -1,0 +1,83 @@
+"""The way back is queued by the laws of the lane; what it does to containers is told in test_rollout."""
+
+import pytest
+
+from gateway import dispatch
+from gateway.deployments import Kind
+from gateway.errors import Conflict
+from gateway.reference import Digest
+from gateway.store import applications, deployments, versions
+from tests.real_web import VAULT, Web
+
+IMAGE = "registry.example.com/web:latest"
+PUSH = {"push_data": {"tag": "latest"}, "repository": {"repo_name": "acme/web"}}
+
+
+async def served(web: Web, number: int) -> str:
+    """Let the application have served a version, `number` minutes after the first one; return its deployment."""
+    digest = Digest(f"sha256:{number:064x}")
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "app")
+        made = await connection.fetchval(
+            """
+            INSERT INTO deployments (application_id, kind, forced, status, title, reference, digest, replaced,
+                                     finished_at)
+            VALUES ('app', 'deploy', false, 'succeeded', '', $1, $2, true, now() - make_interval(mins => 60 - $3))
+            RETURNING deployment_id
+            """,
+            IMAGE,
+            digest,
+            number,
+        )
+        await versions.update_version(connection, VAULT, made, application)
+    return str(made)
+
+
+async def created(web: Web) -> None:
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+
+
+async def test_it_goes_back_to_what_served_before_and_again_further(web: Web) -> None:
+    await created(web)
+    first, second, _ = [await served(web, number) for number in range(3)]
+    await web.mutate("application.rollback", applicationId="app", title="Back")
+    (queued,) = [one for one in await web.query("deployment.all", applicationId="app") if one["state"] == "queued"]
+    assert (queued["kind"], queued["rollsBackTo"], queued["title"]) == ("rollback", second, "Back")
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE deployments SET status = 'succeeded', replaced = true, finished_at = now() WHERE status = 'queued'"
+        )
+        assert await versions.select_previous(connection, "app") == first
+
+
+async def test_nothing_that_never_served_is_gone_back_to(web: Web) -> None:
+    await created(web)
+    status, answer = await web.post("/api/trpc/application.rollback", {"applicationId": "app"})
+    assert (status, answer["error"]["json"]["data"]["code"]) == (409, "CONFLICT")
+    await web.mutate("application.deploy", applicationId="app")
+    (queued,) = await web.query("deployment.all", applicationId="app")
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "app")
+        with pytest.raises(Conflict, match="never came to serve"):
+            await versions.select_version(connection, VAULT, application, queued["deploymentId"])
+    status, _ = await web.post("/api/trpc/application.rollback", {"applicationId": "app", "deploymentId": "nobody"})
+    assert status == 404
+
+
+@pytest.mark.parametrize("forced", [True, False])
+async def test_a_push_takes_the_place_of_a_rollback_that_no_person_asked_for(web: Web, forced: bool) -> None:
+    await created(web)
+    for number in range(2):
+        await served(web, number)
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "app")
+    await dispatch.request_rollback(web.pool, VAULT, application, to=None, title="", forced=forced)
+    status, answer = await web.post(await web.endpoint("dockerhub", ""), PUSH)
+    async with web.pool.acquire() as connection:
+        queued = await deployments.select_queued(connection, "app")
+    assert queued is not None
+    if forced:
+        assert (status, queued.kind) == (200, Kind.ROLLBACK)
+        assert [one["reason"] for one in answer["ignored"]] == ["a person asked for another image"]
+    else:
+        assert (status, queued.kind) == (202, Kind.DEPLOY)
