@@ -12,6 +12,7 @@ from dotenv.parser import parse_stream
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from gateway import swarm
 from gateway.errors import InvalidInput
 from gateway.health import HealthCheck, Probe, Seconds
 from gateway.policies import Policy
@@ -184,6 +185,22 @@ class Configuration(_Frozen):
     stable_window: Seconds | None = None
     #: seconds of trouble afterwards that bring the former version back
     watch: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    restart_policy_swarm: swarm.RestartPolicy | None = None
+    placement_swarm: swarm.Placement | None = None
+    update_config_swarm: swarm.UpdateConfig | None = None
+    rollback_config_swarm: swarm.RollbackConfig | None = None
+    mode_swarm: swarm.Mode | None = None
+    network_swarm: list[swarm.Attachment] | None = None
+    endpoint_spec_swarm: swarm.EndpointSpec | None = None
+    ulimits_swarm: list[swarm.Ulimit] | None = None
+
+    @property
+    def needs_service(self) -> str | None:
+        """What of it a single container cannot do, or None."""
+        replicated = (self.mode_swarm or {}).get("Replicated") or {}
+        if (replicas := replicated.get("Replicas") or self.replicas) > 1:
+            return f"{replicas} replicas"
+        return "a task on each node" if (self.mode_swarm or {}).get("Global") is not None else None
 
     @model_validator(mode="after")
     def _refuse_two_on_one_port(self) -> Self:

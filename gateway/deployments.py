@@ -142,9 +142,16 @@ class Swap:
     new_restart_policy: dict[str, object] | None = None
     runtime: RuntimeKind = RuntimeKind.CONTAINER
     order: Order = Order.STOP_FIRST
+    #: the attempt that opened it
+    attempt: int = 0
     direction: Direction = Direction.FORWARD
     reason: Reason | None = None
     log: str = ""
+
+    @property
+    def beside(self) -> bool:
+        """Whether the new one proves itself beside the old, before the swap; a service's tasks do so within it."""
+        return self.order is Order.START_FIRST and self.runtime is RuntimeKind.CONTAINER
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,9 @@ class Code(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     UNHEALTHY = "unhealthy"
     WRONG_DIGEST = "wrong_digest"
+    NO_SWARM = "no_swarm"
+    NO_SUITABLE_NODE = "no_suitable_node"
+    NODE_CANNOT_PULL = "node_cannot_pull"
     TIMED_OUT = "timed_out"
     NOTHING_KEPT = "nothing_kept"
     ENGINE_UNREACHABLE = "engine_unreachable"
@@ -135,6 +138,11 @@ REMEDIES: dict[Code, str] = {
     Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
     Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. The former version serves on.",
     Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
+    Code.NO_SWARM: "Make the engine a Swarm manager with: docker swarm init. "
+    "Or let the application be a container: runtime container, replicas 1.",
+    Code.NO_SUITABLE_NODE: "Add a node that fits, or lower what is asked of one: placement, reservations, ports.",
+    Code.NODE_CANNOT_PULL: "See that each node reaches the registry, trusts its certificate and may pull the image: "
+    "the credentials known here are sent to the nodes with each deployment.",
     Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more.",
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check GATEWAY_DOCKER_HOST: it is tried again.",

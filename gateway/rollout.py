@@ -16,11 +16,10 @@ from typing import TypeVar
 
 import structlog
 
-from gateway.applications import Application, Order
+from gateway.applications import Application
 from gateway.deployments import Deployment, Direction, Journal, Kind, LeaseLost, Outcome, Status, Step, Swap
-from gateway.engine import spec
+from gateway.engine import runtimes
 from gateway.engine.client import Engine, EngineIdentity
-from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Runtime, Serving, Version
 from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.reference import Digest, Reference
@@ -86,11 +85,18 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
     time, it puts back what it had begun.
     """
     application = task.target.application if task.target else task.application
-    pace = means.pace.of(application.configuration)
-    runtime = ContainerRuntime(means.engine, means.identity.platform, application, task.credentials, pace)
     deadline = asyncio.get_running_loop().time() + means.progress_deadline
-    attempt = _Attempt(means, task, journal, runtime, deadline)
     try:
+        runtime = await runtimes.choose(
+            means.engine,
+            means.identity,
+            application,
+            task.credentials,
+            means.pace.of(application.configuration),
+            making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
+            begun=left_open.runtime if left_open else None,
+        )
+        attempt = _Attempt(means, task, journal, runtime, deadline)
         if left_open is not None and (outcome := await _settle(attempt, left_open)):
             return outcome
         await runtime.clear()
@@ -128,8 +134,7 @@ async def _replace(attempt: _Attempt) -> Outcome:
     """Run what the tag means now."""
     resolved, reference = await _in_time(attempt, _resolve(attempt))
     serving = await attempt.runtime.serving()
-    spec_hash = spec.spec_hash(attempt.task.application)
-    if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, spec_hash):
+    if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
         return outcome
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
@@ -143,7 +148,7 @@ async def _roll_back(attempt: _Attempt) -> Outcome:
     await attempt.journal.begin(Step.RESOLVE, f"what deployment {target.deployment_id} ran")
     await attempt.journal.resolved(digest)
     serving = await runtime.serving()
-    if outcome := await _nothing_to_do(attempt.task, serving, digest, spec.spec_hash(target.application)):
+    if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
     version = Version(target.reference, digest, deployment.deployment_id, deployment.attempts)
     swap = await runtime.recall(version, serving)
@@ -264,7 +269,7 @@ async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, sp
 
 async def _show(attempt: _Attempt, swap: Swap) -> Outcome:
     """Let the new one prove itself beside the old, where the order allows, and then take its place."""
-    if swap.order is Order.START_FIRST:
+    if swap.beside:
         await _or_discard(attempt, swap, _present(attempt, swap))
     return await _swap(attempt, swap)
 
@@ -309,7 +314,7 @@ async def _exchange(attempt: _Attempt, swap: Swap) -> None:
 
 async def _settled(attempt: _Attempt, swap: Swap) -> None:
     """Return once the new one serves by itself."""
-    proven = swap.order is Order.START_FIRST
+    proven = swap.beside
     attempt.journal.note(Step.DRAIN if proven else Step.PROVE)
     await attempt.journal.flush_if_possible()
     await attempt.runtime.prove(swap, again=proven)

@@ -104,10 +104,8 @@ async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> Asyn
         yield one
 
 
-@pytest.fixture
-async def lane(
-    pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes, request: pytest.FixtureRequest
-) -> AsyncIterator[Lane]:
+async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:
+    """Make an application that follows what the test pushes."""
     name = pushes.path.rpartition("/")[2]
     async with pool.acquire() as connection, connection.transaction():
         application_id = await applications.insert_application(
@@ -120,7 +118,12 @@ async def lane(
             connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
         )
         endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
-    lane = Lane(pool, engine, application_id, endpoint)
+    return Lane(pool, engine, application_id, endpoint)
+
+
+@pytest.fixture
+async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[Lane]:
+    lane = await an_application(pool, engine, pushes)
     yield lane
     for container in await lane.containers():
         await containers.remove(engine, container.container_id)

@@ -67,6 +67,7 @@ class Engine(aiodocker.Docker):
         *,
         params: Mapping[str, str | int] | None = None,
         body: Any = None,
+        headers: Mapping[str, str] | None = None,
         deadline: float = CALL_DEADLINE,
     ) -> Any:
         """Make one call and return its JSON; raises what `translated` does."""
@@ -74,7 +75,7 @@ class Engine(aiodocker.Docker):
         with translated(waiting_for=f"{method} {path}"):
             async with (
                 asyncio.timeout(deadline),
-                self._query(path, method, params=dict(params or {}), data=sent) as response,
+                self._query(path, method, params=dict(params or {}), data=sent, headers=headers) as response,
             ):
                 answer = await response.read()
                 return orjson.loads(answer) if answer.strip() else None
@@ -135,8 +136,10 @@ def translated(*, waiting_for: str = "the call") -> Iterator[None]:
 # The daemon says most things with 500 and a sentence; the sentences are matched in lower case, in this order.
 _SENTENCES = (
     (("toomanyrequests", "pull rate limit", "429 too many requests"), Code.RATE_LIMITED),
+    (("swarm does not have a leader", "context deadline exceeded", "no elected primary"), Code.ENGINE_UNREACHABLE),
+    (("not a swarm manager",), Code.NO_SWARM),
     (("no space left on device",), Code.NO_SPACE),
-    (("port is already allocated", "address already in use"), Code.PORT_TAKEN),
+    (("port is already allocated", "address already in use", "is already in use by service"), Code.PORT_TAKEN),
     (("exec format error", "no matching manifest", "does not match the specified platform"), Code.WRONG_ARCHITECTURE),
     (
         ("unauthorized", "no basic auth credentials", "pull access denied", "denied:", "authentication required",
@@ -151,7 +154,7 @@ _SENTENCES = (
         Code.REGISTRY_UNREACHABLE,
     ),
 )  # fmt: skip
-_HEALING = frozenset({Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
+_HEALING = frozenset({Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
 _CONFLICT, _NOT_FOUND = 409, 404
 
 

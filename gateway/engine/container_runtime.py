@@ -61,6 +61,9 @@ class ContainerRuntime:
             restarts=found.restart_count,
         )
 
+    def spec_hash(self) -> str:
+        return spec.spec_hash(self.application)
+
     # -- before anything is touched
 
     async def check(self) -> None:

@@ -6,13 +6,9 @@ from typing import Any
 
 import orjson
 
-from gateway.engine import spec
-from gateway.engine.client import CALL_DEADLINE, Engine, named, translated
+from gateway.engine import logs, spec
+from gateway.engine.client import CALL_DEADLINE, Engine, named
 from gateway.errors import Code, Failed
-
-_LOG_LINES = 50
-_LOG_BYTES = 16_384
-_HEADER = 8  # bytes before each frame of a log that has no terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,22 +166,5 @@ async def remove(engine: Engine, container_id: str) -> None:
 
 
 async def last_lines(engine: Engine, container_id: str) -> str:
-    """Return the end of the container's log, both streams."""
-    with translated(waiting_for="the container's log"):
-        async with engine._query(  # noqa: SLF001 - our own subclass; the public call decodes line by line
-            f"containers/{container_id}/logs", params={"stdout": 1, "stderr": 1, "tail": _LOG_LINES}
-        ) as response:
-            raw = await response.read()
-    return _demultiplexed(raw)[-_LOG_BYTES:]
-
-
-def _demultiplexed(raw: bytes) -> str:
-    """Join the frames of a log: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach."""
-    if not raw or raw[0] not in {0, 1, 2}:
-        return raw.decode(errors="replace")
-    text, position = [], 0
-    while position + _HEADER <= len(raw):
-        length = int.from_bytes(raw[position + 4 : position + _HEADER], "big")
-        text.append(raw[position + _HEADER : position + _HEADER + length])
-        position += _HEADER + length
-    return b"".join(text).decode(errors="replace")
+    """Return the end of what the container has logged."""
+    return await logs.tail(engine, f"containers/{container_id}/logs")

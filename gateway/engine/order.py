@@ -25,12 +25,12 @@ def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]
         return "a shared network namespace"
     if any((endpoint.get("IPAMConfig") or {}) for endpoint in endpoints.values()):
         return "a fixed address"
-    if _writes_a_volume(host):
+    if writes_a_volume(host):
         return "a volume that it writes"
     return None
 
 
-def _writes_a_volume(host: Mapping[str, Any]) -> bool:
+def writes_a_volume(host: Mapping[str, Any]) -> bool:
     mounts = [mount for mount in host.get("Mounts") or () if mount["Type"] in {"volume", "bind"}]
     binds = [bind.split(":")[2:] for bind in host.get("Binds") or ()]
     return any(not mount.get("ReadOnly") for mount in mounts) or any("ro" not in ",".join(b).split(",") for b in binds)

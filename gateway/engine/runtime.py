@@ -76,6 +76,9 @@ class Runtime(Protocol):
     async def serving(self) -> Serving | None:
         """Return what bears the application's name; raises Failed where that is somebody else's."""
 
+    def spec_hash(self) -> str:
+        """Return what changes whenever the user's choice does."""
+
     async def check(self) -> None:
         """Raises Failed where the engine lacks what the application needs: a network, a free port."""
 

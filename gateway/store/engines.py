@@ -20,3 +20,18 @@ async def upsert_engine(
         platform,
         swarm_manager,
     )
+
+
+async def select_swarm_manager(connection: Connection, application_id: str) -> bool:
+    """Tell whether the application's engine manages a Swarm; while it has none, whether any engine does."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT bool_or(engines.swarm_manager)
+              FROM applications
+              JOIN engines ON engines.engine_id = coalesce(applications.engine_id, engines.engine_id)
+             WHERE applications.application_id = $1
+            """,
+            application_id,
+        )
+    )

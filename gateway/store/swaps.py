@@ -29,8 +29,8 @@ async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, ep
     await connection.execute(
         """
         INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
-                           new_restart_policy, runtime, swap_order)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                           new_restart_policy, runtime, swap_order, attempt)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         """,
         swap.application_id,
         swap.deployment_id,
@@ -41,6 +41,7 @@ async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, ep
         swap.new_restart_policy,
         swap.runtime,
         swap.order,
+        swap.attempt,
     )
     return True
 
@@ -87,7 +88,7 @@ async def select_swap(connection: Connection, application_id: str) -> Swap | Non
     row = await connection.fetchrow(
         """
         SELECT application_id, deployment_id, serving_name, old, old_restart_policy, new, new_restart_policy,
-               runtime, swap_order, direction, reason_code, reason_message, log
+               runtime, swap_order, attempt, direction, reason_code, reason_message, log
           FROM swaps
          WHERE application_id = $1
         """,
@@ -108,6 +109,7 @@ def _swap(row: asyncpg.Record) -> Swap:
         new_restart_policy=row["new_restart_policy"],
         runtime=RuntimeKind(row["runtime"]),
         order=Order(row["swap_order"]),
+        attempt=row["attempt"],
         direction=Direction(row["direction"]),
         reason=None if code is None else Reason(Code(code), row["reason_message"]),
         log=row["log"],

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gateway.applications import Configuration, parse_environment
+from gateway.applications import Configuration, RuntimeKind, parse_environment
 from gateway.errors import InvalidInput
 from gateway.reference import Reference
 from gateway.registries import Scope
-from gateway.store import applications, subscriptions
+from gateway.store import applications, engines, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Input, Text
@@ -70,7 +70,14 @@ async def apply(
             del changes[column]
     current = await applications.select_application(connection, vault, application_id)
     if given.settings:
-        changes["configuration"] = merged(current.configuration, given.settings)
+        wanted = merged(current.configuration, given.settings)
+        if wanted.needs_service and not await _may_be_service(connection, application_id, wanted):
+            raise InvalidInput(
+                f"{wanted.needs_service} need Docker Swarm: make the engine a manager of one with "
+                "docker swarm init, or set replicas to 1",
+                field="replicas" if wanted.replicas > 1 else "modeSwarm",
+            )
+        changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
         changes["other_columns"] = {**current.other_columns, **given.other}
     if must_change and not changes:
@@ -96,13 +103,14 @@ def _check(given: Changes) -> None:
             raise InvalidInput(str(error), field=field) from error
 
 
-def merged(current: Configuration, settings: dict[str, Any]) -> dict[str, Any]:
+async def _may_be_service(connection: Connection, application_id: str, wanted: Configuration) -> bool:
+    """Tell whether it may run as a service; where the engine is not known yet, its first deployment tells."""
+    if wanted.runtime is not None:
+        return wanted.runtime is RuntimeKind.SERVICE
+    return await engines.select_swarm_manager(connection, application_id)
+
+
+def merged(current: Configuration, settings: dict[str, Any]) -> Configuration:
     """Return the configuration with these settings, null meaning the image's own choice again."""
     merged = {**current.model_dump(by_alias=True), **settings}
-    wanted = Configuration.model_validate({name: value for name, value in merged.items() if value is not None})
-    if wanted.replicas > 1:
-        raise InvalidInput(
-            "more than one replica needs Docker Swarm, and this application runs as a container: set replicas to 1",
-            field="replicas",
-        )
-    return wanted.model_dump(by_alias=True, exclude_defaults=True)
+    return Configuration.model_validate({name: value for name, value in merged.items() if value is not None})

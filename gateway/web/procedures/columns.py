@@ -16,8 +16,7 @@ _NULL = (
     "giteaRepository", "giteaOwner", "giteaBranch", "bitbucketRepository", "bitbucketRepositorySlug",
     "bitbucketOwner", "bitbucketBranch", "customGitUrl", "customGitBranch", "customGitBuildPath",
     "customGitSSHKeyId", "dockerContextPath", "dockerBuildStage", "dropBuildPath",
-    "restartPolicySwarm", "placementSwarm", "updateConfigSwarm", "rollbackConfigSwarm", "modeSwarm", "networkSwarm",
-    "endpointSpecSwarm", "ulimitsSwarm", "publishDirectory", "isStaticSpa", "registryId", "rollbackRegistryId",
+    "publishDirectory", "isStaticSpa", "registryId", "rollbackRegistryId",
     "githubId", "gitlabId", "giteaId", "bitbucketId", "serverId", "buildServerId", "buildRegistryId",
 )  # fmt: skip
 

@@ -1,0 +1,123 @@
+"""Where a service's tasks are, on the way to a version. It performs no I/O."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from gateway.engine import spec
+from gateway.engine.client import classify
+from gateway.engine.services import Service, Task
+from gateway.errors import Code, Failed
+
+_ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
+_BROKE = frozenset({"complete", "failed", "rejected"})
+_SETTLED = frozenset({"", "completed", "rollback_completed"})
+_BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What a spec and its tasks are recognised by: one attempt of one deployment."""
+
+    deployment_id: str
+    attempt: str
+
+    @classmethod
+    def of(cls, labels: Mapping[str, str]) -> "Mark":
+        return cls(labels.get(spec.DEPLOYMENT, ""), labels.get(spec.ATTEMPT, ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of one version: how many tasks run of how many wanted, and what stands in the way."""
+
+    running: int
+    wanted: int
+    #: tasks of another version that have not ended
+    leftover: int
+    settled: bool
+    #: the newest task of this version that ended by itself, or never began
+    broke: Task | None
+    #: a task of this version that no node takes
+    unplaced: Task | None
+    #: a task of this version that does not run yet
+    lagging: Task | None
+    #: the ids of those that run: another set of them is another beginning
+    tasks: frozenset[str]
+
+    @property
+    def converged(self) -> bool:
+        return self.settled and self.running == self.wanted > 0 and not self.leftover
+
+
+def observe(
+    service: Service,
+    tasks: Sequence[Task],
+    mark: Mark,
+    *,
+    down: frozenset[str] = frozenset(),
+    before: frozenset[str] = frozenset(),
+) -> Seen:
+    """Tell how far the version of `mark` is. Tasks on nodes that are `down` neither run nor stand in the way.
+
+    `before` are the ids of tasks whose end is an old story.
+    """
+    ours = [task for task in tasks if Mark.of(task.labels) == mark]
+    present = [task for task in ours if task.wanted == "running" and task.state not in _ENDED]
+    running = [task for task in present if task.state == "running" and task.node_id not in down]
+    waiting = [task for task in present if task not in running]
+    others = [task for task in tasks if task not in ours and task.state not in _ENDED and task.node_id not in down]
+    broken = [task for task in ours if task.state in _BROKE and task.task_id not in before]
+    everywhere = len(present) + sum(task.wanted == "running" for task in others)
+    return Seen(
+        running=len(running),
+        wanted=everywhere if service.replicas is None else service.replicas,
+        leftover=len(others),
+        settled=service.update_state in _SETTLED,
+        broke=_first(broken),
+        unplaced=_first(task for task in waiting if "no suitable node" in task.said),
+        lagging=_first(waiting),
+        tasks=frozenset(task.task_id for task in running),
+    )
+
+
+def _first(tasks: Iterable[Task]) -> Task | None:
+    return next(iter(tasks), None)
+
+
+def is_over(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> bool:
+    """Tell whether no task is left that could run."""
+    return all(task.state in _ENDED or task.node_id in down for task in tasks)
+
+
+def refuse(service: Service, seen: Seen, mark: Mark) -> None:
+    """Raises Failed where the version will not come to serve: its tasks break, or the Swarm has given it up."""
+    name = service.name
+    if Mark.of(service.labels) != mark:
+        if not service.update_state.startswith("rollback"):
+            raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
+        why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        raise Failed(why.reason.code, f"the Swarm rolled {name} back: {why.reason.message}")
+    if service.update_state == "paused":
+        why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        raise Failed(why.reason.code, f"the Swarm paused the update of {name}: {why.reason.message}")
+    if seen.broke is not None and not _forgives(service):
+        raise broken(name, seen.broke)
+
+
+def _forgives(service: Service) -> bool:
+    """Tell whether it was chosen that some tasks may break while an update goes on."""
+    config = service.update_config
+    chosen = config.get("FailureAction") == "continue" or config.get("MaxFailureRatio", 0) > 0
+    return bool(chosen) and service.update_state == "updating"
+
+
+def broken(name: str, task: Task) -> Failed:
+    """Return what a task that broke says, in its own words."""
+    said = task.said or f"exit code {task.exit_code}"
+    lowered = said.lower()
+    code = next((code for words, code in _BY_TASK if any(word in lowered for word in words)), None)
+    if code is None:
+        code = classify(0, said).reason.code
+    if code is Code.ENGINE_REFUSED and task.state != "rejected":
+        code = Code.EXITED
+    return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {said}")

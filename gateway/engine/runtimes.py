@@ -1,0 +1,65 @@
+"""Which of the two an application runs as: a container, or a service of a Swarm."""
+
+from gateway.applications import Application, RuntimeKind
+from gateway.engine import containers, services, spec
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.container_runtime import ContainerRuntime
+from gateway.engine.runtime import Pace, Runtime
+from gateway.engine.service_runtime import ServiceRuntime
+from gateway.errors import Code, Failed
+from gateway.registries import Credentials
+
+
+def kind_of(application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool) -> RuntimeKind:
+    """Return what it runs as: what was chosen; else what it is already; else a service where there is a Swarm.
+
+    `present` is what is there of it. Without `making` that is only started, stopped or removed, whatever was chosen.
+    Raises Failed where what was chosen cannot be.
+    """
+    name, chosen = application.app_name, application.configuration.runtime
+    if present is not None and (chosen in {None, present} or not making):
+        return present
+    if present is not None:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"{name} runs as a {present} and cannot become a {chosen} in place: set runtime to auto, "
+            "or delete the application and create it anew",
+        )
+    if chosen is None:
+        chosen = RuntimeKind.SERVICE if swarm_manager else RuntimeKind.CONTAINER
+    if making and chosen is RuntimeKind.SERVICE and not swarm_manager:
+        raise Failed(Code.NO_SWARM, f"{name} is to run as a service, and the engine is no Swarm manager")
+    if making and chosen is RuntimeKind.CONTAINER and application.configuration.needs_service:
+        raise Failed(Code.NO_SWARM, f"{name} has {application.configuration.needs_service}, which a container cannot")
+    return chosen
+
+
+async def choose(
+    engine: Engine,
+    identity: EngineIdentity,
+    application: Application,
+    credentials: Credentials | None,
+    pace: Pace,
+    *,
+    making: bool,
+    begun: RuntimeKind | None,
+) -> Runtime:
+    """Return the application's runtime; `begun` is that of a swap under way."""
+    kind = begun
+    if kind is None:
+        present = await _present(engine, application) if identity.swarm_manager else None
+        kind = kind_of(application, present, swarm_manager=identity.swarm_manager, making=making)
+    if kind is RuntimeKind.SERVICE:
+        return ServiceRuntime(engine, application, credentials, pace)
+    return ContainerRuntime(engine, identity.platform, application, credentials, pace)
+
+
+async def _present(engine: Engine, application: Application) -> RuntimeKind | None:
+    """Return what there is of the application on a Swarm manager."""
+    service = await services.inspect(engine, application.app_name)
+    if service is not None and service.labels.get(spec.APPLICATION) == application.application_id:
+        return RuntimeKind.SERVICE
+    container = await containers.inspect(engine, application.app_name)
+    if container is not None and container.labels.get(spec.APPLICATION) == application.application_id:
+        return RuntimeKind.CONTAINER
+    return None

@@ -1,0 +1,263 @@
+"""What to ask a Swarm for: the spec of a service, built from an application. It performs no I/O.
+
+What the application's columns set lies over the spec a service was found with, where there is one; what they leave
+open stays as it was found. How updates go is always set: the Engine's own choice is to stop in the middle of one.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from gateway.applications import Application, Order
+from gateway.engine import order, spec
+from gateway.engine.runtime import Version
+from gateway.quantities import parse_cpus
+
+_SECOND = 10**9  # nanoseconds
+_MONITOR = 5.0  # seconds
+# No node has this id. A service that runs on each node cannot be scaled to nothing; so it is stopped.
+_NOWHERE = "node.id==stopped-by-the-gateway"
+
+Spec = dict[str, Any]
+
+
+def service_spec(
+    application: Application,
+    version: Version,
+    base: Mapping[str, Any] | None = None,
+    *,
+    networks: Mapping[str, str] | None = None,
+    monitor: float = _MONITOR,
+) -> Spec:
+    """Return the whole spec. `networks` gives the ids of those it names; without one the name itself stands.
+
+    `monitor` is how many seconds a new task is watched before the next one is replaced.
+    """
+    image = str(version.reference.with_digest(version.digest))
+    labels = {
+        spec.APPLICATION: application.application_id,
+        spec.DEPLOYMENT: version.deployment_id,
+        spec.ATTEMPT: str(version.attempt),
+        spec.DIGEST: version.digest,
+        spec.SPEC: spec_hash(application),
+        spec.IMAGE: image,
+    }
+    own = {
+        "Name": application.app_name,
+        "Labels": labels,
+        "TaskTemplate": {"ContainerSpec": {"Image": image, "Labels": labels}},
+    }
+    found = _unpinned(base) if base else {}
+    made = _over(_over(_over(_defaults(application), found), wanted(application, networks or {})), own)
+    made["Mode"] = _mode(application)
+    for name in ("UpdateConfig", "RollbackConfig"):
+        config = made[name]
+        if config.get("Monitor", 0) <= config.get("Delay", 0):
+            config["Monitor"] = config.get("Delay", 0) + int(monitor * _SECOND)
+    made["UpdateConfig"]["Order"] = made["RollbackConfig"]["Order"] = str(_order(application, made))
+    made["RollbackConfig"] |= _sent(application.configuration.rollback_config_swarm)
+    return made
+
+
+def spec_hash(application: Application) -> str:
+    """Return what changes whenever the user's choice does."""
+    choice = [_defaults(application), wanted(application, {}), application.configuration.order]
+    return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def wanted(application: Application, networks: Mapping[str, str]) -> Spec:
+    """Return all that the user chose, and what becomes of an update that fails."""
+    configuration = application.configuration
+    container = spec.wanted(application)
+    host = container["HostConfig"]
+    reserved = parse_cpus(configuration.cpu_reservation) if configuration.cpu_reservation else None
+    task = _given(
+        ContainerSpec=_container_spec(application, container),
+        Resources=_given(
+            Limits=_given(MemoryBytes=host.get("Memory"), NanoCPUs=host.get("NanoCpus")),
+            Reservations=_given(MemoryBytes=host.get("MemoryReservation"), NanoCPUs=reserved),
+        ),
+        RestartPolicy=_sent(configuration.restart_policy_swarm),
+        Placement=_sent(configuration.placement_swarm),
+        Networks=[
+            {**attachment, "Target": networks.get(attachment["Target"], attachment["Target"])}
+            for attachment in _attachments(application)
+        ],
+    )
+    return {
+        "Labels": container["Labels"],
+        "TaskTemplate": task,
+        "Mode": _mode(application),
+        "UpdateConfig": {"FailureAction": "rollback"} | _sent(configuration.update_config_swarm),
+        "RollbackConfig": {"FailureAction": "pause"} | _sent(configuration.rollback_config_swarm),
+        **_given(EndpointSpec=_endpoint_spec(application)),
+    }
+
+
+def _defaults(application: Application) -> Spec:
+    """Return what lies beneath a spec that was found."""
+    host = spec.wanted(application)["HostConfig"]
+    log = host["LogConfig"]
+    return {
+        "TaskTemplate": {
+            "RestartPolicy": _restart_policy(host["RestartPolicy"]),
+            "LogDriver": {"Name": log["Type"], "Options": log["Config"]},
+        },
+        "UpdateConfig": {"Parallelism": 1},
+        "RollbackConfig": {"Parallelism": 1},
+    }
+
+
+def _unpinned(base: Mapping[str, Any]) -> Spec:
+    """Return it without the platforms of the image it had, which the client has written into it."""
+    template = dict(base.get("TaskTemplate") or {})
+    placement = {name: value for name, value in (template.get("Placement") or {}).items() if name != "Platforms"}
+    return dict(base) | {"TaskTemplate": template | {"Placement": placement}}
+
+
+def network_names(application: Application) -> list[str]:
+    """Return the networks that its tasks join."""
+    return [attachment["Target"] for attachment in _attachments(application)]
+
+
+def mesh_ports(made: Mapping[str, Any]) -> set[tuple[int, str]]:
+    """Return the ports, with their protocols, that it holds on all nodes at once."""
+    ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
+    return {
+        (port["PublishedPort"], port.get("Protocol", "tcp"))
+        for port in ports
+        if port.get("PublishedPort") and port.get("PublishMode") != "host"
+    }
+
+
+def _order(application: Application, made: Mapping[str, Any]) -> Order:
+    """Return which of the old and the new task comes first; an explicit choice wins.
+
+    Two tasks on one node cannot hold one of its ports or, safely, one volume that both write. The ports of the routing
+    mesh are the Swarm's own.
+    """
+    configuration = application.configuration
+    if chosen := _sent(configuration.update_config_swarm).get("Order"):
+        return Order(chosen)
+    if configuration.order is not None:
+        return configuration.order
+    ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
+    held = any(port.get("PublishMode") == "host" for port in ports)
+    mounts = {"Mounts": made["TaskTemplate"]["ContainerSpec"].get("Mounts")}
+    return Order.STOP_FIRST if held or order.writes_a_volume(mounts) else Order.START_FIRST
+
+
+def scaled(found: Mapping[str, Any], application: Application, *, running: bool) -> Spec:
+    """Return the spec with as many tasks as the application has when it runs, or with none."""
+    made = dict(found)
+    if "Global" not in found["Mode"]:
+        replicas = _mode(application).get("Replicated", {}).get("Replicas", 1) if running else 0
+        return made | {"Mode": {"Replicated": {"Replicas": replicas}}}
+    placement = dict(found["TaskTemplate"].get("Placement") or {})
+    constraints = [one for one in placement.get("Constraints") or () if one != _NOWHERE]
+    placement["Constraints"] = constraints if running else [*constraints, _NOWHERE]
+    return made | {"TaskTemplate": dict(found["TaskTemplate"]) | {"Placement": placement}}
+
+
+def is_stopped(found: Mapping[str, Any]) -> bool:
+    """Tell whether it was scaled to nothing."""
+    if "Global" in found["Mode"]:
+        return _NOWHERE in ((found["TaskTemplate"].get("Placement") or {}).get("Constraints") or ())
+    return not (found["Mode"].get("Replicated") or {}).get("Replicas", 1)
+
+
+# -- parts
+
+
+def _container_spec(application: Application, container: Mapping[str, Any]) -> Spec:
+    configuration = application.configuration
+    limits = configuration.ulimits_swarm or container["HostConfig"].get("Ulimits")
+    return _given(
+        Labels=container["Labels"],
+        Env=container.get("Env"),
+        Args=container.get("Cmd"),
+        Mounts=container["HostConfig"]["Mounts"],
+        StopGracePeriod=configuration.stop_grace * _SECOND,
+        Healthcheck=_sent(configuration.health_check_swarm) or container.get("Healthcheck"),
+        Ulimits=limits,
+    )
+
+
+def _mode(application: Application) -> Spec:
+    configuration = application.configuration
+    mode = _sent(configuration.mode_swarm)
+    if "Global" in mode:
+        return {"Global": {}}
+    return {"Replicated": {"Replicas": configuration.replicas} | _sent(mode.get("Replicated"))}
+
+
+def _restart_policy(policy: Mapping[str, Any]) -> Spec:
+    conditions = {"no": "none", "on-failure": "on-failure"}
+    return {
+        "Condition": conditions.get(policy["Name"], "any"),
+        **_given(MaxAttempts=policy.get("MaximumRetryCount")),
+    }
+
+
+def _attachments(application: Application) -> list[Spec]:
+    named = [{"Target": name} for name in spec.networks(application)]
+    return _by("Target", named, [_sent(one) for one in application.configuration.network_swarm or ()])
+
+
+def _endpoint_spec(application: Application) -> Spec | None:
+    configuration = application.configuration
+    ports = [
+        {
+            "Protocol": port.protocol,
+            "TargetPort": port.target_port,
+            "PublishedPort": port.published_port,
+            "PublishMode": port.publish_mode,
+        }
+        for port in configuration.ports
+    ]
+    chosen = _sent(configuration.endpoint_spec_swarm)
+    return (_given(Ports=ports) | chosen) or None
+
+
+# -- laying one over the other
+
+
+def _given(**parts: Any) -> Spec:
+    return {name: value for name, value in parts.items() if value not in (None, {}, [])}
+
+
+def _sent(column: Mapping[str, Any] | None) -> Spec:
+    """Return what a column says; null in it leaves the Engine's choice."""
+    return {name: value for name, value in (column or {}).items() if value is not None}
+
+
+def _over(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Spec:
+    """Lay one spec over another: objects by their fields, some lists by what names their items."""
+    made = dict(base)
+    for name, value in layer.items():
+        below = made.get(name)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            made[name] = _over(below, value)
+        elif isinstance(below, list) and name in _NAMED_BY:
+            made[name] = _by(_NAMED_BY[name], below, value)
+        else:
+            made[name] = value
+    return made
+
+
+def _variable(text: str) -> str:
+    return text.partition("=")[0]
+
+
+_NAMED_BY: Mapping[str, str | Callable[[str], str]] = {"Env": _variable, "Mounts": "Target", "Networks": "Target"}
+
+
+def _by(key: str | Callable[[Any], str], *layers: Iterable[Any]) -> list[Any]:
+    """Join lists; of two items of one name the later stays, in the place of the earlier."""
+    found: dict[str, Any] = {}
+    for layer in layers:
+        for item in layer:
+            found[key(item) if callable(key) else item[key]] = item
+    return list(found.values())

@@ -1,0 +1,199 @@
+"""Services of a Swarm, asked of one of its managers. What is done already is no error here.
+
+An update names the version it was made for, and the Swarm refuses one made for another: nobody overwrites what he has
+not seen.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiodocker.utils import compose_auth_header
+
+from gateway.engine import logs
+from gateway.engine import spec as labels
+from gateway.engine.client import Engine, named
+from gateway.errors import Code, Failed, Postponed
+from gateway.reference import Reference
+from gateway.registries import Credentials
+
+_OUT_OF_SEQUENCE = "update out of sequence"
+_TRIES = 20  # of an update whose version index moves while its spec stays
+_LOGS_DEADLINE = 10.0  # seconds; the log of a task is asked of its node, which may be gone
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service as it was seen a moment ago. `update_state` is the Engine's word, "" where nothing was updated."""
+
+    service_id: str
+    name: str
+    version: int
+    spec: dict[str, Any] = field(repr=False)
+    previous_spec: dict[str, Any] | None = field(repr=False)
+    update_state: str
+    update_message: str
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        return self.spec.get("Labels") or {}
+
+    @property
+    def replicas(self) -> int | None:
+        """How many tasks it should have; None: one on each node that fits."""
+        replicated = self.spec["Mode"].get("Replicated")
+        return None if replicated is None else int(replicated.get("Replicas", 1))
+
+    @property
+    def update_config(self) -> Mapping[str, Any]:
+        return self.spec.get("UpdateConfig") or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task as it was seen a moment ago. `wanted` is the state it is meant to have."""
+
+    task_id: str
+    slot: int
+    node_id: str
+    state: str
+    wanted: str
+    changed: str
+    said: str
+    exit_code: int
+    labels: Mapping[str, str] = field(repr=False)
+
+
+def _service(found: Mapping[str, Any]) -> Service:
+    update = found.get("UpdateStatus") or {}
+    return Service(
+        service_id=found["ID"],
+        name=found["Spec"]["Name"],
+        version=found["Version"]["Index"],
+        spec=found["Spec"],
+        previous_spec=found.get("PreviousSpec"),
+        update_state=update.get("State", ""),
+        update_message=update.get("Message", ""),
+    )
+
+
+def _task(found: Mapping[str, Any]) -> Task:
+    status = found["Status"]
+    return Task(
+        task_id=found["ID"],
+        slot=found.get("Slot", 0),
+        node_id=found.get("NodeID", ""),
+        state=status["State"],
+        wanted=found["DesiredState"],
+        changed=status["Timestamp"],
+        said=status.get("Err") or status.get("Message", ""),
+        exit_code=(status.get("ContainerStatus") or {}).get("ExitCode", 0),
+        labels=found["Spec"].get("ContainerSpec", {}).get("Labels") or {},
+    )
+
+
+def authorization(image: Reference, credentials: Credentials | None) -> dict[str, str]:
+    """Return the header that gives the nodes their login: sent with each spec, since a kept one may have expired."""
+    if credentials is None:
+        return {}
+    login = {"username": credentials.username, "password": credentials.password}
+    return {"X-Registry-Auth": compose_auth_header(login, str(image.repository.domain))}
+
+
+async def inspect(engine: Engine, service: str) -> Service | None:
+    """Return it by id or name, or None where there is none."""
+    try:
+        return _service(await engine.call("GET", f"services/{named(service)}"))
+    except Failed as error:
+        if error.reason.code is Code.NOT_FOUND:
+            return None
+        raise
+
+
+async def select(engine: Engine) -> list[Service]:
+    """Return all services of the Swarm."""
+    return [_service(found) for found in await engine.call("GET", "services")]
+
+
+async def tasks(engine: Engine, service: Service) -> list[Task]:
+    """Return its tasks, those that ended lately too, the newest first."""
+    return await _tasks(engine, {"service": [service.name]})
+
+
+async def tasks_of(engine: Engine, application_id: str) -> list[Task]:
+    """Return the tasks of an application's services, of those that are no more too."""
+    return await _tasks(engine, {"label": [f"{labels.APPLICATION}={application_id}"]})
+
+
+async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]:
+    try:
+        found = await engine.call("GET", "tasks", params={"filters": orjson.dumps(filters).decode()})
+    except Failed as error:
+        if error.reason.code is Code.NOT_FOUND:
+            return []
+        raise
+    return [_task(one) for one in sorted(found, key=lambda one: str(one["CreatedAt"]), reverse=True)]
+
+
+async def down_nodes(engine: Engine) -> frozenset[str]:
+    """Return the ids of the nodes that do not answer: what their tasks are said to do is long ago."""
+    found = await engine.call("GET", "nodes")
+    return frozenset(node["ID"] for node in found if node["Status"]["State"] == "down")
+
+
+async def create(engine: Engine, spec: Mapping[str, Any], authorized: Mapping[str, str]) -> None:
+    """Create it; one by that name which is there already is left for the caller to look at."""
+    try:
+        await engine.call("POST", "services/create", body=spec, headers=authorized)
+    except Failed as error:
+        if "name conflicts with an existing object" not in str(error):
+            raise
+
+
+async def update(
+    engine: Engine,
+    seen: Service,
+    spec: Mapping[str, Any],
+    authorized: Mapping[str, str],
+    *,
+    back: bool = False,
+) -> None:
+    """Give it another spec, or with `back` the one it had before.
+
+    Raises Postponed where somebody else has given it another one since it was seen: what he did is not overwritten.
+    """
+    service = seen
+    for _ in range(_TRIES):
+        rollback = {"rollback": "previous"} if back else {}
+        try:
+            await engine.call(
+                "POST",
+                f"services/{service.service_id}/update",
+                params={"version": service.version, **rollback},
+                body=spec,
+                headers=authorized,
+            )
+        except Failed as error:
+            if _OUT_OF_SEQUENCE not in str(error):
+                raise
+        else:
+            return
+        found = await inspect(engine, service.service_id)
+        if found is None or found.spec != seen.spec:
+            break
+        service = found
+    raise Postponed(Code.ENGINE_REFUSED, f"the service {seen.name} was changed by somebody else at the same time")
+
+
+async def remove(engine: Engine, service: Service) -> None:
+    try:
+        await engine.call("DELETE", f"services/{service.service_id}")
+    except Failed as error:
+        if error.reason.code is not Code.NOT_FOUND:
+            raise
+
+
+async def last_lines(engine: Engine, task: Task) -> str:
+    """Return the end of what a task has logged, wherever it ran."""
+    return await logs.tail(engine, f"tasks/{task.task_id}/logs", deadline=_LOGS_DEADLINE)

@@ -1,0 +1,157 @@
+"""What the API's columns for Docker Swarm may hold, in the Engine's own words. It performs no I/O.
+
+What is written is kept as it was written, so that a client reads back what it sent; durations are nanoseconds. See
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service/operation/ServiceCreate
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
+
+_strict = with_config(ConfigDict(extra="forbid"))
+
+Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+UpdateOrder = Literal["start-first", "stop-first"]
+
+
+@_strict
+class HealthCheck(TypedDict, total=False):
+    """How a task is told to be healthy, in place of the image's own check."""
+
+    Test: list[str] | None
+    Interval: Nanoseconds | None
+    Timeout: Nanoseconds | None
+    StartPeriod: Nanoseconds | None
+    Retries: Count | None
+
+
+@_strict
+class RestartPolicy(TypedDict, total=False):
+    """When a task that ended is replaced."""
+
+    Condition: Literal["none", "on-failure", "any"] | None
+    Delay: Nanoseconds | None
+    MaxAttempts: Count | None
+    Window: Nanoseconds | None
+
+
+@_strict
+class Spread(TypedDict):
+    """The label of nodes over which tasks are spread."""
+
+    SpreadDescriptor: str
+
+
+@_strict
+class Preference(TypedDict):
+    """A wish for where tasks run."""
+
+    Spread: Spread
+
+
+@_strict
+class Platform(TypedDict):
+    """A platform a node must have."""
+
+    Architecture: str
+    OS: str
+
+
+@_strict
+class Placement(TypedDict, total=False):
+    """Where tasks may run."""
+
+    Constraints: list[str] | None
+    Preferences: list[Preference] | None
+    MaxReplicas: Count | None
+    Platforms: list[Platform] | None
+
+
+@_strict
+class UpdateConfig(TypedDict, total=False):
+    """How tasks are replaced, forward or back."""
+
+    Parallelism: Count
+    Delay: Nanoseconds | None
+    FailureAction: Literal["pause", "continue", "rollback"] | None
+    Monitor: Nanoseconds | None
+    MaxFailureRatio: Ratio | None
+    Order: UpdateOrder | None
+
+
+@_strict
+class RollbackConfig(TypedDict, total=False):
+    """How tasks are replaced on the way back; nothing is rolled back further than that."""
+
+    Parallelism: Count
+    Delay: Nanoseconds | None
+    FailureAction: Literal["pause", "continue"] | None
+    Monitor: Nanoseconds | None
+    MaxFailureRatio: Ratio | None
+    Order: UpdateOrder | None
+
+
+@_strict
+class Replicated(TypedDict, total=False):
+    """So many tasks."""
+
+    Replicas: Count | None
+
+
+@_strict
+class Empty(TypedDict):
+    """Nothing more to say."""
+
+
+@_strict
+class _Mode(TypedDict, total=False):
+    Replicated: Replicated | None
+    Global: Empty | None
+
+
+def _one_mode(mode: Any) -> Any:
+    if sum(value is not None for value in mode.values()) != 1:
+        raise ValueError("exactly one of Replicated and Global is needed; jobs end, and are not kept running")
+    return mode
+
+
+Mode = Annotated[_Mode, AfterValidator(_one_mode)]
+
+
+@_strict
+class Attachment(TypedDict, total=False):
+    """A network that tasks join."""
+
+    Target: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
+    Aliases: list[str] | None
+    DriverOpts: dict[str, str] | None
+
+
+@_strict
+class EndpointPort(TypedDict, total=False):
+    """A port of the tasks that is reachable from outside."""
+
+    Protocol: Literal["tcp", "udp", "sctp"]
+    TargetPort: Annotated[int, Field(ge=1, le=65535)]
+    PublishedPort: Annotated[int, Field(ge=0, le=65535)]
+    PublishMode: Literal["ingress", "host"]
+
+
+@_strict
+class EndpointSpec(TypedDict, total=False):
+    """How a service is found: by one address, or by those of all its tasks."""
+
+    Mode: Literal["vip", "dnsrr"] | None
+    Ports: list[EndpointPort] | None
+
+
+@_strict
+class Ulimit(TypedDict):
+    """A limit of the tasks' processes."""
+
+    Name: Annotated[str, Field(pattern=r"^[a-z]+$")]
+    Soft: int
+    Hard: int
