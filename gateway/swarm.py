@@ -18,17 +18,6 @@ UpdateOrder = Literal["start-first", "stop-first"]
 
 
 @_strict
-class HealthCheck(TypedDict, total=False):
-    """How a task is told to be healthy, in place of the image's own check."""
-
-    Test: list[str] | None
-    Interval: Nanoseconds | None
-    Timeout: Nanoseconds | None
-    StartPeriod: Nanoseconds | None
-    Retries: Count | None
-
-
-@_strict
 class RestartPolicy(TypedDict, total=False):
     """When a task that ended is replaced."""
 

@@ -7,7 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from gateway.demo import WITH_US
@@ -86,15 +86,23 @@ class PrivateEngine:
 
 @asynccontextmanager
 async def private_engine(
-    environment: Mapping[str, str] | None = None, arguments: Sequence[str] = (), prefix: Sequence[str] = ()
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    prefix: Sequence[str] = (),
+    *,
+    own_network: bool = False,
 ) -> AsyncIterator[PrivateEngine]:
-    """Run an engine until the block is left; nothing of it is left then, on disk, mounted or running."""
+    """Run an engine until the block is left; nothing of it is left then, on disk, mounted or running.
+
+    `own_network`: the prefix puts it into a network namespace of its own.
+    """
     if os.geteuid() != 0 or not all(map(shutil.which, ("dockerd", "ip"))):
         raise Unavailable("no Docker Engine: start one, or as root: apt-get install docker.io iptables iproute2")
     # A socket's path may have 107 bytes; the directory of the user's choice could be longer.
     directory = Path(tempfile.mkdtemp(prefix="gateway-"))
-    async with _bridge() as bridge:
-        engine = PrivateEngine(directory, environment or {}, ["--bridge", bridge, *arguments])
+    async with AsyncExitStack() as stack:
+        bridge = () if own_network else ("--bridge", await stack.enter_async_context(_bridge()))
+        engine = PrivateEngine(directory, environment or {}, [*bridge, *arguments])
         try:
             await engine.start(prefix)
             yield engine
@@ -109,13 +117,13 @@ async def _bridge() -> AsyncIterator[str]:
     name = f"gateway{number}"
     # An address of its own, as docker0 has: else it changes with the containers, and each change makes the kernel
     # forget where they are.
-    await _ip("link", "add", "name", name, "address", f"02:42:0a:d5:{number:02x}:01", "type", "bridge")
+    await ip("link", "add", "name", name, "address", f"02:42:0a:d5:{number:02x}:01", "type", "bridge")
     try:
-        await _ip("addr", "add", f"10.213.{number}.1/24", "dev", name)
-        await _ip("link", "set", name, "up")
+        await ip("addr", "add", f"10.213.{number}.1/24", "dev", name)
+        await ip("link", "set", name, "up")
         yield name
     finally:
-        await asyncio.shield(_ip("link", "delete", name))
+        await asyncio.shield(ip("link", "delete", name))
 
 
 def _free_network() -> int:
@@ -123,7 +131,8 @@ def _free_network() -> int:
     return secrets.choice([number for number in range(256) if number not in taken])
 
 
-async def _ip(*words: str) -> None:
+async def ip(*words: str) -> None:
+    """Run `ip` of iproute2; raises Unavailable."""
     process = await asyncio.create_subprocess_exec("ip", *words, stderr=asyncio.subprocess.PIPE)
     _, said = await process.communicate()
     if process.returncode != 0:

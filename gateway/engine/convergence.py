@@ -43,6 +43,8 @@ class Seen:
     lagging: Task | None
     #: the ids of those that run: another set of them is another beginning
     tasks: frozenset[str]
+    #: how many tasks of this version ended by themselves
+    restarts: int
 
     @property
     def converged(self) -> bool:
@@ -77,6 +79,7 @@ def observe(
         unplaced=_first(task for task in waiting if "no suitable node" in task.said),
         lagging=_first(waiting),
         tasks=frozenset(task.task_id for task in running),
+        restarts=len(broken),
     )
 
 

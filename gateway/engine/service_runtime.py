@@ -20,7 +20,7 @@ from gateway.engine.client import CALL_DEADLINE, Engine, named
 from gateway.engine.convergence import Mark, Seen
 from gateway.engine.runtime import Pace, Progress, Serving, Version
 from gateway.engine.services import Service
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
 
@@ -59,6 +59,7 @@ class ServiceRuntime:
             digest=service.labels.get(spec.DIGEST),
             spec_hash=service.labels.get(spec.SPEC),
             deployment_id=service.labels.get(spec.DEPLOYMENT),
+            restarts=seen.restarts,
         )
 
     def spec_hash(self) -> str:
@@ -73,6 +74,11 @@ class ServiceRuntime:
     # -- before anything is touched
 
     async def check(self) -> None:
+        if self.application.configuration.probe is not None:
+            raise Failed(
+                Code.BAD_CONFIGURATION,
+                f"{self._name} is a service, whose tasks a probe does not reach: set healthCheckSwarm instead",
+            )
         await self._network_ids()
         wanted = service_spec.mesh_ports(service_spec.wanted(self.application, {}))
         for other in await services.select(self.engine) if wanted else ():
@@ -265,6 +271,20 @@ class ServiceRuntime:
             return await self._is_over(await services.tasks_of(self.engine, self.application.application_id))
 
         await _until(look, within=self._grace)
+
+    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+        try:
+            service = await self._expect(object_id)
+        except Failed as error:
+            return error.reason
+        seen = await self._see(service, Mark.of(service.labels))
+        return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
+
+    async def answer(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
+        return None
+
+    async def expire(self) -> None:
+        """Nothing is kept."""
 
     def longest_call(self) -> float:
         return self.pace.call_margin

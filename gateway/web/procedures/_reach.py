@@ -16,7 +16,7 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if not _DECIDING & given.settings.keys():
         return
     current = application.configuration if application else Configuration()
-    wanted = Configuration.model_validate(merged(current, given.settings))
+    wanted = merged(current, given.settings)
     probe = wanted.probe
     if probe is None or any((one.target_port, one.protocol) == (probe.port, "tcp") for one in wanted.ports):
         return
