@@ -172,7 +172,7 @@ class Configuration(_Frozen):
     #: what it runs as; None: a service where the engine is a Swarm manager, else a container
     runtime: Annotated[RuntimeKind | None, _AUTO] = None
     #: seconds a replaced container goes on serving what still comes to it, where it is found by name
-    drain: Annotated[float, Field(ge=0, le=3600)] = 3
+    drain: Annotated[float, Field(ge=0, le=600)] = 3
     #: replaced versions kept for a way back
     kept: Annotated[int, Field(ge=0, le=100)] = 1
     #: lies over the image's HEALTHCHECK

@@ -43,6 +43,9 @@ class ContainerRuntime:
         for container in await self._all():
             if container.name.startswith(f"{self._name}.new."):
                 await containers.remove(self.engine, container.container_id)
+            elif container.running and container.name.startswith(f"{self._name}.old."):
+                # A kept one that was to serve again, and whose rollback died or was overtaken.
+                await self._rest(container)
 
     async def serving(self) -> Serving | None:
         found = await containers.inspect(self.engine, self._name)
@@ -171,6 +174,10 @@ class ContainerRuntime:
     async def _put_back(self, swap: Swap) -> None:
         new = await containers.inspect(self.engine, swap.new)
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        if swap.old is not None and old is None and new is not None:
+            # It was removed once the new one had proven itself, or by somebody: the new one is all there is.
+            await self.exchange(swap)
+            return
         if old is not None and not old.running and swap.order is Order.START_FIRST:
             await containers.start(self.engine, old.container_id)
         if new is not None and (new.running or new.restarting) and swap.order is Order.STOP_FIRST:
@@ -198,10 +205,14 @@ class ContainerRuntime:
         if swap.new_restart_policy is None:
             await containers.remove(self.engine, new.container_id)
             return
-        await containers.set_restart_policy(self.engine, new, _NO_RESTART)
         await containers.rename(self.engine, new, self._aside(new))
-        if new.running or new.restarting:
-            await containers.stop(self.engine, new.container_id, grace=_PUT_BACK_GRACE)
+        await self._rest(new)
+
+    async def _rest(self, container: Container) -> None:
+        """Let a container that is kept stay down."""
+        await containers.set_restart_policy(self.engine, container, _NO_RESTART)
+        if container.running or container.restarting:
+            await containers.stop(self.engine, container.container_id, grace=_PUT_BACK_GRACE)
 
     # -- after
 

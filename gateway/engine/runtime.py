@@ -71,7 +71,7 @@ class Runtime(Protocol):
     """One application on one engine."""
 
     async def clear(self) -> None:
-        """Remove what attempts that died have left: what was created and never served."""
+        """Take away what attempts that died have left beside what serves; no swap is open."""
 
     async def serving(self) -> Serving | None:
         """Return what bears the application's name; raises Failed where that is somebody else's."""
@@ -110,7 +110,7 @@ class Runtime(Protocol):
         """Drain the old one and stop it."""
 
     async def put_back(self, swap: Swap) -> None:
-        """Let the old one serve again; raises Postponed until that is done."""
+        """Let the old one serve again, or the new one where the old is gone; raises Postponed until that is done."""
 
     async def tidy(self, swap: Swap) -> None:
         """Make it lasting: the local tag points at what runs, and of the replaced ones only those to keep stay."""

@@ -1,0 +1,94 @@
+"""What a runtime does in states that only a crash at the wrong moment leaves behind."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+
+from gateway.applications import Application, Configuration, Desired
+from gateway.deployments import Swap
+from gateway.engine import containers
+from gateway.engine.client import Engine
+from gateway.engine.container_runtime import ContainerRuntime
+from gateway.engine.runtime import Pace, Version
+from gateway.reference import Reference
+from tests.real_parts import Pushes
+
+PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
+
+
+@pytest.fixture
+async def runtime(engine: Engine, pushes: Pushes) -> AsyncIterator[ContainerRuntime]:
+    name = pushes.path.rpartition("/")[2]
+    application = Application(
+        application_id=name,
+        name=name,
+        app_name=f"app-{name}",
+        description=None,
+        docker_image=pushes.name(),
+        registry_url=None,
+        credentials=None,
+        environment=None,
+        configuration=Configuration(drain=0),
+        other_columns={},
+        auto_deploy=True,
+        desired=Desired.RUNNING,
+        engine_id=None,
+        created_at=datetime.now(UTC),
+    )
+    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, None, PACE)
+    yield runtime
+    await runtime.remove()
+
+
+async def quiet(_detail: str) -> None:
+    """Nobody watches the pull."""
+
+
+async def shown(runtime: ContainerRuntime, pushes: Pushes, version: str) -> Swap:
+    """Return the swap that let the version serve; what comes after it was not done."""
+    digest = await pushes(version)
+    reference = Reference.parse(pushes.name()).with_digest(digest)
+    await runtime.obtain(reference, quiet)
+    swap = await runtime.prepare(Version(reference, digest, f"deployment-{version}", 1), await runtime.serving())
+    await runtime.present(swap)
+    await runtime.exchange(swap)
+    return swap
+
+
+async def test_what_has_nothing_to_go_back_to_serves_on(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    await shown(runtime, pushes, "v1")
+    swap = await shown(runtime, pushes, "v2")
+    assert swap.old is not None
+    await containers.remove(runtime.engine, swap.old)
+    await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (swap.new, True)
+
+
+async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    first = await shown(runtime, pushes, "v1")
+    second = await shown(runtime, pushes, "v2")
+    await runtime.retire(second)
+    await containers.start(runtime.engine, first.new)
+    await runtime.clear()
+    kept = await containers.inspect(runtime.engine, first.new)
+    assert kept is not None
+    assert (kept.running, kept.restart_policy["Name"]) == (False, "no")
+
+
+async def test_putting_back_may_be_cut_anywhere_and_done_again(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    first = await shown(runtime, pushes, "v1")
+    swap = await shown(runtime, pushes, "v2")
+    await runtime.retire(swap)
+    new = await containers.inspect(runtime.engine, swap.new)
+    assert new is not None
+    # As far as one rename, and dead.
+    await containers.rename(runtime.engine, new, new.name.swapcase())
+    for _ in range(2):
+        await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (first.new, True)
+    assert await containers.inspect(runtime.engine, swap.new) is None
