@@ -22,6 +22,7 @@ from gateway.registries import Credentials, Scope
 
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _LABEL_PREFIX = "gateway."
+_LONGEST_COMMAND = 65536
 
 
 class Desired(StrEnum):
@@ -61,6 +62,9 @@ def parse_environment(text: str) -> dict[str, str]:
 
 def parse_command(text: str) -> list[str]:
     """Split a command as a shell would; raises InvalidInput."""
+    # Splitting takes the square of a word's length.
+    if len(text) > _LONGEST_COMMAND:
+        raise InvalidInput(f"a command has at most {_LONGEST_COMMAND} characters", field="command")
     try:
         return shlex.split(text)
     except ValueError as error:

@@ -33,7 +33,10 @@ class Scope:
         text = registry_url.strip()
         if not text:
             return cls(DOCKER_HUB)
-        parts = urlsplit(text if "://" in text else f"//{text}")
+        try:
+            parts = urlsplit(text if "://" in text else f"//{text}")
+        except ValueError as error:
+            raise InvalidInput(f"{text!r} is not a registry's address: {error}") from error
         if parts.scheme not in {"", "http", "https"} or parts.query or parts.fragment or "@" in parts.netloc:
             raise InvalidInput(f"{text!r} is not a registry, as in ghcr.io or https://index.docker.io/v1/")
         path = parts.path.strip("/")

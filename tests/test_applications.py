@@ -24,6 +24,8 @@ def test_a_line_that_sets_nothing_is_named(text: str) -> None:
 
 def test_a_command_is_split_as_a_shell_would() -> None:
     assert parse_command("redis-server --save '60 1'") == ["redis-server", "--save", "60 1"]
+    with pytest.raises(InvalidInput, match="characters"):
+        parse_command("a" * 100_000)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def test_a_scope_covers_its_domain_and_path_and_no_more(url: str, repository: st
     assert covered is Scope.parse(url).covers(Repository.parse(repository))
 
 
-@pytest.mark.parametrize("url", ["ftp://ghcr.io", "https://user:pw@ghcr.io", "ghcr.io?x=1", "gh cr.io", "ghcr.io/../x"])
+@pytest.mark.parametrize(
+    "url", ["ftp://ghcr.io", "https://user:pw@ghcr.io", "ghcr.io?x=1", "gh cr.io", "ghcr.io/../x", "[", "[:: ]:5000"]
+)
 def test_what_names_no_registry_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):
         Scope.parse(url)

@@ -266,6 +266,13 @@ def test_who_was_given_a_signing_token_is_not_believed_for_showing_it() -> None:
         SOURCES["gitlab"].verify(Request({"x-gitlab-token": key}, b"{}"), Trust(key))
 
 
+def test_an_id_that_is_no_text_is_a_key_all_the_same() -> None:
+    headers = {"ce-type": "zotregistry.image.updated", "ce-id": "\udcff"}
+    body = b'{"name": "acme/web", "reference": "1"}'
+    notification = SOURCES["zot"].parse(Request(headers, body), Trust("s", Domain("zot.example.com")))
+    assert (notification.event_id or "").startswith("sha256:")
+
+
 # -- a bigger corpus, where SAMPLES_DIR names one --
 
 

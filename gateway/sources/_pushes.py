@@ -126,4 +126,5 @@ def _event_id(ids: Sequence[str]) -> str | None:
         return None
     if len(ids) == 1 and len(ids[0]) <= _LONGEST_ID and ids[0].isprintable():
         return ids[0]
-    return "sha256:" + sha256("\n".join(ids).encode()).hexdigest()
+    # A header's id may hold bytes that are no text.
+    return "sha256:" + sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()
