@@ -1,7 +1,7 @@
 # Every target installs what it needs: Python packages in .venv, Debian packages when run as root.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test bench image image-test requirements clean
+.PHONY: help setup run demo check format test fuzz bench image image-test requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -59,6 +59,10 @@ test: DEBIAN += openssh-server
 test: setup ## All tests.
 	@$(BIN)/python -m pytest
 
+fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=10 is usual.
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
+	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+
 bench: setup ## Measure, each figure a ratio inside one run.
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
 	@$(BIN)/python -m tests.bench
@@ -73,6 +77,7 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 requirements: ## Pin the dependencies anew, with hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 
 clean: ## Remove what was installed here.
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,137 @@
+"""No input breaks a parser, or costs more than its length allows. `make fuzz` looks longer, guided by coverage."""
+
+import json
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.mutation import mutate
+from tests.fuzz.targets import targets
+
+TARGETS = targets()
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+@pytest.mark.parametrize("name", TARGETS)
+def test_whatever_is_sent_is_understood_or_refused(name: str, data: st.DataObject) -> None:
+    target = TARGETS[name]
+    seed = data.draw(st.sampled_from(target.seeds) | st.binary(max_size=200))
+    target.run(mutate(seed, Random(data.draw(st.integers(0, 2**32)))))
+
+
+SMALL, LARGE = 1 << 14, 1 << 17
+# Eight times the length costs eight times as much, or sixty-four times where a parser is quadratic.
+MOST = 32
+# Processor time below which nobody is hurt, and nothing is measured well.
+NEGLIGIBLE = 0.005
+
+
+def cost(run: Callable[[bytes], None], data: bytes) -> float:
+    """Processor time of this thread: what else the machine does is not in it."""
+    began = time.thread_time()
+    run(data)
+    return time.thread_time() - began
+
+
+def grows(run: Callable[[bytes], None], make: Callable[[int], bytes]) -> bool:
+    small, large = make(SMALL), make(LARGE)
+    for _ in range(3):
+        above = cost(run, large)
+        if above < NEGLIGIBLE or above < MOST * min(cost(run, small) for _ in range(3)):
+            return False
+    return True
+
+
+UNITS = [
+    "a",
+    "A",
+    "/",
+    "a/",
+    ".",
+    "a.",
+    "-",
+    "a-",
+    "_",
+    ":",
+    "@",
+    "0",
+    "a:",
+    "\\",
+    "'",
+    '"',
+    "''",
+    "=",
+    "a=",
+    ", ",
+    ",a=",
+]
+UNITS += [
+    " ",
+    "\n",
+    "a\n",
+    "a=b\n",
+    "$",
+    "${",
+    "${a}",
+    "*",
+    "[",
+    "{",
+    "(",
+    "^1 || ",
+    "~1",
+    "%2F",
+    "[::",
+    "#",
+    "?a&",
+    "ü",
+    "\0",
+]
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_no_text_costs_more_than_its_length_allows(name: str) -> None:
+    for unit in UNITS:
+        for ends in ("{}", "x{}", "{}!", 'a="{}', '{{"image":"{}"}}', '\0a: 1\n\n{{"image":"{}"}}'):
+            before, _, after = ends.partition("{}")
+            before, after = before.replace("{{", "{"), after.replace("}}", "}")
+
+            def make(size: int, whole: str = unit, before: str = before, after: str = after) -> bytes:
+                return (before + whole * (size // len(whole)) + after).encode()
+
+            assert not grows(TARGETS[name].run, make), (unit, ends)
+
+
+def inflated(value: Any, times: int, *, texts: bool) -> Any:
+    """Make every text, or every list, this many times as long."""
+    match value:
+        case dict():
+            return {key: inflated(part, times, texts=texts) for key, part in value.items()}
+        case list():
+            parts = [inflated(part, times, texts=texts) for part in value[:1]]
+            return parts if texts else parts * times
+        case str():
+            return value * times if texts else value
+        case _:
+            return value
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name.startswith("source-")])
+def test_no_payload_costs_more_than_its_length_allows(name: str) -> None:
+    for seed in TARGETS[name].seeds:
+        head, _, body = seed.partition(b"\n\n")
+        if body.startswith(b"payload="):
+            continue
+        value = json.loads(body)
+        for texts in (True, False):
+
+            def make(size: int, head: bytes = head, value: Any = value, texts: bool = texts) -> bytes:
+                times = max(1, size // len(json.dumps(value)))
+                return head + b"\n\n" + json.dumps(inflated(value, times, texts=texts)).encode()
+
+            assert not grows(TARGETS[name].run, make), seed
