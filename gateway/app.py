@@ -20,6 +20,7 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.engine import client as engines
 from gateway.errors import InvalidInput
+from gateway.reconcile import reconciling
 from gateway.reference import Domain, parse_domain
 from gateway.registry import client as registries
 from gateway.store import database
@@ -85,6 +86,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         engine = await stack.enter_async_context(engines.connect(settings.docker_host))
         registry = await stack.enter_async_context(registries.connect(_insecure(settings)))
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
+        await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
         runner = web.AppRunner(build(keep.pool, keep.vault, supervisor, settings), shutdown_timeout=_SERVER_SHUTDOWN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -254,3 +254,5 @@ class Subscription:
     #: made from the application's image, and moves with it
     from_image: bool
     created_at: datetime
+    #: seconds between looks for missed pushes of what the application follows; 0 is never, None as its registry
+    reconcile: int | None = None

@@ -19,6 +19,7 @@ _SECRETS = frozenset({"database_url", "master_key"})
 # What an orchestrator injects for a service that happens to be called "gateway".
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
+_LEAST_SECONDS = 10  # between looks
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -73,6 +74,11 @@ class Settings(BaseModel):
     inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
         1024, description="What the inbox may take; the oldest deliveries make room."
     )
+    reconcile: str = Field(
+        "",
+        description="Seconds between looks for pushes that nobody has told of, by registry and comma, as "
+        "docker.io=3600; * is all registries.",
+    )
     insecure_registries: str = Field("", description="Registries spoken to without TLS, by comma; loopback always is.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
@@ -91,6 +97,21 @@ class Settings(BaseModel):
         for network in filter(None, text.split(",")):
             ip_network(network.strip())  # raises ValueError, which says what is wrong
         return text
+
+    @field_validator("reconcile")
+    @classmethod
+    def _pairs(cls, text: str) -> str:
+        for pair in filter(None, text.split(",")):
+            domain, _, seconds = pair.strip().partition("=")
+            if not domain or not seconds.isdecimal() or int(seconds) < _LEAST_SECONDS:
+                raise ValueError(f"{pair.strip()!r} is not as docker.io=3600, of at least {_LEAST_SECONDS} seconds")
+        return text
+
+    @property
+    def reconciled(self) -> dict[str, int]:
+        """The seconds by registry."""
+        pairs = (pair.strip().partition("=") for pair in self.reconcile.split(",") if pair.strip())
+        return {domain: int(seconds) for domain, _, seconds in pairs}
 
     @property
     def address(self) -> tuple[str, int]:

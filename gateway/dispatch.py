@@ -30,6 +30,9 @@ from gateway.store.vault import Vault
 # A body has no id of its own: the same bytes again within this time are the same delivery.
 _SAME_BODY = timedelta(minutes=10)
 
+#: the source of a delivery that nobody has told
+FOUND = "reconcile"
+
 # What cannot be understood is kept for people to look at, within bounds an endpoint.
 _REJECTED = 1000  # deliveries
 _REJECTED_BODY = 64 * 1024  # bytes
@@ -121,6 +124,25 @@ async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, heade
             ignored=receipt.ignored,
         )
         await inbox.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
+    return receipt
+
+
+async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
+    """Store what was found at its registry, and queue what it causes as if it had been told."""
+    async with transaction(pool) as connection:
+        receipt = await _match(connection, str(uuid4()), Notification(tuple(events)))
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=None,
+            source=FOUND,
+            body=b"",
+            headers={},
+            verdict=receipt.verdict,
+            ignored=receipt.ignored,
+            deployments=[queued.deployment_id for queued in receipt.deployments],
+        )
+        await deployments.notify(connection)
     return receipt
 
 

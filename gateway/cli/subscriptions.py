@@ -80,6 +80,26 @@ async def list_subscriptions(app: str | None, *, as_json: bool) -> None:
 
 
 @subscriptions.command()
+@click.argument("app")
+@click.argument("seconds", type=click.IntRange(0, 2_592_000), required=False)
+@json_option
+@command
+async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
+    """Look for missed pushes of APP each so many seconds; 0 is never, and without a number as its registry."""
+    from gateway.store import applications
+    from gateway.store import subscriptions as store
+    from gateway.store.database import transaction
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        application_id = await applications.select_application_id(connection, app)
+        await store.update_reconcile(connection, application_id, seconds)
+    if as_json:
+        show({"applicationId": application_id, "reconcileSeconds": seconds})
+    else:
+        click.echo("as its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
+
+
+@subscriptions.command()
 @click.argument("subscription")
 @json_option
 @command

@@ -11,7 +11,7 @@ async def insert_delivery(
     connection: Connection,
     delivery_id: str,
     *,
-    endpoint_id: str,
+    endpoint_id: str | None,
     source: str,
     body: bytes,
     headers: Mapping[str, str],

@@ -13,11 +13,12 @@ from gateway.policies import Policy, Rule
 from gateway.reference import Reference, Repository
 from gateway.store.database import Connection
 
-_POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
-_COLUMNS = f"subscription_id, application_id, repository, {_POLICY}, from_image, created_at"
+POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
+_RECONCILE = "(SELECT reconcile FROM applications a WHERE a.application_id = subscriptions.application_id) AS reconcile"
+_COLUMNS = f"subscription_id, application_id, repository, {POLICY}, from_image, created_at, {_RECONCILE}"
 
 
-def _policy(row: asyncpg.Record) -> Policy:
+def policy_of(row: asyncpg.Record) -> Policy:
     return Policy(
         Rule(row["rule"]),
         row["pattern"],
@@ -33,9 +34,10 @@ def _from_row(row: asyncpg.Record) -> Subscription:
         subscription_id=row["subscription_id"],
         application_id=row["application_id"],
         repository=Repository.parse(row["repository"]),
-        policy=_policy(row),
+        policy=policy_of(row),
         from_image=row["from_image"],
         created_at=row["created_at"],
+        reconcile=row["reconcile"],
     )
 
 
@@ -47,7 +49,7 @@ async def lock_followers(connection: Connection, events: Sequence[PushEvent]) ->
     """
     rows = await connection.fetch(
         f"""
-        SELECT a.application_id, a.desired, a.docker_image, p.number, {_POLICY}
+        SELECT a.application_id, a.desired, a.docker_image, p.number, {POLICY}
           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
           JOIN subscriptions s ON s.repository = p.repository AND s.tag IN (p.tag, '')
           JOIN applications a USING (application_id)
@@ -61,7 +63,7 @@ async def lock_followers(connection: Connection, events: Sequence[PushEvent]) ->
     followers = []
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
         told = list(group)
-        pairs = [(events[row["number"] - 1], _policy(row)) for row in told]
+        pairs = [(events[row["number"] - 1], policy_of(row)) for row in told]
         if taken := tuple((event, policy) for event, policy in pairs if policy.takes(event.tag)):
             image = told[0]["docker_image"]
             desired = Desired(told[0]["desired"])
@@ -101,7 +103,7 @@ async def insert_subscription(
     try:
         row = await connection.fetchrow(
             f"""
-            INSERT INTO subscriptions (application_id, repository, tag, {_POLICY})
+            INSERT INTO subscriptions (application_id, repository, tag, {POLICY})
             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
             RETURNING {_COLUMNS}
             """,  # noqa: S608 - constants
@@ -152,3 +154,10 @@ async def replace_subscription(connection: Connection, application_id: str, refe
             str(reference.repository),
             reference.tag,
         )
+
+
+async def update_reconcile(connection: Connection, application_id: str, seconds: int | None) -> None:
+    """Look for missed pushes of what it follows, each so many seconds; 0 is never, None as its registry."""
+    await connection.execute(
+        "UPDATE applications SET reconcile = $2 WHERE application_id = $1", application_id, seconds
+    )

@@ -31,6 +31,11 @@ class Named(Input):
     subscription_id: Id
 
 
+class Reconcile(Input):
+    application_id: Id
+    seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] | None
+
+
 class OfApplication(Input):
     application_id: Id | None = None
 
@@ -48,6 +53,7 @@ def shown(subscription: Subscription) -> dict[str, Any]:
         "prereleases": policy.prereleases,
         "allowDowngrade": policy.downgrades,
         "fromImage": subscription.from_image,
+        "reconcileSeconds": subscription.reconcile,
         "createdAt": subscription.created_at.isoformat(),
     }
 
@@ -98,9 +104,18 @@ async def remove(context: Context, given: Named) -> Answer:
         return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
 
 
+async def reconcile(context: Context, given: Reconcile) -> Answer:
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
+        found = await subscriptions.select_subscriptions(connection, given.application_id)
+    return Answer([shown(one) for one in found])
+
+
 PROCEDURES = [
     Procedure("subscription.create", "mutation", Create, create),
     Procedure("subscription.all", "query", OfApplication, select_all),
     Procedure("subscription.one", "query", Named, select_one),
+    Procedure("subscription.reconcile", "mutation", Reconcile, reconcile),
     Procedure("subscription.remove", "mutation", Named, remove),
 ]
