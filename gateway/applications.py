@@ -229,6 +229,9 @@ class Application:
     other_columns: dict[str, object]
     auto_deploy: bool
     desired: Desired
+    #: where it is deployed first; None is the gateway's own engine
+    server_id: str | None
+    #: which it is bound to since
     engine_id: str | None
     created_at: datetime
 

@@ -145,7 +145,8 @@ REMEDIES: dict[Code, str] = {
     "the credentials known here are sent to the nodes with each deployment.",
     Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more.",
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
-    Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check GATEWAY_DOCKER_HOST: it is tried again.",
+    Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address "
+    "(GATEWAY_DOCKER_HOST, or: gateway servers test): it is tried again.",
     Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
     Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",

@@ -7,7 +7,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import structlog
@@ -15,18 +15,20 @@ import structlog
 from gateway import lane
 from gateway.config import Settings
 from gateway.deployments import Deployment
-from gateway.engine.client import Engine, connect
+from gateway.engine.client import Engine, EngineIdentity, connect
 from gateway.errors import GatewayError
 from gateway.host import Claimed, Host, Slots
 from gateway.loops import for_ever
 from gateway.servers import Server
-from gateway.store import servers
+from gateway.store import claims, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.vault import Vault
 
 _LOG = structlog.get_logger()
 
 _LOOK = 30.0  # seconds between looks at the servers; a notification comes sooner
+_SILENT = 60.0  # seconds without a word from an engine, after which those that wait for it are told
+_LETTING_GO = 5.0  # seconds hosts get to end when the gateway does
 _OWN = (None, None)
 
 _Key = tuple[str | None, datetime | None]  # a server, as of its last change
@@ -50,7 +52,7 @@ class Fleet:
         self._settings = settings
         self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots: defaultdict[str, Slots] = defaultdict(
+        self._slots: defaultdict[tuple[str, str], Slots] = defaultdict(
             lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
         )
         self._wanted = asyncio.Event()
@@ -64,20 +66,20 @@ class Fleet:
         return list(self._hosts.values())
 
     def served_by(self, host: Host) -> list[str | None]:
-        same = self._same(host.identity.engine_id) if host.identity else []
+        same = self._same(host.identity) if host.identity else []
         first = next((one for one in same if one.reachable), None)
         return [one.server_id for one in same] if first is host else []
 
-    def reaches(self, engine_id: str) -> bool:
-        return any(one.reachable for one in self._same(engine_id))
+    def reaches(self, identity: EngineIdentity) -> bool:
+        return any(one.reachable for one in self._same(identity))
 
-    def _same(self, engine_id: str) -> list[Host]:
-        return [one for one in self._hosts.values() if one.identity and one.identity.engine_id == engine_id]
+    def _same(self, identity: EngineIdentity) -> list[Host]:
+        return [one for one in self._hosts.values() if one.identity and one.identity.daemon == identity.daemon]
 
     # -- what hosts ask for
 
-    def slots(self, engine_id: str) -> Slots:
-        return self._slots[engine_id]
+    def slots(self, identity: EngineIdentity) -> Slots:
+        return self._slots[identity.daemon]
 
     async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
         return await lane.claim(
@@ -109,10 +111,14 @@ class Fleet:
         try:
             yield
         finally:
+            self.retire()
             following.cancel()
-            for task in self._tasks:
+            tasks = {following, *self._tasks}
+            # Where nothing runs any more they end by themselves, and close their connections.
+            _, late = await asyncio.wait(tasks, timeout=_LETTING_GO)
+            for task in late:
                 task.cancel()
-            await asyncio.gather(following, *self._tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _keep(self, life: Coroutine[object, object, None], *, name: str) -> None:
         task = asyncio.create_task(life, name=name)
@@ -124,6 +130,7 @@ class Fleet:
             self._wanted.clear()
             async with transaction(self._pool) as connection:
                 registered = await servers.select_servers(connection, self._vault)
+                await claims.mark_stranded(connection, timedelta(seconds=_SILENT))
             self._follow(registered)
             try:
                 async with asyncio.timeout(_LOOK):

@@ -53,10 +53,10 @@ class Peers(Protocol):
     def served_by(self, host: "Host") -> list[str | None]:
         """Return the servers whose applications it claims: none where another address of its daemon does."""
 
-    def reaches(self, engine_id: str) -> bool:
+    def reaches(self, identity: EngineIdentity) -> bool:
         """Tell whether any address of this daemon answers."""
 
-    def slots(self, engine_id: str) -> Slots: ...
+    def slots(self, identity: EngineIdentity) -> Slots: ...
 
     async def claim(self, engine_id: str, server_ids: list[str | None]) -> Deployment | None: ...
 
@@ -125,7 +125,7 @@ class Host:
         identity = self.identity
         if identity is None or not self._served():
             return False
-        slots = self._peers.slots(identity.engine_id)
+        slots = self._peers.slots(identity)
         await slots.rollouts.acquire()
         deployment = None
         try:
@@ -137,7 +137,12 @@ class Host:
         if deployment is None:
             return False
         self.running += 1
-        await self._peers.roll_out(Claimed(deployment, self, identity, slots))
+        claimed = Claimed(deployment, self, identity, slots)
+        try:
+            await self._peers.roll_out(claimed)
+        except BaseException:
+            claimed.release()
+            raise
         return True
 
     def _served(self) -> list[str | None]:
@@ -160,13 +165,14 @@ class Host:
         if self.error is None:
             _LOG.warning("The Docker Engine does not answer", host=self.host, error=str(error))
         self.error = str(error)
-        known = self.identity.engine_id if self.identity else None
-        reason = Reason(Code.ENGINE_UNREACHABLE, f"the Docker Engine at {self.host} is not reached: {error}")
+        known = self.identity
+        reason = Reason(Code.ENGINE_UNREACHABLE, f"{self.host}: {error}")
         async with transaction(self._pool) as connection:
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, error=self.error)
             if known is None or not self._peers.reaches(known):
-                await claims.mark_waiting(connection, self.server_id, known, reason)
+                engine_id = known.engine_id if known else None
+                await claims.mark_waiting(connection, self.server_id, engine_id, reason)
 
     async def _came(self, identity: EngineIdentity) -> None:
         if not self.reachable:

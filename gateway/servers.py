@@ -61,9 +61,22 @@ def _has_more(parts: SplitResult) -> bool:
     return bool(parts.path.strip("/") or parts.query or parts.fragment)
 
 
+# What lets us in, by the scheme it is for, under the names it is sent by.
+_CREDENTIALS: Mapping[str, Mapping[str, str]] = {
+    "unix": {},
+    "tcp": {"tls_ca": "tlsCa", "tls_cert": "tlsCert", "tls_key": "tlsKey"},
+    "ssh": {"ssh_key": "sshKey", "known_hosts": "knownHosts"},
+}
+_SENT = {name: sent for fields in _CREDENTIALS.values() for name, sent in fields.items()}
+_NEEDED = {
+    "tcp": "TLS takes the CA, a certificate for the gateway, and that certificate's key",
+    "ssh": "ssh:// takes a private key, and the host's public one as ssh-keyscan prints it",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An address and what lets us in there, in PEM and OpenSSH's forms. Kept out of `repr`."""
+    """An address and what lets us in there, in PEM and OpenSSH's forms, kept out of `repr`."""
 
     host: str
     tls_ca: str | None = field(default=None, repr=False)
@@ -81,27 +94,29 @@ class Access:
         return self.tls_ca is not None
 
     def check(self) -> None:
-        """Raises InvalidInput, naming the field, where something is missing or does not belong."""
+        """Raises InvalidInput, naming the field, where something is missing or of no use."""
         scheme = self.address.scheme
-        tls = {"tlsCa": self.tls_ca, "tlsCert": self.tls_cert, "tlsKey": self.tls_key}
-        ssh = {"sshKey": self.ssh_key, "knownHosts": self.known_hosts}
-        if scheme == "tcp" and any(tls.values()):
-            _complete(tls, "TLS takes the CA, a certificate for us, and its key")
-        if scheme == "ssh":
-            _complete(ssh, "ssh:// takes a private key, and the host's own in known_hosts form (ssh-keyscan HOST)")
-        for meant_for, fields in (("tcp", tls), ("ssh", ssh)):
-            if scheme != meant_for and (given := [name for name, value in fields.items() if value]):
-                raise InvalidInput(f"{given[0]} is of no use with {scheme}://", field=given[0])
+        given = self.secrets()
+        wanted = _CREDENTIALS[scheme]
+        if useless := [_SENT[name] for name in given if name not in wanted]:
+            raise InvalidInput(f"{useless[0]} is of no use with {scheme}://", field=useless[0])
+        missing = [sent for name, sent in wanted.items() if name not in given]
+        if missing and (given or scheme == "ssh"):
+            raise InvalidInput(f"{missing[0]} is missing: {_NEEDED[scheme]}", field=missing[0])
 
     def secrets(self) -> dict[str, str]:
         """Return what is to be sealed."""
-        names = ("tls_ca", "tls_cert", "tls_key", "ssh_key", "known_hosts")
-        return {name: value for name in names if (value := getattr(self, name))}
+        return {name: value for name in _SENT if (value := getattr(self, name))}
 
-
-def _complete(fields: Mapping[str, str | None], why: str) -> None:
-    if missing := [name for name, value in fields.items() if not value]:
-        raise InvalidInput(f"{missing[0]} is missing: {why}", field=missing[0])
+    def changed(self, changes: Mapping[str, str | None]) -> "Access":
+        """Return it with these fields as sent; what let us in by another scheme is dropped. Raises InvalidInput."""
+        host = changes.get("host") or self.host
+        wanted = _CREDENTIALS[Address.parse(host).scheme]
+        kept = {name: value for name, value in self.secrets().items() if name in wanted}
+        secrets = {**kept, **{name: value for name, value in changes.items() if name != "host"}}
+        access = Access(host, **secrets)
+        access.check()
+        return access
 
 
 @dataclass(frozen=True, slots=True)

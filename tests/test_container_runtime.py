@@ -33,6 +33,7 @@ async def runtime(engine: Engine, pushes: Pushes) -> AsyncIterator[ContainerRunt
         other_columns={},
         auto_deploy=True,
         desired=Desired.RUNNING,
+        server_id=None,
         engine_id=None,
         created_at=datetime.now(UTC),
     )

@@ -5,7 +5,7 @@ Modules import what is heavy inside their commands, so that `gateway --help` is 
 
 import click
 
-from gateway.cli import apps, deliveries, demo, deploy, deployments, keys, serve, subscriptions, webhooks
+from gateway.cli import apps, deliveries, demo, deploy, deployments, keys, serve, servers, subscriptions, webhooks
 
 __all__ = ["main"]
 
@@ -25,4 +25,5 @@ main.add_command(subscriptions.subscriptions)
 main.add_command(deploy.deploy)
 main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
+main.add_command(servers.servers)
 main.add_command(demo.demo)

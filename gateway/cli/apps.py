@@ -26,6 +26,7 @@ def apps() -> None:
 @click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="A volume, or a folder of the host.")
 @click.option("--network", multiple=True, help="A network to join.")
 @click.option("--command", "words", help="What to run instead of the image's command.")
+@click.option("--server", help="The server to run on, by id or name, instead of the gateway's own engine.")
 @click.option("--registry-url", help="The registry the login is for.")
 @click.option("--username", help="A login for the image's registry.")
 @click.option("--password-file", help="Its password or token, in a file (- is standard input).")
@@ -43,6 +44,7 @@ async def create(
     volume: Sequence[str],
     network: Sequence[str],
     words: str | None,
+    server: str | None,
     registry_url: str | None,
     username: str | None,
     password_file: str | None,
@@ -65,24 +67,26 @@ async def create(
         "environment": read_secret(env_file),
         "configuration": _configuration({field: value for field, value in wanted.items() if value}),
     }
-    created = await _create(name, application_id, changes)
+    created = await _create(name, application_id, changes, server)
     if as_json:
         show({"applicationId": created, "name": name, "image": image})
     else:
         click.echo(created)
 
 
-async def _create(name: str, application_id: str | None, changes: dict[str, Any]) -> str:
+async def _create(name: str, application_id: str | None, changes: dict[str, Any], server: str | None) -> str:
     from gateway.applications import parse_environment
     from gateway.reference import Reference
     from gateway.registries import Scope
-    from gateway.store import applications, subscriptions
+    from gateway.store import applications, servers, subscriptions
     from gateway.store.database import transaction
 
     reference = Reference.parse(changes["docker_image"])
     parse_environment(changes["environment"] or "")
     Scope.parse(changes["registry_url"] or "")
     async with keep() as kept, transaction(kept.pool) as connection:
+        if server is not None:
+            changes["server_id"] = (await servers.select_server(connection, kept.vault, server)).server_id
         created = await applications.insert_application(
             connection,
             application_id=application_id,
@@ -186,6 +190,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "image": found.docker_image,
             "state": states.get(application_id, "never deployed"),
             "wanted": found.desired,
+            "server": found.server_id,
             "engine": found.engine_id,
             **configuration,
         }

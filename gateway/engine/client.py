@@ -31,23 +31,33 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 class EngineIdentity:
     """Who answers: `engine_id` is the daemon's own, `platform` is `linux/amd64`.
 
-    What its containers publish is reached at `address`. `node_id` is its name in a Swarm, "" outside of one.
+    Cloned machines may share an id: `run` then tells them apart, as long as the daemon runs. What its containers
+    publish is reached at `address`. `node_id` is its name in a Swarm, "" outside of one.
     """
 
     engine_id: str
     name: str
     version: str
     platform: str
+    run: str = ""
     address: str = "127.0.0.1"
     swarm_manager: bool = False
     node_id: str = ""
+
+    @property
+    def daemon(self) -> tuple[str, str]:
+        """What two addresses of one daemon have in common, and no other daemon has."""
+        return self.engine_id, self.run
 
 
 class Engine(aiodocker.Docker):
     """The client, closing each response, so that a cancelled pull ends in the daemon too."""
 
-    #: under which what its containers publish is reached
-    address = "127.0.0.1"
+    def __init__(self, access: Access) -> None:
+        connector, url = connector_for(access)
+        super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
+        self._connection_info = access.host  # what errors name
+        self.address = access.address.published  # of what its containers publish
 
     @asynccontextmanager
     async def _query(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -83,17 +93,21 @@ class Engine(aiodocker.Docker):
     async def identify(self) -> EngineIdentity:
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
+        # Made anew at each start of the daemon: the bridge, unless it has none.
+        networks = await self.call("GET", "networks", params=_BUILT_IN, deadline=_IDENTIFY_DEADLINE)
         return EngineIdentity(
             engine_id=info["ID"],
             name=info["Name"],
             version=info["ServerVersion"],
             platform=f"{info['OSType']}/{_ARCHITECTURES.get(info['Architecture'], info['Architecture'])}",
+            run=",".join(sorted(network["Id"] for network in networks)),
             address=self.address,
             swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
             node_id=swarm.get("NodeID", ""),
         )
 
 
+_BUILT_IN = {"filters": '{"type":["builtin"]}'}
 # The kernel's word for it and the registries': https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
@@ -101,16 +115,12 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6
 @asynccontextmanager
 async def connect(access: Access | str) -> AsyncIterator[Engine]:
     """Hold a client; it connects when it is first used. Raises InvalidInput where it could never connect."""
-    if isinstance(access, str):
-        access = Access(access)
-    connector, url = connector_for(access)
-    engine = Engine(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
-    engine.address = access.address.published
+    engine = Engine(Access(access) if isinstance(access, str) else access)
     try:
         yield engine
     finally:
         await engine.close()
-        await connector.close()
+        await engine.connector.close()
 
 
 def named(name: str) -> str:

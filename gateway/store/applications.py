@@ -13,7 +13,8 @@ from gateway.store.vault import Vault
 
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
-    registry_password, environment, configuration, other_columns, auto_deploy, desired, engine_id, created_at
+    registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
+    engine_id, created_at
 """
 
 
@@ -42,6 +43,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         other_columns=row["other_columns"],
         auto_deploy=row["auto_deploy"],
         desired=Desired(row["desired"]),
+        server_id=row["server_id"],
         engine_id=row["engine_id"],
         created_at=row["created_at"],
     )
@@ -145,6 +147,7 @@ _SETTABLE = (
     "configuration",
     "other_columns",
     "auto_deploy",
+    "server_id",
 )
 _SEALED = frozenset({"registry_password", "environment"})
 
@@ -202,6 +205,11 @@ async def bind_engine(connection: Connection, application_id: str, engine_id: st
         application_id,
         engine_id,
     )
+
+
+async def unbind_engine(connection: Connection, application_id: str) -> None:
+    """Let the application be deployed as if for the first time."""
+    await connection.execute("UPDATE applications SET engine_id = NULL WHERE application_id = $1", application_id)
 
 
 async def delete_application(connection: Connection, application_id: str) -> None:

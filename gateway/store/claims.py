@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from gateway.deployments import Deployment, Outcome
-from gateway.errors import Reason
+from gateway.errors import Code, Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
 
@@ -17,7 +17,7 @@ async def claim_deployment(
 ) -> Deployment | None:
     """Take the one that has waited longest and whose time has come; None where there is none.
 
-    Those of applications bound to the engine, and of those bound to none that are to be on one of the servers.
+    Those of applications that are to be on one of the servers, and are bound to no other engine yet.
 
     One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
     The application's queue is held with it; one that somebody else holds is passed over, never waited for.
@@ -28,7 +28,8 @@ async def claim_deployment(
             SELECT d.deployment_id
               FROM deployments d
               JOIN applications a USING (application_id)
-             WHERE (a.engine_id = $2 OR (a.engine_id IS NULL AND coalesce(a.server_id, '') = ANY($4::text[])))
+             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
+               AND coalesce(a.server_id, '') = ANY($4::text[])
                AND (
                        (d.status = 'running' AND d.lease_until < now())
                     OR (
@@ -171,4 +172,23 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
         reason.code,
         reason.message,
         server_id,
+    )
+
+
+async def mark_stranded(connection: Connection, silent: timedelta) -> None:
+    """Tell those bound to an engine that no gateway reaches, by whatever address, where it was last."""
+    await connection.execute(
+        """
+        UPDATE deployments d
+           SET reason_code = $2,
+               reason_message = 'the engine ' || e.name || ' (' || e.engine_id || '), on which the application was '
+                   || 'first deployed, has not been reached since ' || to_char(e.last_seen_at AT TIME ZONE 'UTC',
+                   'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+          FROM applications a
+          JOIN engines e USING (engine_id)
+         WHERE a.application_id = d.application_id AND e.last_seen_at < now() - $1::interval
+           AND d.status = 'queued' AND d.reason_code IS NULL
+        """,
+        silent,
+        Code.ENGINE_UNREACHABLE,
     )

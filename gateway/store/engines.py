@@ -1,5 +1,7 @@
 """Engines, known by the daemon's own id."""
 
+from datetime import timedelta
+
 from gateway.store.database import Connection
 
 
@@ -23,15 +25,28 @@ async def upsert_engine(
 
 
 async def select_swarm_manager(connection: Connection, application_id: str) -> bool:
-    """Tell whether the application's engine manages a Swarm; while it has none, whether any engine does."""
+    """Tell whether the application's engine manages a Swarm; before it is bound, that its server's does, or any."""
     return bool(
         await connection.fetchval(
             """
             SELECT bool_or(engines.swarm_manager)
               FROM applications
-              JOIN engines ON engines.engine_id = coalesce(applications.engine_id, engines.engine_id)
+              LEFT JOIN servers USING (server_id)
+              JOIN engines
+                ON engines.engine_id = coalesce(applications.engine_id, servers.engine_id, engines.engine_id)
              WHERE applications.application_id = $1
             """,
             application_id,
+        )
+    )
+
+
+async def select_seen(connection: Connection, engine_id: str, within: timedelta) -> bool:
+    """Tell whether any gateway has reached it of late."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM engines WHERE engine_id = $1 AND last_seen_at > now() - $2::interval)",
+            engine_id,
+            within,
         )
     )

@@ -35,14 +35,14 @@ async def ready(request: web.Request) -> web.Response:
 
 def _engines(context: Context) -> list[Host]:
     """Return one host an engine: further addresses of a daemon that is there already are left out."""
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     found = []
     for host in context.rollouts.hosts:
-        engine_id = host.identity.engine_id if host.identity else None
-        if engine_id not in seen:
-            found.append(host)
-        if engine_id is not None:
-            seen.add(engine_id)
+        if host.identity is not None:
+            if host.identity.daemon in seen:
+                continue
+            seen.add(host.identity.daemon)
+        found.append(host)
     return found
 
 

@@ -1,20 +1,23 @@
 """What may be set on an application: absent keeps, null clears."""
 
+from datetime import timedelta
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gateway.applications import Configuration, RuntimeKind, parse_environment
-from gateway.errors import InvalidInput
+from gateway.applications import Application, Configuration, RuntimeKind, parse_environment
+from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.reference import Reference
 from gateway.registries import Scope
-from gateway.store import applications, engines, subscriptions
+from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
-from gateway.web.procedures._procedure import Input, Text
+from gateway.web.procedures._procedure import Id, Input, Text
 from gateway.web.procedures.columns import OTHER
 
 _NANO = 10**9
+# An engine that no gateway has reached for so long does not hold its applications any more.
+_GONE = timedelta(minutes=5)
 # The contract's names for what our configuration calls otherwise.
 _SWARM_NAMES = {"labelsSwarm": "labels", "stopGracePeriodSwarm": "stopGrace", "volumes": "mounts"}
 _CONFIGURATION = {field.alias for field in Configuration.model_fields.values()} | set(_SWARM_NAMES)
@@ -31,6 +34,7 @@ class Changes(Input):
     password: Annotated[str, Field(max_length=16_384)] | None = None
     env: Annotated[str, Field(max_length=1_000_000)] | None = None
     auto_deploy: bool | None = None
+    server_id: Id | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     other: dict[str, Any] = Field(default_factory=dict)
 
@@ -56,6 +60,7 @@ _COLUMNS = {
     "password": "registry_password",
     "env": "environment",
     "auto_deploy": "auto_deploy",
+    "server_id": "server_id",
 }
 
 
@@ -83,10 +88,30 @@ async def apply(
     if must_change and not changes:
         raise InvalidInput("No values to set")
     _check(given)
+    if "server_id" in changes:
+        await _place(connection, vault, current, given.server_id)
     await applications.update_application(connection, vault, application_id, changes)
     if "docker_image" in changes:
         reference = Reference.parse(given.docker_image) if given.docker_image else None
         await subscriptions.replace_subscription(connection, application_id, reference)
+
+
+async def _place(connection: Connection, vault: Vault, current: Application, server_id: str | None) -> None:
+    """Raises where there is no such server, or the application's containers are on another engine that lives."""
+    try:
+        if server_id is not None:
+            await servers.select_server(connection, vault, server_id)
+    except NotFound as error:
+        raise InvalidInput(f"there is no server {server_id!r}; see server.all", field="serverId") from error
+    if current.engine_id is None:
+        return
+    if not await engines.select_seen(connection, current.engine_id, _GONE):
+        await applications.unbind_engine(connection, current.application_id)
+    elif server_id != current.server_id:
+        raise Conflict(
+            f"{current.name} has its containers on another engine since its first deployment: "
+            "create an application on this server, and delete this one"
+        )
 
 
 def _check(given: Changes) -> None:

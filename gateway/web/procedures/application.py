@@ -9,7 +9,7 @@ from pydantic import Field, StringConstraints
 from gateway import dispatch
 from gateway.applications import Application, parse_app_name, slug
 from gateway.deployments import Kind
-from gateway.store import applications, deployments, steps
+from gateway.store import applications, deployments, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
@@ -17,6 +17,7 @@ from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
 from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures.columns import row
 from gateway.web.procedures.deployment import shown
+from gateway.web.procedures.server import row as server_row
 
 _SUFFIX = 6  # characters, as the contract has it
 
@@ -88,8 +89,13 @@ async def select_one(context: Context, given: Named) -> Answer:
         found = await _row(connection, context, given.application_id)
         newest = await deployments.select_deployments(connection, given.application_id, limit=10)
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
+        server_id = found["serverId"]
+        server = await servers.select_server(connection, context.vault, server_id) if server_id else None
+    parts = {"server": None if server is None else server_row(server, context.rollouts.hosts)}
     empty: dict[str, Any] = {name: [] for name in ("domains", "redirects", "security", "previewDeployments")}
-    return Answer({**found, **empty, "deployments": [shown(one, records[one.deployment_id]) for one in newest]})
+    return Answer(
+        {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
+    )
 
 
 async def select_all(context: Context, _given: Input) -> Answer:

@@ -17,7 +17,7 @@ _NULL = (
     "bitbucketOwner", "bitbucketBranch", "customGitUrl", "customGitBranch", "customGitBuildPath",
     "customGitSSHKeyId", "dockerContextPath", "dockerBuildStage", "dropBuildPath",
     "publishDirectory", "isStaticSpa", "registryId", "rollbackRegistryId",
-    "githubId", "gitlabId", "giteaId", "bitbucketId", "serverId", "buildServerId", "buildRegistryId",
+    "githubId", "gitlabId", "giteaId", "bitbucketId", "buildServerId", "buildRegistryId",
 )  # fmt: skip
 
 #: columns kept for the client, with the value a new application has
@@ -73,6 +73,7 @@ def row(application: Application, status: str | None) -> dict[str, Any]:
         "password": None,
         "env": application.environment,
         "autoDeploy": application.auto_deploy,
+        "serverId": application.server_id,
         "applicationStatus": _status(application, status),
         "createdAt": application.created_at.isoformat(),
     }

@@ -1,0 +1,165 @@
+"""`gateway servers`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gateway.cli._command import command, json_option, keep, read_secret, show, show_fields, show_table
+
+
+@click.group()
+def servers() -> None:
+    """Hosts whose Docker Engines the gateway deploys to, beside its own."""
+
+
+def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the files that let us in."""
+    for option, explained in (
+        ("--known-hosts", "ssh://: the host's public keys, as ssh-keyscan prints them."),
+        ("--ssh-key", "ssh://: our private key."),
+        ("--tls-key", "tcp://: the key of our certificate."),
+        ("--tls-cert", "tcp://: our certificate."),
+        ("--tls-ca", "tcp://: the authority that signed the engine's certificate."),
+    ):
+        function = click.option(option, metavar="FILE", help=explained)(function)
+    return function
+
+
+def _read(files: dict[str, str | None]) -> dict[str, str | None]:
+    return {name: read_secret(path) for name, path in files.items() if path is not None}
+
+
+@servers.command()
+@click.argument("name")
+@click.argument("host")
+@click.option("--description", default="", help="What it is for.")
+@_access_options
+@json_option
+@command
+async def create(name: str, host: str, *, description: str, as_json: bool, **files: str | None) -> None:
+    """Register the engine at HOST and print the server's id.
+
+    HOST is as unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
+    """
+    from gateway.servers import Access
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.server import checked
+
+    access = await checked(Access(host).changed(_read(files)))
+    async with keep() as kept, transaction(kept.pool) as connection:
+        made = await store.insert_server(connection, kept.vault, name=name, description=description, access=access)
+        await store.notify(connection)
+    if as_json:
+        show({"serverId": made.server_id, "name": name, "host": host})
+    else:
+        click.echo(made.server_id)
+
+
+@servers.command()
+@click.argument("server")
+@click.option("--name", help="What to call it from now on.")
+@click.option("--host", help="Where it is from now on.")
+@_access_options
+@json_option
+@command
+async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
+    """Change where SERVER is, or what lets us in there; what is not given stays."""
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.server import checked
+
+    changes = _read(files) | ({"host": host} if host else {})
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found = await store.select_server(connection, kept.vault, server)
+        await store.update_server(
+            connection,
+            kept.vault,
+            found.server_id,
+            name=name or found.name,
+            description=found.description,
+            access=await checked(found.access.changed(changes)),
+        )
+        await store.notify(connection)
+    if as_json:
+        show({"updated": found.server_id})
+    else:
+        click.echo(f"updated {found.server_id}")
+
+
+@servers.command("list")
+@json_option
+@command
+async def list_servers(*, as_json: bool) -> None:
+    """Show all of them, and whether they answered when a gateway last asked."""
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.server import row
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found = await store.select_servers(connection, kept.vault)
+    shown = [row(one, ()) for one in found]
+    if as_json:
+        show(shown)
+    else:
+        columns = ("serverId", "name", "host", "status", "engineId")
+        show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], [[one[column] for column in columns] for one in shown])
+
+
+@servers.command("show")
+@click.argument("server")
+@json_option
+@command
+async def show_server(server: str, *, as_json: bool) -> None:
+    """Show one, by id or name; what lets us in there is not shown."""
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.server import row
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found = row(await store.select_server(connection, kept.vault, server), ())
+    if as_json:
+        show(found)
+    else:
+        columns = ("serverId", "name", "description", "host", "tls", "status", "error", "engineId", "createdAt")
+        show_fields({column: found[column] for column in columns})
+
+
+@servers.command()
+@click.argument("server")
+@json_option
+@command
+async def test(server: str, *, as_json: bool) -> None:
+    """Reach SERVER's engine now, and say who answers."""
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.server import ask, shown_identity
+
+    async with keep() as kept:
+        async with transaction(kept.pool) as connection:
+            found = await store.select_server(connection, kept.vault, server)
+        answered = shown_identity(await ask(found.access))
+    if as_json:
+        show(answered)
+    else:
+        show_fields(answered)
+
+
+@servers.command()
+@click.argument("server")
+@json_option
+@command
+async def remove(server: str, *, as_json: bool) -> None:
+    """Forget a server without applications, by id or name; nothing is touched there."""
+    from gateway.store import servers as store
+    from gateway.store.database import transaction
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found = await store.select_server(connection, kept.vault, server)
+        await store.delete_server(connection, found.server_id)
+        await store.notify(connection)
+    if as_json:
+        show({"removed": found.server_id})
+    else:
+        click.echo(f"removed {found.server_id}")
