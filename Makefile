@@ -57,7 +57,7 @@ format: $(READY) ## Format, and mend what can be mended.
 # A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
 test: DEBIAN += openssh-server
 test: setup ## All tests.
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
 fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=10 is usual.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt

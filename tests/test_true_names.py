@@ -4,6 +4,7 @@ A mount namespace of their own gives them another hosts file; a CA of our own vo
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -27,7 +28,8 @@ from gateway.reference import Digest, Reference
 from tests.hooks import envelope
 from tests.test_webhooks import signed
 
-ADDRESS = "127.0.0.77"
+# One of its own, so that two runs on a machine do not take it from each other.
+ADDRESS = f"127.77.{os.getpid() % 251}.{os.getpid() // 251 % 251 + 1}"
 ECR = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 HOSTS = ("registry-1.docker.io", "ghcr.io", ECR, "registry.example.com")
 LOGIN = ("AWS", "hunter2")
