@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli._steps import steps
-from gateway.sources import SOURCES
+from gateway.sources import SOURCES, Request, Trust
 
 AWS = """
 aws() {
@@ -63,3 +63,41 @@ def test_the_hook_of_github_is_json() -> None:
     hook = json.loads(_pasted(text))
     assert hook["events"] == ["package", "registry_package"]
     assert hook["config"]["url"] == "https://gw.example.com/p"
+
+
+def test_the_hooks_of_gitlab_gitea_jfrog_and_zot_are_json() -> None:
+    url = "https://gw.example.com/p"
+    gitlab, gitea, jfrog = (json.loads(_pasted(_steps(source))) for source in ("gitlab", "gitea", "jfrog"))
+    assert (gitlab["url"], gitlab["token"], gitlab["pipeline_events"]) == (url, "s3cret", True)
+    assert (gitea["config"]["url"], gitea["config"]["secret"], gitea["events"]) == (url, "s3cret", ["package"])
+    assert (jfrog["handlers"][0]["url"], jfrog["handlers"][0]["secret"]) == (url, "s3cret")
+    text = _steps("zot")
+    zot = json.loads(text[text.index("{\n") : text.index("\n}\n") + 2])
+    assert zot["extensions"]["events"]["sinks"][0]["credentials"] == {"token": "s3cret"}
+
+
+CURL = """
+curl() {
+  while [ $# -gt 0 ]; do
+    case "$1" in -H) echo "$2" >> headers; shift ;; -d) printf '%s' "$2" > body; shift ;; esac
+    shift
+  done
+}
+"""
+ACTIONS = {"GITHUB_REPOSITORY": "Acme/Web", "GITHUB_SHA": "4f1c0a9b", "GITHUB_RUN_ID": "7", "GITHUB_RUN_ATTEMPT": "1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [(0, "registry.example.com/team/app:1.2"), (1, "ghcr.io/acme/web:4f1c0a9b")],
+    ids=["by hand", "in GitHub Actions"],
+)
+def test_what_the_lines_for_ci_send_is_understood(line: int, expected: str, tmp_path: Path) -> None:
+    command = "curl" + _steps("generic").split("curl")[line + 1].partition("\n\n")[0].partition("\n  env:")[0]
+    environment = {"PATH": "/usr/bin:/bin", "GATEWAY_SECRET": "s3cret", "GATEWAY_WEBHOOK": "https://gw", **ACTIONS}
+    subprocess.run(["bash", "-euc", CURL + command], cwd=tmp_path, check=True, capture_output=True, env=environment)
+    sent = (row.partition(": ") for row in (tmp_path / "headers").read_text().splitlines())
+    request = Request({name.lower(): value for name, _, value in sent}, (tmp_path / "body").read_bytes())
+
+    SOURCES["generic"].verify(request, Trust("s3cret"))
+    assert [str(one.reference) for one in SOURCES["generic"].parse(request, Trust("s3cret")).events] == [expected]
