@@ -81,7 +81,13 @@ class Web:
     async def endpoint(self, source: str, secret: str, host: str | None = None, **more: Any) -> str:
         async with self.pool.acquire() as connection:
             _, token = await endpoints.insert_endpoint(
-                connection, VAULT, source=source, name="", secret=secret, host=host, aliases=[], settings={}, **more
+                connection,
+                VAULT,
+                source=source,
+                name="",
+                secret=secret,
+                host=host,
+                **{"aliases": [], "settings": {}, **more},
             )
         return f"/webhooks/{source}/{token}"
 

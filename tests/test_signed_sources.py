@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.sources import SOURCES, Handshake, Request, Trust
-from tests.test_sources import ENVELOPED, OURS, Sample, named
+from tests.corpus import OURS, Sample
+from tests.test_sources import ENVELOPED, named
 
 ECR, ACR, GOOGLE = SOURCES["ecr"], SOURCES["acr"], SOURCES["artifactregistry"]
 

@@ -1,16 +1,9 @@
-"""What registries send is understood as they document it, and nothing else gets through.
+"""What registries send is understood as they document it, and nothing else gets through."""
 
-A sample is the body as it was sent, with its headers, the endpoint's trust and what is expected beside it.
-"""
-
-import base64
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,44 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import InvalidInput, Unauthenticated
-from gateway.events import Notification
 from gateway.reference import Domain
 from gateway.signatures import prove_hmac
 from gateway.sources import SOURCES, Request, Trust
+from tests.corpus import CORPUS, OURS, Sample, corpus, expected_of, told_by
 
-HERE = Path(__file__).parent / "samples"
-
-
-@dataclass(frozen=True)
-class Sample:
-    source: str
-    name: str
-    request: Request
-    about: dict[str, Any]
-
-    @property
-    def trust(self) -> Trust:
-        told = self.about["_trust"]
-        host = Domain(told["host"]) if "host" in told else None
-        return Trust(told["secret"], host, frozenset(told.get("aliases", ())), told.get("settings", {}))
-
-    def parsed(self) -> Notification:
-        return SOURCES[self.source].parse(self.request, self.trust)
-
-
-def samples(folder: Path, source: str) -> Iterator[Sample]:
-    for beside in sorted(folder.glob("*.headers.json")):
-        about = json.loads(beside.read_bytes())
-        name = beside.name.removesuffix(".headers.json")
-        body = next(path for path in folder.glob(f"{name}.*") if path != beside).read_bytes()
-        headers = {key.lower(): value for key, value in about["headers"].items()}
-        at = datetime.fromisoformat(about.get("_at", "1970-01-01T00:00:00+00:00"))
-        keys = {address: (folder / file).read_bytes() for address, file in about.get("_keys", {}).items()}
-        request = Request(headers, body, query=about.get("_query", {}), at=at, keys=keys)
-        yield Sample(source, name, request, about)
-
-
-OURS = [sample for source in SOURCES for sample in samples(HERE / source, source)]
 SIGNATURE = re.compile(r"(sha\d+=)?[0-9a-f]{40,128}|v1,.+")
 ENVELOPED = [one for one in OURS if one.name.startswith("sns_") and one.request.keys]
 SIGNED = ENVELOPED + [one for one in OURS if any(map(SIGNATURE.fullmatch, one.request.headers.values()))]
@@ -271,126 +231,6 @@ def test_an_id_that_is_no_text_is_a_key_all_the_same() -> None:
     body = b'{"name": "acme/web", "reference": "1"}'
     notification = SOURCES["zot"].parse(Request(headers, body), Trust("s", Domain("zot.example.com")))
     assert (notification.event_id or "").startswith("sha256:")
-
-
-# -- a bigger corpus, where SAMPLES_DIR names one --
-
-
-@dataclass(frozen=True)
-class Folder:
-    """Whose samples these are, and what their endpoint would know that they do not tell."""
-
-    source: str
-    secret: str = ""
-    #: the registry's host, and what stands for it in the expectations
-    host: str | None = None
-    placeholder: str = "<nowhere>"
-    #: the endpoint's settings, by sample; "" is for the rest
-    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    #: files of public keys, by their address
-    keys: Mapping[str, str] = field(default_factory=dict)
-    at: datetime | None = None
-
-
-SNS = "https://sns.us-west-2.amazonaws.com"
-CORPUS = {
-    "dockerhub": Folder("dockerhub"),
-    "ghcr": Folder("github"),
-    "ecr": Folder("ecr"),
-    "sns": Folder(
-        "ecr",
-        settings={"": {"topic": "arn:aws:sns:us-west-2:123456789012:MyTopic"}},
-        keys={f"{SNS}/SimpleNotificationService-f3ecfb7224c7233fe7bb5f59f96de52f.pem": "_signing-cert.pem"},
-    ),
-    "distribution": Folder("distribution"),
-    "harbor": Folder("harbor"),
-    "quay": Folder("quay"),
-    "acr": Folder("acr"),
-    "acr-eventgrid": Folder("acr", secret="in the query"),
-    "gcp": Folder(
-        "artifactregistry",
-        settings={
-            "": {
-                "email": "gcr-publisher@my-project.iam.gserviceaccount.com",
-                "audience": "https://gateway.example.com/hooks/gar",
-            }
-        },
-        keys={"https://www.googleapis.com/oauth2/v3/certs": "_jwks.json"},
-        at=datetime(2026, 11, 23, 16, tzinfo=UTC),
-    ),
-    "gitlab": Folder("gitlab"),
-    "gitea": Folder("gitea"),
-    "jfrog": Folder("jfrog"),
-    "nexus": Folder("nexus", host="nexus.example.com", placeholder="<nexus docker connector for app1>"),
-    "zot": Folder("zot", host="zot.example.com", placeholder="<configured zot host>"),
-    "aliyun-acr": Folder("aliyun"),
-    "generic": Folder(
-        "generic",
-        secret="test_Secret1",
-        settings={
-            "doco_cd_oci": {"image": "/artifact", "digest": "/digest"},
-            "flux_generic_gar_body": {"image": "/tag", "digest": "/digest", "proof": "path"},
-            "cdevents_artifact_published": {"image": "/subject/id", "proof": "path"},
-        },
-    ),
-}
-
-
-def corpus(name: str) -> list[Sample]:
-    root, folder = os.environ.get("SAMPLES_DIR"), CORPUS.get(name, Folder(""))
-    if not root:
-        return []
-    keys = {address: (Path(root) / name / file).read_bytes() for address, file in folder.keys.items()}
-    return [replace(one, request=asked(one, folder, keys)) for one in samples(Path(root) / name, folder.source)]
-
-
-def asked(sample: Sample, folder: Folder, keys: Mapping[str, bytes]) -> Request:
-    """The request with what stood around it: an address with the secret, the clock and the keys of its time."""
-    signed_at = re.search(rb'"Timestamp": "([^"]+)"', sample.request.body)
-    at = datetime.fromisoformat(signed_at[1].decode()) if signed_at else folder.at or sample.request.at
-    query = {"secret": folder.secret} if folder.secret else {}
-    return replace(sample.request, at=at, keys=keys, query=query)
-
-
-def secret_of(sample: Sample) -> str:
-    """The secret is told beside what was signed or encoded, and stands in the headers of the rest."""
-    headers = sample.request.headers
-    told = re.search(r"""secret (['"])(.*)\1""", sample.about["_meta"].get("auth") or "")
-    if told:
-        return str(told[2])
-    scheme, _, credentials = headers.get("authorization", "").partition(" ")
-    if scheme == "Basic":
-        return base64.b64decode(credentials).decode().partition(":")[2]
-    bearer = credentials if scheme == "Bearer" else headers.get("authorization", "")
-    sent = (headers.get(name) for name in ("x-api-key", "x-webhook-secret", "x-gitlab-token"))
-    return next(filter(None, sent), bearer)
-
-
-def settings_of(sample: Sample, folder: Folder) -> Mapping[str, str]:
-    return folder.settings.get(sample.name) or folder.settings.get("", {})
-
-
-def told_by(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
-    source, host = SOURCES[sample.source], Domain(folder.host) if folder.host else None
-    trust = Trust(secret_of(sample) or folder.secret, host, settings=settings_of(sample, folder))
-    try:
-        source.verify(sample.request, trust)
-        events = source.parse(sample.request, trust).events
-    except (InvalidInput, Unauthenticated):
-        return []
-    return [(str(event.reference), event.digest) for event in events]
-
-
-def expected_of(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
-    # Told is a digest only where it is one: documentation abridges them.
-    meta = sample.about["_meta"]
-    refs = meta.get("expect_refs") or []
-    whole = re.compile(r"sha256:[0-9a-f]{64}")
-    digests = [one.get("digest") or "" for one in refs]
-    # No client can write capitals, though documentation does.
-    names = [one["ref"].replace(folder.placeholder, folder.host or "") for one in refs]
-    names = [path.lower() + colon + tag for path, colon, tag in (name.rpartition(":") for name in names)]
-    return [(name, d if whole.fullmatch(d) else None) for name, d in zip(names, digests, strict=True)]
 
 
 @pytest.mark.parametrize("folder", CORPUS)

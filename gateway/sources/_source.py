@@ -95,6 +95,8 @@ class Source:
     #: answered while nothing can be stored: what makes this sender try again
     unstored: int = 503
     honours_retry_after: bool = False
+    #: but for requests with this header: their sender takes whatever is below 500 for delivered
+    deaf_by: str | None = None
     #: seconds within which it is answered, whatever happens: fewer than it waits
     patience: float = 4.0
 

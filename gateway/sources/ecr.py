@@ -153,4 +153,5 @@ SOURCE = Source(
         "replication": "true: deploy when an image has been replicated, from the region it went to.",
     },
     honours_retry_after=True,
+    deaf_by="x-amz-sns-message-type",
 )

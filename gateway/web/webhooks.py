@@ -71,7 +71,7 @@ async def receive(request: web.Request) -> web.Response:
         work = _accept(request.app, source, endpoint, asked, whole=whole)
         answer = await in_time(request.app, source.patience, gate.through(work))
     except GatewayError as error:
-        status, headers = _status(source, error)
+        status, headers = _status(source, error, request)
         DELIVERIES.labels(name if source else "unknown", f"refused_{status}").inc()
         _LOG.info("Refused a webhook", source=name, status=status, reason=str(error))
         body = {"error": {"code": type(error).__name__, "message": str(error)}}
@@ -82,11 +82,11 @@ async def receive(request: web.Request) -> web.Response:
     return web.json_response(answer.body, status=answer.status, headers=answer.headers)
 
 
-def _status(source: Source | None, error: GatewayError) -> tuple[int, dict[str, str]]:
+def _status(source: Source | None, error: GatewayError, request: web.Request) -> tuple[int, dict[str, str]]:
     """Return what tells this sender to come again, where it should."""
     if source is None or not isinstance(error, Unavailable | Throttled):
         return int(error.status), {}
-    if not source.honours_retry_after:
+    if not source.honours_retry_after or (source.deaf_by and source.deaf_by in request.headers):
         return source.unstored, {}
     seconds = error.retry_after if isinstance(error, Throttled) else _TRY_AGAIN
     return int(error.status), {"Retry-After": str(math.ceil(seconds))}
