@@ -84,7 +84,7 @@ async def deliver(
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
         )
-        if first is not None and await deliveries.select_spent(connection, first):
+        if first is not None and await deliveries.select_spent(connection, first, waiting=notification.timeless):
             receipt = Receipt(delivery_id, duplicate_of=first)
         else:
             receipt = await _match(connection, delivery_id, notification)

@@ -33,3 +33,5 @@ class Notification:
     events: tuple[PushEvent, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     event_id: str | None = None
+    #: without an id, nothing in it tells one push from the next: the same bytes again may well be another one
+    timeless: bool = False

@@ -213,6 +213,26 @@ async def test_the_same_body_after_ten_minutes_is_a_new_delivery(web: Web) -> No
     assert (await web.post(path, dockerhub()))[0] == 202
 
 
+@pytest.mark.parametrize(
+    ("source", "image", "body"),
+    [
+        ("quay", "quay.io/acme/web", {"docker_url": "quay.io/acme/web", "updated_tags": ["latest"]}),
+        ("generic", "r.io/acme/web", {"image": "r.io/acme/web:latest"}),
+    ],
+)
+async def test_a_body_that_tells_no_time_is_another_push_once_the_first_has_begun(
+    web: Web, source: str, image: str, body: dict[str, object]
+) -> None:
+    await application(web, image)
+    path = await web.endpoint(source, "s")
+    _, first = await web.post(path, body, **BEARER)
+    assert (await web.post(path, body, **BEARER))[1]["duplicateOf"] == first["deliveryId"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = 'succeeded', finished_at = now()")
+    status, again = await web.post(path, body, **BEARER)
+    assert (status, again["duplicateOf"]) == (202, None)
+
+
 async def test_an_event_id_in_the_body_never_wears_out(web: Web) -> None:
     await application(web, "r.io/acme/web")
     path, body = await web.endpoint("distribution", "s"), envelope("r.io/acme/web", DIGEST)

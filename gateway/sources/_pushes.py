@@ -61,7 +61,7 @@ def not_a_push(reason: str, trust: Trust, *, host: str, path: str, tag: str = ""
     return Ignored(str(said.reference), reason)
 
 
-def notification(said: Iterable[Said], *, ids: Sequence[str] = ()) -> Notification:
+def notification(said: Iterable[Said], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
     """Gather what one request says; of a tag told twice the last word counts, in the first one's place."""
     events: dict[Reference, PushEvent] = {}
     ignored: dict[Ignored, None] = {}
@@ -70,7 +70,8 @@ def notification(said: Iterable[Said], *, ids: Sequence[str] = ()) -> Notificati
             events[one.reference] = one
         else:
             ignored[one] = None
-    return Notification(tuple(events.values()), tuple(ignored), _event_id(ids))
+    event_id = _event_id(ids)
+    return Notification(tuple(events.values()), tuple(ignored), event_id, timeless and event_id is None)
 
 
 def public_domain(named: str, trust: Trust) -> Domain:

@@ -51,9 +51,8 @@ def parse(request: Request, trust: Trust) -> Notification:
     loaded = parse_value(request.body)
     # Pointers count from the outermost array, if there is one.
     parts = loaded if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
-    return notification(
-        [_said(part, trust) for part in parts], ids=[_word(part, trust.settings.get("id", "/id")) for part in parts]
-    )
+    ids = [_word(part, trust.settings.get("id", "/id")) for part in parts]
+    return notification([_said(part, trust) for part in parts], ids=ids, timeless=True)
 
 
 def _said(document: object, trust: Trust) -> Said:

@@ -33,7 +33,7 @@ def verify(request: Request, trust: Trust) -> None:
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    return notification([_said(parse_object(request.body), trust)])
+    return notification([_said(parse_object(request.body), trust)], timeless=True)
 
 
 def _said(body: Part, trust: Trust) -> Said:

@@ -24,7 +24,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     tags, (host, path) = body.texts(_TAGS), _name(body, trust)
     if not tags:
         return notification([not_a_push(f"not a push: {_kind(body)}", trust, host=host, path=path)])
-    return notification(pushed(trust, host=host, path=path, tag=tag) for tag in tags)
+    return notification([pushed(trust, host=host, path=path, tag=tag) for tag in tags], timeless=True)
 
 
 def _kind(body: Part) -> str:

@@ -81,16 +81,22 @@ async def take_delivery_key(connection: Connection, endpoint_id: str, key: str, 
     )
 
 
-async def select_spent(connection: Connection, delivery_id: str) -> bool:
-    """Tell whether this delivery started something that did not all fail: then a repetition starts nothing."""
+async def select_spent(connection: Connection, delivery_id: str, *, waiting: bool = False) -> bool:
+    """Tell whether this delivery started something that did not all fail: then a repetition starts nothing.
+
+    With `waiting`, only what has not begun counts: the tag is yet to be resolved.
+    """
     row = await connection.fetchval(
         """
         SELECT EXISTS (
             SELECT FROM deployment_deliveries
               JOIN deployments USING (deployment_id)
-             WHERE delivery_id = $1 AND status NOT IN ('failed', 'rolled_back')
+             WHERE delivery_id = $1
+               AND status NOT IN ('failed', 'rolled_back')
+               AND (status = 'queued' OR NOT $2)
         )
         """,
         delivery_id,
+        waiting,
     )
     return bool(row)
