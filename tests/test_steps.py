@@ -3,6 +3,7 @@
 import json
 import subprocess
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -89,11 +90,20 @@ ACTIONS = {"GITHUB_REPOSITORY": "Acme/Web", "GITHUB_SHA": "4f1c0a9b", "GITHUB_RU
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [(0, "registry.example.com/team/app:1.2"), (1, "ghcr.io/acme/web:4f1c0a9b")],
-    ids=["by hand", "in GitHub Actions"],
+    [
+        (0, "registry.example.com/team/app:1.2"),
+        (1, "ghcr.io/acme/web:4f1c0a9b"),
+        (2, "registry.example.com/team/app:1.2"),
+    ],
+    ids=["by hand", "in GitHub Actions", "signed"],
 )
 def test_what_the_lines_for_ci_send_is_understood(line: int, expected: str, tmp_path: Path) -> None:
-    command = "curl" + _steps("generic").split("curl")[line + 1].partition("\n\n")[0].partition("\n  env:")[0]
+    _, *lines = _steps("generic").split("curl ")
+    command = "curl " + lines[line].partition("\n\n")[0].partition("\n  env:")[0]
+    if "$signature" in command:
+        if which("openssl") is None:
+            pytest.skip("openssl is not installed")
+        command = "body=" + "".join(lines[:line]).rpartition("body=")[2] + command
     environment = {"PATH": "/usr/bin:/bin", "GATEWAY_SECRET": "s3cret", "GATEWAY_WEBHOOK": "https://gw", **ACTIONS}
     subprocess.run(["bash", "-euc", CURL + command], cwd=tmp_path, check=True, capture_output=True, env=environment)
     sent = (row.partition(": ") for row in (tmp_path / "headers").read_text().splitlines())

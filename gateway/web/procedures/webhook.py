@@ -1,6 +1,7 @@
 """webhook.*: where registries may tell of pushes. Paths and secrets are shown once."""
 
 import secrets
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Annotated, Any
 
@@ -87,7 +88,7 @@ async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> 
         networks=parse_networks(given.networks),
         rate=given.rate,
     )
-    return _opened(source, endpoint_id, token, secret)
+    return _opened(source, endpoint_id, token, secret, given.settings)
 
 
 async def rotate_endpoint(connection: Connection, vault: Vault, given: Rotate) -> dict[str, Any]:
@@ -96,19 +97,21 @@ async def rotate_endpoint(connection: Connection, vault: Vault, given: Rotate) -
     source, grace = find_source(endpoint.source), timedelta(seconds=given.grace)
     if given.path or source.header is None:
         token = await endpoints.rotate_token(connection, endpoint.endpoint_id, grace)
-        return _opened(source, endpoint.endpoint_id, token, None)
+        return _opened(source, endpoint.endpoint_id, token, None, endpoint.settings)
     secret = given.secret or secrets.token_urlsafe(32)
     await endpoints.rotate_secret(connection, vault, endpoint, secret, grace)
-    return _opened(source, endpoint.endpoint_id, None, secret)
+    return _opened(source, endpoint.endpoint_id, None, secret, endpoint.settings)
 
 
-def _opened(source: Source, endpoint_id: str, token: str | None, secret: str | None) -> dict[str, Any]:
+def _opened(
+    source: Source, endpoint_id: str, token: str | None, secret: str | None, settings: Mapping[str, str]
+) -> dict[str, Any]:
     return {
         "endpointId": endpoint_id,
         "source": source.name,
         "path": token and f"/webhooks/{source.name}/{token}",
         "secret": secret,
-        "header": source.header,
+        "header": settings.get("header", source.header),
     }
 
 
