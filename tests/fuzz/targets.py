@@ -14,12 +14,14 @@ from typing import Any
 
 from gateway import trpc
 from gateway.applications import parse_command, parse_environment
+from gateway.endpoints import parse_network, parse_repository_glob
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.policies import Policy, Rule
 from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Domain, Reference, parse_tag
 from gateway.registries import Scope
 from gateway.registry.challenge import parse_challenge
+from gateway.servers import Address
 from gateway.sources import SOURCES, Request, Source, Trust
 from gateway.sources._pointer import parse_pointer
 
@@ -41,6 +43,9 @@ def targets() -> dict[str, Target]:
         **{f"source-{name}": _source(source) for name, source in SOURCES.items()},
         "reference": _text(_reference, ["nginx", "reg:5000/a/b:1.2", "ghcr.io/a/b@sha256:" + 64 * "0", "[::1]:5/a"]),
         "scope": _text(Scope.parse, ["https://index.docker.io/v1/", "ghcr.io/acme", "[::1]:5000", ""]),
+        "engine-address": _text(Address.parse, ["unix:///run/docker.sock", "tcp://10.0.0.5:2376", "ssh://u@[::1]:22"]),
+        "network": _text(parse_network, ["192.0.2.0/24", "2001:db8::/32", "10.0.0.1"]),
+        "repository-glob": _text(parse_repository_glob, ["ghcr.io/acme/*", "ghcr.io/acme/web"]),
         "environment": _text(parse_environment, ["A=1\nexport B='x\ny'\n# c\nC=\"\\n${A}\"\n", "A", "=1"]),
         "command": _text(parse_command, ["sh -c 'echo \"$A\"'", "a\\ b", "'"]),
         "memory": _text(parse_memory, ["2048MB", "512m", "1.5GiB", "6291456"]),
