@@ -11,11 +11,17 @@ from gateway.errors import InvalidInput, Unauthenticated
 from gateway.reference import Domain
 from gateway.signatures import prove_hmac
 from gateway.sources import SOURCES, Request, Trust
-from tests.corpus import CORPUS, OURS, Sample, corpus, expected_of, told_by
+from tests.corpus import CORPUS, OURS, Sample, corpus, expected_of, told_by, trust_of
 
 SIGNATURE = re.compile(r"(sha\d+=)?[0-9a-f]{40,128}|v1,.+")
 ENVELOPED = [one for one in OURS if one.name.startswith("sns_") and one.request.keys]
-SIGNED = ENVELOPED + [one for one in OURS if any(map(SIGNATURE.fullmatch, one.request.headers.values()))]
+
+
+def is_signed(sample: Sample) -> bool:
+    return any(map(SIGNATURE.fullmatch, sample.request.headers.values()))
+
+
+SIGNED = ENVELOPED + [one for one in OURS if is_signed(one)]
 PROVEN = [one for one in OURS if SOURCES[one.source].header and one.trust.settings.get("proof") != "path"]
 
 
@@ -200,6 +206,21 @@ def test_the_corpus_deploys_what_it_says(folder: str) -> None:
             assert told == expected_of(sample, CORPUS[folder]), sample.name
         elif meta["expect_deploy"] is not None:  # nobody can tell a chart
             assert told == [], sample.name
+
+
+@pytest.mark.parametrize("folder", CORPUS)
+def test_one_tampered_byte_of_the_corpus_is_noticed(folder: str) -> None:
+    for sample in corpus(folder):
+        source, trust = SOURCES[sample.source], trust_of(sample, CORPUS[folder])
+        if not sample.about["_meta"]["expect_deploy"] or not (folder == "sns" or is_signed(sample)):
+            continue
+        source.verify(sample.request, trust)
+        body = sample.request.body
+        # The end of an SNS envelope is not signed.
+        for index in (0, len(body) // 4, len(body) // 3):
+            tampered = body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
+            with pytest.raises(Unauthenticated):
+                source.verify(replace(sample.request, body=tampered), trust)
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -71,7 +71,7 @@ class Source:
 
     `header` is what the sender must put the secret or signature in (None: the unguessable path is all),
     `header_value` how, with `{secret}` in it. With `never_refuse` a request that has proven itself is
-    answered 2xx even when it cannot be parsed: its sender would repeat it for ever and block on it.
+    answered 2xx even when it cannot be parsed: its sender would repeat it for ever, block on it, or give up on us.
     """
 
     name: str

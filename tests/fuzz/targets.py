@@ -6,7 +6,7 @@ A parser returns, or raises what it declares; what it returns, and what it says,
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,8 @@ def _source(source: Source) -> Target:
     """The first byte chooses what the endpoint trusts; headers follow, a blank line, and the body."""
     samples = list(_samples(source.name))
     at = next((datetime.fromisoformat(about["_at"]) for about, _ in samples if "_at" in about), Request({}, b"").at)
+    files = {address: file for about, _ in samples for address, file in about.get("_keys", {}).items()}
+    keys = {address: (SAMPLES / source.name / file).read_bytes() for address, file in files.items()}
     trusts = [_trust(about["_trust"]) for about, _ in samples]
     seeds = [
         bytes([index])
@@ -96,7 +98,7 @@ def _source(source: Source) -> Target:
         + body
         for index, (about, body) in enumerate(samples[:256])
     ]
-    return Target(partial(_ask, source, trusts, at), seeds)
+    return Target(partial(_ask, source, trusts, Request({}, b"", at=at, keys=keys)), seeds)
 
 
 def _samples(source: str) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -113,8 +115,8 @@ def _trust(told: dict[str, Any]) -> Trust:
     return Trust(told["secret"], host, frozenset(told.get("aliases", ())), told.get("settings", {}))
 
 
-def _ask(source: Source, trusts: Sequence[Trust], at: datetime, data: bytes) -> None:
-    request, trust = request_of(data[1:], at), trusts[(data[:1] or b"\0")[0] % len(trusts)]
+def _ask(source: Source, trusts: Sequence[Trust], world: Request, data: bytes) -> None:
+    request, trust = request_of(data[1:], world), trusts[(data[:1] or b"\0")[0] % len(trusts)]
     for call in (source.keys, source.verify, source.handshake):
         with told():
             call(request, trust)
@@ -128,11 +130,12 @@ def _ask(source: Source, trusts: Sequence[Trust], at: datetime, data: bytes) -> 
         assert storable(notification.event_id or "")
 
 
-def request_of(data: bytes, at: datetime) -> Request:
+def request_of(data: bytes, world: Request) -> Request:
+    """Return what was sent, at the time and among the keys of `world`."""
     head, _, body = data.partition(b"\n\n")
     # As a server hands them on.
     lines = [line.partition(": ") for line in head.decode(errors="surrogateescape").split("\n")]
-    return Request({name.lower(): value for name, _, value in lines}, body, at=at)
+    return replace(world, headers={name.lower(): value for name, _, value in lines}, body=body)
 
 
 def storable(text: str) -> bool:
