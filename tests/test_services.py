@@ -4,15 +4,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from gateway import dispatch
 from gateway.config import Settings
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
+from gateway.demo.images import Behaviour, Image, push
+from gateway.demo.process import free_port, until
+from gateway.demo.registry import PrivateRegistry, private_registry
 from gateway.deployments import Kind, Status
-from gateway.engine import services, spec
+from gateway.engine import containers, services, spec
 from gateway.engine.client import Engine
+from gateway.engine.runtime import Pace, Version
+from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.reference import parse_domain
+from gateway.errors import Code, Postponed
+from gateway.reference import Reference, parse_domain
 from gateway.registry import client as registries
+from gateway.store import applications
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
@@ -25,6 +31,7 @@ from tests.swarm_nodes import Swarm, swarm_of
 QUICK = {
     "updateConfigSwarm": {"Parallelism": 1, "Monitor": 300_000_000},
     "rollbackConfigSwarm": {"Parallelism": 1, "Monitor": 300_000_000},
+    "restartPolicySwarm": {"Delay": 100_000_000},
     "stopGrace": 1,
 }
 
@@ -92,6 +99,185 @@ async def test_on_a_manager_it_runs_as_a_service_pinned_by_digest(lane: Lane, pu
     service = await service_of(lane)
     assert service.spec["TaskTemplate"]["ContainerSpec"]["Image"] == f"{pushes.name()}@{digest}"
     assert service.labels[spec.DEPLOYMENT] == deployment.deployment_id
+    assert service.spec["UpdateConfig"]["FailureAction"] == "rollback"
     assert len(await running(lane)) == 1
-    again = await lane.ask(Kind.DEPLOY)
-    assert again.status is Status.UNCHANGED
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+
+
+async def test_every_replica_is_replaced_before_it_is_said_to_be(lane: Lane, pushes: Pushes) -> None:
+    at_once = {"replicas": 3, "updateConfigSwarm": {"Parallelism": 2, "Monitor": 300_000_000}}
+    await lane.set(configuration=QUICK | at_once)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert deployment.status is Status.SUCCEEDED, deployment.reason
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] * 3
+    assert (await service_of(lane)).update_state == "completed"
+
+
+async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert failed.reason.code is Code.EXITED
+    assert "non-zero exit (3)" in failed.reason.message
+    assert "boom: cannot reach the database" in failed.log
+    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, pushes: Pushes) -> None:
+    # With a share of failures allowed, it is for the Swarm to say when there are too many.
+    patient = {"updateConfigSwarm": {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1}}
+    await lane.set(configuration=QUICK | patient)
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert "the Swarm rolled" in failed.reason.message
+    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+
+
+async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: Pushes) -> None:
+    pausing = {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1, "FailureAction": "pause"}
+    await lane.set(configuration=QUICK | {"updateConfigSwarm": pausing})
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert "the Swarm paused" in failed.reason.message
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", behaviour=Behaviour.EXITS)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.FAILED
+    assert "boom: cannot reach the database" in failed.log
+    assert await services.inspect(lane.engine, f"app-{lane.application_id}") is None
+
+
+async def test_a_task_that_no_node_takes_fails_the_deployment_in_its_words(lane: Lane, pushes: Pushes) -> None:
+    nowhere = {"placementSwarm": {"Constraints": ["node.labels.disk==fast"]}, "healthDeadline": 1}
+    await lane.set(configuration=QUICK | nowhere)
+    await pushes("v1")
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.FAILED
+    assert failed.reason is not None
+    assert failed.reason.code is Code.NO_SUITABLE_NODE
+    assert "scheduling constraints not satisfied" in failed.reason.message
+
+
+async def test_a_node_that_cannot_pull_fails_the_deployment(lane: Lane, registry: PrivateRegistry) -> None:
+    # A registry on this machine's loopback; on the node's there is none.
+    elsewhere = f"{registry.address}/tests/services:v1"
+    await push(Image("v1"), elsewhere)
+    await lane.set(docker_image=elsewhere)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.FAILED
+    assert failed.reason is not None
+    assert failed.reason.code is Code.NODE_CANNOT_PULL
+    assert "rejected: No such image" in failed.reason.message
+
+
+async def test_an_unhealthy_version_is_rolled_back(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", health="echo fine")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await pushes("v2", health="echo the cache is cold; exit 1")
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is Status.ROLLED_BACK
+    assert failed.reason is not None
+    assert failed.reason.code is Code.UNHEALTHY
+    assert "the cache is cold" in failed.reason.message
+
+
+async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=QUICK | {"replicas": 2})
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    assert (await lane.ask(Kind.STOP)).status is Status.SUCCEEDED
+    assert await running(lane) == []
+    assert (await lane.ask(Kind.START)).status is Status.SUCCEEDED
+    assert len(await running(lane)) == 2
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    await dispatch.request_state(lane.pool, application, Kind.DELETE, title="asked")
+
+    async def gone() -> bool | None:
+        async with lane.pool.acquire() as connection:
+            row = await connection.fetchval("SELECT 1 FROM applications WHERE application_id = $1", lane.application_id)
+        return None if row else True
+
+    assert await until(gone)
+    assert await services.inspect(lane.engine, f"app-{lane.application_id}") is None
+    assert not any(one.running for one in await containers.select(lane.engine, lane.application_id))
+
+
+async def test_a_port_of_the_host_is_handed_over_stop_first(lane: Lane, pushes: Pushes) -> None:
+    port = {"targetPort": 8080, "publishedPort": 18080, "publishMode": "host"}
+    await lane.set(configuration=QUICK | {"ports": [port]})
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await service_of(lane)).spec["UpdateConfig"]["Order"] == "stop-first"
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+async def test_a_port_of_another_service_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await service_of(lane)
+    other = {
+        "Name": "other",
+        "TaskTemplate": {"ContainerSpec": {"Image": pushes.name()}},
+        "Mode": {"Replicated": {"Replicas": 0}},
+        "EndpointSpec": {"Ports": [{"TargetPort": 1, "PublishedPort": 18081}]},
+    }
+    await services.create(lane.engine, other, {})
+    await lane.set(configuration=QUICK | {"ports": [{"targetPort": 8080, "publishedPort": 18081}]})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.PORT_TAKEN
+    assert "the service other" in failed.reason.message
+    assert (await service_of(lane)).spec == before.spec
+
+
+async def test_a_rollback_runs_the_recorded_version_again(lane: Lane, pushes: Pushes) -> None:
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    back = await lane.roll_back()
+    assert back.status is Status.SUCCEEDED, back.reason
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [first]
+
+
+async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
+    runtime = ServiceRuntime(lane.engine, application, None, pace)
+    reference = Reference.parse(pushes.name())
+    swap = await runtime.prepare(Version(reference, digest, "another", 1), await runtime.serving())
+    before = await service_of(lane)
+    await runtime.exchange(swap)
+    sent = await service_of(lane)
+    await runtime.exchange(swap)
+    assert (await service_of(lane)).spec == sent.spec != before.spec
+    with pytest.raises(Postponed, match="changed by somebody else"):
+        await services.update(lane.engine, before, before.spec, {})
+    await runtime.put_back(swap)
+    assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
+    await runtime.exchange(swap)
+    assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]

@@ -10,6 +10,7 @@ from gateway.errors import Code, Failed
 
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 _BROKE = frozenset({"complete", "failed", "rejected"})
+_LEAVING = frozenset({"shutdown", "remove"})
 _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
 
@@ -32,7 +33,7 @@ class Seen:
 
     running: int
     wanted: int
-    #: tasks of another version that have not ended
+    #: tasks of another version, or surplus ones, that have not ended
     leftover: int
     settled: bool
     #: the newest task of this version that ended by itself, or never began
@@ -68,12 +69,13 @@ def observe(
     running = [task for task in present if task.state == "running" and task.node_id not in down]
     waiting = [task for task in present if task not in running]
     others = [task for task in tasks if task not in ours and task.state not in _ENDED and task.node_id not in down]
+    leaving = [task for task in ours if task.wanted in _LEAVING and task.state not in _ENDED | {"new"}]
     broken = [task for task in ours if task.state in _BROKE and task.task_id not in before]
     everywhere = len(present) + sum(task.wanted == "running" for task in others)
     return Seen(
         running=len(running),
         wanted=everywhere if service.replicas is None else service.replicas,
-        leftover=len(others),
+        leftover=len(others) + sum(task.node_id not in down for task in leaving),
         settled=service.update_state in _SETTLED,
         broke=_first(broken),
         unplaced=_first(task for task in waiting if "no suitable node" in task.said),

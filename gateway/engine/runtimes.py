@@ -27,7 +27,9 @@ def kind_of(application: Application, present: RuntimeKind | None, *, swarm_mana
         )
     if chosen is None:
         chosen = RuntimeKind.SERVICE if swarm_manager else RuntimeKind.CONTAINER
-    if making and chosen is RuntimeKind.SERVICE and not swarm_manager:
+    if chosen is RuntimeKind.SERVICE and not swarm_manager:
+        if not making:
+            return RuntimeKind.CONTAINER
         raise Failed(Code.NO_SWARM, f"{name} is to run as a service, and the engine is no Swarm manager")
     if making and chosen is RuntimeKind.CONTAINER and application.configuration.needs_service:
         raise Failed(Code.NO_SWARM, f"{name} has {application.configuration.needs_service}, which a container cannot")

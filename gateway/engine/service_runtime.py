@@ -15,11 +15,11 @@ import structlog
 
 from gateway.applications import Application, Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import convergence, service_spec, services, spec
+from gateway.engine import containers, convergence, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
 from gateway.engine.convergence import Mark, Seen
 from gateway.engine.runtime import Pace, Progress, Serving, Version
-from gateway.engine.services import Service
+from gateway.engine.services import Service, Task
 from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
@@ -162,7 +162,10 @@ class ServiceRuntime:
         while True:
             service, now = await self._expect(self._name), clock()
             seen = await self._see(service, mark, before)
-            convergence.refuse(service, seen, mark)
+            try:
+                convergence.refuse(service, seen, mark)
+            except Failed as error:
+                raise await self._explained(error, seen.broke) from error
             if seen.running > best:
                 best, progressed = seen.running, now
             if seen.tasks != steady:
@@ -176,6 +179,18 @@ class ServiceRuntime:
             if now - progressed >= self.pace.health_deadline + self.application.configuration.stop_grace:
                 raise self._late(seen)
             await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _explained(self, error: Failed, broke: Task | None) -> Failed:
+        """Return it with what the task's container tells more, where that is on this engine.
+
+        A task that its health check ends, and that obeys, is said to be complete; one that is out of memory, killed.
+        """
+        container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
+        if container is not None and container.out_of_memory:
+            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: it was killed for want of memory")
+        if container is not None and container.health == "unhealthy":
+            return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
+        return error
 
     def _late(self, seen: Seen) -> Failed:
         lagging = seen.lagging
@@ -302,7 +317,7 @@ class ServiceRuntime:
         down = await services.down_nodes(self.engine)
         return convergence.observe(service, tasks, mark, down=down, before=before)
 
-    async def _is_over(self, tasks: list[services.Task]) -> bool:
+    async def _is_over(self, tasks: list[Task]) -> bool:
         return convergence.is_over(tasks) or convergence.is_over(tasks, down=await services.down_nodes(self.engine))
 
     @property

@@ -62,6 +62,7 @@ class Task:
     changed: str
     said: str
     exit_code: int
+    container_id: str
     labels: Mapping[str, str] = field(repr=False)
 
 
@@ -80,6 +81,7 @@ def _service(found: Mapping[str, Any]) -> Service:
 
 def _task(found: Mapping[str, Any]) -> Task:
     status = found["Status"]
+    container = status.get("ContainerStatus") or {}
     return Task(
         task_id=found["ID"],
         slot=found.get("Slot", 0),
@@ -88,7 +90,8 @@ def _task(found: Mapping[str, Any]) -> Task:
         wanted=found["DesiredState"],
         changed=status["Timestamp"],
         said=status.get("Err") or status.get("Message", ""),
-        exit_code=(status.get("ContainerStatus") or {}).get("ExitCode", 0),
+        exit_code=container.get("ExitCode", 0),
+        container_id=container.get("ContainerID", ""),
         labels=found["Spec"].get("ContainerSpec", {}).get("Labels") or {},
     )
 

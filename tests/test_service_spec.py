@@ -1,0 +1,286 @@
+"""What is asked of a Swarm for an application, and what is made of where its tasks are."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.applications import Application, Configuration, Desired, RuntimeKind
+from gateway.deployments import Kind
+from gateway.engine import convergence, service_spec, services
+from gateway.engine.convergence import Mark
+from gateway.engine.runtime import Version
+from gateway.engine.runtimes import kind_of
+from gateway.engine.services import Service, Task
+from gateway.errors import Code, Failed
+from gateway.reference import Digest, Reference
+from gateway.registries import Credentials
+
+DIGEST = Digest("sha256:" + "a" * 64)
+VERSION = Version(Reference.parse("ghcr.io/acme/web:v2"), DIGEST, "d1", 2)
+SECOND = 10**9
+
+
+def application(environment: str | None = None, **configuration: Any) -> Application:
+    return Application(
+        application_id="web",
+        name="web",
+        app_name="web",
+        description=None,
+        docker_image="ghcr.io/acme/web:v2",
+        registry_url=None,
+        credentials=None,
+        environment=environment,
+        configuration=Configuration.model_validate(configuration),
+        other_columns={},
+        auto_deploy=True,
+        desired=Desired.RUNNING,
+        engine_id=None,
+        server_id=None,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+def made(base: Mapping[str, Any] | None = None, environment: str | None = None, **configuration: Any) -> Any:
+    return service_spec.service_spec(application(environment, **configuration), VERSION, base)
+
+
+def test_the_image_is_pinned_and_the_labels_tell_what_it_is() -> None:
+    spec = made(labels={"team": "web"})
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    assert container["Image"] == f"ghcr.io/acme/web:v2@{DIGEST}"
+    assert spec["Labels"] == container["Labels"]
+    assert {"team": "web", "gateway.deployment": "d1", "gateway.attempt": "2"}.items() <= spec["Labels"].items()
+
+
+def test_an_update_is_never_left_paused_by_default_and_is_watched_beyond_its_delay() -> None:
+    spec = made(updateConfigSwarm={"Parallelism": 2, "Delay": 30 * SECOND})
+    assert spec["UpdateConfig"] == {
+        "Parallelism": 2,
+        "Delay": 30 * SECOND,
+        "FailureAction": "rollback",
+        "Monitor": 35 * SECOND,
+        "Order": "start-first",
+    }
+    assert spec["RollbackConfig"]["Monitor"] == 5 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("configuration", "order"),
+    [
+        ({}, "start-first"),
+        ({"ports": [{"targetPort": 80, "publishedPort": 80}]}, "start-first"),
+        ({"ports": [{"targetPort": 80, "publishedPort": 80, "publishMode": "host"}]}, "stop-first"),
+        ({"mounts": [{"source": "data", "target": "/data"}]}, "stop-first"),
+        ({"mounts": [{"source": "data", "target": "/data", "readOnly": True}]}, "start-first"),
+        ({"mounts": [{"source": "data", "target": "/data"}], "order": "start-first"}, "start-first"),
+        ({"updateConfigSwarm": {"Parallelism": 1, "Order": "stop-first"}, "order": "start-first"}, "stop-first"),
+    ],
+)
+def test_stop_first_where_two_cannot_hold_one_thing(configuration: dict[str, Any], order: str) -> None:
+    assert made(**configuration)["UpdateConfig"]["Order"] == order
+
+
+def test_the_columns_say_what_a_task_is() -> None:
+    spec = made(
+        environment="A=1\nB=2",
+        command="serve --all",
+        args=["--fast"],
+        replicas=3,
+        memoryLimit="512m",
+        cpuReservation="0.5",
+        stopGrace=30,
+        networks=["front"],
+        networkSwarm=[{"Target": "back", "Aliases": ["db"]}],
+        placementSwarm={"Constraints": ["node.role==worker"]},
+        restartPolicySwarm={"Condition": "on-failure", "MaxAttempts": 3},
+        healthCheckSwarm={"Test": ["CMD", "true"], "Interval": SECOND},
+        ulimitsSwarm=[{"Name": "nofile", "Soft": 1024, "Hard": 2048}],
+        endpointSpecSwarm={"Mode": "dnsrr"},
+    )
+    task = spec["TaskTemplate"]
+    container = task["ContainerSpec"]
+    assert (container["Args"], container["Env"]) == (["serve", "--all", "--fast"], ["A=1", "B=2"])
+    assert "Command" not in container
+    assert (container["StopGracePeriod"], container["Healthcheck"]["Test"]) == (30 * SECOND, ["CMD", "true"])
+    assert container["Ulimits"] == [{"Name": "nofile", "Soft": 1024, "Hard": 2048}]
+    assert task["Resources"] == {"Limits": {"MemoryBytes": 512 * 1024**2}, "Reservations": {"NanoCPUs": SECOND // 2}}
+    assert task["Networks"] == [{"Target": "front"}, {"Target": "back", "Aliases": ["db"]}]
+    assert task["Placement"] == {"Constraints": ["node.role==worker"]}
+    assert task["RestartPolicy"] == {"Condition": "on-failure", "MaxAttempts": 3}
+    assert spec["EndpointSpec"] == {"Mode": "dnsrr"}
+    assert spec["Mode"] == {"Replicated": {"Replicas": 3}}
+
+
+def test_what_it_was_found_with_stays_where_no_column_says_otherwise() -> None:
+    base = {
+        "Name": "stack_web",
+        "Labels": {"com.docker.stack.namespace": "stack"},
+        "TaskTemplate": {
+            "ContainerSpec": {
+                "Image": "ghcr.io/acme/web:v1@sha256:" + "b" * 64,
+                "Env": ["A=0", "OLD=1"],
+                "Secrets": [{"SecretID": "s"}],
+                "Mounts": [{"Type": "volume", "Source": "kept", "Target": "/kept"}],
+            },
+            "Placement": {"Constraints": ["node.role==manager"], "Platforms": [{"OS": "linux"}]},
+            "Networks": [{"Target": "n1", "Aliases": ["web"]}],
+            "ForceUpdate": 3,
+        },
+        "Mode": {"Replicated": {"Replicas": 1}},
+        "UpdateConfig": {"Parallelism": 4, "FailureAction": "pause", "Monitor": 5 * SECOND, "Order": "stop-first"},
+    }
+    spec = made(base, environment="A=1", replicas=2)
+    container = spec["TaskTemplate"]["ContainerSpec"]
+    assert container["Env"] == ["A=1", "OLD=1"]
+    assert container["Secrets"] == [{"SecretID": "s"}]
+    assert container["Mounts"] == base["TaskTemplate"]["ContainerSpec"]["Mounts"]  # type: ignore[index]
+    assert spec["TaskTemplate"]["Placement"] == {"Constraints": ["node.role==manager"]}
+    assert spec["TaskTemplate"]["Networks"] == [{"Target": "n1", "Aliases": ["web"]}]
+    assert spec["Labels"]["com.docker.stack.namespace"] == "stack"
+    assert (spec["UpdateConfig"]["Parallelism"], spec["UpdateConfig"]["FailureAction"]) == (4, "rollback")
+    assert spec["UpdateConfig"]["Order"] == "stop-first"  # it writes a volume
+    assert spec["Mode"] == {"Replicated": {"Replicas": 2}}
+
+
+@pytest.mark.parametrize("mode", [{}, {"modeSwarm": {"Global": {}}}], ids=["replicated", "global"])
+def test_stopped_and_started_again_it_is_what_it_was(mode: dict[str, Any]) -> None:
+    spec, one = made(**mode), application(**mode)
+    stopped = service_spec.scaled(spec, one, running=False)
+    assert service_spec.is_stopped(stopped)
+    again = service_spec.scaled(stopped, one, running=True)
+    assert not service_spec.is_stopped(again)
+    assert again["Mode"] == spec["Mode"]
+
+
+@pytest.mark.parametrize(
+    ("column", "wrong"),
+    [
+        ("updateConfigSwarm", {"Parallelism": 1, "Parallel": 2}),
+        ("updateConfigSwarm", {"Parallelism": 1, "FailureAction": "stop"}),
+        ("rollbackConfigSwarm", {"Parallelism": 1, "FailureAction": "rollback"}),
+        ("modeSwarm", {"ReplicatedJob": {}}),
+        ("modeSwarm", {"Global": {}, "Replicated": {"Replicas": 1}}),
+        ("restartPolicySwarm", {"Condition": "sometimes"}),
+        ("placementSwarm", {"Constraints": "node.role==worker"}),
+        ("endpointSpecSwarm", {"Mode": "anycast"}),
+        ("ulimitsSwarm", [{"Name": "nofile"}]),
+        ("networkSwarm", [{"Target": "../x"}]),
+    ],
+)
+def test_a_column_that_means_nothing_is_refused_by_name(column: str, wrong: object) -> None:
+    with pytest.raises(ValidationError) as refused:
+        Configuration.model_validate({column: wrong})
+    assert refused.value.errors()[0]["loc"][0] == column
+
+
+def test_the_nodes_get_the_login_with_each_spec() -> None:
+    image = Reference.parse("ghcr.io/acme/web:v2")
+    assert services.authorization(image, None) == {}
+    header = services.authorization(image, Credentials("robot", "secret"))["X-Registry-Auth"]
+    assert "secret" not in header
+
+
+# -- where the tasks are
+
+
+def service(replicas: int = 2, state: str = "", **spec: Any) -> Service:
+    labels = {"gateway.deployment": "d1", "gateway.attempt": "1"}
+    body = {"Name": "web", "Labels": labels, "Mode": {"Replicated": {"Replicas": replicas}}, **spec}
+    return Service("s", "web", 7, body, None, state, "update paused due to failure")
+
+
+def task(slot: int, state: str, *, of: str = "d1", wanted: str = "running", said: str = "", node: str = "n") -> Task:
+    labels = {"gateway.deployment": of, "gateway.attempt": "1"}
+    return Task(f"{of}-{slot}-{state}", slot, node, state, wanted, "", said, 0, "", labels)
+
+
+MARK = Mark("d1", "1")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "state", "down", "converged"),
+    [
+        ([task(1, "running"), task(2, "running")], "", "", True),
+        ([task(1, "running"), task(2, "running")], "updating", "", False),
+        ([task(1, "running"), task(2, "starting")], "", "", False),
+        ([task(1, "running"), task(2, "running"), task(1, "running", of="d0", wanted="shutdown")], "", "", False),
+        ([task(1, "running"), task(2, "running"), task(1, "shutdown", of="d0", wanted="shutdown")], "", "", True),
+        ([task(1, "running"), task(2, "running"), task(1, "running", of="d0", node="x")], "", "x", True),
+        ([task(1, "running"), task(2, "running", node="x")], "", "x", False),
+        ([task(1, "running"), task(2, "running", of="d0")], "", "", False),
+    ],
+)
+def test_converged_is_every_task_in_this_version_and_none_in_another(
+    tasks: list[Task], state: str, down: str, converged: bool
+) -> None:
+    seen = convergence.observe(service(state=state), tasks, MARK, down=frozenset({down}))
+    assert seen.converged is converged
+
+
+@pytest.mark.parametrize(
+    ("tasks", "state", "code", "said"),
+    [
+        ([task(1, "failed", said="task: non-zero exit (3)")], "updating", Code.EXITED, "web.1 failed: task: non-zero"),
+        ([task(1, "rejected", said="No such image: x")], "", Code.NODE_CANNOT_PULL, "No such image"),
+        ([task(1, "failed", said="exec format error")], "", Code.WRONG_ARCHITECTURE, "exec format error"),
+        ([task(1, "failed", said="task: non-zero exit (1)")], "paused", Code.EXITED, "the Swarm paused"),
+        ([], "paused", Code.ENGINE_REFUSED, "update paused due to failure"),
+    ],
+)
+def test_what_breaks_is_refused_in_the_tasks_own_words(tasks: list[Task], state: str, code: Code, said: str) -> None:
+    seen = convergence.observe(service(state=state), tasks, MARK)
+    with pytest.raises(Failed, match=said) as refused:
+        convergence.refuse(service(state=state), seen, MARK)
+    assert refused.value.reason.code is code
+
+
+def test_failures_within_the_share_that_was_chosen_are_the_swarms_to_judge() -> None:
+    chosen = service(state="updating", UpdateConfig={"MaxFailureRatio": 0.5})
+    seen = convergence.observe(chosen, [task(1, "failed")], MARK)
+    convergence.refuse(chosen, seen, MARK)
+
+
+# -- which of the two it is
+
+
+@pytest.mark.parametrize(
+    ("configuration", "present", "manager", "kind", "expected"),
+    [
+        ({}, None, False, Kind.DEPLOY, RuntimeKind.CONTAINER),
+        ({}, None, True, Kind.DEPLOY, RuntimeKind.SERVICE),
+        ({}, RuntimeKind.CONTAINER, True, Kind.DEPLOY, RuntimeKind.CONTAINER),
+        ({"runtime": "auto"}, RuntimeKind.SERVICE, True, Kind.DEPLOY, RuntimeKind.SERVICE),
+        ({"runtime": "container"}, None, True, Kind.DEPLOY, RuntimeKind.CONTAINER),
+        ({"runtime": "service"}, None, False, Kind.DELETE, RuntimeKind.CONTAINER),
+        ({"runtime": "service"}, RuntimeKind.CONTAINER, True, Kind.STOP, RuntimeKind.CONTAINER),
+    ],
+)
+def test_it_is_what_was_chosen_else_what_it_is_else_what_the_engine_can(
+    configuration: dict[str, Any],
+    present: RuntimeKind | None,
+    manager: bool,
+    kind: Kind,
+    expected: RuntimeKind,
+) -> None:
+    making = kind not in {Kind.STOP, Kind.DELETE}
+    assert kind_of(application(**configuration), present, swarm_manager=manager, making=making) is expected
+
+
+@pytest.mark.parametrize(
+    ("configuration", "present", "manager", "code"),
+    [
+        ({"replicas": 2}, None, False, Code.NO_SWARM),
+        ({"runtime": "service"}, None, False, Code.NO_SWARM),
+        ({"modeSwarm": {"Global": {}}, "runtime": "container"}, None, True, Code.NO_SWARM),
+        ({"runtime": "service"}, RuntimeKind.CONTAINER, True, Code.BAD_CONFIGURATION),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_way_to_it(
+    configuration: dict[str, Any], present: RuntimeKind | None, manager: bool, code: Code
+) -> None:
+    with pytest.raises(Failed) as refused:
+        kind_of(application(**configuration), present, swarm_manager=manager, making=True)
+    assert refused.value.reason.code is code
