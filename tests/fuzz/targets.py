@@ -3,14 +3,10 @@
 A parser returns, or raises what it declares; what it returns, and what it says, can be stored.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 from gateway import trpc
 from gateway.applications import parse_command, parse_environment
@@ -18,14 +14,13 @@ from gateway.endpoints import parse_network, parse_repository_glob
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.policies import Policy, Rule
 from gateway.quantities import parse_cpus, parse_memory
-from gateway.reference import Domain, Reference, parse_tag
+from gateway.reference import Reference, parse_tag
 from gateway.registries import Scope
 from gateway.registry.challenge import parse_challenge
 from gateway.servers import Address
-from gateway.sources import SOURCES, Request, Source, Trust
+from gateway.sources import SOURCES, Request
 from gateway.sources._pointer import parse_pointer
-
-SAMPLES = Path(__file__).parents[1] / "samples"
+from tests.corpus import OURS, Sample
 
 _LONGEST_TEXT = 2000
 
@@ -40,7 +35,7 @@ class Target:
 
 def targets() -> dict[str, Target]:
     return {
-        **{f"source-{name}": _source(source) for name, source in SOURCES.items()},
+        **{f"source-{name}": _source(name) for name in SOURCES},
         "reference": _text(_reference, ["nginx", "reg:5000/a/b:1.2", "ghcr.io/a/b@sha256:" + 64 * "0", "[::1]:5/a"]),
         "scope": _text(Scope.parse, ["https://index.docker.io/v1/", "ghcr.io/acme", "[::1]:5000", ""]),
         "engine-address": _text(Address.parse, ["unix:///run/docker.sock", "tcp://10.0.0.5:2376", "ssh://u@[::1]:22"]),
@@ -84,58 +79,36 @@ def _trpc(data: bytes) -> None:
         trpc.unwrap_batch(given, 3)
 
 
-def _source(source: Source) -> Target:
-    """The first byte chooses what the endpoint trusts; headers follow, a blank line, and the body."""
-    samples = list(_samples(source.name))
-    at = next((datetime.fromisoformat(about["_at"]) for about, _ in samples if "_at" in about), Request({}, b"").at)
-    files = {address: file for about, _ in samples for address, file in about.get("_keys", {}).items()}
-    keys = {address: (SAMPLES / source.name / file).read_bytes() for address, file in files.items()}
-    trusts = [_trust(about["_trust"]) for about, _ in samples]
-    seeds = [
-        bytes([index])
-        + "".join(f"{name}: {value}\n" for name, value in about["headers"].items()).encode()
-        + b"\n"
-        + body
-        for index, (about, body) in enumerate(samples[:256])
-    ]
-    return Target(partial(_ask, source, trusts, Request({}, b"", at=at, keys=keys)), seeds)
+def _source(name: str) -> Target:
+    """The first byte chooses a sample, for what stood around it; headers follow, a blank line, and the body."""
+    samples = [one for one in OURS if one.source == name][:256]
+    seeds = [bytes([index]) + _wire(sample.request) for index, sample in enumerate(samples)]
+    return Target(partial(_ask, samples), seeds)
 
 
-def _samples(source: str) -> Iterator[tuple[dict[str, Any], bytes]]:
-    for beside in sorted((SAMPLES / source).glob("*.headers.json")):
-        name = beside.name.removesuffix(".headers.json")
-        yield (
-            json.loads(beside.read_bytes()),
-            next(path.read_bytes() for path in sorted(beside.parent.glob(f"{name}.*")) if path != beside),
-        )
+def _wire(request: Request) -> bytes:
+    lines = (f"{name}: {value}\n" for name, value in request.headers.items())
+    return "".join(lines).encode() + b"\n" + request.body
 
 
-def _trust(told: dict[str, Any]) -> Trust:
-    host = Domain(told["host"]) if "host" in told else None
-    return Trust(told["secret"], host, frozenset(told.get("aliases", ())), told.get("settings", {}))
-
-
-def _ask(source: Source, trusts: Sequence[Trust], world: Request, data: bytes) -> None:
-    request, trust = request_of(data[1:], world), trusts[(data[:1] or b"\0")[0] % len(trusts)]
+def _ask(samples: Sequence[Sample], data: bytes) -> None:
+    sample = samples[(data[:1] or b"\0")[0] % len(samples)]
+    head, _, body = data[1:].partition(b"\n\n")
+    # As a server hands them on.
+    lines = [line.partition(": ") for line in head.decode(errors="surrogateescape").split("\n")]
+    headers = {name.lower(): value for name, _, value in lines}
+    request, source = replace(sample.request, headers=headers, body=body), SOURCES[sample.source]
     for call in (source.keys, source.verify, source.handshake):
         with told():
-            call(request, trust)
+            call(request, sample.trust)
     with told():
-        notification = source.parse(request, trust)
+        notification = source.parse(request, sample.trust)
         for event in notification.events:
             assert Reference.parse(str(event.reference)) == event.reference
         for ignored in notification.ignored:
             assert storable(ignored.reference), ignored
             assert storable(ignored.reason), ignored
         assert storable(notification.event_id or "")
-
-
-def request_of(data: bytes, world: Request) -> Request:
-    """Return what was sent, at the time and among the keys of `world`."""
-    head, _, body = data.partition(b"\n\n")
-    # As a server hands them on.
-    lines = [line.partition(": ") for line in head.decode(errors="surrogateescape").split("\n")]
-    return replace(world, headers={name.lower(): value for name, _, value in lines}, body=body)
 
 
 def storable(text: str) -> bool:
