@@ -15,7 +15,7 @@ from gateway.errors import InvalidInput
 
 _PREFIX = "GATEWAY_"
 _FILE = "_file"
-_SECRETS = frozenset({"database_url", "master_key"})
+_SECRETS = frozenset({"database_url", "master_key", "alert_urls"})
 # What an orchestrator injects for a service that happens to be called "gateway".
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
@@ -51,6 +51,13 @@ class Settings(BaseModel):
     stable_window: Seconds = Field(5, description="Seconds a container without a health check must run to be proven.")
     health_deadline: Seconds = Field(300, description="Seconds a container has to become healthy.")
     progress_deadline: Seconds = Field(1800, description="Seconds one attempt of a rollout may take as a whole.")
+    watch_window: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        120,
+        description="Seconds after a rollout in which trouble brings the former version back; 0: none.",
+    )
+    alert_urls: SecretStr | None = Field(
+        None, description="Where failures are told, addresses of apprise, by comma; see docs/health.md."
+    )
     kept_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a replaced version is kept at most.")
     pull_stall: Seconds = Field(120, description="Seconds without progress after which a pull is given up.")
     shutdown_grace: Annotated[float, Field(ge=0, le=3600)] = Field(

@@ -164,6 +164,21 @@ class Outcome:
     digest: Digest | None = None
     spec_hash: str | None = None
     replaced: bool = False
+    #: what now serves, as the runtime knows it, and how often that was restarted
+    object_id: str | None = None
+    restarts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """That what a deployment brought to serve is looked at, until then; it had had so many restarts when proven."""
+
+    application_id: str
+    deployment_id: str
+    kind: Kind
+    object_id: str
+    restarts: int
+    until: datetime
 
 
 class LeaseLost(Exception):

@@ -266,13 +266,7 @@ async def request_deployment(
 
 
 async def request_rollback(
-    pool: Pool,
-    vault: Vault,
-    application: Application,
-    *,
-    to: str | None,
-    title: str,
-    forced: bool = True,
+    pool: Pool, vault: Vault, application: Application, *, to: str | None, title: str, forced: bool = True
 ) -> str:
     """Queue the way back to what the deployment `to` ran, or to what served before, and return the new one's id.
 
@@ -280,23 +274,38 @@ async def request_rollback(
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        target = to or await versions.select_previous(connection, application.application_id)
-        if target is None:
-            raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
-        version = await versions.select_version(connection, vault, application, target)
+        queued = await queue_rollback(connection, vault, application, to=to, title=title, forced=forced)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
-        waiting = await deployments.select_queued(connection, application.application_id)
-        deployment_id = await _queue(
-            connection,
-            application.application_id,
-            waiting,
-            kind=Kind.ROLLBACK,
-            forced=forced,
-            reference=version.reference,
-            title=title,
-            rolls_back_to=target,
-        )
-        await deployments.notify(connection)
+    return queued
+
+
+async def queue_rollback(
+    connection: Connection,
+    vault: Vault,
+    application: Application,
+    *,
+    to: str | None = None,
+    title: str,
+    description: str = "",
+    forced: bool,
+) -> str:
+    """Do what request_rollback does, within a transaction that holds the application's queue."""
+    target = to or await versions.select_previous(connection, application.application_id)
+    if target is None:
+        raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
+    version = await versions.select_version(connection, vault, application, target)
+    deployment_id = await _queue(
+        connection,
+        application.application_id,
+        await deployments.select_queued(connection, application.application_id),
+        kind=Kind.ROLLBACK,
+        forced=forced,
+        reference=version.reference,
+        title=title,
+        description=description,
+        rolls_back_to=target,
+    )
+    await deployments.notify(connection)
     return deployment_id
 
 

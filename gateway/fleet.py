@@ -17,7 +17,7 @@ from gateway.config import Settings
 from gateway.deployments import Deployment
 from gateway.engine.client import Engine, EngineIdentity, connect
 from gateway.errors import GatewayError
-from gateway.host import Claimed, Host, Slots
+from gateway.host import Claimed, Duty, Host, Slots
 from gateway.loops import for_ever
 from gateway.servers import Server
 from gateway.store import claims, servers
@@ -43,10 +43,13 @@ class Fleet:
         vault: Vault,
         settings: Settings,
         engine: Engine,
+        *,
         roll_out: Callable[[Claimed], Awaitable[None]],
+        duties: Sequence[Duty],
     ) -> None:
         self.owner = str(uuid4())
         self.roll_out = roll_out
+        self.duties = duties
         self._pool = pool
         self._vault = vault
         self._settings = settings

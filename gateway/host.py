@@ -4,7 +4,8 @@ Each has its own loops and slots, so that one that is dead or hangs holds up nob
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,7 +14,7 @@ import structlog
 from gateway.deployments import Deployment
 from gateway.engine import probes
 from gateway.engine.client import Engine, EngineIdentity
-from gateway.errors import Code, Reason, RolloutError
+from gateway.errors import Code, Postponed, Reason, RolloutError
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.store import claims, engines, servers
 from gateway.store.database import Pool, transaction
@@ -29,6 +30,14 @@ class Slots:
 
     rollouts: asyncio.Semaphore
     swaps: asyncio.Semaphore
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """What is done on each engine that answers, every so many seconds, beside the rollouts."""
+
+    every: float
+    do: Callable[[Engine, EngineIdentity], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Claimed:
 
 class Peers(Protocol):
     """What a host asks of all of them together."""
+
+    duties: Sequence[Duty]
 
     def served_by(self, host: "Host") -> list[str | None]:
         """Return the servers whose applications it claims: none where another address of its daemon does."""
@@ -100,12 +111,25 @@ class Host:
 
     async def live(self) -> None:
         """Watch and claim until retired, and what runs has ended."""
-        watching = asyncio.create_task(for_ever(self._watch), name=f"watch {self.host}")
+        beside = [
+            asyncio.create_task(for_ever(self._watch), name=f"watch {self.host}"),
+            *(asyncio.create_task(for_ever(self._do, duty), name=f"duty {self.host}") for duty in self._peers.duties),
+        ]
         try:
             await for_ever(self._claim_until_retired)
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def _do(self, duty: Duty) -> None:
+        while True:
+            wait = LOOK_AGAIN
+            if self.identity is not None and self._served():
+                with suppress(Postponed):  # the engine went away: `_watch` says so
+                    await duty.do(self.engine, self.identity)
+                    wait = duty.every
+            await asyncio.sleep(wait)
 
     # -- claims
 

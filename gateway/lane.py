@@ -8,8 +8,8 @@ from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import choose
 from gateway.rollout import Target, Task
-from gateway.store import applications, claims, deployments, registries, swaps, versions
-from gateway.store.database import Pool, transaction
+from gateway.store import applications, claims, deployments, registries, swaps, versions, watches
+from gateway.store.database import Connection, Pool, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
 
@@ -55,20 +55,43 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
 
 
 async def conclude(
-    pool: Pool, vault: Vault, deployment: Deployment, journal: PostgresJournal, outcome: Outcome, *, ran: Task | None
+    pool: Pool,
+    vault: Vault,
+    deployment: Deployment,
+    journal: PostgresJournal,
+    outcome: Outcome,
+    *,
+    ran: Task | None,
+    window: float,
 ) -> bool:
-    """Write down how it ended, with what it ran, and that no swap is open; False where it is no longer ours."""
+    """Write down how it ended, with what it ran, and that no swap is open; False where it is no longer ours.
+
+    What it brought to serve is watched from then on, for the application's window or else this one, in seconds.
+    """
     journal.end()
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
+        if ours and outcome.status is not Status.UNCHANGED:
+            await watches.delete_watch(connection, deployment.application_id)
         if ours and outcome.replaced and ran is not None:
             application = ran.target.application if ran.target else ran.application
             await versions.update_version(connection, vault, deployment.deployment_id, application)
+            await _watch(connection, deployment, outcome, application.configuration.watch, window)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
             await applications.delete_application(connection, deployment.application_id)
         return ours
+
+
+async def _watch(
+    connection: Connection, deployment: Deployment, outcome: Outcome, chosen: float | None, window: float
+) -> None:
+    seconds = window if chosen is None else chosen
+    if seconds and outcome.object_id is not None:
+        await watches.insert_watch(
+            connection, deployment, outcome.object_id, outcome.restarts, timedelta(seconds=seconds)
+        )
 
 
 async def postpone(

@@ -357,7 +357,14 @@ async def _commit(attempt: _Attempt, swap: Swap) -> Outcome:
     serving = await attempt.runtime.serving()
     if serving is None or serving.digest is None:
         raise Postponed(Code.ENGINE_REFUSED, f"{swap.serving_name} was taken away while it was being committed")
-    return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest), spec_hash=serving.spec_hash, replaced=True)
+    return Outcome(
+        Status.SUCCEEDED,
+        digest=Digest(serving.digest),
+        spec_hash=serving.spec_hash,
+        replaced=True,
+        object_id=serving.object_id,
+        restarts=serving.restarts,
+    )
 
 
 async def _last_lines(attempt: _Attempt, swap: Swap) -> str:

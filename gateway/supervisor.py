@@ -9,31 +9,38 @@ they had begun, and their rows wait for the next gateway.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 import aiojobs
 import structlog
 
 from gateway import lane
+from gateway.alerts import Alert, Tells, sending
 from gateway.config import Settings
 from gateway.deployments import Deployment, LeaseLost, Outcome, Status
 from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
 from gateway.errors import Code, Postponed, Reason, Unavailable
 from gateway.fleet import Fleet
-from gateway.host import Claimed, Host
+from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.rollout import Means, Task, roll_out
-from gateway.store import claims, deployments, inbox, servers
+from gateway.store import claims, deployments, inbox, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
+from gateway.sweep import SWEEP_EVERY, expire_kept
+from gateway.watch import LOOK_EVERY, Lookout
 
 _LOG = structlog.get_logger()
+
+T = TypeVar("T")
 
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
@@ -52,7 +59,16 @@ class _Run:
 class Supervisor:
     """Runs the deployments of the engines this gateway reaches. Made by `supervise`."""
 
-    def __init__(self, pool: Pool, vault: Vault, engine: Engine, registry: RegistryClient, settings: Settings) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        vault: Vault,
+        engine: Engine,
+        registry: RegistryClient,
+        *,
+        settings: Settings,
+        alerts: Tells,
+    ) -> None:
         self._pool = pool
         self._vault = vault
         self._registry = registry
@@ -61,7 +77,19 @@ class Supervisor:
             limit=None, close_timeout=PUT_BACK_DEADLINE, exception_handler=_log_unforeseen
         )
         self._runs: dict[str, _Run] = {}
-        self.fleet = Fleet(pool, vault, settings, engine, self._begin)
+        self._alerts = alerts
+        self._pace = Pace(
+            stable_window=settings.stable_window,
+            health_deadline=settings.health_deadline,
+            pull_stall=settings.pull_stall,
+            call_margin=min(_CALL_MARGIN, settings.lease),
+            kept_for=settings.kept_days * _DAY,
+        )
+        duties = [
+            Duty(LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
+            Duty(SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
+        ]
+        self.fleet = Fleet(pool, vault, settings, engine, roll_out=self._begin, duties=duties)
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -98,13 +126,14 @@ class Supervisor:
         raise Unavailable("the connection that listens was lost")
 
     async def sweep_for_ever(self) -> None:
-        """Keep the inbox bounded."""
+        """Keep the inbox bounded, and no window that is over."""
         while True:
             more = True
             while more:
                 async with transaction(self._pool) as connection:
                     expired = await inbox.delete_expired(connection, timedelta(days=self._settings.inbox_days))
                     overflown = await inbox.delete_overflow(connection, self._settings.inbox_megabytes * 1024**2)
+                    await watches.delete_expired(connection)
                 more = expired or overflown
             await asyncio.sleep(_SWEEP)
 
@@ -132,19 +161,12 @@ class Supervisor:
 
     async def _attempt(self, claimed: Claimed, journal: PostgresJournal) -> None:
         deployment = claimed.deployment
-        pace = Pace(
-            stable_window=self._settings.stable_window,
-            health_deadline=self._settings.health_deadline,
-            pull_stall=self._settings.pull_stall,
-            call_margin=min(_CALL_MARGIN, self._settings.lease),
-            kept_for=self._settings.kept_days * _DAY,
-        )
         means = Means(
             claimed.host.engine,
             claimed.identity,
             self._registry,
             claimed.slots.swaps,
-            pace,
+            self._pace,
             self._settings.progress_deadline,
         )
         task = None
@@ -154,13 +176,13 @@ class Supervisor:
             _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             outcome = await roll_out(means, task, journal, left_open)
         except Postponed as error:
-            await self._postpone(deployment, journal, error)
+            await self._postpone(task, deployment, journal, error)
         except Unavailable as error:
-            await self._postpone(deployment, journal, Postponed(Code.INTERNAL, str(error)))
+            await self._postpone(task, deployment, journal, Postponed(Code.INTERNAL, str(error)))
         except asyncio.CancelledError:
             if not journal.lost:
                 cut = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")
-                await self._postpone(deployment, journal, cut)
+                await self._postpone(task, deployment, journal, cut)
             raise
         except LeaseLost:
             raise
@@ -174,9 +196,12 @@ class Supervisor:
     async def _conclude(
         self, task: Task | None, deployment: Deployment, journal: PostgresJournal, outcome: Outcome
     ) -> None:
-        await self._until_written(
-            lambda: lane.conclude(self._pool, self._vault, deployment, journal, outcome, ran=task)
+        window = self._settings.watch_window
+        ours = await self._until_written(
+            lambda: lane.conclude(self._pool, self._vault, deployment, journal, outcome, ran=task, window=window)
         )
+        if ours and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
+            self._tell(task, deployment, outcome.status, outcome.reason)
         ROLLOUTS.labels(deployment.kind, outcome.status).inc()
         for record in journal.ended:
             STEPS.labels(record.step, outcome.status).observe(record.seconds)
@@ -187,21 +212,30 @@ class Supervisor:
             reason=outcome.reason.message if outcome.reason else None,
         )
 
-    async def _postpone(self, deployment: Deployment, journal: PostgresJournal, error: Postponed) -> None:
+    async def _postpone(
+        self, task: Task | None, deployment: Deployment, journal: PostgresJournal, error: Postponed
+    ) -> None:
         _LOG.info("Postponed", code=error.reason.code, reason=str(error))
         deadline = self._settings.retry_deadline
-        await self._until_written(lambda: lane.postpone(self._pool, deployment, journal, error, deadline=deadline))
+        status = await self._until_written(
+            lambda: lane.postpone(self._pool, deployment, journal, error, deadline=deadline)
+        )
+        if status is Status.FAILED:
+            self._tell(task, deployment, status, error.reason)
 
-    async def _until_written(self, write: Callable[[], Awaitable[object]]) -> None:
+    def _tell(self, task: Task | None, deployment: Deployment, status: Status, reason: Reason | None) -> None:
+        name = task.application.name if task else deployment.application_id
+        what = "rolled back" if status is Status.ROLLED_BACK else "failed"
+        self._alerts.tell(Alert.of(name, f"{deployment.kind} {what}", deployment, reason))
+
+    async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
         """Record what has happened, however long the database is away; what happened does not change."""
         while True:
             try:
-                await write()
+                return await write()
             except Unavailable:
                 _LOG.warning("The outcome waits for the database")
                 await asyncio.sleep(LOOK_AGAIN)
-            else:
-                return
 
     # -- the way out
 
@@ -223,8 +257,11 @@ async def supervise(
     pool: Pool, vault: Vault, engine: Engine, registry: RegistryClient, settings: Settings
 ) -> AsyncIterator[Supervisor]:
     """Run deployments until the block is left; then drain, cut, and put back, in that order."""
-    supervisor = Supervisor(pool, vault, engine, registry, settings)
-    async with supervisor.fleet.living():
+    urls = settings.alert_urls.get_secret_value() if settings.alert_urls else ""
+    async with AsyncExitStack() as stack:
+        alerts = await stack.enter_async_context(sending(urls))
+        supervisor = Supervisor(pool, vault, engine, registry, settings=settings, alerts=alerts)
+        await stack.enter_async_context(supervisor.fleet.living())
         loops = [
             asyncio.create_task(for_ever(loop), name=loop.__name__)
             for loop in (supervisor.listen_for_ever, supervisor.beat_for_ever, supervisor.sweep_for_ever)

@@ -17,7 +17,7 @@ from gateway.engine.containers import Container
 from gateway.events import Notification, PushEvent
 from gateway.reference import Reference
 from gateway.registry import client as registries
-from gateway.store import applications, deployments, endpoints, steps, subscriptions
+from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
@@ -98,7 +98,13 @@ async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
 @pytest.fixture(scope="session")
 async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
     settings = Settings.from_environ(
-        {"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_HEALTH_DEADLINE": "20"}
+        {
+            "HOME": "/",
+            "DOCKER_HOST": dockerd.host,
+            "GATEWAY_STABLE_WINDOW": "0.3",
+            "GATEWAY_HEALTH_DEADLINE": "20",
+            "GATEWAY_WATCH_WINDOW": "0",
+        }
     )
     async with registries.connect() as registry, supervise(pool, VAULT, engine, registry, settings) as one:
         yield one
@@ -125,5 +131,7 @@ async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:
 async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[Lane]:
     lane = await an_application(pool, engine, pushes)
     yield lane
+    async with pool.acquire() as connection:
+        await watches.delete_watch(connection, lane.application_id)
     for container in await lane.containers():
         await containers.remove(engine, container.container_id)

@@ -61,6 +61,7 @@ async def swarm_lanes(
             "DOCKER_HOST": dockerd.host,
             "GATEWAY_STABLE_WINDOW": "0.3",
             "GATEWAY_HEALTH_DEADLINE": "15",
+            "GATEWAY_WATCH_WINDOW": "0",
         }
         async with supervise(pool, VAULT, swarm.nodes[0].engine, client, Settings.from_environ(environment)):
             yield pool, swarm.nodes[0].engine, registry.address

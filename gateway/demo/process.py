@@ -57,6 +57,7 @@ class GatewayProcess:
             "GATEWAY_LISTEN": f"127.0.0.1:{self.port}",
             "GATEWAY_DATA_DIR": str(directory / "data"),
             "GATEWAY_DOCKER_HOST": docker_host,
+            "GATEWAY_WATCH_WINDOW": "0",  # whoever started it takes its containers away: no trouble of theirs
             **settings,
         }
 

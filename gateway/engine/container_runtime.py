@@ -226,10 +226,11 @@ class ContainerRuntime:
         await self._forget()
 
     async def _forget(self, *, at_most: int | None = None) -> None:
-        """Remove what is kept for too long, and beyond so many."""
+        """Remove what is kept for too long, and beyond so many; never what somebody has started again."""
         oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
         for number, container in enumerate(await self._kept()):
-            if (at_most is None or number < at_most) and container.finished_at >= oldest:
+            young = (at_most is None or number < at_most) and container.finished_at >= oldest
+            if young or container.running:
                 continue
             await containers.remove(self.engine, container.container_id)
             if reference := spec.reference(container.labels):
@@ -256,11 +257,8 @@ class ContainerRuntime:
             await containers.remove(self.engine, container.container_id)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
-        try:
-            health.refuse_dead(await health.expect(self.engine, object_id), restarts=restarts)
-        except Failed as error:
-            return error.reason
-        return None
+        found = await containers.inspect(self.engine, object_id)
+        return health.missing(object_id) if found is None else health.befallen(found, restarts=restarts)
 
     async def answer(self, object_id: str) -> Reason | None:
         if self._probe is None:

@@ -23,7 +23,8 @@ async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | No
     asked_at, wanting = -float("inf"), None
     while True:
         container = await expect(engine, container_id)
-        refuse_dead(container)
+        if reason := befallen(container):
+            raise Failed(reason.code, reason.message)
         now = loop.time()
         if probe is not None and now - asked_at >= probe.interval:
             asked_at, wanting = now, await probes.ask(engine, container, probe)
@@ -50,21 +51,28 @@ async def expect(engine: Engine, container_id: str) -> Container:
     """Return the new container; raises Failed where it went missing."""
     container = await containers.inspect(engine, container_id)
     if container is None:
-        raise Failed(Code.EXITED, f"the container {container_id[:12]} was removed by somebody else")
+        reason = missing(container_id)
+        raise Failed(reason.code, reason.message)
     return container
 
 
-def refuse_dead(container: Container, *, restarts: int = 0) -> None:
-    """Raises Failed unless it runs, has restarted no more often than that, and is not unhealthy."""
+def missing(container_id: str) -> Reason:
+    return Reason(Code.EXITED, f"the container {container_id[:12]} was removed by somebody else")
+
+
+def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
+    """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
     if container.out_of_memory:
-        raise Failed(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory")
+        return Reason(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory")
     if container.running and container.restart_count > restarts:
-        raise Failed(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
+        return Reason(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""
-        raise Failed(Code.EXITED, f"{container.name} exited with code {container.exit_code}{why}")
+        return Reason(Code.EXITED, f"{container.name} exited with code {container.exit_code}{why}")
     if container.health == "unhealthy":
-        raise Failed(Code.UNHEALTHY, f"{container.name} is unhealthy: {container.health_output or 'no output'}")
+        said = container.health_output or "no output"
+        return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")
+    return None
 
 
 async def _refuse_another_image(engine: Engine, container: Container) -> None:

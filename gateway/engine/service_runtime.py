@@ -291,6 +291,8 @@ class ServiceRuntime:
         try:
             service = await self._expect(object_id)
         except Failed as error:
+            if error.reason.code is not Code.EXITED:
+                raise
             return error.reason
         seen = await self._see(service, Mark.of(service.labels))
         return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None

@@ -67,6 +67,23 @@ async def select_applications(connection: Connection, vault: Vault) -> list[Appl
     return [_from_row(row, vault) for row in rows]
 
 
+async def select_resting(connection: Connection, vault: Vault, engine_id: str) -> list[Application]:
+    """Return those on an engine of which no deployment waits or runs."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM applications a
+         WHERE engine_id = $1
+           AND NOT EXISTS (
+                   SELECT FROM deployments d
+                    WHERE d.application_id = a.application_id AND d.status IN ('queued', 'running')
+               )
+        """,  # noqa: S608 - a constant
+        engine_id,
+    )
+    return [_from_row(row, vault) for row in rows]
+
+
 async def select_application_id(connection: Connection, named: str) -> str:
     """Return the id of what a person calls by id, container name or name; raises NotFound."""
     row = await connection.fetchrow(

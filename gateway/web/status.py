@@ -5,13 +5,14 @@ from aiohttp import web
 from prometheus_client import Gauge
 
 from gateway.errors import Unavailable
-from gateway.store import deployments
+from gateway.store import deployments, watches
 from gateway.store.database import transaction
 from gateway.web.context import CONTEXT, Context, Host
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
 _RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
 _OLDEST = Gauge("gateway_queue_age_seconds", "How long the oldest has waited.")
+_WATCHED = Gauge("gateway_watches_open", "Applications within their watch window.")
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
 _BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway under way on the engine.", ["host"])
@@ -75,10 +76,12 @@ async def _observe(context: Context) -> bool:
     try:
         async with transaction(context.pool) as connection:
             depth = await deployments.select_queue_depth(connection)
+            watched = await watches.count_open(connection)
     except Unavailable:
         _DATABASE.set(0)
         return False
     _DATABASE.set(1)
+    _WATCHED.set(watched)
     _QUEUED.set(depth.queued)
     _RUNNING.set(depth.running)
     _OLDEST.set(depth.oldest)

@@ -1,11 +1,11 @@
 """Whether a probe, as it is to be saved, can be asked from here."""
 
-from gateway.applications import Application, Configuration
+from gateway.applications import Application, Configuration, RuntimeKind
 from gateway.errors import InvalidInput, RolloutError
 from gateway.web.context import Context, Host
 from gateway.web.procedures._changes import Changes, merged
 
-_DECIDING = frozenset({"probe", "ports", "networks"})
+_DECIDING = frozenset({"probe", "ports", "networks", "runtime"})
 
 
 async def refuse_unreachable(context: Context, application: Application | None, given: Changes) -> None:
@@ -13,14 +13,18 @@ async def refuse_unreachable(context: Context, application: Application | None, 
 
     `application` is None where it is being created.
     """
-    if not _DECIDING & given.settings.keys():
+    if not _DECIDING & given.settings.keys() and "server_id" not in given.given():
         return
     current = application.configuration if application else Configuration()
-    wanted = merged(current, given.settings)
+    wanted = Configuration.model_validate(merged(current, given.settings))
     probe = wanted.probe
-    if probe is None or any((one.target_port, one.protocol) == (probe.port, "tcp") for one in wanted.ports):
+    if probe is None:
         return
-    host = _host_of(context, application)
+    if wanted.runtime is RuntimeKind.SERVICE:
+        raise InvalidInput("a service's tasks are not reached by a probe: set healthCheckSwarm", field="probe")
+    if any((one.target_port, one.protocol) == (probe.port, "tcp") for one in wanted.ports):
+        return
+    host = _host_of(context, application, given)
     if host is None or host.error is not None:
         return
     try:
@@ -35,9 +39,8 @@ async def refuse_unreachable(context: Context, application: Application | None, 
         )
 
 
-def _host_of(context: Context, application: Application | None) -> Host | None:
-    """Return where the application's engine is reached, by the gateway's own where it has none yet."""
-    if application is None or application.engine_id is None:
-        return context.rollouts.hosts[0]
-    bound = application.engine_id
-    return next((host for host in context.rollouts.hosts if host.identity and host.identity.engine_id == bound), None)
+def _host_of(context: Context, application: Application | None, given: Changes) -> Host | None:
+    """Return where the application is, or is to be, deployed."""
+    known = application.server_id if application else None
+    server_id = given.server_id if "server_id" in given.given() else known
+    return next((host for host in context.rollouts.hosts if host.server_id == server_id), None)

@@ -1,0 +1,69 @@
+"""Which versions are looked at for a while after they came to serve."""
+
+from datetime import timedelta
+
+from gateway.deployments import Deployment, Kind, Watch
+from gateway.store.database import Connection
+
+# A newer deployment that waits or runs takes the place of what is watched, or is about to.
+_UNTOUCHED = """
+    NOT EXISTS (
+        SELECT FROM deployments newer
+         WHERE newer.application_id = w.application_id AND newer.status IN ('queued', 'running')
+    )
+"""
+
+
+async def insert_watch(
+    connection: Connection, deployment: Deployment, object_id: str, restarts: int, window: timedelta
+) -> None:
+    """Look at what the deployment brought to serve; the caller has ended the watch of what served before."""
+    await connection.execute(
+        """
+        INSERT INTO watches (application_id, deployment_id, object_id, restarts, until)
+        VALUES ($1, $2, $3, $4, now() + $5::interval)
+        """,
+        deployment.application_id,
+        deployment.deployment_id,
+        object_id,
+        restarts,
+        window,
+    )
+
+
+async def select_watches(connection: Connection, engine_id: str) -> list[Watch]:
+    """Return what is to be looked at on the engine now."""
+    rows = await connection.fetch(
+        f"""
+        SELECT w.application_id, w.deployment_id, d.kind, w.object_id, w.restarts, w.until
+          FROM watches w
+          JOIN applications a USING (application_id)
+          JOIN deployments d USING (deployment_id)
+         WHERE a.engine_id = $1 AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
+        """,  # noqa: S608 - a constant
+        engine_id,
+    )
+    return [Watch(**{**row, "kind": Kind(row["kind"])}) for row in rows]
+
+
+async def delete_watch(connection: Connection, application_id: str) -> None:
+    """Look no more."""
+    await connection.execute("DELETE FROM watches WHERE application_id = $1", application_id)
+
+
+async def end_watch(connection: Connection, watch: Watch) -> bool:
+    """Look no more for trouble was seen; False where it is no longer watched. The caller holds the queue."""
+    done = await connection.execute(
+        f"DELETE FROM watches w WHERE w.application_id = $1 AND w.deployment_id = $2 AND {_UNTOUCHED}",  # noqa: S608
+        watch.application_id,
+        watch.deployment_id,
+    )
+    return bool(done == "DELETE 1")
+
+
+async def delete_expired(connection: Connection) -> None:
+    await connection.execute("DELETE FROM watches WHERE until < now()")
+
+
+async def count_open(connection: Connection) -> int:
+    return int(await connection.fetchval("SELECT count(*) FROM watches WHERE until > now()"))

@@ -1,0 +1,27 @@
+"""Removes replaced versions that have been kept for long enough, of applications nobody is deploying just now."""
+
+import structlog
+
+from gateway.engine import runtimes
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.runtime import Pace
+from gateway.errors import Failed
+from gateway.store import applications
+from gateway.store.database import Pool, transaction
+from gateway.store.vault import Vault
+
+_LOG = structlog.get_logger()
+
+SWEEP_EVERY = 3600.0  # seconds
+
+
+async def expire_kept(pool: Pool, vault: Vault, pace: Pace, engine: Engine, identity: EngineIdentity) -> None:
+    """Go through the engine's applications once; raises Postponed where it is away."""
+    async with transaction(pool) as connection:
+        resting = await applications.select_resting(connection, vault, identity.engine_id)
+    for application in resting:
+        try:
+            runtime = await runtimes.choose(engine, identity, application, None, pace, making=False, begun=None)
+            await runtime.expire()
+        except Failed:
+            _LOG.warning("Cannot remove what was replaced", application=application.application_id, exc_info=True)

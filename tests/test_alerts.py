@@ -1,0 +1,70 @@
+"""People are told, off the way of the rollouts; what cannot be told is counted, and no address is logged."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestServer
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from gateway.alerts import Alert, sending
+from gateway.errors import InvalidInput
+
+Receiver: TypeAlias = tuple[BaseTestServer, "asyncio.Queue[Any]"]
+
+
+def counted() -> float:
+    return REGISTRY.get_sample_value("gateway_alerts_total", {"outcome": "failed"}) or 0.0
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    heard: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def hear(request: web.Request) -> web.Response:
+        await heard.put(await request.json())
+        return web.Response(status=500 if request.path == "/broken" else 200)
+
+    application = web.Application()
+    application.router.add_post("/{path}", hear)
+    async with TestServer(application) as server:
+        yield server, heard
+
+
+async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
+    server, heard = receiver
+    address = f"json://127.0.0.1:{server.port}"
+    async with sending(f"{address}/one, {address}/two") as alerts:
+        alerts.tell(Alert("web: deploy failed", "denied"))
+        told = [await heard.get(), await heard.get()]
+    assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
+
+
+async def test_an_address_that_fails_is_counted_and_named_nowhere(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, _ = receiver
+    before = counted()
+    with capture_logs() as logged:
+        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken") as alerts:
+            alerts.tell(Alert("web: deploy failed", "denied"))
+            await alerts.sent()
+    assert counted() == before + 1
+    assert [line["event"] for line in logged] == ["An alert was not taken"]
+    assert "secret" not in str(logged) + caplog.text
+
+
+async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> None:
+    with pytest.raises(InvalidInput, match="address 2") as caught:
+        async with sending("json://localhost,nonsense://secret"):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+async def test_without_an_address_nothing_waits() -> None:
+    async with sending("") as alerts:
+        alerts.tell(Alert("t", "b"))
+        await alerts.sent()

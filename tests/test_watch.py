@@ -1,0 +1,180 @@
+"""Trouble soon after a rollout brings the former version back, unless a newer one has come; and what is kept ages."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import REGISTRY
+
+from gateway.demo.engine import PrivateEngine
+from gateway.demo.process import gateway_process, until
+from gateway.deployments import Deployment, Kind, Status, Watch
+from gateway.engine import containers
+from gateway.engine.client import Engine
+from gateway.engine.runtime import Pace
+from gateway.store import deployments, watches
+from gateway.sweep import expire_kept
+from tests.lane import VAULT, Lane
+from tests.real_parts import Pushes
+
+WATCHED: Mapping[str, object] = {"watch": 300}
+
+
+async def inside(engine: Engine, container_id: str, *words: str) -> None:
+    """Run a command in a container."""
+    made = await engine.call("POST", f"containers/{container_id}/exec", body={"Cmd": ["/bin/busybox", *words]})
+    await engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
+
+
+async def newest(lane: Lane) -> Deployment:
+    async with lane.pool.acquire() as connection:
+        return (await deployments.select_deployments(connection, lane.application_id, limit=1))[0]
+
+
+async def watched(lane: Lane) -> str | None:
+    async with lane.pool.acquire() as connection:
+        found = await connection.fetchval(
+            "SELECT deployment_id FROM watches WHERE application_id = $1", lane.application_id
+        )
+    return None if found is None else str(found)
+
+
+def counted() -> float:
+    return REGISTRY.get_sample_value("gateway_watch_troubles_total", {"led_to": "alert"}) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("harm", "more", "told"),
+    [
+        (("touch", "/sick"), {}, "is unhealthy: it is sick"),
+        (("rm", "/www/index.html"), {"probe": {"port": 8080, "interval": 0.1}}, "answered 404"),
+    ],
+    ids=["it becomes unhealthy", "its probe fails"],
+)
+async def test_trouble_within_the_window_brings_the_former_version_back(
+    lane: Lane, pushes: Pushes, harm: tuple[str, ...], more: dict[str, object], told: str
+) -> None:
+    await lane.set(configuration={**WATCHED, **more})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    health = "test ! -e /sick || { echo it is sick; exit 1; }" if "/sick" in harm else None
+    await pushes("v2", health=health)
+    second = await lane.ask(Kind.DEPLOY)
+    assert second.status is Status.SUCCEEDED
+    await inside(lane.engine, (await lane.serving()).container_id, *harm)
+
+    async def went_back() -> Deployment | None:
+        found = await newest(lane)
+        return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
+
+    back = await until(went_back)
+    assert (back.digest, back.forced) == (first, False)
+    assert told in back.title
+    assert second.deployment_id in back.description
+    assert (await lane.serving()).sound
+    async with lane.pool.acquire() as connection:
+        assert (await deployments.select_deployment(connection, second.deployment_id)).status is Status.SUCCEEDED
+    assert await watched(lane) == back.deployment_id
+
+
+async def test_a_rollback_is_not_rolled_back_but_told(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    back = await lane.roll_back()
+    assert back.status is Status.SUCCEEDED
+    await _is_told_and_left(lane, back)
+
+
+async def test_a_first_version_has_nothing_to_go_back_to_and_is_told(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await _is_told_and_left(lane, await lane.ask(Kind.DEPLOY))
+
+
+async def _is_told_and_left(lane: Lane, last: Deployment) -> None:
+    before = counted()
+    await inside(lane.engine, (await lane.serving()).container_id, "kill", "1")
+
+    async def ended() -> bool | None:
+        return await watched(lane) is None or None
+
+    await until(ended)
+    assert (await newest(lane)).deployment_id == last.deployment_id
+    assert counted() == before + 1
+
+
+async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    first = await lane.ask(Kind.DEPLOY)
+    unchanged = await lane.ask(Kind.DEPLOY)
+    assert unchanged.status is Status.UNCHANGED
+    assert await watched(lane) == first.deployment_id
+    await pushes("v2")
+    receipt = await lane.pushed(pushes.name(), b"v2")
+    second = await lane.ended(receipt.deployments[0].deployment_id)
+    assert await watched(lane) == second.deployment_id
+
+
+async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    engine_id = (await lane.engine.identify()).engine_id
+    async with lane.pool.acquire() as connection, connection.transaction():
+        (watch,) = await _of(lane, await watches.select_watches(connection, engine_id))
+        await deployments.insert_deployment(
+            connection, application_id=lane.application_id, kind=Kind.STOP, forced=True, title="later"
+        )
+        assert await _of(lane, await watches.select_watches(connection, engine_id)) == []
+        assert not await watches.end_watch(connection, watch)
+        await connection.execute("DELETE FROM deployments WHERE title = 'later'")
+
+
+async def _of(lane: Lane, found: list[Watch]) -> list[Watch]:
+    return [watch for watch in found if watch.application_id == lane.application_id]
+
+
+async def test_a_gateway_that_was_killed_looks_on_after_its_restart(
+    tmp_path: Path, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
+) -> None:
+    settings = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_WATCH_WINDOW": "300"}
+    async with gateway_process(tmp_path, dockerd.host, settings) as gateway:
+        await gateway.mutate(
+            "application.create", {"name": "w", "applicationId": "watched", "dockerImage": pushes.name()}
+        )
+        digests = []
+        for count, version in enumerate(("v1", "v2"), start=1):
+            digests.append(await pushes(version))
+            await gateway.mutate("application.deploy", {"applicationId": "watched"})
+            assert (await gateway.settled("watched", count=count))["state"] == "succeeded"
+        await gateway.stop(9)
+        (serving,) = [one for one in await containers.select(engine, "watched") if one.running]
+        await inside(engine, serving.container_id, "kill", "1")
+        await gateway.start()
+        back = await gateway.settled("watched", count=3)
+        assert (back["kind"], back["state"]) == ("rollback", "succeeded")
+        assert "keeps exiting" in back["title"]
+        (serving,) = [one for one in await containers.select(engine, "watched") if one.running]
+        assert serving.labels["gateway.digest"] == digests[0]
+    for container in await containers.select(engine, "watched"):
+        await containers.remove(engine, container.container_id)
+
+
+async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(lane: Lane, pushes: Pushes) -> None:
+    for version in ("v1", "v2"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+    before = await lane.containers()
+    assert len(before) == 2
+    day = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
+    identity = await lane.engine.identify()
+    await expire_kept(lane.pool, VAULT, day, lane.engine, identity)
+    assert await lane.containers() == before
+    await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), lane.engine, identity)
+    (left,) = await lane.containers()
+    assert left.container_id == (await lane.serving()).container_id
