@@ -13,10 +13,13 @@ from gateway.demo.registry import PrivateRegistry, private_registry
 from gateway.engine.client import Engine, connect
 from gateway.reference import Digest
 
+# Engines that run at once on one machine take each other's packet rules away; on loopback no port needs any.
+SIDE_BY_SIDE = ("--iptables=false",)
+
 
 @pytest.fixture(scope="session")
 async def dockerd() -> AsyncIterator[PrivateEngine]:
-    async with private_engine() as engine:
+    async with private_engine(arguments=SIDE_BY_SIDE) as engine:
         yield engine
 
 

@@ -24,7 +24,7 @@ from gateway.store import applications, deployments, servers, subscriptions
 from gateway.store.database import Pool
 from gateway.supervisor import Supervisor, supervise
 from gateway.web.procedures.server import ask, row
-from tests.real_parts import Pushes
+from tests.real_parts import SIDE_BY_SIDE, Pushes
 from tests.real_ssh import SSHServer, ssh_server
 from tests.real_web import VAULT
 
@@ -52,7 +52,10 @@ async def remote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Remo
         (directory / name).write_bytes(content)
     port = free_port()
     arguments = [f"--host=tcp://127.0.0.1:{port}", "--tlsverify", *(f"--{name}={directory / name}" for name in pem)]
-    async with private_engine(arguments=arguments) as engine, ssh_server(directory, engine.host) as ssh_to:
+    async with (
+        private_engine(arguments=[*SIDE_BY_SIDE, *arguments]) as engine,
+        ssh_server(directory, engine.host) as ssh_to,
+    ):
         tls = Access(
             f"tcp://127.0.0.1:{port}",
             tls_ca=authority.cert_pem.bytes().decode(),

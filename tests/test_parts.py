@@ -17,6 +17,7 @@ from gateway.demo.registry import Told, private_registry
 from gateway.engine.client import connect
 from gateway.errors import Failed
 from gateway.store.embedded import embedded_postgres
+from tests.real_parts import SIDE_BY_SIDE
 
 
 def mounted(word: str) -> list[str]:
@@ -28,7 +29,7 @@ def exists(path: str) -> bool:
 
 
 async def test_a_private_engine_leaves_nothing_running_or_mounted() -> None:
-    async with private_engine() as engine:
+    async with private_engine(arguments=SIDE_BY_SIDE) as engine:
         directory = str(engine.socket.parent)
         async with connect(engine.host) as client:
             assert (await client.identify()).engine_id
@@ -67,6 +68,7 @@ HOLD = """
 import asyncio, sys
 from pathlib import Path
 from gateway.store.embedded import embedded_postgres
+from tests.real_parts import SIDE_BY_SIDE
 async def main():
     async with embedded_postgres(Path(sys.argv[1])):
         print("ready", flush=True)
@@ -100,7 +102,7 @@ async def test_the_embedded_database_survives_the_kill_of_its_user_and_ends_with
 
 async def test_an_engine_that_is_asked_for_nonsense_says_so() -> None:
     async with (
-        private_engine() as engine,
+        private_engine(arguments=SIDE_BY_SIDE) as engine,
         connect(engine.host) as one,
     ):
         with pytest.raises(Failed, match="No such container"):

@@ -26,6 +26,7 @@ from gateway.engine import containers
 from gateway.engine.client import Engine, connect
 from gateway.reference import Digest, Reference
 from tests.hooks import envelope
+from tests.real_parts import SIDE_BY_SIDE
 from tests.test_webhooks import signed
 
 # One of its own, so that two runs on a machine do not take it from each other.
@@ -96,7 +97,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             place / "registry", 443, host=ADDRESS, htpasswd=files["htpasswd"],
             tls=(files["cert.pem"], files["key.pem"]),
         ),
-        private_engine(environment, prefix=believe) as dockerd,
+        private_engine(environment, SIDE_BY_SIDE, believe) as dockerd,
         connect(dockerd.host) as engine,
         gateway_process(place / "gateway", dockerd.host, settings, believe) as gateway,
     ):  # fmt: skip

@@ -53,4 +53,6 @@ SOURCE = Source(
     verify=verify,
     parse=parse,
     never_refuse=True,
+    # By default it waits a second and comes again; one told to wait longer is rather answered late than sent away.
+    patience=9.0,
 )
