@@ -23,6 +23,7 @@ from gateway.errors import InvalidInput
 from gateway.reconcile import reconciling
 from gateway.reference import Domain, parse_domain
 from gateway.registry import client as registries
+from gateway.servers import Access
 from gateway.store import database
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
@@ -78,12 +79,22 @@ def _insecure(settings: Settings) -> frozenset[Domain]:
     return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
 
 
+def _own_engine(settings: Settings) -> Access:
+    access = Access(settings.docker_host)
+    if access.address.scheme == "ssh":
+        raise InvalidInput(
+            f"GATEWAY_DOCKER_HOST is {access.host}, and an engine by SSH needs a key: unset it, and register that host "
+            "with: gateway servers create"
+        )
+    return access
+
+
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
     """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
-        engine = await stack.enter_async_context(engines.connect(settings.docker_host))
+        engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(registries.connect(_insecure(settings)))
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))

@@ -35,14 +35,14 @@ class Settings(BaseModel):
     )
     database_connections: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Connections to PostgreSQL.")
     data_dir: Path = Field(description="Where the embedded PostgreSQL and the master key are kept.")
-    docker_host: str = Field(description="The Docker Engine: unix:///path or tcp://host:port.")
+    docker_host: str = Field(description="The gateway's own Docker Engine: unix:///path or tcp://host:port.")
     master_key: SecretStr | None = Field(
         None,
         description="Base64 of 32 bytes that seal the secrets in the database; "
         "unset with the embedded PostgreSQL: made once, in the data directory.",
     )
     public_url: str | None = Field(None, description="How registries reach this gateway, shown in set-up steps.")
-    rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Rollouts at once.")
+    rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Rollouts at once, on each engine.")
     swaps: Annotated[int, Field(ge=1, le=100)] = Field(
         2,
         description="Of them, how many may stop and start containers at once; more makes each outage longer.",

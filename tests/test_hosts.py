@@ -66,8 +66,11 @@ async def remote(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Remo
 
 
 @pytest.fixture
-async def supervisor(web_pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
+async def supervisor(
+    web_pool: Pool, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Supervisor]:
     """One rollout at a time on an engine, so that each would be in the other's way if they shared anything."""
+    monkeypatch.setattr("gateway.host._ENGINE_LOOK", 0.2)
     async with web_pool.acquire() as connection:
         await connection.execute("TRUNCATE applications, servers CASCADE")
     settings = Settings.from_environ(
@@ -198,6 +201,7 @@ async def valve(socket: Path, target: Path) -> AsyncIterator[asyncio.Event]:
     """Pass bytes on to an engine's socket while the event is set, and hold them, connected, while it is not."""
     opened = asyncio.Event()
     opened.set()
+    here: set[asyncio.StreamWriter] = set()
 
     async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -207,6 +211,7 @@ async def valve(socket: Path, target: Path) -> AsyncIterator[asyncio.Event]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there = await asyncio.open_unix_connection(target)
+        here.add(writer)
         await asyncio.gather(pipe(reader, there[1]), pipe(there[0], writer), return_exceptions=True)
 
     server = await asyncio.start_unix_server(serve, socket)
@@ -215,6 +220,8 @@ async def valve(socket: Path, target: Path) -> AsyncIterator[asyncio.Event]:
     finally:
         opened.set()
         server.close()
+        for writer in here:
+            writer.close()
         await server.wait_closed()
 
 
@@ -280,3 +287,33 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     assert desk.supervisor.fleet.served_by(second) == []
     shown = await desk.shown(server)
     assert (shown["status"], shown["sameAs"]) == ("ok", dockerd.host)
+
+
+async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and_a_removed_one_is_let_go(
+    desk: Desk, remote: Remote, tmp_path: Path
+) -> None:
+    socket = tmp_path / "valve.sock"
+
+    async def state(server: Server, wanted: str) -> None:
+        async def look() -> bool | None:
+            return (await desk.shown(server))["status"] == wanted or None
+
+        await until(look)
+
+    async with valve(socket, Path(remote.unix.address.host)):
+        first = await desk.server("first", Access(f"unix://{socket}"))
+        await state(first, "ok")
+        second = await desk.server("second", remote.unix)
+        await state(second, "ok")
+        assert (await desk.shown(second))["sameAs"] == first.access.host
+    await state(first, "unreachable")
+    assert (await desk.ended(await desk.ask("first", first))).status is Status.SUCCEEDED
+
+    async with desk.pool.acquire() as connection:
+        await servers.delete_server(connection, second.server_id)
+        await servers.notify(connection)
+
+    async def let_go() -> bool | None:
+        return [host.server_id for host in desk.supervisor.hosts] == [None, first.server_id] or None
+
+    await until(let_go)

@@ -1,5 +1,7 @@
 """Hosts as they are registered: their addresses, what lets us in there, and the applications on them."""
 
+from datetime import timedelta
+
 import asyncssh
 import pytest
 import trustme
@@ -7,7 +9,7 @@ import trustme
 from gateway.demo.process import GatewayProcess, Refused, free_port
 from gateway.errors import InvalidInput
 from gateway.servers import Access, Address
-from gateway.store import engines
+from gateway.store import claims, engines
 from tests.real_web import Web
 
 
@@ -172,6 +174,26 @@ async def test_a_deployed_application_changes_its_server_only_when_its_engine_is
     async with web.pool.acquire() as connection:
         (row,) = await connection.fetch("SELECT server_id, engine_id FROM applications")
         assert tuple(row) == (server["serverId"], None)
+        await connection.execute("DELETE FROM engines WHERE engine_id = 'E'")
+
+
+async def test_what_waits_for_an_engine_that_nobody_reaches_says_since_when(web: Web) -> None:
+    await web.mutate("application.create", name="a", applicationId="a", dockerImage="nginx")
+    async with web.pool.acquire() as connection:
+        await engines.upsert_engine(
+            connection, engine_id="E", name="lost", version="1", platform="linux/amd64", swarm_manager=False
+        )
+        await connection.execute("UPDATE engines SET last_seen_at = '2026-01-02 03:04:05+00' WHERE engine_id = 'E'")
+        await connection.execute("UPDATE applications SET engine_id = 'E'")
+    await web.mutate("application.deploy", applicationId="a")
+    async with web.pool.acquire() as connection:
+        await claims.mark_stranded(connection, timedelta(seconds=60))
+    (shown,) = await web.query("deployment.all", applicationId="a")
+    assert (shown["state"], shown["reason"]["code"]) == ("queued", "engine_unreachable")
+    assert "lost (E)" in shown["reason"]["message"]
+    assert "2026-01-02 03:04:05 UTC" in shown["reason"]["message"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("TRUNCATE applications CASCADE")
         await connection.execute("DELETE FROM engines WHERE engine_id = 'E'")
 
 
