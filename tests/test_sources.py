@@ -185,6 +185,14 @@ def test_an_old_signed_hook_is_refused() -> None:
         SOURCES["gitlab"].verify(late, signed.trust)
 
 
+def test_a_wrong_signature_is_not_made_good_by_a_token() -> None:
+    signed = next(one for one in OURS if one.name == "pipeline_signed_with_a_raw_key")
+    headers = {**signed.request.headers, "x-gitlab-token": signed.trust.secret}
+    SOURCES["gitlab"].verify(replace(signed.request, headers=headers), signed.trust)
+    with pytest.raises(Unauthenticated):
+        SOURCES["gitlab"].verify(replace(signed.request, headers=headers, body=b"{}"), signed.trust)
+
+
 def test_who_was_given_a_signing_token_is_not_believed_for_showing_it() -> None:
     key = "whsec_c2VjcmV0"
     with pytest.raises(Unauthenticated):

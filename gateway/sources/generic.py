@@ -1,7 +1,7 @@
 """Anything that can post JSON: a CI job, a script, a registry without a source of its own.
 
-Without settings the body is `{"image": "repo:tag"}`, or `repository` (or `image`), `tag` and `digest` apart, or an
-array of these. With them, JSON Pointers say where in any JSON the image, tag and digest stand.
+Without settings the body is `{"image": "repo:tag"}`, or the name, `tag` and `digest` apart, or an array of these.
+With them, JSON Pointers say where in any JSON the image, tag and digest stand.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ _TOKEN_HEADER = "x-api-key"  # noqa: S105 - a header's name
 _SIGNATURE_HEADER = "X-Hub-Signature-256"
 
 _POINTERS = ("tag", "digest", "id")
+_NAMES = ("/image", "/repository", "/artifact", "/name")
 _PLAIN = {"tag": "/tag", "digest": "/digest"}
 _CHOICES = {
     "proof": {"secret", "hmac", "path"},
@@ -30,21 +31,24 @@ _CHOICES = {
 
 
 def verify(request: Request, trust: Trust) -> None:
-    settings = trust.settings
-    if settings.get("proof") == "path":
-        return
-    header = settings.get("header", _SIGNATURE_HEADER).lower()
-    if _signs(settings) or header in request.headers:
-        algorithm = settings.get("algorithm", "sha256")
-        sent = request.headers.get(header, "").removeprefix(f"{algorithm}=")
-        encoding: Literal["hex", "base64"] = "base64" if settings.get("encoding") == "base64" else "hex"
-        prove_hmac(sent, trust.secret, request.body, algorithm=algorithm, encoding=encoding)
-    else:
-        prove_credentials(request.headers, trust.secret, _TOKEN_HEADER)
+    settings, secret = trust.settings, trust.secret
+    match _proof(request, settings):
+        case "path":
+            return
+        case "secret":
+            prove_credentials(request.headers, secret, settings.get("header", _TOKEN_HEADER).lower())
+        case _:
+            algorithm = settings.get("algorithm", "sha256")
+            sent = request.headers.get(settings.get("header", _SIGNATURE_HEADER).lower(), "")
+            encoding: Literal["hex", "base64"] = "base64" if settings.get("encoding") == "base64" else "hex"
+            sent = sent.removeprefix(f"{algorithm}=")
+            prove_hmac(sent, secret, request.body, algorithm=algorithm, encoding=encoding)
 
 
-def _signs(settings: Mapping[str, str]) -> bool:
-    return settings.get("proof") == "hmac" or not settings.keys().isdisjoint({"header", "algorithm", "encoding"})
+def _proof(request: Request, settings: Mapping[str, str]) -> str:
+    signs = not settings.keys().isdisjoint({"header", "algorithm", "encoding"})
+    usual = "hmac" if signs or _SIGNATURE_HEADER.lower() in request.headers else "secret"
+    return settings.get("proof", usual)
 
 
 def parse(request: Request, trust: Trust) -> Notification:
@@ -80,7 +84,8 @@ def _image(document: object, settings: Mapping[str, str]) -> str:
     named = settings.get("image", "")
     if named and not named.startswith("/"):
         return named
-    return _text(document, named) if named else _text(document, "/image") or _text(document, "/repository")
+    pointers = [named] if named else _NAMES
+    return next((text for pointer in pointers if (text := _text(document, pointer))), "")
 
 
 def _word(document: object, pointer: str) -> str:
@@ -122,7 +127,7 @@ SOURCE = Source(
         "id": "where something stands that is new with each delivery and the same when one is repeated (/id).",
         "when": "POINTER=VALUE: deploy only where this value stands there, as in /action=published.",
         "proof": "secret: the secret itself as a bearer or x-api-key; hmac: a signature; path: the path is all.",
-        "header": f"the header that carries the signature ({_SIGNATURE_HEADER}).",
+        "header": f"the header that carries the signature ({_SIGNATURE_HEADER}), or with proof=secret the secret.",
         "algorithm": "what it is made with: sha1, sha256 (the default), sha384 or sha512.",
         "encoding": "how it is written: hex (the default) or base64.",
     },

@@ -27,13 +27,11 @@ _SHORT_SHA = 8
 
 
 def verify(request: Request, trust: Trust) -> None:
-    """A signing token signs; a secret token is sent as it is; the registry sends it as a bearer."""
-    token = _HEADER.lower()
-    signed = _SIGNATURE_HEADER in request.headers and token not in request.headers
-    if signed or trust.secret.startswith(STANDARD_PREFIX):
+    """A signing token signs, and then nothing else counts; a secret token is sent as it is, or as a bearer."""
+    if _SIGNATURE_HEADER in request.headers or trust.secret.startswith(STANDARD_PREFIX):
         prove_standard_webhook(request.headers, trust.secret, request.body, at=request.at)
     else:
-        prove_credentials(request.headers, trust.secret, token)
+        prove_credentials(request.headers, trust.secret, _HEADER.lower())
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -20,7 +20,7 @@ _PUSH = "image.updated"
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_credentials(request.headers, trust.secret, _OTHER_HEADER)
+    prove_credentials(request.headers, trust.secret, trust.settings.get("header", _OTHER_HEADER).lower())
 
 
 def parse(request: Request, trust: Trust) -> Notification:
@@ -60,4 +60,11 @@ def _refusal(event: Part, told: Part) -> str:
     return next((f"not an image: {quoted(kind)}" for kind in kinds if not is_image(kind)), "")
 
 
-SOURCE = Source("zot", header=_HEADER, header_value="Bearer {secret}", verify=verify, parse=parse)
+SOURCE = Source(
+    "zot",
+    header=_HEADER,
+    header_value="Bearer {secret}",
+    verify=verify,
+    parse=parse,
+    settings={"header": f"the header of your own that carries the secret, without credentials ({_OTHER_HEADER})."},
+)
