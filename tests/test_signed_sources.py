@@ -67,12 +67,28 @@ def test_a_certificate_from_anywhere_else_is_not_asked_for(address: object) -> N
             ask(request, PUSH.trust)
 
 
-@pytest.mark.parametrize("topic", ["", "arn:aws:sns:eu-central-1:999999999999:ecr-pushes", "*", "ecr-pushes"])
+@pytest.mark.parametrize("topic", ["", ",", "arn:aws:sns:eu-central-1:999999999999:ecr-pushes"])
 def test_a_topic_that_is_not_ours_is_refused_however_well_it_is_signed(topic: str) -> None:
     with pytest.raises(Unauthenticated):
         ECR.keys(PUSH.request, replace(PUSH.trust, settings={"topic": topic}))
     with pytest.raises(Unauthenticated):
         ECR.verify(PUSH.request, replace(PUSH.trust, settings={"topic": topic}))
+
+
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        ("ecr", {"topic": "*"}),
+        ("ecr", {"topic": "ecr-pushes"}),
+        ("ecr", {"topic": f"{json.loads(PUSH.request.body)['TopicArn']},arn:aws:s3:::bucket"}),
+        ("ecr", {"replication": "yes"}),
+        ("artifactregistry", {"email": ""}),
+        ("artifactregistry", {"email": "a@example.com,b"}),
+    ],
+)
+def test_a_setting_that_names_nobody_is_refused_when_it_is_made(source: str, settings: Mapping[str, str]) -> None:
+    with pytest.raises(InvalidInput):
+        SOURCES[source].check_settings(settings)
 
 
 @pytest.mark.parametrize("name", ["Message", "MessageId", "Timestamp", "TopicArn", "Type", "Subject", "Signature"])

@@ -44,6 +44,17 @@ def envelope(request: Request) -> Part | None:
         return None
 
 
+def topics(settings: Mapping[str, str]) -> list[str]:
+    """Return the ARNs of the topics that are believed; raises InvalidInput for what is none."""
+    named = [arn.strip() for arn in settings.get("topic", "").split(",") if arn.strip()]
+    for arn in named:
+        if not _ARN.fullmatch(arn):
+            raise InvalidInput(
+                f"{arn!r} is no topic, as in arn:aws:sns:eu-central-1:111122223333:pushes", field="settings"
+            )
+    return named
+
+
 def keys(told: Part, trust: Trust) -> Sequence[str]:
     """Return the address of the certificate, on the host of a topic that is ours; raises Unauthenticated."""
     return [_address(told, "SigningCertURL", _CERTIFYING, trust)]
@@ -70,9 +81,8 @@ def handshake(told: Part, trust: Trust) -> Handshake | None:
 def _address(told: Part, name: str, path: re.Pattern[str], trust: Trust) -> str:
     """Return an address that it names, where that is SNS's own in the region of a topic that is ours."""
     topic, address = _text(told, _TOPIC), _text(told, name)
-    ours = {arn.strip() for arn in trust.settings.get("topic", "").split(",")}
     arn = _ARN.fullmatch(topic)
-    if arn is None or topic not in ours:
+    if arn is None or topic not in topics(trust.settings):
         raise Unauthenticated("this is of a topic that the endpoint does not name: set topic to its ARN")
     suffix = "amazonaws.com.cn" if arn[1] == "aws-cn" else "amazonaws.com"
     host = f"https://sns.{arn[2]}.{suffix}"

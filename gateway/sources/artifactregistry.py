@@ -11,6 +11,7 @@ Anybody can have Google sign a token for any audience, so the e-mail address of 
 
 import base64
 import binascii
+from collections.abc import Mapping
 
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.events import Notification
@@ -78,6 +79,12 @@ def _said(told: Part, trust: Trust) -> Said:
     return pushed(trust, host=host, path=path, tag=tag, digest=digest)
 
 
+def check(settings: Mapping[str, str]) -> None:
+    for email in settings.get("email", "").split(","):
+        if "@" not in email:
+            raise InvalidInput(f"{email!r} is no e-mail address of a service account", field="settings")
+
+
 SOURCE = Source(
     "artifactregistry",
     header=_HEADER,
@@ -90,5 +97,6 @@ SOURCE = Source(
         "audience": "the audience of that token, where it is not the secret.",
     },
     required=frozenset({"email"}),
+    check=check,
     never_refuse=True,
 )

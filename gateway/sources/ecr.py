@@ -8,7 +8,7 @@
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gateway.errors import InvalidInput
 from gateway.events import Ignored, Notification
@@ -74,6 +74,12 @@ def _published(told: Part, trust: Trust) -> list[Said]:
     except InvalidInput as error:
         # A topic may carry anything; who publishes there learns nothing from a refusal.
         return [Ignored("", f"not understood: {error}")]
+
+
+def check(settings: Mapping[str, str]) -> None:
+    _sns.topics(settings)
+    if settings.get("replication", "true") not in {"true", "false"}:
+        raise InvalidInput("replication is true or false", field="settings")
 
 
 def _said(event: Part, trust: Trust) -> Said:
@@ -152,6 +158,7 @@ SOURCE = Source(
         "topic": "the ARN of an SNS topic to believe; several by comma.",
         "replication": "true: deploy when an image has been replicated, from the region it went to.",
     },
+    check=check,
     honours_retry_after=True,
     deaf_by="x-amz-sns-message-type",
 )

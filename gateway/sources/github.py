@@ -66,7 +66,14 @@ def _name(package: Part, version: Part) -> tuple[str, str, str]:
     """Return host, path and tag. A tag added later shows in the metadata only, not in the address."""
     host, path, tag = _address(package, version)
     told = version.part("container_metadata").part("tag").text("name")
-    return host, path.lower(), told or tag
+    return host, path.lower(), told or tag or _oldest_tag(version)
+
+
+def _oldest_tag(version: Part) -> str:
+    # In 2019 the version was the tag. An address that ends in a colon says that there is none.
+    name = version.text("version")
+    untagged = version.part("container_metadata") or version.text("package_url").endswith(":")
+    return "" if untagged or ":" in name else name
 
 
 def _address(package: Part, version: Part) -> tuple[str, str, str]:
