@@ -3,7 +3,7 @@
 import io
 import re
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, C
 from pydantic.alias_generators import to_camel
 
 from gateway import swarm
+from gateway.bases import Base
 from gateway.errors import InvalidInput
 from gateway.health import HealthCheck, Probe, Seconds
 from gateway.policies import Policy
@@ -213,6 +214,12 @@ class Configuration(_Frozen):
         return self
 
 
+# Of a configuration: what says how one version takes the place of another, and nothing of what runs.
+_HOW_REPLACED = {
+    "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Application:
     """What is kept running. Secrets are in clear here and kept out of `repr`."""
@@ -234,6 +241,13 @@ class Application:
     #: which it is bound to since
     engine_id: str | None
     created_at: datetime
+    #: what it was adopted with; the columns lie over it
+    base: Base | None = None
+
+    def as_found(self) -> Self:
+        """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""
+        kept = self.configuration.model_dump(include=_HOW_REPLACED, exclude_defaults=True)
+        return replace(self, environment=None, configuration=Configuration(**kept))
 
     @property
     def reference(self) -> Reference | None:

@@ -37,6 +37,9 @@ FOUND = "reconcile"
 _REJECTED = 1000  # deliveries
 _REJECTED_BODY = 64 * 1024  # bytes
 
+#: what to go back to where that is what an application was adopted with
+ADOPTED = "adopted"
+
 _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
 
 
@@ -270,6 +273,7 @@ async def request_rollback(
 ) -> str:
     """Queue the way back to what the deployment `to` ran, or to what served before, and return the new one's id.
 
+    Before all deployments of an application that was adopted served what it was adopted with: ADOPTED.
     Raises NotFound where there is no such deployment, Conflict where it never came to serve or nothing did before.
     """
     async with transaction(pool) as connection:
@@ -290,20 +294,23 @@ async def queue_rollback(
     forced: bool,
 ) -> str:
     """Do what request_rollback does, within a transaction that holds the application's queue."""
-    target = to or await versions.select_previous(connection, application.application_id)
-    if target is None:
+    target = to or await versions.select_previous(connection, application.application_id) or ADOPTED
+    if target != ADOPTED:
+        reference = (await versions.select_version(connection, vault, application, target)).reference
+    elif application.base is not None:
+        reference = application.base.reference
+    else:
         raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
-    version = await versions.select_version(connection, vault, application, target)
     deployment_id = await _queue(
         connection,
         application.application_id,
         await deployments.select_queued(connection, application.application_id),
         kind=Kind.ROLLBACK,
         forced=forced,
-        reference=version.reference,
+        reference=reference,
         title=title,
         description=description,
-        rolls_back_to=target,
+        rolls_back_to=None if target == ADOPTED else target,
     )
     await deployments.notify(connection)
     return deployment_id

@@ -46,6 +46,8 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         if deployment.rolls_back_to is not None:
             found = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
             target = Target(deployment.rolls_back_to, found.reference, found.application)
+        elif deployment.kind is Kind.ROLLBACK and application.base is not None:
+            target = Target(None, application.base.reference, application.as_found())
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
         async with transaction(pool) as connection:

@@ -49,9 +49,10 @@ class Means:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The version a rollback brings back: the deployment that ran it, its image by digest, and how it was run."""
+    """The version a rollback brings back: its image by digest, and how it was run."""
 
-    deployment_id: str
+    #: the deployment that ran it; None for what the application was adopted with
+    deployment_id: str | None
     reference: Reference
     application: Application
 
@@ -145,7 +146,8 @@ async def _roll_back(attempt: _Attempt) -> Outcome:
     if target is None or target.reference.digest is None:
         raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} ran no other version before")
     deployment, digest = attempt.task.deployment, target.reference.digest
-    await attempt.journal.begin(Step.RESOLVE, f"what deployment {target.deployment_id} ran")
+    what = f"what deployment {target.deployment_id} ran" if target.deployment_id else "what was adopted"
+    await attempt.journal.begin(Step.RESOLVE, what)
     await attempt.journal.resolved(digest)
     serving = await runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):

@@ -26,6 +26,7 @@ VAULT = Vault(b"k" * 32)
 
 @dataclass
 class NoEngine:
+    engine: Any = None
     host: str = "unix:///nowhere"
     server_id: str | None = None
     identity: EngineIdentity | None = None

@@ -5,7 +5,19 @@ Modules import what is heavy inside their commands, so that `gateway --help` is 
 
 import click
 
-from gateway.cli import apps, deliveries, demo, deploy, deployments, keys, serve, servers, subscriptions, webhooks
+from gateway.cli import (
+    adoption,
+    apps,
+    deliveries,
+    demo,
+    deploy,
+    deployments,
+    keys,
+    serve,
+    servers,
+    subscriptions,
+    webhooks,
+)
 
 __all__ = ["main"]
 
@@ -21,6 +33,7 @@ main.add_command(keys.keys)
 main.add_command(webhooks.webhooks)
 main.add_command(deliveries.deliveries)
 main.add_command(apps.apps)
+apps.apps.add_command(adoption.adopt)
 main.add_command(subscriptions.subscriptions)
 main.add_command(deploy.deploy)
 main.add_command(deploy.rollback)

@@ -11,10 +11,23 @@ The only part that touches what serves. Every call may be repeated.
 import asyncio
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from gateway.applications import Application, Order
 from gateway.deployments import Swap
-from gateway.engine import conditions, containers, health, images, order, probes, spec
+from gateway.engine import (
+    adoption,
+    conditions,
+    containers,
+    creation,
+    dependents,
+    health,
+    identity,
+    images,
+    order,
+    probes,
+    spec,
+)
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace, Progress, Serving, Version
@@ -51,15 +64,16 @@ class ContainerRuntime:
         found = await containers.inspect(self.engine, self._name)
         if found is None:
             return None
-        if found.labels.get(spec.APPLICATION) != self.application.application_id:
-            raise Failed(Code.NAME_TAKEN, f"a container called {found.name} is there that is not this application's")
+        if not identity.is_of(self.application, found):
+            raise Failed(Code.NAME_TAKEN, identity.refusal(self.application, found))
+        digest, spec_hash = identity.version_of(self.application, found)
         return Serving(
             object_id=found.container_id,
             name=found.name,
             running=found.running or found.restarting,
             sound=found.sound,
-            digest=found.labels.get(spec.DIGEST),
-            spec_hash=found.labels.get(spec.SPEC),
+            digest=digest,
+            spec_hash=spec_hash,
             deployment_id=found.labels.get(spec.DEPLOYMENT),
             restarts=found.restart_count,
         )
@@ -74,12 +88,12 @@ class ContainerRuntime:
         await conditions.check(
             self.engine,
             spec.wanted(self.application),
-            spec.networks(self.application),
+            self._networks,
             serving=serving.object_id if serving else None,
         )
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
-        image = await images.inspect(self.engine, str(reference))
+        image = await creation.find_image(self.engine, reference)
         if image is None or not image.has_digest(str(reference.digest)):
             image = await images.pull(
                 self.engine, reference, self.credentials, progress=progress, stall=self.pace.pull_stall
@@ -88,29 +102,33 @@ class ContainerRuntime:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
-        body, shown = spec.creation(self.application, version), spec.networks(self.application)
-        if self._order is Order.START_FIRST:
+        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+        body, shown = await creation.request(self.engine, self.application, version, old), self._networks
+        if self._order(old) is Order.START_FIRST:
             # Until it is proven, nobody is to find it by a name that another answers to.
             body, shown = spec.without_aliases(body), spec.unnamed(shown)
         name = f"{self._name}.new.{version.deployment_id[:12]}"
         created = await containers.create(self.engine, name, body, shown)
-        return await self._swap(version.deployment_id, serving, created)
+        if old is not None and old.removes_itself:
+            await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
+        return self._swap(version.deployment_id, old, created)
 
     async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
         wanted = (version.digest, spec.spec_hash(self.application))
+        old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._kept():
-            if (kept.labels.get(spec.DIGEST), kept.labels.get(spec.SPEC)) == wanted:
-                swap = await self._swap(version.deployment_id, serving, kept.container_id)
-                return replace(swap, new_restart_policy=spec.restart_policy(kept.labels))
+            same = identity.version_of(self.application, kept) == wanted
+            if same and await dependents.can_start(self.engine, kept):
+                swap = self._swap(version.deployment_id, old, kept.container_id)
+                return replace(swap, new_restart_policy=identity.restart_policy(self.application, kept))
         return None
 
-    async def _swap(self, deployment_id: str, serving: Serving | None, new: str) -> Swap:
-        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+    def _swap(self, deployment_id: str, old: Container | None, new: str) -> Swap:
         return Swap(
             application_id=self.application.application_id,
             deployment_id=deployment_id,
             serving_name=self._name,
-            order=self._order,
+            order=self._order(old),
             old=old.container_id if old else None,
             old_restart_policy=old.restart_policy if old else None,
             new=new,
@@ -141,7 +159,7 @@ class ContainerRuntime:
 
     async def _move_names(self, swap: Swap, old: Container | None, new: Container) -> None:
         """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
-        for network, endpoint in spec.networks(self.application).items():
+        for network, endpoint in self._networks.items():
             await containers.connect(self.engine, new, network, endpoint)
         if old is not None and old.name == swap.serving_name:
             new = await containers.rename(self.engine, new, self._away(swap))
@@ -157,7 +175,8 @@ class ContainerRuntime:
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
         if old is None:
             return
-        if old.running and spec.networks(self.application):
+        await dependents.follow(self.engine, old.container_id, swap.new)
+        if old.running and self._networks:
             await asyncio.sleep(self.application.configuration.drain)
         await containers.set_restart_policy(self.engine, old, _NO_RESTART)
         if old.running or old.restarting:
@@ -173,7 +192,7 @@ class ContainerRuntime:
 
     async def _put_back(self, swap: Swap) -> None:
         new = await containers.inspect(self.engine, swap.new)
-        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        old = await self._returning(swap)
         if swap.old is not None and old is None and new is not None:
             # It was removed once the new one had proven itself, or by somebody: the new one is all there is.
             await self.exchange(swap)
@@ -189,7 +208,14 @@ class ContainerRuntime:
         if old is not None:
             await containers.rename(self.engine, old, swap.serving_name)
             await containers.set_restart_policy(self.engine, old, swap.old_restart_policy or _NO_RESTART)
+            await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self._set_new_aside(swap)
+
+    async def _returning(self, swap: Swap) -> Container | None:
+        if swap.old is None:
+            return None
+        name = self._stand_in_name(swap.old)
+        return await creation.returning(self.engine, swap.old, name, swap.serving_name, swap.new)
 
     async def _start_new(self, swap: Swap) -> None:
         if swap.new_restart_policy is not None:
@@ -218,9 +244,14 @@ class ContainerRuntime:
 
     async def tidy(self, swap: Swap) -> None:
         new = await health.expect(self.engine, swap.new)
-        if reference := spec.reference(new.labels):
-            await images.tag(self.engine, reference)
-        await self._forget(at_most=self.application.configuration.kept)
+        if swap.old is not None and swap.order is Order.STOP_FIRST:
+            await dependents.follow(self.engine, swap.old, swap.new)
+        if reference := identity.reference(self.application, new):
+            await images.tag(self.engine, new.image_id, reference)
+        await self.clear()
+        # What compose takes for its own it would start beside the new one.
+        own = adoption.of_compose(new.labels)
+        await self._forget(at_most=0 if own else self.application.configuration.kept)
 
     async def expire(self) -> None:
         await self._forget()
@@ -246,12 +277,15 @@ class ContainerRuntime:
         except Failed as error:
             log = await containers.last_lines(self.engine, serving.object_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
+        await dependents.rejoin(self.engine, serving.object_id, serving.object_id)
 
     async def stop(self, serving: Serving) -> None:
         await containers.stop(self.engine, serving.object_id, grace=self._grace)
 
     async def remove(self) -> None:
         for container in await self._all():
+            if identity.is_original(self.application, container) and container.name == self._name:
+                continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
             await containers.remove(self.engine, container.container_id)
@@ -279,10 +313,12 @@ class ContainerRuntime:
         return self.application.configuration.probe
 
     @property
-    def _order(self) -> Order:
-        return order.order_of(
-            spec.wanted(self.application), spec.networks(self.application), self.application.configuration.order
-        )
+    def _networks(self) -> dict[str, dict[str, Any]]:
+        return spec.networks(self.application)
+
+    def _order(self, old: Container | None) -> Order:
+        body = adoption.carry(spec.wanted(self.application), old.mounts if old else ())
+        return order.order_of(body, self._networks, self.application.configuration.order)
 
     @property
     def _grace(self) -> int:
@@ -296,8 +332,16 @@ class ContainerRuntime:
         other = self._name.swapcase()
         return other if other != self._name else f"{self._name}.new.{swap.deployment_id[:12]}"
 
+    def _stand_in_name(self, container_id: str) -> str:
+        return f"{self._name}.new.{container_id[:12]}"
+
     async def _all(self) -> list[Container]:
-        return await containers.select(self.engine, self.application.application_id)
+        found = await containers.select(self.engine, self.application.application_id)
+        if (base := self.application.base) is not None:
+            original = await containers.inspect(self.engine, base.object_id)
+            alike = await containers.select(self.engine, base.object_id, label=spec.ORIGIN)
+            found += [one for one in [*alike, original] if one and identity.is_original(self.application, one)]
+        return found
 
     async def _kept(self) -> list[Container]:
         """Return what was replaced, the latest first."""

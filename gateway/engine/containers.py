@@ -39,6 +39,9 @@ class Container:
     addresses: tuple[str, ...]
     #: by its own TCP port, the address and port of the host that lead there
     published: dict[int, tuple[str, int]]
+    mounts: tuple[dict[str, Any], ...]
+    #: the engine removes it once it stops
+    removes_itself: bool
 
     @property
     def sound(self) -> bool:
@@ -62,7 +65,7 @@ def _container(found: dict[str, Any]) -> Container:
         out_of_memory=state["OOMKilled"],
         error=state["Error"],
         started_at=state["StartedAt"],
-        finished_at=_time(state["FinishedAt"]),
+        finished_at=time(state["FinishedAt"]),
         health=health.get("Status"),
         health_output=str(log[-1].get("Output", "")).strip()[-1000:],
         restart_policy=found["HostConfig"]["RestartPolicy"],
@@ -76,6 +79,8 @@ def _container(found: dict[str, Any]) -> Container:
             if endpoint.get("IPAddress")
         ),
         published=_published(found["NetworkSettings"].get("Ports") or {}),
+        mounts=tuple(found["Mounts"] or ()),
+        removes_itself=bool(found["HostConfig"].get("AutoRemove")),
     )
 
 
@@ -87,24 +92,31 @@ def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:
     }
 
 
-def _time(text: str) -> datetime:
+def time(text: str) -> datetime:
     """Parse the engine's time, without its nanoseconds; its zero time is the year 1."""
     return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
 
 
 async def inspect(engine: Engine, container: str) -> Container | None:
     """Return it by id or name, or None where there is none."""
+    found = await inspection(engine, container)
+    return None if found is None else _container(found)
+
+
+async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:
+    """Return all the engine tells of it, by id or name, or None where there is none."""
     try:
-        return _container(await engine.call("GET", f"containers/{named(container)}/json"))
+        found: dict[str, Any] = await engine.call("GET", f"containers/{named(container)}/json")
     except Failed as error:
         if error.reason.code is Code.NOT_FOUND:
             return None
         raise
+    return found
 
 
-async def select(engine: Engine, application_id: str) -> list[Container]:
-    """Return all the containers of an application, whatever their state."""
-    filters = orjson.dumps({"label": [f"{spec.APPLICATION}={application_id}"]}).decode()
+async def select(engine: Engine, value: str, *, label: str = spec.APPLICATION) -> list[Container]:
+    """Return all the containers of an application, or with another label of this value, whatever their state."""
+    filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
     found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
     inspected = [await inspect(engine, item["Id"]) for item in found]
     return [container for container in inspected if container is not None]
@@ -143,13 +155,23 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
-    if container.restart_policy != policy:
+    if _policy(container.restart_policy) != _policy(policy):
         await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
+
+
+def _policy(policy: dict[str, object]) -> tuple[object, object]:
+    """Return what it means: an engine takes an empty name for "no"."""
+    return policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
 
 
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
     """Send the stop signal, and the kill after `grace` seconds."""
     await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=grace + CALL_DEADLINE)
+
+
+async def restart(engine: Engine, container_id: str, *, grace: int) -> None:
+    """Stop it and start it again."""
+    await engine.call("POST", f"containers/{container_id}/restart", params={"t": grace}, deadline=grace + CALL_DEADLINE)
 
 
 async def start(engine: Engine, container_id: str) -> None:

@@ -76,6 +76,8 @@ def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
 
 
 async def _refuse_another_image(engine: Engine, container: Container) -> None:
+    if spec.DIGEST not in container.labels:
+        return  # made by somebody else, of an image it has kept
     image = await images.inspect(engine, container.image_id)
     if image is None or not image.has_digest(container.labels[spec.DIGEST]):
         raise Failed(Code.WRONG_DIGEST, f"{container.name} does not run {container.labels[spec.DIGEST]}")

@@ -21,10 +21,16 @@ class Image:
     image_id: str
     platform: str
     repo_digests: frozenset[str]
+    #: what its maker chose for the containers made of it
+    config: dict[str, Any]
+    tags: tuple[str, ...]
 
     def has_digest(self, digest: str) -> bool:
-        """Tell whether the engine got it under this digest, of any repository: the digest is what decides."""
-        return any(known.endswith(f"@{digest}") for known in self.repo_digests)
+        """Tell whether the engine got it under this digest, of any repository: the digest is what decides.
+
+        What never came from a registry has none but its id.
+        """
+        return digest == self.image_id or any(known.endswith(f"@{digest}") for known in self.repo_digests)
 
 
 async def inspect(engine: Engine, name: str) -> Image | None:
@@ -35,7 +41,13 @@ async def inspect(engine: Engine, name: str) -> Image | None:
         if error.reason.code is Code.NOT_FOUND:
             return None
         raise
-    return Image(found["Id"], f"{found['Os']}/{found['Architecture']}", frozenset(found["RepoDigests"] or ()))
+    return Image(
+        image_id=found["Id"],
+        platform=f"{found['Os']}/{found['Architecture']}",
+        repo_digests=frozenset(found["RepoDigests"] or ()),
+        config=found["Config"] or {},
+        tags=tuple(found["RepoTags"] or ()),
+    )
 
 
 async def pull(
@@ -96,12 +108,12 @@ class _Layers:
         return f"{len(self._done)}/{layers} layers, {current / 1e6:.1f}/{total / 1e6:.1f} MB"
 
 
-async def tag(engine: Engine, reference: Reference) -> None:
+async def tag(engine: Engine, image_id: str, reference: Reference) -> None:
     """Let the local tag point at the image, so that a later `docker compose up` does not go back."""
     if reference.tag is not None:
         await engine.call(
             "POST",
-            f"images/{reference}/tag",
+            f"images/{image_id}/tag",
             params={"repo": str(reference.repository), "tag": reference.tag},
         )
 

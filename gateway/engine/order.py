@@ -23,9 +23,9 @@ def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]
         return "a published port"
     if str(host.get("NetworkMode", "")).startswith(("host", "container:")):
         return "a shared network namespace"
-    if any((endpoint.get("IPAMConfig") or {}) for endpoint in endpoints.values()):
+    if body.get("MacAddress") or any((endpoint.get("IPAMConfig") or {}) for endpoint in endpoints.values()):
         return "a fixed address"
-    if writes_a_volume(host):
+    if writes_a_volume(host) or host.get("VolumesFrom"):
         return "a volume that it writes"
     return None
 

@@ -2,6 +2,7 @@
 
 from gateway.applications import Application, RuntimeKind
 from gateway.engine import containers, services, spec
+from gateway.engine import identity as identity_of
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Runtime
@@ -62,6 +63,8 @@ async def _present(engine: Engine, application: Application) -> RuntimeKind | No
     if service is not None and service.labels.get(spec.APPLICATION) == application.application_id:
         return RuntimeKind.SERVICE
     container = await containers.inspect(engine, application.app_name)
-    if container is not None and container.labels.get(spec.APPLICATION) == application.application_id:
+    if container is not None and identity_of.is_of(application, container):
         return RuntimeKind.CONTAINER
+    if application.base is not None:
+        return RuntimeKind.SERVICE if application.base.is_service else RuntimeKind.CONTAINER
     return None

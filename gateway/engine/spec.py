@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application, parse_command, parse_environment
+from gateway.applications import Application, Configuration, parse_command, parse_environment
+from gateway.engine import adoption
 from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Reference
@@ -18,6 +19,12 @@ DIGEST = "gateway.digest"
 SPEC = "gateway.spec"
 IMAGE = "gateway.image"
 RESTART = "gateway.restart"
+#: on the like of a container that we did not make: the id of that
+ORIGIN = "gateway.origin"
+
+# Of the engine's own networks the one that containers join by default, and find nobody by name on.
+_BRIDGE = "bridge"
+_DEFAULT_GRACE = Configuration().stop_grace
 
 # Bounded, since a container that loops would fill the disk with its log.
 _LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
@@ -26,16 +33,31 @@ _LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 def wanted(application: Application) -> dict[str, Any]:
     """Return all that the user chose, and nothing else: what the image chooses is left to the image.
 
+    Of what was adopted, that is what it was found with, and what the columns set over it.
+    """
+    columns = _columns(application)
+    if application.base is None or application.base.is_service:
+        body = _over_defaults(columns, application)
+    else:
+        body = adoption.over(adoption.chosen(application.base), columns)
+    return on_networks(body, networks(application))
+
+
+def _over_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
+    host = {"RestartPolicy": {"Name": "unless-stopped"}, "LogConfig": _LOG}
+    return {"StopTimeout": application.configuration.stop_grace, **columns, "HostConfig": host | columns["HostConfig"]}
+
+
+def _columns(application: Application) -> dict[str, Any]:
+    """Return what the application's columns set.
+
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
     configuration = application.configuration
     ports = {f"{port.target_port}/{port.protocol}": port.published_port for port in configuration.ports}
     body: dict[str, Any] = {
         "Labels": dict(configuration.labels),
-        "StopTimeout": configuration.stop_grace,
         "HostConfig": {
-            "RestartPolicy": {"Name": "unless-stopped"},
-            "LogConfig": _LOG,
             "PortBindings": {inside: [{"HostPort": str(outside)}] for inside, outside in ports.items()},
             "Mounts": [
                 {
@@ -64,16 +86,28 @@ def wanted(application: Application) -> dict[str, Any]:
         host["MemoryReservation"] = parse_memory(configuration.memory_reservation)
     if configuration.cpu_limit:
         host["NanoCpus"] = parse_cpus(configuration.cpu_limit)
-    if endpoints := networks(application):
-        first = next(iter(endpoints))
-        host["NetworkMode"] = first
+    if configuration.stop_grace != _DEFAULT_GRACE:
+        body["StopTimeout"] = configuration.stop_grace
+    return body
+
+
+def on_networks(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the creation request with the first of the networks in it, which is that of its network mode."""
+    if not endpoints:
+        return body
+    first = next(iter(endpoints))
+    if first != _BRIDGE or endpoints[first]:
+        body["HostConfig"]["NetworkMode"] = first
         body["NetworkingConfig"] = {"EndpointsConfig": {first: endpoints[first]}}
     return body
 
 
 def networks(application: Application) -> dict[str, dict[str, Any]]:
-    """Return the endpoint on each network. The container answers to its name there, without an alias."""
-    return {name: {} for name in application.configuration.networks}
+    """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
+    found: dict[str, dict[str, Any]] = {}
+    if application.base is not None and not application.base.is_service:
+        found = adoption.endpoints(application.base)
+    return found | {name: {} for name in application.configuration.networks if name not in found}
 
 
 def unnamed(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import asyncpg
 
 from gateway.applications import Application, Configuration, Desired
+from gateway.bases import Base
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Reference
 from gateway.registries import Credentials
@@ -14,7 +15,7 @@ from gateway.store.vault import Vault
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at
+    engine_id, created_at, base
 """
 
 
@@ -25,7 +26,7 @@ def _place(application_id: str, column: str) -> str:
 def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
     application_id = row["application_id"]
     password = row["registry_password"]
-    environment = row["environment"]
+    environment, base = row["environment"], row["base"]
     return Application(
         application_id=application_id,
         name=row["name"],
@@ -46,6 +47,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         server_id=row["server_id"],
         engine_id=row["engine_id"],
         created_at=row["created_at"],
+        base=None if base is None else Base.load(vault.open(base, _place(application_id, "base"))),
     )
 
 
@@ -165,8 +167,9 @@ _SETTABLE = (
     "other_columns",
     "auto_deploy",
     "server_id",
+    "base",
 )
-_SEALED = frozenset({"registry_password", "environment"})
+_SEALED = frozenset({"registry_password", "environment", "base"})
 
 
 async def update_application(

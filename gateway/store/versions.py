@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from gateway.applications import Application, Configuration
+from gateway.bases import Base
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Digest, Reference
 from gateway.store.database import Connection
@@ -30,6 +31,7 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
         {
             "environment": ran.environment,
             "configuration": ran.configuration.model_dump(by_alias=True, exclude_defaults=True),
+            "base": None if ran.base is None else ran.base.dump(),
         }
     ).decode()
     await connection.execute(
@@ -59,6 +61,7 @@ async def select_version(
             application,
             environment=ran["environment"],
             configuration=Configuration.model_validate(ran["configuration"]),
+            base=None if ran["base"] is None else Base.load(ran["base"]),
         ),
     )
 
@@ -77,6 +80,7 @@ async def select_previous(connection: Connection, application_id: str) -> str | 
           FROM deployments d, now
           JOIN deployments serving ON serving.deployment_id = now.version
          WHERE d.application_id = $1 AND d.status = 'succeeded' AND d.replaced AND d.kind <> 'rollback'
+           AND serving.kind <> 'rollback'  -- else what was adopted serves, and nothing was before that
            AND d.finished_at < serving.finished_at
          ORDER BY d.finished_at DESC
          LIMIT 1

@@ -7,7 +7,7 @@ from typing import Protocol
 from aiohttp import web
 
 from gateway.config import Settings
-from gateway.engine.client import EngineIdentity
+from gateway.engine.client import Engine, EngineIdentity
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
 
@@ -15,6 +15,7 @@ from gateway.store.vault import Vault
 class Host(Protocol):
     """What is known of an engine; `server_id` is None for the gateway's own."""
 
+    engine: Engine
     host: str
     server_id: str | None
     identity: EngineIdentity | None

@@ -3,7 +3,17 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.web.procedures import application, delivery, deployment, registry, server, settings, subscription, webhook
+from gateway.web.procedures import (
+    adoption,
+    application,
+    delivery,
+    deployment,
+    registry,
+    server,
+    settings,
+    subscription,
+    webhook,
+)
 from gateway.web.procedures._procedure import Answer, Input, Procedure
 
 __all__ = ["PROCEDURES", "Answer", "Input", "Procedure"]
@@ -11,7 +21,7 @@ __all__ = ["PROCEDURES", "Answer", "Input", "Procedure"]
 PROCEDURES: Mapping[str, Procedure] = MappingProxyType(
     {
         procedure.name: procedure
-        for module in (application, delivery, deployment, registry, server, settings, subscription, webhook)
+        for module in (adoption, application, delivery, deployment, registry, server, settings, subscription, webhook)
         for procedure in module.PROCEDURES
     }
 )

@@ -52,7 +52,7 @@ def _app_name(given: Create) -> str:
     return parse_app_name(f"{wanted}-{suffix}")
 
 
-async def _row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
+async def shown_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
     application = await applications.select_application(connection, context.vault, application_id)
     states = await applications.select_states(connection, [application_id])
     return row(application, states.get(application_id))
@@ -69,7 +69,7 @@ async def create(context: Context, given: Create) -> Answer:
             description=given.description,
         )
         await apply(connection, context.vault, application_id, given)
-        return Answer(await _row(connection, context, application_id))
+        return Answer(await shown_row(connection, context, application_id))
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -86,7 +86,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     """The row, and its newest deployments; parts of an application built from source are empty."""
     async with transaction(context.pool) as connection:
         await _known(connection, context, given)
-        found = await _row(connection, context, given.application_id)
+        found = await shown_row(connection, context, given.application_id)
         newest = await deployments.select_deployments(connection, given.application_id, limit=10)
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
         server_id = found["serverId"]
@@ -141,7 +141,7 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
     """Return the application as it was before."""
     async with transaction(context.pool) as connection:
         application = await _known(connection, context, given)
-        before = await _row(connection, context, given.application_id)
+        before = await shown_row(connection, context, given.application_id)
     deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
     headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
     return Answer(before, headers=headers, changed=True)

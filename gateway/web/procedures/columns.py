@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.applications import Application, Desired
+from gateway.bases import Base
 from gateway.deployments import DOKPLOY_STATUS, Status
+from gateway.engine import adoption
 
 _NULL = (
     "previewEnv", "watchPaths", "previewBuildArgs", "previewBuildSecrets", "previewLabels", "previewWildcard",
@@ -74,8 +76,26 @@ def row(application: Application, status: str | None) -> dict[str, Any]:
         "env": application.environment,
         "autoDeploy": application.auto_deploy,
         "serverId": application.server_id,
+        "adopted": None if application.base is None else adopted(application.base),
         "applicationStatus": _status(application, status),
         "createdAt": application.created_at.isoformat(),
+    }
+
+
+def adopted(base: Base) -> dict[str, Any]:
+    """Return what an application was adopted with; of what may be secret only the name."""
+    if base.is_service:
+        return {"serviceId": base.object_id, "dockerImage": base.image}
+    body = adoption.chosen(base)
+    host = body["HostConfig"]
+    return {
+        "containerId": base.object_id,
+        "dockerImage": base.image,
+        "variables": [text.partition("=")[0] for text in body.get("Env", ())],
+        "labels": sorted(body.get("Labels", {})),
+        "networks": sorted(adoption.endpoints(base)),
+        "ports": sorted(host.get("PortBindings") or {}),
+        "mounts": sorted(adoption.mounted(host)),
     }
 
 

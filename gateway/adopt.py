@@ -1,0 +1,67 @@
+"""What docker run, compose or a stack started becomes an application. It is not touched until the first deployment."""
+
+from gateway.engine import originals
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.errors import Conflict, NotFound, RolloutError, Unavailable
+from gateway.store import applications, engines, subscriptions
+from gateway.store.database import Connection, Pool, transaction
+from gateway.store.vault import Vault
+
+_LONGEST_GRACE = 3600  # seconds
+
+
+async def adopt(
+    pool: Pool, vault: Vault, engine: Engine, container: str, *, name: str | None = None, server_id: str | None = None
+) -> str:
+    """Take the container over and return the application's id; of what was adopted before, as it is now.
+
+    Raises NotFound, Conflict where it is the gateway's own or belongs to another application, InvalidInput where its
+    image has no name, Unavailable where the engine does not answer.
+    """
+    try:
+        identity = await engine.identify()
+        base = await originals.look(engine, container, host_name=identity.name)
+    except RolloutError as error:
+        raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
+    called = base.found["Name"].removeprefix("/")
+    # What a push is told for has a tag; the digest is what ran when it was found.
+    reference = base.reference if base.reference.tag is None else base.reference.without_digest()
+    changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
+    async with transaction(pool) as connection:
+        await _know(connection, identity)
+        known = await _adopted(connection, vault, called, identity.engine_id)
+        application_id = known or await applications.insert_application(
+            connection, application_id=None, name=name or called, app_name=called, description=None
+        )
+        grace = base.found["Config"].get("StopTimeout")
+        if known is None and grace is not None:
+            changes["configuration"] = {"stopGrace": min(grace, _LONGEST_GRACE) if grace >= 0 else _LONGEST_GRACE}
+        await applications.update_application(connection, vault, application_id, changes)
+        await applications.bind_engine(connection, application_id, identity.engine_id)
+        await subscriptions.replace_subscription(connection, application_id, reference)
+    return application_id
+
+
+async def _know(connection: Connection, identity: EngineIdentity) -> None:
+    await engines.upsert_engine(
+        connection,
+        engine_id=identity.engine_id,
+        name=identity.name,
+        version=identity.version,
+        platform=identity.platform,
+        swarm_manager=identity.swarm_manager,
+    )
+
+
+async def _adopted(connection: Connection, vault: Vault, app_name: str, engine_id: str) -> str | None:
+    """Return the application that was adopted under this name, since made anew; raises Conflict where it is another."""
+    try:
+        application_id = await applications.select_application_id(connection, app_name)
+    except NotFound:
+        return None
+    found = await applications.select_application(connection, vault, application_id)
+    if found.app_name != app_name:
+        return None
+    if found.base is None or found.engine_id != engine_id:
+        raise Conflict(f"the application {application_id} is called {app_name} already, and is another one")
+    return application_id

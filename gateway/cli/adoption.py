@@ -1,0 +1,49 @@
+"""`gateway apps adopt`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli._command import command, json_option, keep, show
+
+if TYPE_CHECKING:
+    from gateway.app import Keep
+    from gateway.servers import Server
+
+
+@click.command()
+@click.argument("container")
+@click.option("--name", help="What to call the application, instead of the container's name.")
+@click.option("--server", help="The server whose engine it runs on, by id or name, instead of the gateway's own.")
+@json_option
+@command
+async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:
+    """Take over CONTAINER, that docker run or compose started, and print the application's id.
+
+    It is not touched until the next push of its image, or a deploy.
+    """
+    from gateway.adopt import adopt as take_over
+    from gateway.engine import client
+    from gateway.store import applications
+    from gateway.store.database import transaction
+    from gateway.web.procedures.columns import row
+
+    async with keep() as kept:
+        there = await _server(kept, server) if server else None
+        async with client.connect(there.access if there else kept.settings.docker_host) as engine:
+            server_id = there.server_id if there else None
+            taken = await take_over(kept.pool, kept.vault, engine, container, name=name, server_id=server_id)
+        async with transaction(kept.pool) as connection:
+            found = await applications.select_application(connection, kept.vault, taken)
+    if as_json:
+        show(row(found, None))
+    else:
+        click.echo(taken)
+
+
+async def _server(kept: "Keep", named: str) -> "Server":
+    from gateway.store import servers
+    from gateway.store.database import transaction
+
+    async with transaction(kept.pool) as connection:
+        return await servers.select_server(connection, kept.vault, named)
