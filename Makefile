@@ -63,6 +63,10 @@ fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
 
+.PHONY: missed
+missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
+	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/test_missed.py --timeout=1200
+
 bench: setup ## Measure, each figure a ratio inside one run.
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
 	@$(BIN)/python -m tests.bench

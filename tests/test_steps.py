@@ -1,13 +1,21 @@
 """The steps that a webhook is printed with are right as pasted."""
 
+import asyncio
 import json
 import subprocess
 from pathlib import Path
 from shutil import which
+from typing import Any
 
+import orjson
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from gateway.cli._steps import steps
+from gateway.demo import WITH_US
+from gateway.demo.images import Image, push
+from gateway.demo.process import free_port, until
 from gateway.sources import SOURCES, Request, Trust
 
 AWS = """
@@ -20,9 +28,8 @@ aws() {
 """
 
 
-def _steps(source: str) -> str:
+def _steps(source: str, base: str = "https://gw.example.com/") -> str:
     settings = dict.fromkeys(SOURCES[source].required, "a@example.com")
-    base = "https://gw.example.com/"
     return steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings=settings)
 
 
@@ -111,3 +118,39 @@ def test_what_the_lines_for_ci_send_is_understood(line: int, expected: str, tmp_
 
     SOURCES["generic"].verify(request, Trust("s3cret"))
     assert [str(one.reference) for one in SOURCES["generic"].parse(request, Trust("s3cret")).events] == [expected]
+
+
+async def test_a_registry_with_the_lines_pasted_tells_of_its_pushes(tmp_path: Path) -> None:
+    heard: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+
+    async def hear(request: web.Request) -> web.Response:
+        await heard.put((request.headers["Authorization"], orjson.loads(await request.read())))
+        return web.Response()
+
+    application, port = web.Application(), free_port()
+    application.router.add_post("/p", hear)
+    async with TestServer(application) as server:
+        text = _steps("distribution", f"http://127.0.0.1:{server.port}")
+        notifications = text[text.index("notifications:") : text.index("\n\nWhere clients")]
+        lines = f"storage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}"
+        config = tmp_path / "config.yml"
+        config.write_text(f"version: 0.1\n{lines}\n{notifications}\n")
+        process = await asyncio.create_subprocess_exec(*WITH_US, "docker-registry", "serve", str(config), stderr=-3)
+        try:
+            await until(lambda: _listens(port))
+            digest = await push(Image("pasted"), f"127.0.0.1:{port}/acme/web:v1")
+            authorization, told = await asyncio.wait_for(heard.get(), 20)
+        finally:
+            process.terminate()
+            await process.wait()
+    assert authorization == "Bearer s3cret"
+    assert [(event["action"], event["target"]["digest"]) for event in told["events"]] == [("push", digest)]
+
+
+async def _listens(port: int) -> bool | None:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return None
+    writer.close()
+    return True

@@ -16,6 +16,7 @@ import orjson
 
 from gateway.demo.process import GatewayProcess, free_port, gateway_process, until
 from gateway.store.embedded import embedded_postgres
+from tests.bench import sources
 from tests.bench.report import Figure, figure
 
 EMPTY = """
@@ -68,7 +69,7 @@ async def measure(directory: Path) -> list[Figure]:
         rates = await _rates(one, path, directory)
         memory = await _memory(one)
     return [
-        figure("(c) accept latency with 1,000,000 subscriptions over 10", many, few, "ms", gate=1.5),
+        figure("(c) accept latency, 10,000 endpoints, 1,000,000 tags over 10", many, few, "ms", gate=1.5),
         *rates,
         Figure("(f) resident memory, idle, 1,000 applications (over 100 MB)", memory, 100, "MB"),
     ]
@@ -88,7 +89,7 @@ async def _latency(gateway: GatewayProcess, path: str, first: int) -> list[float
 
 
 async def _fill(gateway: GatewayProcess) -> None:
-    """Let a thousand applications follow a million tags."""
+    """Let a thousand applications follow a million tags, a tenth of them versions, told at ten thousand endpoints."""
     async with embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])) as url:
         connection = await asyncpg.connect(url)
         await connection.execute(
@@ -99,13 +100,23 @@ async def _fill(gateway: GatewayProcess) -> None:
         )
         await connection.execute(
             """
-            INSERT INTO subscriptions (application_id, repository, tag)
-            SELECT 'b' || 1 + number % 990, 'ghcr.io/org' || number / 100 || '/app' || number, 'latest'
+            INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
+            SELECT 'b' || 1 + number % 990, 'ghcr.io/org' || number / 100 || '/app' || number,
+                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '' END,
+                   CASE WHEN number % 10 > 0 THEN 'exact' ELSE 'semver' END::rule,
+                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '^1' END
               FROM generate_series(11, 1000000) AS number
             """,
             timeout=300,
         )
-        await connection.execute("ANALYZE subscriptions", timeout=300)
+        await connection.execute(
+            """
+            INSERT INTO endpoints (source, name, token_hash, secret)
+            SELECT 'github', 'n' || number, sha256(number::text::bytea), ''
+              FROM generate_series(1, 10000) AS number
+            """
+        )
+        await connection.execute("ANALYZE subscriptions, endpoints", timeout=300)
         await connection.close()
 
 
@@ -134,6 +145,7 @@ async def _rates(gateway: GatewayProcess, path: str, directory: Path) -> list[Fi
                 ours = await _wrk(gateway.url, script, connections)
                 name = f"(d) webhooks a second, {word}, {connections} connections, over an empty handler"
                 figures.append(Figure(name[:58], ours, theirs, "/s"))
+        figures += await sources.rates(gateway, empty, directory)
     return figures
 
 
