@@ -43,7 +43,8 @@ def fuzz(name: str, seconds: int) -> bool:
     say(f"{name:24} {runs[1] if runs else '?':>10} {covered[-1] if covered else '?':>8}  {'held' if held else 'BROKE'}")
     if not held:
         say("\n".join(line for line in done.stdout.splitlines()[-40:] if not line.startswith("#")))
-        say(f"Again: {sys.executable} -m tests.fuzz.child {name} {PLACE / name}/crash-…")
+        written = re.findall(r"Test unit written to (\S+)", done.stdout)
+        say(f"Again: {sys.executable} -m tests.fuzz.child {name} {' '.join(written)}")
     return held
 
 
