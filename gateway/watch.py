@@ -29,6 +29,7 @@ _LOG = structlog.get_logger()
 
 LOOK_EVERY = 1.0  # seconds
 _FAILURES = 3  # of the probe, in a row, that are trouble
+_SEEN = 2  # looks in a row: one may come upon a restart that somebody asked for
 _AT_ONCE = 8  # looks, on each engine
 _TITLE = 200  # characters
 
@@ -39,6 +40,7 @@ class _Watched:
 
     watch: Watch
     application: Application
+    seen: int = 0
     ask_at: float = 0.0
     failures: int = 0
 
@@ -135,7 +137,9 @@ class Lookout:
 async def _trouble(runtime: Runtime, watched: _Watched) -> Reason | None:
     watch, probe = watched.watch, watched.application.configuration.probe
     if reason := await runtime.trouble(watch.object_id, watch.restarts):
-        return reason
+        watched.seen += 1
+        return reason if watched.seen >= _SEEN else None
+    watched.seen = 0
     now = asyncio.get_running_loop().time()
     if probe is None or now < watched.ask_at:
         return None

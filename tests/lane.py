@@ -1,6 +1,7 @@
 """One application's way from request to outcome, on a real engine, with a registry and PostgreSQL."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -89,24 +90,39 @@ class Lane:
 
 
 @pytest.fixture(scope="session")
-async def pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
-    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url, connect(url) as pool:
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def pool(postgres: str) -> AsyncIterator[Pool]:
+    async with connect(postgres) as pool:
         await migrate(pool)
         yield pool
 
 
+@asynccontextmanager
+async def a_gateway(pool: Pool, engine: Engine, docker_host: str, **settings: str) -> AsyncIterator[Supervisor]:
+    """Roll out what is queued there, at a quick pace, without watch windows unless they are set."""
+    environ = {
+        "HOME": "/",
+        "DOCKER_HOST": docker_host,
+        "GATEWAY_STABLE_WINDOW": "0.3",
+        "GATEWAY_HEALTH_DEADLINE": "20",
+        "GATEWAY_WATCH_WINDOW": "0",
+        **settings,
+    }
+    async with (
+        registries.connect() as registry,
+        supervise(pool, VAULT, engine, registry, Settings.from_environ(environ)) as one,
+    ):
+        yield one
+
+
 @pytest.fixture(scope="session")
 async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
-    settings = Settings.from_environ(
-        {
-            "HOME": "/",
-            "DOCKER_HOST": dockerd.host,
-            "GATEWAY_STABLE_WINDOW": "0.3",
-            "GATEWAY_HEALTH_DEADLINE": "20",
-            "GATEWAY_WATCH_WINDOW": "0",
-        }
-    )
-    async with registries.connect() as registry, supervise(pool, VAULT, engine, registry, settings) as one:
+    async with a_gateway(pool, engine, dockerd.host) as one:
         yield one
 
 

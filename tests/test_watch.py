@@ -2,20 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
 
 from gateway.demo.engine import PrivateEngine
-from gateway.demo.process import gateway_process, until
+from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Watch
 from gateway.engine import containers
 from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
 from gateway.store import deployments, watches
+from gateway.store.database import Pool, connect
+from gateway.store.migrations import migrate
 from gateway.sweep import expire_kept
-from tests.lane import VAULT, Lane
+from tests.lane import VAULT, Lane, a_gateway, an_application
 from tests.real_parts import Pushes
 
 WATCHED: Mapping[str, object] = {"watch": 300}
@@ -30,6 +32,11 @@ async def inside(engine: Engine, container_id: str, *words: str) -> None:
 async def newest(lane: Lane) -> Deployment:
     async with lane.pool.acquire() as connection:
         return (await deployments.select_deployments(connection, lane.application_id, limit=1))[0]
+
+
+async def went_back(lane: Lane) -> Deployment | None:
+    found = await newest(lane)
+    return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
 
 
 async def watched(lane: Lane) -> str | None:
@@ -63,12 +70,7 @@ async def test_trouble_within_the_window_brings_the_former_version_back(
     second = await lane.ask(Kind.DEPLOY)
     assert second.status is Status.SUCCEEDED
     await inside(lane.engine, (await lane.serving()).container_id, *harm)
-
-    async def went_back() -> Deployment | None:
-        found = await newest(lane)
-        return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
-
-    back = await until(went_back)
+    back = await until(lambda: went_back(lane))
     assert (back.digest, back.forced) == (first, False)
     assert told in back.title
     assert second.deployment_id in back.description
@@ -111,6 +113,8 @@ async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     first = await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        assert await watches.select_until(connection, first.deployment_id)
     unchanged = await lane.ask(Kind.DEPLOY)
     assert unchanged.status is Status.UNCHANGED
     assert await watched(lane) == first.deployment_id
@@ -139,29 +143,26 @@ async def _of(lane: Lane, found: list[Watch]) -> list[Watch]:
     return [watch for watch in found if watch.application_id == lane.application_id]
 
 
-async def test_a_gateway_that_was_killed_looks_on_after_its_restart(
-    tmp_path: Path, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
+async def test_a_gateway_that_was_restarted_looks_on(
+    postgres: str, pool: Pool, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
 ) -> None:
-    settings = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_WATCH_WINDOW": "300"}
-    async with gateway_process(tmp_path, dockerd.host, settings) as gateway:
-        await gateway.mutate(
-            "application.create", {"name": "w", "applicationId": "watched", "dockerImage": pushes.name()}
-        )
-        digests = []
-        for count, version in enumerate(("v1", "v2"), start=1):
-            digests.append(await pushes(version))
-            await gateway.mutate("application.deploy", {"applicationId": "watched"})
-            assert (await gateway.settled("watched", count=count))["state"] == "succeeded"
-        await gateway.stop(9)
-        (serving,) = [one for one in await containers.select(engine, "watched") if one.running]
-        await inside(engine, serving.container_id, "kill", "1")
-        await gateway.start()
-        back = await gateway.settled("watched", count=3)
-        assert (back["kind"], back["state"]) == ("rollback", "succeeded")
-        assert "keeps exiting" in back["title"]
-        (serving,) = [one for one in await containers.select(engine, "watched") if one.running]
-        assert serving.labels["gateway.digest"] == digests[0]
-    for container in await containers.select(engine, "watched"):
+    await pool.execute("CREATE DATABASE restarted")
+    async with connect(urlsplit(postgres)._replace(path="/restarted").geturl()) as own:
+        await migrate(own)
+        lane = await an_application(own, engine, pushes)
+        async with a_gateway(own, engine, dockerd.host, GATEWAY_WATCH_WINDOW="300"):
+            first = await pushes("v1")
+            await lane.ask(Kind.DEPLOY)
+            await pushes("v2")
+            await lane.ask(Kind.DEPLOY)
+        await inside(engine, (await lane.serving()).container_id, "kill", "1")
+        async with a_gateway(own, engine, dockerd.host):
+            back = await until(lambda: went_back(lane))
+            async with own.acquire() as connection:
+                await watches.delete_watch(connection, lane.application_id)
+    assert back.digest == first
+    assert "keeps exiting" in back.title
+    for container in await lane.containers():
         await containers.remove(engine, container.container_id)
 
 

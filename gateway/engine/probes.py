@@ -21,11 +21,9 @@ async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | No
     """Ask once; return how the container fails the probe, or None where it passes."""
     place = _place(engine, container, probe)
     if place is None:
-        return Reason(
-            Code.UNHEALTHY, f"{container.name} fails its probe: it has no address to ask port {probe.port} at"
-        )
-    host, port = place
-    said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
+        said: str | None = f"port {probe.port} is not published, and the container has no address that is routed here"
+    else:
+        said = await (_connects(*place, probe) if probe.type == "tcp" else _answers(*place, probe))
     return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
 
 
@@ -36,6 +34,8 @@ def _place(engine: Engine, container: Container, probe: Probe) -> tuple[str, int
         return (engine.address if host in {"", "0.0.0.0", "::"} else host), port  # noqa: S104 - compared, not bound
     if "host" in container.aliases:
         return engine.address, probe.port
+    if not _here(engine.address):
+        return None  # the same address may be another container's here
     return next(((address, probe.port) for address in container.addresses), None)
 
 

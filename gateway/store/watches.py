@@ -1,6 +1,6 @@
 """Which versions are looked at for a while after they came to serve."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.deployments import Deployment, Kind, Watch
 from gateway.store.database import Connection
@@ -59,6 +59,14 @@ async def end_watch(connection: Connection, watch: Watch) -> bool:
         watch.deployment_id,
     )
     return bool(done == "DELETE 1")
+
+
+async def select_until(connection: Connection, deployment_id: str) -> datetime | None:
+    """Return when the deployment's window is over; None where none is open."""
+    until: datetime | None = await connection.fetchval(
+        "SELECT until FROM watches WHERE deployment_id = $1 AND until > now()", deployment_id
+    )
+    return until
 
 
 async def delete_expired(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.deployments import DOKPLOY_STATUS, Deployment, StepRecord
 from gateway.errors import Reason
-from gateway.store import deployments, steps
+from gateway.store import deployments, steps, watches
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
@@ -84,7 +84,14 @@ async def select_one(context: Context, given: Named) -> Answer:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
-    return Answer({**shown(deployment, records[given.deployment_id]), "deliveries": list(deliveries)})
+        until = await watches.select_until(connection, given.deployment_id)
+    return Answer(
+        {
+            **shown(deployment, records[given.deployment_id]),
+            "deliveries": list(deliveries),
+            "watchedUntil": until.isoformat() if until else None,
+        }
+    )
 
 
 PROCEDURES = [
