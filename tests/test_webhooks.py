@@ -411,11 +411,10 @@ async def test_the_same_plain_body_an_hour_later_is_a_new_delivery(web: Web) -> 
     await application(web, "r.io/acme/web")
     path, body = await web.endpoint("generic", "s"), b'{"image": "r.io/acme/web:latest"}'
     _, first = await web.post(path, body, **BEARER)
-    async with web.pool.acquire() as connection:
-        await connection.execute("UPDATE deployments SET status = 'succeeded', finished_at = now()")
     status, soon = await web.post(path, body, **BEARER)
     assert (status, soon["duplicateOf"]) == (200, first["deliveryId"])
     async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = 'succeeded', finished_at = now()")
         await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '1 hour'")
     status, later = await web.post(path, body, **BEARER)
     assert (status, later["duplicateOf"]) == (202, None)
