@@ -16,7 +16,7 @@ import orjson
 import structlog
 from yarl import URL
 
-from gateway import dispatch
+from gateway import intake
 from gateway.config import Settings
 from gateway.errors import InvalidInput, RolloutError
 from gateway.events import PushEvent
@@ -122,7 +122,7 @@ class Reconciler:
         return tags
 
     async def _tell(self, *events: PushEvent) -> None:
-        receipt = await dispatch.found(self._pool, events)
+        receipt = await intake.found(self._pool, events)
         _LOG.info(
             "Found a push nobody has told of",
             delivery=receipt.delivery_id,

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from uuid import uuid4
 
-from gateway import dispatch
-from gateway.dispatch import Receipt
+from gateway import intake
 from gateway.errors import InvalidInput
+from gateway.intake import Receipt
 from gateway.sources import SOURCES, Request, Trust
 from gateway.store import deployments, endpoints, inbox
 from gateway.store.database import Pool, statement, transaction
@@ -18,7 +18,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
         delivery, body = await inbox.select_delivery(connection, delivery_id)
         if delivery.refused:
             raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
-        if delivery.source == dispatch.FOUND:
+        if delivery.source == intake.FOUND:
             raise InvalidInput("nobody has told this, it was found; deploy the application instead")
         if delivery.endpoint_id is None:
             raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
@@ -28,7 +28,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
     # It has proven itself when it came; nothing it may say has changed since.
     notification = source.parse(Request(delivery.headers, body, at=delivery.received_at), trust)
     told = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
-    receipt = await dispatch.deliver(pool, endpoint, body, told, headers=delivery.headers, replay_of=delivery_id)
+    receipt = await intake.deliver(pool, endpoint, body, told, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:
             await deployments.notify(connection)

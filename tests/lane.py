@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway import dispatch
+from gateway import dispatch, intake
 from gateway.config import Settings
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
@@ -58,11 +58,11 @@ class Lane:
             queued = answer
         return await self.ended(queued)
 
-    async def pushed(self, name: str, body: bytes) -> dispatch.Receipt:
+    async def pushed(self, name: str, body: bytes) -> intake.Receipt:
         reference = Reference.parse(name)
         assert reference.tag is not None
         event = PushEvent(reference.repository, reference.tag)
-        receipt = await dispatch.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        receipt = await intake.deliver(self.pool, self.endpoint, body, Notification((event,)))
         async with self.pool.acquire() as connection:
             await deployments.notify(connection)
         return receipt

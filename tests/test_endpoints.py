@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway import dispatch
+from gateway import intake
 from gateway.demo.process import until
-from gateway.dispatch import Receipt
 from gateway.endpoints import parse_networks, sender_address
 from gateway.errors import InvalidInput
+from gateway.intake import Receipt
 from gateway.sources import SOURCES
 from gateway.web.gates import GATES, Gate
 from tests.hooks import envelope
@@ -117,7 +117,7 @@ async def test_more_than_the_rate_is_told_as_the_sender_understands(
 async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, reached, deliver = asyncio.Event(), [], dispatch.deliver
+    release, reached, deliver = asyncio.Event(), [], intake.deliver
 
     async def held(*given: Any, **more: Any) -> Receipt:
         reached.append(given)
@@ -125,7 +125,7 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
         return await deliver(*given, **more)
 
     path, other = await web.endpoint("dockerhub", "s"), await web.endpoint("dockerhub", "s")
-    monkeypatch.setattr(dispatch, "deliver", held)
+    monkeypatch.setattr(intake, "deliver", held)
     flood = [asyncio.create_task(web.post(path, dockerhub())) for _ in range(30)]
     gate: Gate = web.client.app[GATES].at(path)
 

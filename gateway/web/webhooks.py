@@ -14,8 +14,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import dispatch
-from gateway.dispatch import Receipt
+from gateway import intake
 from gateway.endpoints import Endpoint, Network, sender_address
 from gateway.errors import (
     Forbidden,
@@ -29,6 +28,7 @@ from gateway.errors import (
 )
 from gateway.events import Ignored, Notification
 from gateway.inbox import without_secrets
+from gateway.intake import Receipt
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
@@ -150,7 +150,7 @@ async def _accept(
     except InvalidInput as error:
         why = str(error) if whole else "the body is larger than is accepted"
         headers = without_secrets(asked.headers, endpoint.secrets)
-        receipt = await dispatch.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
+        receipt = await intake.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.never_refuse:
             raise
         return _Answer(200, _shown(receipt), "rejected", {})
@@ -184,7 +184,7 @@ async def _deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
     headers = without_secrets(asked.headers, endpoint.secrets)
-    receipt = await dispatch.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+    receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:
         tell(application)
     _LOG.info(

@@ -1,0 +1,192 @@
+"""What was told becomes a row of the inbox and what must therefore be deployed: in one transaction, once.
+
+the delivery's key ─▶ followers, their queues held ─▶ the push each follows ─▶ joined or queued ─▶ the inbox
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from types import MappingProxyType
+from uuid import uuid4
+
+from gateway import dispatch
+from gateway.deployments import Deployment
+from gateway.endpoints import Endpoint
+from gateway.events import Ignored, Notification, PushEvent
+from gateway.following import Choice, Follower, choose
+from gateway.reference import Reference
+from gateway.store import applications, deliveries, deployments, inbox, subscriptions
+from gateway.store.database import Connection, Pool, transaction
+
+# A body has no id of its own: the same bytes again within this time are the same delivery.
+_SAME_BODY = timedelta(minutes=10)
+
+#: the source of a delivery that nobody has told
+FOUND = "reconcile"
+
+# What cannot be understood is kept for people to look at, within bounds an endpoint.
+_REJECTED = 1000  # deliveries
+_REJECTED_BODY = 64 * 1024  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """A deployment that was queued or joined."""
+
+    deployment_id: str
+    application_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a delivery caused."""
+
+    delivery_id: str
+    duplicate_of: str | None = None
+    deployments: tuple[Queued, ...] = ()
+    ignored: tuple[Ignored, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        if self.duplicate_of:
+            return "duplicate"
+        return "queued" if self.deployments else "ignored"
+
+
+async def deliver(
+    pool: Pool,
+    endpoint: Endpoint,
+    body: bytes,
+    notification: Notification,
+    *,
+    headers: Mapping[str, str] = MappingProxyType({}),
+    replay_of: str | None = None,
+) -> Receipt:
+    """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
+    key = notification.event_id or f"sha256:{hashlib.sha256(body).hexdigest()}"
+    valid_for = None if notification.event_id else _SAME_BODY
+    delivery_id = str(uuid4())
+    async with transaction(pool) as connection:
+        first = await deliveries.claim_delivery_key(
+            connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
+        )
+        if first is not None and await deliveries.select_spent(connection, first, waiting=notification.timeless):
+            receipt = Receipt(delivery_id, duplicate_of=first)
+        else:
+            receipt = await _match(connection, delivery_id, notification)
+            if first is not None and receipt.deployments:
+                # All that the first one started failed, or nobody had subscribed yet: this one counts.
+                await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
+            elif first is not None:
+                receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=endpoint.endpoint_id,
+            source=endpoint.source,
+            body=body,
+            headers=headers,
+            verdict=receipt.verdict,
+            ignored=receipt.ignored,
+            duplicate_of=receipt.duplicate_of,
+            replay_of=replay_of,
+            deployments=[queued.deployment_id for queued in receipt.deployments],
+        )
+    return receipt
+
+
+async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]) -> Receipt:
+    """Store a proven delivery that cannot be understood, the beginning of a large one; the oldest such make room."""
+    receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
+    async with transaction(pool) as connection:
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=endpoint.endpoint_id,
+            source=endpoint.source,
+            body=body[:_REJECTED_BODY],
+            headers=headers,
+            verdict="rejected",
+            ignored=receipt.ignored,
+        )
+        await inbox.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
+    return receipt
+
+
+async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
+    """Store what was found at its registry, and queue what it causes as if it had been told."""
+    async with transaction(pool) as connection:
+        receipt = await _match(connection, str(uuid4()), Notification(tuple(events)))
+        await deliveries.insert_delivery(
+            connection,
+            receipt.delivery_id,
+            endpoint_id=None,
+            source=FOUND,
+            body=b"",
+            headers={},
+            verdict=receipt.verdict,
+            ignored=receipt.ignored,
+            deployments=[queued.deployment_id for queued in receipt.deployments],
+        )
+        await deployments.notify(connection)
+    return receipt
+
+
+async def _match(connection: Connection, delivery_id: str, notification: Notification) -> Receipt:
+    """Queue what the pushes cause; the queues of all followers are held before one is looked at."""
+    followers = await subscriptions.lock_followers(connection, notification.events) if notification.events else []
+    waiting, reached = await _lanes(connection, followers)
+    ignored = list(notification.ignored)
+    queued: list[Queued] = []
+    fresh: dict[str, Choice] = {}
+    for follower in followers:
+        waits = waiting.get(follower.application_id)
+        choice, passed_over = choose(follower, _above(follower, waits, reached))
+        ignored.extend(passed_over)
+        if choice is None:
+            continue
+        if why := dispatch.refusal(waits, choice.event):
+            ignored.append(Ignored(str(choice.event.reference), why))
+            continue
+        await _move_image(connection, follower.application_id, choice)
+        if waits is None:
+            fresh[follower.application_id] = choice
+        else:
+            deployment_id = await dispatch.push(connection, follower.application_id, waits, choice)
+            queued.append(Queued(deployment_id, follower.application_id))
+    if fresh:
+        made = await deployments.insert_pushed(connection, fresh)
+        queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
+    ignored.extend(_unmatched(notification.events, followers))
+    return Receipt(delivery_id, deployments=tuple(queued), ignored=tuple(ignored))
+
+
+_Lanes = tuple[dict[str, Deployment], dict[str, list[Reference]]]
+
+
+async def _lanes(connection: Connection, followers: Sequence[Follower]) -> _Lanes:
+    """Return what waits, held, and where it matters the images that run."""
+    if not followers:
+        return {}, {}
+    waiting = await deployments.select_all_queued(connection, [one.application_id for one in followers])
+    rising = [one.application_id for one in followers if one.rises]
+    return waiting, await deployments.select_reached(connection, rising) if rising else {}
+
+
+def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
+    """Return what a rising version is measured by: what was never deployed is measured by its image."""
+    served = reached.get(follower.application_id) or ([follower.image] if follower.image else [])
+    return [*served, waits.reference] if waits is not None and waits.reference is not None else served
+
+
+def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[Ignored]:
+    matched = {event for follower in followers for event, _ in follower.taken}
+    return [Ignored(str(event.reference), "no subscription") for event in events if event not in matched]
+
+
+async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:
+    if choice.moves_image:
+        await applications.update_image(connection, application_id, choice.event.reference)
+    if choice.moves_subscription:
+        await subscriptions.replace_subscription(connection, application_id, choice.event.reference)
