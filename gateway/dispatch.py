@@ -9,7 +9,6 @@ An application has at most one deployment waiting. What comes while one waits
 and what comes while one runs waits behind it.
 """
 
-
 from gateway.applications import Application, Desired
 from gateway.deployments import Deployment, Kind
 from gateway.errors import Conflict, InvalidInput
