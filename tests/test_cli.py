@@ -61,6 +61,7 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
     made = await shell.cli(
         "apps", "create", "My Web", "ghcr.io/acme/web:1", "--publish", "8080:80", "--memory", "64MB",
         "--volume", "data:/data:ro", "--env-file", str(env), "--username", "me", "--password-file", str(password),
+        "--probe", "http:80/health", "--watch", "0",
     )  # fmt: skip
     shown = await shell.cli("apps", "show", "my-web", "--json")
     row = orjson.loads(shown)
@@ -68,6 +69,7 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
     assert (row["applicationId"], row["appName"], row["env"]) == (made, "my-web", "A=1")
     assert row["ports"][0]["publishedPort"] == 8080
     assert row["mounts"][0]["readOnly"] is True
+    assert (row["probe"]["port"], row["probe"]["path"], row["watch"]) == (80, "/health", 0)
     assert (await shell.cli("deploy", "My Web")) != ""
     assert [one["state"] for one in orjson.loads(await shell.cli("deployments", "list", "my-web", "--json"))] == [
         "queued"
@@ -80,6 +82,7 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
         (("apps", "create", "x", "A//b"), "not a"),
         (("apps", "create", "x", "app", "--publish", "http"), "--publish takes"),
         (("apps", "create", "x", "app", "--memory", "lots"), "memoryLimit"),
+        (("apps", "create", "x", "app", "--probe", "health"), "--probe takes"),
         (("apps", "show", "nobody"), "no application"),
         (("deploy", "nobody"), "no application"),
         (("deployments", "show", "nobody"), "not found"),

@@ -1,5 +1,6 @@
 """An application is proven by its HEALTHCHECK, its probe, or by staying up; a probe nobody could ask is not saved."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from gateway.deployments import Kind, Status
 from gateway.engine import probes
 from gateway.engine.client import Engine
 from gateway.errors import Code
+from gateway.health import Probe
 from tests.lane import Lane
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -81,6 +83,18 @@ async def test_both_the_health_check_and_the_probe_must_pass(lane: Lane, pushes:
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert "no connection to" in failed.reason.message
+
+
+async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    serving = await lane.serving()
+    # As from within a container: nobody at this loopback, somebody at the next address.
+    seen = replace(serving, published={8080: ("", 8080)}, gateways=serving.addresses)
+    assert await probes.ask(lane.engine, seen, Probe(port=8080)) is None
+    failed = await probes.ask(lane.engine, replace(seen, gateways=()), Probe(port=8080))
+    assert failed is not None
+    assert "127.0.0.1:8080" in failed.message
 
 
 async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_are_not(engine: Engine) -> None:

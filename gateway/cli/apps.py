@@ -26,6 +26,8 @@ def apps() -> None:
 @click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="A volume, or a folder of the host.")
 @click.option("--network", multiple=True, help="A network to join.")
 @click.option("--command", "words", help="What to run instead of the image's command.")
+@click.option("--probe", metavar="http:8080/health|tcp:5432", help="What the gateway asks it, to know that it serves.")
+@click.option("--watch", type=float, help="Seconds after a rollout in which trouble brings the former version back.")
 @click.option("--server", help="The server to run on, by id or name, instead of the gateway's own engine.")
 @click.option("--registry-url", help="The registry the login is for.")
 @click.option("--username", help="A login for the image's registry.")
@@ -44,6 +46,8 @@ async def create(
     volume: Sequence[str],
     network: Sequence[str],
     words: str | None,
+    probe: str | None,
+    watch: float | None,
     server: str | None,
     registry_url: str | None,
     username: str | None,
@@ -58,6 +62,8 @@ async def create(
         "ports": [_port(text) for text in publish],
         "mounts": [_mount(text) for text in volume],
         "networks": list(network),
+        "probe": _probe(probe) if probe else None,
+        "watch": watch,
     }
     changes: dict[str, Any] = {
         "docker_image": image,
@@ -65,7 +71,7 @@ async def create(
         "registry_username": username,
         "registry_password": read_secret(password_file),
         "environment": read_secret(env_file),
-        "configuration": _configuration({field: value for field, value in wanted.items() if value}),
+        "configuration": _configuration({field: value for field, value in wanted.items() if value or value == 0}),
     }
     created = await _create(name, application_id, changes, server)
     if as_json:
@@ -131,6 +137,14 @@ def _port(text: str) -> dict[str, object]:
     if not (published.isdigit() and target.isdigit()):
         raise InvalidInput(f"--publish takes 8080:80 or 8080:80/udp, not {text!r}")
     return {"publishedPort": int(published), "targetPort": int(target), "protocol": protocol or "tcp"}
+
+
+def _probe(text: str) -> dict[str, object]:
+    kind, _, rest = text.partition(":")
+    port, slash, path = rest.partition("/")
+    if not port.isdigit():
+        raise InvalidInput(f"--probe takes http:8080, http:8080/health or tcp:5432, not {text!r}")
+    return {"type": kind, "port": int(port), **({"path": f"/{path}"} if slash else {})}
 
 
 def _mount(text: str) -> dict[str, object]:

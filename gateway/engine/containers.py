@@ -37,6 +37,8 @@ class Container:
     aliases: dict[str, frozenset[str]]
     #: its own addresses, one a network
     addresses: tuple[str, ...]
+    #: those of its host, on the same networks
+    gateways: tuple[str, ...]
     #: by its own TCP port, the address and port of the host that lead there
     published: dict[int, tuple[str, int]]
     mounts: tuple[dict[str, Any], ...]
@@ -73,15 +75,17 @@ def _container(found: dict[str, Any]) -> Container:
             name: frozenset(endpoint["Aliases"] or ())
             for name, endpoint in found["NetworkSettings"]["Networks"].items()
         },
-        addresses=tuple(
-            endpoint["IPAddress"]
-            for endpoint in found["NetworkSettings"]["Networks"].values()
-            if endpoint.get("IPAddress")
-        ),
+        addresses=_each(found, "IPAddress"),
+        gateways=_each(found, "Gateway"),
         published=_published(found["NetworkSettings"].get("Ports") or {}),
         mounts=tuple(found["Mounts"] or ()),
         removes_itself=bool(found["HostConfig"].get("AutoRemove")),
     )
+
+
+def _each(found: dict[str, Any], what: str) -> tuple[str, ...]:
+    endpoints = found["NetworkSettings"]["Networks"].values()
+    return tuple(endpoint[what] for endpoint in endpoints if endpoint.get(what))
 
 
 def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:

@@ -17,26 +17,36 @@ _BODY_SHOWN = 200  # characters of an answer that refuses
 _ROUTED_DEADLINE = 3.0  # seconds
 
 
+class _Unreached(Exception):
+    """There was nobody to connect to."""
+
+
 async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | None:
     """Ask once; return how the container fails the probe, or None where it passes."""
-    place = _place(engine, container, probe)
-    if place is None:
-        said: str | None = f"port {probe.port} is not published, and the container has no address that is routed here"
-    else:
-        said = await (_connects(*place, probe) if probe.type == "tcp" else _answers(*place, probe))
+    said: str | None = f"port {probe.port} is not published, and the container has no address that is routed here"
+    for host, port in _places(engine, container, probe):
+        try:
+            said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
+        except _Unreached as error:
+            said = str(error)
+        else:
+            break
     return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
 
 
-def _place(engine: Engine, container: Container, probe: Probe) -> tuple[str, int] | None:
-    """Return where the probe's port is reached."""
+def _places(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:
+    """Return where the probe's port is reached, the next where nobody is at the one before."""
+    here = _here(engine.address)
     if published := container.published.get(probe.port):
         host, port = published
-        return (engine.address if host in {"", "0.0.0.0", "::"} else host), port  # noqa: S104 - compared, not bound
+        if host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            return [(host, port)]
+        # A gateway that runs in a container finds its host's ports at the host's address on their networks.
+        return [(address, port) for address in (engine.address, *(container.gateways if here else ()))]
     if "host" in container.aliases:
-        return engine.address, probe.port
-    if not _here(engine.address):
-        return None  # the same address may be another container's here
-    return next(((address, probe.port) for address in container.addresses), None)
+        return [(engine.address, probe.port)]
+    # Elsewhere the same address may be another container's.
+    return [(address, probe.port) for address in container.addresses[:1] if here]
 
 
 async def _connects(host: str, port: int, probe: Probe) -> str | None:
@@ -47,7 +57,7 @@ async def _connects(host: str, port: int, probe: Probe) -> str | None:
     except TimeoutError:
         return f"no connection to {host}:{port} in {probe.timeout:g} s"
     except OSError as error:
-        return f"no connection to {host}:{port}: {error.strerror or error}"
+        raise _Unreached(f"no connection to {host}:{port}: {error.strerror or error}") from error
     return None
 
 
@@ -65,6 +75,8 @@ async def _answers(host: str, port: int, probe: Probe) -> str | None:
             return f"GET {url} answered {answer.status}{f': {text}' if text else ''}"
     except TimeoutError:
         return f"GET {url} was not answered in {probe.timeout:g} s"
+    except aiohttp.ClientConnectorError as error:
+        raise _Unreached(f"GET {url} failed: {error}") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return f"GET {url} failed: {error}"
 
