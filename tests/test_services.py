@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
 from gateway import dispatch
@@ -18,7 +19,7 @@ from gateway.engine.services import Service, Task
 from gateway.errors import Code, Postponed
 from gateway.reference import Reference, parse_domain
 from gateway.registry import client as registries
-from gateway.store import applications
+from gateway.store import applications, watches
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
@@ -282,3 +283,22 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
     await runtime.exchange(swap)
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
+
+
+async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await lane.set(configuration=QUICK | {"watch": 300})
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    watched = await lane.ask(Kind.DEPLOY)
+    name = orjson.dumps({"label": [f"com.docker.swarm.service.name=app-{lane.application_id}"]}).decode()
+    (task,) = await lane.engine.call("GET", "containers/json", params={"filters": name})
+    await lane.inside(task["Id"], "kill", "1")
+    back = await lane.went_back()
+    assert (back.digest, back.forced) == (digest, False)
+    assert watched.deployment_id in back.description
+    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+    async with lane.pool.acquire() as connection:
+        await watches.delete_watch(connection, lane.application_id)
