@@ -118,6 +118,8 @@ async def _read(request: web.Request) -> tuple[Request, bool]:
         whole = False
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise InvalidInput("the body ended before its end") from error
     return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), whole
 
 
