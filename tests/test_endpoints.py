@@ -16,7 +16,7 @@ from gateway.sources import SOURCES
 from gateway.web.gates import GATES, Gate
 from tests.hooks import envelope
 from tests.real_web import Web
-from tests.test_webhooks import DIGEST, dockerhub, github, signed
+from tests.test_webhooks import DIGEST, dockerhub, ecr, github, signed
 
 BEARER = {"Authorization": "Bearer s"}
 
@@ -124,9 +124,10 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
         await release.wait()
         return await deliver(*given, **more)
 
-    path, other = await web.endpoint("dockerhub", "s"), await web.endpoint("dockerhub", "s")
+    path, other = await web.endpoint("ecr", "s"), await web.endpoint("dockerhub", "s")
     monkeypatch.setattr(intake, "deliver", held)
-    flood = [asyncio.create_task(web.post(path, dockerhub())) for _ in range(30)]
+    bodies = [ecr().replace(b"acme/web", f"acme/web{number}".encode()) for number in range(30)]
+    flood = [asyncio.create_task(web.post(path, body, **{"x-api-key": "s"})) for body in bodies]
     gate: Gate = web.client.app[GATES].at(path)
 
     async def waiting() -> bool | None:
@@ -138,6 +139,32 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     assert len(reached) == 5
     release.set()
     assert {status for status, _ in await asyncio.gather(*flood)} == {200}
+
+
+async def test_pushes_of_one_repository_take_turns_and_others_pass_them(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, reached, deliver = asyncio.Event(), [], intake.deliver
+
+    async def held(*given: Any, **more: Any) -> Receipt:
+        reached.append(given)
+        await release.wait()
+        return await deliver(*given, **more)
+
+    path = await web.endpoint("dockerhub", "s")
+    monkeypatch.setattr(intake, "deliver", held)
+    pushes = [asyncio.create_task(web.post(path, dockerhub(f"v{number}"))) for number in range(4)]
+
+    async def one() -> bool | None:
+        return len(reached) == 1 or None
+
+    await until(one)
+    monkeypatch.undo()
+    other = dockerhub().replace(b"acme/web", b"acme/api")
+    assert (await web.post(path, other))[0] == 200
+    assert len(reached) == 1
+    release.set()
+    assert {status for status, _ in await asyncio.gather(*pushes)} == {200}
 
 
 async def test_secrets_and_paths_are_shown_once(web: Web) -> None:

@@ -39,6 +39,7 @@ from gateway.web.gates import GATES
 from gateway.web.notifier import tell
 from gateway.web.outward import AT_LEAST, KEPT, OUTWARD
 from gateway.web.patience import in_time
+from gateway.web.turns import TURNS
 
 _LOG = structlog.get_logger()
 
@@ -186,7 +187,8 @@ async def _deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
     headers = without_secrets(asked.headers, endpoint.secrets)
-    receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+    async with application[TURNS].take(str(event.repository) for event in notification.events):
+        receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:
         tell(application)
     _LOG.info(
