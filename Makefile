@@ -67,6 +67,10 @@ fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=
 missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
 	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/test_missed.py --timeout=1200
 
+.PHONY: alike
+alike: setup ## Adopt containers of generated configurations, EXAMPLES=50 fours of them, and compare what replaces them.
+	@ADOPTION_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/test_adopted_alike.py --timeout=3600
+
 bench: setup ## Measure, each figure a ratio inside one run.
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
 	@$(BIN)/python -m tests.bench

@@ -10,6 +10,7 @@ import io
 import json
 import platform
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -52,6 +53,8 @@ class Image:
     behaviour: Behaviour = Behaviour.SERVES
     #: a command whose exit code says whether the container is healthy
     health: str | None = None
+    #: what else its maker chose for its containers, as in https://github.com/opencontainers/image-spec
+    config: Mapping[str, Any] = field(default_factory=dict)
     architecture: str = field(default_factory=lambda: _ARCHITECTURES.get(platform.machine(), platform.machine()))
 
 
@@ -90,6 +93,7 @@ def _parts(image: Image) -> tuple[bytes, list[bytes]]:
     if image.health is not None:
         every = {"Interval": 10**9, "Timeout": 10**9, "Retries": 1}
         run["Healthcheck"] = {"Test": ["CMD", "/bin/busybox", "sh", "-c", image.health], **every}
+    run |= image.config
     config = json.dumps(
         {
             "architecture": image.architecture,
