@@ -1,14 +1,19 @@
 """What somebody else started is taken over, replaced and gone back to, on a real engine."""
 
+from pathlib import Path
+
+import orjson
 import pytest
 
+from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour
-from gateway.demo.process import free_port, until
+from gateway.demo.process import GatewayProcess, Refused, free_port, until
 from gateway.deployments import Status
-from gateway.engine import containers, images
+from gateway.engine import containers, images, originals
 from gateway.errors import Conflict, NotFound
 from tests.adopting import BUSY, Host
 from tests.real_parts import Pushes
+from tests.real_web import Web
 
 
 async def test_what_docker_run_started_is_not_touched_until_the_first_push(host: Host, pushes: Pushes) -> None:
@@ -233,6 +238,39 @@ async def test_deleting_the_application_leaves_what_it_never_replaced(host: Host
     application = await host.adopt()
     await host.delete(application)
     assert (await host.inspect())["Id"] == found["Id"]
+
+
+async def test_the_command_adopts_and_shows_no_secret(host: Host, dockerd: PrivateEngine, tmp_path: Path) -> None:
+    await host.run(Env=["PASSWORD=hunter2"], Labels={"team": "hunter2"})
+    shell = GatewayProcess(tmp_path, dockerd.host, {})
+    shown = await shell.cli("apps", "adopt", host.name, "--name", "shop", "--json")
+    assert "hunter2" not in shown
+    told = orjson.loads(shown)
+    assert (told["name"], told["appName"], told["dockerImage"]) == ("shop", host.name, host.pushes.name())
+    assert told["adopted"]["variables"] == ["PASSWORD"]
+    with pytest.raises(Refused, match="docker ps"):
+        await shell.cli("apps", "adopt", "nobody")
+
+
+async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: Web) -> None:
+    await host.run(Env=["PASSWORD=hunter2"])
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name})
+    assert status == 503
+    (there,) = web.rollouts.hosts
+    there.engine, there.error = host.engine, None
+    told = await web.mutate("application.adopt", container=host.name)
+    shown = await web.query("application.one", applicationId=told["applicationId"])
+    assert shown["adopted"] == told["adopted"]
+    assert "hunter2" not in str(shown)
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name, "serverId": "elsewhere"})
+    assert status == 404
+
+
+async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await host.run()
+    monkeypatch.setattr(originals, "gethostname", lambda: found["Config"]["Hostname"])
+    with pytest.raises(Conflict, match="the gateway itself"):
+        await host.adopt()
 
 
 async def test_what_cannot_be_adopted_is_refused(host: Host, pushes: Pushes) -> None:
