@@ -38,6 +38,7 @@ from gateway.registries import Credentials
 
 _NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 _PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
+_LOOK_AGAIN = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,14 @@ class ContainerRuntime:
             # Until it is proven, nobody is to find it by a name that another answers to.
             body, shown = spec.without_aliases(body), spec.unnamed(shown)
         name = f"{self._name}.new.{version.deployment_id[:12]}"
-        created = await containers.create(self.engine, name, body, shown)
+        try:
+            created = await containers.create(self.engine, name, body, shown)
+        except Failed as error:
+            if error.reason.code is not Code.NAME_TAKEN:
+                raise
+            # By a call of an attempt that died, which has landed only now.
+            await self.clear()
+            created = await containers.create(self.engine, name, body, shown)
         if old is not None and old.removes_itself:
             await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
         return self._swap(version.deployment_id, old, created)
@@ -181,6 +189,16 @@ class ContainerRuntime:
         await containers.set_restart_policy(self.engine, old, _NO_RESTART)
         if old.running or old.restarting:
             await containers.stop(self.engine, old.container_id, grace=self._grace)
+
+    async def outlast(self, swap: Swap) -> None:
+        # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.longest_call()
+        while swap.old and swap.order is Order.STOP_FIRST and clock() < deadline:
+            old = await containers.inspect(self.engine, swap.old)
+            if old is None or not old.running:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def put_back(self, swap: Swap) -> None:
         try:

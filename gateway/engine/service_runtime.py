@@ -202,6 +202,9 @@ class ServiceRuntime:
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
 
+    async def outlast(self, swap: Swap) -> None:
+        """A call that lands late is refused: the version it was made for is over."""
+
     async def put_back(self, swap: Swap) -> None:
         service = await self._own()
         if service is None:
