@@ -8,6 +8,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
 from collections.abc import Mapping
@@ -55,6 +56,8 @@ class Image:
     health: str | None = None
     #: what else its maker chose for its containers, as in https://github.com/opencontainers/image-spec
     config: Mapping[str, Any] = field(default_factory=dict)
+    #: bytes of its layer that nothing makes smaller
+    ballast: int = 0
     architecture: str = field(default_factory=lambda: _ARCHITECTURES.get(platform.machine(), platform.machine()))
 
 
@@ -87,6 +90,7 @@ def _parts(image: Image) -> tuple[bytes, list[bytes]]:
         {
             "entry": (image.behaviour.value.encode(), 0o755),
             "www/index.html": (image.version.encode(), 0o644),
+            **({"ballast": (os.urandom(image.ballast), 0o644)} if image.ballast else {}),
         }
     )
     run: dict[str, Any] = {"Entrypoint": ["/entry"], "Env": ["PATH=/bin"], "ExposedPorts": {"8080/tcp": {}}}
