@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from gateway import dispatch
+from gateway.adopt import adopt
 from gateway.config import Settings
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
@@ -16,7 +17,7 @@ from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Postponed
+from gateway.errors import Code, Conflict, Postponed
 from gateway.reference import Reference, parse_domain
 from gateway.registry import client as registries
 from gateway.store import applications, watches
@@ -302,3 +303,47 @@ async def test_a_task_that_dies_within_the_watch_window_brings_the_former_versio
     assert (await service_of(lane)).labels[spec.DIGEST] == digest
     async with lane.pool.acquire() as connection:
         await watches.delete_watch(connection, lane.application_id)
+
+
+async def test_a_service_of_a_stack_is_adopted_untouched_replaced_and_gone_back_to(lane: Lane, pushes: Pushes) -> None:
+    first = await pushes("v1")
+    name = f"stack_{lane.application_id}"
+    wanted = {
+        "Name": name,
+        "Labels": {"com.docker.stack.namespace": "stack"},
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": f"{pushes.name()}@{first}", "Env": ["SECRET=1"], "StopGracePeriod": 10**9},
+            "RestartPolicy": {"Delay": 100_000_000},
+        },
+        "Mode": {"Replicated": {"Replicas": 2}},
+        "UpdateConfig": {"Parallelism": 2, "Monitor": 300_000_000},
+    }
+    await services.create(lane.engine, wanted, {})
+
+    async def two() -> Service | None:
+        found = await services.inspect(lane.engine, name)
+        assert found is not None
+        up = [task for task in await services.tasks(lane.engine, found) if task.state == "running"]
+        return found if len(up) == 2 else None
+
+    service = await until(two)
+    (task, *_) = await services.tasks(lane.engine, service)
+    with pytest.raises(Conflict, match=f"a task of the service {name}"):
+        await adopt(lane.pool, VAULT, lane.engine, task.container_id)
+    application_id = await adopt(lane.pool, VAULT, lane.engine, name)
+    stack = Lane(lane.pool, lane.engine, application_id, lane.endpoint)
+    assert (await stack.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+    assert await services.inspect(lane.engine, name) == service
+
+    second = await pushes("v2")
+    deployment = await stack.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, second), deployment.reason
+    now = await until(two)
+    container = now.spec["TaskTemplate"]["ContainerSpec"]
+    assert (now.service_id, container["Env"], container["StopGracePeriod"]) == (service.service_id, ["SECRET=1"], 10**9)
+    assert now.labels["com.docker.stack.namespace"] == "stack"
+
+    back = await stack.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first), back.reason
+    with pytest.raises(Conflict, match="belongs to the application"):
+        await adopt(lane.pool, VAULT, lane.engine, name)
