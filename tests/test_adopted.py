@@ -170,6 +170,7 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
         found["Image"],
         found["Config"]["Env"],
     )
+    assert await host.names() == [host.name]
     await pushes("v3")
     assert (await host.deploy(application)).status is Status.SUCCEEDED
     assert (await host.inspect())["HostConfig"]["AutoRemove"]
@@ -218,6 +219,7 @@ async def test_who_shares_its_network_is_made_anew_on_what_took_its_place(
     assert served["Id"] == now
     assert joined["State"]["Running"]
     assert joined["State"]["StartedAt"] > served["State"]["StartedAt"]
+    assert (await host.inspect(two))["State"]["Running"]
 
 
 async def test_a_dependent_that_is_adopted_too_joins_what_serves_now(host: Host, pushes: Pushes) -> None:

@@ -147,6 +147,7 @@ class ContainerRuntime:
 
     async def discard(self, swap: Swap) -> None:
         await self._set_new_aside(swap)
+        await self._drop_stand_in(swap)
 
     # -- the swap
 
@@ -228,6 +229,12 @@ class ContainerRuntime:
             await containers.set_restart_policy(self.engine, old, swap.old_restart_policy or _NO_RESTART)
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self._set_new_aside(swap)
+        await self._drop_stand_in(swap)
+
+    async def _drop_stand_in(self, swap: Swap) -> None:
+        """Remove what was to stand in for the old one, which serves on."""
+        if swap.old and (left := await containers.inspect(self.engine, self._stand_in_name(swap.old))):
+            await containers.remove(self.engine, left.container_id)
 
     async def _returning(self, swap: Swap) -> Container | None:
         if swap.old is None:
@@ -266,7 +273,8 @@ class ContainerRuntime:
             await dependents.follow(self.engine, swap.old, swap.new)
         if reference := identity.reference(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
-        await self.clear()
+        if new.removes_itself:
+            await self.clear()  # what was to stand in for the old one
         # What compose takes for its own it would start beside the new one.
         own = adoption.of_compose(new.labels)
         await self._forget(at_most=0 if own else self.application.configuration.kept)
