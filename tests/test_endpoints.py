@@ -9,11 +9,12 @@ import pytest
 
 from gateway import intake
 from gateway.demo.process import until
-from gateway.endpoints import parse_networks, sender_address
+from gateway.endpoints import Endpoint, parse_networks, sender_address
 from gateway.errors import InvalidInput
 from gateway.intake import Receipt
 from gateway.sources import SOURCES
-from gateway.web.gates import GATES, Gate
+from gateway.store import endpoints
+from gateway.web.gates import GATES, Gates
 from tests.hooks import envelope
 from tests.real_web import Web
 from tests.test_webhooks import DIGEST, dockerhub, ecr, github, signed
@@ -128,10 +129,10 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     monkeypatch.setattr(intake, "deliver", held)
     bodies = [ecr().replace(b"acme/web", f"acme/web{number}".encode()) for number in range(30)]
     flood = [asyncio.create_task(web.post(path, body, **{"x-api-key": "s"})) for body in bodies]
-    gate: Gate = web.client.app[GATES].at(path)
+    gates: Gates = web.client.app[GATES]
 
     async def waiting() -> bool | None:
-        return (gate.waiting == 30 and len(reached) == 5) or None
+        return (gates.at(path).waiting == 30 and len(reached) == 5) or None
 
     await until(waiting)
     monkeypatch.undo()
@@ -139,6 +140,35 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     assert len(reached) == 5
     release.set()
     assert {status for status, _ in await asyncio.gather(*flood)} == {200}
+
+
+async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_their_gates(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, reached, select = asyncio.Event(), [], endpoints.select_endpoint
+
+    async def held(*given: Any) -> Endpoint:
+        reached.append(given)
+        await release.wait()
+        return await select(*given)
+
+    path = await web.endpoint("dockerhub", "s")
+    assert (await web.post(path, dockerhub()))[0] == 200
+    gates: Gates = web.client.app[GATES]
+    known = gates.at(path)
+    monkeypatch.setattr(endpoints, "select_endpoint", held)
+    guesses = [asyncio.create_task(web.post(f"/webhooks/dockerhub/{guess}", b"{}")) for guess in range(30)]
+
+    async def waiting() -> bool | None:
+        return gates.at("/webhooks/dockerhub/another").waiting == 30 or None
+
+    await until(waiting)
+    monkeypatch.undo()
+    assert (await web.post(path, dockerhub("v2")))[0] == 200
+    assert len(reached) < 5
+    release.set()
+    assert {status for status, _ in await asyncio.gather(*guesses)} == {404}
+    assert gates.at(path) is known
 
 
 async def test_pushes_of_one_repository_take_turns_and_others_pass_them(

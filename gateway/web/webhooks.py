@@ -66,12 +66,13 @@ async def receive(request: web.Request) -> web.Response:
     try:
         if source is None:
             raise NotFound("there is no such webhook")
-        gate = request.app[GATES].at(request.path)
+        gates = request.app[GATES]
+        gate = gates.at(request.path)
         gate.count()
         began = time.monotonic()
         endpoint = await in_time(request.app, source.patience, gate.through(_endpoint(request, source)))
         left = source.patience - (time.monotonic() - began)
-        gate.limit(endpoint.rate / 60 if endpoint.rate else request.app[CONTEXT].settings.webhook_rate)
+        gate = gates.open(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
         asked, flaw = await _read(request)
         work = _accept(request.app, source, endpoint, asked, flaw)
         answer = await in_time(request.app, left, gate.through(work))
