@@ -3,13 +3,24 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.config import Settings
 from gateway.demo.engine import PrivateEngine, ip, private_engine
-from gateway.demo.process import until
+from gateway.demo.process import free_port, until
+from gateway.demo.registry import private_registry
 from gateway.engine.client import Engine, connect
+from gateway.errors import RolloutError
+from gateway.reference import parse_domain
+from gateway.registry import client as registries
+from gateway.store import database
+from gateway.store.database import Pool
+from gateway.store.embedded import embedded_postgres
+from gateway.store.migrations import migrate
+from gateway.supervisor import supervise
+from tests.lane import VAULT
 
 _PORT = 2377
 _REACH = "10.214.0.0/16"
@@ -48,7 +59,8 @@ async def swarm_of(count: int) -> AsyncIterator[Swarm]:
             yield Swarm(nodes, f"10.214.{number}.1")
         finally:
             for node in nodes:
-                await asyncio.shield(node.engine.call("POST", "swarm/leave", params={"force": 1}))
+                with suppress(RolloutError):
+                    await asyncio.shield(node.engine.call("POST", "swarm/leave", params={"force": 1}))
 
 
 @asynccontextmanager
@@ -114,3 +126,28 @@ async def run(*words: str) -> None:
     _, said = await process.communicate()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(words)}: {said.decode().strip()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """What rolls out on a Swarm, by way of its first node; `registry` is the address of one that all nodes reach."""
+
+    pool: Pool
+    engine: Engine
+    registry: str
+
+
+@asynccontextmanager
+async def supervised(swarm: Swarm, place: Path, **settings: str) -> AsyncIterator[Supervised]:
+    """Run a supervisor, a database and a registry for the Swarm."""
+    first = swarm.nodes[0]
+    environment = {"HOME": "/", "DOCKER_HOST": first.dockerd.host, **settings}
+    async with (
+        private_registry(place / "registry", free_port(), host=swarm.host) as registry,
+        embedded_postgres(place / "postgres") as url,
+        database.connect(url) as pool,
+        registries.connect(frozenset({parse_domain(registry.address)})) as client,
+    ):
+        await migrate(pool)
+        async with supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)):
+            yield Supervised(pool, first.engine, registry.address)

@@ -2,32 +2,23 @@
 
 from collections.abc import AsyncIterator
 
-import orjson
 import pytest
 
 from gateway import dispatch
-from gateway.adopt import adopt
-from gateway.config import Settings
 from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import free_port, until
-from gateway.demo.registry import PrivateRegistry, private_registry
+from gateway.demo.process import until
+from gateway.demo.registry import PrivateRegistry
 from gateway.deployments import Kind, Status
 from gateway.engine import containers, services, spec
-from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Conflict, Postponed
-from gateway.reference import Reference, parse_domain
-from gateway.registry import client as registries
-from gateway.store import applications, watches
-from gateway.store.database import Pool, connect
-from gateway.store.embedded import embedded_postgres
-from gateway.store.migrations import migrate
-from gateway.supervisor import supervise
+from gateway.errors import Code, Postponed
+from gateway.reference import Reference
+from gateway.store import applications
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
-from tests.swarm_nodes import Swarm, swarm_of
+from tests.swarm_nodes import Supervised, supervised, swarm_of
 
 #: so that a test does not wait for a task to be watched, or restarted
 QUICK = {
@@ -39,49 +30,24 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-async def swarm() -> AsyncIterator[Swarm]:
-    async with swarm_of(1) as one:
+async def supervised_swarm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Supervised]:
+    quick = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_HEALTH_DEADLINE": "15", "GATEWAY_WATCH_WINDOW": "0"}
+    async with swarm_of(1) as swarm, supervised(swarm, tmp_path_factory.mktemp("swarm"), **quick) as one:
         yield one
 
 
-@pytest.fixture(scope="module")
-async def swarm_lanes(
-    swarm: Swarm, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[tuple[Pool, Engine, str]]:
-    """A supervisor for the Swarm, and the registry's address."""
-    dockerd = swarm.nodes[0].dockerd
-    place = tmp_path_factory.mktemp("swarm")
-    async with (
-        private_registry(place / "registry", free_port(), host=swarm.host) as registry,
-        embedded_postgres(place / "postgres") as url,
-        connect(url) as pool,
-        registries.connect(frozenset({parse_domain(registry.address)})) as client,
-    ):
-        await migrate(pool)
-        environment = {
-            "HOME": "/",
-            "DOCKER_HOST": dockerd.host,
-            "GATEWAY_STABLE_WINDOW": "0.3",
-            "GATEWAY_HEALTH_DEADLINE": "15",
-            "GATEWAY_WATCH_WINDOW": "0",
-        }
-        async with supervise(pool, VAULT, swarm.nodes[0].engine, client, Settings.from_environ(environment)):
-            yield pool, swarm.nodes[0].engine, registry.address
+@pytest.fixture
+def pushes(supervised_swarm: Supervised, request: pytest.FixtureRequest) -> Pushes:
+    return Pushes(supervised_swarm.registry, f"tests/{abs(hash(request.node.nodeid)):x}")
 
 
 @pytest.fixture
-def pushes(swarm_lanes: tuple[Pool, Engine, str], request: pytest.FixtureRequest) -> Pushes:
-    return Pushes(swarm_lanes[2], f"tests/{abs(hash(request.node.nodeid)):x}")
-
-
-@pytest.fixture
-async def lane(swarm_lanes: tuple[Pool, Engine, str], pushes: Pushes) -> AsyncIterator[Lane]:
-    pool, engine, _ = swarm_lanes
-    lane = await an_application(pool, engine, pushes)
+async def lane(supervised_swarm: Supervised, pushes: Pushes) -> AsyncIterator[Lane]:
+    lane = await an_application(supervised_swarm.pool, supervised_swarm.engine, pushes)
     await lane.set(configuration=QUICK)
     yield lane
-    for service in await services.select(engine):
-        await services.remove(engine, service)
+    for service in await services.select(lane.engine):
+        await services.remove(lane.engine, service)
 
 
 async def service_of(lane: Lane) -> Service:
@@ -284,66 +250,3 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
     await runtime.exchange(swap)
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
-
-
-async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(
-    lane: Lane, pushes: Pushes
-) -> None:
-    await lane.set(configuration=QUICK | {"watch": 300})
-    digest = await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    await pushes("v2")
-    watched = await lane.ask(Kind.DEPLOY)
-    name = orjson.dumps({"label": [f"com.docker.swarm.service.name=app-{lane.application_id}"]}).decode()
-    (task,) = await lane.engine.call("GET", "containers/json", params={"filters": name})
-    await lane.inside(task["Id"], "kill", "1")
-    back = await lane.went_back()
-    assert (back.digest, back.forced) == (digest, False)
-    assert watched.deployment_id in back.description
-    assert (await service_of(lane)).labels[spec.DIGEST] == digest
-    async with lane.pool.acquire() as connection:
-        await watches.delete_watch(connection, lane.application_id)
-
-
-async def test_a_service_of_a_stack_is_adopted_untouched_replaced_and_gone_back_to(lane: Lane, pushes: Pushes) -> None:
-    first = await pushes("v1")
-    name = f"stack_{lane.application_id}"
-    wanted = {
-        "Name": name,
-        "Labels": {"com.docker.stack.namespace": "stack"},
-        "TaskTemplate": {
-            "ContainerSpec": {"Image": f"{pushes.name()}@{first}", "Env": ["SECRET=1"], "StopGracePeriod": 10**9},
-            "RestartPolicy": {"Delay": 100_000_000},
-        },
-        "Mode": {"Replicated": {"Replicas": 2}},
-        "UpdateConfig": {"Parallelism": 2, "Monitor": 300_000_000},
-    }
-    await services.create(lane.engine, wanted, {})
-
-    async def two() -> Service | None:
-        found = await services.inspect(lane.engine, name)
-        assert found is not None
-        up = [task for task in await services.tasks(lane.engine, found) if task.state == "running"]
-        return found if len(up) == 2 else None
-
-    service = await until(two)
-    (task, *_) = await services.tasks(lane.engine, service)
-    with pytest.raises(Conflict, match=f"a task of the service {name}"):
-        await adopt(lane.pool, VAULT, lane.engine, task.container_id)
-    application_id = await adopt(lane.pool, VAULT, lane.engine, name)
-    stack = Lane(lane.pool, lane.engine, application_id, lane.endpoint)
-    assert (await stack.ask(Kind.DEPLOY)).status is Status.UNCHANGED
-    assert await services.inspect(lane.engine, name) == service
-
-    second = await pushes("v2")
-    deployment = await stack.ask(Kind.DEPLOY)
-    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, second), deployment.reason
-    now = await until(two)
-    container = now.spec["TaskTemplate"]["ContainerSpec"]
-    assert (now.service_id, container["Env"], container["StopGracePeriod"]) == (service.service_id, ["SECRET=1"], 10**9)
-    assert now.labels["com.docker.stack.namespace"] == "stack"
-
-    back = await stack.roll_back()
-    assert (back.status, back.digest) == (Status.SUCCEEDED, first), back.reason
-    with pytest.raises(Conflict, match="belongs to the application"):
-        await adopt(lane.pool, VAULT, lane.engine, name)

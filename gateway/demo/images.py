@@ -8,10 +8,8 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import platform
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -37,10 +35,15 @@ wait $!
 """
 
 
+_FINISH = _SERVE.replace("kill $!;", "kill $!; /bin/busybox sleep 1;")
+
+
 class Behaviour(Enum):
     """What a container of the image does: the script it runs."""
 
     SERVES = _SERVE
+    #: told to stop, it takes no more requests, and ends those it has
+    FINISHES = _FINISH
     EXITS = "#!/bin/busybox sh\necho 'boom: cannot reach the database' >&2\nexit 3\n"
     EXITS_LATER = "#!/bin/busybox sh\n/bin/busybox sleep 0.15\nexit 4\n"
     IGNORES_SIGTERM = "#!/bin/busybox sh\ntrap '' TERM\n/bin/busybox httpd -f -p 8080 -h /www\n"
@@ -54,10 +57,6 @@ class Image:
     behaviour: Behaviour = Behaviour.SERVES
     #: a command whose exit code says whether the container is healthy
     health: str | None = None
-    #: what else its maker chose for its containers, as in https://github.com/opencontainers/image-spec
-    config: Mapping[str, Any] = field(default_factory=dict)
-    #: bytes of its layer that nothing makes smaller
-    ballast: int = 0
     architecture: str = field(default_factory=lambda: _ARCHITECTURES.get(platform.machine(), platform.machine()))
 
 
@@ -90,14 +89,12 @@ def _parts(image: Image) -> tuple[bytes, list[bytes]]:
         {
             "entry": (image.behaviour.value.encode(), 0o755),
             "www/index.html": (image.version.encode(), 0o644),
-            **({"ballast": (os.urandom(image.ballast), 0o644)} if image.ballast else {}),
         }
     )
     run: dict[str, Any] = {"Entrypoint": ["/entry"], "Env": ["PATH=/bin"], "ExposedPorts": {"8080/tcp": {}}}
     if image.health is not None:
         every = {"Interval": 10**9, "Timeout": 10**9, "Retries": 1}
         run["Healthcheck"] = {"Test": ["CMD", "/bin/busybox", "sh", "-c", image.health], **every}
-    run |= image.config
     config = json.dumps(
         {
             "architecture": image.architecture,

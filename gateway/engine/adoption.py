@@ -263,9 +263,7 @@ def own_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
     `cgroup` and `mounts` are /proc/self/cgroup and /proc/self/mountinfo.
     """
     yield host_name
-    # A host sees what its containers mount; of a container's own are the files the engine puts into each.
-    own_files = [line for line in mounts.splitlines() if line.split()[4:5] == ["/etc/hostname"]]
-    for line in (*cgroup.splitlines(), *own_files):
+    for line in (*cgroup.splitlines(), *mounts.splitlines()):
         for word in line.replace("-", "/").replace(".", "/").split("/"):
             if _is_anonymous(word):
                 yield word

@@ -34,7 +34,7 @@ class Seen:
     running: int
     wanted: int
     #: tasks of another version, or surplus ones, that have not ended
-    leftover: int
+    leftover: Sequence[Task]
     settled: bool
     #: the newest task of this version that ended by itself, or never began
     broke: Task | None
@@ -42,6 +42,8 @@ class Seen:
     unplaced: Task | None
     #: a task of this version that does not run yet
     lagging: Task | None
+    #: a task of this version whose node went away before it ran: the Swarm's update waits for it for ever
+    stuck: Task | None
     #: the ids of those that run: another set of them is another beginning
     tasks: frozenset[str]
     #: how many tasks of this version ended by themselves
@@ -75,11 +77,14 @@ def observe(
     return Seen(
         running=len(running),
         wanted=everywhere if service.replicas is None else service.replicas,
-        leftover=len(others) + sum(task.node_id not in down for task in leaving),
+        leftover=others + [task for task in leaving if task.node_id not in down],
         settled=service.update_state in _SETTLED,
         broke=_first(broken),
         unplaced=_first(task for task in waiting if "no suitable node" in task.said),
         lagging=_first(waiting),
+        stuck=_first(task for task in ours if task.node_id in down and task.state not in _ENDED | {"running"})
+        if service.update_state == "updating"
+        else None,
         tasks=frozenset(task.task_id for task in running),
         restarts=len(broken),
     )

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.applications import Application, Order, RuntimeKind
-from gateway.bases import Base
 from gateway.deployments import Swap
 from gateway.engine import containers, convergence, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
@@ -30,6 +29,8 @@ _LOG = structlog.get_logger()
 _LOOK_AGAIN = 0.2  # seconds
 # The port of a task that is being stopped is free a moment later: only a task that no node takes for so long is stuck.
 _UNPLACED = 10.0  # seconds
+# The Swarm learns of a lost node after some 15 s, and starts its tasks elsewhere then.
+_STUCK = 5.0  # seconds
 _BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
 
 
@@ -52,16 +53,13 @@ class ServiceRuntime:
         if service is None:
             return None
         seen, stopped = await self._see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
-        digest, spec_hash = service.labels.get(spec.DIGEST), service.labels.get(spec.SPEC)
-        if (base := self._original(service)) is not None:
-            digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
         return Serving(
             object_id=service.service_id,
             name=service.name,
             running=not stopped,
             sound=seen.converged and not stopped,
-            digest=digest,
-            spec_hash=spec_hash,
+            digest=service.labels.get(spec.DIGEST),
+            spec_hash=service.labels.get(spec.SPEC),
             deployment_id=service.labels.get(spec.DEPLOYMENT),
             restarts=seen.restarts,
         )
@@ -71,18 +69,9 @@ class ServiceRuntime:
 
     async def _own(self) -> Service | None:
         found = await services.inspect(self.engine, self._name)
-        if found is None or self._original(found) is not None:
-            return found
-        if found.labels.get(spec.APPLICATION) != self.application.application_id:
+        if found is not None and found.labels.get(spec.APPLICATION) != self.application.application_id:
             raise Failed(Code.NAME_TAKEN, f"a service called {found.name} is there that is not this application's")
         return found
-
-    def _original(self, service: Service) -> Base | None:
-        """Return what the application was adopted with, where the service is still as somebody else made it."""
-        base = self.application.base
-        if base is None or spec.APPLICATION in service.labels or service.service_id != base.object_id:
-            return None
-        return base
 
     # -- before anything is touched
 
@@ -171,7 +160,7 @@ class ServiceRuntime:
         """Return once every task has run in the version for the stability window; raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
-        best, steady = 0, frozenset[str]()
+        best, steady, seen_stuck = 0, frozenset[str](), set[str]()
         while True:
             service, now = await self._expect(self._name), clock()
             seen = await self._see(service, mark, before)
@@ -185,6 +174,9 @@ class ServiceRuntime:
                 steady, stable_since = seen.tasks, now
             if seen.unplaced is None:
                 placed = now
+            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK:
+                seen_stuck.add(seen.stuck.task_id)
+                await self._send_again(service)
             if seen.converged and now - stable_since >= self.pace.stable_window:
                 return
             if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.pace.health_deadline):
@@ -192,6 +184,20 @@ class ServiceRuntime:
             if now - progressed >= self.pace.health_deadline + self.application.configuration.stop_grace:
                 raise self._late(seen)
             await asyncio.sleep(_LOOK_AGAIN)
+
+    async def _send_again(self, service: Service) -> None:
+        """Let the Swarm begin its update anew, where it waits for a task on a node that is gone.
+
+        It takes no notice of the spec it has. So it is told to go back and, at once, forward again, which leaves what
+        runs in the new version as it is, and the spec before as the one to go back to.
+        """
+        image = spec.reference(service.labels)
+        if image is None or service.previous_spec is None:
+            return
+        _LOG.warning("A node was lost during an update, which is begun anew", service=self._name)
+        await services.update(self.engine, service, service.spec, {}, back=True)
+        gone_back = await self._expect(self._name)
+        await services.update(self.engine, gone_back, service.spec, services.authorization(image, self.credentials))
 
     async def _explained(self, error: Failed, broke: Task | None) -> Failed:
         """Return it with what the task's container tells more, where that is on this engine.
@@ -207,16 +213,14 @@ class ServiceRuntime:
 
     def _late(self, seen: Seen) -> Failed:
         lagging = seen.lagging
-        last = f"; {self._name}.{lagging.slot} is {lagging.state}: {lagging.said}" if lagging else ""
+        waited_for = [lagging] if lagging else seen.leftover[:1]
+        last = "".join(f"; {self._name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
         code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
-        so_far = f"{seen.running} of {seen.wanted} tasks run, {seen.leftover} of another version are left"
+        so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
         return Failed(code, f"{self._name} has not come further for {self.pace.health_deadline:.0f} s: {so_far}{last}")
 
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
-
-    async def outlast(self, swap: Swap) -> None:
-        """A call that lands late is refused: the version it was made for is over."""
 
     async def put_back(self, swap: Swap) -> None:
         service = await self._own()
@@ -295,8 +299,6 @@ class ServiceRuntime:
 
     async def remove(self) -> None:
         service = await self._own()
-        if service is not None and self._original(service) is not None:
-            return  # it was never the gateway's to remove
         if service is not None:
             await services.remove(self.engine, service)
 

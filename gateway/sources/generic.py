@@ -133,5 +133,4 @@ SOURCE = Source(
     },
     check=check,
     honours_retry_after=True,
-    patience=9.0,
 )

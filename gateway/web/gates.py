@@ -1,7 +1,6 @@
 """How much one endpoint may ask of us: so many requests a minute, so many at once. A flood waits behind its own gate.
 
-Kept in memory, by path, so that a request that is too many costs no look-up. All paths that are not known to be an
-endpoint's share one narrow gate: whoever guesses stands in the way of other guesses.
+Kept in memory, by path, so that a request that is too many costs no look-up.
 """
 
 import asyncio
@@ -17,7 +16,6 @@ _T = TypeVar("_T")
 
 _MOST_GATES = 20_000
 _MOST_WAITING = 1000  # requests of one endpoint
-_GUESSES = 10_000.0  # requests a second that no endpoint is known for; their slots bound them before
 _BURST = 10.0  # seconds' worth of requests that may come at once
 
 
@@ -60,30 +58,17 @@ class Gate:
 
 
 class Gates:
-    """One gate an endpoint, those used last kept."""
+    """One gate a path, the newest kept."""
 
     def __init__(self, *, rate: float, slots: int) -> None:
         self._rate, self._slots = rate, slots
         self._gates: dict[str, Gate] = {}
-        self._strangers = Gate(_GUESSES, max(1, slots // 2))
 
     def at(self, path: str) -> Gate:
-        """Return the gate of a request that nothing is known of but its path."""
-        gate = self._gates.pop(path, None)
-        if gate is None:
-            return self._strangers
+        gate = self._gates.pop(path, None) or Gate(self._rate, self._slots)
+        if len(self._gates) >= _MOST_GATES:
+            del self._gates[next(iter(self._gates))]
         self._gates[path] = gate
-        return gate
-
-    def open(self, path: str, *, rate: float | None) -> Gate:
-        """Return the gate of an endpoint, at its own rate if it has one; the request that found it is counted."""
-        gate = self._gates.get(path)
-        if gate is None:
-            if len(self._gates) >= _MOST_GATES:
-                del self._gates[next(iter(self._gates))]
-            gate = self._gates[path] = Gate(self._rate, self._slots)
-            gate.count()
-        gate.limit(self._rate if rate is None else rate)
         return gate
 
 
