@@ -107,8 +107,9 @@ async def sending(urls: str) -> AsyncIterator[Alerts]:
 def _addresses(urls: str) -> list["Apprise"]:
     import apprise
 
-    # It logs addresses, and its own failures are told above.
-    logging.getLogger("apprise").setLevel(logging.CRITICAL)
+    # They log addresses, and failures are told above.
+    for library in ("apprise", "urllib3"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     found: list[Apprise] = []
     for number, url in enumerate(_BETWEEN.split(urls.strip()), start=1):
         one = apprise.Apprise()

@@ -1,5 +1,6 @@
 """An application is proven by its HEALTHCHECK, its probe, or by staying up; a probe nobody could ask is not saved."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -95,6 +96,23 @@ async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes
     failed = await probes.ask(lane.engine, replace(seen, gateways=()), Probe(port=8080))
     assert failed is not None
     assert "127.0.0.1:8080" in failed.message
+
+
+async def test_what_another_host_publishes_on_its_loopback_is_not_looked_for_on_ours(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    ours = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with ours:
+        port = ours.sockets[0].getsockname()[1]
+        seen = replace(await lane.serving(), published={8080: ("127.0.0.1", port)})
+        probe = Probe(type="tcp", port=8080)
+        assert await probes.ask(lane.engine, seen, probe) is None
+        monkeypatch.setattr(lane.engine, "address", "192.0.2.1")
+        failed = await probes.ask(lane.engine, seen, probe)
+    assert failed is not None
+    assert "neither a published port nor" in failed.message
 
 
 async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_are_not(engine: Engine) -> None:

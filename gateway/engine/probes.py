@@ -23,7 +23,7 @@ class _Unreached(Exception):
 
 async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | None:
     """Ask once; return how the container fails the probe, or None where it passes."""
-    said: str | None = f"port {probe.port} is not published, and the container has no address that is routed here"
+    said: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
     for host, port in _places(engine, container, probe):
         try:
             said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
@@ -40,7 +40,8 @@ def _places(engine: Engine, container: Container, probe: Probe) -> list[tuple[st
     if published := container.published.get(probe.port):
         host, port = published
         if host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-            return [(host, port)]
+            # Another host's loopback is not ours.
+            return [(host, port)] if here or not _here(host) else []
         # A gateway that runs in a container finds its host's ports at the host's address on their networks.
         return [(address, port) for address in (engine.address, *(container.gateways if here else ()))]
     if "host" in container.aliases:
