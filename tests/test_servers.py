@@ -139,6 +139,7 @@ async def test_a_test_says_what_keeps_us_from_the_engine(web: Web) -> None:
     assert status == 400
     assert answer["message"].startswith(f"{host}: Cannot connect")
     assert (await web.get("/api/server.validate", serverId="nobody"))[0] == 404
+    assert (await web.get("/api/server.validate", host=host))[0] == 400, "what may hold keys is no part of a URL"
 
 
 async def test_an_application_names_its_server_and_keeps_it_there(web: Web) -> None:
