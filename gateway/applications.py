@@ -9,7 +9,16 @@ from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from dotenv.parser import parse_stream
-from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 
 from gateway import swarm
@@ -21,7 +30,7 @@ from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Reference, Repository
 from gateway.registries import Credentials, Scope
 
-_APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{1,62}")
 _LABEL_PREFIX = "gateway."
 _LONGEST_COMMAND = 65536
 
@@ -74,13 +83,14 @@ def parse_command(text: str) -> list[str]:
 
 def slug(name: str) -> str:
     """Make a container's name of an application's: `Production API` is `production-api`."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50] or "app"
+    made = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50]
+    return made if len(made) > 1 else f"app-{made}".rstrip("-")
 
 
 def parse_app_name(text: str) -> str:
     if not _APP_NAME.fullmatch(text):
         raise InvalidInput(
-            f"{text!r} is not a container's name: lower-case letters, digits and . _ -, at most 63",
+            f"{text!r} is not a container's name: lower-case letters, digits and . _ -, from 2 to 63",
             field="appName",
         )
     return text
@@ -172,10 +182,10 @@ class Configuration(_Frozen):
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
     #: seconds between the stop signal and the kill
     stop_grace: Annotated[int, Field(ge=0, le=3600)] = 10
-    #: which of old and new comes first; None: start-first where nothing forbids it
-    order: Annotated[Order | None, _AUTO] = None
     #: what it runs as; None: a service where the engine is a Swarm manager, else a container
     runtime: Annotated[RuntimeKind | None, _AUTO] = None
+    #: which of old and new comes first; None: start-first where nothing forbids it
+    order: Annotated[Order | None, _AUTO] = None
     #: seconds a replaced container goes on serving what still comes to it, where it is found by name
     drain: Annotated[float, Field(ge=0, le=600)] = 3
     #: replaced versions kept for a way back
@@ -207,11 +217,13 @@ class Configuration(_Frozen):
             return f"{replicas} replicas"
         return "a task on each node" if (self.mode_swarm or {}).get("Global") is not None else None
 
-    @model_validator(mode="after")
-    def _refuse_two_on_one_port(self) -> Self:
-        if self.order is Order.START_FIRST and self.ports and self.runtime is not RuntimeKind.SERVICE:
+    @field_validator("order")
+    @classmethod
+    def _refuse_two_on_one_port(cls, order: Order | None, before: ValidationInfo) -> Order | None:
+        alone = before.data.get("runtime") is not RuntimeKind.SERVICE
+        if order is Order.START_FIRST and alone and before.data.get("ports"):
             raise ValueError("start-first is not possible with published ports, which two containers cannot hold")
-        return self
+        return order
 
 
 # Of a configuration: what says how one version takes the place of another, and nothing of what runs.

@@ -29,7 +29,8 @@ def test_a_command_is_split_as_a_shell_would() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("Production API", "production-api"), ("  Ünïcode!  ", "n-code"), ("!!!", "app")]
+    ("name", "expected"),
+    [("Production API", "production-api"), ("  Ünïcode!  ", "n-code"), ("!!!", "app"), ("A", "app-a")],
 )
 def test_a_name_becomes_a_containers(name: str, expected: str) -> None:
     assert expected == slug(name)

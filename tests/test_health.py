@@ -38,6 +38,7 @@ FAILING_CHECK = {
         ({"healthCheckSwarm": {"Interval": 30}}, "nanoseconds"),
         ({"healthCheckSwarm": {"test": []}}, "healthCheckSwarm.test"),
         ({"healthDeadline": 0}, "healthDeadline"),
+        ({"order": "start-first", "ports": [{"targetPort": 80, "publishedPort": 80}]}, "order"),
         ({"watch": -1}, "watch"),
     ],
 )

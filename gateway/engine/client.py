@@ -24,7 +24,7 @@ _CONNECT_DEADLINE = 5.0  # seconds
 _IDENTIFY_DEADLINE = 10.0  # seconds
 
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
-_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 @dataclass(frozen=True, slots=True)

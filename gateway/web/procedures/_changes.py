@@ -77,9 +77,13 @@ async def apply(
     if given.settings:
         wanted = merged(current.configuration, given.settings)
         if wanted.needs_service and not await _may_be_service(connection, application_id, wanted):
+            how = (
+                "and runtime is container: set it to auto"
+                if wanted.runtime is RuntimeKind.CONTAINER
+                else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
+            )
             raise InvalidInput(
-                f"{wanted.needs_service} need Docker Swarm: make the engine a manager of one with "
-                "docker swarm init, or set replicas to 1",
+                f"{wanted.needs_service} can only be had of a service, {how}, or ask for one container",
                 field="replicas" if wanted.replicas > 1 else "modeSwarm",
             )
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)

@@ -16,7 +16,7 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if not _DECIDING & given.settings.keys() and "server_id" not in given.given():
         return
     current = application.configuration if application else Configuration()
-    wanted = Configuration.model_validate(merged(current, given.settings))
+    wanted = merged(current, given.settings)
     probe = wanted.probe
     if probe is None:
         return
