@@ -1,7 +1,7 @@
 # Every target installs what it needs: Python packages in .venv, Debian packages when run as root.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test fuzz bench image image-test requirements clean
+.PHONY: help setup run demo check format test fuzz bench faults soak proxy image image-test requirements clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -67,6 +67,10 @@ fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=
 missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
 	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/test_missed.py --timeout=1200
 
+.PHONY: alike
+alike: setup ## Adopt containers of generated configurations, EXAMPLES=50 fours of them, and compare what replaces them.
+	@ADOPTION_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/test_adopted_alike.py --timeout=3600
+
 .PHONY: swarm
 swarm: setup ## A Swarm of three nodes: UPDATES=5 under load, then one with a node lost.
 	@$(BIN)/python -m tests.three_nodes
@@ -74,6 +78,20 @@ swarm: setup ## A Swarm of three nodes: UPDATES=5 under load, then one with a no
 bench: setup ## Measure, each figure a ratio inside one run.
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
 	@$(BIN)/python -m tests.bench
+
+# In a network of its own, where no other engine's packet rules are.
+APART := unshare --net sh -c 'ip link set lo up && exec "$$@"' --
+
+faults: setup ## Strike at every step of a rollout, from outside, on engines of their own; PART names some of it.
+	@$(BIN)/python -m tests.faults $(PART)
+
+MINUTES ?= 30
+soak: setup ## Kill the gateway at random, for MINUTES.
+	@$(BIN)/python -m tests.faults --soak $(MINUTES)
+
+proxy: setup ## Update an application behind nginx under load.
+	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
+	@$(APART) $(BIN)/python -m tests.proxy
 
 image: ## Build the container image; BASE names the Debian image with Python that it stands on.
 	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t webhook-gateway .

@@ -1,5 +1,8 @@
 """What docker run, compose or a stack started becomes an application. It is not touched until the first deployment."""
 
+from typing import Any
+
+from gateway.bases import Base
 from gateway.engine import originals
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.errors import Conflict, NotFound, RolloutError, Unavailable
@@ -13,7 +16,7 @@ _LONGEST_GRACE = 3600  # seconds
 async def adopt(
     pool: Pool, vault: Vault, engine: Engine, container: str, *, name: str | None = None, server_id: str | None = None
 ) -> str:
-    """Take the container over and return the application's id; of what was adopted before, as it is now.
+    """Take the container, or service, over and return the application's id; of what was adopted before, as it is now.
 
     Raises NotFound, Conflict where it is the gateway's own or belongs to another application, InvalidInput where its
     image has no name, Unavailable where the engine does not answer.
@@ -23,23 +26,35 @@ async def adopt(
         base = await originals.look(engine, container, host_name=identity.name)
     except RolloutError as error:
         raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
-    called = base.found["Name"].removeprefix("/")
     # What a push is told for has a tag; the digest is what ran when it was found.
     reference = base.reference if base.reference.tag is None else base.reference.without_digest()
     changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
     async with transaction(pool) as connection:
         await _know(connection, identity)
-        known = await _adopted(connection, vault, called, identity.engine_id)
+        known = await _adopted(connection, vault, base.name, identity.engine_id)
         application_id = known or await applications.insert_application(
-            connection, application_id=None, name=name or called, app_name=called, description=None
+            connection, application_id=None, name=name or base.name, app_name=base.name, description=None
         )
-        grace = base.found["Config"].get("StopTimeout")
-        if known is None and grace is not None:
-            changes["configuration"] = {"stopGrace": min(grace, _LONGEST_GRACE) if grace >= 0 else _LONGEST_GRACE}
+        if known is None:
+            changes["configuration"] = _columns(base)
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
         await subscriptions.replace_subscription(connection, application_id, reference)
     return application_id
+
+
+def _columns(base: Base) -> dict[str, Any]:
+    """Return what of it the application has columns for that the gateway itself goes by."""
+    if base.is_service:
+        template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]
+        grace = None if template.get("StopGracePeriod") is None else template["StopGracePeriod"] // 10**9
+        replicas = (mode.get("Replicated") or {}).get("Replicas", 1)
+        columns = {"modeSwarm": {"Global": {}}} if "Global" in mode else {"replicas": max(replicas, 1)}
+    else:
+        grace, columns = base.found["Config"].get("StopTimeout"), {}
+    if grace is None:
+        return columns
+    return {**columns, "stopGrace": min(grace, _LONGEST_GRACE) if grace >= 0 else _LONGEST_GRACE}
 
 
 async def _know(connection: Connection, identity: EngineIdentity) -> None:

@@ -228,7 +228,8 @@ class Configuration(_Frozen):
 
 # Of a configuration: what says how one version takes the place of another, and nothing of what runs.
 _HOW_REPLACED = {
-    "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch",
+    "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "replicas",
+    "mode_swarm",
 }  # fmt: skip
 
 

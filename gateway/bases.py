@@ -31,6 +31,10 @@ class Base:
     is_service: bool = False
 
     @property
+    def name(self) -> str:
+        return str(self.found["Name"]).removeprefix("/")
+
+    @property
     def reference(self) -> Reference:
         return Reference.parse(self.image)
 

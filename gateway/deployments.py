@@ -201,7 +201,13 @@ class Journal(Protocol):
         """Write down which image it is."""
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
-        """Write the swap down and hold the lease for at least `longest_call` seconds from each heartbeat."""
+        """Write the swap down, and stretch the lease."""
+
+    async def stretch_lease(self, longest_call: float) -> None:
+        """Hold the lease for at least so many seconds from each heartbeat."""
+
+    async def still_ours(self) -> None:
+        """Return where no other gateway can have taken over, as far as can be known without the database."""
 
     async def turn_back(self, swap: Swap) -> None:
         """Write down that the swap goes back, and why; never raises while the database is away."""

@@ -163,9 +163,17 @@ class Reason:
     code: Code
     message: str
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", printable(self.message))
+
     @property
     def remedy(self) -> str:
         return REMEDIES[self.code]
+
+
+def printable(text: str) -> str:
+    """Return what others have said without its zero bytes, which PostgreSQL does not keep."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 class RolloutError(GatewayError):

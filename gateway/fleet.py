@@ -5,7 +5,7 @@ Two addresses of one daemon are one engine: the first that answers claims for bo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -46,10 +46,13 @@ class Fleet:
         *,
         roll_out: Callable[[Claimed], Awaitable[None]],
         duties: Sequence[Duty],
+        held: Collection[str],
     ) -> None:
         self.owner = str(uuid4())
         self.roll_out = roll_out
         self.duties = duties
+        #: the deployments under way, as they come and go
+        self._held = held
         self._pool = pool
         self._vault = vault
         self._settings = settings
@@ -86,7 +89,12 @@ class Fleet:
 
     async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
         return await lane.claim(
-            self._pool, owner=self.owner, engine_id=engine_id, server_ids=server_ids, lease=self._settings.lease
+            self._pool,
+            owner=self.owner,
+            engine_id=engine_id,
+            server_ids=server_ids,
+            held=list(self._held),
+            lease=self._settings.lease,
         )
 
     # -- their lives

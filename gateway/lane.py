@@ -19,12 +19,17 @@ _SATISFIED_WITHIN = timedelta(seconds=60)
 
 
 async def claim(
-    pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], lease: float
+    pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], held: Sequence[str], lease: float
 ) -> Deployment | None:
     """Take the next deployment, its application bound to the engine from now on."""
     async with transaction(pool) as connection:
         deployment = await claims.claim_deployment(
-            connection, owner=owner, engine_id=engine_id, server_ids=server_ids, lease=timedelta(seconds=lease)
+            connection,
+            owner=owner,
+            engine_id=engine_id,
+            server_ids=server_ids,
+            held=held,
+            lease=timedelta(seconds=lease),
         )
         if deployment is not None:
             await applications.bind_engine(connection, deployment.application_id, engine_id)
@@ -54,6 +59,12 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
     return Task(deployment, application, credentials, satisfied_by, target), left_open, caused_by
+
+
+async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:
+    """Tell whether the application is between two versions."""
+    async with transaction(pool) as connection:
+        return await swaps.select_swap(connection, deployment.application_id) is not None
 
 
 async def conclude(

@@ -21,6 +21,7 @@ from gateway.deployments import Deployment, Direction, Journal, Kind, LeaseLost,
 from gateway.engine import runtimes
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime, Serving, Version
+from gateway.engine.unbroken import unbroken
 from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
@@ -89,7 +90,8 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
     deadline = asyncio.get_running_loop().time() + means.progress_deadline
     try:
         runtime = await runtimes.choose(
-            means.engine,
+            # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
+            means.engine.fenced(journal.still_ours),
             means.identity,
             application,
             task.credentials,
@@ -118,9 +120,11 @@ async def _in_time(attempt: _Attempt, act: Coroutine[object, object, T]) -> T:
 async def _settle(attempt: _Attempt, left_open: Swap) -> Outcome | None:
     """Finish our own swap; put any other back, and return how ours ended if that was it."""
     await attempt.journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
+    await attempt.journal.stretch_lease(attempt.runtime.longest_call())
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     if ours and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
+    await attempt.runtime.outlast(left_open)
     await attempt.runtime.put_back(left_open)
     if ours and left_open.reason is not None:
         return _put_back_outcome(left_open)
@@ -291,11 +295,11 @@ async def _or_discard(attempt: _Attempt, swap: Swap, act: Coroutine[object, obje
         raise  # whoever is claimed next clears it away
     except Failed as error:
         log = await _last_lines(attempt, swap)
-        await attempt.runtime.discard(swap)
+        await unbroken(attempt.runtime.discard(swap))
         raise Failed(error.reason.code, error.reason.message, log=log) from error
     except BaseException:
         if not attempt.journal.lost:
-            await attempt.runtime.discard(swap)
+            await unbroken(attempt.runtime.discard(swap))
         raise
 
 
@@ -304,29 +308,30 @@ async def _swap(attempt: _Attempt, swap: Swap, *, opened: bool = False) -> Outco
     async with attempt.means.swaps:
         if not opened:
             await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
-        ended = await _or_put_back(attempt, swap, _exchange(attempt, swap))
-    ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap))
+        ended = await _or_put_back(attempt, swap, _exchange(attempt, swap, again=opened))
+    ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap, proven=swap.beside and not opened))
     return ended or await _commit(attempt, swap)
 
 
-async def _exchange(attempt: _Attempt, swap: Swap) -> None:
+async def _exchange(attempt: _Attempt, swap: Swap, *, again: bool) -> None:
     attempt.journal.note(Step.SWAP)
+    if again and swap.beside:
+        # The engine may have been restarted since, and not have started it.
+        await attempt.runtime.present(swap)
     await attempt.runtime.exchange(swap)
 
 
-async def _settled(attempt: _Attempt, swap: Swap) -> None:
-    """Return once the new one serves by itself."""
-    proven = swap.beside
+async def _settled(attempt: _Attempt, swap: Swap, *, proven: bool) -> None:
+    """Return once the new one serves by itself; `proven` is one that has shown beside the old that it can."""
     attempt.journal.note(Step.DRAIN if proven else Step.PROVE)
     await attempt.journal.flush_if_possible()
     await attempt.runtime.prove(swap, again=proven)
-    if proven:
+    if swap.beside:
         await attempt.runtime.retire(swap)
 
 
 async def _or_put_back(attempt: _Attempt, swap: Swap, act: Coroutine[object, object, None]) -> Outcome | None:
     """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
-    journal, runtime = attempt.journal, attempt.runtime
     try:
         await _in_time(attempt, act)
     except (Postponed, LeaseLost):
@@ -335,17 +340,23 @@ async def _or_put_back(attempt: _Attempt, swap: Swap, act: Coroutine[object, obj
         if not isinstance(error, Failed):
             _LOG.exception("A swap failed on a defect")
         reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
-        back = replace(swap, direction=Direction.BACK, reason=reason, log=await _last_lines(attempt, swap))
-        await journal.turn_back(back)
-        await runtime.put_back(back)
-        return _put_back_outcome(back)
+        return await unbroken(_turn_back(attempt, swap, reason))
     except asyncio.CancelledError:
-        if not journal.lost:
-            await journal.turn_back(replace(swap, direction=Direction.BACK))
-            await runtime.put_back(swap)
-            await journal.close_swap()
+        if not attempt.journal.lost:
+            await unbroken(_turn_back(attempt, swap, None))
         raise
     return None
+
+
+async def _turn_back(attempt: _Attempt, swap: Swap, reason: Reason | None) -> Outcome:
+    """Put the old one back, for a reason of the new one's; where there is none, it is tried again later."""
+    log = await _last_lines(attempt, swap) if reason else ""
+    back = replace(swap, direction=Direction.BACK, reason=reason, log=log)
+    await attempt.journal.turn_back(back)
+    await attempt.runtime.put_back(back)
+    if reason is None:
+        await attempt.journal.close_swap()
+    return _put_back_outcome(back)
 
 
 async def _commit(attempt: _Attempt, swap: Swap) -> Outcome:

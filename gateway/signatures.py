@@ -41,17 +41,22 @@ def prove_basic(authorization: str | None, secret: str) -> None:
 
 
 def prove_credentials(headers: Mapping[str, str], secret: str, *names: str) -> None:
-    """Authorization: Basic, Bearer, or the secret as it is; without that the first of `names` that was sent."""
+    """Authorization: the secret as it is, as a Bearer or in Basic; without that the first of `names` that was sent."""
     authorization = headers.get("authorization", "")
     scheme = authorization.partition(" ")[0].lower()
     if not authorization:
         prove_token(next((headers[name] for name in names if name in headers), None), secret)
-    elif scheme == "basic":
-        prove_basic(authorization, secret)
-    elif scheme == "bearer":
-        prove_bearer(authorization, secret)
-    else:
+        return
+    try:
+        # A secret may well be a whole header: "Bearer …".
         prove_token(authorization, secret)
+    except Unauthenticated:
+        if scheme not in _SCHEMES:
+            raise
+        _SCHEMES[scheme](authorization, secret)
+
+
+_SCHEMES = {"basic": prove_basic, "bearer": prove_bearer}
 
 
 def prove_hmac(

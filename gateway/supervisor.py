@@ -89,7 +89,7 @@ class Supervisor:
             Duty(LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
             Duty(SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
         ]
-        self.fleet = Fleet(pool, vault, settings, engine, roll_out=self._begin, duties=duties)
+        self.fleet = Fleet(pool, vault, settings, engine, roll_out=self._begin, duties=duties, held=self._runs.keys())
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -189,7 +189,10 @@ class Supervisor:
         except Exception:
             _LOG.exception("A rollout failed on a defect")
             reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
-            await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
+            if await self._until_written(lambda: lane.swap_is_open(self._pool, deployment)):
+                await self._postpone(task, deployment, journal, Postponed(reason.code, reason.message))
+            else:
+                await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
         else:
             await self._conclude(task, deployment, journal, outcome)
 

@@ -10,7 +10,7 @@ from gateway import dispatch, intake
 from gateway.config import Settings
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
-from gateway.deployments import FINISHED, Deployment, Kind, Step
+from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
 from gateway.endpoints import Endpoint
 from gateway.engine import containers
 from gateway.engine.client import Engine
@@ -74,6 +74,25 @@ class Lane:
             return found if found.status in FINISHED else None
 
         return await until(look, within=within)
+
+    async def newest(self) -> Deployment:
+        async with self.pool.acquire() as connection:
+            return (await deployments.select_deployments(connection, self.application_id, limit=1))[0]
+
+    async def went_back(self) -> Deployment:
+        """Wait for a rollback that succeeded."""
+
+        async def look() -> Deployment | None:
+            found = await self.newest()
+            return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
+
+        return await until(look)
+
+    async def inside(self, container_id: str, *words: str) -> None:
+        """Run a command in a container, without waiting for it."""
+        body = {"Cmd": ["/bin/busybox", *words]}
+        made = await self.engine.call("POST", f"containers/{container_id}/exec", body=body)
+        await self.engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
 
     async def steps(self, deployment: Deployment) -> list[Step]:
         async with self.pool.acquire() as connection:

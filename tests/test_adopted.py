@@ -1,129 +1,19 @@
 """What somebody else started is taken over, replaced and gone back to, on a real engine."""
 
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
 
+import orjson
 import pytest
 
-from gateway import dispatch
-from gateway.adopt import adopt
-from gateway.applications import Application
-from gateway.config import Settings
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour
-from gateway.demo.process import free_port, until
-from gateway.deployments import FINISHED, Deployment, Kind, Status
-from gateway.engine import containers, images
-from gateway.engine.client import Engine
+from gateway.demo.process import GatewayProcess, Refused, free_port, until
+from gateway.deployments import Status
+from gateway.engine import containers, images, originals
 from gateway.errors import Conflict, NotFound
-from gateway.registry import client as registries
-from gateway.store import applications, deployments
-from gateway.store.database import Pool, connect
-from gateway.store.embedded import embedded_postgres
-from gateway.store.migrations import migrate
-from gateway.store.vault import Vault
-from gateway.supervisor import Supervisor, supervise
+from tests.adopting import BUSY, Host
 from tests.real_parts import Pushes
-
-VAULT = Vault(b"k" * 32)
-#: runs and does nothing, until it is killed
-BUSY: dict[str, Any] = {"Entrypoint": ["/bin/busybox", "sleep", "1000"], "StopSignal": "SIGKILL"}
-
-
-@dataclass
-class Host:
-    """A host on which somebody runs containers, and a gateway that may take them over."""
-
-    pool: Pool
-    engine: Engine
-    pushes: Pushes
-    made: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        return f"Own_{self.pushes.path.rpartition('/')[2]}"
-
-    async def run(self, name: str = "", networks: dict[str, Any] | None = None, **body: Any) -> dict[str, Any]:
-        """Run a container as docker run does, and return its inspection."""
-        name = name or self.name
-        pulled = self.pushes.name()
-        if await images.inspect(self.engine, pulled) is None:
-            await self.engine.images.pull(pulled)
-        self.made.append(name)
-        made = await containers.create(self.engine, name, {"Image": pulled, **body}, networks or {})
-        await containers.start(self.engine, made)
-        return await self.inspect(name)
-
-    async def inspect(self, name: str = "") -> dict[str, Any]:
-        found = await containers.inspection(self.engine, name or self.name)
-        assert found is not None
-        return found
-
-    async def adopt(self, name: str = "") -> Application:
-        application_id = await adopt(self.pool, VAULT, self.engine, name or self.name)
-        async with self.pool.acquire() as connection:
-            await applications.update_application(connection, VAULT, application_id, {"configuration": {"drain": 0}})
-        return await self.application(application_id)
-
-    async def application(self, application_id: str) -> Application:
-        async with self.pool.acquire() as connection:
-            return await applications.select_application(connection, VAULT, application_id)
-
-    async def deploy(self, application: Application, kind: Kind = Kind.DEPLOY) -> Deployment:
-        return await self.ended(await dispatch.request_deployment(self.pool, application, kind, title="asked"))
-
-    async def roll_back(self, application: Application, to: str | None = None) -> Deployment:
-        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
-
-    async def delete(self, application: Application) -> None:
-        await dispatch.request_state(self.pool, application, Kind.DELETE, title="asked")
-
-        async def gone() -> bool | None:
-            with suppress(NotFound):
-                await self.application(application.application_id)
-                return None
-            return True
-
-        await until(gone)
-
-    async def ended(self, deployment_id: str) -> Deployment:
-        async def look() -> Deployment | None:
-            async with self.pool.acquire() as connection:
-                found = await deployments.select_deployment(connection, deployment_id)
-            return found if found.status in FINISHED else None
-
-        return await until(look)
-
-    async def names(self) -> list[str]:
-        """Return what is there, beside what serves, of the names this host runs."""
-        listed = await self.engine.call("GET", "containers/json", params={"all": 1})
-        names = [item["Names"][0].removeprefix("/") for item in listed]
-        return sorted(name for name in names if any(name.startswith(made) for made in self.made))
-
-
-@pytest.fixture(scope="module")
-async def adopting_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
-    async with embedded_postgres(tmp_path_factory.mktemp("adopted")) as url, connect(url) as pool:
-        await migrate(pool)
-        yield pool
-
-
-@pytest.fixture(scope="module")
-async def adopter(adopting_pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
-    settings = Settings.from_environ({"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3"})
-    async with registries.connect() as registry, supervise(adopting_pool, VAULT, engine, registry, settings) as one:
-        yield one
-
-
-@pytest.fixture
-async def host(adopting_pool: Pool, engine: Engine, adopter: Supervisor, pushes: Pushes) -> AsyncIterator[Host]:
-    host = Host(adopting_pool, engine, pushes)
-    await pushes("v1")
-    yield host
-    for name in await host.names():
-        await engine.call("DELETE", f"containers/{name}", params={"force": 1, "v": 1})
+from tests.real_web import Web
 
 
 async def test_what_docker_run_started_is_not_touched_until_the_first_push(host: Host, pushes: Pushes) -> None:
@@ -203,30 +93,23 @@ async def test_a_volume_nobody_named_keeps_its_data(host: Host, pushes: Pushes) 
 
 async def test_networks_aliases_and_fixed_addresses_are_kept(host: Host, pushes: Pushes) -> None:
     front, back = f"front-{host.name}", f"back-{host.name}"
-    subnet = {"IPAM": {"Config": [{"Subnet": "10.98.7.0/24"}]}}
-    for name, more in ((front, subnet), (back, {})):
-        await host.engine.call("POST", "networks/create", body={"Name": name, **more})
-    try:
-        fixed = {"Aliases": ["web", "www"], "IPAMConfig": {"IPv4Address": "10.98.7.77"}}
-        await host.run(
-            networks={front: fixed, back: {"Aliases": ["internal"]}},
-            NetworkingConfig={"EndpointsConfig": {front: fixed}},
-            HostConfig={"NetworkMode": front},
-        )
-        application = await host.adopt()
-        await pushes("v2")
-        assert (await host.deploy(application)).status is Status.SUCCEEDED
-        serving = await host.inspect()
-        networks = serving["NetworkSettings"]["Networks"]
-        assert networks[front]["IPAddress"] == "10.98.7.77"
-        assert set(networks[front]["Aliases"]) == {"web", "www", serving["Id"][:12]}
-        assert set(networks[back]["Aliases"]) == {"internal", serving["Id"][:12]}
-        assert serving["Config"]["Hostname"] == serving["Id"][:12]
-    finally:
-        for name in await host.names():
-            await containers.remove(host.engine, name)
-        for name in (front, back):
-            await host.engine.call("DELETE", f"networks/{name}")
+    await host.network(front, subnet="10.98.7.0/24")
+    await host.network(back)
+    fixed = {"Aliases": ["web", "www"], "IPAMConfig": {"IPv4Address": "10.98.7.77"}}
+    await host.run(
+        networks={front: fixed, back: {"Aliases": ["internal"]}},
+        NetworkingConfig={"EndpointsConfig": {front: fixed}},
+        HostConfig={"NetworkMode": front},
+    )
+    application = await host.adopt()
+    await pushes("v2")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    serving = await host.inspect()
+    networks = serving["NetworkSettings"]["Networks"]
+    assert networks[front]["IPAddress"] == "10.98.7.77"
+    assert set(networks[front]["Aliases"]) == {"web", "www", serving["Id"][:12]}
+    assert set(networks[back]["Aliases"]) == {"internal", serving["Id"][:12]}
+    assert serving["Config"]["Hostname"] == serving["Id"][:12]
 
 
 async def test_compose_finds_its_own_again_and_up_to_date(host: Host, pushes: Pushes) -> None:
@@ -287,6 +170,7 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
         found["Image"],
         found["Config"]["Env"],
     )
+    assert await host.names() == [host.name]
     await pushes("v3")
     assert (await host.deploy(application)).status is Status.SUCCEEDED
     assert (await host.inspect())["HostConfig"]["AutoRemove"]
@@ -335,6 +219,7 @@ async def test_who_shares_its_network_is_made_anew_on_what_took_its_place(
     assert served["Id"] == now
     assert joined["State"]["Running"]
     assert joined["State"]["StartedAt"] > served["State"]["StartedAt"]
+    assert (await host.inspect(two))["State"]["Running"]
 
 
 async def test_a_dependent_that_is_adopted_too_joins_what_serves_now(host: Host, pushes: Pushes) -> None:
@@ -355,6 +240,39 @@ async def test_deleting_the_application_leaves_what_it_never_replaced(host: Host
     application = await host.adopt()
     await host.delete(application)
     assert (await host.inspect())["Id"] == found["Id"]
+
+
+async def test_the_command_adopts_and_shows_no_secret(host: Host, dockerd: PrivateEngine, tmp_path: Path) -> None:
+    await host.run(Env=["PASSWORD=hunter2"], Labels={"team": "hunter2"})
+    shell = GatewayProcess(tmp_path, dockerd.host, {})
+    shown = await shell.cli("apps", "adopt", host.name, "--name", "shop", "--json")
+    assert "hunter2" not in shown
+    told = orjson.loads(shown)
+    assert (told["name"], told["appName"], told["dockerImage"]) == ("shop", host.name, host.pushes.name())
+    assert told["adopted"]["variables"] == ["PASSWORD"]
+    with pytest.raises(Refused, match="docker ps"):
+        await shell.cli("apps", "adopt", "nobody")
+
+
+async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: Web) -> None:
+    await host.run(Env=["PASSWORD=hunter2"])
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name})
+    assert status == 503
+    (there,) = web.rollouts.hosts
+    there.engine, there.error = host.engine, None
+    told = await web.mutate("application.adopt", container=host.name)
+    shown = await web.query("application.one", applicationId=told["applicationId"])
+    assert shown["adopted"] == told["adopted"]
+    assert "hunter2" not in str(shown)
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name, "serverId": "elsewhere"})
+    assert status == 404
+
+
+async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await host.run()
+    monkeypatch.setattr(originals, "gethostname", lambda: found["Config"]["Hostname"])
+    with pytest.raises(Conflict, match="the gateway itself"):
+        await host.adopt()
 
 
 async def test_what_cannot_be_adopted_is_refused(host: Host, pushes: Pushes) -> None:

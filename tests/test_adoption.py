@@ -267,7 +267,8 @@ def test_the_gateway_knows_the_container_it_runs_in(host_name: str, cgroup: str,
 
 
 def test_outside_a_container_no_container_is_the_gateways_own() -> None:
-    assert not adoption.is_own(ID, adoption.own_ids("a", "0::/user.slice\n", "1 2 0:3 / / rw - ext4 /dev/a rw\n"))
+    of_a_container = f"1 2 0:3 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw\n"
+    assert not adoption.is_own(ID, adoption.own_ids("a", "0::/user.slice\n", of_a_container))
 
 
 def test_a_base_is_read_back_as_it_was_written_and_shows_no_secret() -> None:

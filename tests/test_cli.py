@@ -104,3 +104,36 @@ async def test_a_misspelt_setting_stops_every_command(tmp_path: Path) -> None:
     for words in (("serve",), ("migrate",), ("keys", "list")):
         with pytest.raises(Refused, match="GATEWAY_LISTNE"):
             await shell.cli(*words)
+
+
+async def test_webhooks_are_rotated_and_disabled_by_id(shell: GatewayProcess) -> None:
+    made = orjson.loads(await shell.cli("webhooks", "create", "ecr", "--json", "--name", "mine", "--rate", "60"))
+    listed = orjson.loads(await shell.cli("webhooks", "list", "--json"))
+    endpoint = next(one["endpointId"] for one in listed if one["name"] == "mine")
+    rotated = orjson.loads(await shell.cli("webhooks", "rotate", endpoint, "--grace", "60"))
+    assert (rotated["path"], rotated["header"], rotated["secret"] != made["secret"]) == (None, "x-api-key", True)
+    assert await shell.cli("webhooks", "disable", endpoint) == f"disabled {endpoint}"
+    one = next(one for one in orjson.loads(await shell.cli("webhooks", "list", "--json")) if one["name"] == "mine")
+    assert (one["enabled"], one["rate"], one["formerValidUntil"] is not None) == (False, 60, True)
+
+
+async def test_an_application_follows_versions_beside_its_image(shell: GatewayProcess) -> None:
+    await shell.cli("apps", "create", "rising", "ghcr.io/acme/rising:1.0.0")
+    words = ("create", "rising", "semver", "^1", "--exclude", "*-debug", "--json")
+    made = orjson.loads(await shell.cli("subscriptions", *words))
+    assert (made["repository"], made["exclude"]) == ("ghcr.io/acme/rising", ["*-debug"])
+    assert await shell.cli("subscriptions", "reconcile", "rising", "3600") == "every 3600 s"
+    listed = orjson.loads(await shell.cli("subscriptions", "list", "rising", "--json"))
+    assert [(one["policy"], one["fromImage"], one["reconcileSeconds"]) for one in listed] == [
+        ("exact", True, 3600),
+        ("semver", False, 3600),
+    ]
+    assert "semver ^1" in await shell.cli("subscriptions", "list")
+    await shell.cli("subscriptions", "remove", made["subscriptionId"])
+
+
+async def test_the_inbox_is_read_and_what_is_not_in_it_is_said_so(shell: GatewayProcess) -> None:
+    assert orjson.loads(await shell.cli("deliveries", "list", "--verdict", "failed", "--json")) == []
+    for command in ("show", "replay"):
+        with pytest.raises(Refused, match="there is no delivery 'nobody'"):
+            await shell.cli("deliveries", command, "nobody")

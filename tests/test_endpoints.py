@@ -9,14 +9,15 @@ import pytest
 
 from gateway import intake
 from gateway.demo.process import until
-from gateway.endpoints import parse_networks, sender_address
+from gateway.endpoints import Endpoint, parse_networks, sender_address
 from gateway.errors import InvalidInput
 from gateway.intake import Receipt
 from gateway.sources import SOURCES
-from gateway.web.gates import GATES, Gate
+from gateway.store import endpoints
+from gateway.web.gates import GATES, Gates
 from tests.hooks import envelope
 from tests.real_web import Web
-from tests.test_webhooks import DIGEST, dockerhub, github, signed
+from tests.test_webhooks import DIGEST, dockerhub, ecr, github, signed
 
 BEARER = {"Authorization": "Bearer s"}
 
@@ -124,13 +125,14 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
         await release.wait()
         return await deliver(*given, **more)
 
-    path, other = await web.endpoint("dockerhub", "s"), await web.endpoint("dockerhub", "s")
+    path, other = await web.endpoint("ecr", "s"), await web.endpoint("dockerhub", "s")
     monkeypatch.setattr(intake, "deliver", held)
-    flood = [asyncio.create_task(web.post(path, dockerhub())) for _ in range(30)]
-    gate: Gate = web.client.app[GATES].at(path)
+    bodies = [ecr().replace(b"acme/web", f"acme/web{number}".encode()) for number in range(30)]
+    flood = [asyncio.create_task(web.post(path, body, **{"x-api-key": "s"})) for body in bodies]
+    gates: Gates = web.client.app[GATES]
 
     async def waiting() -> bool | None:
-        return (gate.waiting == 30 and len(reached) == 5) or None
+        return (gates.at(path).waiting == 30 and len(reached) == 5) or None
 
     await until(waiting)
     monkeypatch.undo()
@@ -138,6 +140,61 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     assert len(reached) == 5
     release.set()
     assert {status for status, _ in await asyncio.gather(*flood)} == {200}
+
+
+async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_their_gates(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, reached, select = asyncio.Event(), [], endpoints.select_endpoint
+
+    async def held(*given: Any) -> Endpoint:
+        reached.append(given)
+        await release.wait()
+        return await select(*given)
+
+    path = await web.endpoint("dockerhub", "s")
+    assert (await web.post(path, dockerhub()))[0] == 200
+    gates: Gates = web.client.app[GATES]
+    known = gates.at(path)
+    monkeypatch.setattr(endpoints, "select_endpoint", held)
+    guesses = [asyncio.create_task(web.post(f"/webhooks/dockerhub/{guess}", b"{}")) for guess in range(30)]
+
+    async def waiting() -> bool | None:
+        return gates.at("/webhooks/dockerhub/another").waiting == 30 or None
+
+    await until(waiting)
+    monkeypatch.undo()
+    assert (await web.post(path, dockerhub("v2")))[0] == 200
+    assert len(reached) < 5
+    release.set()
+    assert {status for status, _ in await asyncio.gather(*guesses)} == {404}
+    assert gates.at(path) is known
+
+
+async def test_pushes_of_one_repository_take_turns_and_others_pass_them(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, reached, deliver = asyncio.Event(), [], intake.deliver
+
+    async def held(*given: Any, **more: Any) -> Receipt:
+        reached.append(given)
+        await release.wait()
+        return await deliver(*given, **more)
+
+    path = await web.endpoint("dockerhub", "s")
+    monkeypatch.setattr(intake, "deliver", held)
+    pushes = [asyncio.create_task(web.post(path, dockerhub(f"v{number}"))) for number in range(4)]
+
+    async def one() -> bool | None:
+        return len(reached) == 1 or None
+
+    await until(one)
+    monkeypatch.undo()
+    other = dockerhub().replace(b"acme/web", b"acme/api")
+    assert (await web.post(path, other))[0] == 200
+    assert len(reached) == 1
+    release.set()
+    assert {status for status, _ in await asyncio.gather(*pushes)} == {200}
 
 
 async def test_secrets_and_paths_are_shown_once(web: Web) -> None:
@@ -168,10 +225,8 @@ async def test_an_endpoint_that_cannot_be_is_refused_naming_the_field(
     assert (status, answer["issues"][0]["path"]) == (400, [field])
 
 
-def test_a_source_is_given_the_settings_it_needs_and_no_other() -> None:
-    source = replace(SOURCES["dockerhub"], settings={"topic": "Its ARN."}, required=frozenset({"topic"}))
+def test_a_source_is_given_no_setting_that_it_does_not_have() -> None:
+    source = replace(SOURCES["dockerhub"], settings={"topic": "Its ARN."})
     source.check_settings({"topic": "arn"})
-    with pytest.raises(InvalidInput, match=r"dockerhub needs the setting 'topic': Its ARN\."):
-        source.check_settings({})
     with pytest.raises(InvalidInput, match="dockerhub has no setting 'x'; it has: topic"):
         source.check_settings({"topic": "arn", "x": "1"})

@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import orjson
 import pytest
 from aiohttp import web as http
 from aiohttp.test_utils import TestServer
 
 from gateway.reconcile import Reconciler, following
+from gateway.reference import Reference
 from gateway.registry import client as registries
 from gateway.registry.budget import rest
+from tests.real_parts import Pushes
 from tests.real_web import VAULT, Web
 
 A, B = ("sha256:" + letter * 64 for letter in "ab")
@@ -46,7 +49,7 @@ class Registry:
 
 
 @pytest.fixture
-async def registry() -> AsyncIterator[Registry]:
+async def answering() -> AsyncIterator[Registry]:
     registry, application = Registry(), http.Application()
     application.router.add_route("HEAD", "/v2/acme/web/manifests/{tag}", registry.manifest)
     application.router.add_get("/v2/acme/web/tags/list", registry.list)
@@ -104,11 +107,11 @@ class Looking:
 
 
 @pytest.fixture
-async def looking(web: Web, registry: Registry) -> AsyncIterator[Looking]:
+async def looking(web: Web, answering: Registry) -> AsyncIterator[Looking]:
     async with web.pool.acquire() as connection:
         await connection.execute("TRUNCATE looks")
     async with registries.connect() as client:
-        yield Looking(web, registry, client)
+        yield Looking(web, answering, client)
 
 
 async def test_a_moved_tag_is_found_once_and_the_unmoved_costs_a_conditional_head(looking: Looking) -> None:
@@ -190,6 +193,18 @@ async def test_nothing_is_asked_where_nobody_wants_it(looking: Looking) -> None:
     looking.registry.asked.clear()
     await looking.look()
     assert looking.registry.asked == []
+
+
+async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: Pushes) -> None:
+    digest = await pushes("one")
+    await pushes("two", "other")
+    reference = Reference.parse(pushes.name())
+    async with registries.connect() as client:
+        first = await client.look(reference, None, etag=None)
+        assert (first.status, first.headers["Docker-Content-Digest"]) == (200, digest)
+        assert (await client.look(reference, None, etag=first.headers["ETag"])).status == 304
+        listed = await client.list_tags(reference, None)
+        assert sorted(orjson.loads(listed.body)["tags"]) == ["latest", "other"]
 
 
 @pytest.mark.parametrize(

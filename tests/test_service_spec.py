@@ -1,6 +1,7 @@
 """What is asked of a Swarm for an application, and what is made of where its tasks are."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.applications import Application, Configuration, Desired, RuntimeKind
+from gateway.bases import Base
 from gateway.deployments import Kind
 from gateway.engine import convergence, service_spec, services
 from gateway.engine.convergence import Mark
@@ -44,7 +46,11 @@ def application(environment: str | None = None, **configuration: Any) -> Applica
 
 
 def made(base: Mapping[str, Any] | None = None, environment: str | None = None, **configuration: Any) -> Any:
-    return service_spec.service_spec(application(environment, **configuration), VERSION, base)
+    one = application(environment, **configuration)
+    if base is not None:
+        image = base["TaskTemplate"]["ContainerSpec"]["Image"]
+        one = replace(one, base=Base(base, "service", image, "", is_service=True))
+    return service_spec.service_spec(one, VERSION)
 
 
 def test_the_image_is_pinned_and_the_labels_tell_what_it_is() -> None:

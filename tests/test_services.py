@@ -2,9 +2,11 @@
 
 from collections.abc import AsyncIterator
 
+import orjson
 import pytest
 
 from gateway import dispatch
+from gateway.adopt import adopt
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import until
 from gateway.demo.registry import PrivateRegistry
@@ -13,9 +15,9 @@ from gateway.engine import containers, services, spec
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Postponed
+from gateway.errors import Code, Conflict, Postponed
 from gateway.reference import Reference
-from gateway.store import applications
+from gateway.store import applications, watches
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
 from tests.swarm_nodes import Supervised, supervised, swarm_of
@@ -250,3 +252,66 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
     await runtime.exchange(swap)
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
+
+
+async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await lane.set(configuration=QUICK | {"watch": 300})
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    watched = await lane.ask(Kind.DEPLOY)
+    name = orjson.dumps({"label": [f"com.docker.swarm.service.name=app-{lane.application_id}"]}).decode()
+    (task,) = await lane.engine.call("GET", "containers/json", params={"filters": name})
+    await lane.inside(task["Id"], "kill", "1")
+    back = await lane.went_back()
+    assert (back.digest, back.forced) == (digest, False)
+    assert watched.deployment_id in back.description
+    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+    async with lane.pool.acquire() as connection:
+        await watches.delete_watch(connection, lane.application_id)
+
+
+async def test_a_service_of_a_stack_is_adopted_untouched_replaced_and_gone_back_to(lane: Lane, pushes: Pushes) -> None:
+    first = await pushes("v1")
+    name = f"stack_{lane.application_id}"
+    wanted = {
+        "Name": name,
+        "Labels": {"com.docker.stack.namespace": "stack"},
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": f"{pushes.name()}@{first}", "Env": ["SECRET=1"], "StopGracePeriod": 10**9},
+            "RestartPolicy": {"Delay": 100_000_000},
+        },
+        "Mode": {"Replicated": {"Replicas": 2}},
+        "UpdateConfig": {"Parallelism": 2, "Monitor": 300_000_000},
+    }
+    await services.create(lane.engine, wanted, {})
+
+    async def two() -> Service | None:
+        found = await services.inspect(lane.engine, name)
+        assert found is not None
+        up = [task for task in await services.tasks(lane.engine, found) if task.state == "running"]
+        return found if len(up) == 2 else None
+
+    service = await until(two)
+    (task, *_) = await services.tasks(lane.engine, service)
+    with pytest.raises(Conflict, match=f"a task of the service {name}"):
+        await adopt(lane.pool, VAULT, lane.engine, task.container_id)
+    application_id = await adopt(lane.pool, VAULT, lane.engine, name)
+    stack = Lane(lane.pool, lane.engine, application_id, lane.endpoint)
+    assert (await stack.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+    assert await services.inspect(lane.engine, name) == service
+
+    second = await pushes("v2")
+    deployment = await stack.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, second), deployment.reason
+    now = await until(two)
+    container = now.spec["TaskTemplate"]["ContainerSpec"]
+    assert (now.service_id, container["Env"], container["StopGracePeriod"]) == (service.service_id, ["SECRET=1"], 10**9)
+    assert now.labels["com.docker.stack.namespace"] == "stack"
+
+    back = await stack.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first), back.reason
+    with pytest.raises(Conflict, match="belongs to the application"):
+        await adopt(lane.pool, VAULT, lane.engine, name)

@@ -255,11 +255,18 @@ def test_a_token_signed_otherwise_is_refused(key: RSAPrivateKey) -> None:
             GOOGLE.verify(request, TOLD.trust)
 
 
-def test_an_endpoint_that_names_no_account_believes_nobody(key: RSAPrivateKey) -> None:
-    with pytest.raises(InvalidInput):
-        GOOGLE.check_settings({})
+def test_an_endpoint_that_names_no_account_believes_whom_it_told_its_secret(key: RSAPrivateKey) -> None:
+    GOOGLE.check_settings({})
+    unnamed = replace(TOLD.trust, settings={})
+    GOOGLE.verify(minted(key, email=None), unnamed)
     with pytest.raises(Unauthenticated):
-        GOOGLE.verify(minted(key, email=""), replace(TOLD.trust, settings={}))
+        GOOGLE.verify(minted(key, aud="https://elsewhere.example.com"), unnamed)
+    # Of an audience that anybody may know nobody is believed.
+    known = {"audience": "https://gateway.example.com"}
+    with pytest.raises(InvalidInput, match="needs email"):
+        GOOGLE.check_settings(known)
+    with pytest.raises(Unauthenticated):
+        GOOGLE.verify(minted(key, aud=known["audience"]), replace(TOLD.trust, settings=known))
 
 
 def test_no_key_is_asked_for_without_a_token() -> None:

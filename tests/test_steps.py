@@ -29,8 +29,7 @@ aws() {
 
 
 def _steps(source: str, base: str = "https://gw.example.com/") -> str:
-    settings = dict.fromkeys(SOURCES[source].required, "a@example.com")
-    return steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings=settings)
+    return steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings={})
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -39,6 +38,14 @@ def test_every_source_has_steps_with_all_it_needs(source: str) -> None:
     assert "https://gw.example.com/p" in text
     assert SOURCES[source].header is None or "s3cret" in text
     assert not any(place in text for place in ("{url}", "{secret}", "{header}", "{header_value}", "{host}", "{set:"))
+
+
+def test_a_setting_stands_where_it_belongs() -> None:
+    settings = {"email": "push@example.com", "audience": "https://gw.example.com"}
+    text = steps(SOURCES["artifactregistry"], base="", path="/p", secret="s3cret", host=None, settings=settings)
+    assert "--push-auth-service-account 'push@example.com'" in text
+    assert "--push-auth-token-audience 'https://gw.example.com'" in text
+    assert "--push-auth-token-audience 's3cret'" in _steps("artifactregistry")
 
 
 def test_the_lines_for_aws_hand_it_what_it_can_read(tmp_path: Path) -> None:

@@ -23,22 +23,6 @@ from tests.real_parts import Pushes
 WATCHED: Mapping[str, object] = {"watch": 300}
 
 
-async def inside(engine: Engine, container_id: str, *words: str) -> None:
-    """Run a command in a container."""
-    made = await engine.call("POST", f"containers/{container_id}/exec", body={"Cmd": ["/bin/busybox", *words]})
-    await engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
-
-
-async def newest(lane: Lane) -> Deployment:
-    async with lane.pool.acquire() as connection:
-        return (await deployments.select_deployments(connection, lane.application_id, limit=1))[0]
-
-
-async def went_back(lane: Lane) -> Deployment | None:
-    found = await newest(lane)
-    return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
-
-
 async def watched(lane: Lane) -> str | None:
     async with lane.pool.acquire() as connection:
         found = await connection.fetchval(
@@ -69,8 +53,8 @@ async def test_trouble_within_the_window_brings_the_former_version_back(
     await pushes("v2", health=health)
     second = await lane.ask(Kind.DEPLOY)
     assert second.status is Status.SUCCEEDED
-    await inside(lane.engine, (await lane.serving()).container_id, *harm)
-    back = await until(lambda: went_back(lane))
+    await lane.inside((await lane.serving()).container_id, *harm)
+    back = await lane.went_back()
     assert (back.digest, back.forced) == (first, False)
     assert told in back.title
     assert second.deployment_id in back.description
@@ -99,13 +83,13 @@ async def test_a_first_version_has_nothing_to_go_back_to_and_is_told(lane: Lane,
 
 async def _is_told_and_left(lane: Lane, last: Deployment) -> None:
     before = counted()
-    await inside(lane.engine, (await lane.serving()).container_id, "kill", "1")
+    await lane.inside((await lane.serving()).container_id, "kill", "1")
 
     async def ended() -> bool | None:
         return await watched(lane) is None or None
 
     await until(ended)
-    assert (await newest(lane)).deployment_id == last.deployment_id
+    assert (await lane.newest()).deployment_id == last.deployment_id
     assert counted() == before + 1
 
 
@@ -155,9 +139,9 @@ async def test_a_gateway_that_was_restarted_looks_on(
             await lane.ask(Kind.DEPLOY)
             await pushes("v2")
             await lane.ask(Kind.DEPLOY)
-        await inside(engine, (await lane.serving()).container_id, "kill", "1")
+        await lane.inside((await lane.serving()).container_id, "kill", "1")
         async with a_gateway(own, engine, dockerd.host):
-            back = await until(lambda: went_back(lane))
+            back = await lane.went_back()
             async with own.acquire() as connection:
                 await watches.delete_watch(connection, lane.application_id)
     assert back.digest == first

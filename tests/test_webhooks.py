@@ -157,8 +157,9 @@ DEEP = b'{"repository":' + b"[" * 5000 + b"]" * 5000 + b"}"
         (b'{"repository": {"repo_name": "a/b"}, "push_data": {"tag": "v\\u0000"}}', 400),
         (b" " * (5 * 1024 * 1024), 413),
         (gzip.compress(b" " * (5 * 1024 * 1024)), 413),
+        (b"\x1f\x8b and no more of it", 400),
     ],
-    ids=["empty", "cut", "bom", "null", "text", "deep", "types", "traversal", "upper", "zero", "5MB", "bomb"],
+    ids=["empty", "cut", "bom", "null", "text", "deep", "types", "traversal", "upper", "zero", "5MB", "bomb", "gzip"],
 )
 async def test_what_cannot_be_understood_is_refused_and_starts_nothing(web: Web, body: bytes, status: int) -> None:
     path = await web.endpoint("dockerhub", "s")

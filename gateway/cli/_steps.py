@@ -1,7 +1,8 @@
 """What to do at a registry so that it tells the gateway: one text a source, in steps/, ready to paste.
 
 `{url}`, `{secret}`, `{header}`, `{header_value}` (as it is sent), `{host}` (the registry's) and `{path}` stand for
-what was just made, and `{set:NAME}` for a setting of the source. Any other brace is the text's own.
+what was just made, and `{set:NAME|WORD}` for a setting of the source, or else WORD or what it stands for. Any other
+brace is the text's own.
 """
 
 import re
@@ -12,7 +13,7 @@ from gateway.sources import Source
 
 _SENT = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
 _SIGNED = "Send to:  {url}\nSecret:   {secret}  (signs each request in {header})\n"
-_PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:[a-z_]+)\}")
+_PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:([a-z_]+)\|([A-Za-z_]+))\}")
 
 
 def steps(source: Source, *, base: str, path: str, secret: str, host: str | None, settings: Mapping[str, str]) -> str:
@@ -24,9 +25,12 @@ def steps(source: Source, *, base: str, path: str, secret: str, host: str | None
         "header": source.header or "",
         "header_value": (source.header_value or "{secret}").replace("{secret}", secret),
         "host": host or "registry.example.com",
-        **{f"set:{name}": value for name, value in settings.items()},
     }
     text = files("gateway.cli").joinpath("steps", f"{source.name}.txt")
     plain = _SENT if source.header_value else _SIGNED
     template = text.read_text(encoding="utf-8") if text.is_file() else plain
-    return _PLACE.sub(lambda place: known.get(place[1], place[0]), template)
+
+    def word(place: re.Match[str]) -> str:
+        return settings.get(place[2]) or known.get(place[3] or place[1], place[3])
+
+    return _PLACE.sub(word, template)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @command
 async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:
-    """Take over CONTAINER, that docker run or compose started, and print the application's id.
+    """Take over CONTAINER, or a service, that docker run, compose or a stack started; print the application's id.
 
     It is not touched until the next push of its image, or a deploy.
     """

@@ -79,6 +79,10 @@ class PrivateEngine:
                 with suppress(RolloutError):
                     await engine.call("DELETE", f"containers/{container['Id']}", params={"force": 1, "v": 1})
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
     def _log(self) -> str:
         path = self._directory / "dockerd.log"
         return path.read_text(errors="replace")[-2000:] if path.exists() else ""

@@ -8,8 +8,10 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import platform
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
@@ -57,6 +59,10 @@ class Image:
     behaviour: Behaviour = Behaviour.SERVES
     #: a command whose exit code says whether the container is healthy
     health: str | None = None
+    #: what else its maker chose for its containers, as in https://github.com/opencontainers/image-spec
+    config: Mapping[str, Any] = field(default_factory=dict)
+    #: bytes of its layer that nothing makes smaller
+    ballast: int = 0
     architecture: str = field(default_factory=lambda: _ARCHITECTURES.get(platform.machine(), platform.machine()))
 
 
@@ -89,12 +95,14 @@ def _parts(image: Image) -> tuple[bytes, list[bytes]]:
         {
             "entry": (image.behaviour.value.encode(), 0o755),
             "www/index.html": (image.version.encode(), 0o644),
+            **({"ballast": (os.urandom(image.ballast), 0o644)} if image.ballast else {}),
         }
     )
     run: dict[str, Any] = {"Entrypoint": ["/entry"], "Env": ["PATH=/bin"], "ExposedPorts": {"8080/tcp": {}}}
     if image.health is not None:
         every = {"Interval": 10**9, "Timeout": 10**9, "Retries": 1}
         run["Healthcheck"] = {"Test": ["CMD", "/bin/busybox", "sh", "-c", image.health], **every}
+    run |= image.config
     config = json.dumps(
         {
             "architecture": image.architecture,

@@ -263,7 +263,9 @@ def own_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
     `cgroup` and `mounts` are /proc/self/cgroup and /proc/self/mountinfo.
     """
     yield host_name
-    for line in (*cgroup.splitlines(), *mounts.splitlines()):
+    # A host sees what its containers mount; of a container's own are the files the engine puts into each.
+    own_files = [line for line in mounts.splitlines() if line.split()[4:5] == ["/etc/hostname"]]
+    for line in (*cgroup.splitlines(), *own_files):
         for word in line.replace("-", "/").replace(".", "/").split("/"):
             if _is_anonymous(word):
                 yield word

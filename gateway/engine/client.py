@@ -5,10 +5,11 @@ Every call has a deadline, every failure becomes one of ours here: see https://d
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import aiodocker
 import aiohttp
@@ -16,6 +17,7 @@ import orjson
 from aiodocker.exceptions import DockerError
 
 from gateway.engine.connectors import connector as connector_for
+from gateway.engine.unbroken import unbroken
 from gateway.errors import Code, Failed, Postponed
 from gateway.servers import Access
 
@@ -53,11 +55,20 @@ class EngineIdentity:
 class Engine(aiodocker.Docker):
     """The client, closing each response, so that a cancelled pull ends in the daemon too."""
 
+    #: asked before each call that changes something; raises where it must not be made any more
+    _allowed: Callable[[], Awaitable[None]] | None = None
+
     def __init__(self, access: Access) -> None:
         connector, url = connector_for(access)
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
         self._connection_info = access.host  # what errors name
         self.address = access.address.published  # of what its containers publish
+
+    def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
+        """Return the same engine, over the same connections, that asks before each call that changes something."""
+        one = copy(self)
+        one._allowed = allowed  # noqa: SLF001 - its own
+        return one
 
     @asynccontextmanager
     async def _query(self, *args: Any, **kwargs: Any) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -80,12 +91,22 @@ class Engine(aiodocker.Docker):
         headers: Mapping[str, str] | None = None,
         deadline: float = CALL_DEADLINE,
     ) -> Any:
-        """Make one call and return its JSON; raises what `translated` does."""
+        """Make one call and return its JSON; raises what `translated` does.
+
+        The engine does what it has begun, whether or not we wait for it. So a call that changes something is waited
+        for even when we are told to stop: what is put back then is what it has left.
+        """
+        if method != "GET" and self._allowed is not None:
+            await self._allowed()
         sent = None if body is None else orjson.dumps(body)
+        made = self._made(method, path, deadline, params=dict(params or {}), data=sent, headers=headers)
+        return await (made if method == "GET" else unbroken(made))
+
+    async def _made(self, method: str, path: str, deadline: float, **given: Any) -> Any:
         with translated(waiting_for=f"{method} {path}"):
             async with (
                 asyncio.timeout(deadline),
-                self._query(path, method, params=dict(params or {}), data=sent, headers=headers) as response,
+                self._query(path, method, **given) as response,
             ):
                 answer = await response.read()
                 return orjson.loads(answer) if answer.strip() else None

@@ -38,6 +38,7 @@ from gateway.registries import Credentials
 
 _NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 _PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
+_LOOK_AGAIN = 0.1  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,14 @@ class ContainerRuntime:
             # Until it is proven, nobody is to find it by a name that another answers to.
             body, shown = spec.without_aliases(body), spec.unnamed(shown)
         name = f"{self._name}.new.{version.deployment_id[:12]}"
-        created = await containers.create(self.engine, name, body, shown)
+        try:
+            created = await containers.create(self.engine, name, body, shown)
+        except Failed as error:
+            if error.reason.code is not Code.NAME_TAKEN:
+                raise
+            # By a call of an attempt that died, which has landed only now.
+            await self.clear()
+            created = await containers.create(self.engine, name, body, shown)
         if old is not None and old.removes_itself:
             await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
         return self._swap(version.deployment_id, old, created)
@@ -139,6 +147,7 @@ class ContainerRuntime:
 
     async def discard(self, swap: Swap) -> None:
         await self._set_new_aside(swap)
+        await self._drop_stand_in(swap)
 
     # -- the swap
 
@@ -182,6 +191,16 @@ class ContainerRuntime:
         if old.running or old.restarting:
             await containers.stop(self.engine, old.container_id, grace=self._grace)
 
+    async def outlast(self, swap: Swap) -> None:
+        # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self.longest_call()
+        while swap.old and swap.order is Order.STOP_FIRST and clock() < deadline:
+            old = await containers.inspect(self.engine, swap.old)
+            if old is None or not old.running:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+
     async def put_back(self, swap: Swap) -> None:
         try:
             await self._put_back(swap)
@@ -210,6 +229,12 @@ class ContainerRuntime:
             await containers.set_restart_policy(self.engine, old, swap.old_restart_policy or _NO_RESTART)
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self._set_new_aside(swap)
+        await self._drop_stand_in(swap)
+
+    async def _drop_stand_in(self, swap: Swap) -> None:
+        """Remove what was to stand in for the old one, which serves on."""
+        if swap.old and (left := await containers.inspect(self.engine, self._stand_in_name(swap.old))):
+            await containers.remove(self.engine, left.container_id)
 
     async def _returning(self, swap: Swap) -> Container | None:
         if swap.old is None:
@@ -248,7 +273,8 @@ class ContainerRuntime:
             await dependents.follow(self.engine, swap.old, swap.new)
         if reference := identity.reference(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
-        await self.clear()
+        if new.removes_itself:
+            await self.clear()  # what was to stand in for the old one
         # What compose takes for its own it would start beside the new one.
         own = adoption.of_compose(new.labels)
         await self._forget(at_most=0 if own else self.application.configuration.kept)

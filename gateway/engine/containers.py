@@ -1,5 +1,7 @@
 """Containers on the engine. Every call here may be repeated: what is done already is no error."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -159,8 +161,10 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
+    """Set it; one that is gone restarts no more anyhow."""
     if _policy(container.restart_policy) != _policy(policy):
-        await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
+        with _gone_is_done():
+            await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
 
 
 def _policy(policy: dict[str, object]) -> tuple[object, object]:
@@ -169,8 +173,19 @@ def _policy(policy: dict[str, object]) -> tuple[object, object]:
 
 
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
-    """Send the stop signal, and the kill after `grace` seconds."""
-    await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=grace + CALL_DEADLINE)
+    """Send the stop signal, and the kill after `grace` seconds; one that is gone is stopped."""
+    deadline = grace + CALL_DEADLINE
+    with _gone_is_done():
+        await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=deadline)
+
+
+@contextmanager
+def _gone_is_done() -> Iterator[None]:
+    try:
+        yield
+    except Failed as error:
+        if error.reason.code is not Code.NOT_FOUND:
+            raise
 
 
 async def restart(engine: Engine, container_id: str, *, grace: int) -> None:

@@ -5,15 +5,21 @@ call may be repeated; one that was cut in the middle is gone on with.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import structlog
+
 from gateway.engine import adoption, containers, originals
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
+from gateway.errors import Failed
+
+_LOG = structlog.get_logger()
 
 _AT_ONCE = 8  # inspections
 _AT_THE_SAME_TIME = timedelta(seconds=2)
@@ -34,14 +40,44 @@ class _Shared:
 
 
 async def follow(engine: Engine, old: str, new: str) -> None:
-    """Let those that share with `old` share with `new`, and those that share with them in turn."""
-    if old == new:
+    """Let those that share with `old` share with `new`, and those that share with them in turn.
+
+    One that cannot is told of in the log: it is no reason to undo what it depends on.
+    """
+    sharing = await _sharing(engine)
+    dependents = [one for one, shared in sharing.items() if old in shared.namespaces | shared.volumes]
+    if old == new or not dependents:
         return
-    sharing, since = await _sharing(engine), await _ended(engine, old, new)
-    for container_id in [one for one, shared in sharing.items() if old in shared.namespaces | shared.volumes]:
-        found = await containers.inspection(engine, container_id)
-        if found is not None:
-            await _renew(engine, found, {old: new}, since)
+    since = await _ended(engine, old, new)
+    for container_id in dependents:
+        with _told(container_id):
+            if (found := await containers.inspection(engine, container_id)) is not None:
+                await _renew(engine, found, {old: new}, since)
+
+
+async def rejoin(engine: Engine, old: str, now: str) -> None:
+    """Let those that shared with `old` share with what serves again: it, started anew, or its like."""
+    await follow(engine, old, now)
+    dependents = [one for one, shared in (await _sharing(engine)).items() if now in shared.namespaces]
+    holder = await containers.inspect(engine, now) if dependents else None
+    if holder is None:
+        return
+    for container_id in dependents:
+        with _told(container_id):
+            found = await containers.inspection(engine, container_id)
+            if found is None or not _named(found, _about(holder.finished_at))[1]:
+                continue
+            if not found["State"]["Running"] or found["State"]["StartedAt"] < holder.started_at:
+                await containers.restart(engine, container_id, grace=_GRACE)
+                await rejoin(engine, container_id, container_id)
+
+
+@contextmanager
+def _told(container_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Failed as error:
+        _LOG.warning("A container cannot follow the one it depends on", container=container_id, error=str(error))
 
 
 async def _ended(engine: Engine, old: str, new: str) -> datetime | None:
@@ -49,23 +85,15 @@ async def _ended(engine: Engine, old: str, new: str) -> datetime | None:
 
     Who shared its processes was killed with it, and is to run again: it did until then.
     """
-    holder, successor = await containers.inspect(engine, old), await containers.inspect(engine, new)
-    if holder is not None:
-        return None if holder.running else holder.finished_at - _AT_THE_SAME_TIME
-    return None if successor is None else containers.time(successor.started_at) - _AT_THE_SAME_TIME
+    if (holder := await containers.inspect(engine, old)) is not None:
+        return None if holder.running else _about(holder.finished_at)
+    successor = await containers.inspect(engine, new)
+    return None if successor is None else _about(containers.time(successor.started_at))
 
 
-async def rejoin(engine: Engine, old: str, now: str) -> None:
-    """Let those that shared with `old` share with what serves again: it, started anew, or its like."""
-    await follow(engine, old, now)
-    holder = await containers.inspect(engine, now)
-    for container_id in [one for one, shared in (await _sharing(engine)).items() if now in shared.namespaces]:
-        container = await containers.inspect(engine, container_id)
-        if holder is None or container is None or not container.running:
-            continue
-        if container.started_at < holder.started_at:
-            await containers.restart(engine, container_id, grace=_GRACE)
-            await rejoin(engine, container_id, container_id)
+def _about(moment: datetime) -> datetime | None:
+    """Return a little before it; None for the engine's word for never."""
+    return None if moment.year == 1 else moment - _AT_THE_SAME_TIME
 
 
 async def can_start(engine: Engine, kept: Container) -> bool:

@@ -3,6 +3,7 @@
 import asyncio
 
 from gateway.engine.client import CALL_DEADLINE, Engine, translated
+from gateway.errors import printable
 
 _LINES = 50
 _BYTES = 16_384
@@ -19,7 +20,7 @@ async def tail(engine: Engine, path: str, *, deadline: float = CALL_DEADLINE) ->
             ) as response,
         ):
             raw = await response.read()
-    return demultiplexed(raw)[-_BYTES:]
+    return printable(demultiplexed(raw))[-_BYTES:]
 
 
 def demultiplexed(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Containers that somebody else made: what they were made with, and their like."""
+"""Containers and services that somebody else made: what they were made with, and their like."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,29 +6,33 @@ from socket import gethostname
 from typing import Any
 
 from gateway.bases import Base
-from gateway.engine import adoption, containers, images, spec
+from gateway.engine import adoption, containers, images, services, spec
 from gateway.engine.client import Engine
 from gateway.engine.images import Image
-from gateway.errors import Conflict, InvalidInput, NotFound
+from gateway.engine.services import Service
+from gateway.errors import Conflict, Failed, InvalidInput, NotFound
 from gateway.reference import Digest, Reference
 
 _ID_PREFIX = "sha256:"
+_SERVICE_ID, _SERVICE_NAME = "com.docker.swarm.service.id", "com.docker.swarm.service.name"
+_ITSELF = "the gateway itself, which cannot replace what it runs in"
 
 
 async def look(engine: Engine, named: str, *, host_name: str) -> Base:
-    """Return what a container was made with; it is not touched.
+    """Return what a container, or else a service, was made with; it is not touched.
 
     Raises NotFound, Conflict where it is the gateway's own or made by one, InvalidInput where its image has no name.
     """
     found = await containers.inspection(engine, named)
+    if found is None and (service := await _service(engine, named)) is not None:
+        return await _base_of(engine, service)
     if found is None:
-        raise NotFound(f"there is no container called {named!r} on this engine; see: docker ps --all")
+        raise NotFound(f"there is no container or service called {named!r} on this engine; see: docker ps --all")
     name, labels = found["Name"].removeprefix("/"), found["Config"]["Labels"] or {}
     if adoption.is_own(found["Id"], _own_ids()):
-        raise Conflict(
-            f"{name} is the gateway itself, which cannot replace what it runs in: "
-            "update it with docker compose pull && docker compose up --detach"
-        )
+        raise Conflict(f"{name} is {_ITSELF}: update it with docker compose pull && docker compose up --detach")
+    if service_name := labels.get(_SERVICE_NAME):
+        raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
     if spec.APPLICATION in labels:
         raise Conflict(f"{name} belongs to the application {labels[spec.APPLICATION]} already")
     image = await images.inspect(engine, found["Image"])
@@ -39,6 +43,24 @@ async def look(engine: Engine, named: str, *, host_name: str) -> Base:
         holders=await _holders(engine, found["HostConfig"]),
         host_name=host_name,
     )
+
+
+async def _service(engine: Engine, named: str) -> Service | None:
+    try:
+        return await services.inspect(engine, named)
+    except Failed:
+        return None  # the engine is no manager of a Swarm
+
+
+async def _base_of(engine: Engine, service: Service) -> Base:
+    if spec.APPLICATION in service.labels:
+        raise Conflict(f"{service.name} belongs to the application {service.labels[spec.APPLICATION]} already")
+    for container_id in _own_ids():
+        own = await containers.inspect(engine, container_id)
+        if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:
+            raise Conflict(f"{service.name} is {_ITSELF}: update it with docker service update --image")
+    image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
+    return Base(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
 
 
 async def duplicate(

@@ -109,6 +109,9 @@ class Runtime(Protocol):
     async def retire(self, swap: Swap) -> None:
         """Drain the old one and stop it."""
 
+    async def outlast(self, swap: Swap) -> None:
+        """Wait until no call that an attempt before has begun can reach the old one any more."""
+
     async def put_back(self, swap: Swap) -> None:
         """Let the old one serve again, or the new one where the old is gone; raises Postponed until that is done."""
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import structlog
 
 from gateway.applications import Application, Order, RuntimeKind
+from gateway.bases import Base
 from gateway.deployments import Swap
 from gateway.engine import containers, convergence, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
@@ -53,13 +54,16 @@ class ServiceRuntime:
         if service is None:
             return None
         seen, stopped = await self._see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
+        digest, spec_hash = service.labels.get(spec.DIGEST), service.labels.get(spec.SPEC)
+        if (base := self._original(service)) is not None:
+            digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
         return Serving(
             object_id=service.service_id,
             name=service.name,
             running=not stopped,
             sound=seen.converged and not stopped,
-            digest=service.labels.get(spec.DIGEST),
-            spec_hash=service.labels.get(spec.SPEC),
+            digest=digest,
+            spec_hash=spec_hash,
             deployment_id=service.labels.get(spec.DEPLOYMENT),
             restarts=seen.restarts,
         )
@@ -69,9 +73,18 @@ class ServiceRuntime:
 
     async def _own(self) -> Service | None:
         found = await services.inspect(self.engine, self._name)
-        if found is not None and found.labels.get(spec.APPLICATION) != self.application.application_id:
+        if found is None or self._original(found) is not None:
+            return found
+        if found.labels.get(spec.APPLICATION) != self.application.application_id:
             raise Failed(Code.NAME_TAKEN, f"a service called {found.name} is there that is not this application's")
         return found
+
+    def _original(self, service: Service) -> Base | None:
+        """Return what the application was adopted with, where the service is still as somebody else made it."""
+        base = self.application.base
+        if base is None or spec.APPLICATION in service.labels or service.service_id != base.object_id:
+            return None
+        return base
 
     # -- before anything is touched
 
@@ -222,6 +235,9 @@ class ServiceRuntime:
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
 
+    async def outlast(self, swap: Swap) -> None:
+        """A call that lands late is refused: the version it was made for is over."""
+
     async def put_back(self, swap: Swap) -> None:
         service = await self._own()
         if service is None:
@@ -299,6 +315,8 @@ class ServiceRuntime:
 
     async def remove(self) -> None:
         service = await self._own()
+        if service is not None and self._original(service) is not None:
+            return  # it was never the gateway's to remove
         if service is not None:
             await services.remove(self.engine, service)
 

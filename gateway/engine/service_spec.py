@@ -26,7 +26,6 @@ Spec = dict[str, Any]
 def service_spec(
     application: Application,
     version: Version,
-    base: Mapping[str, Any] | None = None,
     *,
     networks: Mapping[str, str] | None = None,
     monitor: float = _MONITOR,
@@ -49,8 +48,9 @@ def service_spec(
         "Labels": labels,
         "TaskTemplate": {"ContainerSpec": {"Image": image, "Labels": labels}},
     }
-    found = _unpinned(base) if base else {}
-    made = _over(_over(_over(_defaults(application), found), wanted(application, networks or {})), own)
+    base = found(application)
+    beneath = _unpinned(base) if base else {}
+    made = _over(_over(_over(_defaults(application), beneath), wanted(application, networks or {})), own)
     made["Mode"] = _mode(application)
     for name in ("UpdateConfig", "RollbackConfig"):
         config = made[name]
@@ -63,8 +63,14 @@ def service_spec(
 
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
-    choice = [_defaults(application), wanted(application, {}), application.configuration.order]
+    choice = [_defaults(application), wanted(application, {}), application.configuration.order, found(application)]
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def found(application: Application) -> Mapping[str, Any] | None:
+    """Return the spec that the application was adopted with."""
+    base = application.base
+    return base.found if base is not None and base.is_service else None
 
 
 def wanted(application: Application, networks: Mapping[str, str]) -> Spec:

@@ -88,7 +88,6 @@ class Source:
     handshake: Callable[[Request, Trust], Handshake | None] = _no_handshake
     #: what `--set` takes, each with one sentence on what it does
     settings: Mapping[str, str] = field(default_factory=dict)
-    required: frozenset[str] = frozenset()
     #: raises InvalidInput for a value of a setting that can mean nothing
     check: Callable[[Mapping[str, str]], None] = _no_check
     never_refuse: bool = False
@@ -101,11 +100,9 @@ class Source:
     patience: float = 4.0
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
-        """Raise InvalidInput for a setting this source does not have, one it lacks, or one that means nothing."""
+        """Raise InvalidInput for a setting this source does not have, or one that means nothing."""
         known = ", ".join(sorted(self.settings)) or "none"
         for name in settings:
             if name not in self.settings:
                 raise InvalidInput(f"{self.name} has no setting {name!r}; it has: {known}", field="settings")
-        for name in sorted(self.required - settings.keys()):
-            raise InvalidInput(f"{self.name} needs the setting {name!r}: {self.settings[name]}", field="settings")
         self.check(settings)

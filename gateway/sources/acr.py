@@ -21,7 +21,7 @@ from gateway.sources._source import Handshake, Request, Source, Trust
 _HEADER = "Authorization"
 _PUSHED = "imagepushed"
 _VALIDATION = "Microsoft.EventGrid.SubscriptionValidationEvent"
-_REGISTRY = re.compile(r"/registries/([A-Za-z0-9]{5,50})")
+_REGISTRY = re.compile(r"/registries/([A-Za-z0-9]{1,50})")
 _ORIGIN = re.compile(r"[A-Za-z0-9.-]{1,255}")
 
 

@@ -6,7 +6,8 @@
 https://cloud.google.com/artifact-registry/docs/configure-notifications
 https://cloud.google.com/pubsub/docs/authenticate-push-subscriptions
 
-Anybody can have Google sign a token for any audience, so the e-mail address of the service account is what proves.
+Anybody can have Google sign a token for any audience. So either the audience is the secret, which nobody else knows,
+or the e-mail address of the service account is what proves.
 """
 
 import base64
@@ -36,10 +37,11 @@ def keys(request: Request, _trust: Trust) -> list[str]:
 
 def verify(request: Request, trust: Trust) -> None:
     claims = prove_id_token(_token(request), request.keys.get(_KEYS, b""), issuers=_ISSUERS, at=request.at)
-    # The token is the proof; that it was made for us alone is what the audience adds, by default the secret.
-    prove_token(str(claims.get("aud")), trust.settings.get("audience") or trust.secret)
-    allowed = [email.strip() for email in trust.settings.get("email", "").split(",")]
-    email = claims.get("email")
+    settings = trust.settings
+    prove_token(str(claims.get("aud")), settings.get("audience") or trust.secret)
+    if settings.keys().isdisjoint({"audience", "email"}):
+        return
+    allowed, email = _emails(settings), claims.get("email")
     if not email or email not in allowed or claims.get("email_verified") is not True:
         raise Unauthenticated("the token is of a service account that this endpoint does not name")
 
@@ -79,8 +81,14 @@ def _said(told: Part, trust: Trust) -> Said:
     return pushed(trust, host=host, path=path, tag=tag, digest=digest)
 
 
+def _emails(settings: Mapping[str, str]) -> list[str]:
+    return [email.strip() for email in settings.get("email", "").split(",")]
+
+
 def check(settings: Mapping[str, str]) -> None:
-    for email in settings.get("email", "").split(","):
+    if "audience" in settings and "email" not in settings:
+        raise InvalidInput("an audience that others may know needs email: whose tokens are believed", field="settings")
+    for email in _emails(settings) if "email" in settings else []:
         if "@" not in email:
             raise InvalidInput(f"{email!r} is no e-mail address of a service account", field="settings")
 
@@ -94,9 +102,8 @@ SOURCE = Source(
     keys=keys,
     settings={
         "email": "the e-mail address of the service account whose token Pub/Sub sends; several by comma.",
-        "audience": "the audience of that token, where it is not the secret.",
+        "audience": "the audience of that token, where it is not the secret; it needs email.",
     },
-    required=frozenset({"email"}),
     check=check,
     never_refuse=True,
 )

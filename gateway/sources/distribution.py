@@ -6,7 +6,7 @@ It repeats an event until it is answered 2xx, for ever, and holds back all that 
 """
 
 from gateway.events import Notification
-from gateway.signatures import prove_bearer
+from gateway.signatures import prove_credentials
 from gateway.sources._json import Part, parse_object
 from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._source import Request, Source, Trust
@@ -16,7 +16,7 @@ _BLOB = "application/octet-stream"
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_bearer(request.headers.get(_HEADER.lower()), trust.secret)
+    prove_credentials(request.headers, trust.secret)
 
 
 def parse(request: Request, trust: Trust) -> Notification:

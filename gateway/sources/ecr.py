@@ -143,7 +143,7 @@ def _cloudevent_host(source: str, details: Part) -> str:
 
 def _host(account: str, region: str) -> str:
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    return f"{account}.dkr.ecr.{region}.{suffix}"
+    return f"{account}.dkr.ecr.{region}.{suffix}" if account and region else ""
 
 
 SOURCE = Source(

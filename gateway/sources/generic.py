@@ -133,4 +133,5 @@ SOURCE = Source(
     },
     check=check,
     honours_retry_after=True,
+    patience=9.0,
 )

@@ -59,6 +59,7 @@ def _is_container(package: Part, version: Part) -> bool:
         "CONTAINER" in {kind.upper() for kind in types}
         or bool(version.part("container_metadata"))
         or version.text("installation_command").startswith(_PULL)
+        or split_address(version.text("package_url"))[0] == _HOST
     )
 
 

@@ -12,7 +12,7 @@ What arrives by replication or through a proxy cache is told as a push too. Addi
 from gateway.errors import InvalidInput
 from gateway.events import Notification
 from gateway.reference import split_domain
-from gateway.signatures import prove_token
+from gateway.signatures import prove_credentials
 from gateway.sources._json import Part, parse_object
 from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_tag
 from gateway.sources._source import Request, Source, Trust
@@ -23,7 +23,7 @@ _PUSHES = frozenset({"push_artifact", "pushimage", "harbor.artifact.pushed"})
 
 def verify(request: Request, trust: Trust) -> None:
     """Harbor sends what stands in its field "Auth Header", as it stands there."""
-    prove_token(request.headers.get(_HEADER.lower()), trust.secret)
+    prove_credentials(request.headers, trust.secret)
 
 
 def parse(request: Request, trust: Trust) -> Notification:

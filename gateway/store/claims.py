@@ -13,11 +13,18 @@ from gateway.store.deployments import COLUMNS, from_row
 
 
 async def claim_deployment(
-    connection: Connection, *, owner: str, engine_id: str, server_ids: Sequence[str | None], lease: timedelta
+    connection: Connection,
+    *,
+    owner: str,
+    engine_id: str,
+    server_ids: Sequence[str | None],
+    held: Sequence[str],
+    lease: timedelta,
 ) -> Deployment | None:
     """Take the one that has waited longest and whose time has come; None where there is none.
 
-    Those of applications that are to be on one of the servers, and are bound to no other engine yet.
+    Those of applications that are to be on one of the servers, and are bound to no other engine yet. None of those
+    `held`: the claimer works on them still, though a lease may have run out while the database was away.
 
     One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
     The application's queue is held with it; one that somebody else holds is passed over, never waited for.
@@ -40,6 +47,7 @@ async def claim_deployment(
                            )
                        )
                    )
+               AND d.deployment_id <> ALL($5::text[])
              ORDER BY d.status DESC, d.next_attempt_at, d.created_at
              LIMIT 1
                FOR NO KEY UPDATE OF d, a SKIP LOCKED
@@ -56,6 +64,7 @@ async def claim_deployment(
         engine_id,
         lease,
         [server_id or "" for server_id in server_ids],
+        list(held),
     )
     return None if row is None else from_row(row)
 
@@ -76,6 +85,23 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
         list(held.values()),
     )
     return {row["deployment_id"] for row in rows}
+
+
+async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, least: float) -> float | None:
+    """Renew a lease, for at least so many seconds from now on; return for how many, None where it is not ours."""
+    length: float | None = await connection.fetchval(
+        """
+        UPDATE deployments
+           SET lease_length = greatest(lease_length, make_interval(secs => $3)),
+               lease_until = now() + greatest(lease_length, make_interval(secs => $3))
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        RETURNING extract(epoch FROM lease_length)::float8
+        """,
+        deployment_id,
+        epoch,
+        least,
+    )
+    return length
 
 
 async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:

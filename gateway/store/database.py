@@ -1,7 +1,7 @@
 """Connections to PostgreSQL, and the one place where its failures become ours."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,12 +24,15 @@ LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
 
 
 async def _prepare(connection: Connection) -> None:
+    # What a gateway that is frozen holds, others must get at: their claims pass over locked rows.
+    await connection.execute("SET idle_in_transaction_session_timeout = '10s'")
     await connection.set_type_codec(
         "jsonb",
         schema="pg_catalog",
@@ -85,6 +88,33 @@ async def statement(pool: Pool) -> AsyncIterator[Connection]:
             yield connection
     except (*LOST, asyncpg.TransactionRollbackError) as error:
         raise Unavailable("the database does not answer: try again") from error
+
+
+async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
+    """Do it in so many seconds; raises Unavailable where it is not done then, and leaves it to end by itself.
+
+    A connection on which nothing comes any more is not given back until long after.
+    """
+    task = asyncio.ensure_future(act)
+    _LEFT.add(task)
+    task.add_done_callback(_forget)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not task.done():
+        raise Unavailable("the database does not answer in time")
+    task.result()
+
+
+_LEFT: set[asyncio.Future[None]] = set()
+
+
+def _forget(task: asyncio.Future[None]) -> None:
+    _LEFT.discard(task)
+    if not task.cancelled():
+        task.exception()
 
 
 @asynccontextmanager

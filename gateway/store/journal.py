@@ -1,6 +1,6 @@
 """The journal a rollout writes, kept in PostgreSQL."""
 
-import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,11 +10,11 @@ import structlog
 from gateway.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
 from gateway.errors import Unavailable
 from gateway.reference import Digest
-from gateway.store import steps, swaps
-from gateway.store.database import Connection, Pool, statement, transaction
+from gateway.store import claims, steps, swaps
+from gateway.store.database import Connection, Pool, statement, transaction, within
 
 _LOG = structlog.get_logger()
-_SWAP_WRITE_DEADLINE = 2.0  # seconds; inside a swap the containers matter more than the record
+_SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more than the record
 
 
 class PostgresJournal:
@@ -25,6 +25,8 @@ class PostgresJournal:
         self._deployment = deployment
         self._records: list[StepRecord] = []
         self._unwritten: set[int] = set()
+        #: by the machine's clock, which goes on while the process is frozen
+        self._sure_until = 0.0
         self.lost = False
 
     @property
@@ -49,23 +51,45 @@ class PostgresJournal:
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
         async with transaction(self._pool) as connection:
-            await self._own(
-                swaps.insert_swap(
-                    connection, swap, self._deployment.deployment_id, self._deployment.epoch, longest_call
-                )
-            )
+            await self._stretch(connection, longest_call)
+            await swaps.insert_swap(connection, swap)
+
+    async def stretch_lease(self, longest_call: float) -> None:
+        async with statement(self._pool) as connection:
+            await self._stretch(connection, longest_call)
+
+    async def still_ours(self) -> None:
+        if self.lost:
+            raise LeaseLost(self._deployment.deployment_id)
+        if time.monotonic() < self._sure_until:
+            return
+        try:
+            await within(_SWAP_WRITE_DEADLINE, self.stretch_lease(0))
+        except Unavailable:
+            # Nobody else can have claimed it of a database that is away; each further question would take time.
+            self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
+
+    async def _stretch(self, connection: Connection, least: float) -> None:
+        """Renew the lease. Half of it is left then at least for any call that is begun without asking again."""
+        asked_at, row = time.monotonic(), self._deployment
+        length = await claims.stretch_lease(connection, row.deployment_id, row.epoch, least)
+        if self.lost or length is None:
+            self.lost = True
+            raise LeaseLost(row.deployment_id)
+        self._sure_until = asked_at + length / 2
 
     async def turn_back(self, swap: Swap) -> None:
         self.note(Step.PUT_BACK, swap.reason.message if swap.reason else "")
         try:
-            async with asyncio.timeout(_SWAP_WRITE_DEADLINE), transaction(self._pool) as connection:
-                await self._write(connection)
-                await self._own(
-                    swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch)
-                )
-        except (Unavailable, TimeoutError):
+            await within(_SWAP_WRITE_DEADLINE, self._turn_back(swap))
+        except Unavailable:
             # Putting back comes first; whoever claims this later sees the same failure and does the same.
             _LOG.warning("Putting back without a record", exc_info=True)
+
+    async def _turn_back(self, swap: Swap) -> None:
+        async with transaction(self._pool) as connection:
+            await self._write(connection)
+            await self._own(swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch))
 
     def note(self, step: Step, detail: str = "") -> None:
         self.end()
@@ -99,9 +123,8 @@ class PostgresJournal:
     async def flush_if_possible(self) -> None:
         """Write what is not yet written, unless the database is away."""
         try:
-            async with asyncio.timeout(_SWAP_WRITE_DEADLINE):
-                await self.flush()
-        except (Unavailable, TimeoutError):
+            await within(_SWAP_WRITE_DEADLINE, self.flush())
+        except Unavailable:
             _LOG.warning("The journal waits for the database")
 
     def _replace(self, *, detail: str | None = None, finished_at: datetime | None = None) -> None:

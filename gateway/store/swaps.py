@@ -8,24 +8,8 @@ from gateway.errors import Code, Reason
 from gateway.store.database import Connection
 
 
-async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int, longest_call: float) -> bool:
-    """Open the swap and stretch the lease to cover its longest call; False for a stale owner.
-
-    The caller's transaction makes both one.
-    """
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET lease_length = greatest(lease_length, make_interval(secs => $3)),
-               lease_until = now() + greatest(lease_length, make_interval(secs => $3))
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment_id,
-        epoch,
-        longest_call,
-    )
-    if done != "UPDATE 1":
-        return False
+async def insert_swap(connection: Connection, swap: Swap) -> None:
+    """Open the swap; the caller's transaction has stretched the lease to cover its longest call."""
     await connection.execute(
         """
         INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
@@ -43,7 +27,6 @@ async def insert_swap(connection: Connection, swap: Swap, deployment_id: str, ep
         swap.order,
         swap.attempt,
     )
-    return True
 
 
 async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:

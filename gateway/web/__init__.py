@@ -14,6 +14,7 @@ from gateway.store.vault import Vault
 from gateway.web import notifier, outward, patience, refusals, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
+from gateway.web.turns import TURNS, Turns
 
 __all__ = ["build"]
 
@@ -28,6 +29,7 @@ def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> w
     application[CONTEXT] = Context(pool, vault, rollouts, settings)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
+    application[TURNS] = Turns()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend([notifier.notifying, refusals.writing, outward.reaching_out, patience.finishing])
     application.add_routes(

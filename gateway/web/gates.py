@@ -1,6 +1,7 @@
 """How much one endpoint may ask of us: so many requests a minute, so many at once. A flood waits behind its own gate.
 
-Kept in memory, by path, so that a request that is too many costs no look-up.
+Kept in memory, by path, so that a request that is too many costs no look-up. All paths that are not known to be an
+endpoint's share one narrow gate: whoever guesses stands in the way of other guesses.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ _T = TypeVar("_T")
 
 _MOST_GATES = 20_000
 _MOST_WAITING = 1000  # requests of one endpoint
+_GUESSES = 10_000.0  # requests a second that no endpoint is known for; their slots bound them before
 _BURST = 10.0  # seconds' worth of requests that may come at once
 
 
@@ -58,17 +60,30 @@ class Gate:
 
 
 class Gates:
-    """One gate a path, the newest kept."""
+    """One gate an endpoint, those used last kept."""
 
     def __init__(self, *, rate: float, slots: int) -> None:
         self._rate, self._slots = rate, slots
         self._gates: dict[str, Gate] = {}
+        self._strangers = Gate(_GUESSES, max(1, slots // 2))
 
     def at(self, path: str) -> Gate:
-        gate = self._gates.pop(path, None) or Gate(self._rate, self._slots)
-        if len(self._gates) >= _MOST_GATES:
-            del self._gates[next(iter(self._gates))]
+        """Return the gate of a request that nothing is known of but its path."""
+        gate = self._gates.pop(path, None)
+        if gate is None:
+            return self._strangers
         self._gates[path] = gate
+        return gate
+
+    def open(self, path: str, *, rate: float | None) -> Gate:
+        """Return the gate of an endpoint, at its own rate if it has one; the request that found it is counted."""
+        gate = self._gates.get(path)
+        if gate is None:
+            if len(self._gates) >= _MOST_GATES:
+                del self._gates[next(iter(self._gates))]
+            gate = self._gates[path] = Gate(self._rate, self._slots)
+            gate.count()
+        gate.limit(self._rate if rate is None else rate)
         return gate
 
 

@@ -6,6 +6,7 @@ mean "again": its Source tells.
 
 import asyncio
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -39,11 +40,13 @@ from gateway.web.gates import GATES
 from gateway.web.notifier import tell
 from gateway.web.outward import AT_LEAST, KEPT, OUTWARD
 from gateway.web.patience import in_time
+from gateway.web.turns import TURNS
 
 _LOG = structlog.get_logger()
 
 _BODY_DEADLINE = 10.0  # seconds a sender has for its body
 _TRY_AGAIN = 5  # seconds until a database that is away may be back
+_LOGGED = 20  # of what a delivery caused, the first; the inbox has them all
 
 TRUSTED_PROXIES: web.AppKey[tuple[Network, ...]] = web.AppKey("trusted_proxies", tuple)
 
@@ -63,13 +66,16 @@ async def receive(request: web.Request) -> web.Response:
     try:
         if source is None:
             raise NotFound("there is no such webhook")
-        gate = request.app[GATES].at(request.path)
+        gates = request.app[GATES]
+        gate = gates.at(request.path)
         gate.count()
+        began = time.monotonic()
         endpoint = await in_time(request.app, source.patience, gate.through(_endpoint(request, source)))
-        gate.limit(endpoint.rate / 60 if endpoint.rate else request.app[CONTEXT].settings.webhook_rate)
-        asked, whole = await _read(request)
-        work = _accept(request.app, source, endpoint, asked, whole=whole)
-        answer = await in_time(request.app, source.patience, gate.through(work))
+        left = source.patience - (time.monotonic() - began)
+        gate = gates.open(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
+        asked, flaw = await _read(request)
+        work = _accept(request.app, source, endpoint, asked, flaw)
+        answer = await in_time(request.app, left, gate.through(work))
     except GatewayError as error:
         status, headers = _status(source, error, request)
         DELIVERIES.labels(name if source else "unknown", f"refused_{status}").inc()
@@ -108,17 +114,20 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
     return endpoint
 
 
-async def _read(request: web.Request) -> tuple[Request, bool]:
-    """Return what was sent, and whether it is all of it."""
-    body, whole = b"", True
+async def _read(request: web.Request) -> tuple[Request, GatewayError | None]:
+    """Return what was sent, and why its body could not be had."""
+    body = b""
+    flaw: GatewayError | None = None
     try:
         async with asyncio.timeout(_BODY_DEADLINE):
             body = await request.read()
     except web.HTTPRequestEntityTooLarge:
-        whole = False
+        flaw = TooLarge("the body is larger than is accepted")
+    except (ConnectionError, web.RequestPayloadError):
+        flaw = InvalidInput("the body ended before its end, or is not encoded as its Content-Encoding says")
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
-    return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), whole
+    return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), flaw
 
 
 def _headers(request: web.Request) -> dict[str, str]:
@@ -126,11 +135,11 @@ def _headers(request: web.Request) -> dict[str, str]:
 
 
 async def _accept(
-    application: web.Application, source: Source, endpoint: Endpoint, asked: Request, *, whole: bool
+    application: web.Application, source: Source, endpoint: Endpoint, asked: Request, flaw: GatewayError | None
 ) -> _Answer:
     trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
-    if not whole and not source.never_refuse:
-        raise TooLarge("the body is larger than is accepted")
+    if flaw is not None and not source.never_refuse:
+        raise flaw
     if asked.method == "OPTIONS":
         # Browsers' preflights aside, a sender that asks this way proves itself in none: the path is unguessable.
         if (handshake := source.handshake(asked, trusts[0])) is None:
@@ -148,8 +157,7 @@ async def _accept(
     try:
         notification = source.parse(asked, trust)
     except InvalidInput as error:
-        why = str(error) if whole else "the body is larger than is accepted"
-        headers = without_secrets(asked.headers, endpoint.secrets)
+        why, headers = str(flaw or error), without_secrets(asked.headers, endpoint.secrets)
         receipt = await intake.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.never_refuse:
             raise
@@ -184,7 +192,8 @@ async def _deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
     headers = without_secrets(asked.headers, endpoint.secrets)
-    receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+    async with application[TURNS].take(str(event.repository) for event in notification.events):
+        receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:
         tell(application)
     _LOG.info(
@@ -193,8 +202,8 @@ async def _deliver(
         source=endpoint.source,
         verdict=receipt.verdict,
         duplicate_of=receipt.duplicate_of,
-        deployments=[queued.deployment_id for queued in receipt.deployments],
-        ignored=[f"{ignored.reference}: {ignored.reason}" for ignored in receipt.ignored],
+        deployments=[queued.deployment_id for queued in receipt.deployments[:_LOGGED]],
+        ignored=[f"{ignored.reference}: {ignored.reason}" for ignored in receipt.ignored[:_LOGGED]],
     )
     return receipt
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from gateway.demo.engine import private_engine
 from gateway.demo.process import free_port
 from gateway.demo.registry import private_registry
-from tests.bench import accepting, deploying
+from tests.bench import accepting, deploying, recovering
 from tests.bench.report import Figure, show
 
 
@@ -21,6 +21,8 @@ async def main() -> bool:
             figures += await deploying.measure(dockerd, registry, directory)
             await dockerd.remove_containers()
             figures += await deploying.fan_out(dockerd, registry, directory)
+            figures += await recovering.rollback(dockerd, registry, directory)
+            figures += await recovering.takeover(dockerd, registry, directory)
         figures += await accepting.measure(directory)
     return show(figures, Path("bench.json"))
 

@@ -1,0 +1,142 @@
+"""`make faults` and `make soak`: faults on engines of their own, counted; exit code 1 when anything was lost."""
+
+import argparse
+import asyncio
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gateway.applications import Order
+from gateway.demo.engine import private_engine
+from gateway.demo.process import free_port
+from gateway.demo.registry import PrivateRegistry, private_registry
+from tests.faults import scenes, strikes
+from tests.faults.matrix import Tally, at_every_call, strike_once
+from tests.faults.wire import wire
+from tests.faults.world import Asked, World, world
+from tests.real_parts import SIDE_BY_SIDE
+
+Part = Callable[[PrivateRegistry, Path, Tally], Awaitable[None]]
+
+AROUND = (False, True)
+#: faults that leave the engine as it is, and where they strike
+GATEWAY = (
+    *((strikes.KILL, asked, after) for asked in Asked for after in AROUND),
+    *((strikes.TERMINATE, Asked.PUSH, after) for after in AROUND),
+    *((strikes.FROZEN, Asked.PUSH, after) for after in AROUND),
+    (strikes.KILL_LATE, Asked.PUSH, False),
+)
+DATABASE = tuple(
+    (fault, Asked.PUSH, False) for fault in (strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT, strikes.DATABASE_STALLED)
+)
+ENGINE = tuple(
+    (fault, Asked.PUSH, after) for fault in (strikes.ENGINE_STOPPED, strikes.ENGINE_KILLED) for after in AROUND
+)
+
+
+def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *, always: bool = False) -> Part:
+    async def part(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+        async with (
+            private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+            world(order, dockerd, f"{registry.address}/{directory.name}", directory, always=always) as one,
+        ):
+            for fault, asked, after in faults:
+                await at_every_call(one, tally, fault, asked, after=after)
+            if always:
+                await scenes.set_aside_stays_down(one, tally)
+            else:
+                await scenes.deaf_to_sigterm(one, tally)
+
+    return part
+
+
+async def twins(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    async with private_engine(arguments=SIDE_BY_SIDE) as dockerd:
+        for order in Order:
+            async with world(order, dockerd, f"{registry.address}/twins-{order}", directory / order) as one:
+                await scenes.two_gateways(one, tally)
+
+
+async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """What images come from, and what they are kept on."""
+    host, _, port = registry.address.rpartition(":")
+    async with (
+        wire(lambda: asyncio.open_connection(host, int(port))) as leads_there,
+        scenes.small_disk(directory / "disk") as disk,
+        private_engine(arguments=(*SIDE_BY_SIDE, "--data-root", str(disk))) as dockerd,
+        world(Order.STOP_FIRST, dockerd, f"127.0.0.1:{leads_there.port}/supplies", directory / "world") as one,
+    ):
+        await scenes.registry_breaks(one, tally, leads_there)
+        await scenes.disk_full(one, tally)
+
+
+PARTS: dict[str, Part] = {
+    **{f"gateway-{order}": every(order, GATEWAY) for order in Order},
+    **{f"database-{order}": every(order, DATABASE) for order in Order},
+    **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},
+    "twins": twins,
+    "supplies": supplies,
+}
+
+
+async def faults(names: list[str], directory: Path) -> bool:
+    tally, at_once = Tally(), asyncio.Semaphore(os.cpu_count() or 1)
+    async with private_registry(directory / "registry", free_port()) as registry:
+
+        async def run(name: str) -> None:
+            async with at_once:
+                began = time.monotonic()
+                await PARTS[name](registry, directory / name, tally)
+                print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(run(name), name=name)
+    return tally.show()
+
+
+async def soak(minutes: float, directory: Path) -> bool:
+    """Kill at random for so many minutes, in both orders at once."""
+    tally, began = Tally(), time.monotonic()
+
+    async def kill_on(one: World) -> None:
+        while time.monotonic() - began < minutes * 60:
+            asked, at, after = random.choice(list(Asked)), random.randrange(13), random.choice(AROUND)
+            await strike_once(one, tally, strikes.KILL, asked, at, after=after)
+
+    async def run(registry: PrivateRegistry, number: int, order: Order) -> None:
+        name = f"soak-{number}-{order}"
+        async with (
+            private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+            world(order, dockerd, f"{registry.address}/{name}", directory / name) as one,
+        ):
+            await kill_on(one)
+
+    async with (
+        private_registry(directory / "registry", free_port()) as registry,
+        asyncio.TaskGroup() as group,
+    ):
+        for number in range(os.cpu_count() or 1):
+            for order in Order:
+                group.create_task(run(registry, number, order))
+    print(f"{(time.monotonic() - began) / 60:.1f} minutes")  # noqa: T201
+    return tally.show()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="all, where none is named")
+    parser.add_argument("--soak", type=float, metavar="MINUTES")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="gateway-faults-") as place:
+        directory = Path(place)
+        directory.chmod(0o755)  # PostgreSQL runs as a user of its own
+        kept = soak(given.soak, directory) if given.soak else faults(given.part or list(PARTS), directory)
+        return 0 if asyncio.run(kept) else 1
+
+
+sys.exit(main())

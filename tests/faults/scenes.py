@@ -1,0 +1,118 @@
+"""Faults that strike elsewhere than at the engine's calls: the registry, the disk, the application itself, a twin."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from gateway.demo.images import Behaviour, Image
+from gateway.demo.process import until
+from tests.faults.matrix import Tally
+from tests.faults.wire import Break, Wire
+from tests.faults.world import Asked, Violation, World, lost
+
+_BALLAST = 1_000_000  # bytes
+
+
+@asynccontextmanager
+async def _scene(world: World, tally: Tally, name: str) -> AsyncIterator[None]:
+    tally.count(name, name)
+    try:
+        yield
+    except Exception as error:
+        if (said := lost(error)) is None:
+            raise
+        tally.violated(f"{name}, {world.order}: {said}")
+        await world.revive()
+        await world.begin_anew()
+
+
+async def registry_breaks(world: World, tally: Tally, wire: Wire) -> None:
+    """What the registry sends ends at its first word, or in the midst of a layer."""
+    for how in Break:
+        for size in (0, _BALLAST // 2):
+            async with _scene(world, tally, f"registry {how.value}"):
+                digest = await world.pushed(Image(f"{how.value} {size}", ballast=_BALLAST))
+                wire.break_after(how, size)
+                await world.told(digest)
+
+                async def waits() -> bool | None:
+                    (newest, *_) = await world.rows()
+                    return True if newest["state"] == "queued" and newest["reason"] else None
+
+                try:
+                    await until(waits)
+                finally:
+                    wire.mend()
+                await world.somebody_answers()
+                await world.ends(digest)
+
+
+async def disk_full(world: World, tally: Tally) -> None:
+    """The image does not fit: it fails and says so, the old one serves on, and the next one that fits is deployed."""
+    async with _scene(world, tally, "disk full"):
+        await world.told(await world.pushed(Image("too big", ballast=DISK)))
+        await until(lambda: _settled(world))
+        newest = (await world.rows())[0]
+        if newest["state"] != "failed" or newest["reason"]["code"] != "no_space":
+            raise Violation(f"a full disk is told as {newest['state']}: {newest['reason']}")
+        await world.one_serves(world.served[-1])
+        await world.ends(await world.ask(Asked.PUSH))
+
+
+async def _settled(world: World) -> bool | None:
+    return await world.settled() or None
+
+
+#: bytes of the small disk
+DISK = 96 * 1024**2
+
+
+@asynccontextmanager
+async def small_disk(directory: Path) -> AsyncIterator[Path]:
+    await asyncio.to_thread(directory.mkdir, parents=True)
+    await _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(directory))
+    try:
+        yield directory
+    finally:
+        await _run("umount", "--lazy", str(directory))
+
+
+async def _run(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(*words)
+    if await process.wait() != 0:
+        raise RuntimeError(" ".join(words))
+
+
+async def deaf_to_sigterm(world: World, tally: Tally) -> None:
+    for behaviour in (Behaviour.IGNORES_SIGTERM, Behaviour.SERVES):
+        async with _scene(world, tally, "application deaf to SIGTERM"):
+            digest = await world.pushed(Image(f"{world.app} {behaviour.name} {world.count}", behaviour))
+            await world.told(digest)
+            await world.ends(digest)
+
+
+async def set_aside_stays_down(world: World, tally: Tally) -> None:
+    """What was replaced stays down when the engine starts again, though it was one that is always started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        async with _scene(world, tally, "engine restarted with one set aside"):
+            digest = await world.ask(Asked.PUSH)
+            await world.ends(digest)
+            await world.dockerd.stop(number)
+            await world.dockerd.start()
+            await world.one_serves(digest)
+
+
+async def two_gateways(world: World, tally: Tally, *, pushes: int = 6) -> None:
+    """Two work on one queue, and one is killed at last: each push is deployed, none twice."""
+    async with world.second_gateway():
+        for number in range(pushes):
+            async with _scene(world, tally, "two gateways at once"):
+                digest = await world.ask(Asked.PUSH)
+                if number == pushes - 1:
+                    os.kill(world.gateway.pid, signal.SIGKILL)
+                    await world.gateway.stop()
+                    await world.gateway.start()
+                await world.ends(digest)

@@ -1,0 +1,291 @@
+"""One application on its own gateway, database and proxied engine; how it is asked for, and what must hold of it."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from secrets import randbelow
+from typing import Any
+
+import aiohttp
+
+from gateway.applications import Order
+from gateway.demo.engine import PrivateEngine
+from gateway.demo.images import Image, push
+from gateway.demo.process import FINISHED, GatewayProcess, Refused, free_port, gateway_process, until
+from gateway.engine import containers
+from gateway.engine.client import Engine, connect
+from gateway.engine.containers import Container
+from gateway.errors import Unavailable
+from gateway.reference import Digest
+from tests.faults.database import Database, database
+from tests.faults.engine_proxy import EngineProxy, Strike, engine_proxy
+from tests.hooks import Hook, envelope
+
+SETTINGS = {
+    "GATEWAY_STABLE_WINDOW": "0.2",
+    "GATEWAY_LEASE": "0.6",
+    "GATEWAY_LOG_FORMAT": "text",
+    "GATEWAY_SHUTDOWN_GRACE": "0",
+    "GATEWAY_PULL_STALL": "1",
+}
+
+
+class Violation(Exception):
+    """What must hold after every fault does not."""
+
+
+class Asked(StrEnum):
+    """What is under way when the fault strikes."""
+
+    PUSH = "push"
+    ROLLBACK = "rollback"
+
+
+@dataclass
+class World:
+    """An application that is replaced again and again. `directory` is its own."""
+
+    directory: Path
+
+    order: Order
+    dockerd: PrivateEngine
+    engine: Engine
+    proxy: EngineProxy
+    database: Database
+    gateway: GatewayProcess
+    hook: Hook
+    repository: str
+    network: str
+    app: str = ""
+    image: str = ""
+    #: whether what is replaced is one that the engine itself starts again
+    always: bool = False
+    #: digests that were served, the newest last, and the deployments there were
+    served: list[Digest] = field(default_factory=list)
+    count: int = 0
+    _versions: int = 0
+    _apps: int = 0
+
+    # -- what is asked for
+
+    async def revive(self) -> None:
+        """Make everything work again, whatever was done to it."""
+        self.proxy.disarm()
+        self.database.wire.mend()
+        if not self.dockerd.running:
+            await self.dockerd.start()
+        await self.gateway.stop(signal.SIGKILL)
+        await self.gateway.start()
+
+    async def begin_anew(self) -> None:
+        """Take another application, of another image, with a version kept beside the one that serves."""
+        await self.clear()
+        self._apps += 1
+        self.app, self.count = f"{self.order}-{self._apps}", 0
+        self.image = f"{self.repository}-{self._apps}:latest"
+        self.served.clear()
+        configuration: dict[str, Any] = {"stopGrace": 1, "drain": 0.1}
+        if self.order is Order.STOP_FIRST:
+            configuration["ports"] = [{"targetPort": 8080, "publishedPort": free_port()}]
+        else:
+            configuration["networks"] = [self.network]
+        made = {"name": self.app, "applicationId": self.app, "dockerImage": self.image, **configuration}
+        await self.gateway.mutate("application.create", made)
+        for _ in range(2):
+            await self.ends(await self.ask(Asked.PUSH))
+
+    async def clear(self) -> None:
+        for number in range(1, self._apps + 1):
+            for container in await containers.select(self.engine, f"{self.order}-{number}"):
+                await containers.remove(self.engine, container.container_id)
+
+    async def pushed(self, image: Image | None = None) -> Digest:
+        """Push the next version."""
+        self._versions += 1
+        return await push(image or Image(f"{self.app} {self._versions}"), self.image)
+
+    async def told(self, digest: Digest) -> None:
+        status, answer = await self.hook.post(envelope(self.image, digest))
+        if status != 202:
+            raise Violation(f"a push was answered {status}: {answer}")
+        self.count += 1
+
+    async def ask(self, asked: Asked) -> Digest:
+        """Ask for another version; return its digest."""
+        if self.always and self.served:
+            policy = {"RestartPolicy": {"Name": "always"}}
+            await self.engine.call("POST", f"containers/{await self.name()}/update", body=policy)
+        if asked is Asked.PUSH:
+            digest = await self.pushed()
+            await self.told(digest)
+            return digest
+        serving = self.served[-1]
+        before = next(one for one in await self.rows() if one["state"] == "succeeded" and one["digest"] != serving)
+        to = {"applicationId": self.app, "deploymentId": before["deploymentId"]}
+        await self.gateway.mutate("application.rollback", to)
+        self.count += 1
+        return Digest(before["digest"])
+
+    async def struck(self, strike: Strike, asked: Asked, at: int, *, after: bool) -> tuple[Digest, str | None]:
+        """Ask, and be struck at the call numbered `at`; return what was asked for and the call, if there was one."""
+        self.proxy.arm(strike, at, after=after)
+        wanted = await self.ask(asked)
+
+        async def unstruck() -> bool | None:
+            return await self.settled() or None
+
+        # Once it is struck, nobody may answer for a while.
+        looking = [asyncio.create_task(self.proxy.struck.wait()), asyncio.create_task(until(unstruck))]
+        try:
+            await asyncio.wait(looking, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in looking:
+                task.cancel()
+            await asyncio.gather(*looking, return_exceptions=True)
+        return wanted, self.proxy.fired
+
+    async def settled(self, told_by: GatewayProcess | None = None) -> bool:
+        try:
+            found = await (told_by or self.gateway).deployments(self.app)
+        except (aiohttp.ClientError, OSError, Refused):
+            return False
+        return len(found) >= self.count and all(one["state"] in FINISHED for one in found)
+
+    @asynccontextmanager
+    async def second_gateway(self) -> AsyncIterator[GatewayProcess]:
+        """Run another one on the same database and engine, past the proxies."""
+        settings = {
+            key: value for key, value in self.gateway.environment.items() if key.startswith("GATEWAY_")
+        } | self.database.direct_settings
+        del settings["GATEWAY_LISTEN"], settings["GATEWAY_DATA_DIR"], settings["GATEWAY_DOCKER_HOST"]
+        async with gateway_process(self.directory / "second", self.dockerd.host, settings) as second:
+            yield second
+
+    # -- what must hold
+
+    async def ends(self, wanted: Digest, *, within: float = 60) -> None:
+        """Wait until all is settled; raises Violation unless that is the version that serves, and nothing is stray."""
+
+        async def look() -> bool | None:
+            return await self.settled() or None
+
+        try:
+            await until(look, within=within)
+        except TimeoutError:
+            raise Violation(f"not settled after {within:.0f} s: {await self.rows()}") from None
+        newest = (await self.rows())[0]
+        if (newest["state"], newest["digest"]) != ("succeeded", wanted):
+            raise Violation(f"{wanted[:19]} was asked for; the row says {_row(newest)}")
+        await self.one_serves(wanted)
+        if await self.database.count("SELECT count(*) FROM swaps"):
+            raise Violation("a swap is still open")
+        self.served.append(wanted)
+
+    async def rows(self) -> list[dict[str, Any]]:
+        return await self.gateway.deployments(self.app)
+
+    async def one_serves(self, wanted: Digest) -> None:
+        """Raises Violation unless that version answers under the name, alone, with at most one kept, down for good."""
+        found = await containers.select(self.engine, self.app)
+        serving = [one for one in found if one.running or one.restarting]
+        if [(one.name, one.labels["gateway.digest"]) for one in serving] != [(await self.name(), wanted)]:
+            raise Violation(f"{wanted[:19]} should run alone: {_seen(found)}")
+        if not await self.answers(serving[0]):
+            raise Violation(f"nobody answers at {await self.address(serving[0])}: {_seen(found)}")
+        kept = [one for one in found if one not in serving]
+        if len(kept) > 1 or any(".old." not in one.name or one.restart_policy["Name"] != "no" for one in kept):
+            raise Violation(f"strays: {_seen(found)}")
+
+    async def name(self) -> str:
+        found: dict[str, Any] = await self.gateway.query("application.one", applicationId=self.app)
+        return str(found["appName"])
+
+    async def somebody_answers(self) -> None:
+        """Raises Violation unless a client is served just now."""
+        found = await containers.select(self.engine, self.app)
+        if not any([await self.answers(one) for one in found if one.running]):
+            raise Violation(f"nobody answers: {_seen(found)}")
+
+    async def answers(self, container: Container) -> bool:
+        """Ask it where a client would."""
+        where = await self.address(container)
+
+        async def ask() -> bool | None:
+            try:
+                async with (
+                    aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
+                    session.get(f"http://{where}/") as answer,
+                ):
+                    return answer.ok or None
+            except (aiohttp.ClientError, OSError, TimeoutError):
+                return None
+
+        try:
+            # An address that changed hands is looked for anew only after a second.
+            return await until(ask, within=5)
+        except TimeoutError:
+            return False
+
+    async def address(self, container: Container) -> str:
+        """Return its published port, else its own address on its first network."""
+        seen = await self.engine.call("GET", f"containers/{container.container_id}/json")
+        bindings = (seen["NetworkSettings"]["Ports"] or {}).get("8080/tcp")
+        addresses = [one["IPAddress"] for one in seen["NetworkSettings"]["Networks"].values()]
+        return f"127.0.0.1:{bindings[0]['HostPort']}" if bindings else f"{addresses[0]}:8080"
+
+
+def _row(row: dict[str, Any]) -> str:
+    return f"{row['state']} {str(row['digest'])[:19]} {row['reason']}"
+
+
+def _seen(found: list[Container]) -> str:
+    return ", ".join(
+        f"{one.name} {one.labels['gateway.digest'][:19]} {'running' if one.running else f'exit {one.exit_code}'} "
+        f"restart={one.restart_policy['Name']}"
+        for one in found
+    )
+
+
+@asynccontextmanager
+async def world(
+    order: Order,
+    dockerd: PrivateEngine,
+    repository: str,
+    directory: Path,
+    *,
+    always: bool = False,
+    settings: Mapping[str, str] = SETTINGS,
+) -> AsyncIterator[World]:
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    network = f"front-{free_port()}"
+    socket = dockerd.socket.parent / f"{network}.sock"
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        engine = await enter(connect(dockerd.host))
+        proxy = await enter(engine_proxy(socket, dockerd.socket))
+        base = await enter(database(directory))
+        gateway = await enter(gateway_process(directory, f"unix://{proxy.socket}", {**settings, **base.settings}))
+        # Addresses of its own: engines that start at once choose the same ones, and the host finds but one of them.
+        addresses = {"Config": [{"Subnet": f"10.{220 + randbelow(30)}.{randbelow(256)}.0/24"}]}
+        await engine.call("POST", "networks/create", body={"Name": network, "IPAM": addresses})
+        made = World(
+            directory, order, dockerd, engine, proxy, base, gateway, await Hook.open(gateway), repository, network
+        )
+        made.always = always
+        try:
+            await made.begin_anew()
+            yield made
+        finally:
+            base.wire.mend()
+            await gateway.stop(signal.SIGKILL)
+            await made.clear()
+            await engine.call("DELETE", f"networks/{network}")
+
+
+def lost(error: Exception) -> str | None:
+    """Tell what an error says of the product; None for one that is the test's own."""
+    return str(error) if isinstance(error, Violation | Unavailable | TimeoutError) else None

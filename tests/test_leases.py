@@ -1,0 +1,55 @@
+"""Who works on a deployment: one at a time, known by the epoch."""
+
+import pytest
+
+from gateway import lane
+from gateway.deployments import Deployment, LeaseLost
+from gateway.store.journal import PostgresJournal
+from tests.real_web import Web
+
+ENGINE = "leases-engine"
+
+
+async def claim(web: Web, owner: str, *, lease: float, held: tuple[str, ...] = ()) -> Deployment | None:
+    return await lane.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], held=held, lease=lease)
+
+
+@pytest.fixture
+async def first(web: Web) -> Deployment:
+    """A deployment claimed with a lease that has run out at once."""
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO engines (engine_id, name, version, platform) VALUES ($1, '', '', '') ON CONFLICT DO NOTHING",
+            ENGINE,
+        )
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="app")
+    claimed = await claim(web, "first", lease=0)
+    assert claimed is not None
+    return claimed
+
+
+async def test_what_a_gateway_works_on_still_it_does_not_claim_again(web: Web, first: Deployment) -> None:
+    assert await claim(web, "first", lease=9, held=(first.deployment_id,)) is None
+    again = await claim(web, "second", lease=9)
+    assert again is not None
+    assert (again.deployment_id, again.epoch) == (first.deployment_id, first.epoch + 1)
+
+
+async def test_whoever_was_taken_over_from_touches_nothing_more(web: Web, first: Deployment) -> None:
+    journal = PostgresJournal(web.pool, first)
+    assert await claim(web, "second", lease=9) is not None
+    with pytest.raises(LeaseLost):
+        await journal.still_ours()
+    assert journal.lost
+
+
+async def test_asking_renews_the_lease_and_is_not_repeated_while_half_of_it_is_left(
+    web: Web, first: Deployment
+) -> None:
+    journal = PostgresJournal(web.pool, first)
+    await journal.stretch_lease(9)
+    assert await claim(web, "second", lease=9) is None
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET epoch = epoch + 1")
+    await journal.still_ours()

@@ -1,0 +1,47 @@
+import asyncio
+
+import pytest
+
+from gateway.engine.unbroken import unbroken
+
+
+async def begun(ended: list[str], go_on: asyncio.Event) -> None:
+    try:
+        await go_on.wait()
+        ended.append("done")
+    except asyncio.CancelledError:
+        ended.append("broken off")
+        raise
+
+
+async def test_told_to_stop_it_ends_first_what_it_has_begun() -> None:
+    ended: list[str] = []
+    go_on = asyncio.Event()
+    task = asyncio.create_task(unbroken(begun(ended, go_on)))
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["done"]
+
+
+async def test_told_twice_it_breaks_off() -> None:
+    ended: list[str] = []
+    task = asyncio.create_task(unbroken(begun(ended, asyncio.Event())))
+    for _ in range(2):
+        await asyncio.sleep(0.01)
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["broken off"]
+
+
+async def test_what_fails_fails() -> None:
+    async def fail() -> None:
+        raise ValueError("so")
+
+    with pytest.raises(ValueError, match="so"):
+        await unbroken(fail())
