@@ -173,6 +173,24 @@ def test_a_setting_that_can_mean_nothing_is_refused(source: str, settings: dict[
         SOURCES[source].check_settings(settings)
 
 
+@pytest.mark.parametrize(
+    ("source", "settings", "header"),
+    [
+        ("generic", {}, "Authorization"),
+        ("generic", {"proof": "hmac"}, "X-Hub-Signature-256"),
+        ("generic", {"algorithm": "sha512"}, "X-Hub-Signature-256"),
+        ("generic", {"header": "X-Signature"}, "X-Signature"),
+        ("generic", {"header": "X-Token", "proof": "secret"}, "X-Token"),
+        ("generic", {"proof": "path"}, None),
+        ("zot", {"header": "X-Token"}, "X-Token"),
+        ("zot", {}, "Authorization"),
+        ("dockerhub", {}, None),
+    ],
+)
+def test_the_header_is_told_that_the_proof_stands_in(source: str, settings: dict[str, str], header: str | None) -> None:
+    assert SOURCES[source].header_with(settings) == header
+
+
 def test_the_settings_of_the_samples_are_accepted() -> None:
     for sample in OURS:
         SOURCES[sample.source].check_settings(sample.trust.settings)

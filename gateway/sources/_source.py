@@ -88,6 +88,8 @@ class Source:
     handshake: Callable[[Request, Trust], Handshake | None] = _no_handshake
     #: what `--set` takes, each with one sentence on what it does
     settings: Mapping[str, str] = field(default_factory=dict)
+    #: which header it is with these settings, where they choose
+    chosen_header: Callable[[Mapping[str, str]], str | None] | None = None
     #: raises InvalidInput for a value of a setting that can mean nothing
     check: Callable[[Mapping[str, str]], None] = _no_check
     never_refuse: bool = False
@@ -98,6 +100,10 @@ class Source:
     deaf_by: str | None = None
     #: seconds within which it is answered, whatever happens: fewer than it waits
     patience: float = 4.0
+
+    def header_with(self, settings: Mapping[str, str]) -> str | None:
+        """Return what the sender must put the secret or signature in."""
+        return self.header if self.chosen_header is None else self.chosen_header(settings)
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
         """Raise InvalidInput for a setting this source does not have, or one that means nothing."""

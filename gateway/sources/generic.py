@@ -32,7 +32,7 @@ _CHOICES = {
 
 def verify(request: Request, trust: Trust) -> None:
     settings, secret = trust.settings, trust.secret
-    match _proof(request, settings):
+    match _proof(settings, signed=_SIGNATURE_HEADER.lower() in request.headers):
         case "path":
             return
         case "secret":
@@ -45,10 +45,15 @@ def verify(request: Request, trust: Trust) -> None:
             prove_hmac(sent, secret, request.body, algorithm=algorithm, encoding=encoding)
 
 
-def _proof(request: Request, settings: Mapping[str, str]) -> str:
+def _proof(settings: Mapping[str, str], *, signed: bool) -> str:
     signs = not settings.keys().isdisjoint({"header", "algorithm", "encoding"})
-    usual = "hmac" if signs or _SIGNATURE_HEADER.lower() in request.headers else "secret"
-    return settings.get("proof", usual)
+    return settings.get("proof", "hmac" if signs or signed else "secret")
+
+
+def _chosen_header(settings: Mapping[str, str]) -> str | None:
+    proof = _proof(settings, signed=False)
+    usual = _HEADER if proof == "secret" else _SIGNATURE_HEADER
+    return None if proof == "path" else settings.get("header", usual)
 
 
 def parse(request: Request, trust: Trust) -> Notification:
@@ -131,6 +136,7 @@ SOURCE = Source(
         "algorithm": "what it is made with: sha1, sha256 (the default), sha384 or sha512.",
         "encoding": "how it is written: hex (the default) or base64.",
     },
+    chosen_header=_chosen_header,
     check=check,
     honours_retry_after=True,
     patience=9.0,

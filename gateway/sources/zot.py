@@ -67,4 +67,5 @@ SOURCE = Source(
     verify=verify,
     parse=parse,
     settings={"header": f"the header of your own that carries the secret, without credentials ({_OTHER_HEADER})."},
+    chosen_header=lambda settings: settings.get("header", _HEADER),
 )

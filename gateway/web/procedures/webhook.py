@@ -111,7 +111,7 @@ def _opened(
         "source": source.name,
         "path": token and f"/webhooks/{source.name}/{token}",
         "secret": secret,
-        "header": settings.get("header", source.header),
+        "header": source.header_with(settings),
     }
 
 
