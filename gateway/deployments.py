@@ -142,7 +142,7 @@ class Swap:
     new_restart_policy: dict[str, object] | None = None
     runtime: RuntimeKind = RuntimeKind.CONTAINER
     order: Order = Order.STOP_FIRST
-    #: the attempt that opened it
+    #: the epoch of the attempt that opened it, which no other has; one that is cut by a stop is not counted
     attempt: int = 0
     direction: Direction = Direction.FORWARD
     reason: Reason | None = None

@@ -156,7 +156,7 @@ async def _roll_back(attempt: _Attempt) -> Outcome:
     serving = await runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
-    version = Version(target.reference, digest, deployment.deployment_id, deployment.attempts)
+    version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
     swap = await runtime.recall(version, serving)
     if swap is None:
         return await _roll_forward(attempt, target.reference, digest, serving)
@@ -175,7 +175,7 @@ async def _prepare(attempt: _Attempt, reference: Reference, digest: Digest, serv
     await runtime.check()
     await journal.begin(Step.CREATE)
     deployment = attempt.task.deployment
-    return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.attempts), serving)
+    return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
 
 
 async def _start(attempt: _Attempt) -> Outcome:

@@ -150,7 +150,9 @@ class GatewayProcess:
 def _value(status: int, body: bytes) -> Any:
     said = orjson.loads(body)
     if status != 200:  # noqa: PLR2004
-        raise Refused(said["error"]["json"]["message"])
+        # What goes wrong before the call is reached, as with a database that is away, bears no envelope.
+        error = said["error"]
+        raise Refused(error.get("json", error)["message"])
     return said["result"]["data"]["json"]
 
 

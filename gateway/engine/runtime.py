@@ -48,6 +48,7 @@ class Version:
     reference: Reference
     digest: Digest
     deployment_id: str
+    #: its epoch
     attempt: int
 
 

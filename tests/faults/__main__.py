@@ -16,6 +16,7 @@ from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry
 from tests.faults import scenes, strikes
 from tests.faults.matrix import Tally, at_every_call, strike_once
+from tests.faults.service_world import service_world
 from tests.faults.wire import wire
 from tests.faults.world import Asked, World, world
 from tests.real_parts import SIDE_BY_SIDE
@@ -54,6 +55,15 @@ def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *
     return part
 
 
+def every_service(order: Order) -> Part:
+    async def part(_registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+        async with service_world(order, directory) as one:
+            for fault, asked, after in (*GATEWAY, *DATABASE):
+                await at_every_call(one, tally, fault, asked, after=after)
+
+    return part
+
+
 async def twins(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     async with private_engine(arguments=SIDE_BY_SIDE) as dockerd:
         for order in Order:
@@ -78,6 +88,7 @@ PARTS: dict[str, Part] = {
     **{f"gateway-{order}": every(order, GATEWAY) for order in Order},
     **{f"database-{order}": every(order, DATABASE) for order in Order},
     **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},
+    **{f"service-{order}": every_service(order) for order in Order},
     "twins": twins,
     "supplies": supplies,
 }

@@ -88,15 +88,17 @@ class World:
         self.app, self.count = f"{self.order}-{self._apps}", 0
         self.image = f"{self.repository}-{self._apps}:latest"
         self.served.clear()
-        configuration: dict[str, Any] = {"stopGrace": 1, "drain": 0.1}
-        if self.order is Order.STOP_FIRST:
-            configuration["ports"] = [{"targetPort": 8080, "publishedPort": free_port()}]
-        else:
-            configuration["networks"] = [self.network]
-        made = {"name": self.app, "applicationId": self.app, "dockerImage": self.image, **configuration}
+        made = {"name": self.app, "applicationId": self.app, "dockerImage": self.image, **self.configuration()}
         await self.gateway.mutate("application.create", made)
         for _ in range(2):
             await self.ends(await self.ask(Asked.PUSH))
+
+    def configuration(self) -> dict[str, Any]:
+        if self.order is Order.STOP_FIRST:
+            shown: dict[str, Any] = {"ports": [{"targetPort": 8080, "publishedPort": free_port()}]}
+        else:
+            shown = {"networks": [self.network]}
+        return {"stopGrace": 1, "drain": 0.1, **shown}
 
     async def clear(self) -> None:
         for number in range(1, self._apps + 1):
@@ -259,6 +261,7 @@ async def world(
     *,
     always: bool = False,
     settings: Mapping[str, str] = SETTINGS,
+    kind: type[World] = World,
 ) -> AsyncIterator[World]:
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
     network = f"front-{free_port()}"
@@ -272,7 +275,7 @@ async def world(
         # Addresses of its own: engines that start at once choose the same ones, and the host finds but one of them.
         addresses = {"Config": [{"Subnet": f"10.{220 + randbelow(30)}.{randbelow(256)}.0/24"}]}
         await engine.call("POST", "networks/create", body={"Name": network, "IPAM": addresses})
-        made = World(
+        made = kind(
             directory, order, dockerd, engine, proxy, base, gateway, await Hook.open(gateway), repository, network
         )
         made.always = always
