@@ -1,11 +1,13 @@
 """One application on its own gateway, database and proxied engine; how it is asked for, and what must hold of it."""
 
 import asyncio
+import functools
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from http import HTTPStatus
 from pathlib import Path
 from secrets import randbelow
 from typing import Any
@@ -111,9 +113,16 @@ class World:
         return await push(image or Image(f"{self.app} {self._versions}"), self.image)
 
     async def told(self, digest: Digest) -> None:
-        status, answer = await self.hook.post(envelope(self.image, digest))
-        if status != 202:
-            raise Violation(f"a push was answered {status}: {answer}")
+        """Tell of a push as a registry does: again and again, until it is taken."""
+        body = envelope(self.image, digest)
+
+        async def taken() -> dict[str, Any] | None:
+            status, answer = await self.hook.post(body)
+            return answer if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED} else None
+
+        answer = await until(taken)
+        if not answer["deployments"]:
+            raise Violation(f"a push was answered with {answer}")
         self.count += 1
 
     async def ask(self, asked: Asked) -> Digest:
@@ -128,7 +137,7 @@ class World:
         serving = self.served[-1]
         before = next(one for one in await self.rows() if one["state"] == "succeeded" and one["digest"] != serving)
         to = {"applicationId": self.app, "deploymentId": before["deploymentId"]}
-        await self.gateway.mutate("application.rollback", to)
+        await self._patient(lambda: self.gateway.mutate("application.rollback", to))
         self.count += 1
         return Digest(before["digest"])
 
@@ -188,7 +197,19 @@ class World:
         self.served.append(wanted)
 
     async def rows(self) -> list[dict[str, Any]]:
-        return await self.gateway.deployments(self.app)
+        found: list[dict[str, Any]] = await self._patient(lambda: self.gateway.deployments(self.app))
+        return found
+
+    async def _patient(self, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Ask until it is answered: connections to a database that was away are found dead one by one."""
+
+        async def answered() -> Any:
+            try:
+                return await ask()
+            except Refused:
+                return None
+
+        return await until(answered)
 
     async def one_serves(self, wanted: Digest) -> None:
         """Raises Violation unless that version answers under the name, alone, with at most one kept, down for good."""
@@ -203,7 +224,8 @@ class World:
             raise Violation(f"strays: {_seen(found)}")
 
     async def name(self) -> str:
-        found: dict[str, Any] = await self.gateway.query("application.one", applicationId=self.app)
+        ask = functools.partial(self.gateway.query, "application.one", applicationId=self.app)
+        found: dict[str, Any] = await self._patient(ask)
         return str(found["appName"])
 
     async def somebody_answers(self) -> None:
