@@ -285,6 +285,15 @@ def test_any_token_and_any_keys_prove_or_do_not(token: str, keys: bytes) -> None
 # -- Event Grid
 
 
+def test_a_token_of_azure_does_not_stand_in_the_way_of_the_secret_in_the_address() -> None:
+    told = sample("acr", "grid_push")
+    token = {"authorization": "Bearer a.b.c"}
+    ACR.verify(replace(told.request, headers=token, query={"secret": told.trust.secret}), told.trust)
+    for query in ({}, {"secret": "another"}, {"secret": ""}):
+        with pytest.raises(Unauthenticated):
+            ACR.verify(replace(told.request, headers=token, query=query), told.trust)
+
+
 def test_event_grid_is_told_its_code() -> None:
     asked = sample("acr", "grid_validation")
     code = json.loads(asked.request.body)[0]["data"]["validationCode"]

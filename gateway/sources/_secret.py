@@ -7,8 +7,9 @@ _PARAMETER = "secret"
 
 
 def prove_secret(request: Request, trust: Trust, *names: str) -> None:
-    """The secret in an Authorization header or in one of `names`, or else in the address, as `?secret=`."""
-    if not request.headers.keys().isdisjoint({"authorization", *names}):
-        prove_credentials(request.headers, trust.secret, *names)
+    """The secret in the address, as `?secret=`, or else in an Authorization header or in one of `names`."""
+    # Azure and OAuth connections of AWS send a token of their own in Authorization besides.
+    if _PARAMETER in request.query:
+        prove_token(request.query[_PARAMETER], trust.secret)
     else:
-        prove_token(request.query.get(_PARAMETER), trust.secret)
+        prove_credentials(request.headers, trust.secret, *names)
