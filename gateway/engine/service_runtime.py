@@ -16,10 +16,11 @@ import structlog
 from gateway.applications import Application, Order, RuntimeKind
 from gateway.bases import Base
 from gateway.deployments import Swap
-from gateway.engine import containers, convergence, service_spec, services, spec
+from gateway.engine import convergence, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
-from gateway.engine.convergence import Mark, Seen
+from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
+from gateway.engine.service_watch import LOOK_AGAIN, ServiceWatch
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
@@ -27,11 +28,6 @@ from gateway.registries import Credentials
 
 _LOG = structlog.get_logger()
 
-_LOOK_AGAIN = 0.2  # seconds
-# The port of a task that is being stopped is free a moment later: only a task that no node takes for so long is stuck.
-_UNPLACED = 10.0  # seconds
-# The Swarm learns of a lost node after some 15 s, and starts its tasks elsewhere then.
-_STUCK = 5.0  # seconds
 _BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
 
 
@@ -53,7 +49,7 @@ class ServiceRuntime:
         service = await self._own()
         if service is None:
             return None
-        seen, stopped = await self._see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
+        seen, stopped = await self._watch.see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
         digest, spec_hash = service.labels.get(spec.DIGEST), service.labels.get(spec.SPEC)
         if (base := self._original(service)) is not None:
             digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
@@ -167,70 +163,7 @@ class ServiceRuntime:
         return any(Mark.of(task.labels) == _mark(swap) for task in tasks)
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
-        await self._converge(_mark(swap))
-
-    async def _converge(self, mark: Mark, before: frozenset[str] = frozenset()) -> None:
-        """Return once every task has run in the version for the stability window; raises Failed."""
-        clock = asyncio.get_running_loop().time
-        progressed = stable_since = placed = clock()
-        best, steady, seen_stuck = 0, frozenset[str](), set[str]()
-        while True:
-            service, now = await self._expect(self._name), clock()
-            seen = await self._see(service, mark, before)
-            try:
-                convergence.refuse(service, seen, mark)
-            except Failed as error:
-                raise await self._explained(error, seen.broke) from error
-            if seen.running > best:
-                best, progressed = seen.running, now
-            if seen.tasks != steady:
-                steady, stable_since = seen.tasks, now
-            if seen.unplaced is None:
-                placed = now
-            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK:
-                seen_stuck.add(seen.stuck.task_id)
-                await self._send_again(service)
-            if seen.converged and now - stable_since >= self.pace.stable_window:
-                return
-            if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.pace.health_deadline):
-                raise Failed(Code.NO_SUITABLE_NODE, f"{self._name}.{seen.unplaced.slot}: {seen.unplaced.said}")
-            if now - progressed >= self.pace.health_deadline + self.application.configuration.stop_grace:
-                raise self._late(seen)
-            await asyncio.sleep(_LOOK_AGAIN)
-
-    async def _send_again(self, service: Service) -> None:
-        """Let the Swarm begin its update anew, where it waits for a task on a node that is gone.
-
-        It takes no notice of the spec it has. So it is told to go back and, at once, forward again, which leaves what
-        runs in the new version as it is, and the spec before as the one to go back to.
-        """
-        image = spec.reference(service.labels)
-        if image is None or service.previous_spec is None:
-            return
-        _LOG.warning("A node was lost during an update, which is begun anew", service=self._name)
-        await services.update(self.engine, service, service.spec, {}, back=True)
-        gone_back = await self._expect(self._name)
-        await services.update(self.engine, gone_back, service.spec, services.authorization(image, self.credentials))
-
-    async def _explained(self, error: Failed, broke: Task | None) -> Failed:
-        """Return it with what the task's container tells more, where that is on this engine.
-
-        A task that its health check ends, and that obeys, is said to be complete; one that is out of memory, killed.
-        """
-        container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
-        if container is not None and container.out_of_memory:
-            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: it was killed for want of memory")
-        if container is not None and container.health == "unhealthy":
-            return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
-        return error
-
-    def _late(self, seen: Seen) -> Failed:
-        lagging = seen.lagging
-        waited_for = [lagging] if lagging else seen.leftover[:1]
-        last = "".join(f"; {self._name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
-        code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
-        so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
-        return Failed(code, f"{self._name} has not come further for {self.pace.health_deadline:.0f} s: {so_far}{last}")
+        await self._watch.converge(_mark(swap))
 
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
@@ -261,7 +194,7 @@ class ServiceRuntime:
             if service is None or service.update_state == "rollback_paused":
                 _LOG.warning("The Swarm did not get a service back", service=self._name)
                 return True
-            seen = await self._see(service, Mark.of(service.labels))
+            seen = await self._watch.see(service, Mark.of(service.labels))
             return seen.converged or (service_spec.is_stopped(service.spec) and not seen.leftover)
 
         if not await _until(look, within=_BACK):
@@ -273,29 +206,20 @@ class ServiceRuntime:
         """Each node keeps and removes its images by its own rules."""
 
     async def last_lines(self, swap: Swap) -> str:
-        return await self._lines(_mark(swap))
-
-    async def _lines(self, mark: Mark) -> str:
-        service = await services.inspect(self.engine, self._name)
-        found = [] if service is None else await services.tasks(self.engine, service)
-        ours = [task for task in found if Mark.of(task.labels) == mark and task.state != "rejected" and task.node_id]
-        broke = [task for task in ours if task.state in {"failed", "complete"}]
-        for task in (broke or ours)[:1]:
-            return await services.last_lines(self.engine, task)
-        return ""
+        return await self._watch.lines(_mark(swap))
 
     async def start(self, serving: Serving) -> None:
-        service = await self._expect(serving.object_id)
+        service = await self._watch.expect(serving.object_id)
         before = frozenset(task.task_id for task in await services.tasks(self.engine, service))
         await self._scale(service, running=True)
         mark = Mark.of(service.labels)
         try:
-            await self._converge(mark, before)
+            await self._watch.converge(mark, before)
         except Failed as error:
-            raise Failed(error.reason.code, error.reason.message, log=await self._lines(mark)) from error
+            raise Failed(error.reason.code, error.reason.message, log=await self._watch.lines(mark)) from error
 
     async def stop(self, serving: Serving) -> None:
-        service = await self._expect(serving.object_id)
+        service = await self._watch.expect(serving.object_id)
         await self._scale(service, running=False)
 
         async def look() -> bool:
@@ -327,12 +251,12 @@ class ServiceRuntime:
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:
-            service = await self._expect(object_id)
+            service = await self._watch.expect(object_id)
         except Failed as error:
             if error.reason.code is not Code.EXITED:
                 raise
             return error.reason
-        seen = await self._see(service, Mark.of(service.labels))
+        seen = await self._watch.see(service, Mark.of(service.labels))
         return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
 
     async def answer(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
@@ -346,19 +270,13 @@ class ServiceRuntime:
 
     # -- looking
 
-    async def _expect(self, known_as: str) -> Service:
-        service = await services.inspect(self.engine, known_as)
-        if service is None:
-            raise Failed(Code.EXITED, f"the service {self._name} was removed by somebody else")
-        return service
-
-    async def _see(self, service: Service, mark: Mark, before: frozenset[str] = frozenset()) -> Seen:
-        tasks = await services.tasks(self.engine, service)
-        down = await services.down_nodes(self.engine)
-        return convergence.observe(service, tasks, mark, down=down, before=before)
-
     async def _is_over(self, tasks: list[Task]) -> bool:
         return convergence.is_over(tasks) or convergence.is_over(tasks, down=await services.down_nodes(self.engine))
+
+    @property
+    def _watch(self) -> ServiceWatch:
+        grace = self.application.configuration.stop_grace
+        return ServiceWatch(self.engine, self._name, self.pace, grace, self.credentials)
 
     @property
     def _name(self) -> str:
@@ -378,7 +296,7 @@ async def _until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
     try:
         async with asyncio.timeout(within):
             while not await look():  # noqa: ASYNC110 - what is looked at is elsewhere
-                await asyncio.sleep(_LOOK_AGAIN)
+                await asyncio.sleep(LOOK_AGAIN)
     except TimeoutError:
         return False
     return True

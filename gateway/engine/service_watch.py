@@ -1,0 +1,116 @@
+"""Watching a service until every one of its tasks runs in a version, or it is clear that they will not."""
+
+import asyncio
+from dataclasses import dataclass
+
+import structlog
+
+from gateway.engine import containers, convergence, services, spec
+from gateway.engine.client import Engine
+from gateway.engine.convergence import Mark, Seen
+from gateway.engine.runtime import Pace
+from gateway.engine.services import Service, Task
+from gateway.errors import Code, Failed
+from gateway.registries import Credentials
+
+_LOG = structlog.get_logger()
+
+LOOK_AGAIN = 0.2  # seconds
+# The port of a task that is being stopped is free a moment later: only a task that no node takes for so long is stuck.
+_UNPLACED = 10.0  # seconds
+# The Swarm learns of a lost node after some 15 s, and starts its tasks elsewhere then.
+_STUCK = 5.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceWatch:
+    """One service; `grace` is the seconds its tasks have to stop."""
+
+    engine: Engine
+    name: str
+    pace: Pace
+    grace: int
+    credentials: Credentials | None
+
+    async def converge(self, mark: Mark, before: frozenset[str] = frozenset()) -> None:
+        """Return once every task has run in the version for the stability window; raises Failed."""
+        clock = asyncio.get_running_loop().time
+        progressed = stable_since = placed = clock()
+        best, steady, seen_stuck = 0, frozenset[str](), set[str]()
+        while True:
+            service, now = await self.expect(self.name), clock()
+            seen = await self.see(service, mark, before)
+            try:
+                convergence.refuse(service, seen, mark)
+            except Failed as error:
+                raise await self._explained(error, seen.broke) from error
+            if seen.running > best:
+                best, progressed = seen.running, now
+            if seen.tasks != steady:
+                steady, stable_since = seen.tasks, now
+            if seen.unplaced is None:
+                placed = now
+            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK:
+                seen_stuck.add(seen.stuck.task_id)
+                await self._send_again(service)
+            if seen.converged and now - stable_since >= self.pace.stable_window:
+                return
+            if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.pace.health_deadline):
+                raise Failed(Code.NO_SUITABLE_NODE, f"{self.name}.{seen.unplaced.slot}: {seen.unplaced.said}")
+            if now - progressed >= self.pace.health_deadline + self.grace:
+                raise self._late(seen)
+            await asyncio.sleep(LOOK_AGAIN)
+
+    async def _send_again(self, service: Service) -> None:
+        """Let the Swarm begin its update anew, where it waits for a task on a node that is gone.
+
+        It takes no notice of the spec it has. So it is told to go back and, at once, forward again, which leaves what
+        runs in the new version as it is, and the spec before as the one to go back to.
+        """
+        image = spec.reference(service.labels)
+        if image is None or service.previous_spec is None:
+            return
+        _LOG.warning("A node was lost during an update, which is begun anew", service=self.name)
+        await services.update(self.engine, service, service.spec, {}, back=True)
+        gone_back = await self.expect(self.name)
+        await services.update(self.engine, gone_back, service.spec, services.authorization(image, self.credentials))
+
+    async def _explained(self, error: Failed, broke: Task | None) -> Failed:
+        """Return it with what the task's container tells more, where that is on this engine.
+
+        A task that its health check ends, and that obeys, is said to be complete; one that is out of memory, killed.
+        """
+        container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
+        if container is not None and container.out_of_memory:
+            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: it was killed for want of memory")
+        if container is not None and container.health == "unhealthy":
+            return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
+        return error
+
+    def _late(self, seen: Seen) -> Failed:
+        lagging = seen.lagging
+        waited_for = [lagging] if lagging else seen.leftover[:1]
+        last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
+        code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
+        so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
+        return Failed(code, f"{self.name} has not come further for {self.pace.health_deadline:.0f} s: {so_far}{last}")
+
+    async def lines(self, mark: Mark) -> str:
+        service = await services.inspect(self.engine, self.name)
+        found = [] if service is None else await services.tasks(self.engine, service)
+        ours = [task for task in found if Mark.of(task.labels) == mark and task.state != "rejected" and task.node_id]
+        broke = [task for task in ours if task.state in {"failed", "complete"}]
+        for task in (broke or ours)[:1]:
+            return await services.last_lines(self.engine, task)
+        return ""
+
+    async def expect(self, known_as: str) -> Service:
+        service = await services.inspect(self.engine, known_as)
+        if service is None:
+            raise Failed(Code.EXITED, f"the service {self.name} was removed by somebody else")
+        return service
+
+    async def see(self, service: Service, mark: Mark, before: frozenset[str] = frozenset()) -> Seen:
+        tasks = await services.tasks(self.engine, service)
+        down = await services.down_nodes(self.engine)
+        return convergence.observe(service, tasks, mark, down=down, before=before)
