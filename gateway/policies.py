@@ -16,6 +16,7 @@ False
 True
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -31,6 +32,8 @@ from gateway.reference import Tag, parse_tag
 
 _LONGEST_PATTERN = 256
 _MOST_GLOBS = 32
+# A version may begin with v in a range too, and stand apart from its operator, as npm has it.
+_LAX = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
 
 
 class Rule(StrEnum):
@@ -161,7 +164,7 @@ def _version(tag: str) -> Version | None:
 @lru_cache(maxsize=1024)
 def _range(pattern: str) -> NpmSpec:
     try:
-        return NpmSpec(pattern)
+        return NpmSpec(_LAX.sub("", " ".join(pattern.replace(",", " ").split())))
     except ValueError as error:
         raise InvalidInput(
             f"{pattern!r} is not a range of versions, as in ^1.2, ~1.2 or >=1 <3", field="pattern"
