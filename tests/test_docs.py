@@ -1,13 +1,49 @@
 """The documents say what the program does."""
 
+import re
 from pathlib import Path
 
+import click
 import pytest
 
+from gateway.cli import main
 from gateway.errors import REMEDIES
 from gateway.sources import SOURCES
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+
+_MAIN: click.Command = main
+_LINK = re.compile(r"\]\(([^)#\s]+)")
+_COMMAND = re.compile(r"(?:^\s*|[`(]|do )gateway ([a-z][^`\n#]*)", re.MULTILINE)
+_OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]*|-[a-z])(?![\w-])")
+_TARGET = re.compile(r"(?:^    |`)make ([a-z-]+)", re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
+    targets = [target for target in _LINK.findall(page.read_text(encoding="utf-8")) if "://" not in target]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(_LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= linked
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_command_of_a_page_is_one(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for line in _COMMAND.findall(text):
+        words, command = line.split(), _MAIN
+        while words and isinstance(command, click.Group):
+            assert words[0] in command.commands, f"gateway {line}"
+            command = command.commands[words.pop(0)]
+        known = {name for parameter in command.params for name in parameter.opts}
+        assert set(_OPTION.findall(" ".join(words))) <= known, f"gateway {line}"
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(_TARGET.findall(text)) <= set(targets)
 
 
 def test_every_code_is_documented_with_its_remedy() -> None:
