@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 @json_option
 @command
 async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:
-    """Take over CONTAINER, or a service, that docker run, compose or a stack started; print the application's id.
+    """Take over a container or service that runs already.
+
+    CONTAINER is its name or id, whether docker run, compose or a stack started it. Printed is the application's id.
 
     It is not touched until the next push of its image, or a deploy.
     """

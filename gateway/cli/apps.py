@@ -54,7 +54,7 @@ async def create(
     password_file: str | None,
     as_json: bool,
 ) -> None:
-    """Keep IMAGE running as NAME from its next push or deploy, and print its id."""
+    """Keep IMAGE running as NAME, and print its id. It begins with its next push, or a deploy."""
     wanted = {
         "memoryLimit": memory,
         "cpuLimit": cpus,

@@ -11,7 +11,7 @@ from gateway.cli._command import command, json_option
 @json_option
 @command
 async def demo(*, as_json: bool) -> None:
-    """Push v2 of an application and watch it deployed: real engine, registry, PostgreSQL and gateway."""
+    """Push v2 of an application and watch it deployed. Engine, registry, PostgreSQL and gateway are real."""
     from gateway.demo.journey import run
 
     if not await run(as_json=as_json):

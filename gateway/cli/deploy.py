@@ -14,9 +14,10 @@ from gateway.cli._follow import conclude, follow_option
 @json_option
 @command
 async def deploy(app: str, *, redeploy: bool, title: str, follow: bool, as_json: bool) -> None:
-    """Deploy an application's image as it is now at the registry; APP is its id, container name or name.
+    """Deploy what the image is now at its registry.
 
-    With --follow the exit code is 0 only when what was asked for runs.
+    APP is the application's id, container name or name. With --follow the exit code
+    is 0 only when what was asked for runs.
     """
     from gateway import dispatch
     from gateway.deployments import Kind
@@ -40,9 +41,10 @@ async def deploy(app: str, *, redeploy: bool, title: str, follow: bool, as_json:
 @json_option
 @command
 async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_json: bool) -> None:
-    """Go back to the version that served before; APP is its id, container name or name.
+    """Go back to the version that served before.
 
-    A version that is kept starts again at once; another one is made anew, as it was configured then.
+    APP is the application's id, container name or name. A version that is kept starts again at
+    once; another one is made anew, as it was configured then.
     """
     from gateway import dispatch
     from gateway.store import applications

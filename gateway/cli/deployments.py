@@ -53,7 +53,7 @@ async def list_deployments(app: str | None, *, as_json: bool) -> None:
 @json_option
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
-    """Show one deployment with its steps, its reason and the container's last lines."""
+    """Show one with its steps, its reason and the container's last lines."""
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:

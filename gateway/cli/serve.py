@@ -11,7 +11,7 @@ from gateway.errors import GatewayError
 @click.command()
 @json_option
 def serve(*, as_json: bool) -> None:
-    """Serve until told to stop; then finish what runs, or put it back."""
+    """Serve until told to stop. Then what runs is finished, or put back."""
     import uvloop
 
     from gateway import app, config, logs

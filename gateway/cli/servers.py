@@ -10,7 +10,7 @@ from gateway.cli._command import command, json_option, keep, read_secret, show, 
 
 @click.group()
 def servers() -> None:
-    """Hosts whose Docker Engines the gateway deploys to, beside its own."""
+    """Hosts to deploy to, beside the gateway's own engine."""
 
 
 def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -65,7 +65,7 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 @json_option
 @command
 async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
-    """Change where SERVER is, or what lets us in there; what is not given stays."""
+    """Change where SERVER is, or what lets us in there. What is not given stays."""
     from gateway.store import servers as store
     from gateway.store.database import transaction
     from gateway.web.procedures.server import checked
@@ -92,7 +92,7 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @json_option
 @command
 async def list_servers(*, as_json: bool) -> None:
-    """Show all of them, and whether they answered when a gateway last asked."""
+    """Show all of them, and whether they answered last."""
     from gateway.store import servers as store
     from gateway.store.database import transaction
     from gateway.web.procedures.server import row
@@ -151,7 +151,7 @@ async def test(server: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def remove(server: str, *, as_json: bool) -> None:
-    """Forget a server without applications, by id or name; nothing is touched there."""
+    """Forget a server without applications, by id or name. Nothing is touched there."""
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
