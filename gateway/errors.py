@@ -130,20 +130,23 @@ REMEDIES: dict[Code, str] = {
     "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push",
     Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update.",
     Code.NO_SPACE: "Free space on the engine's disk, for instance: docker image prune -a",
-    Code.NAME_TAKEN: "Rename or remove that container, or give the application another appName.",
+    Code.NAME_TAKEN: "Rename or remove what has the name; or delete this application, and adopt that one: "
+    "gateway apps adopt",
     Code.PORT_TAKEN: "Stop what uses the port, or publish another one.",
     Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
     Code.BAD_CONFIGURATION: "Correct the application's configuration and deploy again.",
-    Code.EXITED: "The last lines of the container say why. The former version serves on.",
+    Code.EXITED: "The last lines of the container say why. What served before, if anything did, is kept or put back.",
     Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
-    Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. The former version serves on.",
+    Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. "
+    "What served before, if anything did, is kept or put back.",
     Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
     Code.NO_SWARM: "Make the engine a Swarm manager with: docker swarm init. "
     "Or let the application be a container: runtime container, replicas 1.",
     Code.NO_SUITABLE_NODE: "Add a node that fits, or lower what is asked of one: placement, reservations, ports.",
     Code.NODE_CANNOT_PULL: "See that each node reaches the registry, trusts its certificate and may pull the image: "
     "the credentials known here are sent to the nodes with each deployment.",
-    Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more.",
+    Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more, "
+    "or healthDeadline where tasks are slow to come up.",
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address "
     "(GATEWAY_DOCKER_HOST, or: gateway servers test): it is tried again.",
