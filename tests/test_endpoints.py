@@ -216,6 +216,7 @@ async def test_secrets_and_paths_are_shown_once(web: Web) -> None:
         ({"source": "github", "repositories": ["web"]}, "repositories"),
         ({"source": "ecr", "settings": {"replicaton": "true"}}, "settings"),
         ({"source": "github", "rate": 0}, "rate"),
+        ({"source": "distribution", "aliases": ["registry:5000"]}, "aliases"),
     ],
 )
 async def test_an_endpoint_that_cannot_be_is_refused_naming_the_field(

@@ -74,6 +74,8 @@ async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> 
     """Return what its sender needs, the only time it is known; raises InvalidInput."""
     source = find_source(given.source)
     source.check_settings(given.settings)
+    if given.aliases and not given.host:
+        raise InvalidInput("an alias stands for the registry's public host: give host too", field="aliases")
     secret = given.secret or secrets.token_urlsafe(32)
     endpoint_id, token = await endpoints.insert_endpoint(
         connection,
