@@ -217,6 +217,14 @@ class Configuration(_Frozen):
             return f"{replicas} replicas"
         return "a task on each node" if (self.mode_swarm or {}).get("Global") is not None else None
 
+    @field_validator("ports")
+    @classmethod
+    def _refuse_a_port_twice(cls, ports: list[Port]) -> list[Port]:
+        published = [f"{port.published_port}/{port.protocol}" for port in ports]
+        if twice := sorted({one for one in published if published.count(one) > 1}):
+            raise ValueError(f"{', '.join(twice)} is published twice; a port of the host leads to one of the container")
+        return ports
+
     @field_validator("order")
     @classmethod
     def _refuse_two_on_one_port(cls, order: Order | None, before: ValidationInfo) -> Order | None:

@@ -36,13 +36,13 @@ async def test_a_first_deployment_runs_the_image_under_the_applications_name(lan
 
 async def test_the_configuration_reaches_the_container(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
-    port = free_port()
+    port, another = free_port(), free_port()
     await lane.set(
         environment="A=1\nB=two words",
         configuration={
             "memoryLimit": "64MB",
             "cpuLimit": "0.5",
-            "ports": [{"targetPort": 8080, "publishedPort": port}],
+            "ports": [{"targetPort": 8080, "publishedPort": one} for one in (port, another)],
             "volumes": [{"type": "volume", "source": f"data-{port}", "target": "/data"}],
             "args": ["one", "two three"],
             "labels": {"team": "web"},
@@ -54,7 +54,8 @@ async def test_the_configuration_reaches_the_container(lane: Lane, pushes: Pushe
     assert found["Config"]["Cmd"] == ["one", "two three"]
     assert found["Config"]["Labels"]["team"] == "web"
     assert (found["HostConfig"]["Memory"], found["HostConfig"]["NanoCpus"]) == (64 * 1024**2, 500_000_000)
-    assert found["HostConfig"]["PortBindings"] == {"8080/tcp": [{"HostIp": "", "HostPort": str(port)}]}
+    bound = [{"HostIp": "", "HostPort": str(one)} for one in (port, another)]
+    assert found["HostConfig"]["PortBindings"] == {"8080/tcp": bound}
     assert [(mount["Name"], mount["Destination"]) for mount in found["Mounts"]] == [(f"data-{port}", "/data")]
 
 

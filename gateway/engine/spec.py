@@ -54,11 +54,13 @@ def _columns(application: Application) -> dict[str, Any]:
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
     configuration = application.configuration
-    ports = {f"{port.target_port}/{port.protocol}": port.published_port for port in configuration.ports}
+    ports: dict[str, list[dict[str, str]]] = {}
+    for port in configuration.ports:
+        ports.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": str(port.published_port)})
     body: dict[str, Any] = {
         "Labels": dict(configuration.labels),
         "HostConfig": {
-            "PortBindings": {inside: [{"HostPort": str(outside)}] for inside, outside in ports.items()},
+            "PortBindings": ports,
             "Mounts": [
                 {
                     "Type": mount.type,
