@@ -8,15 +8,17 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.applications import Configuration
+from gateway.bases import Base
 from gateway.demo.process import free_port
 from gateway.deployments import Kind, Status
 from gateway.engine import probes
 from gateway.engine.client import Engine
 from gateway.errors import Code
 from gateway.health import Probe
+from gateway.store import applications
 from tests.lane import Lane
 from tests.real_parts import Pushes
-from tests.real_web import Web
+from tests.real_web import VAULT, Web
 
 FAILING_CHECK = {
     "Test": ["CMD", "/bin/busybox", "sh", "-c", "echo the queue is full; exit 1"],
@@ -135,6 +137,19 @@ async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> N
     web.rollouts.hosts[0].routes = True
     await web.mutate("application.update", applicationId="a", ports=[])
     assert (await web.query("application.one", applicationId="a"))["probe"]["port"] == 8080
+
+
+async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None:
+    web.rollouts.hosts[0].error = None
+    await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
+    host = {"NetworkMode": "default", "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}}
+    found = {"Config": {}, "HostConfig": host, "NetworkSettings": {"Networks": {}}}
+    base = Base(found=found, object_id="c" * 64, image="acme/a", image_id="sha256:" + "d" * 64)
+    async with web.pool.acquire() as connection:
+        await applications.update_application(connection, VAULT, "a", {"base": base.dump()})
+    await web.mutate("application.update", applicationId="a", probe={"port": 8080})
+    status, _ = await web.post("/api/trpc/application.update", {"applicationId": "a", "probe": {"port": 8081}})
+    assert status == 400
 
 
 async def test_a_probe_is_believed_while_the_engine_is_away(web: Web) -> None:

@@ -1,6 +1,7 @@
 """Whether a probe, as it is to be saved, can be asked from here."""
 
 from gateway.applications import Application, Configuration, RuntimeKind
+from gateway.engine import adoption
 from gateway.errors import InvalidInput, RolloutError
 from gateway.web.context import Context, Host
 from gateway.web.procedures._changes import Changes, merged
@@ -16,19 +17,21 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if not _DECIDING & given.settings.keys() and "server_id" not in given.given():
         return
     current = application.configuration if application else Configuration()
+    base = application.base if application else None
     wanted = merged(current, given.settings)
     probe = wanted.probe
     if probe is None:
         return
-    if wanted.runtime is RuntimeKind.SERVICE:
+    if wanted.runtime is RuntimeKind.SERVICE or (base is not None and base.is_service):
         raise InvalidInput("a service's tasks are not reached by a probe: set healthCheckSwarm", field="probe")
-    if any((one.target_port, one.protocol) == (probe.port, "tcp") for one in wanted.ports):
+    found = {} if base is None else base.found["HostConfig"].get("PortBindings") or {}
+    if f"{probe.port}/tcp" in {*found, *(f"{one.target_port}/{one.protocol}" for one in wanted.ports)}:
         return
     host = _host_of(context, application, given)
     if host is None or host.error is not None:
         return
     try:
-        routed = await host.routed(wanted.networks)
+        routed = await host.routed([*(adoption.endpoints(base) if base else ()), *wanted.networks])
     except RolloutError:
         return
     if not routed:
