@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import SubprocessError
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -55,8 +56,17 @@ class Database:
         pid = int((await asyncio.to_thread((self.directory / "postgres/postmaster.pid").read_text)).split()[0])
         os.kill(pid, signal.SIGQUIT)
         await until(lambda: _ended(pid))
-        async with _ONE_AT_A_TIME:
-            await asyncio.to_thread(get_server(self.directory / "postgres").ensure_postgres_running)
+        server = get_server(self.directory / "postgres")
+
+        async def started() -> bool | None:
+            async with _ONE_AT_A_TIME:
+                try:
+                    await asyncio.to_thread(server.ensure_postgres_running)
+                except SubprocessError:  # it recovers, and a busy machine takes its time
+                    return None
+            return True
+
+        await until(started)
 
 
 async def _ended(pid: int) -> bool | None:

@@ -117,7 +117,10 @@ class World:
         body = envelope(self.image, digest)
 
         async def taken() -> dict[str, Any] | None:
-            status, answer = await self.hook.post(body)
+            try:
+                status, answer = await self.hook.post(body)
+            except aiohttp.ClientError:
+                return None
             return answer if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED} else None
 
         answer = await until(taken)
@@ -206,7 +209,7 @@ class World:
         async def answered() -> Any:
             try:
                 return await ask()
-            except Refused:
+            except (Refused, aiohttp.ClientError):
                 return None
 
         return await until(answered)
