@@ -4,7 +4,7 @@ import asyncio
 import functools
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from http import HTTPStatus
@@ -120,7 +120,8 @@ class World:
             try:
                 status, answer = await self.hook.post(body)
             except aiohttp.ClientError:
-                return None
+                # Struck already: it was taken, and the answer was lost.
+                return {"deployments": [None]} if self.proxy.fired else None
             return answer if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED} else None
 
         answer = await until(taken)
@@ -140,7 +141,8 @@ class World:
         serving = self.served[-1]
         before = next(one for one in await self.rows() if one["state"] == "succeeded" and one["digest"] != serving)
         to = {"applicationId": self.app, "deploymentId": before["deploymentId"]}
-        await self._patient(lambda: self.gateway.mutate("application.rollback", to))
+        with suppress(aiohttp.ClientError):  # struck already: it was taken, and the answer was lost
+            await self.gateway.mutate("application.rollback", to)
         self.count += 1
         return Digest(before["digest"])
 
@@ -205,14 +207,19 @@ class World:
 
     async def _patient(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask until it is answered: connections to a database that was away are found dead one by one."""
+        said: list[str] = []
 
         async def answered() -> Any:
             try:
                 return await ask()
-            except (Refused, aiohttp.ClientError):
+            except (Refused, aiohttp.ClientError) as error:
+                said.append(str(error))
                 return None
 
-        return await until(answered)
+        try:
+            return await until(answered)
+        except TimeoutError:
+            raise Violation(f"refused again and again: {said[-1:]}") from None
 
     async def one_serves(self, wanted: Digest) -> None:
         """Raises Violation unless that version answers under the name, alone, with at most one kept, down for good."""
