@@ -58,7 +58,7 @@ def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *
 def every_service(order: Order) -> Part:
     async def part(_registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
         async with service_world(order, directory) as one:
-            for fault, asked, after in (*GATEWAY, *DATABASE):
+            for fault, asked, after in (*GATEWAY, *DATABASE, *ENGINE):
                 await at_every_call(one, tally, fault, asked, after=after)
 
     return part
