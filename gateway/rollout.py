@@ -10,7 +10,8 @@ version kept begins at the swap.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -44,7 +45,7 @@ class Means:
     registry: RegistryClient
     swaps: asyncio.Semaphore
     pace: Pace
-    #: seconds one attempt may take as a whole
+    #: seconds one attempt may take as a whole, not counting what it waits for a slot
     progress_deadline: float
 
 
@@ -69,9 +70,12 @@ class Task:
     target: Target | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
-    """One attempt at a task, with the runtime of its application; `deadline` by the loop's clock."""
+    """One attempt at a task, with the runtime of its application.
+
+    `deadline`, by the loop's clock, is put off by each wait for a slot.
+    """
 
     means: Means
     task: Task
@@ -114,7 +118,26 @@ async def _in_time(attempt: _Attempt, act: Coroutine[object, object, T]) -> T:
         async with asyncio.timeout_at(attempt.deadline):
             return await act
     except TimeoutError as error:
-        raise Failed(Code.TIMED_OUT, f"not done after {attempt.means.progress_deadline:.0f} s") from error
+        raise _late(attempt) from error
+
+
+async def _refuse_late(attempt: _Attempt) -> None:
+    if asyncio.get_running_loop().time() >= attempt.deadline:
+        raise _late(attempt)
+
+
+def _late(attempt: _Attempt) -> Failed:
+    return Failed(Code.TIMED_OUT, f"not done after {attempt.means.progress_deadline:.0f} s")
+
+
+@asynccontextmanager
+async def _slot(attempt: _Attempt) -> AsyncIterator[None]:
+    """Hold one of the engine's slots; that others hold them all takes nothing of the attempt's time."""
+    clock = asyncio.get_running_loop().time
+    asked = clock()
+    async with attempt.means.swaps:
+        attempt.deadline += clock() - asked
+        yield
 
 
 async def _settle(attempt: _Attempt, left_open: Swap) -> Outcome | None:
@@ -282,15 +305,15 @@ async def _show(attempt: _Attempt, swap: Swap) -> Outcome:
 
 async def _present(attempt: _Attempt, swap: Swap) -> None:
     await attempt.journal.begin(Step.PROVE)
-    async with attempt.means.swaps:
-        await attempt.runtime.present(swap)
-    await attempt.runtime.prove(swap)
+    async with _slot(attempt):
+        await _in_time(attempt, attempt.runtime.present(swap))
+    await _in_time(attempt, attempt.runtime.prove(swap))
 
 
 async def _or_discard(attempt: _Attempt, swap: Swap, act: Coroutine[object, object, None]) -> None:
     """Do it; where it fails, or we are told to stop, remove the new one, with the old one never touched."""
     try:
-        await _in_time(attempt, act)
+        await act
     except (Postponed, LeaseLost):
         raise  # whoever is claimed next clears it away
     except Failed as error:
@@ -305,8 +328,9 @@ async def _or_discard(attempt: _Attempt, swap: Swap, act: Coroutine[object, obje
 
 async def _swap(attempt: _Attempt, swap: Swap, *, opened: bool = False) -> Outcome:
     """From the record on the database may go away: what is begun is finished from memory and recorded after."""
-    async with attempt.means.swaps:
+    async with _slot(attempt):
         if not opened:
+            await _or_discard(attempt, swap, _refuse_late(attempt))
             await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
         ended = await _or_put_back(attempt, swap, _exchange(attempt, swap, again=opened))
     ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap, proven=swap.beside and not opened))

@@ -1,0 +1,60 @@
+"""A rollout that waits for a slot of its engine loses none of its time by it."""
+
+import asyncio
+from typing import Any
+from unittest.mock import AsyncMock, MagicMock
+
+import pytest
+
+from gateway import rollout
+from gateway.applications import Configuration, Order
+from gateway.deployments import Kind, Outcome, Status, Swap
+from gateway.engine import runtimes
+from gateway.errors import Code
+from gateway.reference import Reference
+
+DEADLINE = 0.5  # seconds
+DIGEST = "sha256:" + "0" * 64
+
+
+class Scene:
+    """A rollback to what is kept, on an engine that is not there; its only slot is held."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+        self.slot = asyncio.Semaphore(0)
+        self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
+        self.runtime.longest_call = self.runtime.spec_hash = self.journal.note = MagicMock(return_value=1.0)
+        self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
+        self.runtime.serving.return_value = MagicMock(sound=False, digest=DIGEST)
+        monkeypatch.setattr(runtimes, "choose", AsyncMock(return_value=self.runtime))
+
+    async def roll_back(self) -> Outcome:
+        application: Any = MagicMock(configuration=Configuration())
+        target = rollout.Target("before", Reference.parse(f"app@{DIGEST}"), application)
+        deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1)
+        means = rollout.Means(MagicMock(), MagicMock(), MagicMock(), self.slot, MagicMock(), DEADLINE)
+        task = rollout.Task(deployment, application, None, AsyncMock(), target)
+        return await rollout.roll_out(means, task, self.journal, None)
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    scene = Scene(monkeypatch, order)
+    asyncio.get_running_loop().call_later(2 * DEADLINE, scene.slot.release)
+    assert (await scene.roll_back()).status is Status.SUCCEEDED
+
+
+async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, Order.STOP_FIRST)
+    scene.slot.release()
+
+    async def slowly(*_: object) -> Swap:
+        await asyncio.sleep(2 * DEADLINE)
+        return Swap("a", "d", "app", "old", None, "new")
+
+    scene.runtime.recall = slowly
+    outcome = await scene.roll_back()
+    assert outcome.reason is not None
+    assert (outcome.status, outcome.reason.code) == (Status.FAILED, Code.TIMED_OUT)
+    scene.journal.open_swap.assert_not_awaited()
+    scene.runtime.discard.assert_awaited_once()
