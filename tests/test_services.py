@@ -58,6 +58,13 @@ async def service_of(lane: Lane) -> Service:
     return found
 
 
+async def runtime_of(lane: Lane) -> ServiceRuntime:
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
+    return ServiceRuntime(lane.engine, application, None, pace)
+
+
 async def running(lane: Lane) -> list[Task]:
     found = await services.tasks(lane.engine, await service_of(lane))
     return [task for task in found if task.state == "running"]
@@ -107,12 +114,17 @@ async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, push
     await lane.set(configuration=QUICK | patient)
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
-    await pushes("v2", behaviour=Behaviour.EXITS)
+    bad = await pushes("v2", behaviour=Behaviour.EXITS)
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.status is Status.ROLLED_BACK
     assert failed.reason is not None
     assert "the Swarm rolled" in failed.reason.message
-    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+    after = await service_of(lane)
+    assert after.labels[spec.DIGEST] == digest
+    runtime = await runtime_of(lane)
+    version = Version(Reference.parse(pushes.name()), bad, failed.deployment_id, failed.epoch)
+    await runtime.exchange(await runtime.prepare(version, await runtime.serving()))
+    assert (await service_of(lane)).spec == after.spec
 
 
 async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: Pushes) -> None:
@@ -235,10 +247,7 @@ async def test_a_rollback_runs_the_recorded_version_again(lane: Lane, pushes: Pu
 async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
-    async with lane.pool.acquire() as connection:
-        application = await applications.select_application(connection, VAULT, lane.application_id)
-    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
-    runtime = ServiceRuntime(lane.engine, application, None, pace)
+    runtime = await runtime_of(lane)
     reference = Reference.parse(pushes.name())
     swap = await runtime.prepare(Version(reference, digest, "another", 1), await runtime.serving())
     before = await service_of(lane)
@@ -250,8 +259,21 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
         await services.update(lane.engine, before, before.spec, {})
     await runtime.put_back(swap)
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
+
+
+async def test_an_update_begun_anew_and_cut_off_on_the_way_is_sent_again(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    runtime = await runtime_of(lane)
+    version = Version(Reference.parse(pushes.name()), digest, "another", 1)
+    swap = await runtime.prepare(version, await runtime.serving())
     await runtime.exchange(swap)
-    assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
+    sent = await service_of(lane)
+    await services.update(lane.engine, sent, sent.spec, {}, back=True)
+    assert (await service_of(lane)).spec != sent.spec
+    await runtime.exchange(swap)
+    assert (await service_of(lane)).spec == sent.spec
+    await runtime.prove(swap)
 
 
 async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(

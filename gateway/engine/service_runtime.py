@@ -159,6 +159,8 @@ class ServiceRuntime:
         """Tell whether the swap's spec was sent already, though the Swarm may have gone back from it since."""
         if Mark.of(service.labels) == _mark(swap):
             return True
+        if service.told_back_from is not None and Mark.of(service.told_back_from) == _mark(swap):
+            return False  # an update that was begun anew has been cut off before it was sent again
         tasks = await services.tasks(self.engine, service)
         return any(Mark.of(task.labels) == _mark(swap) for task in tasks)
 

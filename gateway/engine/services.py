@@ -40,6 +40,13 @@ class Service:
         return self.spec.get("Labels") or {}
 
     @property
+    def told_back_from(self) -> Mapping[str, str] | None:
+        """The labels of the spec it was told to go back from; None where the Swarm did so itself, and forgot that."""
+        if self.previous_spec is None or not self.update_state.startswith("rollback"):
+            return None
+        return self.previous_spec.get("Labels") or {}
+
+    @property
     def replicas(self) -> int | None:
         """How many tasks it should have; None: one on each node that fits."""
         replicated = self.spec["Mode"].get("Replicated")
