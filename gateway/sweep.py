@@ -22,6 +22,10 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, engine: Engine, iden
     for application in resting:
         try:
             runtime = await runtimes.choose(engine, identity, application, None, pace, making=False, begun=None)
-            await runtime.expire()
+            # Since it was selected a rollback may have been asked for, which needs what is kept.
+            async with transaction(pool) as connection:
+                still = await applications.is_resting(connection, application.application_id)
+            if still:
+                await runtime.expire()
         except Failed:
             _LOG.warning("Cannot remove what was replaced", application=application.application_id, exc_info=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,9 +11,9 @@ from prometheus_client import REGISTRY
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Watch
-from gateway.engine import containers
+from gateway.engine import containers, runtimes
 from gateway.engine.client import Engine
-from gateway.engine.runtime import Pace
+from gateway.engine.runtime import Pace, Runtime
 from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrations import migrate
@@ -163,3 +164,31 @@ async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(l
     await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), lane.engine, identity)
     (left,) = await lane.containers()
     assert left.container_id == (await lane.serving()).container_id
+
+
+async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("v1", "v2"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+    before, choose = await lane.containers(), runtimes.choose
+
+    async def make(status: Status) -> None:
+        async with lane.pool.acquire() as connection:
+            await connection.execute(
+                "UPDATE deployments SET status = $2, next_attempt_at = now() + interval '1 hour'"
+                " WHERE deployment_id = $1",
+                (await lane.newest()).deployment_id,
+                status,
+            )
+
+    async def ask_meanwhile(*given: Any, **how: Any) -> Runtime:
+        await make(Status.QUEUED)
+        return await choose(*given, **how)
+
+    monkeypatch.setattr(runtimes, "choose", ask_meanwhile)
+    none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
+    await expire_kept(lane.pool, VAULT, none, lane.engine, await lane.engine.identify())
+    await make(Status.SUCCEEDED)
+    assert await lane.containers() == before

@@ -86,6 +86,14 @@ async def select_resting(connection: Connection, vault: Vault, engine_id: str) -
     return [_from_row(row, vault) for row in rows]
 
 
+async def is_resting(connection: Connection, application_id: str) -> bool:
+    """Tell whether no deployment of it waits or runs."""
+    return not await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND status IN ('queued', 'running'))",
+        application_id,
+    )
+
+
 async def select_application_id(connection: Connection, named: str) -> str:
     """Return the id of what a person calls by id, container name or name; raises NotFound."""
     row = await connection.fetchrow(
