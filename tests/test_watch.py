@@ -177,7 +177,8 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
     async def make(status: Status) -> None:
         async with lane.pool.acquire() as connection:
             await connection.execute(
-                "UPDATE deployments SET status = $2, next_attempt_at = now() + interval '1 hour'"
+                "UPDATE deployments SET status = $2::status, next_attempt_at = now() + interval '1 hour',"
+                " finished_at = CASE WHEN $2::status <> 'queued' THEN now() END"
                 " WHERE deployment_id = $1",
                 (await lane.newest()).deployment_id,
                 status,
