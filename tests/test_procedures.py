@@ -1,10 +1,12 @@
 """Procedures answer as the contract has it, on both surfaces, and bad input changes nothing."""
 
 from typing import Any
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
 
+from gateway.store import keys
 from tests.real_web import Web
 
 SEED_PROVIDER = {
@@ -260,6 +262,18 @@ async def test_a_revoked_key_is_refused(web: Web) -> None:
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE api_keys SET revoked_at = now()")
     assert (await web.get("/api/application.all"))[0] == 401
+
+
+async def test_a_database_that_is_away_is_told_as_each_surface_tells_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "select_key", AsyncMock(side_effect=ConnectionResetError))
+    status, answer = await web.post("/api/trpc/application.redeploy", SEED_REDEPLOY)
+    assert (status, answer["error"]["json"]["data"]["httpStatus"]) == (503, 503)
+    status, answer = await web.post("/api/trpc/application.redeploy?batch=1", {"0": {"json": SEED_REDEPLOY}})
+    assert (status, answer[0]["error"]["json"]["data"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+    status, answer = await web.post("/api/application.redeploy", SEED_REDEPLOY)
+    assert (status, answer["code"], answer["data"]["httpStatus"]) == (503, "SERVICE_UNAVAILABLE", 503)
 
 
 async def test_a_validation_problem_is_told_as_each_surface_tells_it(web: Web) -> None:

@@ -40,10 +40,10 @@ async def trpc_call(request: web.Request) -> web.Response:
     batch = request.query.get("batch") == "1"
     if len(names) > _MOST_CALLS or (len(names) > 1 and not batch):
         return _trpc_problem(Problem(HTTPStatus.BAD_REQUEST, "too many calls in one batch"), names[0], batch=batch)
-    known = await _authenticated(request)
     try:
+        known = await _authenticated(request)
         given = await _trpc_inputs(request, len(names), batch=batch)
-    except (Refused, InvalidInput) as error:
+    except (Refused, GatewayError) as error:
         return _trpc_problem(_problem(error), names[0], batch=batch)
     envelopes: list[Any] = []
     statuses: list[int] = []
@@ -81,19 +81,18 @@ def _trpc_problem(problem: Problem, path: str, *, batch: bool) -> web.Response:
 async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; nothing is an empty body."""
     name = request.match_info["procedure"].lstrip("/")
-    known = await _authenticated(request)
-    if not known:
-        return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
-    procedure = _find(name)
-    if procedure is None or (procedure.kind == "query") is not (request.method == "GET"):
-        return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)
     try:
+        if not await _authenticated(request):
+            return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
+        procedure = _find(name)
+        if procedure is None or (procedure.kind == "query") is not (request.method == "GET"):
+            return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)
         if request.method == "GET":
             given: Any = {key: value for key, value in request.query.items() if value != ""}
         else:
             given = trpc.parse_json(await _body(request)) or {}
-        answer = await _answer(request, name, given, known=known)
-    except (Refused, InvalidInput) as error:
+        answer = await _answer(request, name, given, known=True)
+    except (Refused, GatewayError) as error:
         problem = _problem(error)
         return _json(trpc.rest_error(problem, name), problem.status)
     if answer.value is UNDEFINED:
