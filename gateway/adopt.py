@@ -5,7 +5,7 @@ from typing import Any
 from gateway.bases import Base
 from gateway.engine import originals
 from gateway.engine.client import Engine, EngineIdentity
-from gateway.errors import Conflict, NotFound, RolloutError, Unavailable
+from gateway.errors import Conflict, RolloutError, Unavailable
 from gateway.store import applications, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.vault import Vault
@@ -31,9 +31,14 @@ async def adopt(
     changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
     async with transaction(pool) as connection:
         await _know(connection, identity)
-        known = await _adopted(connection, vault, base.name, identity.engine_id)
+        known = await _adopted(connection, vault, base.name, identity.engine_id, server_id)
         application_id = known or await applications.insert_application(
-            connection, application_id=None, name=name or base.name, app_name=base.name, description=None
+            connection,
+            application_id=None,
+            name=name or base.name,
+            app_name=base.name,
+            description=None,
+            server_id=server_id,
         )
         if known is None:
             changes["configuration"] = _columns(base)
@@ -68,15 +73,17 @@ async def _know(connection: Connection, identity: EngineIdentity) -> None:
     )
 
 
-async def _adopted(connection: Connection, vault: Vault, app_name: str, engine_id: str) -> str | None:
+async def _adopted(
+    connection: Connection, vault: Vault, app_name: str, engine_id: str, server_id: str | None
+) -> str | None:
     """Return the application that was adopted under this name, since made anew; raises Conflict where it is another."""
-    try:
-        application_id = await applications.select_application_id(connection, app_name)
-    except NotFound:
+    application_id = await applications.select_named(connection, app_name, server_id)
+    if application_id is None:
         return None
     found = await applications.select_application(connection, vault, application_id)
-    if found.app_name != app_name:
-        return None
     if found.base is None or found.engine_id != engine_id:
-        raise Conflict(f"the application {application_id} is called {app_name} already, and is another one")
+        raise Conflict(
+            f"the application {application_id} is called {app_name} on this host already, and is another one: "
+            "delete it, or rename the container"
+        )
     return application_id

@@ -8,7 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.errors import Unavailable
+from gateway.errors import Conflict, Unavailable
+from gateway.store import applications
 from gateway.store.database import Pool, connect
 from gateway.store.migrations import Migration, migrate, shipped
 from gateway.store.vault import Vault, keep_key
@@ -88,3 +89,22 @@ def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
     key = keep_key(tmp_path / "deep" / "master.key")
     assert key == keep_key(tmp_path / "deep" / "master.key")
     assert (tmp_path / "deep" / "master.key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_containers_name_is_one_on_its_host_alone(empty: Pool) -> None:
+    await migrate(empty)
+    async with empty.acquire() as connection:
+        await connection.execute("INSERT INTO servers (server_id, name, host) VALUES ('b', 'b', 'tcp://127.0.0.1:1')")
+
+        async def called_web(server_id: str | None) -> str:
+            return await applications.insert_application(
+                connection, application_id=None, name="Web", app_name="web", description=None, server_id=server_id
+            )
+
+        ours, theirs = await called_web(None), await called_web("b")
+        assert await applications.select_named(connection, "web", None) == ours
+        assert await applications.select_named(connection, "web", "b") == theirs
+        with pytest.raises(Conflict, match="AppName"):
+            await called_web(None)
+        with pytest.raises(Conflict, match="same name"):
+            await applications.update_application(connection, Vault(b"k" * 32), ours, {"server_id": "b"})

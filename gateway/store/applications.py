@@ -94,6 +94,16 @@ async def is_resting(connection: Connection, application_id: str) -> bool:
     )
 
 
+async def select_named(connection: Connection, app_name: str, server_id: str | None) -> str | None:
+    """Return the application whose container is called so on this server, None being the gateway's own."""
+    row = await connection.fetchval(
+        "SELECT application_id FROM applications WHERE app_name = $1 AND server_id IS NOT DISTINCT FROM $2",
+        app_name,
+        server_id,
+    )
+    return None if row is None else str(row)
+
+
 async def select_application_id(connection: Connection, named: str) -> str:
     """Return the id of what a person calls by id, container name or name; raises NotFound."""
     row = await connection.fetchrow(
@@ -141,20 +151,27 @@ async def lock_row(connection: Connection, application_id: str) -> None:
 
 
 async def insert_application(
-    connection: Connection, *, application_id: str | None, name: str, app_name: str, description: str | None
+    connection: Connection,
+    *,
+    application_id: str | None,
+    name: str,
+    app_name: str,
+    description: str | None,
+    server_id: str | None = None,
 ) -> str:
-    """Return the new id; raises Conflict where the id or the container's name is taken."""
+    """Return the new id; raises Conflict where the id is taken, or the container's name on that host."""
     try:
         row = await connection.fetchval(
             """
-            INSERT INTO applications (application_id, name, app_name, description)
-            VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4)
+            INSERT INTO applications (application_id, name, app_name, description, server_id)
+            VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4, $5)
             RETURNING application_id
             """,
             application_id,
             name,
             app_name,
             description,
+            server_id,
         )
     except asyncpg.UniqueViolationError as error:
         taken = "applicationId" if error.constraint_name == "applications_pkey" else "'AppName'"
@@ -183,7 +200,10 @@ _SEALED = frozenset({"registry_password", "environment", "base"})
 async def update_application(
     connection: Connection, vault: Vault, application_id: str, changes: Mapping[str, object]
 ) -> None:
-    """Set the named columns, secrets given in clear; an unknown name is a KeyError."""
+    """Set the named columns, secrets given in clear; an unknown name is a KeyError.
+
+    Raises Conflict where another application bears its container's name on the host it is to run on.
+    """
     columns = [column for column in _SETTABLE if column in changes]
     if unknown := set(changes) - set(columns):
         raise KeyError(*unknown)
@@ -196,11 +216,14 @@ async def update_application(
         for column in columns
     ]
     assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
-    await connection.execute(
-        f"UPDATE applications SET {assignments} WHERE application_id = $1",  # noqa: S608 - names from the constant
-        application_id,
-        *values,
-    )
+    try:
+        await connection.execute(
+            f"UPDATE applications SET {assignments} WHERE application_id = $1",  # noqa: S608 - names from the constant
+            application_id,
+            *values,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict("an application on that server has a container of the same name") from error
 
 
 async def select_image(connection: Connection, application_id: str) -> Reference | None:
