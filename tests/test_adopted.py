@@ -10,8 +10,10 @@ from gateway.demo.images import Behaviour
 from gateway.demo.process import GatewayProcess, Refused, free_port, until
 from gateway.deployments import Status
 from gateway.engine import containers, images, originals
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Code, Conflict, NotFound
+from gateway.store import applications
 from tests.adopting import BUSY, Host
+from tests.lane import VAULT
 from tests.real_parts import Pushes
 from tests.real_web import Web
 
@@ -78,6 +80,21 @@ async def test_what_was_adopted_is_put_back_when_the_first_version_fails(host: H
     serving = await host.inspect()
     assert (serving["Id"], serving["State"]["Running"]) == (found["Id"], True)
     assert await host.names() == [host.name]
+
+
+async def test_start_first_over_a_port_it_publishes_is_refused_and_nothing_touched(host: Host, pushes: Pushes) -> None:
+    port = free_port()
+    found = await host.run(HostConfig={"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}})
+    application = await host.adopt()
+    async with host.pool.acquire() as connection:
+        chosen = {"configuration": {"order": "start-first"}}
+        await applications.update_application(connection, VAULT, application.application_id, chosen)
+    await pushes("v2")
+    failed = await host.deploy(application)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
+    assert f"order is start-first, and two containers cannot both publish port {port}" in failed.reason.message
+    assert await host.inspect() == found
 
 
 async def test_a_volume_nobody_named_keeps_its_data(host: Host, pushes: Pushes) -> None:

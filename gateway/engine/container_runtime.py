@@ -85,10 +85,12 @@ class ContainerRuntime:
     # -- before anything is touched
 
     async def check(self) -> None:
-        serving = await self.serving()
+        serving, body = await self.serving(), spec.wanted(self.application)
+        if serving is not None:
+            order.refuse_impossible(body, self.application.configuration.order)
         await conditions.check(
             self.engine,
-            spec.wanted(self.application),
+            body,
             self._networks,
             serving=serving.object_id if serving else None,
         )

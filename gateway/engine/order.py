@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gateway.applications import Order
+from gateway.errors import Code, Failed
 
 
 def order_of(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
@@ -14,6 +15,17 @@ def order_of(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]
     if chosen is not None:
         return chosen
     return Order.STOP_FIRST if hindrance(body, endpoints) else Order.START_FIRST
+
+
+def refuse_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
+    """Raises Failed where start-first was chosen for two that cannot both be: each would hold the same port."""
+    bindings = (body["HostConfig"].get("PortBindings") or {}).values()
+    ports = sorted({one["HostPort"] for many in bindings for one in many or () if one.get("HostPort", "").isdigit()})
+    if chosen is Order.START_FIRST and ports:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"order is start-first, and two containers cannot both publish port {', '.join(ports)}: set order to auto",
+        )
 
 
 def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
