@@ -3,16 +3,17 @@
 import asyncio
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import ValidationError
 
-from gateway.applications import Configuration
+from gateway.applications import Configuration, RuntimeKind
 from gateway.bases import Base
 from gateway.demo.process import free_port
 from gateway.deployments import Kind, Status
-from gateway.engine import probes
-from gateway.engine.client import Engine
+from gateway.engine import probes, runtimes
+from gateway.engine.client import Engine, EngineIdentity
 from gateway.errors import Code
 from gateway.health import Probe
 from gateway.store import applications
@@ -137,6 +138,24 @@ async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> N
     web.rollouts.hosts[0].routes = True
     await web.mutate("application.update", applicationId="a", ports=[])
     assert (await web.query("application.one", applicationId="a"))["probe"]["port"] == 8080
+
+
+async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = AsyncMock(return_value=None)
+    monkeypatch.setattr(runtimes, "present", present)
+    own = web.rollouts.hosts[0]
+    own.error, own.routes = None, True
+    own.identity = EngineIdentity("id", "name", "29", "linux/amd64", swarm_manager=True)
+    with_probe = {"name": "a", "applicationId": "a", "dockerImage": "acme/a", "probe": {"port": 8080}}
+    status, answer = await web.post("/api/trpc/application.create", with_probe)
+    assert status == 400
+    assert "or runtime to container" in str(answer)
+    await web.mutate("application.create", **with_probe, runtime="container")
+    assert (await web.post("/api/trpc/application.update", {"applicationId": "a", "runtime": "auto"}))[0] == 400
+    present.return_value = RuntimeKind.CONTAINER
+    await web.mutate("application.update", applicationId="a", runtime="auto")
 
 
 async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None:

@@ -50,14 +50,14 @@ async def choose(
     """Return the application's runtime; `begun` is that of a swap under way."""
     kind = begun
     if kind is None:
-        present = await _present(engine, application) if identity.swarm_manager else None
-        kind = kind_of(application, present, swarm_manager=identity.swarm_manager, making=making)
+        there = await present(engine, application) if identity.swarm_manager else None
+        kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
         return ServiceRuntime(engine, application, credentials, pace)
     return ContainerRuntime(engine, identity.platform, application, credentials, pace)
 
 
-async def _present(engine: Engine, application: Application) -> RuntimeKind | None:
+async def present(engine: Engine, application: Application) -> RuntimeKind | None:
     """Return what there is of the application on a Swarm manager."""
     service = await services.inspect(engine, application.app_name)
     if service is not None and service.labels.get(spec.APPLICATION) == application.application_id:

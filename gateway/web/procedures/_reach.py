@@ -1,11 +1,12 @@
 """Whether a probe, as it is to be saved, can be asked from here."""
 
 from gateway.applications import Application, Configuration, RuntimeKind
-from gateway.engine import adoption
+from gateway.engine import adoption, runtimes
 from gateway.errors import InvalidInput, RolloutError
 from gateway.web.context import Context, Host
 from gateway.web.procedures._changes import Changes, merged
 
+_NO_PROBE = "a service's tasks are not reached by a probe: set healthCheckSwarm"
 _DECIDING = frozenset({"probe", "ports", "networks", "runtime"})
 
 
@@ -23,11 +24,13 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if probe is None:
         return
     if wanted.runtime is RuntimeKind.SERVICE or (base is not None and base.is_service):
-        raise InvalidInput("a service's tasks are not reached by a probe: set healthCheckSwarm", field="probe")
+        raise InvalidInput(_NO_PROBE, field="probe")
+    host = _host_of(context, application, given)
+    if host is not None and wanted.runtime is None and await _becomes_service(host, application):
+        raise InvalidInput(f"{_NO_PROBE}, or runtime to container", field="probe")
     found = {} if base is None else base.found["HostConfig"].get("PortBindings") or {}
     if f"{probe.port}/tcp" in {*found, *(f"{one.target_port}/{one.protocol}" for one in wanted.ports)}:
         return
-    host = _host_of(context, application, given)
     if host is None or host.error is not None:
         return
     try:
@@ -40,6 +43,17 @@ async def refuse_unreachable(context: Context, application: Application | None, 
             "the gateway's host, and the port is not published; publish it with ports",
             field="probe.port",
         )
+
+
+async def _becomes_service(host: Host, application: Application | None) -> bool:
+    """Tell whether it runs, or will run, as a service where that is left to the engine."""
+    if host.error is not None or host.identity is None or not host.identity.swarm_manager:
+        return False
+    try:
+        present = await runtimes.present(host.engine, application) if application else None
+    except RolloutError:
+        return False
+    return present is not RuntimeKind.CONTAINER
 
 
 def _host_of(context: Context, application: Application | None, given: Changes) -> Host | None:
