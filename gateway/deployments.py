@@ -5,7 +5,7 @@ queued ──claim──▶ running ──┬─▶ succeeded      observed: run
   │  └──postponed────┘      ├─▶ failed         the old one was never touched
   │                         └─▶ rolled_back    the old one was put back
   ├─▶ superseded   by a newer one while queued
-  └─▶ cancelled
+  └─▶ cancelled    by a person; what had begun was put back
 """
 
 from dataclasses import dataclass
@@ -116,6 +116,8 @@ class Deployment:
     #: the deployment whose version a rollback brings back; None for what the application was adopted with
     rolls_back_to: str | None
     epoch: int
+    #: it is to be put back, not gone on with
+    cancelled_at: datetime | None
 
 
 class Direction(StrEnum):

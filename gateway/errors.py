@@ -112,6 +112,7 @@ class Code(StrEnum):
     ENGINE_REFUSED = "engine_refused"
     GATEWAY_STOPPED = "gateway_stopped"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
+    CANCELLED = "cancelled"
     SATISFIED = "satisfied"
     UP_TO_DATE = "up_to_date"
     INTERNAL = "internal"
@@ -153,6 +154,7 @@ REMEDIES: dict[Code, str] = {
     Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
     Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",
+    Code.CANCELLED: "Nothing to do. Deploy again when it is wanted.",
     Code.SATISFIED: "Nothing to do.",
     Code.UP_TO_DATE: "Nothing to do. A redeploy replaces the container all the same.",
     Code.INTERNAL: "This is a defect of the gateway: its log has the details under the deployment's id.",

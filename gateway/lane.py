@@ -8,7 +8,7 @@ from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import choose
 from gateway.rollout import Target, Task
-from gateway.store import applications, claims, deployments, registries, swaps, versions, watches
+from gateway.store import applications, cancellations, claims, deployments, registries, swaps, versions, watches
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -84,6 +84,8 @@ async def conclude(
     journal.end()
     async with transaction(pool) as connection:
         await journal.flush(connection)
+        if outcome.status is Status.CANCELLED:
+            await applications.lock_row(connection, deployment.application_id)
         await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
         if ours and outcome.status is not Status.UNCHANGED:
@@ -92,6 +94,8 @@ async def conclude(
             application = ran.target.application if ran.target else ran.application
             await versions.update_version(connection, vault, deployment.deployment_id, application)
             await _watch(connection, deployment, outcome, application.configuration.watch, window)
+        if ours and outcome.status is Status.CANCELLED:
+            await cancellations.restore_desired(connection, deployment.application_id)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
             await applications.delete_application(connection, deployment.application_id)
         return ours
@@ -120,6 +124,13 @@ async def postpone(
         await journal.flush(connection)
         await applications.lock_row(connection, deployment.application_id)
         successor = await deployments.select_queued(connection, deployment.application_id)
+        between = await swaps.select_swap(connection, deployment.application_id) is not None
+        found = await deployments.select_deployment(connection, deployment.deployment_id)
+        if found.cancelled_at is not None and (successor is not None or not between):
+            cancelled = Outcome(Status.CANCELLED, Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}"))
+            if await claims.finish_deployment(connection, deployment, cancelled):
+                await cancellations.restore_desired(connection, deployment.application_id)
+            return Status.CANCELLED
         if successor is not None:
             await claims.yield_to_successor(connection, deployment, successor.deployment_id)
             if deployment.forced:
@@ -128,7 +139,7 @@ async def postpone(
                 )
             return Status.SUPERSEDED
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
-        if late and await swaps.select_swap(connection, deployment.application_id) is None:
+        if late and not between:
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
             await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Status.FAILED

@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 # A push may be told before the registry answers with it: seconds between looks.
 _BELIEVE_AFTER = (0.2, 0.5, 1.0)
+_CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
     """Do it, after settling a swap that an attempt before us left open.
 
     Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, or out of
-    time, it puts back what it had begun.
+    time, it puts back what it had begun. Of a deployment that is not wanted any more only that is done.
     """
     application = task.target.application if task.target else task.application
     deadline = asyncio.get_running_loop().time() + means.progress_deadline
@@ -107,6 +108,8 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
         if left_open is not None and (outcome := await _settle(attempt, left_open)):
             return outcome
         await runtime.clear()
+        if task.deployment.cancelled_at is not None:
+            return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
         return Outcome(Status.FAILED, error.reason, log=error.log)
@@ -145,7 +148,8 @@ async def _settle(attempt: _Attempt, left_open: Swap) -> Outcome | None:
     await attempt.journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
     await attempt.journal.stretch_lease(attempt.runtime.longest_call())
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
-    if ours and left_open.direction is Direction.FORWARD:
+    wanted = attempt.task.deployment.cancelled_at is None
+    if ours and wanted and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
     await attempt.runtime.outlast(left_open)
     await attempt.runtime.put_back(left_open)

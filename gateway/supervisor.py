@@ -9,9 +9,9 @@ they had begun, and their rows wait for the next gateway.
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ import structlog
 from gateway import lane
 from gateway.alerts import Alert, Tells, sending
 from gateway.config import Settings
-from gateway.deployments import Deployment, LeaseLost, Outcome, Status
+from gateway.deployments import Deployment, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
 from gateway.errors import Code, Postponed, Reason, Unavailable
@@ -31,7 +31,7 @@ from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.rollout import Means, Task, roll_out
-from gateway.store import claims, deployments, inbox, servers, watches
+from gateway.store import cancellations, claims, deployments, inbox, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -56,6 +56,10 @@ class _Run:
     journal: PostgresJournal
 
 
+class _Cancelled(Exception):
+    """Somebody does not want it any more; what was begun is put back as far as could be."""
+
+
 class Supervisor:
     """Runs the deployments of the engines this gateway reaches. Made by `supervise`."""
 
@@ -77,6 +81,9 @@ class Supervisor:
             limit=None, close_timeout=PUT_BACK_DEADLINE, exception_handler=_log_unforeseen
         )
         self._runs: dict[str, _Run] = {}
+        #: what cancels a rollout under way, until it has
+        self._bounds: dict[str, asyncio.Timeout] = {}
+        self._beat = asyncio.Event()
         self._alerts = alerts
         self._pace = Pace(
             stable_window=settings.stable_window,
@@ -102,23 +109,39 @@ class Supervisor:
     # -- loops
 
     async def beat_for_ever(self) -> None:
-        """Renew the leases, and stop what is no longer ours."""
+        """Renew the leases, and stop what is no longer ours, or wanted; at once when told that there is such."""
         while True:
-            await asyncio.sleep(self._settings.lease / 3)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._beat.wait(), self._settings.lease / 3)
+            self._beat.clear()
             held = {run.deployment.deployment_id: run.deployment.epoch for run in self._runs.values()}
             if not held:
                 continue
             async with transaction(self._pool) as connection:
                 ours = await claims.renew_leases(connection, self.fleet.owner, held)
-            for deployment_id in set(held) - ours:
+            for deployment_id in (one for one, cancelled in ours.items() if cancelled):
+                self._cancel(deployment_id)
+            for deployment_id in set(held) - ours.keys():
                 run = self._runs.get(deployment_id)
                 if run is not None and run.deployment.epoch == held[deployment_id]:
                     _LOG.warning("Another gateway has taken over", deployment=deployment_id)
                     run.journal.lost = True
                     await run.job.close(timeout=LOOK_AGAIN)
 
+    def _cancel(self, deployment_id: str) -> None:
+        """Cancel a rollout; one that is proven is being committed, and succeeds."""
+        run = self._runs.get(deployment_id)
+        if run is None or run.journal.step is Step.COMMIT:
+            return
+        if bound := self._bounds.pop(deployment_id, None):
+            bound.reschedule(0)
+
     async def listen_for_ever(self) -> None:
-        heard = {deployments.CHANNEL: self.wake, servers.CHANNEL: self.fleet.look}
+        heard = {
+            deployments.CHANNEL: self.wake,
+            servers.CHANNEL: self.fleet.look,
+            cancellations.CHANNEL: self._beat.set,
+        }
         async with listen(self._pool, heard) as closed:
             self.wake()
             self.fleet.look()
@@ -174,7 +197,7 @@ class Supervisor:
             task, left_open, caused_by = await lane.prepare(self._pool, self._vault, deployment)
             structlog.contextvars.bind_contextvars(deliveries=caused_by)
             _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
-            outcome = await roll_out(means, task, journal, left_open)
+            outcome = await self._roll_out(means, task, journal, left_open)
         except Postponed as error:
             await self._postpone(task, deployment, journal, error)
         except Unavailable as error:
@@ -195,6 +218,34 @@ class Supervisor:
                 await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
         else:
             await self._conclude(task, deployment, journal, outcome)
+
+    async def _roll_out(self, means: Means, task: Task, journal: PostgresJournal, left_open: Swap | None) -> Outcome:
+        """Roll it out; where it is cancelled meanwhile, settle what was begun as a next owner would."""
+        if task.deployment.cancelled_at is None:
+            try:
+                async with self._cancellable(task.deployment.deployment_id):
+                    return await roll_out(means, task, journal, left_open)
+            except _Cancelled:
+                _LOG.info("Cancelled")
+            unwanted = replace(task.deployment, cancelled_at=datetime.now(UTC))
+            task, left_open, _ = await lane.prepare(self._pool, self._vault, unwanted)
+        return await roll_out(means, task, journal, left_open)
+
+    @asynccontextmanager
+    async def _cancellable(self, deployment_id: str) -> AsyncIterator[None]:
+        """Let `_cancel` end what is done in the block; raises _Cancelled then."""
+        bound = asyncio.timeout(None)
+        try:
+            async with bound:
+                self._bounds[deployment_id] = bound
+                try:
+                    yield
+                finally:
+                    self._bounds.pop(deployment_id, None)
+        except TimeoutError as error:
+            if bound.expired():
+                raise _Cancelled from error
+            raise
 
     async def _conclude(
         self, task: Task | None, deployment: Deployment, journal: PostgresJournal, outcome: Outcome

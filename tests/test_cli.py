@@ -86,6 +86,7 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
         (("apps", "show", "nobody"), "no application"),
         (("deploy", "nobody"), "no application"),
         (("deployments", "show", "nobody"), "not found"),
+        (("deployments", "cancel", "nobody"), "not found"),
         (("webhooks", "create", "carrier-pigeon"), "there are: "),
         (("webhooks", "remove", "nobody"), "no webhook"),
     ],

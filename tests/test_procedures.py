@@ -99,6 +99,33 @@ async def test_a_redeploy_by_rest_answers_an_empty_body_and_names_the_deployment
         assert (await web.query("deployment.one", deploymentId=deployment_id))["state"] == "queued"
 
 
+async def test_what_waits_is_cancelled_once_and_tells_its_place_until_then(web: Web) -> None:
+    await app_123(web)
+    await web.mutate("application.redeploy", **SEED_REDEPLOY)
+    (waits,) = await web.query("deployment.all", applicationId="app-123")
+    assert (waits["queuePosition"], waits["waitsFor"]) == (1, "a free slot on the engine")
+    named = {"deploymentId": waits["deploymentId"]}
+    assert await web.mutate("deployment.cancel", **named) == {**named, "state": "cancelled"}
+    ended = await web.query("deployment.one", **named)
+    assert (ended["status"], ended["reason"]["code"], ended["queuePosition"]) == ("cancelled", "cancelled", None)
+    assert (await web.post("/api/trpc/deployment.cancel", named))[0] == 409
+    assert (await web.post("/api/trpc/deployment.cancel", {"deploymentId": "nobody"}))[0] == 404
+
+
+async def test_the_contracts_ways_to_cancel_end_what_waits(web: Web) -> None:
+    await app_123(web)
+    of_app = {"applicationId": "app-123"}
+    await web.mutate("application.stop", **of_app)
+    assert await web.mutate("application.cancelDeployment", **of_app) == {
+        "success": True,
+        "message": "Deployment cancellation requested",
+    }
+    await web.mutate("application.redeploy", **of_app)
+    assert await web.post("/api/trpc/application.cleanQueues", of_app) == (200, UNDEFINED)
+    assert [one["state"] for one in await web.query("deployment.all", **of_app)] == ["cancelled", "cancelled"]
+    assert (await web.post("/api/trpc/application.cleanQueues", {"applicationId": "nobody"}))[0] == 404
+
+
 async def test_a_batch_answers_each_and_207_where_they_differ(web: Web) -> None:
     await app_123(web)
     path = "/api/trpc/application.redeploy,application.redeploy?batch=1"

@@ -54,14 +54,35 @@ async def list_deployments(app: str | None, *, as_json: bool) -> None:
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
     """Show one with its steps, its reason and the container's last lines."""
+    from gateway.store import waiting
     from gateway.store.database import transaction
+    from gateway.web.procedures.deployment import shown_wait
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found, records = await read(connection, deployment)
+        wait = await waiting.select_wait(connection, found)
     if as_json:
-        show(document(found, records))
+        show({**document(found, records), **shown_wait(wait)})
+        return
+    print_outcome(found, records)
+    if wait is not None:
+        show_fields({"position": wait.position, "waits for": wait.waits_for})
+
+
+@deployments.command("cancel")
+@click.argument("deployment")
+@json_option
+@command
+async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
+    """End one that waits; let one that runs put back what it has begun."""
+    from gateway import cancel
+
+    async with keep() as kept:
+        state = await cancel.cancel_deployment(kept.pool, deployment)
+    if as_json:
+        show({"deploymentId": deployment, "state": state})
     else:
-        print_outcome(found, records)
+        click.echo("cancelled" if state == "cancelled" else "asked for: what it has begun is put back")
 
 
 async def read(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":

@@ -69,8 +69,8 @@ async def claim_deployment(
     return None if row is None else from_row(row)
 
 
-async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> set[str]:
-    """Heartbeat: return those of `held` (deployment and epoch) that are still ours."""
+async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> dict[str, bool]:
+    """Heartbeat: return those of `held` (deployment and epoch) that are still ours, and whether each is cancelled."""
     rows = await connection.fetch(
         """
         UPDATE deployments d
@@ -78,13 +78,13 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
           FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
          WHERE d.deployment_id = held.deployment_id AND d.epoch = held.epoch
            AND d.status = 'running' AND d.claimed_by = $1
-        RETURNING d.deployment_id
+        RETURNING d.deployment_id, d.cancelled_at IS NOT NULL AS cancelled
         """,
         owner,
         list(held),
         list(held.values()),
     )
-    return {row["deployment_id"] for row in rows}
+    return {row["deployment_id"]: row["cancelled"] for row in rows}
 
 
 async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, least: float) -> float | None:

@@ -17,7 +17,7 @@ CHANNEL = "gateway_deployments"
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
-    superseded_by, rolls_back_to, epoch
+    superseded_by, rolls_back_to, epoch, cancelled_at
 """
 
 
@@ -42,6 +42,14 @@ async def select_queued(connection: Connection, application_id: str) -> Deployme
     """Return the one that waits, held: nobody claims it meanwhile. The caller holds the application's queue."""
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued' FOR NO KEY UPDATE",  # noqa: S608
+        application_id,
+    )
+    return None if row is None else from_row(row)
+
+
+async def select_running(connection: Connection, application_id: str) -> Deployment | None:
+    row = await connection.fetchrow(
+        f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'running'",  # noqa: S608
         application_id,
     )
     return None if row is None else from_row(row)
@@ -154,7 +162,8 @@ async def join_deployment(
         """
         UPDATE deployments
            SET kind = $2, forced = $3, reference = $4, expected_digest = coalesce($5, expected_digest),
-               requested_at = now(), next_attempt_at = now(), attempts = 0, reason_code = NULL, reason_message = NULL
+               requested_at = now(), next_attempt_at = now(), attempts = 0, cancelled_at = NULL,
+               reason_code = NULL, reason_message = NULL
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         deployment_id,

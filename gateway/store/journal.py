@@ -33,6 +33,11 @@ class PostgresJournal:
     def ended(self) -> list[StepRecord]:
         return [record for record in self._records if record.finished_at is not None]
 
+    @property
+    def step(self) -> Step | None:
+        """The last that was begun."""
+        return self._records[-1].step if self._records else None
+
     async def begin(self, step: Step, detail: str = "") -> None:
         self.note(step, detail)
         await self.flush()

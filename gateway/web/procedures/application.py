@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from gateway import dispatch
+from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
 from gateway.deployments import Kind
 from gateway.store import applications, deployments, servers, steps
@@ -159,6 +159,21 @@ async def delete(context: Context, given: Named) -> Answer:
     return await _set_state(context, given, Kind.DELETE, "Delete")
 
 
+async def cancel_deployment(context: Context, given: Named) -> Answer:
+    """Cancel what waits and what runs; in the contract's words whatever there was."""
+    async with transaction(context.pool) as connection:
+        await _known(connection, context, given)
+    await cancel.cancel_of(context.pool, given.application_id, running=True)
+    return Answer({"success": True, "message": "Deployment cancellation requested"})
+
+
+async def clean_queues(context: Context, given: Named) -> Answer:
+    async with transaction(context.pool) as connection:
+        await _known(connection, context, given)
+    await cancel.cancel_of(context.pool, given.application_id, running=False)
+    return Answer()
+
+
 PROCEDURES = [
     Procedure("application.create", "mutation", Create, create),
     Procedure("application.one", "query", Named, select_one),
@@ -168,6 +183,8 @@ PROCEDURES = [
     Procedure("application.deploy", "mutation", Deploy, deploy),
     Procedure("application.redeploy", "mutation", Deploy, redeploy),
     Procedure("application.rollback", "mutation", Rollback, rollback),
+    Procedure("application.cancelDeployment", "mutation", Named, cancel_deployment),
+    Procedure("application.cleanQueues", "mutation", Named, clean_queues),
     Procedure("application.start", "mutation", Named, start),
     Procedure("application.stop", "mutation", Named, stop),
     Procedure("application.delete", "mutation", Named, delete),

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from gateway import cancel
 from gateway.deployments import DOKPLOY_STATUS, Deployment, StepRecord
 from gateway.errors import Reason
-from gateway.store import deployments, steps, watches
+from gateway.store import deployments, steps, waiting, watches
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
@@ -71,12 +72,18 @@ def shown(deployment: Deployment, records: Sequence[StepRecord]) -> dict[str, An
     }
 
 
+def shown_wait(wait: waiting.Wait | None) -> dict[str, Any]:
+    """Return what is told of one that waits; of others, that they do not."""
+    return {"queuePosition": wait.position if wait else None, "waitsFor": wait.waits_for if wait else None}
+
+
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
     async with transaction(context.pool) as connection:
         found = await deployments.select_deployments(connection, given.application_id)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
-    return Answer([shown(one, records[one.deployment_id]) for one in found])
+        waits = [shown_wait(await waiting.select_wait(connection, one)) for one in found]
+    return Answer([{**shown(one, records[one.deployment_id]), **wait} for one, wait in zip(found, waits, strict=True)])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -85,16 +92,25 @@ async def select_one(context: Context, given: Named) -> Answer:
         records = await steps.select_steps(connection, [given.deployment_id])
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
         until = await watches.select_until(connection, given.deployment_id)
+        wait = await waiting.select_wait(connection, deployment)
     return Answer(
         {
             **shown(deployment, records[given.deployment_id]),
+            **shown_wait(wait),
             "deliveries": list(deliveries),
             "watchedUntil": until.isoformat() if until else None,
         }
     )
 
 
+async def cancel_one(context: Context, given: Named) -> Answer:
+    """Answer with its state: cancelled, or still running while it puts back what it has begun."""
+    state = await cancel.cancel_deployment(context.pool, given.deployment_id)
+    return Answer({"deploymentId": given.deployment_id, "state": state})
+
+
 PROCEDURES = [
     Procedure("deployment.all", "query", OfApplication, select_all),
     Procedure("deployment.one", "query", Named, select_one),
+    Procedure("deployment.cancel", "mutation", Named, cancel_one),
 ]
