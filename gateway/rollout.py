@@ -322,7 +322,7 @@ async def _or_discard(attempt: _Attempt, swap: Swap, act: Coroutine[object, obje
         raise  # whoever is claimed next clears it away
     except Failed as error:
         log = await _last_lines(attempt, swap)
-        await unbroken(attempt.runtime.discard(swap))
+        await unbroken(attempt.runtime.discard(replace(swap, reason=error.reason)))
         raise Failed(error.reason.code, error.reason.message, log=log) from error
     except BaseException:
         if not attempt.journal.lost:

@@ -10,8 +10,9 @@ from gateway import dispatch
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.deployments import Deployment, Kind, Status, Step
-from gateway.engine import containers
+from gateway.engine import containers, images
 from gateway.errors import Code, Conflict
+from gateway.reference import Reference
 from gateway.store import applications, deployments
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
@@ -132,9 +133,10 @@ async def test_a_version_that_exits_leaves_the_old_one_serving_and_tells_its_las
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
-    await pushes("v2", behaviour=Behaviour.EXITS)
+    digest = await pushes("v2", behaviour=Behaviour.EXITS)
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.status is ended
+    assert await images.inspect(lane.engine, f"{Reference.parse(pushes.name()).repository}@{digest}") is None
     assert failed.reason is not None
     assert failed.reason.code is Code.EXITED
     assert "boom: cannot reach the database" in failed.log
@@ -406,3 +408,12 @@ async def _asks(lane: Lane, network: str, name: str, image: str) -> str:
     asking = await containers.create(lane.engine, f"{name}-asks", body, {network: {}})
     await containers.start(lane.engine, asking)
     return asking
+
+
+async def test_an_image_that_serves_is_kept_where_a_version_of_it_fails(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    check = {"Test": ["CMD", "/bin/busybox", "false"], "Interval": 300_000_000, "Retries": 1}
+    await lane.set(configuration={"healthCheckSwarm": check})
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.FAILED
+    assert await images.inspect(lane.engine, f"{Reference.parse(pushes.name()).repository}@{digest}")

@@ -255,8 +255,11 @@ class ContainerRuntime:
         new = await containers.inspect(self.engine, swap.new)
         if new is None:
             return
+        if swap.new_restart_policy is None and swap.reason is None:
+            await containers.remove(self.engine, new.container_id)  # it is tried again, with the same image
+            return
         if swap.new_restart_policy is None:
-            await containers.remove(self.engine, new.container_id)
+            await self._remove(new)
             return
         await containers.rename(self.engine, new, self._aside(new))
         await self._rest(new)
@@ -291,9 +294,13 @@ class ContainerRuntime:
             young = (at_most is None or number < at_most) and container.finished_at >= oldest
             if young or container.running:
                 continue
-            await containers.remove(self.engine, container.container_id)
-            if reference := spec.reference(container.labels):
-                await images.untag(self.engine, reference)
+            await self._remove(container)
+
+    async def _remove(self, container: Container) -> None:
+        """Remove it, and its image where nothing else holds on to that."""
+        await containers.remove(self.engine, container.container_id)
+        if reference := spec.reference(container.labels):
+            await images.untag(self.engine, reference)
 
     async def last_lines(self, swap: Swap) -> str:
         return await containers.last_lines(self.engine, swap.new)
@@ -316,7 +323,7 @@ class ContainerRuntime:
                 continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
-            await containers.remove(self.engine, container.container_id)
+            await self._remove(container)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)

@@ -5,6 +5,8 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from gateway.engine.client import Engine, translated
 from gateway.engine.runtime import Progress
 from gateway.errors import Code, Failed, Postponed
@@ -119,6 +121,9 @@ async def tag(engine: Engine, image_id: str, reference: Reference) -> None:
 
 
 async def untag(engine: Engine, reference: Reference) -> None:
-    """Forget the image under its digest: the engine removes it unless a tag or any container holds on to it."""
+    """Forget the image under its digest, unless a container is of it: the engine removes it where no tag is left."""
+    name = f"{reference.repository}@{reference.digest}"
+    of_it = orjson.dumps({"ancestor": [name]}).decode()
     with suppress(Failed):
-        await engine.call("DELETE", f"images/{reference.repository}@{reference.digest}")
+        if not await engine.call("GET", "containers/json", params={"all": 1, "filters": of_it}):
+            await engine.call("DELETE", f"images/{name}")
