@@ -127,11 +127,18 @@ def _auto_is_none(value: object) -> object:
     return None if value == "auto" else value
 
 
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")  # noqa: TRY004 - pydantic tells of a ValueError
+    return value
+
+
 _AUTO = BeforeValidator(_auto_is_none)
+_NUMBER = BeforeValidator(_no_boolean)
 Memory = Annotated[str, BeforeValidator(_as_text), _checked(parse_memory)]
 Cpus = Annotated[str, BeforeValidator(_as_text), _checked(parse_cpus)]
 Path = Annotated[str, AfterValidator(_absolute)]
-PortNumber = Annotated[int, Field(ge=1, le=65535)]
+PortNumber = Annotated[int, _NUMBER, Field(ge=1, le=65535)]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 
 
@@ -175,31 +182,31 @@ class Configuration(_Frozen):
     memory_reservation: Memory | None = None
     cpu_limit: Cpus | None = None
     cpu_reservation: Cpus | None = None
-    replicas: Annotated[int, Field(ge=1)] = 1
+    replicas: Annotated[int, _NUMBER, Field(ge=1, le=1000)] = 1
     ports: list[Port] = []
     mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
     networks: list[NetworkName] = []
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
     #: seconds between the stop signal and the kill
-    stop_grace: Annotated[int, Field(ge=0, le=3600)] = 10
+    stop_grace: Annotated[int, _NUMBER, Field(ge=0, le=3600)] = 10
     #: what it runs as; None: a service where the engine is a Swarm manager, else a container
     runtime: Annotated[RuntimeKind | None, _AUTO] = None
     #: which of old and new comes first; None: start-first where nothing forbids it
     order: Annotated[Order | None, _AUTO] = None
     #: seconds a replaced container goes on serving what still comes to it, where it is found by name
-    drain: Annotated[float, Field(ge=0, le=600)] = 3
+    drain: Annotated[float, _NUMBER, Field(ge=0, le=600)] = 3
     #: replaced versions kept for a way back
-    kept: Annotated[int, Field(ge=0, le=100)] = 1
+    kept: Annotated[int, _NUMBER, Field(ge=0, le=100)] = 1
     #: lies over the image's HEALTHCHECK
     health_check_swarm: HealthCheck | None = None
     #: what the gateway asks it itself, beside the HEALTHCHECK
     probe: Probe | None = None
     #: seconds it has to become healthy; None: the gateway's setting, as of the next two
-    health_deadline: Seconds | None = None
+    health_deadline: Annotated[Seconds, _NUMBER] | None = None
     #: seconds it must run to be proven, where it has neither HEALTHCHECK nor probe
-    stable_window: Seconds | None = None
+    stable_window: Annotated[Seconds, _NUMBER] | None = None
     #: seconds of trouble afterwards that bring the former version back
-    watch: Annotated[float, Field(ge=0, le=86_400)] | None = None
+    watch: Annotated[float, _NUMBER, Field(ge=0, le=86_400)] | None = None
     restart_policy_swarm: swarm.RestartPolicy | None = None
     placement_swarm: swarm.Placement | None = None
     update_config_swarm: swarm.UpdateConfig | None = None

@@ -223,6 +223,14 @@ async def test_a_column_of_no_meaning_here_is_kept_for_the_client(web: Web) -> N
     assert (shown["buildPath"], "nonsense" in shown) == ("/srv", False)
 
 
+@pytest.mark.parametrize("wrong", [True, -1, "10s", 3601 * 10**9])
+async def test_a_wrong_grace_is_named_as_it_was_sent(web: Web, wrong: object) -> None:
+    status, answer = await web.post("/api/trpc/application.create", {"name": "a", "stopGracePeriodSwarm": wrong})
+    assert status == 400
+    assert list(answer["error"]["json"]["data"]["zodError"]["fieldErrors"]) == ["stopGracePeriodSwarm"]
+    assert await web.count("applications") == 0
+
+
 async def test_an_id_is_taken_once(web: Web) -> None:
     await app_123(web)
     status, answer = await web.post("/api/application.create", {"name": "b", "applicationId": "app-123"})

@@ -16,6 +16,7 @@ from gateway.web.procedures._procedure import Id, Input, Text
 from gateway.web.procedures.columns import OTHER
 
 _NANO = 10**9
+_LONGEST_GRACE = 3600  # seconds
 # An engine that no gateway has reached for so long does not hold its applications any more.
 _GONE = timedelta(minutes=5)
 # The contract's names for what our configuration calls otherwise.
@@ -44,10 +45,16 @@ class Changes(Input):
         if not isinstance(given, dict):
             return given
         settings = {_SWARM_NAMES.get(name, name): given[name] for name in given if name in _CONFIGURATION}
-        if isinstance(grace := given.get("stopGracePeriodSwarm"), int) and not isinstance(grace, bool):
-            settings["stopGrace"] = grace // _NANO
+        if (grace := given.get("stopGracePeriodSwarm")) is not None:
+            settings["stopGrace"] = _seconds(grace)
         other = {name: given[name] for name in given if name in OTHER}
         return {**given, "settings": settings, "other": other}
+
+
+def _seconds(grace: object) -> int:
+    if isinstance(grace, int) and not isinstance(grace, bool) and 0 <= grace <= _LONGEST_GRACE * _NANO:
+        return grace // _NANO
+    raise InvalidInput(f"nanoseconds are needed, up to {_LONGEST_GRACE} s", field="stopGracePeriodSwarm")
 
 
 #: our columns by the names they are sent by
