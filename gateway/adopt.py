@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gateway.applications import LONGEST_GRACE
 from gateway.bases import Base
 from gateway.engine import originals
 from gateway.engine.client import Engine, EngineIdentity
@@ -9,8 +10,6 @@ from gateway.errors import Conflict, RolloutError, Unavailable
 from gateway.store import applications, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.vault import Vault
-
-_LONGEST_GRACE = 3600  # seconds
 
 
 async def adopt(
@@ -59,7 +58,7 @@ def _columns(base: Base) -> dict[str, Any]:
         grace, columns = base.found["Config"].get("StopTimeout"), {}
     if grace is None:
         return columns
-    return {**columns, "stopGrace": min(grace, _LONGEST_GRACE) if grace >= 0 else _LONGEST_GRACE}
+    return {**columns, "stopGrace": min(grace, LONGEST_GRACE) if grace >= 0 else LONGEST_GRACE}
 
 
 async def _know(connection: Connection, identity: EngineIdentity) -> None:

@@ -33,6 +33,7 @@ from gateway.registries import Credentials, Scope
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{1,62}")
 _LABEL_PREFIX = "gateway."
 _LONGEST_COMMAND = 65536
+LONGEST_GRACE = 3600  # seconds
 
 
 class Desired(StrEnum):
@@ -188,7 +189,7 @@ class Configuration(_Frozen):
     networks: list[NetworkName] = []
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
     #: seconds between the stop signal and the kill
-    stop_grace: Annotated[int, _NUMBER, Field(ge=0, le=3600)] = 10
+    stop_grace: Annotated[int, _NUMBER, Field(ge=0, le=LONGEST_GRACE)] = 10
     #: what it runs as; None: a service where the engine is a Swarm manager, else a container
     runtime: Annotated[RuntimeKind | None, _AUTO] = None
     #: which of old and new comes first; None: start-first where nothing forbids it

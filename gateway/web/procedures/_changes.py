@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gateway.applications import Application, Configuration, RuntimeKind, parse_environment
+from gateway.applications import LONGEST_GRACE, Application, Configuration, RuntimeKind, parse_environment
 from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.reference import Reference
 from gateway.registries import Scope
@@ -16,7 +16,6 @@ from gateway.web.procedures._procedure import Id, Input, Text
 from gateway.web.procedures.columns import OTHER
 
 _NANO = 10**9
-_LONGEST_GRACE = 3600  # seconds
 # An engine that no gateway has reached for so long does not hold its applications any more.
 _GONE = timedelta(minutes=5)
 # The contract's names for what our configuration calls otherwise.
@@ -52,9 +51,9 @@ class Changes(Input):
 
 
 def _seconds(grace: object) -> int:
-    if isinstance(grace, int) and not isinstance(grace, bool) and 0 <= grace <= _LONGEST_GRACE * _NANO:
+    if isinstance(grace, int) and not isinstance(grace, bool) and 0 <= grace <= LONGEST_GRACE * _NANO:
         return grace // _NANO
-    raise InvalidInput(f"nanoseconds are needed, up to {_LONGEST_GRACE} s", field="stopGracePeriodSwarm")
+    raise InvalidInput(f"nanoseconds are needed, up to {LONGEST_GRACE} s", field="stopGracePeriodSwarm")
 
 
 #: our columns by the names they are sent by
