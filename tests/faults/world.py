@@ -35,6 +35,8 @@ SETTINGS = {
     "GATEWAY_PULL_STALL": "1",
 }
 
+_SHOWN = 100  # deployments in one answer
+
 
 class Violation(Exception):
     """What must hold after every fault does not."""
@@ -169,7 +171,7 @@ class World:
             found = await (told_by or self.gateway).deployments(self.app)
         except (aiohttp.ClientError, OSError, Refused):
             return False
-        return len(found) >= self.count and all(one["state"] in FINISHED for one in found)
+        return len(found) >= min(self.count, _SHOWN) and all(one["state"] in FINISHED for one in found)
 
     @asynccontextmanager
     async def second_gateway(self) -> AsyncIterator[GatewayProcess]:
@@ -192,7 +194,7 @@ class World:
         try:
             await until(look, within=within)
         except TimeoutError:
-            raise Violation(f"not settled after {within:.0f} s: {await self.rows()}") from None
+            raise Violation(f"not settled after {within:.0f} s: {_row((await self.rows())[0])}") from None
         newest = (await self.rows())[0]
         if (newest["state"], newest["digest"]) != ("succeeded", wanted):
             raise Violation(f"{wanted[:19]} was asked for; the row says {_row(newest)}")
