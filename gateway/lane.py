@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from datetime import timedelta
 
+from gateway.attempt import Target, Task
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import choose
-from gateway.rollout import Target, Task
 from gateway.store import applications, cancellations, claims, deployments, registries, swaps, versions, watches
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.journal import PostgresJournal

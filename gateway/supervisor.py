@@ -20,6 +20,7 @@ import structlog
 
 from gateway import lane
 from gateway.alerts import Alert, Tells, sending
+from gateway.attempt import Means, Task
 from gateway.config import Settings
 from gateway.deployments import Deployment, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine.client import Engine
@@ -30,7 +31,7 @@ from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
-from gateway.rollout import Means, Task, roll_out
+from gateway.rollout import roll_out
 from gateway.store import cancellations, claims, deployments, inbox, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal

@@ -6,7 +6,7 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
-from gateway import rollout
+from gateway import attempt, rollout
 from gateway.applications import Configuration, Order
 from gateway.deployments import Kind, Outcome, Status, Swap
 from gateway.engine import runtimes
@@ -30,10 +30,10 @@ class Scene:
 
     async def roll_back(self) -> Outcome:
         application: Any = MagicMock(configuration=Configuration())
-        target = rollout.Target("before", Reference.parse(f"app@{DIGEST}"), application)
-        deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1)
-        means = rollout.Means(MagicMock(), MagicMock(), MagicMock(), self.slot, MagicMock(), DEADLINE)
-        task = rollout.Task(deployment, application, None, AsyncMock(), target)
+        target = attempt.Target("before", Reference.parse(f"app@{DIGEST}"), application)
+        deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
+        means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slot, MagicMock(), DEADLINE)
+        task = attempt.Task(deployment, application, None, AsyncMock(), target)
         return await rollout.roll_out(means, task, self.journal, None)
 
 

@@ -1,0 +1,94 @@
+"""One attempt at a deployment: what is to be done, with what, and within which time."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.applications import Application
+from gateway.deployments import Deployment, Journal
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.runtime import Pace, Runtime
+from gateway.errors import Code, Failed
+from gateway.reference import Digest, Reference
+from gateway.registries import Credentials
+from gateway.registry.client import RegistryClient
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a rollout works with: one engine, and the slots in which its containers may be started and stopped."""
+
+    engine: Engine
+    identity: EngineIdentity
+    registry: RegistryClient
+    swaps: asyncio.Semaphore
+    pace: Pace
+    #: seconds one attempt may take as a whole, not counting what it waits for a slot
+    progress_deadline: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The version a rollback brings back: its image by digest, and how it was run."""
+
+    #: the deployment that ran it; None for what the application was adopted with
+    deployment_id: str | None
+    reference: Reference
+    application: Application
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a rollout is to do. `satisfied_by` finds the rollout that did the same just now, if there is one."""
+
+    deployment: Deployment
+    application: Application
+    credentials: Credentials | None
+    satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
+    target: Target | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt at a task, with the runtime of its application.
+
+    `deadline`, by the loop's clock, is put off by each wait for a slot.
+    """
+
+    means: Means
+    task: Task
+    journal: Journal
+    runtime: Runtime
+    deadline: float
+
+
+async def in_time(attempt: Attempt, act: Coroutine[object, object, T]) -> T:
+    """Do it within what is left of the attempt's time; raises Failed. What puts back is never cut short by it."""
+    try:
+        async with asyncio.timeout_at(attempt.deadline):
+            return await act
+    except TimeoutError as error:
+        raise _late(attempt) from error
+
+
+async def refuse_late(attempt: Attempt) -> None:
+    if asyncio.get_running_loop().time() >= attempt.deadline:
+        raise _late(attempt)
+
+
+def _late(attempt: Attempt) -> Failed:
+    return Failed(Code.TIMED_OUT, f"not done after {attempt.means.progress_deadline:.0f} s")
+
+
+@asynccontextmanager
+async def slot(attempt: Attempt) -> AsyncIterator[None]:
+    """Hold one of the engine's slots; that others hold them all takes nothing of the attempt's time."""
+    clock = asyncio.get_running_loop().time
+    asked = clock()
+    async with attempt.means.swaps:
+        attempt.deadline += clock() - asked
+        yield

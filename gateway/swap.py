@@ -1,0 +1,154 @@
+"""How the new version takes the old one's place: shown, exchanged, settled; or put back, whatever happens.
+
+The swap is one record, written before it begins. From then on the database may go away: what is begun is finished from
+memory and recorded after, and whoever comes after a crash settles the record first.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import replace
+
+import structlog
+
+from gateway.attempt import Attempt, in_time, refuse_late, slot
+from gateway.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
+from gateway.engine.unbroken import unbroken
+from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
+from gateway.reference import Digest
+
+_LOG = structlog.get_logger()
+
+
+async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
+    """Finish our own swap; put any other back, and return how ours ended if that was it."""
+    await attempt.journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
+    await attempt.journal.stretch_lease(attempt.runtime.longest_call())
+    ours = left_open.deployment_id == attempt.task.deployment.deployment_id
+    wanted = attempt.task.deployment.cancelled_at is None
+    if ours and wanted and left_open.direction is Direction.FORWARD:
+        return await _swap(attempt, left_open, opened=True)
+    await attempt.runtime.outlast(left_open)
+    await attempt.runtime.put_back(left_open)
+    if ours and left_open.reason is not None:
+        return _put_back_outcome(left_open)
+    await attempt.journal.close_swap()
+    return None
+
+
+async def show(attempt: Attempt, swap: Swap) -> Outcome:
+    """Let the new one prove itself beside the old, where the order allows, and then take its place."""
+    if swap.beside:
+        await _or_discard(attempt, swap, _present(attempt, swap))
+    return await _swap(attempt, swap)
+
+
+async def _present(attempt: Attempt, swap: Swap) -> None:
+    await attempt.journal.begin(Step.PROVE)
+    async with slot(attempt):
+        await in_time(attempt, attempt.runtime.present(swap))
+    await in_time(attempt, attempt.runtime.prove(swap))
+
+
+async def _or_discard(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> None:
+    """Do it; where it fails, or we are told to stop, remove the new one, with the old one never touched."""
+    try:
+        await act
+    except (Postponed, LeaseLost):
+        raise  # whoever is claimed next clears it away
+    except Failed as error:
+        log = await _last_lines(attempt, swap)
+        await unbroken(attempt.runtime.discard(replace(swap, reason=error.reason)))
+        raise Failed(error.reason.code, error.reason.message, log=log) from error
+    except BaseException:
+        if not attempt.journal.lost:
+            await unbroken(attempt.runtime.discard(swap))
+        raise
+
+
+async def _swap(attempt: Attempt, swap: Swap, *, opened: bool = False) -> Outcome:
+    """From the record on the database may go away: what is begun is finished from memory and recorded after."""
+    async with slot(attempt):
+        if not opened:
+            await _or_discard(attempt, swap, refuse_late(attempt))
+            await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
+        ended = await _or_put_back(attempt, swap, _exchange(attempt, swap, again=opened))
+    ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap, proven=swap.beside and not opened))
+    return ended or await _commit(attempt, swap)
+
+
+async def _exchange(attempt: Attempt, swap: Swap, *, again: bool) -> None:
+    attempt.journal.note(Step.SWAP)
+    if again and swap.beside:
+        # The engine may have been restarted since, and not have started it.
+        await attempt.runtime.present(swap)
+    await attempt.runtime.exchange(swap)
+
+
+async def _settled(attempt: Attempt, swap: Swap, *, proven: bool) -> None:
+    """Return once the new one serves by itself; `proven` is one that has shown beside the old that it can."""
+    attempt.journal.note(Step.DRAIN if proven else Step.PROVE)
+    await attempt.journal.flush_if_possible()
+    await attempt.runtime.prove(swap, again=proven)
+    if swap.beside:
+        await attempt.runtime.retire(swap)
+
+
+async def _or_put_back(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> Outcome | None:
+    """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
+    try:
+        await in_time(attempt, act)
+    except (Postponed, LeaseLost):
+        raise  # the record stays open, for whoever is claimed next
+    except Exception as error:
+        if not isinstance(error, Failed):
+            _LOG.exception("A swap failed on a defect")
+        reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
+        return await unbroken(_turn_back(attempt, swap, reason))
+    except asyncio.CancelledError:
+        if not attempt.journal.lost:
+            await unbroken(_turn_back(attempt, swap, None))
+        raise
+    return None
+
+
+async def _turn_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Outcome:
+    """Put the old one back, for a reason of the new one's; where there is none, it is tried again later."""
+    log = await _last_lines(attempt, swap) if reason else ""
+    back = replace(swap, direction=Direction.BACK, reason=reason, log=log)
+    await attempt.journal.turn_back(back)
+    await attempt.runtime.put_back(back)
+    if reason is None:
+        await attempt.journal.close_swap()
+    return _put_back_outcome(back)
+
+
+async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
+    """Make it lasting, and say what was observed to serve."""
+    attempt.journal.note(Step.COMMIT)
+    try:
+        await attempt.runtime.tidy(swap)
+    except Failed:
+        # What serves is proven; that tidying up is refused does not make it any less so.
+        _LOG.warning("Cannot tidy up after a rollout", exc_info=True)
+    serving = await attempt.runtime.serving()
+    if serving is None or serving.digest is None:
+        raise Postponed(Code.ENGINE_REFUSED, f"{swap.serving_name} was taken away while it was being committed")
+    return Outcome(
+        Status.SUCCEEDED,
+        digest=Digest(serving.digest),
+        spec_hash=serving.spec_hash,
+        replaced=True,
+        object_id=serving.object_id,
+        restarts=serving.restarts,
+    )
+
+
+async def _last_lines(attempt: Attempt, swap: Swap) -> str:
+    try:
+        return await attempt.runtime.last_lines(swap)
+    except RolloutError as error:
+        return f"(the container's log cannot be read: {error})"
+
+
+def _put_back_outcome(swap: Swap) -> Outcome:
+    return Outcome(Status.ROLLED_BACK if swap.old else Status.FAILED, swap.reason, log=swap.log)
