@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import SubprocessError
-from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 
@@ -28,8 +27,12 @@ class Database:
     """One database of its own, which the gateway reaches over the wire and a test directly."""
 
     directory: Path
-    url: str
     wire: Wire
+
+    @property
+    def url(self) -> str:
+        socket = _socket(self.directory)
+        return f"postgresql://postgres@/gateway?host={socket.parent}&port={socket.suffix[1:]}"
 
     @property
     def direct_settings(self) -> dict[str, str]:
@@ -69,6 +72,12 @@ class Database:
         await until(started)
 
 
+def _socket(directory: Path) -> Path:
+    """Return where the server listens now: each start may choose another place."""
+    lines = (directory / "postgres/postmaster.pid").read_text().splitlines()
+    return Path(lines[4]) / f".s.PGSQL.{lines[3]}"
+
+
 async def _ended(pid: int) -> bool | None:
     try:
         os.kill(pid, 0)
@@ -91,11 +100,10 @@ async def _embedded(directory: Path) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def database(directory: Path) -> AsyncIterator[Database]:
-    async with _embedded(directory) as url:
-        socket = f"{parse_qs(urlsplit(url).query)['host'][0]}/.s.PGSQL.5432"
+    async with _embedded(directory):
 
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-            return await asyncio.open_unix_connection(socket)
+            return await asyncio.open_unix_connection(await asyncio.to_thread(_socket, directory))
 
         async with wire(connect) as leads_there:
-            yield Database(directory, url, leads_there)
+            yield Database(directory, leads_there)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.demo.process import until
+from gateway.engine.unbroken import unbroken
 from gateway.errors import Unavailable
 from tests.faults.world import World
 
@@ -93,7 +94,8 @@ async def _nothing(_world: World) -> None:
 
 
 async def _restart_database(world: World) -> None:
-    await world.database.restart()
+    # The gateway gives its call up meanwhile, and with it who serves that call here.
+    await unbroken(world.database.restart())
 
 
 async def _cut_database(world: World) -> None:
