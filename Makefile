@@ -55,7 +55,7 @@ format: $(READY) ## Format, and mend what can be mended.
 	@$(BIN)/ruff check --fix .
 
 # A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
-test: DEBIAN += openssh-server
+test: DEBIAN += openssh-server openssl
 test: setup ## All tests.
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
