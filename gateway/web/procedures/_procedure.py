@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from gateway.keys import Permission
 from gateway.trpc import UNDEFINED
 from gateway.web.context import Context
 
@@ -35,7 +36,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
+    """`gives` is the type of what it answers, None where it answers nothing; `needs` what a key must be allowed."""
+
     name: str
     kind: Literal["query", "mutation"]
     takes: type[Input]
     run: Callable[[Context, Any], Awaitable[Answer]]
+    gives: Any = Any
+    needs: Permission | None = None
+
+    @property
+    def permission(self) -> Permission:
+        """What a key must be allowed: unless said otherwise, to see for a query, everything for a mutation."""
+        if self.needs is not None:
+            return self.needs
+        return Permission.READ if self.kind == "query" else Permission.ADMIN

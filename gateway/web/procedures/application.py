@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
 from gateway.deployments import Kind
+from gateway.keys import Permission
 from gateway.store import applications, deployments, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
@@ -180,12 +181,12 @@ PROCEDURES = [
     Procedure("application.all", "query", Input, select_all),
     Procedure("application.update", "mutation", Update, update),
     Procedure("application.saveDockerProvider", "mutation", Update, update),
-    Procedure("application.deploy", "mutation", Deploy, deploy),
-    Procedure("application.redeploy", "mutation", Deploy, redeploy),
-    Procedure("application.rollback", "mutation", Rollback, rollback),
-    Procedure("application.cancelDeployment", "mutation", Named, cancel_deployment),
-    Procedure("application.cleanQueues", "mutation", Named, clean_queues),
-    Procedure("application.start", "mutation", Named, start),
-    Procedure("application.stop", "mutation", Named, stop),
+    Procedure("application.deploy", "mutation", Deploy, deploy, needs=Permission.DEPLOY),
+    Procedure("application.redeploy", "mutation", Deploy, redeploy, needs=Permission.DEPLOY),
+    Procedure("application.rollback", "mutation", Rollback, rollback, needs=Permission.DEPLOY),
+    Procedure("application.cancelDeployment", "mutation", Named, cancel_deployment, needs=Permission.DEPLOY),
+    Procedure("application.cleanQueues", "mutation", Named, clean_queues, needs=Permission.DEPLOY),
+    Procedure("application.start", "mutation", Named, start, needs=Permission.DEPLOY),
+    Procedure("application.stop", "mutation", Named, stop, needs=Permission.DEPLOY),
     Procedure("application.delete", "mutation", Named, delete),
 ]

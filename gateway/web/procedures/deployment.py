@@ -6,6 +6,7 @@ from typing import Any
 from gateway import cancel
 from gateway.deployments import DOKPLOY_STATUS, Deployment, StepRecord
 from gateway.errors import Reason
+from gateway.keys import Permission
 from gateway.store import deployments, steps, waiting, watches
 from gateway.store.database import transaction
 from gateway.web.context import Context
@@ -112,5 +113,5 @@ async def cancel_one(context: Context, given: Named) -> Answer:
 PROCEDURES = [
     Procedure("deployment.all", "query", OfApplication, select_all),
     Procedure("deployment.one", "query", Named, select_one),
-    Procedure("deployment.cancel", "mutation", Named, cancel_one),
+    Procedure("deployment.cancel", "mutation", Named, cancel_one, needs=Permission.DEPLOY),
 ]
