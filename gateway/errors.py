@@ -91,6 +91,7 @@ class Code(StrEnum):
     NOT_FOUND = "not_found"
     RATE_LIMITED = "rate_limited"
     REGISTRY_UNREACHABLE = "registry_unreachable"
+    REGISTRY_UNTRUSTED = "registry_untrusted"
     PULL_INTERRUPTED = "pull_interrupted"
     WRONG_ARCHITECTURE = "wrong_architecture"
     NO_IMAGE = "no_image"
@@ -126,6 +127,9 @@ REMEDIES: dict[Code, str] = {
     "Credentials for this registry raise the limit.",
     Code.REGISTRY_UNREACHABLE: "Nothing to do if the registry is only restarting: it is tried again. "
     "Else check its address, its certificate and the network.",
+    Code.REGISTRY_UNTRUSTED: "Give the certificate of its authority with the registry (caCertificate, or "
+    "gateway registries create --ca-file), and to each engine that pulls as /etc/docker/certs.d/HOST:PORT/ca.crt, "
+    "then deploy again. A certificate that has expired, or is for another name, is the registry's to renew.",
     Code.PULL_INTERRUPTED: "Nothing to do: it is tried again.",
     Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, "
     "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push",
