@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gateway.applications import LONGEST_GRACE
 from gateway.bases import Base
+from gateway.configuration import LONGEST_GRACE
 from gateway.engine import originals
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.errors import Conflict, RolloutError, Unavailable

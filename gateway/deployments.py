@@ -13,7 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from gateway.applications import Order, RuntimeKind
+from gateway.configuration import Order, RuntimeKind
 from gateway.errors import Reason
 from gateway.reference import Digest, Reference
 

@@ -3,7 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
-from gateway.applications import Configuration, parse_command, parse_environment, slug
+from gateway.applications import parse_environment, slug
+from gateway.configuration import Configuration, parse_command
 from gateway.errors import InvalidInput
 
 

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.applications import Application, Configuration, Desired
+from gateway.applications import Application, Desired
+from gateway.configuration import Configuration
 from gateway.deployments import Swap
 from gateway.engine import containers
 from gateway.engine.client import Engine

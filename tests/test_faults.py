@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.demo.engine import PrivateEngine
 from tests.faults import strikes
 from tests.faults.matrix import Tally, strike_once

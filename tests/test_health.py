@@ -8,8 +8,8 @@ from unittest.mock import AsyncMock
 import pytest
 from pydantic import ValidationError
 
-from gateway.applications import Configuration, RuntimeKind
 from gateway.bases import Base
+from gateway.configuration import Configuration, RuntimeKind
 from gateway.demo.process import free_port
 from gateway.deployments import Kind, Status
 from gateway.engine import probes, runtimes

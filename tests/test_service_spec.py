@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.applications import Application, Configuration, Desired, RuntimeKind
+from gateway.applications import Application, Desired
 from gateway.bases import Base
+from gateway.configuration import Configuration, RuntimeKind
 from gateway.deployments import Kind
 from gateway.engine import convergence, service_spec, services
 from gateway.engine.convergence import Mark

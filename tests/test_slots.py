@@ -7,7 +7,7 @@ from unittest.mock import AsyncMock, MagicMock
 import pytest
 
 from gateway import attempt, rollout
-from gateway.applications import Configuration, Order
+from gateway.configuration import Configuration, Order
 from gateway.deployments import Kind, Outcome, Status, Swap
 from gateway.engine import runtimes
 from gateway.errors import Code

@@ -121,7 +121,7 @@ async def _free_name(connection: Any, name: str) -> str:
 def _configuration(wanted: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
-    from gateway.applications import Configuration
+    from gateway.configuration import Configuration
 
     try:
         return Configuration.model_validate(wanted).model_dump(by_alias=True, exclude_defaults=True)

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from gateway.applications import Application, Order
+from gateway.applications import Application
+from gateway.configuration import Order
 from gateway.deployments import Swap
 from gateway.engine import (
     adoption,

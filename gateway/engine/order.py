@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.errors import Code, Failed
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
-from gateway.applications import Configuration
+from gateway.configuration import Configuration
 from gateway.deployments import Swap
 from gateway.errors import Reason
 from gateway.reference import Digest, Reference

@@ -1,6 +1,7 @@
 """Which of the two an application runs as: a container, or a service of a Swarm."""
 
-from gateway.applications import Application, RuntimeKind
+from gateway.applications import Application
+from gateway.configuration import RuntimeKind
 from gateway.engine import containers, services, spec
 from gateway.engine import identity as identity_of
 from gateway.engine.client import Engine, EngineIdentity

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.applications import Application, Order, RuntimeKind
+from gateway.applications import Application
 from gateway.bases import Base
+from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
 from gateway.engine import convergence, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named

@@ -10,7 +10,8 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application, Order
+from gateway.applications import Application
+from gateway.configuration import Order
 from gateway.engine import order, spec
 from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus

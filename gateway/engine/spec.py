@@ -6,7 +6,8 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application, Configuration, parse_command, parse_environment
+from gateway.applications import Application, parse_environment
+from gateway.configuration import Configuration, parse_command
 from gateway.engine import adoption
 from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus, parse_memory

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import asyncpg
 
-from gateway.applications import Application, Configuration, Desired
+from gateway.applications import Application, Desired
 from gateway.bases import Base
+from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Reference
 from gateway.registries import Credentials

@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from gateway.applications import Order, RuntimeKind
+from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Direction, Swap
 from gateway.errors import Code, Reason
 from gateway.store.database import Connection

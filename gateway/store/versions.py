@@ -5,8 +5,9 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application, Configuration
+from gateway.applications import Application
 from gateway.bases import Base
+from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Digest, Reference
 from gateway.store.database import Connection

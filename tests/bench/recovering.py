@@ -6,7 +6,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Image, push
 from gateway.demo.process import GatewayProcess, gateway_process, until

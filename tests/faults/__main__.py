@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.demo.engine import private_engine
 from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.demo.process import free_port
 from gateway.demo.registry import private_registry
 from gateway.engine import services, spec

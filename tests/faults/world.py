@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.applications import Order
+from gateway.configuration import Order
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Image, push
 from gateway.demo.process import FINISHED, GatewayProcess, Refused, free_port, gateway_process, until

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway import trpc
-from gateway.applications import parse_command, parse_environment
+from gateway.applications import parse_environment
+from gateway.configuration import parse_command
 from gateway.endpoints import parse_network, parse_repository_glob
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.policies import Policy, Rule

@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from gateway.applications import LONGEST_GRACE, Application, Configuration, RuntimeKind, parse_environment
+from gateway.applications import Application, parse_environment
+from gateway.configuration import LONGEST_GRACE, Configuration, RuntimeKind
 from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.reference import Reference
 from gateway.registries import Scope

@@ -1,6 +1,7 @@
 """Whether a probe, as it is to be saved, can be asked from here."""
 
-from gateway.applications import Application, Configuration, RuntimeKind
+from gateway.applications import Application
+from gateway.configuration import Configuration, RuntimeKind
 from gateway.engine import adoption, runtimes
 from gateway.errors import InvalidInput, RolloutError
 from gateway.web.context import Context, Host
