@@ -11,7 +11,7 @@ queued ──claim──▶ running ──┬─▶ succeeded      observed: run
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from gateway.configuration import Order, RuntimeKind
 from gateway.errors import Reason
@@ -44,8 +44,9 @@ class Status(StrEnum):
 
 FINISHED = frozenset(set(Status) - {Status.QUEUED, Status.RUNNING})
 
+DokployStatus = Literal["running", "done", "error", "cancelled"]
 # Dokploy knows four.
-DOKPLOY_STATUS = {
+DOKPLOY_STATUS: dict[Status, DokployStatus] = {
     Status.QUEUED: "running",
     Status.RUNNING: "running",
     Status.SUCCEEDED: "done",

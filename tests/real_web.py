@@ -19,6 +19,7 @@ from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
 from gateway.web import build
+from tests.given import Held
 from tests.hooks import envelope
 
 VAULT = Vault(b"k" * 32)
@@ -123,6 +124,9 @@ async def web(web_pool: Pool) -> AsyncIterator[Web]:
         key = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
-    server = TestServer(build(web_pool, VAULT, rollouts, settings))
-    async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
+    application = build(web_pool, VAULT, rollouts, settings)
+    held = Held()
+    application.middlewares.insert(0, held.middleware)
+    async with TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar()) as client:
         yield Web(client, web_pool, key, rollouts)
+    assert held.lies == []

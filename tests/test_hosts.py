@@ -23,7 +23,7 @@ from gateway.servers import Access, Server
 from gateway.store import applications, deployments, servers, subscriptions
 from gateway.store.database import Pool
 from gateway.supervisor import Supervisor, supervise
-from gateway.web.procedures.server import ask, row
+from gateway.web.procedures.server import ServerRow, ask, row
 from tests.real_parts import SIDE_BY_SIDE, Pushes
 from tests.real_ssh import SSHServer, ssh_server
 from tests.real_web import VAULT
@@ -119,7 +119,7 @@ class Desk:
 
         return await until(look)
 
-    async def shown(self, server: Server) -> dict[str, object]:
+    async def shown(self, server: Server) -> ServerRow:
         async with self.pool.acquire() as connection:
             found = await servers.select_server(connection, VAULT, server.server_id)
         return row(found, self.supervisor.hosts)

@@ -7,6 +7,8 @@ import orjson
 import pytest
 
 from gateway.store import keys
+from gateway.trpc import UNDEFINED as UNDEFINED_VALUE
+from tests.given import lie
 from tests.real_web import Web
 
 SEED_PROVIDER = {
@@ -352,3 +354,27 @@ async def test_it_says_whether_it_lives_can_accept_and_what_it_did(web: Web) -> 
     assert status == 200
     for name in (b"gateway_deliveries_total", b"gateway_queue_depth", b"gateway_rollout_step_seconds"):
         assert name in body
+
+
+async def test_an_answer_that_is_not_what_its_procedure_gives_would_be_noticed() -> None:
+    assert lie("settings.health", {"status": "ok"}) is None
+    assert lie("application.redeploy", UNDEFINED_VALUE) is None
+    for name, value in (
+        ("settings.health", {"status": "fine"}),
+        ("settings.health", {"status": "ok", "more": 1}),
+        ("settings.health", UNDEFINED_VALUE),
+        ("application.redeploy", True),
+        ("application.one", {"applicationId": "app-123"}),
+    ):
+        assert lie(name, value) is not None
+
+
+async def test_a_column_of_no_meaning_here_is_of_its_type_all_the_same(web: Web) -> None:
+    await app_123(web, previewPort=4000, watchPaths=["src/**"], buildPath=None)
+    found = await web.query("application.one", applicationId="app-123")
+    assert (found["previewPort"], found["watchPaths"], found["buildPath"]) == (4000, ["src/**"], None)
+    status, answer = await web.post("/api/application.update", {"applicationId": "app-123", "previewHttps": "perhaps"})
+    assert (status, answer["data"]["zodError"]["fieldErrors"].keys()) == (400, {"previewHttps"})
+    await web.mutate("application.update", applicationId="app-123", previewPort=None, sourceType=None)
+    found = await web.query("application.one", applicationId="app-123")
+    assert (found["previewPort"], found["sourceType"]) == (None, "docker")

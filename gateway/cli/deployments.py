@@ -1,6 +1,6 @@
 """`gateway deployments`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,6 +9,7 @@ from gateway.cli._command import command, json_option, keep, show, show_fields, 
 if TYPE_CHECKING:
     from gateway.deployments import Deployment, StepRecord
     from gateway.store.database import Connection
+    from gateway.web.procedures.deployment import DeploymentRow
 
 
 @click.group()
@@ -93,7 +94,7 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
     return found, (await steps.select_steps(connection, [deployment_id]))[deployment_id]
 
 
-def document(found: "Deployment", records: "list[StepRecord]") -> dict[str, Any]:
+def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
     from gateway.web.procedures.deployment import shown
 
     return shown(found, records)

@@ -103,8 +103,8 @@ async def list_servers(*, as_json: bool) -> None:
     if as_json:
         show(shown)
     else:
-        columns = ("serverId", "name", "host", "status", "engineId")
-        show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], [[one[column] for column in columns] for one in shown])
+        rows = [[one["serverId"], one["name"], one["host"], one["status"], one["engineId"]] for one in shown]
+        show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
 
 
 @servers.command("show")
@@ -118,7 +118,7 @@ async def show_server(server: str, *, as_json: bool) -> None:
     from gateway.web.procedures.server import row
 
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = row(await store.select_server(connection, kept.vault, server), ())
+        found = dict(row(await store.select_server(connection, kept.vault, server), ()))
     if as_json:
         show(found)
     else:

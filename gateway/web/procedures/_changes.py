@@ -14,7 +14,7 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Id, Input, Text
-from gateway.web.procedures.columns import OTHER
+from gateway.web.procedures.columns import OTHER, kept
 
 _NANO = 10**9
 # An engine that no gateway has reached for so long does not hold its applications any more.
@@ -95,7 +95,7 @@ async def apply(
             )
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
-        changes["other_columns"] = {**current.other_columns, **given.other}
+        changes["other_columns"] = kept(current.other_columns, given.other)
     if must_change and not changes:
         raise InvalidInput("No values to set")
     _check(given)

@@ -1,4 +1,21 @@
-"""A procedure is data: its name, whether it changes anything, what it takes, and the function that answers."""
+"""A procedure is data: its name, whether it changes anything, what it takes and gives, and who answers.
+
+What it gives is a type, made for three readers: mypy, which holds the functions that make such rows to it; the API's
+description, which shows it; and the tests, which check every answer they see against it. Nothing is checked where it
+runs. A row is a TypedDict named for its noun, with the contract's names:
+
+    class SubscriptionRow(TypedDict):
+        subscriptionId: str
+        pattern: Annotated[str, Field(description="As the policy reads it.")]
+        createdAt: Moment
+
+    def shown(subscription: Subscription) -> SubscriptionRow: ...
+
+    Procedure("subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow])
+
+`gives=None` is an answer of nothing, `Literal[True]` the contract's word for "done". The docstring of the function that
+answers is the procedure's description, that of its module its tag's.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +30,8 @@ from gateway.web.context import Context
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=100_000)]
+#: a time in an answer
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class Input(BaseModel):

@@ -11,6 +11,7 @@ from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
 from gateway.web.procedures.application import shown_row
+from gateway.web.procedures.columns import ApplicationRow
 
 
 class Adopt(Input):
@@ -39,4 +40,4 @@ async def adopt_container(context: Context, given: Adopt) -> Answer:
         return Answer(await shown_row(connection, context, application_id))
 
 
-PROCEDURES = [Procedure("application.adopt", "mutation", Adopt, adopt_container)]
+PROCEDURES = [Procedure("application.adopt", "mutation", Adopt, adopt_container, gives=ApplicationRow)]

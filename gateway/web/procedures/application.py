@@ -2,9 +2,10 @@
 
 import secrets
 import string
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, create_model
+from typing_extensions import TypedDict
 
 from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
@@ -16,8 +17,9 @@ from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
 from gateway.web.procedures._reach import refuse_unreachable
-from gateway.web.procedures.columns import row
-from gateway.web.procedures.deployment import shown
+from gateway.web.procedures.columns import ApplicationRow, row
+from gateway.web.procedures.deployment import DeploymentRow, shown
+from gateway.web.procedures.server import ServerRow
 from gateway.web.procedures.server import row as server_row
 
 _SUFFIX = 6  # characters, as the contract has it
@@ -45,6 +47,26 @@ class Deploy(Named):
 class Rollback(Named):
     deployment_id: Id | None = None
     title: Text | None = None
+
+
+WholeApplication: Any = create_model(
+    "WholeApplication",
+    __base__=ApplicationRow,
+    __doc__="An application, with the server it is on and its newest deployments; what belongs to a build is empty.",
+    server=ServerRow | None,
+    deployments=list[DeploymentRow],
+    domains=list[Any],
+    redirects=list[Any],
+    security=list[Any],
+    previewDeployments=list[Any],
+)
+
+
+class Requested(TypedDict):
+    """The contract's words for: it is cancelled, or on its way there."""
+
+    success: Literal[True]
+    message: str
 
 
 def _app_name(given: Create) -> str:
@@ -176,17 +198,19 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("application.create", "mutation", Create, create),
-    Procedure("application.one", "query", Named, select_one),
-    Procedure("application.all", "query", Input, select_all),
-    Procedure("application.update", "mutation", Update, update),
-    Procedure("application.saveDockerProvider", "mutation", Update, update),
-    Procedure("application.deploy", "mutation", Deploy, deploy, needs=Permission.DEPLOY),
-    Procedure("application.redeploy", "mutation", Deploy, redeploy, needs=Permission.DEPLOY),
-    Procedure("application.rollback", "mutation", Rollback, rollback, needs=Permission.DEPLOY),
-    Procedure("application.cancelDeployment", "mutation", Named, cancel_deployment, needs=Permission.DEPLOY),
-    Procedure("application.cleanQueues", "mutation", Named, clean_queues, needs=Permission.DEPLOY),
-    Procedure("application.start", "mutation", Named, start, needs=Permission.DEPLOY),
-    Procedure("application.stop", "mutation", Named, stop, needs=Permission.DEPLOY),
-    Procedure("application.delete", "mutation", Named, delete),
+    Procedure("application.create", "mutation", Create, create, gives=ApplicationRow),
+    Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
+    Procedure("application.all", "query", Input, select_all, gives=list[ApplicationRow]),
+    Procedure("application.update", "mutation", Update, update, gives=Literal[True]),
+    Procedure("application.saveDockerProvider", "mutation", Update, update, gives=Literal[True]),
+    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY),
+    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY),
+    Procedure("application.rollback", "mutation", Rollback, rollback, gives=None, needs=Permission.DEPLOY),
+    Procedure(
+        "application.cancelDeployment", "mutation", Named, cancel_deployment, gives=Requested, needs=Permission.DEPLOY
+    ),
+    Procedure("application.cleanQueues", "mutation", Named, clean_queues, gives=None, needs=Permission.DEPLOY),
+    Procedure("application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY),
+    Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY),
+    Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow),
 ]

@@ -1,66 +1,187 @@
-"""An application as the contract shows it: a hundred columns, most of no meaning for an image.
-
-Those are accepted, kept and returned, so that a client that reads back what it wrote finds it.
-"""
+"""An application as the contract shows it: a hundred columns, most of no meaning for an image."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
 
 from gateway.applications import Application, Desired
 from gateway.bases import Base
-from gateway.deployments import DOKPLOY_STATUS, Status
+from gateway.configuration import Configuration
+from gateway.deployments import DOKPLOY_STATUS, DokployStatus, Status
 from gateway.engine import adoption
+from gateway.web.procedures._procedure import Moment
 
-_NULL = (
-    "previewEnv", "watchPaths", "previewBuildArgs", "previewBuildSecrets", "previewLabels", "previewWildcard",
-    "previewCustomCertResolver", "buildArgs", "buildSecrets", "title", "enabled", "subtitle", "icon", "repository",
-    "owner", "branch", "gitlabProjectId", "gitlabRepository", "gitlabOwner", "gitlabBranch", "gitlabPathNamespace",
-    "giteaRepository", "giteaOwner", "giteaBranch", "bitbucketRepository", "bitbucketRepositorySlug",
-    "bitbucketOwner", "bitbucketBranch", "customGitUrl", "customGitBranch", "customGitBuildPath",
-    "customGitSSHKeyId", "dockerContextPath", "dockerBuildStage", "dropBuildPath",
-    "publishDirectory", "isStaticSpa", "registryId", "rollbackRegistryId",
-    "githubId", "gitlabId", "giteaId", "bitbucketId", "buildServerId", "buildRegistryId",
-)  # fmt: skip
+_Text = Annotated[str, Field(max_length=100_000)]
+_Texts = Annotated[list[_Text], Field(max_length=1000)]
+_Number = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
-#: columns kept for the client, with the value a new application has
-OTHER: Mapping[str, Any] = {
-    **dict.fromkeys(_NULL),
-    "previewPort": 3000,
-    "previewHttps": False,
-    "previewPath": "/",
-    "previewCertificateType": "none",
-    "previewLimit": 3,
-    "isPreviewDeploymentsActive": False,
-    "previewRequireCollaboratorPermissions": True,
-    "rollbackActive": False,
-    "sourceType": "docker",
-    "cleanCache": False,
-    "buildPath": "/",
-    "triggerType": "push",
-    "gitlabBuildPath": "/",
-    "giteaBuildPath": "/",
-    "bitbucketBuildPath": "/",
-    "enableSubmodules": False,
-    "dockerfile": "Dockerfile",
-    "buildType": "nixpacks",
-    "railpackVersion": "0.15.4",
-    "herokuVersion": "24",
-    "createEnvFile": True,
-    "environmentId": "default",
-    "networkIds": [],
-    "detachDokployNetwork": False,
-    "refreshToken": None,
-}
+_COLUMNS = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class Other(BaseModel):
+    """What means nothing for an image: kept and returned, so that a client that reads back what it wrote finds it."""
+
+    model_config = _COLUMNS
+
+    environment_id: _Text = "default"
+    refresh_token: _Text | None = None
+    source_type: _Text = "docker"
+    title: _Text | None = None
+    subtitle: _Text | None = None
+    icon: _Text | None = None
+    enabled: bool | None = None
+    create_env_file: bool = True
+    network_ids: _Texts = []
+    detach_dokploy_network: bool = False
+    registry_id: _Text | None = None
+    rollback_active: bool = False
+    rollback_registry_id: _Text | None = None
+
+    build_type: _Text = "nixpacks"
+    build_path: _Text | None = "/"
+    build_args: _Text | None = None
+    build_secrets: _Text | None = None
+    build_server_id: _Text | None = None
+    build_registry_id: _Text | None = None
+    clean_cache: bool | None = False
+    trigger_type: _Text | None = "push"
+    watch_paths: _Texts | None = None
+    dockerfile: _Text | None = "Dockerfile"
+    docker_context_path: _Text | None = None
+    docker_build_stage: _Text | None = None
+    drop_build_path: _Text | None = None
+    publish_directory: _Text | None = None
+    is_static_spa: bool | None = None
+    railpack_version: _Text | None = "0.15.4"
+    heroku_version: _Text | None = "24"
+    enable_submodules: bool = False
+
+    repository: _Text | None = None
+    owner: _Text | None = None
+    branch: _Text | None = None
+    github_id: _Text | None = None
+    gitlab_id: _Text | None = None
+    gitlab_project_id: _Number | None = None
+    gitlab_repository: _Text | None = None
+    gitlab_owner: _Text | None = None
+    gitlab_branch: _Text | None = None
+    gitlab_build_path: _Text | None = "/"
+    gitlab_path_namespace: _Text | None = None
+    gitea_id: _Text | None = None
+    gitea_repository: _Text | None = None
+    gitea_owner: _Text | None = None
+    gitea_branch: _Text | None = None
+    gitea_build_path: _Text | None = "/"
+    bitbucket_id: _Text | None = None
+    bitbucket_repository: _Text | None = None
+    bitbucket_repository_slug: _Text | None = None
+    bitbucket_owner: _Text | None = None
+    bitbucket_branch: _Text | None = None
+    bitbucket_build_path: _Text | None = "/"
+    custom_git_url: _Text | None = None
+    custom_git_branch: _Text | None = None
+    custom_git_build_path: _Text | None = None
+    custom_git_ssh_key_id: Annotated[_Text | None, Field(alias="customGitSSHKeyId")] = None
+
+    preview_env: _Text | None = None
+    preview_build_args: _Text | None = None
+    preview_build_secrets: _Text | None = None
+    preview_labels: _Texts | None = None
+    preview_wildcard: _Text | None = None
+    preview_port: _Number | None = 3000
+    preview_https: bool = False
+    preview_path: _Text | None = "/"
+    preview_certificate_type: _Text = "none"
+    preview_custom_cert_resolver: _Text | None = None
+    preview_limit: _Number | None = 3
+    is_preview_deployments_active: bool | None = False
+    preview_require_collaborator_permissions: bool | None = True
+
+
+OTHER = frozenset(field.alias for field in Other.model_fields.values() if field.alias)
+_NEW = Other().model_dump(by_alias=True)
+_NEVER_NULL = frozenset(
+    field.alias for field in Other.model_fields.values() if type(None) not in get_args(field.annotation)
+)
+
+
+def kept(current: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the other columns with what was sent; null is the default where a column has no null."""
+    chosen = {
+        name: value for name, value in {**current, **sent}.items() if value is not None or name not in _NEVER_NULL
+    }
+    return Other.model_validate(chosen).model_dump(by_alias=True, exclude_unset=True)
+
+
+class AdoptedContainer(TypedDict):
+    """The container an application was adopted with; of what may be secret only the name."""
+
+    containerId: str
+    dockerImage: str
+    variables: list[str]
+    labels: list[str]
+    networks: list[str]
+    ports: list[str]
+    mounts: list[str]
+
+
+class AdoptedService(TypedDict):
+    """The service an application was adopted with."""
+
+    serviceId: str
+    dockerImage: str
+
+
+class _Own(BaseModel):
+    """An application: the contract's columns, and ours beside them."""
+
+    model_config = _COLUMNS
+
+    application_id: str
+    name: str
+    app_name: str
+    description: str | None
+    docker_image: str | None
+    registry_url: str | None
+    username: str | None
+    password: Annotated[None, Field(description="Never shown.")]
+    env: str | None
+    auto_deploy: bool
+    server_id: str | None
+    labels_swarm: dict[str, str] | None
+    stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
+    adopted: AdoptedContainer | AdoptedService | None
+    application_status: Literal[DokployStatus, "idle"]
+    created_at: Moment
+
+
+def _always(model: type[BaseModel], *, but: str = "") -> dict[str, Any]:
+    """Return the fields of a model as an answer has them: each is there."""
+    return {
+        name: Annotated[
+            field.annotation, *field.metadata, Field(alias=field.alias or to_camel(name), description=field.description)
+        ]
+        for name, field in model.model_fields.items()
+        if name != but
+    }
+
+
+ApplicationRow: Any = create_model(
+    "ApplicationRow", __base__=_Own, __doc__=_Own.__doc__, **_always(Other), **_always(Configuration, but="stop_grace")
+)
 
 _NANO = 10**9
 
 
 def row(application: Application, status: str | None) -> dict[str, Any]:
-    """Return the row; a password is never in it."""
+    """Return the ApplicationRow; a password is never in it."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
     return {
-        **OTHER,
+        **_NEW,
         **application.other_columns,
         **configuration,
         "labelsSwarm": configuration["labels"] or None,
@@ -82,7 +203,7 @@ def row(application: Application, status: str | None) -> dict[str, Any]:
     }
 
 
-def adopted(base: Base) -> dict[str, Any]:
+def adopted(base: Base) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
         return {"serviceId": base.object_id, "dockerImage": base.image}
@@ -99,7 +220,7 @@ def adopted(base: Base) -> dict[str, Any]:
     }
 
 
-def _status(application: Application, status: str | None) -> str:
+def _status(application: Application, status: str | None) -> Literal[DokployStatus, "idle"]:
     if status is None or application.desired is Desired.STOPPED:
         return "idle"
     return DOKPLOY_STATUS[Status(status)]

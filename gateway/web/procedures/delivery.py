@@ -1,16 +1,18 @@
 """delivery.*: what registries have told, what was made of it, and doing it again."""
 
 from base64 import b64encode
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from gateway import replay
+from gateway.deployments import Status
 from gateway.inbox import Delivery, Verdict
 from gateway.store import inbox
 from gateway.store.database import statement
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 
 class Filter(Input):
@@ -24,7 +26,47 @@ class Named(Input):
     delivery_id: Id
 
 
-def shown(delivery: Delivery) -> dict[str, Any]:
+class IgnoredReference(TypedDict):
+    """What deploys nothing, and why."""
+
+    reference: str
+    reason: str
+
+
+class CausedDeployment(TypedDict):
+    """A deployment that a delivery caused or joined."""
+
+    deploymentId: str
+    applicationId: str
+    state: Status
+
+
+class DeliveryRow(TypedDict):
+    """What came to a webhook, and what became of it."""
+
+    deliveryId: str
+    endpointId: str | None
+    source: str
+    receivedAt: Moment
+    verdict: Verdict
+    ignored: list[IgnoredReference]
+    duplicateOf: str | None
+    replayOf: str | None
+    proven: Annotated[bool, Field(description="Its sender proved itself.")]
+    times: Annotated[int, Field(description="How many refusals it stands for.")]
+    deployments: list[CausedDeployment]
+    bytes: int
+
+
+class WholeDelivery(DeliveryRow):
+    """A delivery with what came."""
+
+    headers: dict[str, str]
+    body: Annotated[str | None, Field(description="Null where it is no text.")]
+    bodyBase64: str
+
+
+def shown(delivery: Delivery) -> DeliveryRow:
     return {
         "deliveryId": delivery.delivery_id,
         "endpointId": delivery.endpoint_id,
@@ -44,7 +86,7 @@ def shown(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def shown_whole(delivery: Delivery, body: bytes) -> dict[str, Any]:
+def shown_whole(delivery: Delivery, body: bytes) -> WholeDelivery:
     """Return it with what came; `body` is null where it is no text, `bodyBase64` is always there."""
     try:
         text: str | None = body.decode()
@@ -79,7 +121,7 @@ async def do_again(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("delivery.all", "query", Filter, select_all),
-    Procedure("delivery.one", "query", Named, select_one),
-    Procedure("delivery.replay", "mutation", Named, do_again),
+    Procedure("delivery.all", "query", Filter, select_all, gives=list[DeliveryRow]),
+    Procedure("delivery.one", "query", Named, select_one, gives=WholeDelivery),
+    Procedure("delivery.replay", "mutation", Named, do_again, gives=DeliveryRow),
 ]

@@ -1,22 +1,115 @@
 """deployment.*: what was asked, what became of it, step by step."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from gateway import cancel
-from gateway.deployments import DOKPLOY_STATUS, Deployment, StepRecord
-from gateway.errors import Reason
+from gateway.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
+from gateway.errors import Code, Reason
 from gateway.keys import Permission
 from gateway.store import deployments, steps, waiting, watches
 from gateway.store.database import transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
+
+
+class _Empty(TypedDict):
+    pid: None
+    composeId: None
+    serverId: None
+    previewDeploymentId: None
+    scheduleId: None
+    backupId: None
+    rollbackId: None
+    volumeBackupId: None
+    buildServerId: None
+
 
 # Columns of the contract that mean nothing for an image.
-_EMPTY = dict.fromkeys(
-    ("pid", "composeId", "serverId", "previewDeploymentId", "scheduleId", "backupId", "rollbackId",
-     "volumeBackupId", "buildServerId")
-)  # fmt: skip
+_EMPTY: _Empty = {
+    "pid": None,
+    "composeId": None,
+    "serverId": None,
+    "previewDeploymentId": None,
+    "scheduleId": None,
+    "backupId": None,
+    "rollbackId": None,
+    "volumeBackupId": None,
+    "buildServerId": None,
+}
+
+
+class ReasonRow(TypedDict):
+    """Why a deployment is where it is, and what to do."""
+
+    code: Code
+    message: str
+    remedy: str
+
+
+class StepRow(TypedDict):
+    """A step as it went."""
+
+    step: Step
+    detail: str
+    startedAt: Moment
+    finishedAt: Annotated[Moment | None, Field(description="Null while it goes on.")]
+    milliseconds: float | None
+
+
+class DeploymentRow(_Empty):
+    """One attempt to make an application run what it should: the contract's columns, and ours beside them."""
+
+    deploymentId: str
+    applicationId: str
+    title: str
+    description: str
+    status: Annotated[DokployStatus, Field(description="The state, in the contract's four words.")]
+    state: Status
+    kind: Kind
+    reason: ReasonRow | None
+    errorMessage: str | None
+    image: str | None
+    digest: str | None
+    attempts: int
+    log: Annotated[str, Field(description="The last lines of the container that failed.")]
+    logPath: str
+    isPreviewDeployment: bool
+    createdAt: Moment
+    startedAt: Moment | None
+    finishedAt: Moment | None
+    nextAttemptAt: Moment
+    supersededBy: str | None
+    rollsBackTo: str | None
+    steps: list[StepRow]
+
+
+class WaitRow(TypedDict):
+    """What one waits for."""
+
+    queuePosition: Annotated[int | None, Field(description="1 is next; null where it does not wait.")]
+    waitsFor: str | None
+
+
+class QueuedDeployment(DeploymentRow, WaitRow):
+    """A deployment, and what it waits for."""
+
+
+class WholeDeployment(QueuedDeployment):
+    """A deployment with where it came from."""
+
+    deliveries: Annotated[list[str], Field(description="The ids of those that caused or joined it.")]
+    watchedUntil: Annotated[Moment | None, Field(description="Trouble until then brings the former version back.")]
+
+
+class CancelledDeployment(TypedDict):
+    """Its state: cancelled, or still running while it puts back what it has begun."""
+
+    deploymentId: str
+    state: Status
 
 
 class OfApplication(Input):
@@ -27,13 +120,13 @@ class Named(Input):
     deployment_id: Id
 
 
-def shown_reason(reason: Reason | None) -> dict[str, str] | None:
+def shown_reason(reason: Reason | None) -> ReasonRow | None:
     if reason is None:
         return None
     return {"code": reason.code, "message": reason.message, "remedy": reason.remedy}
 
 
-def shown_step(record: StepRecord) -> dict[str, Any]:
+def shown_step(record: StepRecord) -> StepRow:
     return {
         "step": record.step,
         "detail": record.detail,
@@ -43,20 +136,20 @@ def shown_step(record: StepRecord) -> dict[str, Any]:
     }
 
 
-def shown(deployment: Deployment, records: Sequence[StepRecord]) -> dict[str, Any]:
+def shown(deployment: Deployment, records: Sequence[StepRecord]) -> DeploymentRow:
     """Return the contract's columns, and ours beside them."""
-    failed = DOKPLOY_STATUS[deployment.status] == "error"
+    status = DOKPLOY_STATUS[deployment.status]
     return {
         **_EMPTY,
         "deploymentId": deployment.deployment_id,
         "applicationId": deployment.application_id,
         "title": deployment.title,
         "description": deployment.description,
-        "status": DOKPLOY_STATUS[deployment.status],
+        "status": status,
         "state": deployment.status,
         "kind": deployment.kind,
         "reason": shown_reason(deployment.reason),
-        "errorMessage": deployment.reason.message if failed and deployment.reason else None,
+        "errorMessage": deployment.reason.message if status == "error" and deployment.reason else None,
         "image": str(deployment.reference) if deployment.reference else None,
         "digest": deployment.digest,
         "attempts": deployment.attempts,
@@ -73,7 +166,7 @@ def shown(deployment: Deployment, records: Sequence[StepRecord]) -> dict[str, An
     }
 
 
-def shown_wait(wait: waiting.Wait | None) -> dict[str, Any]:
+def shown_wait(wait: waiting.Wait | None) -> WaitRow:
     """Return what is told of one that waits; of others, that they do not."""
     return {"queuePosition": wait.position if wait else None, "waitsFor": wait.waits_for if wait else None}
 
@@ -111,7 +204,7 @@ async def cancel_one(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("deployment.all", "query", OfApplication, select_all),
-    Procedure("deployment.one", "query", Named, select_one),
-    Procedure("deployment.cancel", "mutation", Named, cancel_one, needs=Permission.DEPLOY),
+    Procedure("deployment.all", "query", OfApplication, select_all, gives=list[QueuedDeployment]),
+    Procedure("deployment.one", "query", Named, select_one, gives=WholeDeployment),
+    Procedure("deployment.cancel", "mutation", Named, cancel_one, gives=CancelledDeployment, needs=Permission.DEPLOY),
 ]

@@ -1,15 +1,16 @@
 """registry.*: logins kept for all applications. Creating one never contacts the registry."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
 
 from gateway.errors import InvalidInput
 from gateway.registries import Credentials, Registry, Scope
 from gateway.store import registries
 from gateway.store.database import transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 
@@ -27,7 +28,20 @@ class Named(Input):
     registry_id: Id
 
 
-def _row(registry: Registry) -> dict[str, Any]:
+class RegistryRow(TypedDict):
+    """A login kept for all applications, without its password."""
+
+    registryId: str
+    registryName: str
+    imagePrefix: str | None
+    username: str
+    registryUrl: str
+    registryType: str
+    createdAt: Moment
+    organizationId: str
+
+
+def _row(registry: Registry) -> RegistryRow:
     """Return the row without its password, which nobody needs to see again."""
     return {
         "registryId": registry.registry_id,
@@ -71,7 +85,7 @@ async def remove(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("registry.create", "mutation", Create, create),
-    Procedure("registry.all", "query", Input, select_all),
-    Procedure("registry.remove", "mutation", Named, remove),
+    Procedure("registry.create", "mutation", Create, create, gives=RegistryRow),
+    Procedure("registry.all", "query", Input, select_all, gives=list[RegistryRow]),
+    Procedure("registry.remove", "mutation", Named, remove, gives=RegistryRow),
 ]

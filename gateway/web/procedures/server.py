@@ -1,9 +1,10 @@
 """server.*: hosts whose engines the gateway reaches. What lets it in there is never returned."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
 
 from gateway.engine.client import EngineIdentity, connect
 from gateway.errors import Failed, InvalidInput, Postponed
@@ -11,7 +12,7 @@ from gateway.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
 from gateway.web.context import Context, Host
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure, Text
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 _Pem = Annotated[str, Field(max_length=100_000)]
@@ -60,7 +61,38 @@ class Named(Input):
     server_id: Id
 
 
-def row(server: Server, hosts: Sequence[Host]) -> dict[str, Any]:
+class Identity(TypedDict):
+    """Who answers at an address: a Docker Engine. All is null where nobody does."""
+
+    engineId: str | None
+    engineName: str | None
+    version: str | None
+    platform: str | None
+    swarmManager: bool | None
+
+
+class ServerRow(Identity):
+    """A host, and what this gateway knows of the engine there."""
+
+    serverId: str
+    name: str
+    description: str
+    host: str
+    ipAddress: str | None
+    port: int | None
+    username: str | None
+    tls: bool
+    sshKeyId: None
+    serverType: Literal["deploy"]
+    serverStatus: Literal["active", "inactive"]
+    status: Literal["ok", "unreachable", "unknown"]
+    error: str | None
+    sameAs: Annotated[str | None, Field(description="The address before this one that leads to the same engine.")]
+    createdAt: Moment
+    organizationId: str
+
+
+def row(server: Server, hosts: Sequence[Host]) -> ServerRow:
     """Return the row, and what this gateway knows of the engine there."""
     address = server.access.address
     live = next((host for host in hosts if host.server_id == server.server_id), None)
@@ -100,7 +132,7 @@ def _same_as(live: Host | None, hosts: Sequence[Host]) -> str | None:
     return None
 
 
-def shown_identity(identity: EngineIdentity | None) -> dict[str, Any]:
+def shown_identity(identity: EngineIdentity | None) -> Identity:
     return {
         "engineId": identity.engine_id if identity else None,
         "engineName": identity.name if identity else None,
@@ -193,11 +225,11 @@ async def validate(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("server.create", "mutation", Create, create),
-    Procedure("server.all", "query", Input, select_all),
-    Procedure("server.one", "query", Named, select_one),
-    Procedure("server.update", "mutation", Update, update),
-    Procedure("server.remove", "mutation", Named, remove),
-    Procedure("server.test", "mutation", Probe, test),
-    Procedure("server.validate", "query", Named, validate),
+    Procedure("server.create", "mutation", Create, create, gives=ServerRow),
+    Procedure("server.all", "query", Input, select_all, gives=list[ServerRow]),
+    Procedure("server.one", "query", Named, select_one, gives=ServerRow),
+    Procedure("server.update", "mutation", Update, update, gives=Literal[True]),
+    Procedure("server.remove", "mutation", Named, remove, gives=ServerRow),
+    Procedure("server.test", "mutation", Probe, test, gives=Identity),
+    Procedure("server.validate", "query", Named, validate, gives=Identity),
 ]

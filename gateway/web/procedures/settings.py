@@ -1,16 +1,27 @@
 """settings.*: what clients ask before they begin."""
 
 from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from typing_extensions import TypedDict
 
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Input, Procedure
 
 
+class Health(TypedDict):
+    """That it answers."""
+
+    status: Literal["ok"]
+
+
 async def health(_context: Context, _given: Input) -> Answer:
-    return Answer({"status": "ok"})
+    """Tell that it answers."""
+    return Answer(Health(status="ok"))
 
 
 async def get_version(_context: Context, _given: Input) -> Answer:
+    """Tell which version this is."""
     try:
         return Answer(f"v{version('webhook-gateway')}")
     except PackageNotFoundError:  # run from a folder, as in the container image
@@ -18,6 +29,6 @@ async def get_version(_context: Context, _given: Input) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("settings.health", "query", Input, health),
-    Procedure("settings.getDokployVersion", "query", Input, get_version),
+    Procedure("settings.health", "query", Input, health, gives=Health),
+    Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str),
 ]

@@ -1,17 +1,18 @@
 """subscription.*: which tags an application follows, beside the one its image names."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from gateway.applications import Subscription
 from gateway.errors import InvalidInput
-from gateway.policies import Policy
+from gateway.policies import Policy, Rule
 from gateway.reference import Repository
 from gateway.store import applications, subscriptions
 from gateway.store.database import Connection, statement, transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 _Globs = Annotated[tuple[str, ...], Field(max_length=32)]
 
@@ -40,7 +41,27 @@ class OfApplication(Input):
     application_id: Id | None = None
 
 
-def shown(subscription: Subscription) -> dict[str, Any]:
+class SubscriptionRow(TypedDict):
+    """That an application follows a repository, by a policy."""
+
+    subscriptionId: str
+    applicationId: str
+    repository: str
+    policy: Rule
+    pattern: str
+    include: list[str]
+    exclude: list[str]
+    prereleases: bool
+    allowDowngrade: bool
+    fromImage: Annotated[bool, Field(description="Made from the application's image, and moves with it.")]
+    reconcileSeconds: Annotated[
+        int | None,
+        Field(description="Between looks for missed pushes; 0 is never, null as the gateway does for its registry."),
+    ]
+    createdAt: Moment
+
+
+def shown(subscription: Subscription) -> SubscriptionRow:
     policy = subscription.policy
     return {
         "subscriptionId": subscription.subscription_id,
@@ -113,9 +134,9 @@ async def reconcile(context: Context, given: Reconcile) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("subscription.create", "mutation", Create, create),
-    Procedure("subscription.all", "query", OfApplication, select_all),
-    Procedure("subscription.one", "query", Named, select_one),
-    Procedure("subscription.reconcile", "mutation", Reconcile, reconcile),
-    Procedure("subscription.remove", "mutation", Named, remove),
+    Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow),
+    Procedure("subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow]),
+    Procedure("subscription.one", "query", Named, select_one, gives=SubscriptionRow),
+    Procedure("subscription.reconcile", "mutation", Reconcile, reconcile, gives=list[SubscriptionRow]),
+    Procedure("subscription.remove", "mutation", Named, remove, gives=SubscriptionRow),
 ]

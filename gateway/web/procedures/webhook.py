@@ -1,11 +1,11 @@
 """webhook.*: where registries may tell of pushes. Paths and secrets are shown once."""
 
 import secrets
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
+from typing_extensions import TypedDict
 
 from gateway.endpoints import Endpoint, parse_networks, parse_repository_glob
 from gateway.errors import InvalidInput
@@ -15,7 +15,7 @@ from gateway.store import endpoints
 from gateway.store.database import Connection, statement, transaction
 from gateway.store.vault import Vault
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 DAY = 86_400  # seconds
 
@@ -45,7 +45,47 @@ class Rotate(Named):
     grace: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
 
 
-def shown(endpoint: Endpoint) -> dict[str, Any]:
+class WebhookRow(TypedDict):
+    """Where a registry may tell of pushes, without what is secret of it."""
+
+    endpointId: str
+    source: str
+    name: str
+    enabled: bool
+    host: str | None
+    aliases: list[str]
+    settings: dict[str, str]
+    repositories: list[str]
+    networks: list[str]
+    rate: Annotated[int | None, Field(description="Requests a second; null is as the gateway is set.")]
+    formerValidUntil: Annotated[Moment | None, Field(description="Until when what was rotated is accepted too.")]
+    createdAt: Moment
+
+
+_Header = Annotated[str | None, Field(description="What the secret or signature is sent in; null: the path is all.")]
+
+
+class OpenedWebhook(TypedDict):
+    """What its sender needs, the only time it is known."""
+
+    endpointId: str
+    source: str
+    path: str
+    secret: str
+    header: _Header
+
+
+class RotatedWebhook(TypedDict):
+    """What its sender needs from now on, the only time it is known; null is what stays as it was."""
+
+    endpointId: str
+    source: str
+    path: str | None
+    secret: str | None
+    header: _Header
+
+
+def shown(endpoint: Endpoint) -> WebhookRow:
     """Return all but what is secret."""
     return {
         "endpointId": endpoint.endpoint_id,
@@ -58,7 +98,7 @@ def shown(endpoint: Endpoint) -> dict[str, Any]:
         "repositories": list(endpoint.repositories),
         "networks": [str(network) for network in endpoint.networks],
         "rate": endpoint.rate,
-        "formerValidUntil": endpoint.former_until and endpoint.former_until.isoformat(),
+        "formerValidUntil": endpoint.former_until.isoformat() if endpoint.former_until else None,
         "createdAt": endpoint.created_at.isoformat(),
     }
 
@@ -70,7 +110,7 @@ def find_source(name: str) -> Source:
     return SOURCES[name]
 
 
-async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> dict[str, Any]:
+async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> OpenedWebhook:
     """Return what its sender needs, the only time it is known; raises InvalidInput."""
     source = find_source(given.source)
     source.check_settings(given.settings)
@@ -90,31 +130,36 @@ async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> 
         networks=parse_networks(given.networks),
         rate=given.rate,
     )
-    return _opened(source, endpoint_id, token, secret, given.settings)
-
-
-async def rotate_endpoint(connection: Connection, vault: Vault, given: Rotate) -> dict[str, Any]:
-    """Return what is new: the secret, or the path where it is asked for, or is the only secret there is."""
-    endpoint = await endpoints.select_endpoint_by_id(connection, vault, given.endpoint_id)
-    source, grace = find_source(endpoint.source), timedelta(seconds=given.grace)
-    if given.path or source.header is None:
-        token = await endpoints.rotate_token(connection, endpoint.endpoint_id, grace)
-        return _opened(source, endpoint.endpoint_id, token, None, endpoint.settings)
-    secret = given.secret or secrets.token_urlsafe(32)
-    await endpoints.rotate_secret(connection, vault, endpoint, secret, grace)
-    return _opened(source, endpoint.endpoint_id, None, secret, endpoint.settings)
-
-
-def _opened(
-    source: Source, endpoint_id: str, token: str | None, secret: str | None, settings: Mapping[str, str]
-) -> dict[str, Any]:
     return {
         "endpointId": endpoint_id,
         "source": source.name,
-        "path": token and f"/webhooks/{source.name}/{token}",
+        "path": _path(source, token),
         "secret": secret,
-        "header": source.header_with(settings),
+        "header": source.header_with(given.settings),
     }
+
+
+async def rotate_endpoint(connection: Connection, vault: Vault, given: Rotate) -> RotatedWebhook:
+    """Return what is new: the secret, or the path where it is asked for, or is the only secret there is."""
+    endpoint = await endpoints.select_endpoint_by_id(connection, vault, given.endpoint_id)
+    source, grace = find_source(endpoint.source), timedelta(seconds=given.grace)
+    rotated: RotatedWebhook = {
+        "endpointId": endpoint.endpoint_id,
+        "source": source.name,
+        "path": None,
+        "secret": None,
+        "header": source.header_with(endpoint.settings),
+    }
+    if given.path or source.header is None:
+        token = await endpoints.rotate_token(connection, endpoint.endpoint_id, grace)
+        return {**rotated, "path": _path(source, token)}
+    secret = given.secret or secrets.token_urlsafe(32)
+    await endpoints.rotate_secret(connection, vault, endpoint, secret, grace)
+    return {**rotated, "secret": secret}
+
+
+def _path(source: Source, token: str) -> str:
+    return f"/webhooks/{source.name}/{token}"
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -159,11 +204,11 @@ async def remove(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("webhook.create", "mutation", Create, create),
-    Procedure("webhook.rotate", "mutation", Rotate, rotate),
-    Procedure("webhook.all", "query", Input, select_all),
-    Procedure("webhook.one", "query", Named, select_one),
-    Procedure("webhook.enable", "mutation", Named, enable),
-    Procedure("webhook.disable", "mutation", Named, disable),
-    Procedure("webhook.remove", "mutation", Named, remove),
+    Procedure("webhook.create", "mutation", Create, create, gives=OpenedWebhook),
+    Procedure("webhook.rotate", "mutation", Rotate, rotate, gives=RotatedWebhook),
+    Procedure("webhook.all", "query", Input, select_all, gives=list[WebhookRow]),
+    Procedure("webhook.one", "query", Named, select_one, gives=WebhookRow),
+    Procedure("webhook.enable", "mutation", Named, enable, gives=WebhookRow),
+    Procedure("webhook.disable", "mutation", Named, disable, gives=WebhookRow),
+    Procedure("webhook.remove", "mutation", Named, remove, gives=WebhookRow),
 ]
