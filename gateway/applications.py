@@ -85,6 +85,8 @@ class Application:
     created_at: datetime
     #: what it was adopted with; the columns lie over it
     base: Base | None = None
+    #: where it belongs; None only while it is being deleted
+    environment_id: str | None = None
 
     def as_found(self) -> Self:
         """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""

@@ -120,7 +120,9 @@ async def web_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 @pytest.fixture
 async def web(web_pool: Pool) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
-        await connection.execute("TRUNCATE applications, servers, endpoints, deliveries, registries, api_keys CASCADE")
+        await connection.execute(
+            "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
+        )
         key = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})

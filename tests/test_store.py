@@ -66,11 +66,17 @@ QUEUE = (
         f"{QUEUE}; UPDATE deployments SET reference = NULL",
         "UPDATE applications SET app_name = '../info'",
         "UPDATE applications SET application_id = '../info'",
+        "UPDATE applications SET environment_id = NULL",
+        "DELETE FROM environments",
     ],
 )
 async def test_a_row_cannot_break_a_law(empty: Pool, statement: str) -> None:
     await migrate(empty)
-    await empty.execute("INSERT INTO applications (application_id, name, app_name) VALUES ('a', 'a', 'a')")
+    await empty.execute(
+        "INSERT INTO projects (project_id, name) VALUES ('p', 'p');"
+        "INSERT INTO environments (environment_id, project_id, name) VALUES ('e', 'p', 'e');"
+        "INSERT INTO applications (application_id, name, app_name, environment_id) VALUES ('a', 'a', 'a', 'e')"
+    )
     with pytest.raises(asyncpg.IntegrityConstraintViolationError):
         await empty.execute(statement)
 

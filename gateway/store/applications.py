@@ -10,13 +10,14 @@ from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Reference
 from gateway.registries import Credentials
+from gateway.store import projects
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at, base
+    engine_id, created_at, base, environment_id
 """
 
 
@@ -49,6 +50,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         engine_id=row["engine_id"],
         created_at=row["created_at"],
         base=None if base is None else Base.load(vault.open(base, _place(application_id, "base"))),
+        environment_id=row["environment_id"],
     )
 
 
@@ -159,13 +161,18 @@ async def insert_application(
     app_name: str,
     description: str | None,
     server_id: str | None = None,
+    environment_id: str | None = None,
 ) -> str:
-    """Return the new id; raises Conflict where the id is taken, or the container's name on that host."""
+    """Return the new id, in the default environment where none is named.
+
+    Raises Conflict where the id is taken, or the container's name on that host; NotFound for an unknown environment.
+    """
+    belongs = environment_id or await projects.ensure_default(connection)
     try:
         row = await connection.fetchval(
             """
-            INSERT INTO applications (application_id, name, app_name, description, server_id)
-            VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4, $5)
+            INSERT INTO applications (application_id, name, app_name, description, server_id, environment_id)
+            VALUES (coalesce($1, gen_random_uuid()::text), $2, $3, $4, $5, $6)
             RETURNING application_id
             """,
             application_id,
@@ -173,11 +180,19 @@ async def insert_application(
             app_name,
             description,
             server_id,
+            belongs,
         )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise _unknown(error) from error
     except asyncpg.UniqueViolationError as error:
         taken = "applicationId" if error.constraint_name == "applications_pkey" else "'AppName'"
         raise Conflict(f"Application with this {taken} already exists") from error
     return str(row)
+
+
+def _unknown(error: asyncpg.ForeignKeyViolationError) -> NotFound:
+    what = "Environment" if "environment" in (error.constraint_name or "") else "Server"
+    return NotFound(f"{what} not found")
 
 
 #: the columns that `update_application` sets, by the name it knows them by
@@ -194,6 +209,7 @@ _SETTABLE = (
     "auto_deploy",
     "server_id",
     "base",
+    "environment_id",
 )
 _SEALED = frozenset({"registry_password", "environment", "base"})
 
@@ -203,7 +219,8 @@ async def update_application(
 ) -> None:
     """Set the named columns, secrets given in clear; an unknown name is a KeyError.
 
-    Raises Conflict where another application bears its container's name on the host it is to run on.
+    Raises Conflict where another application bears its container's name on the host it is to run on, NotFound for an
+    unknown environment.
     """
     columns = [column for column in _SETTABLE if column in changes]
     if unknown := set(changes) - set(columns):
@@ -223,6 +240,8 @@ async def update_application(
             application_id,
             *values,
         )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise _unknown(error) from error
     except asyncpg.UniqueViolationError as error:
         raise Conflict("an application on that server has a container of the same name") from error
 

@@ -1,6 +1,7 @@
 """Deployments that are not wanted any more. The caller holds the application's queue."""
 
 from gateway.errors import Reason
+from gateway.store import projects
 from gateway.store.database import Connection
 
 CHANNEL = "gateway_cancellations"
@@ -36,6 +37,15 @@ async def request_cancel(connection: Connection, deployment_id: str) -> bool:
 
 async def restore_desired(connection: Connection, application_id: str) -> None:
     """Let the application be wanted as whoever asked last, and did not take it back, wants it."""
+    if await connection.fetchval(
+        "SELECT environment_id IS NULL FROM applications WHERE application_id = $1", application_id
+    ):
+        # What it belonged to went while it was being deleted.
+        await connection.execute(
+            "UPDATE applications SET environment_id = $2 WHERE application_id = $1",
+            application_id,
+            await projects.ensure_default(connection),
+        )
     await connection.execute(
         """
         UPDATE applications a

@@ -106,8 +106,10 @@ async def _fill(gateway: GatewayProcess) -> None:
         connection = await asyncpg.connect(url)
         await connection.execute(
             """
-            INSERT INTO applications (application_id, name, app_name)
-            SELECT 'b' || number, 'b', 'b' || number FROM generate_series(1, 990) AS number
+            INSERT INTO projects (project_id, name) VALUES ('b', 'b');
+            INSERT INTO environments (environment_id, project_id, name) VALUES ('b', 'b', 'b');
+            INSERT INTO applications (application_id, name, app_name, environment_id)
+            SELECT 'b' || number, 'b', 'b' || number, 'b' FROM generate_series(1, 990) AS number
             """
         )
         await connection.execute(

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gateway.web.procedures import (
+    absent,
     adoption,
     application,
     delivery,
     deployment,
+    environment,
+    project,
     registry,
     server,
     settings,
@@ -18,10 +21,21 @@ from gateway.web.procedures._procedure import Answer, Input, Procedure
 
 __all__ = ["PROCEDURES", "Answer", "Input", "Procedure"]
 
+_MODULES = (
+    absent,
+    adoption,
+    application,
+    delivery,
+    deployment,
+    environment,
+    project,
+    registry,
+    server,
+    settings,
+    subscription,
+    webhook,
+)
+
 PROCEDURES: Mapping[str, Procedure] = MappingProxyType(
-    {
-        procedure.name: procedure
-        for module in (adoption, application, delivery, deployment, registry, server, settings, subscription, webhook)
-        for procedure in module.PROCEDURES
-    }
+    {procedure.name: procedure for module in _MODULES for procedure in module.PROCEDURES}
 )

@@ -36,6 +36,7 @@ class Changes(Input):
     env: Annotated[str, Field(max_length=1_000_000)] | None = None
     auto_deploy: bool | None = None
     server_id: Id | None = None
+    environment_id: Id | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     other: dict[str, Any] = Field(default_factory=dict)
 
@@ -68,6 +69,7 @@ _COLUMNS = {
     "env": "environment",
     "auto_deploy": "auto_deploy",
     "server_id": "server_id",
+    "environment_id": "environment_id",
 }
 
 
@@ -77,7 +79,7 @@ async def apply(
     """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong."""
     sent = given.given()
     changes: dict[str, object] = {column: getattr(given, field) for field, column in _COLUMNS.items() if field in sent}
-    for column in ("name", "auto_deploy"):
+    for column in ("name", "auto_deploy", "environment_id"):
         if column in changes and changes[column] is None:
             del changes[column]
     current = await applications.select_application(connection, vault, application_id)

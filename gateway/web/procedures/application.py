@@ -11,7 +11,7 @@ from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
 from gateway.deployments import Kind
 from gateway.keys import Permission
-from gateway.store import applications, deployments, servers, steps
+from gateway.store import applications, deployments, environments, projects, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
@@ -19,6 +19,12 @@ from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
 from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures.columns import ApplicationRow, row
 from gateway.web.procedures.deployment import DeploymentRow, shown
+from gateway.web.procedures.nesting import (
+    EnvironmentRow,
+    ProjectRow,
+    environment_row,
+    project_row,
+)
 from gateway.web.procedures.server import ServerRow
 from gateway.web.procedures.server import row as server_row
 
@@ -49,16 +55,33 @@ class Rollback(Named):
     title: Text | None = None
 
 
+class OfProject(EnvironmentRow):
+    """The environment it belongs to, with its project."""
+
+    project: ProjectRow
+
+
+# What the contract shows beside an application that is built from source.
+_SOURCES = ("github", "gitlab", "bitbucket", "gitea", "registry", "buildRegistry", "rollbackRegistry")
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys((*_SOURCES, "unauthorizedProvider"), type(None)),
+    "hasGitProviderAccess": bool,
+}
+_NOT_OF_AN_IMAGE = {**dict.fromkeys(_SOURCES), "hasGitProviderAccess": True, "unauthorizedProvider": None}
+
 WholeApplication: Any = create_model(
     "WholeApplication",
     __base__=ApplicationRow,
-    __doc__="An application, with the server it is on and its newest deployments; what belongs to a build is empty.",
+    __doc__="An application, with where it belongs, the server it is on and its newest deployments; "
+    "what belongs to a build is empty.",
     server=ServerRow | None,
+    environment=OfProject,
     deployments=list[DeploymentRow],
     domains=list[Any],
     redirects=list[Any],
     security=list[Any],
     previewDeployments=list[Any],
+    **_NOTHING,
 )
 
 
@@ -90,6 +113,7 @@ async def create(context: Context, given: Create) -> Answer:
             name=given.name,
             app_name=_app_name(given),
             description=given.description,
+            environment_id=given.environment_id,
         )
         await apply(connection, context.vault, application_id, given)
         return Answer(await shown_row(connection, context, application_id))
@@ -114,7 +138,13 @@ async def select_one(context: Context, given: Named) -> Answer:
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
         server_id = found["serverId"]
         server = await servers.select_server(connection, context.vault, server_id) if server_id else None
-    parts = {"server": None if server is None else server_row(server, context.rollouts.hosts)}
+        environment = await environments.select_environment(connection, context.vault, found["environmentId"])
+        project = await projects.select_project(connection, context.vault, environment.project_id)
+    parts = {
+        "environment": {**environment_row(environment), "project": project_row(project)},
+        "server": None if server is None else server_row(server, context.rollouts.hosts),
+        **_NOT_OF_AN_IMAGE,
+    }
     empty: dict[str, Any] = {name: [] for name in ("domains", "redirects", "security", "previewDeployments")}
     return Answer(
         {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}

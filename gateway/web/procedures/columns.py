@@ -7,12 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
-from gateway.applications import Application, Desired
+from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Configuration
-from gateway.deployments import DOKPLOY_STATUS, DokployStatus, Status
+from gateway.deployments import DokployStatus
 from gateway.engine import adoption
 from gateway.web.procedures._procedure import Moment
+from gateway.web.procedures.nesting import application_status
 
 _Text = Annotated[str, Field(max_length=100_000)]
 _Texts = Annotated[list[_Text], Field(max_length=1000)]
@@ -26,7 +27,6 @@ class Other(BaseModel):
 
     model_config = _COLUMNS
 
-    environment_id: _Text = "default"
     refresh_token: _Text | None = None
     source_type: _Text = "docker"
     title: _Text | None = None
@@ -151,6 +151,7 @@ class _Own(BaseModel):
     env: str | None
     auto_deploy: bool
     server_id: str | None
+    environment_id: str
     labels_swarm: dict[str, str] | None
     stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
     adopted: AdoptedContainer | AdoptedService | None
@@ -197,8 +198,9 @@ def row(application: Application, status: str | None) -> dict[str, Any]:
         "env": application.environment,
         "autoDeploy": application.auto_deploy,
         "serverId": application.server_id,
+        "environmentId": application.environment_id,
         "adopted": None if application.base is None else adopted(application.base),
-        "applicationStatus": _status(application, status),
+        "applicationStatus": application_status(application.desired, status),
         "createdAt": application.created_at.isoformat(),
     }
 
@@ -218,9 +220,3 @@ def adopted(base: Base) -> AdoptedContainer | AdoptedService:
         "ports": sorted(host.get("PortBindings") or {}),
         "mounts": sorted(adoption.mounted(host)),
     }
-
-
-def _status(application: Application, status: str | None) -> Literal[DokployStatus, "idle"]:
-    if status is None or application.desired is Desired.STOPPED:
-        return "idle"
-    return DOKPLOY_STATUS[Status(status)]

@@ -1,0 +1,144 @@
+"""Environments of projects, their variables sealed, and the applications in them."""
+
+from collections.abc import Mapping, Sequence
+
+import asyncpg
+
+from gateway.applications import Desired
+from gateway.errors import NotFound
+from gateway.projects import Environment, Member
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+
+_COLUMNS = "environment_id, project_id, name, description, variables, is_default, created_at"
+_NOT_FOUND = "Environment not found"
+
+
+def _place(environment_id: str) -> str:
+    return f"environments:{environment_id}:variables"
+
+
+def _from_row(row: asyncpg.Record, vault: Vault) -> Environment:
+    sealed = row["variables"]
+    return Environment(
+        environment_id=row["environment_id"],
+        project_id=row["project_id"],
+        name=row["name"],
+        description=row["description"],
+        variables=None if sealed is None else vault.open(sealed, _place(row["environment_id"])),
+        is_default=row["is_default"],
+        created_at=row["created_at"],
+    )
+
+
+async def select_environments(connection: Connection, vault: Vault, project_id: str | None = None) -> list[Environment]:
+    """Return those of one project, its default first, or all."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM environments
+         WHERE $1::text IS NULL OR project_id = $1
+         ORDER BY project_id, is_default DESC, created_at, environment_id
+        """,  # noqa: S608 - a constant
+        project_id,
+    )
+    return [_from_row(row, vault) for row in rows]
+
+
+async def select_environment(connection: Connection, vault: Vault, environment_id: str) -> Environment:
+    """Raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM environments WHERE environment_id = $1",  # noqa: S608 - a constant
+        environment_id,
+    )
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return _from_row(row, vault)
+
+
+async def lock_environment(connection: Connection, environment_id: str) -> None:
+    """Let no application be put into it until the transaction ends; raises NotFound."""
+    if not await connection.fetchval(
+        "SELECT true FROM environments WHERE environment_id = $1 FOR UPDATE", environment_id
+    ):
+        raise NotFound(_NOT_FOUND)
+
+
+async def insert_environment(
+    connection: Connection, project_id: str, name: str, description: str | None, *, is_default: bool = False
+) -> str:
+    """Return the id of a new one; raises NotFound where there is no such project."""
+    try:
+        row = await connection.fetchval(
+            """
+            INSERT INTO environments (project_id, name, description, is_default)
+            VALUES ($1, $2, $3, $4)
+            RETURNING environment_id
+            """,
+            project_id,
+            name,
+            description,
+            is_default,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise NotFound("Project not found") from error
+    return str(row)
+
+
+#: the columns that `update_environment` sets
+_SETTABLE = ("name", "description", "variables")
+
+
+async def update_environment(
+    connection: Connection, vault: Vault, environment_id: str, changes: Mapping[str, str | None]
+) -> None:
+    """Set the named columns, the variables given in clear; raises NotFound."""
+    columns = [column for column in _SETTABLE if column in changes]
+    values = [_stored(vault, environment_id, column, changes[column]) for column in columns]
+    assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
+    done = await connection.execute(
+        f"UPDATE environments SET {assignments} WHERE environment_id = $1",  # noqa: S608 - names from the constant
+        environment_id,
+        *values,
+    )
+    if done == "UPDATE 0":
+        raise NotFound(_NOT_FOUND)
+
+
+def _stored(vault: Vault, environment_id: str, column: str, value: str | None) -> str | bytes | None:
+    return vault.seal(value, _place(environment_id)) if column == "variables" and value else value or None
+
+
+async def delete_environment(connection: Connection, environment_id: str) -> None:
+    """Remove one in which no application is."""
+    await connection.execute("DELETE FROM environments WHERE environment_id = $1", environment_id)
+
+
+async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[Member]:
+    """Return the applications in these, oldest first; none that is being deleted."""
+    rows = await connection.fetch(
+        """
+        SELECT a.application_id, a.environment_id, a.name, a.app_name, a.description, a.server_id, a.desired,
+               a.created_at, d.status
+          FROM applications a
+          LEFT JOIN LATERAL (
+               SELECT status
+                 FROM deployments
+                WHERE application_id = a.application_id AND status NOT IN ('superseded', 'cancelled')
+                ORDER BY created_at DESC
+                LIMIT 1
+               ) d ON true
+         WHERE a.environment_id = ANY($1) AND a.desired <> 'deleted'
+         ORDER BY a.created_at, a.application_id
+        """,
+        environment_ids,
+    )
+    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
+
+
+async def release_deleted(connection: Connection, environment_ids: Sequence[str]) -> None:
+    """Let applications that are being deleted belong nowhere any more."""
+    await connection.execute(
+        "UPDATE applications SET environment_id = NULL WHERE environment_id = ANY($1) AND desired = 'deleted'",
+        environment_ids,
+    )

@@ -1,0 +1,98 @@
+"""Projects, their variables sealed."""
+
+from collections.abc import Mapping
+
+import asyncpg
+
+from gateway.errors import NotFound
+from gateway.projects import DEFAULT, PRODUCTION, Project
+from gateway.store.database import Connection
+from gateway.store.vault import Vault
+
+_COLUMNS = "project_id, name, description, variables, created_at"
+_NOT_FOUND = "Project not found"
+
+
+def _place(project_id: str) -> str:
+    return f"projects:{project_id}:variables"
+
+
+def _from_row(row: asyncpg.Record, vault: Vault) -> Project:
+    sealed = row["variables"]
+    return Project(
+        project_id=row["project_id"],
+        name=row["name"],
+        description=row["description"],
+        variables=None if sealed is None else vault.open(sealed, _place(row["project_id"])),
+        created_at=row["created_at"],
+    )
+
+
+async def select_projects(connection: Connection, vault: Vault) -> list[Project]:
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM projects ORDER BY created_at, project_id")  # noqa: S608
+    return [_from_row(row, vault) for row in rows]
+
+
+async def select_project(connection: Connection, vault: Vault, project_id: str) -> Project:
+    """Raises NotFound."""
+    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM projects WHERE project_id = $1", project_id)  # noqa: S608
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return _from_row(row, vault)
+
+
+async def lock_project(connection: Connection, project_id: str) -> None:
+    """Let nothing be put into the project until the transaction ends; raises NotFound."""
+    if not await connection.fetchval("SELECT true FROM projects WHERE project_id = $1 FOR UPDATE", project_id):
+        raise NotFound(_NOT_FOUND)
+
+
+async def insert_project(connection: Connection, name: str) -> str:
+    """Return the id of a new one, without environments."""
+    return str(await connection.fetchval("INSERT INTO projects (name) VALUES ($1) RETURNING project_id", name))
+
+
+#: the columns that `update_project` sets
+_SETTABLE = ("name", "description", "variables")
+
+
+async def update_project(
+    connection: Connection, vault: Vault, project_id: str, changes: Mapping[str, str | None]
+) -> None:
+    """Set the named columns, the variables given in clear; raises NotFound."""
+    columns = [column for column in _SETTABLE if column in changes]
+    values = [_stored(vault, project_id, column, changes[column]) for column in columns]
+    assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
+    done = await connection.execute(
+        f"UPDATE projects SET {assignments} WHERE project_id = $1",  # noqa: S608 - names from the constant
+        project_id,
+        *values,
+    )
+    if done == "UPDATE 0":
+        raise NotFound(_NOT_FOUND)
+
+
+def _stored(vault: Vault, project_id: str, column: str, value: str | None) -> str | bytes | None:
+    return vault.seal(value, _place(project_id)) if column == "variables" and value else value or None
+
+
+async def delete_project(connection: Connection, project_id: str) -> None:
+    """Remove it and its environments, in which no application is."""
+    await connection.execute("DELETE FROM projects WHERE project_id = $1", project_id)
+
+
+async def ensure_default(connection: Connection) -> str:
+    """Return the environment of applications that are made without one; it is there from the first of them on."""
+    await connection.execute(
+        "INSERT INTO projects (project_id, name) VALUES ($1, 'Default') ON CONFLICT DO NOTHING", DEFAULT
+    )
+    await connection.execute(
+        """
+        INSERT INTO environments (environment_id, project_id, name, description, is_default)
+        VALUES ($1, $1, $2, 'Production environment', true)
+            ON CONFLICT DO NOTHING
+        """,
+        DEFAULT,
+        PRODUCTION,
+    )
+    return DEFAULT

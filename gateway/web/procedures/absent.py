@@ -1,0 +1,21 @@
+"""What other programs of the contract have and this one does not: none of it, told as they would."""
+
+from typing import Any
+
+from gateway.web.context import Context
+from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+
+
+class OfApplication(Input):
+    application_id: Id
+
+
+async def none(_context: Context, _given: Input) -> Answer:
+    return Answer([])
+
+
+PROCEDURES = [
+    Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any]),
+    Procedure("domain.byApplicationId", "query", OfApplication, none, gives=list[Any]),
+    Procedure("notification.all", "query", Input, none, gives=list[Any]),
+]

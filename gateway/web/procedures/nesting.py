@@ -1,0 +1,140 @@
+"""Projects, their environments and the applications in them, one within the other as the contract shows them."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.applications import Desired
+from gateway.deployments import DOKPLOY_STATUS, DokployStatus, Status
+from gateway.projects import Environment, Member, Project
+from gateway.web.procedures._procedure import Moment
+
+ApplicationStatus = Literal[DokployStatus, "idle"]
+
+
+class ProjectRow(TypedDict):
+    """What environments belong to."""
+
+    projectId: str
+    name: str
+    description: str | None
+    createdAt: Moment
+    organizationId: str
+    env: Annotated[str, Field(description="Variables that applications may name as ${{project.NAME}}, as dotenv.")]
+
+
+class EnvironmentRow(TypedDict):
+    """What applications belong to."""
+
+    environmentId: str
+    name: str
+    description: str | None
+    createdAt: Moment
+    env: Annotated[str, Field(description="Variables that applications may name as ${{environment.NAME}}, as dotenv.")]
+    projectId: str
+    isDefault: Annotated[bool, Field(description="Made with its project, and gone with it.")]
+
+
+class MemberRow(TypedDict):
+    """An application, in short."""
+
+    applicationId: str
+    name: str
+    appName: str
+    description: str | None
+    createdAt: Moment
+    environmentId: str
+    serverId: str | None
+    applicationStatus: ApplicationStatus
+    icon: None
+    server: None
+
+
+class FilledEnvironment(EnvironmentRow):
+    """An environment with its applications; what else the contract has in one is never in it."""
+
+    applications: list[MemberRow]
+    compose: list[Any]
+    libsql: list[Any]
+    mariadb: list[Any]
+    mongo: list[Any]
+    mysql: list[Any]
+    postgres: list[Any]
+    redis: list[Any]
+
+
+class WholeProject(ProjectRow):
+    """A project with its environments."""
+
+    environments: list[FilledEnvironment]
+    projectTags: list[Any]
+
+
+def project_row(project: Project) -> ProjectRow:
+    return {
+        "projectId": project.project_id,
+        "name": project.name,
+        "description": project.description,
+        "createdAt": project.created_at.isoformat(),
+        "organizationId": "default",
+        "env": project.variables or "",
+    }
+
+
+def environment_row(environment: Environment) -> EnvironmentRow:
+    return {
+        "environmentId": environment.environment_id,
+        "name": environment.name,
+        "description": environment.description,
+        "createdAt": environment.created_at.isoformat(),
+        "env": environment.variables or "",
+        "projectId": environment.project_id,
+        "isDefault": environment.is_default,
+    }
+
+
+def _member_row(member: Member) -> MemberRow:
+    return {
+        "applicationId": member.application_id,
+        "name": member.name,
+        "appName": member.app_name,
+        "description": member.description,
+        "createdAt": member.created_at.isoformat(),
+        "environmentId": member.environment_id,
+        "serverId": member.server_id,
+        "applicationStatus": application_status(member.desired, member.status),
+        "icon": None,
+        "server": None,
+    }
+
+
+def application_status(desired: Desired, status: str | None) -> ApplicationStatus:
+    """Return one of the contract's four, made of what is wanted and the newest deployment's."""
+    if status is None or desired is Desired.STOPPED:
+        return "idle"
+    return DOKPLOY_STATUS[Status(status)]
+
+
+def filled_row(environment: Environment, members: Iterable[Member]) -> FilledEnvironment:
+    """Return the environment with those of the applications that are in it."""
+    inside = [_member_row(one) for one in members if one.environment_id == environment.environment_id]
+    return {
+        **environment_row(environment),
+        "applications": inside,
+        "compose": [],
+        "libsql": [],
+        "mariadb": [],
+        "mongo": [],
+        "mysql": [],
+        "postgres": [],
+        "redis": [],
+    }
+
+
+def whole_row(project: Project, environments: Iterable[Environment], members: Iterable[Member]) -> WholeProject:
+    """Return the project with those of the environments that are in it, each with its applications."""
+    known = list(members)
+    inside = [filled_row(one, known) for one in environments if one.project_id == project.project_id]
+    return {**project_row(project), "environments": inside, "projectTags": []}

@@ -1,0 +1,170 @@
+"""project.*: what applications belong to, and the variables they share."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from gateway.applications import parse_environment
+from gateway.errors import Conflict, InvalidInput
+from gateway.projects import PRODUCTION, Member, Project
+from gateway.store import environments, projects
+from gateway.store.database import Connection, transaction
+from gateway.web.context import Context
+from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures.nesting import (
+    EnvironmentRow,
+    ProjectRow,
+    WholeProject,
+    environment_row,
+    project_row,
+    whole_row,
+)
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Variables = Annotated[str, Field(max_length=1_000_000)]
+_NAMED = 5  # of the applications that are in the way
+
+
+class Create(Input):
+    name: Name
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Named(Input):
+    project_id: Id
+
+
+class Update(Named):
+    name: Name | None = None
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Search(Input):
+    q: Text = ""
+    name: Text = ""
+    description: Text = ""
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    offset: Annotated[int, Field(ge=0)] = 0
+
+
+class Created(TypedDict):
+    """A project, and the environment it was made with."""
+
+    project: ProjectRow
+    environment: EnvironmentRow
+
+
+class Page(TypedDict):
+    """Some of the projects that were looked for."""
+
+    items: list[ProjectRow]
+    total: int
+
+
+def changes_of(given: Input) -> dict[str, str | None]:
+    """Return what was sent of a project or an environment by our columns, absent keeps; raises InvalidInput."""
+    sent = given.given()
+    columns = {"name": "name", "description": "description", "env": "variables"}
+    changes = {column: getattr(given, field) for field, column in columns.items() if field in sent}
+    if changes.get("name", "") is None:
+        del changes["name"]
+    parse_environment(changes.get("variables") or "")
+    return changes
+
+
+def refuse_filled(what: str, members: list[Member]) -> None:
+    """Raises Conflict where applications are in what is to be removed."""
+    if members:
+        named = ", ".join(member.name for member in members[:_NAMED])
+        more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
+        raise Conflict(
+            f"{what} still has applications: {named}{more}. Delete them first (application.delete), "
+            "or move them elsewhere (application.move)"
+        )
+
+
+def _holds(found: Project, given: Search) -> bool:
+    """Tell whether a row has the words that are looked for."""
+    name, description = found.name.lower(), (found.description or "").lower()
+    return (
+        given.q.lower() in f"{name}\n{description}"
+        and given.name.lower() in name
+        and given.description.lower() in description
+    )
+
+
+async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
+    inside = await environments.select_environments(connection, context.vault, project.project_id)
+    members = await environments.select_members(connection, [one.environment_id for one in inside])
+    return whole_row(project, inside, members)
+
+
+async def create(context: Context, given: Create) -> Answer:
+    changes = changes_of(given)
+    async with transaction(context.pool) as connection:
+        project_id = await projects.insert_project(connection, given.name)
+        await projects.update_project(connection, context.vault, project_id, changes)
+        environment_id = await environments.insert_environment(
+            connection, project_id, PRODUCTION, "Production environment", is_default=True
+        )
+        project = await projects.select_project(connection, context.vault, project_id)
+        environment = await environments.select_environment(connection, context.vault, environment_id)
+    return Answer({"project": project_row(project), "environment": environment_row(environment)})
+
+
+async def select_all(context: Context, _given: Input) -> Answer:
+    async with transaction(context.pool) as connection:
+        found = await projects.select_projects(connection, context.vault)
+        inside = await environments.select_environments(connection, context.vault)
+        members = await environments.select_members(connection, [one.environment_id for one in inside])
+    return Answer([whole_row(project, inside, members) for project in found])
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    async with transaction(context.pool) as connection:
+        project = await projects.select_project(connection, context.vault, given.project_id)
+        return Answer(await _whole(connection, context, project))
+
+
+async def search(context: Context, given: Search) -> Answer:
+    async with transaction(context.pool) as connection:
+        found = [one for one in await projects.select_projects(connection, context.vault) if _holds(one, given)]
+    page = found[given.offset : given.offset + given.limit]
+    return Answer({"items": [project_row(one) for one in page], "total": len(found)})
+
+
+async def update(context: Context, given: Update) -> Answer:
+    changes = changes_of(given)
+    if not changes:
+        raise InvalidInput("No values to set")
+    async with transaction(context.pool) as connection:
+        await projects.update_project(connection, context.vault, given.project_id, changes)
+        return Answer(project_row(await projects.select_project(connection, context.vault, given.project_id)))
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Remove it with its environments; one that has applications is left alone."""
+    async with transaction(context.pool) as connection:
+        await projects.lock_project(connection, given.project_id)
+        project = await projects.select_project(connection, context.vault, given.project_id)
+        inside = await environments.select_environments(connection, context.vault, given.project_id)
+        for environment in inside:
+            await environments.lock_environment(connection, environment.environment_id)
+        ids = [one.environment_id for one in inside]
+        refuse_filled(f"Project {project.name}", await environments.select_members(connection, ids))
+        await environments.release_deleted(connection, ids)
+        await projects.delete_project(connection, given.project_id)
+    return Answer(project_row(project))
+
+
+PROCEDURES = [
+    Procedure("project.create", "mutation", Create, create, gives=Created),
+    Procedure("project.all", "query", Input, select_all, gives=list[WholeProject]),
+    Procedure("project.one", "query", Named, select_one, gives=WholeProject),
+    Procedure("project.search", "query", Search, search, gives=Page),
+    Procedure("project.update", "mutation", Update, update, gives=ProjectRow),
+    Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow),
+]
