@@ -2,6 +2,7 @@
 
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -87,11 +88,18 @@ class Application:
     base: Base | None = None
     #: where it belongs; None only while it is being deleted
     environment_id: str | None = None
+    #: the environment's, with what they name put in; None where they name nothing
+    resolved: Mapping[str, str] | None = field(default=None, repr=False)
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What it is given as environment variables."""
+        return parse_environment(self.environment or "") if self.resolved is None else self.resolved
 
     def as_found(self) -> Self:
         """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""
         kept = self.configuration.model_dump(include=_HOW_REPLACED, exclude_defaults=True)
-        return replace(self, environment=None, configuration=Configuration(**kept))
+        return replace(self, environment=None, resolved=None, configuration=Configuration(**kept))
 
     @property
     def reference(self) -> Reference | None:

@@ -50,6 +50,8 @@ class Task:
     credentials: Credentials | None
     satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
     target: Target | None = None
+    #: why nothing can be made of the application as it is configured
+    flaw: str | None = None
 
 
 @dataclass(slots=True)

@@ -59,6 +59,8 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
 
 async def _replace(attempt: Attempt) -> Outcome:
     """Run what the tag means now."""
+    if attempt.task.flaw is not None:
+        raise Failed(Code.BAD_CONFIGURATION, attempt.task.flaw)
     resolved, reference = await in_time(attempt, _resolve(attempt))
     serving = await attempt.runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):

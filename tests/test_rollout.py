@@ -13,7 +13,7 @@ from gateway.deployments import Deployment, Kind, Status, Step
 from gateway.engine import containers, images
 from gateway.errors import Code, Conflict
 from gateway.reference import Reference
-from gateway.store import applications, deployments
+from gateway.store import applications, deployments, environments, projects
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
 
@@ -417,3 +417,40 @@ async def test_an_image_that_serves_is_kept_where_a_version_of_it_fails(lane: La
     await lane.set(configuration={"healthCheckSwarm": check})
     assert (await lane.ask(Kind.DEPLOY)).status is Status.FAILED
     assert await images.inspect(lane.engine, f"{Reference.parse(pushes.name()).repository}@{digest}")
+
+
+async def test_what_variables_name_is_put_in_as_it_is_when_it_runs(lane: Lane, pushes: Pushes) -> None:
+    async def set_project(text: str) -> None:
+        async with lane.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, lane.application_id)
+            environment = await environments.select_environment(connection, VAULT, str(application.environment_id))
+            await projects.update_project(connection, VAULT, environment.project_id, {"variables": text})
+
+    async def given() -> set[str]:
+        found = await lane.engine.call("GET", f"containers/{(await lane.serving()).container_id}/json")
+        return set(found["Config"]["Env"])
+
+    await pushes("v1")
+    await set_project("")
+    await lane.set(environment="URL=https://${{project.DOMAIN}}/")
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
+    assert "${{project.DOMAIN}}" in failed.reason.message
+    assert await lane.containers() == []
+
+    await set_project("DOMAIN=one.example.com")
+    first = await lane.ask(Kind.DEPLOY)
+    assert "URL=https://one.example.com/" in await given()
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+
+    await set_project("DOMAIN=two.example.com")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert "URL=https://two.example.com/" in await given()
+
+    await lane.set(configuration={"kept": 0})
+    await set_project("")
+    assert (await lane.ask(Kind.REDEPLOY)).status is Status.FAILED
+    assert "URL=https://two.example.com/" in await given()
+    assert (await lane.roll_back(first.deployment_id)).status is Status.SUCCEEDED
+    assert "URL=https://one.example.com/" in await given()

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application, parse_environment
+from gateway.applications import Application
 from gateway.configuration import Configuration, parse_command
 from gateway.engine import adoption
 from gateway.engine.runtime import Version
@@ -75,8 +75,7 @@ def _columns(application: Application) -> dict[str, Any]:
         "ExposedPorts": {inside: {} for inside in ports},
     }
     if application.environment:
-        variables = parse_environment(application.environment)
-        body["Env"] = [f"{name}={value}" for name, value in variables.items()]
+        body["Env"] = [f"{name}={value}" for name, value in application.variables.items()]
     if command := _command(application):
         body["Cmd"] = command
     if check := configuration.health_check_swarm:

@@ -7,6 +7,7 @@ import asyncpg
 from gateway.applications import Desired
 from gateway.errors import NotFound
 from gateway.projects import Environment, Member
+from gateway.store import projects
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -54,6 +55,13 @@ async def select_environment(connection: Connection, vault: Vault, environment_i
     if row is None:
         raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)
+
+
+async def select_variables(connection: Connection, vault: Vault, environment_id: str) -> tuple[str | None, str | None]:
+    """Return the variables of an environment, and those of its project."""
+    environment = await select_environment(connection, vault, environment_id)
+    project = await projects.select_project(connection, vault, environment.project_id)
+    return environment.variables, project.variables
 
 
 async def lock_environment(connection: Connection, environment_id: str) -> None:

@@ -31,6 +31,7 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
     text = orjson.dumps(
         {
             "environment": ran.environment,
+            "resolved": None if ran.resolved is None else dict(ran.resolved),
             "configuration": ran.configuration.model_dump(by_alias=True, exclude_defaults=True),
             "base": None if ran.base is None else ran.base.dump(),
         }
@@ -61,6 +62,7 @@ async def select_version(
         replace(
             application,
             environment=ran["environment"],
+            resolved=ran.get("resolved"),
             configuration=Configuration.model_validate(ran["configuration"]),
             base=None if ran["base"] is None else Base.load(ran["base"]),
         ),
