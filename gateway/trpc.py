@@ -3,12 +3,13 @@
 https://trpc.io/docs/rpc and https://github.com/flightcontrolhq/superjson
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NotRequired
 
 import orjson
+from typing_extensions import TypedDict
 
 from gateway.errors import InvalidInput
 
@@ -32,13 +33,70 @@ _CODES = {
 }
 
 
+class Unauthorized(TypedDict):
+    """That there is no key, or none that is known."""
+
+    message: str
+
+
+class Issue(TypedDict):
+    """What is wrong with one field, as zod tells it."""
+
+    code: str
+    path: list[str | int]
+    message: str
+
+
+class Flattened(TypedDict):
+    """The issues by field."""
+
+    formErrors: list[str]
+    fieldErrors: dict[str, list[str]]
+
+
+class ErrorData(TypedDict):
+    """What went wrong, for programs."""
+
+    code: str
+    httpStatus: int
+    path: NotRequired[str]
+    zodError: Flattened | None
+
+
+class RestError(TypedDict):
+    """Why a call was not answered."""
+
+    message: str
+    code: str
+    data: ErrorData
+    issues: NotRequired[list[Issue]]
+
+
+class TrpcErrorShape(TypedDict):
+    """What went wrong, for people and for programs."""
+
+    message: str
+    code: int
+    data: ErrorData
+
+
+class _Enveloped(TypedDict):
+    json: TrpcErrorShape
+
+
+class TrpcError(TypedDict):
+    """Why a call was not answered."""
+
+    error: _Enveloped
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a call was not answered. `issues` name each field that was wrong, as zod does."""
 
     status: HTTPStatus
     message: str
-    issues: tuple[Mapping[str, Any], ...] = ()
+    issues: tuple[Issue, ...] = ()
 
     @property
     def code(self) -> str:
@@ -81,7 +139,7 @@ def result(value: Any) -> dict[str, Any]:
     return {"result": {"data": {"json": value}}}
 
 
-def error(problem: Problem, path: str) -> dict[str, Any]:
+def error(problem: Problem, path: str) -> TrpcError:
     message = problem.message
     if problem.issues:
         message = orjson.dumps(list(problem.issues), option=orjson.OPT_INDENT_2).decode()
@@ -90,28 +148,36 @@ def error(problem: Problem, path: str) -> dict[str, Any]:
             "json": {
                 "message": message,
                 "code": problem.number,
-                "data": {**_data(problem, path), "zodError": flattened(problem.issues)},
+                "data": _data(problem, path),
             }
         }
     }
 
 
-def rest_error(problem: Problem, path: str | None) -> dict[str, Any]:
+def rest_error(problem: Problem, path: str | None) -> RestError:
     """Return the envelope of the other surface, where a call is `POST /api/{procedure}`."""
-    answer = {
+    answer: RestError = {
         "message": "Input validation failed" if problem.issues else problem.message,
         "code": problem.code,
-        "data": {**_data(problem, path), "zodError": flattened(problem.issues)},
+        "data": _data(problem, path),
     }
-    return answer | ({"issues": list(problem.issues)} if problem.issues else {})
+    if problem.issues:
+        answer["issues"] = list(problem.issues)
+    return answer
 
 
-def _data(problem: Problem, path: str | None) -> dict[str, Any]:
-    named = {} if path is None else {"path": path}
-    return {"code": problem.code, "httpStatus": int(problem.status), **named}
+def _data(problem: Problem, path: str | None) -> ErrorData:
+    found: ErrorData = {
+        "code": problem.code,
+        "httpStatus": int(problem.status),
+        "zodError": flattened(problem.issues),
+    }
+    if path is not None:
+        found["path"] = path
+    return found
 
 
-def flattened(issues: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+def flattened(issues: Sequence[Issue]) -> Flattened | None:
     if not issues:
         return None
     fields: dict[str, list[str]] = {}

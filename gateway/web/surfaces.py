@@ -13,7 +13,7 @@ from gateway import trpc
 from gateway.errors import GatewayError, InvalidInput
 from gateway.store import keys
 from gateway.store.database import transaction
-from gateway.trpc import UNDEFINED, Problem
+from gateway.trpc import UNDEFINED, Issue, Problem
 from gateway.web.context import CONTEXT, Context
 from gateway.web.notifier import tell
 from gateway.web.procedures import PROCEDURES, Answer, Procedure
@@ -160,7 +160,7 @@ def _problem(error: Exception) -> Problem:
         case ValidationError():
             return Problem(HTTPStatus.BAD_REQUEST, "Input validation failed", tuple(map(_issue, error.errors())))
         case InvalidInput() if error.field:
-            issue = {"code": "custom", "path": error.field.split("."), "message": str(error)}
+            issue = Issue(code="custom", path=[*error.field.split(".")], message=str(error))
             return Problem(HTTPStatus.BAD_REQUEST, str(error), (issue,))
         case GatewayError():
             return Problem(error.status, str(error))
@@ -168,7 +168,7 @@ def _problem(error: Exception) -> Problem:
             raise error
 
 
-def _issue(detail: Mapping[str, Any]) -> dict[str, Any]:
+def _issue(detail: Mapping[str, Any]) -> Issue:
     """Return a wrong field as zod would tell it."""
     missing = detail["type"] == "missing"
     message = "Invalid input: expected nonoptional, received undefined" if missing else str(detail["msg"])

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from gateway.errors import GatewayError
 from gateway.keys import Permission
 from gateway.trpc import UNDEFINED
 from gateway.web.context import Context
@@ -63,6 +64,12 @@ class Procedure:
     run: Callable[[Context, Any], Awaitable[Answer]]
     gives: Any = Any
     needs: Permission | None = None
+    #: what may come of it beside what its shape tells
+    raises: tuple[type[GatewayError], ...] = ()
+
+    @property
+    def router(self) -> str:
+        return self.name.partition(".")[0]
 
     @property
     def permission(self) -> Permission:
