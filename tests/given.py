@@ -1,6 +1,7 @@
-"""Every answer that a test sees is held to what its procedure gives."""
+"""Every answer that a test sees is held to its description: what its procedure gives, how it may be refused."""
 
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -8,7 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.trpc import UNDEFINED, result
+from gateway.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
+from gateway.web.openapi import Surface, document
 from gateway.web.procedures import PROCEDURES
 
 
@@ -42,30 +44,59 @@ class Held:
         @web.middleware
         async def listen(request: web.Request, handler: Handler) -> web.StreamResponse:
             answer = await handler(request)
-            if isinstance(answer, web.Response) and isinstance(answer.body, bytes | None):
-                for name, value in _answered(request, answer):
-                    if (found := lie(name, value)) is not None:
-                        self.lies.append(found)
+            if request.path.startswith("/api/") and isinstance(answer, web.Response):
+                assert isinstance(answer.body, bytes | None)
+                self.lies += filter(None, _told(request, answer.status, answer.body or b""))
             return answer
 
         return listen
 
 
-def _answered(request: web.Request, answer: web.Response) -> list[tuple[str, Any]]:
-    """Return what procedures have answered, errors left out."""
+def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:
+    """Return what was not as it is described, of each call."""
     surface, _, names = request.path.removeprefix("/api/").lstrip("/").rpartition("/")
     known = {name.lower(): name for name in PROCEDURES}
     named = [known.get(name.lower()) for name in names.split(",")]
-    if not request.path.startswith("/api/") or None in named or answer.status not in {200, 207}:
-        return []
-    body = answer.body
-    assert isinstance(body, bytes | None)
     if surface != "trpc":
-        return [(str(named[0]), orjson.loads(body) if body else UNDEFINED)]
-    envelopes = orjson.loads(body or b"")
+        if named[0] is None or request.method != _method(named[0]):
+            return []
+        return [_of_rest(named[0], status, body)]
+    envelopes = orjson.loads(body)
     given = envelopes if isinstance(envelopes, list) else [envelopes]
     return [
-        (str(name), UNDEFINED if one == result(UNDEFINED) else one["result"]["data"]["json"])
-        for name, one in zip(named, given, strict=True)
-        if "result" in one
+        _of_trpc(name, one)
+        for name, one in zip(named, given, strict=False)
+        if name is not None and request.method == _method(name)
     ]
+
+
+def _method(name: str) -> str:
+    return "GET" if PROCEDURES[name].kind == "query" else "POST"
+
+
+def _of_rest(name: str, status: int, body: bytes) -> str | None:
+    if status == HTTPStatus.OK:
+        return lie(name, orjson.loads(body) if body else UNDEFINED)
+    return _refused(name, status, body, Unauthorized if status == HTTPStatus.UNAUTHORIZED else RestError)
+
+
+def _of_trpc(name: str, envelope: dict[str, Any]) -> str | None:
+    if "result" in envelope:
+        return lie(name, UNDEFINED if envelope == result(UNDEFINED) else envelope["result"]["data"]["json"])
+    return _refused(name, envelope["error"]["json"]["data"]["httpStatus"], orjson.dumps(envelope), TrpcError)
+
+
+def _refused(name: str, status: int, body: bytes, envelope: type) -> str | None:
+    ((_, described),) = _document()["paths"][f"/{name}"].items()
+    if str(status) not in described["responses"]:
+        return f"{name} answered {status}, which its description does not tell of: {body!r}"
+    try:
+        TypeAdapter(envelope).validate_json(body, strict=True, extra="forbid")
+    except ValidationError as error:
+        return f"{name}, answering {status}: {error}"
+    return None
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return document(PROCEDURES, Surface.REST, base="", version="")

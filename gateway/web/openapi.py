@@ -13,11 +13,12 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.errors import Conflict, Unavailable
+from gateway.errors import NotFound, Unavailable
 from gateway.trpc import RestError, TrpcError, Unauthorized
 from gateway.web.procedures._procedure import Procedure
 
 _REFERENCE = "#/components/schemas/"
+_BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _PLAIN = {"type": "object", "properties": {}}
 
 
@@ -30,6 +31,11 @@ class Surface(StrEnum):
 
 class _Untitled(GenerateJsonSchema):
     """Leaves out titles, which here only repeat names."""
+
+    def default_schema(self, schema: Any) -> Any:
+        """Leave out the null of what may be absent."""
+        shown = super().default_schema(schema)
+        return {name: value for name, value in shown.items() if name != "default" or value is not None}
 
     def field_title_should_be_set(self, _schema: Any) -> bool:
         return False
@@ -91,11 +97,11 @@ def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus
     found = {HTTPStatus.UNAUTHORIZED, Unavailable.status, *(one.status for one in procedure.raises)}
     if procedure.kind == "mutation":
         found |= {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
-        found |= {Conflict.status} if Conflict in procedure.raises else set()
+        found |= {NotFound.status} if any(name.endswith("Id") for name in takes["properties"]) else set()
     if takes["properties"]:
         found.add(HTTPStatus.BAD_REQUEST)
-    if any(name.endswith("Id") for name in takes.get("required", ())):
-        found.add(HTTPStatus.NOT_FOUND)
+    if any(name.endswith("Id") for name in takes.get("required", ())) and not procedure.name.endswith(".all"):
+        found.add(NotFound.status)
     if takes["properties"] or procedure.permission.name != "READ":
         found.add(HTTPStatus.FORBIDDEN)
     return sorted(found)
@@ -174,19 +180,28 @@ def _schemas(procedures: list[Procedure]) -> tuple[dict[str, dict[str, Any]], di
     ]
     asked += [((one.__name__, ""), "serialization", TypeAdapter(one)) for one in (RestError, TrpcError, Unauthorized)]
     found, defined = TypeAdapter.json_schemas(asked, ref_template=_REFERENCE + "{model}", schema_generator=_Untitled)
-    parts = {name: _without_title(part) for name, part in defined.get("$defs", {}).items()}
+    parts = {name: _worded(part) for name, part in defined.get("$defs", {}).items()}
     takes, gives = {}, {}
     for ((what, name), _mode), schema in found.items():
         if what == "takes":
             part = parts[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else schema
             takes[name] = _PLAIN | {key: value for key, value in part.items() if key != "description"}
         elif what == "gives":
-            gives[name] = schema
+            gives[name] = _worded(schema)
     return takes, gives, parts
 
 
-def _without_title(part: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in part.items() if key != "title"}
+def _worded(schema: Any) -> Any:
+    """Return it without titles, and with bounds under the names they have there, whatever they were written around."""
+    if isinstance(schema, list):
+        return [_worded(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        _BOUNDS.get(key, key): _worded(value)
+        for key, value in schema.items()
+        if key != "title" or isinstance(value, dict)
+    }
 
 
 def _used(paths: object, schemas: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """What may be set on an application: absent keeps, null clears."""
 
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from gateway.applications import Application, parse_environment
 from gateway.configuration import LONGEST_GRACE, Configuration, RuntimeKind
@@ -14,7 +16,7 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Id, Input, Text
-from gateway.web.procedures.columns import OTHER, kept
+from gateway.web.procedures.columns import OTHER, Other, kept
 
 _NANO = 10**9
 # An engine that no gateway has reached for so long does not hold its applications any more.
@@ -37,6 +39,7 @@ class Changes(Input):
     auto_deploy: bool | None = None
     server_id: Id | None = None
     environment_id: Id | None = None
+    makes_anew: ClassVar = False
     settings: dict[str, Any] = Field(default_factory=dict)
     other: dict[str, Any] = Field(default_factory=dict)
 
@@ -50,6 +53,25 @@ class Changes(Input):
             settings["stopGrace"] = _seconds(grace)
         other = {name: given[name] for name in given if name in OTHER}
         return {**given, "settings": settings, "other": other}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Show what is gathered as it is sent: each column by itself, and null where that clears it."""
+        shown = handler.resolve_ref_schema(handler(core))
+        columns = {name: each for name, each in shown["properties"].items() if name not in {"settings", "other"}}
+        for model in (Configuration, Other):
+            columns |= handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))["properties"]
+        grace = {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE * _NANO}
+        columns |= {theirs: columns[ours] for theirs, ours in _SWARM_NAMES.items()} | {"stopGracePeriodSwarm": grace}
+        needed = shown.get("required", ())
+        shown["properties"] = {name: each if name in needed else cls._clearable(each) for name, each in columns.items()}
+        return shown
+
+    @classmethod
+    def _clearable(cls, column: JsonSchemaValue) -> JsonSchemaValue:
+        """Return it with null; what a new application has says nothing of one that is changed."""
+        stated = {name: value for name, value in column.items() if cls.makes_anew or name != "default"}
+        return stated if {"type": "null"} in stated.get("anyOf", ()) else {"anyOf": [stated, {"type": "null"}]}
 
 
 def _seconds(grace: object) -> int:

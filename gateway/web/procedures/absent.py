@@ -11,6 +11,7 @@ class OfApplication(Input):
 
 
 async def none(_context: Context, _given: Input) -> Answer:
+    """Return none: there are none of these here."""
     return Answer([])
 
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from gateway.adopt import adopt
 from gateway.engine.client import Engine
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import Conflict, NotFound, Unavailable
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
@@ -40,4 +40,6 @@ async def adopt_container(context: Context, given: Adopt) -> Answer:
         return Answer(await shown_row(connection, context, application_id))
 
 
-PROCEDURES = [Procedure("application.adopt", "mutation", Adopt, adopt_container, gives=ApplicationRow)]
+PROCEDURES = [
+    Procedure("application.adopt", "mutation", Adopt, adopt_container, gives=ApplicationRow, raises=(Conflict,))
+]

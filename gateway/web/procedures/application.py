@@ -2,7 +2,7 @@
 
 import secrets
 import string
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, create_model
 from typing_extensions import TypedDict
@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
 from gateway.deployments import Kind
+from gateway.errors import Conflict
 from gateway.keys import Permission
 from gateway.store import applications, deployments, environments, projects, servers, steps
 from gateway.store.database import Connection, transaction
@@ -32,6 +33,7 @@ _SUFFIX = 6  # characters, as the contract has it
 
 
 class Create(Changes):
+    makes_anew: ClassVar = True
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
@@ -105,6 +107,7 @@ async def shown_row(connection: Connection, context: Context, application_id: st
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
     await refuse_unreachable(context, None, given)
     async with transaction(context.pool) as connection:
         application_id = await applications.insert_application(
@@ -120,6 +123,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears. It takes effect with the next deployment."""
     async with transaction(context.pool) as connection:
         application = await _known(connection, context, given)
     await refuse_unreachable(context, application, given)
@@ -127,6 +131,11 @@ async def update(context: Context, given: Update) -> Answer:
         await applications.lock_application(connection, given.application_id)
         await apply(connection, context.vault, given.application_id, given, must_change=True)
     return Answer(value=True)
+
+
+async def save_docker_provider(context: Context, given: Update) -> Answer:
+    """Set the image, and the login to its registry: absent keeps, null clears."""
+    return await update(context, given)
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -152,6 +161,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
+    """Return all applications."""
     async with transaction(context.pool) as connection:
         found = await applications.select_applications(connection, context.vault)
         states = await applications.select_states(connection, [one.application_id for one in found])
@@ -173,10 +183,12 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
 
 
 async def deploy(context: Context, given: Deploy) -> Answer:
+    """Queue a deployment of the image, which replaces nothing where what its tag names runs already."""
     return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
 
 
 async def redeploy(context: Context, given: Deploy) -> Answer:
+    """Queue a deployment that pulls the newest image and replaces the container in any case."""
     return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
 
 
@@ -201,14 +213,17 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
 
 
 async def start(context: Context, given: Named) -> Answer:
+    """Queue its start; return the application as it was before."""
     return await _set_state(context, given, Kind.START, "Start")
 
 
 async def stop(context: Context, given: Named) -> Answer:
+    """Queue its stop, after which pushes are ignored; return the application as it was before."""
     return await _set_state(context, given, Kind.STOP, "Stop")
 
 
 async def delete(context: Context, given: Named) -> Answer:
+    """Queue its deletion with its containers; return the application as it was before."""
     return await _set_state(context, given, Kind.DELETE, "Delete")
 
 
@@ -221,6 +236,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
 
 
 async def clean_queues(context: Context, given: Named) -> Answer:
+    """Cancel what waits, and leave what runs."""
     async with transaction(context.pool) as connection:
         await _known(connection, context, given)
     await cancel.cancel_of(context.pool, given.application_id, running=False)
@@ -228,18 +244,41 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("application.create", "mutation", Create, create, gives=ApplicationRow),
+    Procedure("application.create", "mutation", Create, create, gives=ApplicationRow, raises=(Conflict,)),
     Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
     Procedure("application.all", "query", Input, select_all, gives=list[ApplicationRow]),
-    Procedure("application.update", "mutation", Update, update, gives=Literal[True]),
-    Procedure("application.saveDockerProvider", "mutation", Update, update, gives=Literal[True]),
+    Procedure("application.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
+    Procedure(
+        "application.saveDockerProvider",
+        "mutation",
+        Update,
+        save_docker_provider,
+        gives=Literal[True],
+        raises=(Conflict,),
+    ),
     Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY),
     Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY),
-    Procedure("application.rollback", "mutation", Rollback, rollback, gives=None, needs=Permission.DEPLOY),
     Procedure(
-        "application.cancelDeployment", "mutation", Named, cancel_deployment, gives=Requested, needs=Permission.DEPLOY
+        "application.rollback", "mutation", Rollback, rollback, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
     ),
-    Procedure("application.cleanQueues", "mutation", Named, clean_queues, gives=None, needs=Permission.DEPLOY),
+    Procedure(
+        "application.cancelDeployment",
+        "mutation",
+        Named,
+        cancel_deployment,
+        gives=Requested,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+    ),
+    Procedure(
+        "application.cleanQueues",
+        "mutation",
+        Named,
+        clean_queues,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+    ),
     Procedure("application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY),
     Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY),
     Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow),

@@ -101,6 +101,7 @@ def shown_whole(delivery: Delivery, body: bytes) -> WholeDelivery:
 
 
 async def select_all(context: Context, given: Filter) -> Answer:
+    """Return what came to webhooks, newest first."""
     async with statement(context.pool) as connection:
         found = await inbox.select_inbox(
             connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, limit=given.limit
@@ -109,11 +110,13 @@ async def select_all(context: Context, given: Filter) -> Answer:
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one with what came."""
     async with statement(context.pool) as connection:
         return Answer(shown_whole(*await inbox.select_delivery(connection, given.delivery_id)))
 
 
 async def do_again(context: Context, given: Named) -> Answer:
+    """Do again what a delivery caused, whatever became of it the first time."""
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:
         delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from gateway import cancel
 from gateway.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
-from gateway.errors import Code, Reason
+from gateway.errors import Code, Conflict, Reason
 from gateway.keys import Permission
 from gateway.store import deployments, steps, waiting, watches
 from gateway.store.database import transaction
@@ -181,6 +181,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one, with its steps and where it came from."""
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
@@ -206,5 +207,13 @@ async def cancel_one(context: Context, given: Named) -> Answer:
 PROCEDURES = [
     Procedure("deployment.all", "query", OfApplication, select_all, gives=list[QueuedDeployment]),
     Procedure("deployment.one", "query", Named, select_one, gives=WholeDeployment),
-    Procedure("deployment.cancel", "mutation", Named, cancel_one, gives=CancelledDeployment, needs=Permission.DEPLOY),
+    Procedure(
+        "deployment.cancel",
+        "mutation",
+        Named,
+        cancel_one,
+        gives=CancelledDeployment,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+    ),
 ]

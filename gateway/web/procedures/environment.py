@@ -1,6 +1,6 @@
 """environment.*: the parts of a project, each with variables of its own."""
 
-from gateway.errors import InvalidInput
+from gateway.errors import Conflict, InvalidInput
 from gateway.projects import PRODUCTION
 from gateway.store import environments, projects
 from gateway.store.database import transaction
@@ -57,6 +57,7 @@ def _refuse_reserved(name: str) -> None:
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Make an environment in a project."""
     _refuse_reserved(given.name)
     changes = changes_of(given)
     async with transaction(context.pool) as connection:
@@ -66,6 +67,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one, with its applications and its project."""
     async with transaction(context.pool) as connection:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
@@ -74,6 +76,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 
 async def select_of_project(context: Context, given: OfProject) -> Answer:
+    """Return those of a project, with their applications."""
     async with transaction(context.pool) as connection:
         await projects.select_project(connection, context.vault, given.project_id)
         found = await environments.select_environments(connection, context.vault, given.project_id)
@@ -82,6 +85,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
 
 
 async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears."""
     changes = changes_of(given)
     if not changes:
         raise InvalidInput("No values to set")
@@ -126,6 +130,6 @@ PROCEDURES = [
     Procedure("environment.one", "query", Named, select_one, gives=WholeEnvironment),
     Procedure("environment.byProjectId", "query", OfProject, select_of_project, gives=list[FilledEnvironment]),
     Procedure("environment.update", "mutation", Update, update, gives=EnvironmentRow),
-    Procedure("environment.remove", "mutation", Named, remove, gives=EnvironmentRow),
+    Procedure("environment.remove", "mutation", Named, remove, gives=EnvironmentRow, raises=(Conflict,)),
     Procedure("environment.duplicate", "mutation", Duplicate, duplicate, gives=EnvironmentRow),
 ]

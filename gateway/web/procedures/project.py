@@ -103,6 +103,7 @@ async def _whole(connection: Connection, context: Context, project: Project) -> 
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Make a project, with an environment called production."""
     changes = changes_of(given)
     async with transaction(context.pool) as connection:
         project_id = await projects.insert_project(connection, given.name)
@@ -116,6 +117,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
+    """Return all projects, with their environments and applications."""
     async with transaction(context.pool) as connection:
         found = await projects.select_projects(connection, context.vault)
         inside = await environments.select_environments(connection, context.vault)
@@ -124,12 +126,14 @@ async def select_all(context: Context, _given: Input) -> Answer:
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one, with its environments and applications."""
     async with transaction(context.pool) as connection:
         project = await projects.select_project(connection, context.vault, given.project_id)
         return Answer(await _whole(connection, context, project))
 
 
 async def search(context: Context, given: Search) -> Answer:
+    """Look for projects by their words."""
     async with transaction(context.pool) as connection:
         found = [one for one in await projects.select_projects(connection, context.vault) if _holds(one, given)]
     page = found[given.offset : given.offset + given.limit]
@@ -137,6 +141,7 @@ async def search(context: Context, given: Search) -> Answer:
 
 
 async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears."""
     changes = changes_of(given)
     if not changes:
         raise InvalidInput("No values to set")
@@ -166,5 +171,5 @@ PROCEDURES = [
     Procedure("project.one", "query", Named, select_one, gives=WholeProject),
     Procedure("project.search", "query", Search, search, gives=Page),
     Procedure("project.update", "mutation", Update, update, gives=ProjectRow),
-    Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow),
+    Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow, raises=(Conflict,)),
 ]

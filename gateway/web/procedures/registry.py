@@ -56,6 +56,7 @@ def _row(registry: Registry) -> RegistryRow:
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Keep a login for a registry, which is not contacted."""
     try:
         scope = Scope.parse(given.registry_url)
     except InvalidInput as error:
@@ -75,11 +76,13 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
+    """Return all logins, without passwords."""
     async with transaction(context.pool) as connection:
         return Answer([_row(one) for one in await registries.select_registries(connection, context.vault)])
 
 
 async def remove(context: Context, given: Named) -> Answer:
+    """Forget a login; return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(_row(await registries.delete_registry(connection, context.vault, given.registry_id)))
 

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from gateway.engine.client import EngineIdentity, connect
-from gateway.errors import Failed, InvalidInput, Postponed
+from gateway.errors import Conflict, Failed, InvalidInput, Postponed
 from gateway.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
@@ -28,6 +28,9 @@ class _Given(Input):
     tls_key: _Pem | None = None
     ssh_key: _Pem | None = None
     known_hosts: _Pem | None = None
+    ip_address: Annotated[str, Field(max_length=255)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    username: Annotated[str, Field(max_length=255)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -164,6 +167,7 @@ def _new(given: _Given) -> Access:
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Register a host by its engine's address. Nothing is installed there."""
     access = await checked(_new(given))
     async with transaction(context.pool) as connection:
         server = await servers.insert_server(
@@ -174,12 +178,14 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
+    """Return all hosts."""
     async with transaction(context.pool) as connection:
         found = await servers.select_servers(connection, context.vault)
     return Answer([row(server, context.rollouts.hosts) for server in found])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one."""
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
     return Answer(row(server, context.rollouts.hosts))
@@ -203,6 +209,7 @@ async def update(context: Context, given: Update) -> Answer:
 
 
 async def remove(context: Context, given: Named) -> Answer:
+    """Forget a host that has no applications; return it as it was."""
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
         await servers.delete_server(connection, server.server_id)
@@ -225,11 +232,11 @@ async def validate(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("server.create", "mutation", Create, create, gives=ServerRow),
+    Procedure("server.create", "mutation", Create, create, gives=ServerRow, raises=(Conflict,)),
     Procedure("server.all", "query", Input, select_all, gives=list[ServerRow]),
     Procedure("server.one", "query", Named, select_one, gives=ServerRow),
-    Procedure("server.update", "mutation", Update, update, gives=Literal[True]),
-    Procedure("server.remove", "mutation", Named, remove, gives=ServerRow),
+    Procedure("server.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
+    Procedure("server.remove", "mutation", Named, remove, gives=ServerRow, raises=(Conflict,)),
     Procedure("server.test", "mutation", Probe, test, gives=Identity),
     Procedure("server.validate", "query", Named, validate, gives=Identity),
 ]

@@ -1,11 +1,14 @@
 """settings.*: what clients ask before they begin."""
 
+import asyncio
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Literal
+from typing import Any, Literal
 
 from typing_extensions import TypedDict
 
 from gateway.web.context import Context
+from gateway.web.openapi import Surface, document
 from gateway.web.procedures._procedure import Answer, Input, Procedure
 
 
@@ -20,15 +23,36 @@ async def health(_context: Context, _given: Input) -> Answer:
     return Answer(Health(status="ok"))
 
 
+class Which(Input):
+    surface: Surface = Surface.REST
+
+
 async def get_version(_context: Context, _given: Input) -> Answer:
     """Tell which version this is."""
+    return Answer(f"v{gateway_version()}")
+
+
+def gateway_version() -> str:
     try:
-        return Answer(f"v{version('webhook-gateway')}")
+        return version("webhook-gateway")
     except PackageNotFoundError:  # run from a folder, as in the container image
-        return Answer("v0.1.0")
+        return "0.1.0"
+
+
+async def get_document(context: Context, given: Which) -> Answer:
+    """Describe this API in OpenAPI 3.1: the REST surface, or the tRPC one."""
+    return Answer(await asyncio.to_thread(described, given.surface, context.settings.public_url or ""))
+
+
+@cache
+def described(surface: Surface, base: str) -> dict[str, Any]:
+    from gateway.web.procedures import PROCEDURES
+
+    return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())
 
 
 PROCEDURES = [
     Procedure("settings.health", "query", Input, health, gives=Health),
     Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str),
+    Procedure("settings.getOpenApiDocument", "query", Which, get_document, gives=dict[str, Any]),
 ]

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from gateway.applications import Subscription
-from gateway.errors import InvalidInput
+from gateway.errors import Conflict, InvalidInput
 from gateway.policies import Policy, Rule
 from gateway.reference import Repository
 from gateway.store import applications, subscriptions
@@ -93,6 +93,7 @@ async def followed_repository(connection: Connection, application_id: str, named
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Let an application follow tags of a repository by a policy."""
     policy = Policy.parse(
         given.policy,
         given.pattern,
@@ -109,6 +110,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_all(context: Context, given: OfApplication) -> Answer:
+    """Return what applications follow, or one of them."""
     async with statement(context.pool) as connection:
         return Answer(
             [shown(one) for one in await subscriptions.select_subscriptions(connection, given.application_id)]
@@ -116,16 +118,19 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one."""
     async with statement(context.pool) as connection:
         return Answer(shown(await subscriptions.select_subscription(connection, given.subscription_id)))
 
 
 async def remove(context: Context, given: Named) -> Answer:
+    """Follow it no longer; return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
 
 
 async def reconcile(context: Context, given: Reconcile) -> Answer:
+    """Say how often to look for missed pushes of what an application follows."""
     async with transaction(context.pool) as connection:
         await applications.select_live(connection, given.application_id)
         await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
@@ -134,7 +139,7 @@ async def reconcile(context: Context, given: Reconcile) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow),
+    Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow, raises=(Conflict,)),
     Procedure("subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow]),
     Procedure("subscription.one", "query", Named, select_one, gives=SubscriptionRow),
     Procedure("subscription.reconcile", "mutation", Reconcile, reconcile, gives=list[SubscriptionRow]),

@@ -163,30 +163,36 @@ def _path(source: Source, token: str) -> str:
 
 
 async def create(context: Context, given: Create) -> Answer:
+    """Open an endpoint for a registry; its path and secret are shown this once."""
     async with transaction(context.pool) as connection:
         return Answer(await open_endpoint(connection, context.vault, given))
 
 
 async def rotate(context: Context, given: Rotate) -> Answer:
+    """Give it a new secret, or path; the former goes on to be accepted for the grace."""
     async with transaction(context.pool) as connection:
         return Answer(await rotate_endpoint(connection, context.vault, given))
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
+    """Return all endpoints."""
     async with statement(context.pool) as connection:
         return Answer([shown(one) for one in await endpoints.select_endpoints(connection, context.vault)])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
+    """Return one."""
     async with statement(context.pool) as connection:
         return Answer(shown(await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)))
 
 
 async def enable(context: Context, given: Named) -> Answer:
+    """Let it deploy again."""
     return await _set_enabled(context, given, enabled=True)
 
 
 async def disable(context: Context, given: Named) -> Answer:
+    """Let it deploy nothing until it is enabled."""
     return await _set_enabled(context, given, enabled=False)
 
 
@@ -197,6 +203,7 @@ async def _set_enabled(context: Context, given: Named, *, enabled: bool) -> Answ
 
 
 async def remove(context: Context, given: Named) -> Answer:
+    """Close it; return it as it was."""
     async with transaction(context.pool) as connection:
         removed = await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)
         await endpoints.delete_endpoint(connection, given.endpoint_id)

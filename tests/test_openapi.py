@@ -1,0 +1,97 @@
+"""The API describes itself, and what it describes is what it does."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+from gateway.web.openapi import Surface, document
+from gateway.web.procedures import PROCEDURES
+from tests.real_web import Web
+
+REST = document(PROCEDURES, Surface.REST, base="", version="1")
+TRPC = document(PROCEDURES, Surface.TRPC, base="", version="1")
+KNOWN_WORDS = {
+    "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "exclusiveMaximum",
+    "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
+    "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type", "uniqueItems",
+}  # fmt: skip
+
+
+def operation(of: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = of["paths"][f"/{name}"].values()
+    assert isinstance(found, dict)
+    return found
+
+
+def body(of: dict[str, Any], name: str) -> Any:
+    return operation(of, name)["requestBody"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("name", PROCEDURES)
+def test_each_procedure_says_what_it_does_and_gives(name: str) -> None:
+    procedure = PROCEDURES[name]
+    assert inspect.getdoc(procedure.run)
+    assert procedure.gives is not Any
+
+
+def schemas_in(value: Any) -> list[dict[str, Any]]:
+    """Return all schemas of a description, wherever they stand."""
+    if isinstance(value, list):
+        return [one for each in value for one in schemas_in(each)]
+    if not isinstance(value, dict):
+        return []
+    here = [value["schema"]] if "schema" in value else []
+    here += value.get("properties", {}).values() if isinstance(value.get("properties"), dict) else []
+    return here + [one for each in value.values() for one in schemas_in(each)]
+
+
+@pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
+def test_a_description_has_no_word_that_json_schema_has_not_and_no_loose_end(described: dict[str, Any]) -> None:
+    found = schemas_in(described) + list(described["components"]["schemas"].values())
+    assert len(found) > 500
+    assert set().union(*found) <= KNOWN_WORDS
+    named = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(described)))
+    assert named == set(described["components"]["schemas"])
+
+
+def test_the_columns_of_an_application_are_shown_as_they_are_sent() -> None:
+    made, changed = body(REST, "application.create"), body(REST, "application.update")
+    assert made["required"] == ["name"]
+    assert changed["required"] == ["applicationId"]
+    for column in ("dockerImage", "memoryLimit", "replicas", "ports", "volumes", "labelsSwarm", "previewPort"):
+        assert {"type": "null"} in changed["properties"][column]["anyOf"]
+    assert not {"settings", "other"} & made["properties"].keys()
+    assert made["properties"]["stopGracePeriodSwarm"]["anyOf"][0]["maximum"] == 3_600_000_000_000
+    assert (made["properties"]["replicas"]["anyOf"][0]["default"], "default" in str(changed)) == (1, False)
+
+
+def test_clients_that_make_commands_of_it_find_what_they_read() -> None:
+    """Of dokli: a path of two words, a body that is an object by itself, a query of plain values."""
+    for path, methods in REST["paths"].items():
+        (method, one), *_ = methods.items()
+        assert re.fullmatch(r"/[a-zA-Z]+\.[a-zA-Z]+", path)
+        assert one["operationId"] == path[1:].replace(".", "-")
+        if method == "post":
+            assert one["requestBody"]["content"]["application/json"]["schema"]["type"] == "object"
+        else:
+            for parameter in one["parameters"]:
+                assert parameter["schema"].get("type") in {"string", "integer", "number", "boolean", None}
+    assert REST["components"]["securitySchemes"] == {"apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+
+
+def test_an_answer_of_nothing_has_no_schema_and_a_row_has_its_own() -> None:
+    assert "content" not in operation(REST, "application.redeploy")["responses"]["200"]
+    shown = operation(REST, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    assert shown == {"items": {"$ref": "#/components/schemas/QueuedDeployment"}, "type": "array"}
+    wrapped = operation(TRPC, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    assert wrapped["properties"]["result"]["properties"]["data"]["properties"]["json"] == shown
+
+
+async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
+    status, bare = await web.get("/api/settings.getOpenApiDocument")
+    assert (status, bare["openapi"], bare["paths"].keys()) == (200, "3.1.0", REST["paths"].keys())
+    assert bare == await web.query("settings.getOpenApiDocument")
+    other = await web.query("settings.getOpenApiDocument", surface="trpc")
+    assert other["servers"] == [{"url": "/api/trpc"}]
