@@ -92,7 +92,7 @@ async def test_a_redeploy_is_understood_plain_and_in_an_envelope(web: Web, body:
 
 async def test_a_redeploy_by_rest_answers_an_empty_body_and_names_the_deployment(web: Web) -> None:
     await app_123(web)
-    for path in ("/api/application.redeploy", "/api//application.redeploy"):
+    for path in ("/api/application.redeploy", "/api//application.redeploy", "///api/application.redeploy"):
         async with web.client.post(
             path, data=orjson.dumps(SEED_REDEPLOY), headers={"x-api-key": web.key, "Content-Type": "application/json"}
         ) as answer:

@@ -20,6 +20,9 @@ __all__ = ["build"]
 
 _LOG = structlog.get_logger()
 
+# Clients put the path they know behind an address that ends in a slash.
+_API = "/{before:/*}api/{within:/*}"
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -36,8 +39,9 @@ def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> w
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),
             web.options("/webhooks/{source}/{token}", webhooks.receive),
-            web.route("*", "/api/trpc/{procedure}", surfaces.trpc_call),
-            web.route("*", "/api/{procedure:/?[^/]+}", surfaces.rest_call),
+            web.get("/api/health", status.well),
+            web.route("*", f"{_API}trpc/{{after:/*}}{{procedure:[^/]+}}", surfaces.trpc_call),
+            web.route("*", f"{_API}{{procedure:[^/]+}}", surfaces.rest_call),
             web.get("/healthz", status.alive),
             web.get("/readyz", status.ready),
             web.get("/metrics", status.metrics),

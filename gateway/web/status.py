@@ -22,6 +22,11 @@ async def alive(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
+async def well(_request: web.Request) -> web.Response:
+    """The same in the contract's words, without a key as there."""
+    return web.json_response({"ok": True})
+
+
 async def ready(request: web.Request) -> web.Response:
     """200 when a push can be accepted, which takes the database; the engine's state is told beside it."""
     context = request.app[CONTEXT]

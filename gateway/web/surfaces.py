@@ -80,7 +80,7 @@ def _trpc_problem(problem: Problem, path: str, *, batch: bool) -> web.Response:
 
 async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; nothing is an empty body."""
-    name = request.match_info["procedure"].lstrip("/")
+    name = request.match_info["procedure"]
     try:
         if not await _authenticated(request):
             return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)

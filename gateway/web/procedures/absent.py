@@ -10,6 +10,11 @@ class OfApplication(Input):
     application_id: Id
 
 
+class OfService(Input):
+    id: Id
+    schedule_type: Id
+
+
 async def none(_context: Context, _given: Input) -> Answer:
     """Return none: there are none of these here."""
     return Answer([])
@@ -19,4 +24,8 @@ PROCEDURES = [
     Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any]),
     Procedure("domain.byApplicationId", "query", OfApplication, none, gives=list[Any]),
     Procedure("notification.all", "query", Input, none, gives=list[Any]),
+    Procedure("destination.all", "query", Input, none, gives=list[Any]),
+    Procedure("schedule.list", "query", OfService, none, gives=list[Any]),
+    Procedure("sshKey.all", "query", Input, none, gives=list[Any]),
+    Procedure("certificates.all", "query", Input, none, gives=list[Any]),
 ]
