@@ -7,6 +7,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Programs others wrote for the API, which the tests run: npm's and pip's.
+CLIENTS := tests/clients
+CLIENTS_READY := $(CLIENTS)/node_modules/.ready
 # What the demo and the tests run for real: an engine, a registry, a program for tiny images.
 DEBIAN := docker.io iptables iproute2 docker-registry busybox-static
 
@@ -38,6 +41,13 @@ debian:
 	    fi; \
 	fi
 
+$(CLIENTS_READY): $(CLIENTS)/package-lock.json requirements-clients.txt | debian
+	@echo "Installing other programs for the API"
+	@cd $(CLIENTS) && npm ci --silent --omit=peer --ignore-scripts --no-audit --no-fund
+	@$(PYTHON) -m venv --clear $(CLIENTS)/.venv
+	@$(CLIENTS)/.venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-clients.txt
+	@touch $@
+
 run: $(READY) ## Serve.
 	@$(BIN)/gateway serve
 
@@ -55,8 +65,9 @@ format: $(READY) ## Format, and mend what can be mended.
 	@$(BIN)/ruff check --fix .
 
 # A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
-test: DEBIAN += openssh-server openssl
-test: setup ## All tests.
+# Node only where there is none, since it often comes from elsewhere.
+test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
+test: setup $(CLIENTS_READY) ## All tests.
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
 fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=10 is usual.
@@ -104,6 +115,7 @@ requirements: ## Pin the dependencies anew, with hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt
 
 clean: ## Remove what was installed here.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
