@@ -40,7 +40,8 @@ class Alert:
     @classmethod
     def of(cls, application: str, what: str, deployment: Deployment, reason: Reason | None) -> "Alert":
         why = [reason.message, reason.remedy] if reason else []
-        lines = [*why, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
+        code = [f"Code: {reason.code}"] if reason else []
+        lines = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
         return cls(f"{application}: {what}", "\n".join(lines))
 
 

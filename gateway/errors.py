@@ -99,6 +99,9 @@ class Code(StrEnum):
     NAME_TAKEN = "name_taken"
     PORT_TAKEN = "port_taken"
     NETWORK_MISSING = "network_missing"
+    VOLUME_MISSING = "volume_missing"
+    COMMAND_NOT_FOUND = "command_not_found"
+    COMMAND_NOT_EXECUTABLE = "command_not_executable"
     BAD_CONFIGURATION = "bad_configuration"
     EXITED = "exited"
     OUT_OF_MEMORY = "out_of_memory"
@@ -132,15 +135,24 @@ REMEDIES: dict[Code, str] = {
     "then deploy again. A certificate that has expired, or is for another name, is the registry's to renew.",
     Code.PULL_INTERRUPTED: "Nothing to do: it is tried again.",
     Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, "
-    "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push",
+    "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push. "
+    "Where the platform is right, see that the script it runs begins with a #! line.",
     Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update.",
     Code.NO_SPACE: "Free space on the engine's disk, for instance: docker image prune -a",
     Code.NAME_TAKEN: "Rename or remove what has the name; or delete this application, and adopt that one: "
     "gateway apps adopt",
-    Code.PORT_TAKEN: "Stop what uses the port, or publish another one.",
+    Code.PORT_TAKEN: "Stop what uses the port, or publish another one. "
+    "On the engine's host, ss -ltnp names the processes that listen.",
     Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
+    Code.VOLUME_MISSING: "Create the folder on each host that runs it, or install the volume's driver there; "
+    "or correct the application's mounts.",
+    Code.COMMAND_NOT_FOUND: "Correct command, or the image's own entrypoint: the program, and what the first line of a "
+    "script names, must be in the image; lines end without a carriage return.",
+    Code.COMMAND_NOT_EXECUTABLE: "Make the file executable in the image, for instance: RUN chmod +x /entrypoint.sh; "
+    "or correct command.",
     Code.BAD_CONFIGURATION: "Correct the application's configuration and deploy again.",
-    Code.EXITED: "The last lines of the container say why. What served before, if anything did, is kept or put back.",
+    Code.EXITED: "The last lines of the container say why; one that ends with code 0 needs a command that goes on "
+    "running. What served before, if anything did, is kept or put back.",
     Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
     Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. "
     "What served before, if anything did, is kept or put back.",

@@ -139,11 +139,11 @@ async def _watch(
 
 async def postpone(
     pool: Pool, deployment: Deployment, journal: PostgresJournal, error: Postponed, *, deadline: float
-) -> Status:
+) -> tuple[Status, Reason]:
     """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
 
     A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, since the
-    application would be left between two containers. Returns what it is now.
+    application would be left between two containers. Returns what it is now, and why.
     """
     journal.end()
     async with transaction(pool) as connection:
@@ -153,25 +153,25 @@ async def postpone(
         between = await swaps.select_swap(connection, deployment.application_id) is not None
         found = await deployments.select_deployment(connection, deployment.deployment_id)
         if found.cancelled_at is not None and (successor is not None or not between):
-            cancelled = Outcome(Status.CANCELLED, Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}"))
-            if await claims.finish_deployment(connection, deployment, cancelled):
+            reason = Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}")
+            if await claims.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
                 await cancellations.restore_desired(connection, deployment.application_id)
-            return Status.CANCELLED
+            return Status.CANCELLED, reason
         if successor is not None:
             await claims.yield_to_successor(connection, deployment, successor.deployment_id)
             if deployment.forced:
                 await claims.inherit_force(
                     connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY
                 )
-            return Status.SUPERSEDED
+            return Status.SUPERSEDED, error.reason
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
         if late and not between:
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
             await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
-            return Status.FAILED
+            return Status.FAILED, reason
         stopped = error.reason.code is Code.GATEWAY_STOPPED
         delay = 0.0 if stopped else error.retry_after or min(2.0 ** (deployment.attempts - 1), _LONGEST_DELAY)
         await claims.postpone_deployment(
             connection, deployment, error.reason, timedelta(seconds=delay), counted=not stopped
         )
-        return Status.QUEUED
+        return Status.QUEUED, error.reason

@@ -264,19 +264,19 @@ class Supervisor:
             "Rolled out",
             outcome=outcome.status,
             digest=outcome.digest,
-            reason=outcome.reason.message if outcome.reason else None,
+            **_why(outcome.reason),
         )
 
     async def _postpone(
         self, task: Task | None, deployment: Deployment, journal: PostgresJournal, error: Postponed
     ) -> None:
-        _LOG.info("Postponed", code=error.reason.code, reason=str(error))
         deadline = self._settings.retry_deadline
-        status = await self._until_written(
+        status, reason = await self._until_written(
             lambda: lane.postpone(self._pool, deployment, journal, error, deadline=deadline)
         )
+        _LOG.info("Postponed", outcome=status, **_why(reason))
         if status is Status.FAILED:
-            self._tell(task, deployment, status, error.reason)
+            self._tell(task, deployment, status, reason)
 
     def _tell(self, task: Task | None, deployment: Deployment, status: Status, reason: Reason | None) -> None:
         name = task.application.name if task else deployment.application_id
@@ -329,6 +329,11 @@ async def supervise(
             for task in loops:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+
+
+def _why(reason: Reason | None) -> dict[str, str]:
+    """Return what a line of the log says of a reason: the same as the API does."""
+    return {"code": reason.code, "reason": reason.message, "remedy": reason.remedy} if reason else {}
 
 
 def _log_unforeseen(_scheduler: aiojobs.Scheduler, context: dict[str, object]) -> None:

@@ -31,6 +31,7 @@ _CODES = {
     HTTPStatus.SERVICE_UNAVAILABLE: ("SERVICE_UNAVAILABLE", -32603),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("INTERNAL_SERVER_ERROR", -32603),
 }
+STATUSES = frozenset(_CODES)
 
 
 class Unauthorized(TypedDict):

@@ -111,7 +111,9 @@ class Lookout:
             "Trouble within the watch window",
             application=watch.application_id,
             deployment=watch.deployment_id,
+            code=reason.code,
             reason=reason.message,
+            remedy=reason.remedy,
             rollback=back,
         )
         TROUBLES.labels("rollback" if back else "alert").inc()

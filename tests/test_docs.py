@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 import pytest
 
+from gateway import trpc
 from gateway.cli import main
-from gateway.errors import REMEDIES
+from gateway.errors import REMEDIES, Code
 from gateway.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+ERRORS = (DOCS / "errors.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
 
 _MAIN: click.Command = main
@@ -47,8 +49,27 @@ def test_every_command_of_a_page_is_one(page: Path) -> None:
 
 
 def test_every_code_is_documented_with_its_remedy() -> None:
-    table = "\n".join(f"| `{code}` | {remedy} |" for code, remedy in REMEDIES.items())
-    assert table in (DOCS / "rollouts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z_]+)` \| .+ \| .+ \| (.+) \|$", ERRORS, re.MULTILINE)
+    assert rows == [(str(code), remedy) for code, remedy in REMEDIES.items()]
+
+
+@pytest.mark.parametrize("code", Code)
+def test_every_code_is_expected_by_a_test(code: Code) -> None:
+    named = re.compile(rf"Code\.{code.name}\b|^{code} \d", re.MULTILINE)
+    tests = [*(ROOT / "tests").glob("test_*.py"), ROOT / "tests/engine_sentences.txt"]
+    assert any(named.search(test.read_text(encoding="utf-8")) for test in tests)
+
+
+def test_every_status_the_api_answers_is_documented() -> None:
+    rows = re.findall(r"^\| (\d+) \| `([A-Z_]+)` \|", ERRORS, re.MULTILINE)
+    assert {(int(status), code) for status, code in rows} == {
+        (int(status), trpc.Problem(status, "").code) for status in trpc.STATUSES
+    }
+
+
+@pytest.mark.parametrize("part", ["Image Pull Failed", "Error: manifest", "Wrong Architecture", "pull rate limit"])
+def test_what_users_see_first_is_quoted(part: str) -> None:
+    assert part.lower() in ERRORS.lower()
 
 
 @pytest.mark.parametrize("source", SOURCES)

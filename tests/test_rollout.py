@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -10,7 +11,7 @@ from gateway import dispatch
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.deployments import Deployment, Kind, Status, Step
-from gateway.engine import containers, images
+from gateway.engine import conditions, containers, images, probes, spec
 from gateway.errors import Code, Conflict
 from gateway.reference import Reference
 from gateway.store import applications, deployments, environments, projects
@@ -216,13 +217,19 @@ async def test_a_closed_registry_makes_it_wait_and_say_why(lane: Lane) -> None:
     assert waiting.next_attempt_at > waiting.created_at
 
 
-async def test_a_port_of_another_container_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+@pytest.mark.parametrize(("foreseen", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])
+async def test_a_port_of_another_application_is_named_and_what_is_touched_put_back(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, foreseen: bool, ended: Status
+) -> None:
+    if not foreseen:  # it took the port after we looked
+        monkeypatch.setattr(conditions, "check", AsyncMock())
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
     port = free_port()
     body = {
         "Image": pushes.name(),
+        "Labels": {spec.APPLICATION: "another"},
         "HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}},
     }
     async with AsyncExitStack() as stack:
@@ -233,11 +240,20 @@ async def test_a_port_of_another_container_is_named_and_nothing_touched(lane: La
         failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert failed.reason.code is Code.PORT_TAKEN
-    assert f"other-{port}" in failed.reason.message
-    assert before == await lane.serving()
+    assert f"port {port}/tcp is published by the container other-{port} of the application another" in (
+        failed.reason.message
+    )
+    assert failed.status is ended
+    after = await lane.serving()
+    assert (after.container_id, after.running) == (before.container_id, True)
 
 
-async def test_a_port_of_another_program_puts_the_old_one_back(lane: Lane, pushes: Pushes) -> None:
+@pytest.mark.parametrize(("here", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])
+async def test_a_port_of_another_program_is_told_and_what_is_touched_put_back(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, here: bool, ended: Status
+) -> None:
+    # Of an engine elsewhere, only the start tells.
+    monkeypatch.setattr(probes, "beside", AsyncMock(return_value=here))
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -246,9 +262,10 @@ async def test_a_port_of_another_program_puts_the_old_one_back(lane: Lane, pushe
     async with server:
         await lane.set(configuration={"ports": [{"targetPort": 8080, "publishedPort": port}]})
         failed = await lane.ask(Kind.DEPLOY)
-    assert failed.status is Status.ROLLED_BACK
+    assert failed.status is ended
     assert failed.reason is not None
     assert failed.reason.code is Code.PORT_TAKEN
+    assert f"ss -ltnp 'sport = :{port}'" in failed.reason.message
     after = await lane.serving()
     assert (after.container_id, after.running) == (before.container_id, True)
 
@@ -257,10 +274,15 @@ async def test_a_missing_network_is_named_and_nothing_touched(lane: Lane, pushes
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
-    await lane.set(configuration={"networks": ["nowhere"]})
-    failed = await lane.ask(Kind.DEPLOY)
+    async with AsyncExitStack() as stack:
+        made = f"{lane.application_id}_nowhere"
+        await lane.engine.call("POST", "networks/create", body={"Name": made})
+        stack.push_async_callback(lane.engine.call, "DELETE", f"networks/{made}")
+        await lane.set(configuration={"networks": ["nowhere"]})
+        failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert failed.reason.code is Code.NETWORK_MISSING
+    assert f"no network nowhere; it has {made}" in failed.reason.message
     assert before == await lane.serving()
 
 

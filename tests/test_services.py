@@ -108,6 +108,29 @@ async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lan
     assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
 
 
+@pytest.mark.parametrize(
+    ("files", "config", "code", "says"),
+    [
+        (
+            {"entry": b"no interpreter\n"},
+            {},
+            Code.WRONG_ARCHITECTURE,
+            "exec format error; its node is linux, uname -m ",
+        ),
+        ({}, {"Entrypoint": ["nowhere"]}, Code.COMMAND_NOT_FOUND, 'the image has no program "nowhere"'),
+        ({}, {"Entrypoint": ["/bin/busybox", "true"]}, Code.EXITED, "it ended by itself"),
+    ],
+)
+async def test_a_task_that_never_ran_says_why(
+    lane: Lane, pushes: Pushes, files: dict[str, bytes], config: dict[str, object], code: Code, says: str
+) -> None:
+    await push(Image("v1", files=files, config=config), pushes.name())
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, code)
+    assert says in failed.reason.message
+
+
 async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, pushes: Pushes) -> None:
     # With a share of failures allowed, it is for the Swarm to say when there are too many.
     patient = {"updateConfigSwarm": {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1}}

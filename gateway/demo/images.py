@@ -61,6 +61,8 @@ class Image:
     health: str | None = None
     #: what else its maker chose for its containers, as in https://github.com/opencontainers/image-spec
     config: Mapping[str, Any] = field(default_factory=dict)
+    #: what else is in it, by path, executable; instead of its script too
+    files: Mapping[str, bytes] = field(default_factory=dict)
     #: bytes of its layer that nothing makes smaller
     ballast: int = 0
     architecture: str = field(default_factory=lambda: _ARCHITECTURES.get(platform.machine(), platform.machine()))
@@ -95,6 +97,7 @@ def _parts(image: Image) -> tuple[bytes, list[bytes]]:
         {
             "entry": (image.behaviour.value.encode(), 0o755),
             "www/index.html": (image.version.encode(), 0o644),
+            **{path: (content, 0o755) for path, content in image.files.items()},
             **({"ballast": (os.urandom(image.ballast), 0o644)} if image.ballast else {}),
         }
     )

@@ -17,6 +17,7 @@ import orjson
 from aiodocker.exceptions import DockerError
 
 from gateway.engine.connectors import connector as connector_for
+from gateway.engine.refusals import classify
 from gateway.engine.unbroken import unbroken
 from gateway.errors import Code, Failed, Postponed
 from gateway.servers import Access
@@ -25,7 +26,6 @@ CALL_DEADLINE = 60.0  # seconds; stop and pull have their own
 _CONNECT_DEADLINE = 5.0  # seconds
 _IDENTIFY_DEADLINE = 10.0  # seconds
 
-_UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -162,43 +162,3 @@ def translated(*, waiting_for: str = "the call") -> Iterator[None]:
         raise classify(error.status, str(error.message)) from error
     except (aiohttp.ClientError, ConnectionError, ValueError) as error:
         raise Postponed(Code.ENGINE_UNREACHABLE, f"the connection to the Docker Engine broke: {error}") from error
-
-
-# The daemon says most things with 500 and a sentence; the sentences are matched in lower case, in this order.
-_SENTENCES = (
-    (("toomanyrequests", "pull rate limit", "429 too many requests"), Code.RATE_LIMITED),
-    (("swarm does not have a leader", "context deadline exceeded", "no elected primary"), Code.ENGINE_UNREACHABLE),
-    (("not a swarm manager",), Code.NO_SWARM),
-    (("no space left on device",), Code.NO_SPACE),
-    (("port is already allocated", "address already in use", "is already in use by service"), Code.PORT_TAKEN),
-    (("exec format error", "no matching manifest", "does not match the specified platform"), Code.WRONG_ARCHITECTURE),
-    (
-        ("unauthorized", "no basic auth credentials", "pull access denied", "denied:", "authentication required",
-         "insufficient_scope", "access forbidden"),
-        Code.DENIED,
-    ),
-    (("manifest unknown", "not found: manifest", "name unknown"), Code.NOT_FOUND),
-    (
-        ("connection refused", "no such host", "i/o timeout", "tls handshake timeout", "connection reset", "eof",
-         "client.timeout exceeded", "bad gateway", "service unavailable", "received unexpected http status: 5",
-         "x509:", "server gave http response to https client", "internal server error"),
-        Code.REGISTRY_UNREACHABLE,
-    ),
-)  # fmt: skip
-_HEALING = frozenset({Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
-_CONFLICT, _NOT_FOUND = 409, 404
-
-
-def classify(status: int, message: str) -> Failed | Postponed:
-    """Tell what a refusal of the daemon means."""
-    if status == _UNREACHABLE:
-        return Postponed(Code.ENGINE_UNREACHABLE, message)
-    lowered = message.lower()
-    if status == _CONFLICT and "is already in use by container" in lowered:
-        return Failed(Code.NAME_TAKEN, message)
-    if "network" in lowered and ("not found" in lowered or "no such network" in lowered):
-        return Failed(Code.NETWORK_MISSING, message)
-    for sentences, code in _SENTENCES:
-        if any(sentence in lowered for sentence in sentences):
-            return Postponed(code, message) if code in _HEALING else Failed(code, message)
-    return Failed(Code.NOT_FOUND if status == _NOT_FOUND else Code.ENGINE_REFUSED, message)

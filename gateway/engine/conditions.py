@@ -1,36 +1,135 @@
-"""What the engine must offer before the old container is touched."""
+"""What the engine must offer before the old container is touched; and who has what it does not."""
 
+import difflib
+import errno
+import socket
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from gateway.engine import probes, refusals, service_spec, services, spec
 from gateway.engine.client import Engine, named
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, RolloutError
+
+_ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
+_NEAR = 3  # names that may have been meant
+_COMPOSE = "com.docker.compose.project"
 
 
-async def check(engine: Engine, body: Mapping[str, Any], networks: Iterable[str], *, serving: str | None) -> None:
-    """Raises Failed where a network is missing, or a container other than the one that serves holds a port."""
-    for network in networks:
-        await engine.call("GET", f"networks/{named(network)}")
+class _Port(NamedTuple):
+    """A port of the host, on one address or on all."""
+
+    number: int
+    protocol: str
+    address: str
+
+    def collides(self, other: "_Port") -> bool:
+        """Tell whether two cannot publish both."""
+        same = self[:2] == other[:2]
+        return same and (self.address == other.address or not _ANY.isdisjoint((self.address, other.address)))
+
+
+async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *, serving: str | None) -> None:
+    """Raises Failed where a network is missing, or somebody else than the container that serves holds a port."""
+    for name in names:
+        await network(engine, name)
     wanted = {
-        (int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
+        _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
         for inside, bindings in body["HostConfig"].get("PortBindings", {}).items()
         for binding in bindings or ()
         if binding.get("HostPort", "").isdigit()
     }
     if not wanted:
         return
-    for other in await engine.call("GET", "containers/json"):
-        if other["Id"] == serving:
-            continue
-        held = [(port.get("PublicPort"), port["Type"], port.get("IP", "")) for port in other["Ports"]]
-        if taken := sorted({f"{one[0]}/{one[1]}" for one in wanted if any(_collide(one, port) for port in held)}):
-            name = other["Names"][0].removeprefix("/")
-            raise Failed(Code.PORT_TAKEN, f"port {', '.join(taken)} is published by the container {name}")
+    running = await engine.call("GET", "containers/json")
+    for port in sorted(wanted):
+        if holder := _holder(running, port, but=serving):
+            raise _taken(port, holder)
+    own = [one for item in running if item["Id"] == serving for one in _published(item)]
+    free = [port for port in sorted(wanted) if not any(port.collides(one) for one in own)]
+    if taken := [port for port in free if _listens_here(port)]:
+        if not await probes.beside(engine):
+            return  # another host's ports, or those of the container that the gateway is in
+        raise await _held_elsewhere(engine, taken[0])
 
 
-_ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
+async def network(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
+    """Return what the engine tells of a network; raises Failed, naming those that may have been meant."""
+    try:
+        found: dict[str, Any] = await engine.call("GET", f"networks/{named(name)}")
+    except Failed as error:
+        if error.reason.code is not Code.NETWORK_MISSING:
+            raise
+        there = [str(one["Name"]) for one in await engine.call("GET", "networks")]
+        near = difflib.get_close_matches(name, there, _NEAR)
+        near += [one for one in there if one not in near and one.endswith((f"_{name}", f"-{name}"))]
+        meant = f"; it has {', '.join(near[:_NEAR])}" if near else ""
+        how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
+        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; to make it: {how}") from error
+    return found
 
 
-def _collide(one: tuple[int, str, str], held: tuple[int | None, str, str]) -> bool:
-    """Tell whether two cannot publish both: one port and protocol, on one address or on all."""
-    return one[:2] == held[:2] and (one[2] == held[2] or not _ANY.isdisjoint((one[2], held[2])))
+async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
+    """Return what the engine refused to start a container with; of a port, with who has it."""
+    told = refusals.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
+    if told is None:
+        return error
+    try:
+        port = _Port(*told, "")
+        holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
+        return _taken(port, holder) if holder else await _held_elsewhere(engine, port)
+    except RolloutError:
+        return error  # what it was refused with is known all the same
+
+
+def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> str | None:
+    for item in running:
+        if item["Id"] != but and any(port.collides(one) for one in _published(item)):
+            return _called(item)
+    return None
+
+
+def _published(item: Mapping[str, Any]) -> list[_Port]:
+    return [_Port(one["PublicPort"], one["Type"], one.get("IP", "")) for one in item["Ports"] if one.get("PublicPort")]
+
+
+def _called(item: Mapping[str, Any]) -> str:
+    """Return what a container is called, and whose it is."""
+    name, labels = item["Names"][0].removeprefix("/"), item.get("Labels") or {}
+    if application := labels.get(spec.APPLICATION):
+        return f"the container {name} of the application {application}"
+    if project := labels.get(_COMPOSE):
+        return f"the container {name} of the compose project {project}"
+    return f"the container {name}"
+
+
+def _taken(port: _Port, holder: str) -> Failed:
+    return Failed(Code.PORT_TAKEN, f"port {port.number}/{port.protocol} is published by {holder}")
+
+
+async def _held_elsewhere(engine: Engine, port: _Port) -> Failed:
+    """Return who holds a port that no container does: a service, by the routing mesh, or a process of the host."""
+    try:
+        there = await services.select(engine)
+    except Failed:
+        there = []  # the engine manages no Swarm
+    for one in there:
+        if (port.number, port.protocol) in service_spec.mesh_ports(one.spec):
+            return _taken(port, f"the service {one.name}")
+    return Failed(Code.PORT_TAKEN, refusals.outside(port.number, port.protocol))
+
+
+def _listens_here(port: _Port) -> bool:
+    """Tell whether somebody on this host has the port; what cannot be told is left to the engine."""
+    if port.protocol not in {"tcp", "udp"}:
+        return False
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    try:
+        with socket.socket(family, kind) as one:
+            if port.protocol == "tcp":
+                # Connections that are over hold nothing: only who listens does.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((port.address, port.number))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False

@@ -22,6 +22,7 @@ from gateway.engine import (
     containers,
     creation,
     dependents,
+    endings,
     health,
     identity,
     images,
@@ -113,16 +114,22 @@ class ContainerRuntime:
             body, shown = spec.without_aliases(body), spec.unnamed(shown)
         name = f"{self._name}.new.{version.deployment_id[:12]}"
         try:
-            created = await containers.create(self.engine, name, body, shown)
+            created = await self._create(name, body, shown)
         except Failed as error:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
             # By a call of an attempt that died, which has landed only now.
             await self.clear()
-            created = await containers.create(self.engine, name, body, shown)
+            created = await self._create(name, body, shown)
         if old is not None and old.removes_itself:
             await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
         return self._swap(version.deployment_id, old, created)
+
+    async def _create(self, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
+        try:
+            return await containers.create(self.engine, name, body, networks)
+        except Failed as error:
+            raise Failed(error.reason.code, f"{self._name} cannot be created: {error.reason.message}") from error
 
     async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
         wanted = (version.digest, spec.spec_hash(self.application))
@@ -249,7 +256,14 @@ class ContainerRuntime:
         if swap.new_restart_policy is not None:
             kept = await health.expect(self.engine, swap.new)
             await containers.set_restart_policy(self.engine, kept, swap.new_restart_policy)
-        await containers.start(self.engine, swap.new)
+        await self._start(swap.new)
+
+    async def _start(self, container_id: str) -> None:
+        try:
+            await containers.start(self.engine, container_id)
+        except Failed as error:
+            told = await conditions.by_whom(self.engine, error, but=container_id)
+            raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
 
     async def _set_new_aside(self, swap: Swap) -> None:
         """Remove it, or keep on keeping it where it was kept."""
@@ -307,7 +321,7 @@ class ContainerRuntime:
         return await containers.last_lines(self.engine, swap.new)
 
     async def start(self, serving: Serving) -> None:
-        await containers.start(self.engine, serving.object_id)
+        await self._start(serving.object_id)
         try:
             await health.prove(self.engine, serving.object_id, self.pace, self._probe)
         except Failed as error:
@@ -328,7 +342,10 @@ class ContainerRuntime:
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
-        return health.missing(object_id) if found is None else health.befallen(found, restarts=restarts)
+        if found is None:
+            return health.missing(object_id)
+        reason = health.befallen(found, restarts=restarts)
+        return None if reason is None else await endings.explain(self.engine, found, reason)
 
     async def answer(self, object_id: str) -> Reason | None:
         if self._probe is None:

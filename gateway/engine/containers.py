@@ -1,6 +1,6 @@
 """Containers on the engine. Every call here may be repeated: what is done already is no error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -11,6 +11,9 @@ import orjson
 from gateway.engine import logs, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
 from gateway.errors import Code, Failed
+
+_RUNS = 3  # of a health check, the last
+_LONGEST_SAID = 1000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,8 @@ class Container:
     restart_count: int
     exit_code: int
     out_of_memory: bool
+    #: bytes; 0 is none
+    memory_limit: int
     error: str
     started_at: str
     #: when it last stopped; long ago for one that never did
@@ -55,7 +60,6 @@ class Container:
 def _container(found: dict[str, Any]) -> Container:
     state = found["State"]
     health = state.get("Health") or {}
-    log = health.get("Log") or [{}]
     return Container(
         container_id=found["Id"],
         name=found["Name"].removeprefix("/"),
@@ -67,11 +71,12 @@ def _container(found: dict[str, Any]) -> Container:
         restart_count=found["RestartCount"],
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],
+        memory_limit=found["HostConfig"].get("Memory") or 0,
         error=state["Error"],
         started_at=state["StartedAt"],
         finished_at=time(state["FinishedAt"]),
         health=health.get("Status"),
-        health_output=str(log[-1].get("Output", "")).strip()[-1000:],
+        health_output=_said(health.get("Log") or ()),
         restart_policy=found["HostConfig"]["RestartPolicy"],
         aliases={
             name: frozenset(endpoint["Aliases"] or ())
@@ -83,6 +88,13 @@ def _container(found: dict[str, Any]) -> Container:
         mounts=tuple(found["Mounts"] or ()),
         removes_itself=bool(found["HostConfig"].get("AutoRemove")),
     )
+
+
+def _said(log: Iterable[dict[str, Any]]) -> str:
+    """Return what the last runs of a health check that failed have said, the same once."""
+    failed = [run for run in log if run.get("ExitCode")][-_RUNS:]
+    said = [f"{str(run.get('Output', '')).strip()} (exit code {run['ExitCode']})".lstrip() for run in failed]
+    return "; ".join(dict.fromkeys(said))[-_LONGEST_SAID:]
 
 
 def _each(found: dict[str, Any], what: str) -> tuple[str, ...]:

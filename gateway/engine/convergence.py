@@ -1,10 +1,11 @@
 """Where a service's tasks are, on the way to a version. It performs no I/O."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.engine import spec
-from gateway.engine.client import classify
+from gateway.engine import endings, spec
+from gateway.engine.refusals import classify
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Failed
 
@@ -13,6 +14,9 @@ _BROKE = frozenset({"complete", "failed", "rejected"})
 _LEAVING = frozenset({"shutdown", "remove"})
 _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
+# Why no node takes a task, where it is the one reason of all of them.
+_UNPLACED = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
+_EXITED = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +126,27 @@ def _forgives(service: Service) -> bool:
 
 
 def broken(name: str, task: Task) -> Failed:
-    """Return what a task that broke says, in its own words."""
-    said = task.said or f"exit code {task.exit_code}"
-    lowered = said.lower()
-    code = next((code for words, code in _BY_TASK if any(word in lowered for word in words)), None)
-    if code is None:
-        code = classify(0, said).reason.code
+    """Return what a task that broke says, by the codes of what an engine says."""
+    lowered, told = task.said.lower(), classify(0, task.said).reason
+    code = next((code for words, code in _BY_TASK if any(word in lowered for word in words)), None) or told.code
     if code is Code.ENGINE_REFUSED and task.state != "rejected":
         code = Code.EXITED
-    return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {said}")
+    text = told.message if code is told.code and task.said else _with_meaning(task)
+    return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {text}")
+
+
+def _with_meaning(task: Task) -> str:
+    """Return what a task says of itself, its exit code with what that commonly means."""
+    if task.state == "complete":
+        return endings.meaning(0)
+    found = _EXITED.search(task.said)
+    known = endings.known(int(found["code"])) if found else None
+    return f"{task.said}: {known}" if known else task.said or endings.meaning(task.exit_code)
+
+
+def unplaced(name: str, task: Task) -> Failed:
+    """Return why no node takes a task, in the Swarm's words."""
+    whys = [why for why in re.split(r"[;(),]", task.said) if " on " in why]
+    codes = {next((code for words, code in _UNPLACED.items() if words in why), None) for why in whys}
+    code = codes.pop() if len(codes) == 1 else None
+    return Failed(code or Code.NO_SUITABLE_NODE, f"{name}.{task.slot or task.node_id}: {task.said}")

@@ -6,7 +6,7 @@ through the stability window.
 
 import asyncio
 
-from gateway.engine import containers, images, probes, spec
+from gateway.engine import containers, endings, images, probes, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace
@@ -24,6 +24,7 @@ async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | No
     while True:
         container = await expect(engine, container_id)
         if reason := befallen(container):
+            reason = await endings.explain(engine, container, reason)
             raise Failed(reason.code, reason.message)
         now = loop.time()
         if probe is not None and now - asked_at >= probe.interval:
@@ -63,12 +64,12 @@ def missing(container_id: str) -> Reason:
 def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
     """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
     if container.out_of_memory:
-        return Reason(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory")
+        return endings.starved(container)
     if container.running and container.restart_count > restarts:
         return Reason(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""
-        return Reason(Code.EXITED, f"{container.name} exited with code {container.exit_code}{why}")
+        return Reason(Code.EXITED, f"{container.name} exited with {endings.meaning(container.exit_code)}{why}")
     if container.health == "unhealthy":
         said = container.health_output or "no output"
         return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")

@@ -1,7 +1,8 @@
 """Images on the engine."""
 
 import asyncio
-from contextlib import aclosing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +65,7 @@ async def pull(
     layers, clock = _Layers(), asyncio.get_running_loop().time
     told = clock()
     name = f"{reference.repository}@{reference.digest}"
-    with translated(waiting_for=f"the pull of {name}"):
+    with _told(name, anonymous=credentials is None), translated(waiting_for=f"the pull of {name}"):
         async with (
             asyncio.timeout(stall) as watchdog,
             aclosing(
@@ -81,6 +82,22 @@ async def pull(
     if image is None or not image.has_digest(str(reference.digest)):
         raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} broke off before the image was complete")
     return image
+
+
+@contextmanager
+def _told(name: str, *, anonymous: bool) -> Iterator[None]:
+    """Let a refusal say what could not be pulled, and with which login."""
+    try:
+        yield
+    except Postponed as error:
+        if error.reason.code is Code.ENGINE_UNREACHABLE:
+            raise
+        text = f"the engine cannot pull {name} yet: {error.reason.message}"
+        raise Postponed(error.reason.code, text, retry_after=error.retry_after) from error
+    except Failed as error:
+        login = " without a login" if anonymous else " with the login it was given"
+        how = login if error.reason.code is Code.DENIED else ""
+        raise Failed(error.reason.code, f"the engine cannot pull {name}{how}: {error.reason.message}") from error
 
 
 class _Layers:

@@ -1,6 +1,7 @@
 """The end of what something has logged on the engine, both streams joined."""
 
 import asyncio
+from collections.abc import Mapping
 
 from gateway.engine.client import CALL_DEADLINE, Engine, translated
 from gateway.errors import printable
@@ -12,15 +13,18 @@ _HEADER = 8  # bytes before each frame of a log that has no terminal
 
 async def tail(engine: Engine, path: str, *, deadline: float = CALL_DEADLINE) -> str:
     """Return the last lines behind `path`, a container's or a task's log."""
+    raw = await read(engine, path, {"stdout": 1, "stderr": 1, "tail": _LINES}, deadline=deadline)
+    return printable(demultiplexed(raw))[-_BYTES:]
+
+
+async def read(engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE) -> bytes:
+    """Return a stream's bytes, once it has ended."""
     with translated(waiting_for=f"GET {path}"):
         async with (
             asyncio.timeout(deadline),
-            engine._query(  # noqa: SLF001 - our own subclass; the public call decodes line by line
-                path, params={"stdout": 1, "stderr": 1, "tail": _LINES}
-            ) as response,
+            engine._query(path, params=dict(params)) as response,  # noqa: SLF001 - our own subclass
         ):
-            raw = await response.read()
-    return printable(demultiplexed(raw))[-_BYTES:]
+            return await response.read()
 
 
 def demultiplexed(raw: bytes) -> str:

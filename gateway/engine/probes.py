@@ -4,7 +4,8 @@ import asyncio
 import errno
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import aiohttp
 
@@ -96,8 +97,26 @@ async def routed(engine: Engine, networks: Iterable[str]) -> bool:
         found = await engine.call("GET", f"networks/{named(network)}", deadline=_ROUTED_DEADLINE)
     except Failed:
         return True  # the network is yet to be made: the rollout says so
-    gateways = [config["Gateway"] for config in found["IPAM"]["Config"] or () if config.get("Gateway")]
-    return any(ours(gateway) for gateway in gateways)
+    return any(map(ours, _gateways(found)))
+
+
+async def beside(engine: Engine) -> bool:
+    """Tell whether the engine's ports are those the gateway itself would have; raises what a call does.
+
+    So it is where the address of the engine's default bridge is one of ours.
+    """
+    if not _here(engine.address):
+        return False
+    try:
+        found = await engine.call("GET", "networks/bridge", deadline=_ROUTED_DEADLINE)
+    except Failed:
+        return False
+    gateways = _gateways(found)
+    return bool(gateways) and all(map(ours, gateways))
+
+
+def _gateways(network: Mapping[str, Any]) -> list[str]:
+    return [config["Gateway"] for config in network["IPAM"]["Config"] or () if config.get("Gateway")]
 
 
 def _here(address: str) -> bool:

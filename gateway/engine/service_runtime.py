@@ -17,8 +17,8 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import convergence, service_spec, services, spec
-from gateway.engine.client import CALL_DEADLINE, Engine, named
+from gateway.engine import conditions, convergence, service_spec, services, spec
+from gateway.engine.client import CALL_DEADLINE, Engine
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
 from gateway.engine.service_watch import LOOK_AGAIN, ServiceWatch
@@ -101,7 +101,7 @@ class ServiceRuntime:
     async def _network_ids(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for name in service_spec.network_names(self.application):
-            network = await self.engine.call("GET", f"networks/{named(name)}")
+            network = await conditions.network(self.engine, name, overlay=True)
             if network["Scope"] != "swarm" and name != "host":
                 how = f"docker network create --driver overlay --attachable {name}"
                 raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")

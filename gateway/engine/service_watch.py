@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.engine import containers, convergence, services, spec
+from gateway.engine import containers, convergence, endings, services, spec
 from gateway.engine.client import Engine
 from gateway.engine.convergence import Mark, Seen
 from gateway.engine.runtime import Pace
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, RolloutError
 from gateway.registries import Credentials
 
 _LOG = structlog.get_logger()
@@ -56,7 +56,7 @@ class ServiceWatch:
             if seen.converged and now - stable_since >= self.pace.stable_window:
                 return
             if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.pace.health_deadline):
-                raise Failed(Code.NO_SUITABLE_NODE, f"{self.name}.{seen.unplaced.slot}: {seen.unplaced.said}")
+                raise convergence.unplaced(self.name, seen.unplaced)
             if now - progressed >= self.pace.health_deadline + self.grace:
                 raise self._late(seen)
             await asyncio.sleep(LOOK_AGAIN)
@@ -82,10 +82,23 @@ class ServiceWatch:
         """
         container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
         if container is not None and container.out_of_memory:
-            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: it was killed for want of memory")
+            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: {endings.starved(container).message}")
         if container is not None and container.health == "unhealthy":
             return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
+        if broke is not None and error.reason.code is Code.EXITED and broke.state == "failed":
+            return await self._never_ran(error, broke)
         return error
+
+    async def _never_ran(self, error: Failed, broke: Task) -> Failed:
+        """Return it with what the task's log says, where its process could not be started."""
+        try:
+            told = endings.never_ran(await services.last_lines(self.engine, broke))
+            platform = await services.platform(self.engine, broke) if told else ""
+        except RolloutError:
+            return error
+        if told is None:
+            return error
+        return Failed(told[0], f"{error.reason.message}: {told[1]}; its node is {platform}")
 
     def _late(self, seen: Seen) -> Failed:
         lagging = seen.lagging

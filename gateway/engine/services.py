@@ -152,6 +152,13 @@ async def down_nodes(engine: Engine) -> frozenset[str]:
     return frozenset(node["ID"] for node in found if node["Status"]["State"] == "down")
 
 
+async def platform(engine: Engine, task: Task) -> str:
+    """Return what the node of a task is: its system, and what `uname -m` says there."""
+    node = await engine.call("GET", f"nodes/{named(task.node_id)}")
+    found = node["Description"].get("Platform") or {}
+    return f"{found.get('OS', '')}, uname -m {found.get('Architecture', '')}"
+
+
 async def create(engine: Engine, spec: Mapping[str, Any], authorized: Mapping[str, str]) -> None:
     """Create it; one by that name which is there already is left for the caller to look at."""
     try:
