@@ -123,7 +123,7 @@ async def web(web_pool: Pool) -> AsyncIterator[Web]:
         await connection.execute(
             "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
         )
-        key = await keys.insert_key(connection, "tests")
+        key, _ = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
     application = build(web_pool, VAULT, rollouts, settings)

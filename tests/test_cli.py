@@ -26,6 +26,15 @@ async def test_a_key_is_printed_alone_and_once(shell: GatewayProcess) -> None:
         await shell.cli("keys", "revoke", "laptop")
 
 
+async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: GatewayProcess) -> None:
+    await shell.cli("apps", "create", "For A Key", "acme/app:1", "--id", "app-9")
+    words = ("create", "ci", "--scope", "deploy", "--application", "for-a-key", "--expires", "90d", "--json")
+    made = orjson.loads(await shell.cli("keys", *words))
+    assert (made["scope"], made["applications"], made["key"].startswith(made["prefix"])) == ("deploy", ["app-9"], True)
+    assert "deploy" in await shell.cli("keys", "list")
+    assert made["expires_at"] in await shell.cli("keys", "list", "--json")
+
+
 @pytest.mark.parametrize(
     ("source", "header"),
     [
@@ -87,6 +96,9 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
         (("deploy", "nobody"), "no application"),
         (("deployments", "show", "nobody"), "not found"),
         (("deployments", "cancel", "nobody"), "not found"),
+        (("keys", "create", "x", "--application", "nobody"), "no application"),
+        (("keys", "create", "x", "--project", "nobody"), "no project"),
+        (("keys", "create", "x", "--expires", "2001-01-01"), "not between now"),
         (("webhooks", "create", "carrier-pigeon"), "there are: "),
         (("webhooks", "remove", "nobody"), "no webhook"),
     ],

@@ -304,7 +304,7 @@ async def test_a_revoked_key_is_refused(web: Web) -> None:
 async def test_a_database_that_is_away_is_told_as_each_surface_tells_it(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "select_key", AsyncMock(side_effect=ConnectionResetError))
+    monkeypatch.setattr(keys, "select_caller", AsyncMock(side_effect=ConnectionResetError))
     status, answer = await web.post("/api/trpc/application.redeploy", SEED_REDEPLOY)
     assert (status, answer["error"]["json"]["data"]["httpStatus"]) == (503, 503)
     status, answer = await web.post("/api/trpc/application.redeploy?batch=1", {"0": {"json": SEED_REDEPLOY}})

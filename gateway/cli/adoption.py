@@ -38,7 +38,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
         async with transaction(kept.pool) as connection:
             found = await applications.select_application(connection, kept.vault, taken)
     if as_json:
-        show(row(found, None))
+        show(row(found, None, secrets=True))
     else:
         click.echo(taken)
 

@@ -169,7 +169,7 @@ async def list_apps(*, as_json: bool) -> None:
         found = await applications.select_applications(connection, kept.vault)
         states = await applications.select_states(connection, [one.application_id for one in found])
     if as_json:
-        show([row(one, states.get(one.application_id)) for one in found])
+        show([row(one, states.get(one.application_id), secrets=True) for one in found])
     else:
         rows = [
             (one.application_id, one.name, one.app_name, one.docker_image, states.get(one.application_id))
@@ -193,7 +193,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
         found = await applications.select_application(connection, kept.vault, application_id)
         states = await applications.select_states(connection, [application_id])
     if as_json:
-        show(row(found, states.get(application_id)))
+        show(row(found, states.get(application_id), secrets=True))
         return
     configuration = found.configuration.model_dump(exclude_defaults=True)
     show_fields(

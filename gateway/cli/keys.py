@@ -1,8 +1,18 @@
 """`gateway keys`."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from gateway.cli._command import command, json_option, keep, show, show_table
+from gateway.keys import Grants, Permission, parse_expiry
+
+if TYPE_CHECKING:
+    from gateway.store.keys import Key
+
+_SCOPES = [one.word for one in reversed(Permission)]
 
 
 @click.group()
@@ -12,17 +22,45 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
+@click.option("--scope", type=click.Choice(_SCOPES), default=Permission.ADMIN.word, help="What it may do; admin: all.")
+@click.option("--application", "applications", multiple=True, metavar="APP", help="May do it to this one; repeatable.")
+@click.option("--project", "projects", multiple=True, metavar="PROJECT", help="Or to all in this one; repeatable.")
+@click.option("--expires", metavar="WHEN", help="In how long, as 90d or 12h, or at which date, as 2027-01-01 (UTC).")
 @json_option
 @command
-async def create(name: str, *, as_json: bool) -> None:
-    """Make a key and print it: the only time it is shown."""
+async def create(
+    name: str,
+    *,
+    scope: str,
+    applications: Sequence[str],
+    projects: Sequence[str],
+    expires: str | None,
+    as_json: bool,
+) -> None:
+    """Make a key and print it: the only time it is shown.
+
+    It may do all that its scope allows, to everything, unless applications or projects are named.
+    """
+    from gateway.store import applications as apps
     from gateway.store import keys as store
+    from gateway.store import projects as kept_projects
     from gateway.store.database import transaction
 
+    expires_at = parse_expiry(expires, datetime.now(UTC)) if expires else None
     async with keep() as kept, transaction(kept.pool) as connection:
-        key = await store.insert_key(connection, name)
+        grants = Grants(
+            frozenset([await apps.select_application_id(connection, named) for named in applications]),
+            frozenset([await kept_projects.select_project_id(connection, named) for named in projects]),
+        )
+        key, made = await store.insert_key(
+            connection,
+            name,
+            permission=Permission[scope.upper()],
+            grants=grants if applications or projects else None,
+            expires_at=expires_at,
+        )
     if as_json:
-        show({"name": name, "key": key})
+        show({**_row(made), "key": key})
     else:
         click.echo(key)
 
@@ -32,18 +70,47 @@ async def create(name: str, *, as_json: bool) -> None:
 @command
 async def list_keys(*, as_json: bool) -> None:
     """Show all keys, without their secrets."""
-    from dataclasses import asdict
-
     from gateway.store import keys as store
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await store.select_keys(connection)
     if as_json:
-        show([asdict(key) for key in found])
-    else:
-        rows = [(key.key_id, key.name, key.prefix, key.created_at, key.last_used_at, key.revoked_at) for key in found]
-        show_table(["ID", "NAME", "PREFIX", "CREATED", "LAST USED", "REVOKED"], rows)
+        show([_row(key) for key in found])
+        return
+    rows = [
+        (
+            key.key_id,
+            key.name,
+            key.prefix,
+            key.permission.word,
+            "everything" if key.grants is None else key.grants,
+            key.created_at,
+            key.expires_at,
+            key.last_used_at,
+            key.last_used_from,
+            key.revoked_at,
+        )
+        for key in found
+    ]
+    columns = ("ID", "NAME", "PREFIX", "SCOPE", "FOR", "CREATED", "EXPIRES", "LAST USED", "FROM", "REVOKED")
+    show_table(columns, rows)
+
+
+def _row(key: "Key") -> dict[str, Any]:
+    return {
+        "key_id": key.key_id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "scope": key.permission.word,
+        "applications": None if key.grants is None else sorted(key.grants.applications),
+        "projects": None if key.grants is None else sorted(key.grants.projects),
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "last_used_at": key.last_used_at,
+        "last_used_from": key.last_used_from,
+        "revoked_at": key.revoked_at,
+    }
 
 
 @keys.command()

@@ -3,65 +3,189 @@
 import hashlib
 import secrets
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
 
-from gateway.errors import NotFound
+import asyncpg
+
+from gateway.errors import InvalidInput, NotFound, Throttled
+from gateway.keys import Caller, Grants, Permission
+from gateway.signatures import same
 from gateway.store.database import Connection
 
-_PREFIX_LENGTH = 9
+PREFIX = "gw_"
+_SHOWN = 6  # characters of the secret, by which a person knows a key again
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in a window."""
+
+    most: int
+    window: timedelta
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret; `prefix` is how a person recognises it."""
+    """A key without its secret. `prefix` is how a person recognises it; without `grants` it is for everything."""
 
     key_id: str
     name: str
     prefix: str
+    permission: Permission
+    grants: Grants | None
+    rate: Rate | None
     created_at: datetime
+    expires_at: datetime | None
     last_used_at: datetime | None
+    last_used_from: str | None
     revoked_at: datetime | None
 
 
+_GRANTS = """
+    CASE WHEN restricted THEN ARRAY(
+        SELECT application_id FROM key_applications g WHERE g.key_id = k.key_id
+    ) END AS applications,
+    CASE WHEN restricted THEN ARRAY(
+        SELECT project_id FROM key_projects g WHERE g.key_id = k.key_id
+    ) END AS projects
+"""
+_COLUMNS = f"""
+    key_id, name, prefix, permission, {_GRANTS}, rate_most, rate_window, created_at, expires_at, last_used_at,
+    host(last_used_from) AS last_used_from, revoked_at
+"""
+
+
 def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    # 256 random bits need no slow hash, and the look-up by hash takes no longer for a near miss.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-async def insert_key(connection: Connection, name: str) -> str:
-    """Return the new key: the only time it is known."""
-    key = f"gw_{secrets.token_urlsafe(32)}"
-    await connection.execute(
-        "INSERT INTO api_keys (name, prefix, key_hash) VALUES ($1, $2, $3)",
-        name,
-        key[:_PREFIX_LENGTH],
-        _hash(key),
+def _grants(row: asyncpg.Record) -> Grants | None:
+    if row["applications"] is None:
+        return None
+    return Grants(frozenset(row["applications"]), frozenset(row["projects"]))
+
+
+def _from_row(row: asyncpg.Record) -> Key:
+    return Key(
+        key_id=row["key_id"],
+        name=row["name"],
+        prefix=row["prefix"],
+        permission=Permission[row["permission"].upper()],
+        grants=_grants(row),
+        rate=None if row["rate_most"] is None else Rate(row["rate_most"], row["rate_window"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        last_used_from=row["last_used_from"],
+        revoked_at=row["revoked_at"],
     )
-    return key
+
+
+async def insert_key(
+    connection: Connection,
+    name: str,
+    *,
+    permission: Permission = Permission.ADMIN,
+    grants: Grants | None = None,
+    expires_at: datetime | None = None,
+    rate: Rate | None = None,
+    prefix: str = PREFIX,
+) -> tuple[str, Key]:
+    """Return the new key, the only time it is known, and its row; raises InvalidInput for a grant to nobody."""
+    key = f"{prefix}{secrets.token_urlsafe(32)}"
+    key_id = await connection.fetchval(
+        """
+        INSERT INTO api_keys (name, prefix, key_hash, permission, restricted, expires_at, rate_most, rate_window)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        RETURNING key_id
+        """,
+        name,
+        key[: len(prefix) + _SHOWN],
+        _hash(key),
+        permission.word,
+        grants is not None,
+        expires_at,
+        rate and rate.most,
+        rate and rate.window,
+    )
+    if grants is not None:
+        await _grant(connection, key_id, grants)
+    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM api_keys k WHERE key_id = $1", key_id)  # noqa: S608
+    if row is None:  # pragma: no cover - it was just made
+        raise NotFound("API key not found")
+    return key, _from_row(row)
+
+
+async def _grant(connection: Connection, key_id: str, grants: Grants) -> None:
+    for noun, ids in (("application", grants.applications), ("project", grants.projects)):
+        found = await connection.fetch(
+            f"""
+            INSERT INTO key_{noun}s (key_id, {noun}_id)
+            SELECT $1, {noun}_id FROM {noun}s WHERE {noun}_id = ANY($2)
+            RETURNING {noun}_id AS id
+            """,  # noqa: S608 - constants
+            key_id,
+            list(ids),
+        )
+        if missing := ids - {row["id"] for row in found}:
+            raise InvalidInput(f"there is no {noun} {min(missing)!r}", field=f"{noun}Ids")
 
 
 async def select_keys(connection: Connection) -> list[Key]:
-    rows = await connection.fetch(
-        """
-        SELECT key_id, name, prefix, created_at, last_used_at, revoked_at
-          FROM api_keys
-         ORDER BY created_at
-        """
-    )
-    return [Key(**dict(row)) for row in rows]
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM api_keys k ORDER BY created_at, key_id")  # noqa: S608
+    return [_from_row(row) for row in rows]
 
 
-async def select_key(connection: Connection, key: str) -> str | None:
-    """Return the id of a key that is valid, its last use noted by the minute; None for any other."""
+async def select_caller(
+    connection: Connection, key: str, *, remote: IPv4Address | IPv6Address | None = None
+) -> Caller | None:
+    """Return whose key it is, its last use noted by the minute; None for any that is not valid.
+
+    Raises Throttled where the key is limited and was used too often.
+    """
+    digest = _hash(key)
     row = await connection.fetchrow(
-        "SELECT key_id, last_used_at < now() - interval '1 minute' AS stale FROM api_keys "
-        "WHERE key_hash = $1 AND revoked_at IS NULL",
-        _hash(key),
+        f"""
+        SELECT key_id, name, key_hash, permission, {_GRANTS}, rate_most,
+               last_used_at < now() - interval '1 minute' AS stale
+          FROM api_keys k
+         WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+        """,  # noqa: S608 - a constant
+        digest,
     )
-    if row is None:
+    if row is None or not same(row["key_hash"], digest):
         return None
+    if row["rate_most"] is not None:
+        await _count(connection, row["key_id"])
     if row["stale"] is not False:
-        await connection.execute("UPDATE api_keys SET last_used_at = now() WHERE key_id = $1", row["key_id"])
-    return str(row["key_id"])
+        await connection.execute(
+            "UPDATE api_keys SET last_used_at = now(), last_used_from = $2 WHERE key_id = $1", row["key_id"], remote
+        )
+    return Caller(row["key_id"], row["name"], Permission[row["permission"].upper()], _grants(row))
+
+
+async def _count(connection: Connection, key_id: str) -> None:
+    """Count one request of a key that is limited; raises Throttled where it is one too many."""
+    row = await connection.fetchrow(
+        """
+        UPDATE api_keys k
+           SET window_from = w.start,
+               window_count = CASE WHEN w.start = k.window_from THEN least(k.window_count, k.rate_most) ELSE 0 END + 1
+          FROM (SELECT key_id, CASE WHEN window_from > now() - rate_window THEN window_from ELSE now() END AS start
+                  FROM api_keys WHERE key_id = $1 FOR UPDATE) w
+         WHERE k.key_id = w.key_id
+        RETURNING k.name, k.rate_most, k.rate_window, k.window_count > k.rate_most AS over,
+                  extract(epoch FROM k.window_from + k.rate_window - now())::float8 AS rest
+        """,
+        key_id,
+    )
+    if row is not None and row["over"]:
+        raise Throttled(
+            f"key {row['name']!r} is limited to {row['rate_most']} requests in {row['rate_window']}",
+            retry_after=max(row["rest"], 1),
+        )
 
 
 async def revoke_key(connection: Connection, named: str) -> None:

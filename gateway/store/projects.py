@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import asyncpg
 
-from gateway.errors import NotFound
+from gateway.errors import Conflict, NotFound
 from gateway.projects import DEFAULT, PRODUCTION, Project
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
@@ -39,6 +39,18 @@ async def select_project(connection: Connection, vault: Vault, project_id: str) 
     if row is None:
         raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)
+
+
+async def select_project_id(connection: Connection, named: str) -> str:
+    """Return the id of what a person calls by id or name; raises NotFound, or Conflict where the name is not one's."""
+    rows = await connection.fetch(
+        "SELECT project_id FROM projects WHERE $1 IN (project_id, name) ORDER BY project_id = $1 DESC", named
+    )
+    if not rows:
+        raise NotFound(f"there is no project called {named!r}")
+    if len(rows) > 1 and rows[0]["project_id"] != named:
+        raise Conflict(f"there are {len(rows)} projects called {named!r}: name the one by its id")
+    return str(rows[0]["project_id"])
 
 
 async def lock_project(connection: Connection, project_id: str) -> None:

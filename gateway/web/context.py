@@ -8,6 +8,7 @@ from aiohttp import web
 
 from gateway.config import Settings
 from gateway.engine.client import Engine, EngineIdentity
+from gateway.keys import Caller, Grants, Permission
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
 
@@ -36,14 +37,19 @@ class Rollouts(Protocol):
     def wake(self) -> None: ...
 
 
+#: may see everything that is no secret; whoever asks with a key is put in its place
+NOBODY = Caller("", "", Permission.READ, Grants())
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts, handed to whoever answers."""
+    """The parts, handed to whoever answers; `caller` is who asks, where that is known by a key."""
 
     pool: Pool
     vault: Vault
     rollouts: Rollouts
     settings: Settings
+    caller: Caller = NOBODY
 
 
 CONTEXT = web.AppKey("context", Context)

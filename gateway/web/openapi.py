@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import NotFound, Throttled, Unavailable
+from gateway.keys import Permission
 from gateway.trpc import RestError, TrpcError, Unauthorized
-from gateway.web.procedures._procedure import Procedure
+from gateway.web.procedures._procedure import Opens, Procedure
 
 _REFERENCE = "#/components/schemas/"
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
@@ -77,7 +78,7 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
 def _told(procedure: Procedure) -> dict[str, str]:
     words = inspect.cleandoc(procedure.run.__doc__ or "")
     first, _, rest = words.partition("\n\n")
-    needs = f"Needs a key that may {procedure.permission.name.lower()}."
+    needs = f"Needs a key that may {procedure.permission.word}."
     return {"summary": " ".join(first.split()), "description": f"{rest}\n\n{needs}".strip()}
 
 
@@ -94,7 +95,7 @@ def _tags(procedures: Iterable[Procedure]) -> list[dict[str, str]]:
 
 def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus]:
     """Return how a call may be refused."""
-    found = {HTTPStatus.UNAUTHORIZED, Unavailable.status, *(one.status for one in procedure.raises)}
+    found = {HTTPStatus.UNAUTHORIZED, Throttled.status, Unavailable.status, *(one.status for one in procedure.raises)}
     if procedure.kind == "mutation":
         found |= {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
         found |= {NotFound.status} if any(name.endswith("Id") for name in takes["properties"]) else set()
@@ -102,7 +103,7 @@ def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus
         found.add(HTTPStatus.BAD_REQUEST)
     if any(name.endswith("Id") for name in takes.get("required", ())) and not procedure.name.endswith(".all"):
         found.add(NotFound.status)
-    if takes["properties"] or procedure.permission.name != "READ":
+    if procedure.opens is not Opens.TO_ALL or procedure.permission is not Permission.READ:
         found.add(HTTPStatus.FORBIDDEN)
     return sorted(found)
 

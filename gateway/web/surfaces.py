@@ -1,6 +1,8 @@
 """The two ways in: tRPC at /api/trpc/{procedure}, and plain REST at /api/{procedure}, over the same procedures."""
 
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -10,11 +12,11 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway import trpc
-from gateway.errors import GatewayError, InvalidInput
-from gateway.store import keys
-from gateway.store.database import transaction
+from gateway.errors import GatewayError, InvalidInput, Throttled
+from gateway.keys import Caller
 from gateway.trpc import UNDEFINED, Issue, Problem
-from gateway.web.context import CONTEXT, Context
+from gateway.web.admission import admit, authorize
+from gateway.web.context import CONTEXT
 from gateway.web.notifier import tell
 from gateway.web.procedures import PROCEDURES, Answer, Procedure
 
@@ -41,16 +43,16 @@ async def trpc_call(request: web.Request) -> web.Response:
     if len(names) > _MOST_CALLS or (len(names) > 1 and not batch):
         return _trpc_problem(Problem(HTTPStatus.BAD_REQUEST, "too many calls in one batch"), names[0], batch=batch)
     try:
-        known = await _authenticated(request)
+        caller = await admit(request)
         given = await _trpc_inputs(request, len(names), batch=batch)
     except (Refused, GatewayError) as error:
-        return _trpc_problem(_problem(error), names[0], batch=batch)
+        return _trpc_problem(_problem(error), names[0], batch=batch, headers=_when(error))
     envelopes: list[Any] = []
     statuses: list[int] = []
     headers: dict[str, str] = {}
     for name, one in zip(names, given, strict=True):
         try:
-            answer = await _answer(request, name, one, known=known)
+            answer = await _answer(request, name, one, caller)
         except Refused as refused:
             envelopes.append(trpc.error(refused.problem, name))
             statuses.append(int(refused.problem.status))
@@ -70,9 +72,11 @@ async def _trpc_inputs(request: web.Request, count: int, *, batch: bool) -> list
     return trpc.unwrap_batch(parsed, count) if batch else [trpc.unwrap(parsed)]
 
 
-def _trpc_problem(problem: Problem, path: str, *, batch: bool) -> web.Response:
+def _trpc_problem(
+    problem: Problem, path: str, *, batch: bool, headers: Mapping[str, str] | None = None
+) -> web.Response:
     envelope = trpc.error(problem, path)
-    return _json([envelope] if batch else envelope, problem.status)
+    return _json([envelope] if batch else envelope, problem.status, headers)
 
 
 # -- REST
@@ -82,7 +86,8 @@ async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; nothing is an empty body."""
     name = request.match_info["procedure"]
     try:
-        if not await _authenticated(request):
+        caller = await admit(request)
+        if caller is None:
             return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
         procedure = _find(name)
         if procedure is None or (procedure.kind == "query") is not (request.method == "GET"):
@@ -91,10 +96,10 @@ async def rest_call(request: web.Request) -> web.Response:
             given: Any = {key: value for key, value in request.query.items() if value != ""}
         else:
             given = trpc.parse_json(await _body(request)) or {}
-        answer = await _answer(request, name, given, known=True)
+        answer = await _answer(request, name, given, caller)
     except (Refused, GatewayError) as error:
         problem = _problem(error)
-        return _json(trpc.rest_error(problem, name), problem.status)
+        return _json(trpc.rest_error(problem, name), problem.status, _when(error))
     if answer.value is UNDEFINED:
         return web.Response(headers={"Content-Type": "application/json", **answer.headers})
     return _json(answer.value, HTTPStatus.OK, answer.headers)
@@ -110,14 +115,6 @@ def _find(name: str) -> Procedure | None:
 _BY_LOWER = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
 
 
-async def _authenticated(request: web.Request) -> bool:
-    key = request.headers.get("x-api-key", "")
-    if not key:
-        return False
-    async with transaction(request.app[CONTEXT].pool) as connection:
-        return await keys.select_key(connection, key) is not None
-
-
 async def _body(request: web.Request) -> bytes:
     kind = request.headers.get("Content-Type", "")
     if not kind:
@@ -127,7 +124,7 @@ async def _body(request: web.Request) -> bytes:
     return await request.read()
 
 
-async def _answer(request: web.Request, name: str, given: Any, *, known: bool) -> Answer:
+async def _answer(request: web.Request, name: str, given: Any, caller: Caller | None) -> Answer:
     """Run one procedure; raises Refused, and nothing else."""
     procedure = _find(name)
     if procedure is None:
@@ -135,10 +132,12 @@ async def _answer(request: web.Request, name: str, given: Any, *, known: bool) -
     if (procedure.kind == "query") is not (request.method == "GET"):
         message = f"Unsupported {request.method}-request to {procedure.kind} procedure at path {name!r}"
         raise Refused(Problem(HTTPStatus.METHOD_NOT_ALLOWED, message))
-    if not known:
+    if caller is None:
         raise Refused(_UNAUTHORIZED)
+    context = replace(request.app[CONTEXT], caller=caller)
     try:
-        answer = await _run(request.app[CONTEXT], procedure, given)
+        understood = await authorize(context, caller, procedure, {} if given is None else given)
+        answer = await procedure.run(context, understood)
     except (GatewayError, ValidationError) as error:
         raise Refused(_problem(error)) from error
     except Exception as error:
@@ -147,10 +146,6 @@ async def _answer(request: web.Request, name: str, given: Any, *, known: bool) -
     if answer.changed:
         tell(request.app)
     return answer
-
-
-async def _run(context: Context, procedure: Procedure, given: Any) -> Answer:
-    return await procedure.run(context, procedure.takes.model_validate({} if given is None else given))
 
 
 def _problem(error: Exception) -> Problem:
@@ -166,6 +161,11 @@ def _problem(error: Exception) -> Problem:
             return Problem(error.status, str(error))
         case _:
             raise error
+
+
+def _when(error: Exception) -> dict[str, str]:
+    """Return what tells the caller when to come again."""
+    return {"Retry-After": str(math.ceil(error.retry_after))} if isinstance(error, Throttled) else {}
 
 
 def _issue(detail: Mapping[str, Any]) -> Issue:

@@ -17,9 +17,9 @@ from gateway.web.procedures import (
     subscription,
     webhook,
 )
-from gateway.web.procedures._procedure import Answer, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
 
-__all__ = ["PROCEDURES", "Answer", "Input", "Procedure"]
+__all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure"]
 
 _MODULES = (
     absent,

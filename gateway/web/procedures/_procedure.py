@@ -19,6 +19,7 @@ answers is the procedure's description, that of its module its tag's.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -54,9 +55,23 @@ class Answer:
     changed: bool = False
 
 
+class Opens(Enum):
+    """How a procedure is open to a key that is for certain applications or projects alone."""
+
+    #: as far as every id that is sent leads to those; the input has to demand one, or `led_by` to name it
+    BY_ID = auto()
+    #: to each such key, and shows or changes nothing but what the caller is for: the procedure sees to that itself
+    TO_ITS_OWN = auto()
+    #: to every key, as it leads to no application
+    TO_ALL = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """`gives` is the type of what it answers, None where it answers nothing; `needs` what a key must be allowed."""
+    """`gives` is the type of what it answers, None where it answers nothing; `needs` what a key must be allowed.
+
+    A key that is restricted is held to what it is for as `opens` says: unless said otherwise, by the ids in the input.
+    """
 
     name: str
     kind: Literal["query", "mutation"]
@@ -66,6 +81,8 @@ class Procedure:
     needs: Permission | None = None
     #: what may come of it beside what its shape tells
     raises: tuple[type[GatewayError], ...] = ()
+    opens: Opens = Opens.BY_ID
+    led_by: frozenset[str] = frozenset()
 
     @property
     def router(self) -> str:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 
 
 class OfApplication(Input):
@@ -21,11 +21,11 @@ async def none(_context: Context, _given: Input) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any]),
+    Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("domain.byApplicationId", "query", OfApplication, none, gives=list[Any]),
-    Procedure("notification.all", "query", Input, none, gives=list[Any]),
-    Procedure("destination.all", "query", Input, none, gives=list[Any]),
+    Procedure("notification.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
+    Procedure("destination.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("schedule.list", "query", OfService, none, gives=list[Any]),
-    Procedure("sshKey.all", "query", Input, none, gives=list[Any]),
-    Procedure("certificates.all", "query", Input, none, gives=list[Any]),
+    Procedure("sshKey.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
+    Procedure("certificates.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
 ]

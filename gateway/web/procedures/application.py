@@ -1,7 +1,7 @@
 """application.*: what is kept running, and what may be done with it."""
 
-import secrets
 import string
+from secrets import choice
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, create_model
@@ -16,7 +16,8 @@ from gateway.store import applications, deployments, environments, projects, ser
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures._own import its_own
+from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text
 from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures.columns import ApplicationRow, row
 from gateway.web.procedures.deployment import DeploymentRow, shown
@@ -95,7 +96,7 @@ class Requested(TypedDict):
 
 
 def _app_name(given: Create) -> str:
-    suffix = "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
+    suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
     wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
     return parse_app_name(f"{wanted}-{suffix}")
 
@@ -103,7 +104,7 @@ def _app_name(given: Create) -> str:
 async def shown_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
     application = await applications.select_application(connection, context.vault, application_id)
     states = await applications.select_states(connection, [application_id])
-    return row(application, states.get(application_id))
+    return row(application, states.get(application_id), secrets=context.caller.sees_secrets)
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -150,7 +151,10 @@ async def select_one(context: Context, given: Named) -> Answer:
         environment = await environments.select_environment(connection, context.vault, found["environmentId"])
         project = await projects.select_project(connection, context.vault, environment.project_id)
     parts = {
-        "environment": {**environment_row(environment), "project": project_row(project)},
+        "environment": {
+            **environment_row(environment, context.caller),
+            "project": project_row(project, context.caller),
+        },
         "server": None if server is None else server_row(server, context.rollouts.hosts),
         **_NOT_OF_AN_IMAGE,
     }
@@ -161,11 +165,13 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all applications."""
+    """Return all applications that the key is for."""
     async with transaction(context.pool) as connection:
-        found = await applications.select_applications(connection, context.vault)
+        everything = await applications.select_applications(connection, context.vault)
+        found = await its_own(connection, context.caller, everything)
         states = await applications.select_states(connection, [one.application_id for one in found])
-    return Answer([row(one, states.get(one.application_id)) for one in found])
+    secrets = context.caller.sees_secrets
+    return Answer([row(one, states.get(one.application_id), secrets=secrets) for one in found])
 
 
 async def _known(connection: Connection, context: Context, given: Named) -> Application:
@@ -244,9 +250,17 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("application.create", "mutation", Create, create, gives=ApplicationRow, raises=(Conflict,)),
+    Procedure(
+        "application.create",
+        "mutation",
+        Create,
+        create,
+        gives=ApplicationRow,
+        raises=(Conflict,),
+        led_by=frozenset({"environment_id"}),
+    ),
     Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
-    Procedure("application.all", "query", Input, select_all, gives=list[ApplicationRow]),
+    Procedure("application.all", "query", Input, select_all, gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN),
     Procedure("application.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
     Procedure(
         "application.saveDockerProvider",

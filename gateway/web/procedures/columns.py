@@ -177,8 +177,8 @@ ApplicationRow: Any = create_model(
 _NANO = 10**9
 
 
-def row(application: Application, status: str | None) -> dict[str, Any]:
-    """Return the ApplicationRow; a password is never in it."""
+def row(application: Application, status: str | None, *, secrets: bool) -> dict[str, Any]:
+    """Return the ApplicationRow; a password is never in it, the environment where `secrets` may be seen."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
     return {
@@ -195,7 +195,7 @@ def row(application: Application, status: str | None) -> dict[str, Any]:
         "registryUrl": application.registry_url,
         "username": application.credentials.username if application.credentials else None,
         "password": None,
-        "env": application.environment,
+        "env": application.environment if secrets else None,
         "autoDeploy": application.auto_deploy,
         "serverId": application.server_id,
         "environmentId": application.environment_id,

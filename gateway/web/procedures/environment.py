@@ -63,7 +63,9 @@ async def create(context: Context, given: Create) -> Answer:
     async with transaction(context.pool) as connection:
         made = await environments.insert_environment(connection, given.project_id, given.name, given.description)
         await environments.update_environment(connection, context.vault, made, changes)
-        return Answer(environment_row(await environments.select_environment(connection, context.vault, made)))
+        return Answer(
+            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+        )
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -72,7 +74,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
         members = await environments.select_members(connection, [found.environment_id])
-    return Answer({**filled_row(found, members), "project": project_row(project)})
+    return Answer({**filled_row(found, members, context.caller), "project": project_row(project, context.caller)})
 
 
 async def select_of_project(context: Context, given: OfProject) -> Answer:
@@ -81,7 +83,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
         await projects.select_project(connection, context.vault, given.project_id)
         found = await environments.select_environments(connection, context.vault, given.project_id)
         members = await environments.select_members(connection, [one.environment_id for one in found])
-    return Answer([filled_row(one, members) for one in found])
+    return Answer([filled_row(one, members, context.caller) for one in found])
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -97,7 +99,7 @@ async def update(context: Context, given: Update) -> Answer:
             _refuse_reserved(given.name)
         await environments.update_environment(connection, context.vault, given.environment_id, changes)
         found = await environments.select_environment(connection, context.vault, given.environment_id)
-    return Answer(environment_row(found))
+    return Answer(environment_row(found, context.caller))
 
 
 async def remove(context: Context, given: Named) -> Answer:
@@ -111,7 +113,7 @@ async def remove(context: Context, given: Named) -> Answer:
         refuse_filled(f"Environment {found.name}", members)
         await environments.release_deleted(connection, [given.environment_id])
         await environments.delete_environment(connection, given.environment_id)
-    return Answer(environment_row(found))
+    return Answer(environment_row(found, context.caller))
 
 
 async def duplicate(context: Context, given: Duplicate) -> Answer:
@@ -122,7 +124,9 @@ async def duplicate(context: Context, given: Duplicate) -> Answer:
         description = given.description if "description" in given.given() else like.description
         made = await environments.insert_environment(connection, like.project_id, given.name, description)
         await environments.update_environment(connection, context.vault, made, {"variables": like.variables})
-        return Answer(environment_row(await environments.select_environment(connection, context.vault, made)))
+        return Answer(
+            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+        )
 
 
 PROCEDURES = [

@@ -8,6 +8,7 @@ from typing_extensions import TypedDict
 
 from gateway.applications import Desired
 from gateway.deployments import DOKPLOY_STATUS, DokployStatus, Status
+from gateway.keys import Caller
 from gateway.projects import Environment, Member, Project
 from gateway.web.procedures._procedure import Moment
 
@@ -72,24 +73,26 @@ class WholeProject(ProjectRow):
     projectTags: list[Any]
 
 
-def project_row(project: Project) -> ProjectRow:
+def project_row(project: Project, caller: Caller) -> ProjectRow:
+    """Return it, its variables where the caller may see them."""
     return {
         "projectId": project.project_id,
         "name": project.name,
         "description": project.description,
         "createdAt": project.created_at.isoformat(),
         "organizationId": "default",
-        "env": project.variables or "",
+        "env": (project.variables or "") if caller.sees_variables(project.project_id) else "",
     }
 
 
-def environment_row(environment: Environment) -> EnvironmentRow:
+def environment_row(environment: Environment, caller: Caller) -> EnvironmentRow:
+    """Return it, its variables where the caller may see them."""
     return {
         "environmentId": environment.environment_id,
         "name": environment.name,
         "description": environment.description,
         "createdAt": environment.created_at.isoformat(),
-        "env": environment.variables or "",
+        "env": (environment.variables or "") if caller.sees_variables(environment.project_id) else "",
         "projectId": environment.project_id,
         "isDefault": environment.is_default,
     }
@@ -117,11 +120,11 @@ def application_status(desired: Desired, status: str | None) -> ApplicationStatu
     return DOKPLOY_STATUS[Status(status)]
 
 
-def filled_row(environment: Environment, members: Iterable[Member]) -> FilledEnvironment:
+def filled_row(environment: Environment, members: Iterable[Member], caller: Caller) -> FilledEnvironment:
     """Return the environment with those of the applications that are in it."""
     inside = [_member_row(one) for one in members if one.environment_id == environment.environment_id]
     return {
-        **environment_row(environment),
+        **environment_row(environment, caller),
         "applications": inside,
         "compose": [],
         "libsql": [],
@@ -133,8 +136,10 @@ def filled_row(environment: Environment, members: Iterable[Member]) -> FilledEnv
     }
 
 
-def whole_row(project: Project, environments: Iterable[Environment], members: Iterable[Member]) -> WholeProject:
+def whole_row(
+    project: Project, environments: Iterable[Environment], members: Iterable[Member], caller: Caller
+) -> WholeProject:
     """Return the project with those of the environments that are in it, each with its applications."""
     known = list(members)
-    inside = [filled_row(one, known) for one in environments if one.project_id == project.project_id]
-    return {**project_row(project), "environments": inside, "projectTags": []}
+    inside = [filled_row(one, known, caller) for one in environments if one.project_id == project.project_id]
+    return {**project_row(project, caller), "environments": inside, "projectTags": []}

@@ -11,7 +11,8 @@ from gateway.projects import PRODUCTION, Member, Project
 from gateway.store import environments, projects
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
+from gateway.web.procedures._own import its_own
+from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text
 from gateway.web.procedures.nesting import (
     EnvironmentRow,
     ProjectRow,
@@ -99,7 +100,7 @@ def _holds(found: Project, given: Search) -> bool:
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
     inside = await environments.select_environments(connection, context.vault, project.project_id)
     members = await environments.select_members(connection, [one.environment_id for one in inside])
-    return whole_row(project, inside, members)
+    return whole_row(project, inside, members, context.caller)
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -113,16 +114,24 @@ async def create(context: Context, given: Create) -> Answer:
         )
         project = await projects.select_project(connection, context.vault, project_id)
         environment = await environments.select_environment(connection, context.vault, environment_id)
-    return Answer({"project": project_row(project), "environment": environment_row(environment)})
+    return Answer(
+        {"project": project_row(project, context.caller), "environment": environment_row(environment, context.caller)}
+    )
 
 
 async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all projects, with their environments and applications."""
+    """Return all projects, with their environments and applications, as far as the key is for them."""
     async with transaction(context.pool) as connection:
         found = await projects.select_projects(connection, context.vault)
         inside = await environments.select_environments(connection, context.vault)
-        members = await environments.select_members(connection, [one.environment_id for one in inside])
-    return Answer([whole_row(project, inside, members) for project in found])
+        everything = await environments.select_members(connection, [one.environment_id for one in inside])
+        members = await its_own(connection, context.caller, everything)
+    if (grants := context.caller.grants) is not None:
+        peopled = {one.environment_id for one in members}
+        inside = [one for one in inside if one.project_id in grants.projects or one.environment_id in peopled]
+        shown = grants.projects | {one.project_id for one in inside}
+        found = [one for one in found if one.project_id in shown]
+    return Answer([whole_row(project, inside, members, context.caller) for project in found])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -137,7 +146,7 @@ async def search(context: Context, given: Search) -> Answer:
     async with transaction(context.pool) as connection:
         found = [one for one in await projects.select_projects(connection, context.vault) if _holds(one, given)]
     page = found[given.offset : given.offset + given.limit]
-    return Answer({"items": [project_row(one) for one in page], "total": len(found)})
+    return Answer({"items": [project_row(one, context.caller) for one in page], "total": len(found)})
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -147,7 +156,9 @@ async def update(context: Context, given: Update) -> Answer:
         raise InvalidInput("No values to set")
     async with transaction(context.pool) as connection:
         await projects.update_project(connection, context.vault, given.project_id, changes)
-        return Answer(project_row(await projects.select_project(connection, context.vault, given.project_id)))
+        return Answer(
+            project_row(await projects.select_project(connection, context.vault, given.project_id), context.caller)
+        )
 
 
 async def remove(context: Context, given: Named) -> Answer:
@@ -162,12 +173,12 @@ async def remove(context: Context, given: Named) -> Answer:
         refuse_filled(f"Project {project.name}", await environments.select_members(connection, ids))
         await environments.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
-    return Answer(project_row(project))
+    return Answer(project_row(project, context.caller))
 
 
 PROCEDURES = [
     Procedure("project.create", "mutation", Create, create, gives=Created),
-    Procedure("project.all", "query", Input, select_all, gives=list[WholeProject]),
+    Procedure("project.all", "query", Input, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
     Procedure("project.one", "query", Named, select_one, gives=WholeProject),
     Procedure("project.search", "query", Search, search, gives=Page),
     Procedure("project.update", "mutation", Update, update, gives=ProjectRow),

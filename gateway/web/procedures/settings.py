@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from gateway.web.context import Context
 from gateway.web.openapi import Surface, document
-from gateway.web.procedures._procedure import Answer, Input, Procedure
+from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
 
 
 class Health(TypedDict):
@@ -52,7 +52,7 @@ def described(surface: Surface, base: str) -> dict[str, Any]:
 
 
 PROCEDURES = [
-    Procedure("settings.health", "query", Input, health, gives=Health),
-    Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str),
-    Procedure("settings.getOpenApiDocument", "query", Which, get_document, gives=dict[str, Any]),
+    Procedure("settings.health", "query", Input, health, gives=Health, opens=Opens.TO_ALL),
+    Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str, opens=Opens.TO_ALL),
+    Procedure("settings.getOpenApiDocument", "query", Which, get_document, gives=dict[str, Any], opens=Opens.TO_ALL),
 ]

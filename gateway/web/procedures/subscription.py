@@ -12,7 +12,8 @@ from gateway.reference import Repository
 from gateway.store import applications, subscriptions
 from gateway.store.database import Connection, statement, transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
+from gateway.web.procedures._own import its_own
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Opens, Procedure
 
 _Globs = Annotated[tuple[str, ...], Field(max_length=32)]
 
@@ -112,9 +113,8 @@ async def create(context: Context, given: Create) -> Answer:
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Return what applications follow, or one of them."""
     async with statement(context.pool) as connection:
-        return Answer(
-            [shown(one) for one in await subscriptions.select_subscriptions(connection, given.application_id)]
-        )
+        found = await subscriptions.select_subscriptions(connection, given.application_id)
+        return Answer([shown(one) for one in await its_own(connection, context.caller, found)])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -140,7 +140,9 @@ async def reconcile(context: Context, given: Reconcile) -> Answer:
 
 PROCEDURES = [
     Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow, raises=(Conflict,)),
-    Procedure("subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow]),
+    Procedure(
+        "subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow], opens=Opens.TO_ITS_OWN
+    ),
     Procedure("subscription.one", "query", Named, select_one, gives=SubscriptionRow),
     Procedure("subscription.reconcile", "mutation", Reconcile, reconcile, gives=list[SubscriptionRow]),
     Procedure("subscription.remove", "mutation", Named, remove, gives=SubscriptionRow),

@@ -1,0 +1,54 @@
+"""Where things belong: to an application, or to what holds applications."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.keys import Grants
+from gateway.store.database import Connection
+
+
+class Noun(StrEnum):
+    """What has an id and belongs somewhere."""
+
+    APPLICATION = "application"
+    DEPLOYMENT = "deployment"
+    SUBSCRIPTION = "subscription"
+    ENVIRONMENT = "environment"
+    PROJECT = "project"
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """`application_id` is None for what holds applications, as a project does."""
+
+    application_id: str | None
+    project_id: str | None
+
+
+_OF_APPLICATION = (
+    "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
+)
+_SELECT: Mapping[Noun, str] = {
+    Noun.APPLICATION: f"{_OF_APPLICATION} WHERE application_id = $1",
+    Noun.DEPLOYMENT: f"{_OF_APPLICATION} JOIN deployments d USING (application_id) WHERE deployment_id = $1",
+    Noun.SUBSCRIPTION: f"{_OF_APPLICATION} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
+    Noun.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
+    Noun.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
+}
+
+
+async def select_belonging(connection: Connection, noun: Noun, named: str) -> Belonging | None:
+    """Return where it belongs, the deleted too; None where there is no such thing."""
+    row = await connection.fetchrow(_SELECT[noun], named)
+    return None if row is None else Belonging(row["application_id"], row["project_id"])
+
+
+async def select_covered(connection: Connection, grants: Grants) -> frozenset[str]:
+    """Return the applications that these grants are for."""
+    rows = await connection.fetch(
+        f"{_OF_APPLICATION} WHERE application_id = ANY($1) OR e.project_id = ANY($2)",
+        list(grants.applications),
+        list(grants.projects),
+    )
+    return frozenset(row["application_id"] for row in rows)

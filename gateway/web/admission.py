@@ -1,0 +1,99 @@
+"""Who is let in, and to what. What is not known to be meant for a key is refused to it.
+
+A key that is restricted is for certain applications or projects. A procedure is open to it where every id that was sent
+leads to one of those, and its input demands such an id; a list where it shows nothing else. All others are refused,
+so that a new one has to be thought of before it is open. What there is elsewhere, the answer does not tell.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from gateway.endpoints import sender_address
+from gateway.errors import Forbidden
+from gateway.keys import Caller, Grants
+from gateway.store import belongings, keys
+from gateway.store.belongings import Noun
+from gateway.store.database import statement
+from gateway.web.context import CONTEXT, Context
+from gateway.web.procedures import Input, Opens, Procedure
+from gateway.web.webhooks import TRUSTED_PROXIES
+
+#: ids that lead to an application, as our inputs call them
+LEADS: Mapping[str, Noun] = {
+    "application_id": Noun.APPLICATION,
+    "deployment_id": Noun.DEPLOYMENT,
+    "subscription_id": Noun.SUBSCRIPTION,
+    "environment_id": Noun.ENVIRONMENT,
+    "target_environment_id": Noun.ENVIRONMENT,
+    "project_id": Noun.PROJECT,
+}
+
+_HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_AN_ID = re.compile(r"(^|_)ids?$")
+
+
+async def admit(request: web.Request) -> Caller | None:
+    """Return who asks, None for whom there is no valid key; raises Throttled."""
+    key = request.headers.get("x-api-key", "")
+    if not key:
+        return None
+    forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
+    remote = sender_address(request.remote, forwarded, proxies)
+    async with statement(request.app[CONTEXT].pool) as connection:
+        return await keys.select_caller(connection, key, remote=remote)
+
+
+async def authorize(context: Context, caller: Caller, procedure: Procedure, given: Any) -> Input:
+    """Return the input, understood; raises Forbidden unless the caller may have this done, wherever it leads.
+
+    Whoever may not is told so before what is wrong with the input.
+    """
+    caller.check(procedure.name, procedure.permission)
+    grants = caller.grants
+    if grants is None or procedure.opens is Opens.TO_ALL:
+        return procedure.takes.model_validate(given)
+    refused = Forbidden(f"key {caller.name!r} is for {grants}, and may not have this {procedure.name} done")
+    sent = given if isinstance(given, Mapping) else {}
+    ids = [(name, one) for name, value in sent.items() if _AN_ID.search(_spelt(name)) for one in _each(value)]
+    for name, value in ids:
+        if not await _covered(context, grants, LEADS.get(_spelt(name)), value):
+            raise refused
+    leading = _leading(procedure)
+    if procedure.opens is Opens.BY_ID and not leading & {_spelt(name) for name, _ in ids}:
+        raise refused
+    # What counts is what was understood: of two spellings of one name only one is.
+    understood = procedure.takes.model_validate(given)
+    led = {name: value for name in LEADS if (value := getattr(understood, name, None)) is not None}
+    known = {value for _, value in ids if isinstance(value, str)}
+    if not set(led.values()) <= known or (procedure.opens is Opens.BY_ID and not leading & led.keys()):
+        raise refused
+    return understood
+
+
+def _leading(procedure: Procedure) -> set[str]:
+    """Return the ids by which a procedure may lead: those that its input demands, or that it says do."""
+    fields = procedure.takes.model_fields
+    demanded = {name for name, field in fields.items() if field.is_required()}
+    return (demanded | (fields.keys() & procedure.led_by)) & LEADS.keys()
+
+
+async def _covered(context: Context, grants: Grants, noun: Noun | None, value: object) -> bool:
+    if noun is None or not isinstance(value, str):
+        return False
+    if noun is Noun.APPLICATION and value in grants.applications:
+        return True
+    async with statement(context.pool) as connection:
+        where = await belongings.select_belonging(connection, noun, value)
+    return where is not None and grants.cover(application_id=where.application_id, project_id=where.project_id)
+
+
+def _spelt(name: object) -> str:
+    return _HUMP.sub("_", str(name)).lower()
+
+
+def _each(value: object) -> list[object]:
+    """Return what leads somewhere: null does not."""
+    return [one for one in (value if isinstance(value, list) else [value]) if one is not None]
