@@ -1,19 +1,27 @@
 """What goes wrong on a real engine is told by its code, with what it is about and what the engine knows of it."""
 
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
+from gateway.demo.engine import private_engine
 from gateway.demo.images import Image, push
-from gateway.demo.process import free_port
+from gateway.demo.process import free_port, until
 from gateway.deployments import Kind, Status
-from gateway.engine import images
-from gateway.engine.client import Engine
+from gateway.engine import containers, convergence, endings, health, images
+from gateway.engine.client import Engine, connect
+from gateway.engine.containers import Container
+from gateway.engine.runtime import Pace
+from gateway.engine.service_watch import ServiceWatch
+from gateway.engine.services import Task
 from gateway.errors import Code, Failed, Postponed
 from gateway.reference import Reference
+from tests.image import run
 from tests.lane import Lane
-from tests.real_parts import Pushes
+from tests.real_parts import SIDE_BY_SIDE, Pushes
 
 _BUSYBOX = Path("/bin/busybox").read_bytes()
 # The machine stands in two bytes of its header; this one is a SPARC, in the other order of bytes too.
@@ -66,6 +74,82 @@ async def test_a_version_that_cannot_serve_says_why(
     assert says in failed.reason.message
     assert f"app-{lane.application_id}" in failed.reason.message
     assert await lane.containers() == []
+
+
+_ONCE = "#!/bin/busybox sh\ntest -e /been && exec /bin/busybox sleep 600\n/bin/busybox touch /been\n{}\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "says"),
+    [
+        ("exit 5", Code.EXITED, "keeps exiting with code 5; restarts so far: 1"),
+        ("exec " + " ".join(_DEVOURS), Code.OUT_OF_MEMORY, "its limit is 16 MB"),
+    ],
+)
+async def test_what_the_engine_has_started_again_is_told_by_how_it_ended_before(
+    engine: Engine, pushes: Pushes, first: str, code: Code, says: str
+) -> None:
+    reference = Reference.parse(pushes.name())
+    digest = await push(Image("v1", files={"entry": _ONCE.format(first).encode()}), pushes.name())
+    image = await images.pull(engine, reference.with_digest(digest), None, progress=quiet, stall=20)
+    host = {"RestartPolicy": {"Name": "always"}, "Memory": 16 * 1024**2, "MemorySwap": 16 * 1024**2}
+    name = f"again-{pushes.path.rpartition('/')[2]}"
+    container_id = await containers.create(engine, name, {"Image": image.image_id, "HostConfig": host}, {})
+
+    async def runs_again() -> Container | None:
+        seen = await containers.inspect(engine, container_id)
+        return seen if seen and seen.running and not seen.restarting and seen.restart_count else None
+
+    try:
+        await containers.start(engine, container_id)
+        seen = await until(runs_again)
+        befallen = health.befallen(seen)
+        assert befallen is not None
+        told = await endings.explain(engine, seen, befallen)
+    finally:
+        await containers.remove(engine, container_id)
+    assert told.code is code
+    assert says in told.message
+
+
+async def test_a_full_disk_is_told_whatever_it_is_wanted_for(tmp_path: Path, pushes: Pushes) -> None:
+    disk, reference = tmp_path / "disk", Reference.parse(pushes.name())
+    full = disk / "full"
+
+    def fill() -> None:
+        with suppress(OSError), full.open("wb") as file:
+            while True:
+                file.write(bytes(4096))
+
+    disk.mkdir()
+    async with AsyncExitStack() as stack:
+        await run("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk))
+        stack.push_async_callback(run, "umount", "--lazy", str(disk))
+        small = await stack.enter_async_context(private_engine(arguments=(*SIDE_BY_SIDE, "--data-root", str(disk))))
+        engine = await stack.enter_async_context(connect(small.host))
+        first, second = [reference.with_digest(await pushes(version)) for version in ("v1", "v2")]
+        image = await images.pull(engine, first, None, progress=quiet, stall=20)
+        before = await containers.create(engine, "before", {"Image": image.image_id}, {})
+        fill()
+        with pytest.raises(Failed, match="cannot pull") as pulled:
+            await images.pull(engine, second, None, progress=quiet, stall=20)
+        with pytest.raises(Failed) as created:
+            await containers.create(engine, "after", {"Image": image.image_id}, {})
+        with pytest.raises(Failed) as started:
+            await containers.start(engine, before)
+        full.unlink()
+    assert {caught.value.reason.code for caught in (pulled, created, started)} == {Code.NO_SPACE}
+
+
+async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> None:
+    manager = AsyncMock()
+    manager.call.side_effect = [Failed(Code.NOT_FOUND, ""), {"Description": {"Hostname": "node-3"}}]
+    task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
+    pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
+    watch = ServiceWatch(manager, "web", pace, 10, None)
+    told = await watch.explained(convergence.broken("web", task), task)
+    assert told.reason.code is Code.UNHEALTHY
+    assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message
 
 
 async def quiet(_detail: str) -> None:

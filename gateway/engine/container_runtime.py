@@ -227,11 +227,11 @@ class ContainerRuntime:
             await self.exchange(swap)
             return
         if old is not None and not old.running and swap.order is Order.START_FIRST:
-            await containers.start(self.engine, old.container_id)
+            await self._start(old.container_id)
         if new is not None and (new.running or new.restarting) and swap.order is Order.STOP_FIRST:
             await containers.stop(self.engine, new.container_id, grace=_PUT_BACK_GRACE)
         if old is not None and not old.running and swap.order is Order.STOP_FIRST:
-            await containers.start(self.engine, old.container_id)
+            await self._start(old.container_id)
         if new is not None and new.name == swap.serving_name:
             await containers.rename(self.engine, new, self._away(swap))
         if old is not None:

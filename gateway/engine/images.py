@@ -92,7 +92,8 @@ def _told(name: str, *, anonymous: bool) -> Iterator[None]:
     except Postponed as error:
         if error.reason.code is Code.ENGINE_UNREACHABLE:
             raise
-        text = f"the engine cannot pull {name} yet: {error.reason.message}"
+        until = f"; it is tried again in {error.retry_after:.0f} s" if error.retry_after else ""
+        text = f"the engine cannot pull {name} yet: {error.reason.message}{until}"
         raise Postponed(error.reason.code, text, retry_after=error.retry_after) from error
     except Failed as error:
         login = " without a login" if anonymous else " with the login it was given"

@@ -53,6 +53,7 @@ _RULES = (
     _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
+    _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
     # Before whatever else a connection or a missing file may be.
     _rule(
         Code.VOLUME_MISSING,

@@ -43,7 +43,7 @@ class ServiceWatch:
             try:
                 convergence.refuse(service, seen, mark)
             except Failed as error:
-                raise await self._explained(error, seen.broke) from error
+                raise await self.explained(error, seen.broke) from error
             if seen.running > best:
                 best, progressed = seen.running, now
             if seen.tasks != steady:
@@ -75,7 +75,7 @@ class ServiceWatch:
         gone_back = await self.expect(self.name)
         await services.update(self.engine, gone_back, service.spec, services.authorization(image, self.credentials))
 
-    async def _explained(self, error: Failed, broke: Task | None) -> Failed:
+    async def explained(self, error: Failed, broke: Task | None) -> Failed:
         """Return it with what the task's container tells more, where that is on this engine.
 
         A task that its health check ends, and that obeys, is said to be complete; one that is out of memory, killed.
@@ -85,9 +85,20 @@ class ServiceWatch:
             return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: {endings.starved(container).message}")
         if container is not None and container.health == "unhealthy":
             return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
+        if broke is not None and container is None and error.reason.code is Code.UNHEALTHY:
+            return await self._said_elsewhere(error, broke)
         if broke is not None and error.reason.code is Code.EXITED and broke.state == "failed":
             return await self._never_ran(error, broke)
         return error
+
+    async def _said_elsewhere(self, error: Failed, broke: Task) -> Failed:
+        """Return it with where its check's output is kept: only the engine that ran the task has that."""
+        try:
+            name = await services.host(self.engine, broke)
+        except RolloutError:
+            return error
+        how = f"docker inspect {broke.container_id[:12]}"
+        return Failed(error.reason.code, f"{error.reason.message}; on {name}, this tells what its check said: {how}")
 
     async def _never_ran(self, error: Failed, broke: Task) -> Failed:
         """Return it with what the task's log says, where its process could not be started."""

@@ -154,9 +154,18 @@ async def down_nodes(engine: Engine) -> frozenset[str]:
 
 async def platform(engine: Engine, task: Task) -> str:
     """Return what the node of a task is: its system, and what `uname -m` says there."""
-    node = await engine.call("GET", f"nodes/{named(task.node_id)}")
-    found = node["Description"].get("Platform") or {}
+    found = (await _node(engine, task)).get("Platform") or {}
     return f"{found.get('OS', '')}, uname -m {found.get('Architecture', '')}"
+
+
+async def host(engine: Engine, task: Task) -> str:
+    """Return what the node of a task is called."""
+    return str((await _node(engine, task)).get("Hostname") or task.node_id)
+
+
+async def _node(engine: Engine, task: Task) -> Mapping[str, Any]:
+    node = await engine.call("GET", f"nodes/{named(task.node_id)}")
+    return node.get("Description") or {}
 
 
 async def create(engine: Engine, spec: Mapping[str, Any], authorized: Mapping[str, str]) -> None:
