@@ -112,7 +112,7 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 	@$(BIN)/python -m tests.image
 
 requirements: ## Pin the dependencies anew, with hashes.
-	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra embedded --extra ssh pyproject.toml -o requirements.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt

@@ -98,7 +98,8 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         registry = await stack.enter_async_context(registries.connect(_insecure(settings)))
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
-        runner = web.AppRunner(build(keep.pool, keep.vault, supervisor, settings), shutdown_timeout=_SERVER_SHUTDOWN)
+        application = build(keep.pool, keep.vault, supervisor, settings, registry)
+        runner = web.AppRunner(application, shutdown_timeout=_SERVER_SHUTDOWN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = settings.address

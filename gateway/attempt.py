@@ -12,7 +12,7 @@ from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime
 from gateway.errors import Code, Failed
 from gateway.reference import Digest, Reference
-from gateway.registries import Credentials
+from gateway.registries import Login
 from gateway.registry.client import RegistryClient
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ class Task:
 
     deployment: Deployment
     application: Application
-    credentials: Credentials | None
+    login: Login
     satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
     target: Target | None = None
     #: why nothing can be made of the application as it is configured

@@ -10,7 +10,7 @@ from gateway.attempt import Target, Task
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, InvalidInput, Postponed, Reason
 from gateway.reference import Digest
-from gateway.registries import choose
+from gateway.registries import NOBODY, choose
 from gateway.store import (
     applications,
     cancellations,
@@ -56,23 +56,23 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         application, flaw = await _resolved(connection, vault, application)
         left_open = await swaps.select_swap(connection, deployment.application_id)
         caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
-        credentials = None
-        if deployment.reference is not None:
-            repository = deployment.reference.repository
-            kept = await registries.select_registries(connection, vault, repository.domain)
-            credentials = choose(repository, application.own_login, kept)
         target = None
         if deployment.rolls_back_to is not None:
             found = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
             target = Target(deployment.rolls_back_to, found.reference, found.application)
         elif deployment.kind is Kind.ROLLBACK and application.base is not None:
             target = Target(None, application.base.reference, application.as_found())
+        image = target.reference if target else deployment.reference or application.reference
+        login = NOBODY
+        if image is not None and deployment.kind not in {Kind.STOP, Kind.DELETE}:
+            kept = await registries.select_registries(connection, vault, image.repository.domain)
+            login = choose(image.repository, application.own_login, kept)
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
         async with transaction(pool) as connection:
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
-    return Task(deployment, application, credentials, satisfied_by, target, flaw), left_open, caused_by
+    return Task(deployment, application, login, satisfied_by, target, flaw), left_open, caused_by
 
 
 async def _resolved(connection: Connection, vault: Vault, application: Application) -> tuple[Application, str | None]:

@@ -23,9 +23,10 @@ from gateway.events import PushEvent
 from gateway.loops import for_ever
 from gateway.policies import Policy, highest, lower
 from gateway.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest, parse_tag
-from gateway.registries import Credentials, choose
+from gateway.registries import NOBODY, Login, choose
+from gateway.registry.answers import Answer
 from gateway.registry.budget import rest
-from gateway.registry.client import Answer, RegistryClient
+from gateway.registry.client import RegistryClient
 from gateway.store import applications, deployments, looks, registries
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.looks import Look
@@ -135,12 +136,12 @@ class Reconciler:
         if seconds > 0:
             self._resting[look.repository.domain] = time.monotonic() + seconds
 
-    async def _login(self, look: Look) -> Credentials | None:
+    async def _login(self, look: Look) -> Login:
         """Return the login of one that follows this."""
         async with transaction(self._pool) as connection:
             asking = await looks.select_asking(connection, look)
             if asking is None:
-                return None
+                return NOBODY
             application = await applications.select_application(connection, self._vault, asking)
             kept = await registries.select_registries(connection, self._vault, look.repository.domain)
             return choose(look.repository, application.own_login, kept)

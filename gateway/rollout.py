@@ -9,6 +9,7 @@ begins at the swap. What comes after create is told in `swap`.
 """
 
 import asyncio
+from collections.abc import Collection
 
 from gateway import swap as swaps
 from gateway.attempt import Attempt, Means, Task, in_time
@@ -38,7 +39,7 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
             means.engine.fenced(journal.still_ours),
             means.identity,
             application,
-            task.credentials,
+            means.registry.obtain(task.login),
             means.pace.of(application.configuration),
             making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
             begun=left_open.runtime if left_open else None,
@@ -65,6 +66,7 @@ async def _replace(attempt: Attempt) -> Outcome:
     serving = await attempt.runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
         return outcome
+    await in_time(attempt, _refuse_platform(attempt, reference, resolved))
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
 
@@ -94,7 +96,12 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
 async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
     journal, runtime = attempt.journal, attempt.runtime
     await journal.begin(Step.PULL)
-    await runtime.obtain(reference, journal.progress)
+    try:
+        await runtime.obtain(reference, journal.progress)
+    except Failed as error:
+        if error.reason.code is not Code.DENIED:
+            raise
+        raise Failed(Code.DENIED, f"{error.reason.message} ({attempt.task.login.told})") from error
     await journal.begin(Step.VERIFY)
     await runtime.check()
     await journal.begin(Step.CREATE)
@@ -151,16 +158,32 @@ def _reference(task: Task) -> Reference:
 
 async def _resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     """Return what the tag means now, believed at once only where the push named the same digest."""
-    means, platform, wanted = attempt.means, attempt.means.identity.platform, _reference(attempt.task)
+    means, wanted = attempt.means, _reference(attempt.task)
     await attempt.journal.begin(Step.RESOLVE, str(wanted))
-    resolved = await _believed(means, attempt.task, wanted)
-    if resolved.platforms and platform not in resolved.platforms:
-        raise Failed(
-            Code.WRONG_ARCHITECTURE,
-            f"{wanted} is for {', '.join(sorted(resolved.platforms))}; the engine is {platform}",
-        )
+    try:
+        resolved = await _believed(means, attempt.task, wanted)
+    except Failed as error:
+        if error.reason.code is Code.NOT_FOUND and (told := await means.registry.missing(wanted, attempt.task.login)):
+            raise told from error
+        raise
+    _refuse_other(wanted, resolved.platforms, attempt)
     await attempt.journal.resolved(resolved.digest)
     return resolved, wanted.with_digest(resolved.digest)
+
+
+async def _refuse_platform(attempt: Attempt, reference: Reference, resolved: Resolved) -> None:
+    """Raises Failed where the image is one alone, for another platform: what an index names was looked at before."""
+    if not resolved.platforms:
+        platform = await attempt.means.registry.platform(reference, attempt.task.login)
+        _refuse_other(reference, {platform} if platform else set(), attempt)
+
+
+def _refuse_other(reference: Reference, platforms: Collection[str], attempt: Attempt) -> None:
+    engine = attempt.means.identity.platform
+    if platforms and engine not in platforms:
+        raise Failed(
+            Code.WRONG_ARCHITECTURE, f"{reference} is for {', '.join(sorted(platforms))}; the engine is {engine}"
+        )
 
 
 async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
@@ -168,7 +191,7 @@ async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
     expected = task.deployment.expected_digest
     for delay in _BELIEVE_AFTER if expected else ():
         try:
-            resolved = await means.registry.resolve(wanted, task.credentials)
+            resolved = await means.registry.resolve(wanted, task.login)
         except Failed as error:
             if error.reason.code is not Code.NOT_FOUND:
                 raise
@@ -176,7 +199,7 @@ async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
             if resolved.digest == expected:
                 return resolved
         await asyncio.sleep(delay)
-    return await means.registry.resolve(wanted, task.credentials)
+    return await means.registry.resolve(wanted, task.login)
 
 
 async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:

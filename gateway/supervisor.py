@@ -31,6 +31,7 @@ from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
+from gateway.renewal import RENEW_EVERY, renew_logins
 from gateway.rollout import roll_out
 from gateway.store import cancellations, claims, deployments, inbox, servers, watches
 from gateway.store.database import Pool, listen, transaction
@@ -96,6 +97,7 @@ class Supervisor:
         duties = [
             Duty(LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
             Duty(SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
+            Duty(RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]
         self.fleet = Fleet(pool, vault, settings, engine, roll_out=self._begin, duties=duties, held=self._runs.keys())
 

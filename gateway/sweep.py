@@ -6,6 +6,7 @@ from gateway.engine import runtimes
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace
 from gateway.errors import Failed
+from gateway.registries import nobody
 from gateway.store import applications
 from gateway.store.database import Pool, transaction
 from gateway.store.vault import Vault
@@ -21,7 +22,7 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, engine: Engine, iden
         resting = await applications.select_resting(connection, vault, identity.engine_id)
     for application in resting:
         try:
-            runtime = await runtimes.choose(engine, identity, application, None, pace, making=False, begun=None)
+            runtime = await runtimes.choose(engine, identity, application, nobody, pace, making=False, begun=None)
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:
                 still = await applications.is_resting(connection, application.application_id)

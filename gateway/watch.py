@@ -21,6 +21,7 @@ from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime
 from gateway.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.metrics import TROUBLES
+from gateway.registries import nobody
 from gateway.store import applications, deployments, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.vault import Vault
@@ -87,7 +88,7 @@ class Lookout:
     async def _look_at(self, engine: Engine, identity: EngineIdentity, watched: _Watched) -> None:
         application = watched.application
         try:
-            runtime = await runtimes.choose(engine, identity, application, None, self._pace, making=False, begun=None)
+            runtime = await runtimes.choose(engine, identity, application, nobody, self._pace, making=False, begun=None)
             reason = await _trouble(runtime, watched)
         except RolloutError:
             return  # the engine does not say

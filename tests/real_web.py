@@ -13,6 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from gateway.config import Settings
 from gateway.engine.client import EngineIdentity
 from gateway.reference import Digest
+from gateway.registry import client as registries
 from gateway.store import endpoints, keys
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
@@ -126,9 +127,10 @@ async def web(web_pool: Pool) -> AsyncIterator[Web]:
         key, _ = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
-    application = build(web_pool, VAULT, rollouts, settings)
     held = Held()
-    application.middlewares.insert(0, held.middleware)
-    async with TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar()) as client:
-        yield Web(client, web_pool, key, rollouts)
+    async with registries.connect() as registry:
+        application = build(web_pool, VAULT, rollouts, settings, registry)
+        application.middlewares.insert(0, held.middleware)
+        async with TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar()) as client:
+            yield Web(client, web_pool, key, rollouts)
     assert held.lies == []

@@ -19,6 +19,7 @@ from gateway.engine.service_watch import ServiceWatch
 from gateway.engine.services import Task
 from gateway.errors import Code, Failed, Postponed
 from gateway.reference import Reference
+from gateway.registries import nobody
 from tests.image import run
 from tests.lane import Lane
 from tests.real_parts import SIDE_BY_SIDE, Pushes
@@ -146,7 +147,7 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     manager.call.side_effect = [Failed(Code.NOT_FOUND, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
-    watch = ServiceWatch(manager, "web", pace, 10, None)
+    watch = ServiceWatch(manager, "web", pace, 10, nobody)
     told = await watch.explained(convergence.broken("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
     assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message

@@ -13,6 +13,7 @@ from gateway.engine.client import Engine
 from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Version
 from gateway.reference import Reference
+from gateway.registries import nobody
 from tests.real_parts import Pushes
 
 PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
@@ -38,7 +39,7 @@ async def runtime(engine: Engine, pushes: Pushes) -> AsyncIterator[ContainerRunt
         engine_id=None,
         created_at=datetime.now(UTC),
     )
-    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, None, PACE)
+    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, nobody, PACE)
     yield runtime
     await runtime.remove()
 

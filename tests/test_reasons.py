@@ -21,6 +21,7 @@ from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
 from gateway.errors import Code, Failed, Postponed
 from gateway.reference import Reference
+from gateway.registries import NOBODY
 from gateway.store import deployments
 from gateway.store.journal import PostgresJournal
 from tests.lane import Lane
@@ -82,7 +83,7 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     deployment = MagicMock(kind=kind, reference=reference, deployment_id="d", epoch=1, cancelled_at=None)
     application = MagicMock(spec=Application, configuration=Configuration(), base=None)
     application.name = "web"
-    return attempt.Task(deployment, application, None, AsyncMock())
+    return attempt.Task(deployment, application, NOBODY, AsyncMock())
 
 
 @pytest.mark.parametrize(

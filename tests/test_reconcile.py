@@ -10,6 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.reconcile import Reconciler, following
 from gateway.reference import Reference
+from gateway.registries import NOBODY
 from gateway.registry import client as registries
 from gateway.registry.budget import rest
 from tests.real_parts import Pushes
@@ -200,10 +201,10 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
     await pushes("two", "other")
     reference = Reference.parse(pushes.name())
     async with registries.connect() as client:
-        first = await client.look(reference, None, etag=None)
+        first = await client.look(reference, NOBODY, etag=None)
         assert (first.status, first.headers["Docker-Content-Digest"]) == (200, digest)
-        assert (await client.look(reference, None, etag=first.headers["ETag"])).status == 304
-        listed = await client.list_tags(reference, None)
+        assert (await client.look(reference, NOBODY, etag=first.headers["ETag"])).status == 304
+        listed = await client.list_tags(reference, NOBODY)
         assert sorted(orjson.loads(listed.body)["tags"]) == ["latest", "other"]
 
 
@@ -215,7 +216,7 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
         (200, {"ratelimit-limit": "100;w=21600", "ratelimit-remaining": "50;w=21600"}, 2160),
         (200, {"ratelimit-limit": "many", "ratelimit-remaining": "few"}, 0),
         (429, {"Retry-After": "17"}, 17),
-        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, 300),
+        (429, {"Retry-After": "in a while"}, 300),
         (503, {}, 300),
         (404, {}, 0),
     ],

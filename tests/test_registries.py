@@ -6,14 +6,22 @@ import pytest
 
 from gateway.errors import InvalidInput
 from gateway.reference import Repository
-from gateway.registries import Credentials, Registry, Scope, choose
+from gateway.registries import Credentials, Registry, RegistryType, Scope, choose
 
 OWN = Credentials("own", "secret")
 
 
 def kept(url: str, user: str) -> Registry:
-    created = datetime(2026, 1, 1, tzinfo=UTC)
-    return Registry(user, user, url, "cloud", None, Scope.parse(url), Credentials(user, "secret"), created)
+    return Registry(
+        registry_id=user,
+        registry_name=user,
+        registry_url=url,
+        registry_type=RegistryType.CLOUD,
+        image_prefix=None,
+        scope=Scope.parse(url),
+        login=Credentials(user, "secret"),
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
 
 
 @pytest.mark.parametrize("url", ["", "docker.io", "index.docker.io", "https://index.docker.io/v1/", "docker.io/"])
@@ -48,19 +56,20 @@ def test_what_names_no_registry_is_refused(url: str) -> None:
 
 def test_an_applications_own_login_comes_first() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    assert choose(image, (None, OWN), [kept("ghcr.io", "kept")]) == OWN
+    assert choose(image, (None, OWN), [kept("ghcr.io", "kept")]).by == OWN
 
 
 def test_an_own_login_is_never_sent_to_another_registry() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    assert choose(image, (Scope.parse("docker.io"), OWN), []) is None
+    login = choose(image, (Scope.parse("docker.io"), OWN), [])
+    assert login.by is None
+    assert "own login was not sent, since its registryUrl is docker.io" in login.told
 
 
 def test_the_longest_path_wins_among_the_kept_logins() -> None:
     image = Repository.parse("ghcr.io/acme/app")
     chosen = choose(image, None, [kept("ghcr.io/acme", "near"), kept("ghcr.io", "far"), kept("quay.io", "other")])
-    assert chosen is not None
-    assert chosen.username == "near"
+    assert chosen.by == Credentials("near", "secret")
 
 
 def test_a_password_is_not_shown_by_accident() -> None:

@@ -17,6 +17,7 @@ from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Conflict, Postponed
 from gateway.reference import Reference
+from gateway.registries import nobody
 from gateway.store import applications, watches
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
@@ -62,7 +63,7 @@ async def runtime_of(lane: Lane) -> ServiceRuntime:
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
     pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
-    return ServiceRuntime(lane.engine, application, None, pace)
+    return ServiceRuntime(lane.engine, application, nobody, pace)
 
 
 async def running(lane: Lane) -> list[Task]:

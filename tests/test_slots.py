@@ -12,6 +12,7 @@ from gateway.deployments import Kind, Outcome, Status, Swap
 from gateway.engine import runtimes
 from gateway.errors import Code
 from gateway.reference import Reference
+from gateway.registries import NOBODY
 
 DEADLINE = 0.5  # seconds
 DIGEST = "sha256:" + "0" * 64
@@ -33,7 +34,7 @@ class Scene:
         target = attempt.Target("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
         means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slot, MagicMock(), DEADLINE)
-        task = attempt.Task(deployment, application, None, AsyncMock(), target)
+        task = attempt.Task(deployment, application, NOBODY, AsyncMock(), target)
         return await rollout.roll_out(means, task, self.journal, None)
 
 

@@ -36,7 +36,7 @@ from gateway.engine.runtime import Pace, Progress, Serving, Version
 from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.health import Probe
 from gateway.reference import Reference
-from gateway.registries import Credentials
+from gateway.registries import Credentials, Obtain, with_login
 
 _NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 _PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
@@ -50,7 +50,7 @@ class ContainerRuntime:
     engine: Engine
     platform: str
     application: Application
-    credentials: Credentials | None
+    login: Obtain
     pace: Pace
 
     # -- what is there
@@ -98,11 +98,13 @@ class ContainerRuntime:
         )
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
+        async def pull(credentials: Credentials | None) -> images.Image:
+            stall = self.pace.pull_stall
+            return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
+
         image = await creation.find_image(self.engine, reference)
         if image is None or not image.has_digest(str(reference.digest)):
-            image = await images.pull(
-                self.engine, reference, self.credentials, progress=progress, stall=self.pace.pull_stall
-            )
+            image = await with_login(self.login, pull)
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 

@@ -9,7 +9,7 @@ from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Runtime
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.errors import Code, Failed
-from gateway.registries import Credentials
+from gateway.registries import Obtain
 
 
 def kind_of(application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool) -> RuntimeKind:
@@ -42,7 +42,7 @@ async def choose(
     engine: Engine,
     identity: EngineIdentity,
     application: Application,
-    credentials: Credentials | None,
+    login: Obtain,
     pace: Pace,
     *,
     making: bool,
@@ -54,8 +54,8 @@ async def choose(
         there = await present(engine, application) if identity.swarm_manager else None
         kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
-        return ServiceRuntime(engine, application, credentials, pace)
-    return ContainerRuntime(engine, identity.platform, application, credentials, pace)
+        return ServiceRuntime(engine, application, login, pace)
+    return ContainerRuntime(engine, identity.platform, application, login, pace)
 
 
 async def present(engine: Engine, application: Application) -> RuntimeKind | None:

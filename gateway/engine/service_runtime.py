@@ -25,7 +25,7 @@ from gateway.engine.service_watch import LOOK_AGAIN, ServiceWatch
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
-from gateway.registries import Credentials
+from gateway.registries import Obtain
 
 _LOG = structlog.get_logger()
 
@@ -38,7 +38,7 @@ class ServiceRuntime:
 
     engine: Engine
     application: Application
-    credentials: Credentials | None
+    login: Obtain
     pace: Pace
 
     # -- what is there
@@ -149,7 +149,7 @@ class ServiceRuntime:
             networks=await self._network_ids(),
             monitor=self.pace.stable_window,
         )
-        authorized = services.authorization(image, self.credentials)
+        made, authorized = services.authorized(made, image, await self.login(None))
         if service is not None:
             await services.update(self.engine, service, made, authorized)
             return
@@ -235,10 +235,10 @@ class ServiceRuntime:
         made = service_spec.scaled(service.spec, self.application, running=running)
         if made == service.spec:
             return
-        image = spec.reference(service.labels)
-        await services.update(
-            self.engine, service, made, services.authorization(image, self.credentials) if image else {}
-        )
+        image, authorized = spec.reference(service.labels), dict[str, str]()
+        if image is not None:
+            made, authorized = services.authorized(made, image, await self.login(None))
+        await services.update(self.engine, service, made, authorized)
 
     async def remove(self) -> None:
         service = await self._own()
@@ -279,7 +279,7 @@ class ServiceRuntime:
     @property
     def _watch(self) -> ServiceWatch:
         grace = self.application.configuration.stop_grace
-        return ServiceWatch(self.engine, self._name, self.pace, grace, self.credentials)
+        return ServiceWatch(self.engine, self._name, self.pace, grace, self.login)
 
     @property
     def _name(self) -> str:

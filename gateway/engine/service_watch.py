@@ -11,7 +11,7 @@ from gateway.engine.convergence import Mark, Seen
 from gateway.engine.runtime import Pace
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Failed, RolloutError
-from gateway.registries import Credentials
+from gateway.registries import Obtain
 
 _LOG = structlog.get_logger()
 
@@ -30,7 +30,7 @@ class ServiceWatch:
     name: str
     pace: Pace
     grace: int
-    credentials: Credentials | None
+    login: Obtain
 
     async def converge(self, mark: Mark, before: frozenset[str] = frozenset()) -> None:
         """Return once every task has run in the version for the stability window; raises Failed."""
@@ -73,7 +73,8 @@ class ServiceWatch:
         _LOG.warning("A node was lost during an update, which is begun anew", service=self.name)
         await services.update(self.engine, service, service.spec, {}, back=True)
         gone_back = await self.expect(self.name)
-        await services.update(self.engine, gone_back, service.spec, services.authorization(image, self.credentials))
+        authorized = services.authorization(image, await self.login(None))
+        await services.update(self.engine, gone_back, service.spec, authorized)
 
     async def explained(self, error: Failed, broke: Task | None) -> Failed:
         """Return it with what the task's container tells more, where that is on this engine.

@@ -111,6 +111,16 @@ def authorization(image: Reference, credentials: Credentials | None) -> dict[str
     return {"X-Registry-Auth": compose_auth_header(login, str(image.repository.domain))}
 
 
+def authorized(
+    spec: Mapping[str, Any], image: Reference, credentials: Credentials | None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the spec, saying until when the login that goes with it is good, and the header that holds that."""
+    marks = {name: value for name, value in (spec.get("Labels") or {}).items() if name != labels.LOGIN_UNTIL}
+    if credentials is not None and credentials.expires_at is not None:
+        marks[labels.LOGIN_UNTIL] = credentials.expires_at.isoformat()
+    return {**spec, "Labels": marks}, authorization(image, credentials)
+
+
 async def inspect(engine: Engine, service: str) -> Service | None:
     """Return it by id or name, or None where there is none."""
     try:

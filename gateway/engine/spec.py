@@ -19,6 +19,8 @@ ATTEMPT = "gateway.attempt"
 DIGEST = "gateway.digest"
 SPEC = "gateway.spec"
 IMAGE = "gateway.image"
+#: of a service whose nodes have a login that ends
+LOGIN_UNTIL = "gateway.login-until"
 RESTART = "gateway.restart"
 #: on the like of a container that we did not make: the id of that
 ORIGIN = "gateway.origin"

@@ -1,17 +1,22 @@
 """Logins that are kept for all applications, their passwords sealed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import asyncpg
 
+from gateway.amazon import Amazon
 from gateway.errors import NotFound
 from gateway.reference import Domain
-from gateway.registries import Credentials, Registry, Scope
+from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
 _COLUMNS = """
     registry_id, registry_name, registry_url, registry_type, image_prefix, domain, path, username, password,
-    created_at
+    authority, amazon, created_at
 """
+_NOT_FOUND = "Registry not found"
 
 
 def _place(registry_id: str) -> str:
@@ -23,11 +28,42 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Registry:
         registry_id=row["registry_id"],
         registry_name=row["registry_name"],
         registry_url=row["registry_url"],
-        registry_type=row["registry_type"],
+        registry_type=RegistryType(row["registry_type"]),
         image_prefix=row["image_prefix"],
         scope=Scope(row["domain"], row["path"]),
-        credentials=Credentials(row["username"], vault.open(row["password"], _place(row["registry_id"]))),
+        login=_login(row["username"], vault.open(row["password"], _place(row["registry_id"])), row["amazon"]),
+        authority=row["authority"],
         created_at=row["created_at"],
+    )
+
+
+def _login(username: str, password: str, amazon: Mapping[str, Any] | None) -> Credentials | Amazon | None:
+    if amazon is not None:
+        return Amazon(access_key_id=username, secret_access_key=password, **amazon)
+    return Credentials(username, password) if username else None
+
+
+def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple[object, ...]:
+    """Return what stands in the columns, in their order."""
+    login, scope = registration.login, registration.scope
+    username, password, amazon = "", "", None
+    if isinstance(login, Amazon):
+        username, password = login.access_key_id, login.secret_access_key
+        amazon = {name: getattr(login, name) for name in ("region", "public", "profile", "role_arn", "external_id")}
+    elif login is not None:
+        username, password = login.username, login.password
+    return (
+        registry_id,
+        registration.registry_name,
+        registration.registry_url,
+        registration.registry_type,
+        registration.image_prefix,
+        scope.domain,
+        scope.path,
+        username,
+        vault.seal(password, _place(registry_id)),
+        registration.authority,
+        amazon,
     )
 
 
@@ -40,38 +76,43 @@ async def select_registries(connection: Connection, vault: Vault, domain: Domain
     return [_from_row(row, vault) for row in rows]
 
 
-async def insert_registry(
-    connection: Connection,
-    vault: Vault,
-    *,
-    registry_name: str,
-    registry_url: str,
-    registry_type: str,
-    image_prefix: str | None,
-    scope: Scope,
-    credentials: Credentials,
-) -> Registry:
+async def select_registry(connection: Connection, vault: Vault, registry_id: str) -> Registry:
+    """Return one, locked until the transaction ends; raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM registries WHERE registry_id = $1 FOR NO KEY UPDATE",  # noqa: S608
+        registry_id,
+    )
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return _from_row(row, vault)
+
+
+async def insert_registry(connection: Connection, vault: Vault, registration: Registration) -> Registry:
     registry_id = str(await connection.fetchval("SELECT gen_random_uuid()::text"))
     row = await connection.fetchrow(
         f"""
         INSERT INTO registries (registry_id, registry_name, registry_url, registry_type, image_prefix, domain, path,
-                                username, password)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+                                username, password, authority, amazon)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
         RETURNING {_COLUMNS}
         """,  # noqa: S608
-        registry_id,
-        registry_name,
-        registry_url,
-        registry_type,
-        image_prefix,
-        scope.domain,
-        scope.path,
-        credentials.username,
-        vault.seal(credentials.password, _place(registry_id)),
+        *_values(vault, registry_id, registration),
     )
     if row is None:  # pragma: no cover - RETURNING answers or raises
-        raise NotFound("Registry not found")
+        raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)
+
+
+async def update_registry(connection: Connection, vault: Vault, registry_id: str, registration: Registration) -> None:
+    await connection.execute(
+        """
+        UPDATE registries
+           SET registry_name = $2, registry_url = $3, registry_type = $4, image_prefix = $5, domain = $6, path = $7,
+               username = $8, password = $9, authority = $10, amazon = $11
+         WHERE registry_id = $1
+        """,
+        *_values(vault, registry_id, registration),
+    )
 
 
 async def delete_registry(connection: Connection, vault: Vault, registry_id: str) -> Registry:
@@ -81,5 +122,5 @@ async def delete_registry(connection: Connection, vault: Vault, registry_id: str
         registry_id,
     )
     if row is None:
-        raise NotFound("Registry not found")
+        raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)

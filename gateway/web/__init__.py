@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.endpoints import parse_networks
 from gateway.errors import GatewayError
+from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
 from gateway.web import notifier, outward, patience, refusals, status, surfaces, webhooks
@@ -26,10 +27,12 @@ _API = "/{before:/*}api/{within:/*}"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def build(pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings) -> web.Application:
+def build(
+    pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings, registry: RegistryClient
+) -> web.Application:
     """Return the application; it owns the task that notifies and what webhooks need outside."""
     application = web.Application(client_max_size=settings.body_limit, middlewares=[_answer_errors])
-    application[CONTEXT] = Context(pool, vault, rollouts, settings)
+    application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
     application[TURNS] = Turns()

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.keys import Caller, Grants, Permission
+from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
 
@@ -49,6 +50,7 @@ class Context:
     vault: Vault
     rollouts: Rollouts
     settings: Settings
+    registry: RegistryClient
     caller: Caller = NOBODY
 
 

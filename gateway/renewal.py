@@ -1,0 +1,71 @@
+"""Keeps the logins of services good whose tokens end: a node may have to pull for a task that is moved, at any time.
+
+What a service has is sent again with a newer token. That is no update of its tasks, which go on; it bears until when
+the token is good. Applications that are being deployed are left alone, since that sends a fresh one too.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import structlog
+
+from gateway.engine import service_spec, services, spec
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.services import Service
+from gateway.errors import RolloutError
+from gateway.reference import Reference
+from gateway.registries import Credentials, choose
+from gateway.registry.client import RegistryClient
+from gateway.store import applications, registries
+from gateway.store.database import Pool, transaction
+from gateway.store.vault import Vault
+
+_LOG = structlog.get_logger()
+
+RENEW_EVERY = 60.0  # seconds
+
+
+async def renew_logins(
+    pool: Pool, vault: Vault, registry: RegistryClient, engine: Engine, identity: EngineIdentity
+) -> None:
+    """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
+    if not identity.swarm_manager:
+        return
+    found = {service.labels.get(spec.APPLICATION, ""): service for service in await services.select(engine)}
+    bearing = {key: service for key, service in found.items() if key and not service_spec.is_stopped(service.spec)}
+    if not bearing:
+        return
+    async with transaction(pool) as connection:
+        resting = await applications.select_resting(connection, vault, identity.engine_id)
+        kept = await registries.select_registries(connection, vault)
+    for application in resting:
+        service = bearing.get(application.application_id)
+        image = spec.reference(service.labels) if service else None
+        if service is None or image is None:
+            continue
+        login = choose(image.repository, application.own_login, kept)
+        try:
+            credentials = await registry.credentials(login) if login.ends else None
+            if credentials is None or not _is_newer(credentials, service.labels):
+                continue
+            async with transaction(pool) as connection:
+                still = await applications.is_resting(connection, application.application_id)
+            if still:
+                await _send(engine, service, image, credentials)
+        except RolloutError as error:
+            _LOG.warning("Cannot renew the login of a service", service=service.name, reason=str(error))
+
+
+def _is_newer(credentials: Credentials, labels: Mapping[str, str]) -> bool:
+    if credentials.expires_at is None:
+        return False
+    try:
+        return datetime.fromisoformat(labels[spec.LOGIN_UNTIL]) < credentials.expires_at
+    except (KeyError, ValueError):
+        return True
+
+
+async def _send(engine: Engine, service: Service, image: Reference, credentials: Credentials) -> None:
+    made, authorized = services.authorized(service.spec, image, credentials)
+    await services.update(engine, service, made, authorized)
+    _LOG.info("Renewed the login of a service", service=service.name, until=made["Labels"][spec.LOGIN_UNTIL])
