@@ -337,6 +337,16 @@ async def test_wrong_methods_types_and_names_are_told(web: Web) -> None:
     assert (await web.post("/api/trpc/application.redeploy", b"[1]"))[0] == 400
 
 
+async def test_a_body_that_is_too_large_or_broken_is_told_in_each_surfaces_envelope(web: Web) -> None:
+    large = b'{"name": "' + b" " * (5 * 1024 * 1024) + b'"}'
+    status, answer = await web.post("/api/trpc/application.create", large)
+    assert (status, answer["error"]["json"]["data"]["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    status, answer = await web.post("/api/application.create", large)
+    assert (status, answer["code"]) == (413, "PAYLOAD_TOO_LARGE")
+    status, answer = await web.post("/api/application.create", b"no gzip", **{"Content-Encoding": "gzip"})
+    assert (status, answer["code"]) == (400, "BAD_REQUEST")
+
+
 async def test_a_query_takes_its_input_wrapped_plain_or_not_at_all(web: Web) -> None:
     await app_123(web)
     for given in ('{"json":{"applicationId":"app-123"}}', '{"applicationId":"app-123"}'):

@@ -12,7 +12,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway import trpc
-from gateway.errors import GatewayError, InvalidInput, Throttled
+from gateway.errors import GatewayError, InvalidInput, Throttled, TooLarge
 from gateway.keys import Caller
 from gateway.trpc import UNDEFINED, Issue, Problem
 from gateway.web.admission import admit, authorize
@@ -121,7 +121,12 @@ async def _body(request: web.Request) -> bytes:
         raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Missing content-type header"))
     if not kind.lower().startswith("application/json"):
         raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f'Unsupported content-type "{kind}"'))
-    return await request.read()
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise TooLarge("the body is larger than is accepted; GATEWAY_BODY_LIMIT says how large it may be") from error
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise InvalidInput("the body ended before its end, or is not encoded as its Content-Encoding says") from error
 
 
 async def _answer(request: web.Request, name: str, given: Any, caller: Caller | None) -> Answer:
