@@ -1,11 +1,15 @@
 """What an API key may do, on what and until when. It performs no I/O."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from typing import Literal, TypeAlias
 
 from gateway.errors import Forbidden, InvalidInput
+
+Word: TypeAlias = Literal["read", "deploy", "admin"]
 
 LONGEST_LIFE = timedelta(days=3650)
 
@@ -30,8 +34,15 @@ class Permission(IntEnum):
     ADMIN = 3
 
     @property
-    def word(self) -> str:
-        return self.name.lower()
+    def word(self) -> Word:
+        return _WORDS[self]
+
+
+_WORDS: Mapping[Permission, Word] = {
+    Permission.READ: "read",
+    Permission.DEPLOY: "deploy",
+    Permission.ADMIN: "admin",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,6 +188,14 @@ async def _count(connection: Connection, key_id: str) -> None:
         )
 
 
+async def revoke_by_id(connection: Connection, key_id: str) -> bool:
+    """Refuse the key from now on; tell whether there was one that was valid."""
+    done = await connection.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL", key_id
+    )
+    return done != "UPDATE 0"
+
+
 async def revoke_key(connection: Connection, named: str) -> None:
     """Refuse the key from now on, by its id, prefix or name; raises NotFound."""
     done = await connection.execute(

@@ -15,6 +15,7 @@ from gateway.web.procedures import (
     server,
     settings,
     subscription,
+    user,
     webhook,
 )
 from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
@@ -33,6 +34,7 @@ _MODULES = (
     server,
     settings,
     subscription,
+    user,
     webhook,
 )
 
