@@ -12,7 +12,7 @@ from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.deployments import Deployment, Kind, Status, Step
 from gateway.engine import conditions, containers, images, probes, spec
-from gateway.errors import Code, Conflict
+from gateway.errors import Code, Conflict, Failed
 from gateway.reference import Reference
 from gateway.store import applications, deployments, environments, projects
 from tests.lane import VAULT, Lane
@@ -246,6 +246,21 @@ async def test_a_port_of_another_application_is_named_and_what_is_touched_put_ba
     assert failed.status is ended
     after = await lane.serving()
     assert (after.container_id, after.running) == (before.container_id, True)
+
+
+async def test_a_port_of_its_own_is_none_of_another_program(lane: Lane, pushes: Pushes) -> None:
+    server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 0)  # noqa: S104 - the engine's ports are on all
+    port = server.sockets[0].getsockname()[1]
+    wanted = {"HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}}}
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    # Between two starts of one that keeps exiting, the engine lists none of its ports.
+    own = await containers.create(lane.engine, f"own-{port}", {"Image": pushes.name(), **wanted}, {})
+    async with server:
+        await conditions.check(lane.engine, wanted, [], serving=own)
+        with pytest.raises(Failed, match=f"port {port}/tcp is taken by a process outside of Docker"):
+            await conditions.check(lane.engine, wanted, [], serving=None)
+    await containers.remove(lane.engine, own)
 
 
 @pytest.mark.parametrize(("here", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gateway.engine import probes, refusals, service_spec, services, spec
+from gateway.engine import containers, probes, refusals, service_spec, services, spec
 from gateway.engine.client import Engine, named
 from gateway.errors import Code, Failed, RolloutError
 
@@ -32,24 +32,39 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
     """Raises Failed where a network is missing, or somebody else than the container that serves holds a port."""
     for name in names:
         await network(engine, name)
-    wanted = {
-        _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
-        for inside, bindings in body["HostConfig"].get("PortBindings", {}).items()
-        for binding in bindings or ()
-        if binding.get("HostPort", "").isdigit()
-    }
+    wanted = sorted(_bound(body["HostConfig"]))
     if not wanted:
         return
     running = await engine.call("GET", "containers/json")
-    for port in sorted(wanted):
+    for port in wanted:
         if holder := _holder(running, port, but=serving):
             raise _taken(port, holder)
-    own = [one for item in running if item["Id"] == serving for one in _published(item)]
-    free = [port for port in sorted(wanted) if not any(port.collides(one) for one in own)]
-    if taken := [port for port in free if _listens_here(port)]:
-        if not await probes.beside(engine):
-            return  # another host's ports, or those of the container that the gateway is in
-        raise await _held_elsewhere(engine, taken[0])
+    if taken := [port for port in wanted if _listens_here(port)]:
+        await _refuse_foreign(engine, taken, serving)
+
+
+async def _refuse_foreign(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
+    """Raises Failed where one of the ports, which somebody on this host has, would be the engine's to give."""
+    # What serves has its ports by what it was made with, also while it is being restarted.
+    found = await containers.inspection(engine, serving) if serving else None
+    own = _bound(found["HostConfig"]) if found else set()
+    foreign = [port for port in taken if not any(port.collides(one) for one in own)]
+    # Elsewhere they are another host's ports, or those of the container that the gateway is in.
+    if foreign and await probes.beside(engine):
+        port = foreign[0]
+        if service := await _service(engine, port):
+            raise _taken(port, service)
+        raise Failed(Code.PORT_TAKEN, refusals.outside(port.number, port.protocol))
+
+
+def _bound(host: Mapping[str, Any]) -> set[_Port]:
+    """Return the ports of the host that a container is made with."""
+    return {
+        _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
+        for inside, bindings in (host.get("PortBindings") or {}).items()
+        for binding in bindings or ()
+        if binding.get("HostPort", "").isdigit()
+    }
 
 
 async def network(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
@@ -76,7 +91,8 @@ async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
     try:
         port = _Port(*told, "")
         holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
-        return _taken(port, holder) if holder else await _held_elsewhere(engine, port)
+        holder = holder or await _service(engine, port)
+        return _taken(port, holder) if holder else error
     except RolloutError:
         return error  # what it was refused with is known all the same
 
@@ -106,16 +122,14 @@ def _taken(port: _Port, holder: str) -> Failed:
     return Failed(Code.PORT_TAKEN, f"port {port.number}/{port.protocol} is published by {holder}")
 
 
-async def _held_elsewhere(engine: Engine, port: _Port) -> Failed:
-    """Return who holds a port that no container does: a service, by the routing mesh, or a process of the host."""
+async def _service(engine: Engine, port: _Port) -> str | None:
+    """Return the service that has the port by the routing mesh, on each node."""
     try:
         there = await services.select(engine)
     except Failed:
-        there = []  # the engine manages no Swarm
-    for one in there:
-        if (port.number, port.protocol) in service_spec.mesh_ports(one.spec):
-            return _taken(port, f"the service {one.name}")
-    return Failed(Code.PORT_TAKEN, refusals.outside(port.number, port.protocol))
+        return None  # the engine manages no Swarm
+    mesh = (one.name for one in there if (port.number, port.protocol) in service_spec.mesh_ports(one.spec))
+    return next((f"the service {name}" for name in mesh), None)
 
 
 def _listens_here(port: _Port) -> bool:
