@@ -3,7 +3,7 @@
 https://trpc.io/docs/rpc and https://github.com/flightcontrolhq/superjson
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NotRequired
@@ -153,6 +153,25 @@ def error(problem: Problem, path: str) -> TrpcError:
             }
         }
     }
+
+
+def line(envelopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a batch as the one line of a stream in which nothing is still awaited, for who wants application/jsonl.
+
+    There superjson wraps the line, not each value in it.
+    """
+    answers: dict[str, Any] = {}
+    types: dict[str, Any] = {}
+    for number, envelope in enumerate(envelopes):
+        if "error" in envelope:
+            answers[str(number)] = [[{"error": envelope["error"]["json"]}]]
+            continue
+        data = envelope["result"]["data"]
+        answers[str(number)] = [[{"result": {"data": data["json"]}}]]
+        values = data.get("meta", {}).get("values", {})
+        path = f"{number}.0.0.result.data"
+        types |= {path: values} if isinstance(values, list) else {f"{path}.{at}": type_ for at, type_ in values.items()}
+    return {"json": answers} | ({"meta": {"values": types, "v": 1}} if types else {})
 
 
 def rest_error(problem: Problem, path: str | None) -> RestError:

@@ -16,7 +16,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
 
 async def test_a_key_is_printed_alone_and_once(shell: GatewayProcess) -> None:
     key = await shell.cli("keys", "create", "laptop")
-    assert key.startswith("gw_")
+    assert (key[:3], len(key)) == ("gw_", 64)
     assert key.split() == [key]
     listed = await shell.cli("keys", "list", "--json")
     assert key not in listed

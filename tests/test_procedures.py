@@ -128,6 +128,18 @@ async def test_the_contracts_ways_to_cancel_end_what_waits(web: Web) -> None:
     assert (await web.post("/api/trpc/application.cleanQueues", {"applicationId": "nobody"}))[0] == 404
 
 
+async def test_a_client_that_streams_gets_the_batch_as_one_line(web: Web) -> None:
+    await app_123(web)
+    path = "/api/trpc/application.redeploy,application.redeploy?batch=1"
+    status, answer = await web.post(
+        path, {"0": {"json": SEED_REDEPLOY}, "1": {"json": {}}}, **{"trpc-accept": "application/jsonl"}
+    )
+    assert status == 200
+    assert answer["meta"] == {"values": {"0.0.0.result.data": ["undefined"]}, "v": 1}
+    assert answer["json"]["0"] == [[{"result": {"data": None}}]]
+    assert answer["json"]["1"][0][0]["error"]["data"]["code"] == "BAD_REQUEST"
+
+
 async def test_a_batch_answers_each_and_207_where_they_differ(web: Web) -> None:
     await app_123(web)
     path = "/api/trpc/application.redeploy,application.redeploy?batch=1"

@@ -14,6 +14,7 @@ from gateway.signatures import same
 from gateway.store.database import Connection
 
 PREFIX = "gw_"
+_LENGTH = 64  # of a whole key, as the contract's are: some programs take no other
 _SHOWN = 6  # characters of the secret, by which a person knows a key again
 
 
@@ -94,7 +95,7 @@ async def insert_key(
     prefix: str = PREFIX,
 ) -> tuple[str, Key]:
     """Return the new key, the only time it is known, and its row; raises InvalidInput for a grant to nobody."""
-    key = f"{prefix}{secrets.token_urlsafe(32)}"
+    key = prefix + secrets.token_urlsafe(_LENGTH)[: max(_LENGTH - len(prefix), _LENGTH // 2)]
     key_id = await connection.fetchval(
         """
         INSERT INTO api_keys (name, prefix, key_hash, permission, restricted, expires_at, rate_most, rate_window)

@@ -60,7 +60,15 @@ async def trpc_call(request: web.Request) -> web.Response:
             envelopes.append(trpc.result(answer.value))
             statuses.append(int(HTTPStatus.OK))
             headers.update(answer.headers)
+    if batch and request.headers.get("trpc-accept") == "application/jsonl":
+        return _line(envelopes, headers)
     return _json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
+
+
+def _line(envelopes: list[Any], headers: Mapping[str, str]) -> web.Response:
+    """Answer as to a client that streams: 200 whatever is in it, and the line ends it."""
+    body = orjson.dumps(trpc.line(envelopes), option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=body, headers={**headers, "Content-Type": "application/json", "Vary": "trpc-accept"})
 
 
 async def _trpc_inputs(request: web.Request, count: int, *, batch: bool) -> list[Any]:
