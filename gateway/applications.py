@@ -17,6 +17,8 @@ from gateway.policies import Policy
 from gateway.reference import Reference, Repository
 from gateway.registries import Credentials, Scope
 
+_SIGN = re.compile(r"""\\.|["']""")
+_VARIABLE = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_.]*=")
 _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{1,62}")
 
 
@@ -29,9 +31,12 @@ class Desired(StrEnum):
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    """Parse dotenv text, values quoted over several lines too; raises InvalidInput naming the line."""
+    r"""Parse dotenv text, values quoted over several lines too; raises InvalidInput naming the line.
+
+    Written in one line, a backslash and an n between two variables is the end of the first: `A=1\nB=2`.
+    """
     variables: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(text)):
+    for binding in parse_stream(io.StringIO(_in_lines(text))):
         if binding.error or (binding.key is not None and binding.value is None):
             raise InvalidInput(f"line {binding.original.line} is not NAME=value", field="env")
         if binding.key is not None and binding.value is not None:
@@ -39,6 +44,23 @@ def parse_environment(text: str) -> dict[str, str]:
     if any("\0" in word for pair in variables.items() for word in pair):
         raise InvalidInput("a variable holds a zero byte", field="env")
     return variables
+
+
+def _in_lines(text: str) -> str:
+    r"""Return it with a line for each variable. A quoted value may hold what looks like one, and a path is `C:\new`."""
+    if "\n" in text.strip():
+        return text
+    lines, begin, quote = [], 0, ""
+    for found in _SIGN.finditer(text):
+        sign, at = found[0], found.start()
+        if quote:
+            quote = "" if sign == quote else quote
+        elif sign in {'"', "'"} and text[at - 1 : at] == "=":
+            quote = sign
+        elif sign == "\\n" and _VARIABLE.match(text, found.end()):
+            lines.append(text[begin:at])
+            begin = found.end()
+    return "\n".join([*lines, text[begin:]])
 
 
 def slug(name: str) -> str:

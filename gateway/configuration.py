@@ -1,8 +1,11 @@
 """What an application runs with, as its user wrote it and already proven to mean something. It performs no I/O."""
 
+import ipaddress
 import shlex
+import uuid
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -19,13 +22,15 @@ from pydantic.alias_generators import to_camel
 from gateway import swarm
 from gateway.errors import InvalidInput
 from gateway.health import HealthCheck, Probe, Seconds
-from gateway.mounts import Mount
+from gateway.mounts import Mount, Path, Tmpfs
 from gateway.ports import NUMBER, Port
 from gateway.quantities import parse_cpus, parse_memory
 
 _LABEL_PREFIX = "gateway."
 _LONGEST_COMMAND = 65536
 LONGEST_GRACE = 3600  # seconds
+
+_Part = TypeVar("_Part", Port, Mount)
 
 
 class Order(StrEnum):
@@ -78,19 +83,38 @@ def _auto_is_none(value: object) -> object:
     return None if value == "auto" else value
 
 
+def _a_host(entry: str) -> str:
+    name, _, address = entry.partition(":")
+    if not name or any(sign.isspace() or sign == "\0" for sign in name):
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5")
+    try:
+        return entry if address == "host-gateway" else f"{name}:{ipaddress.ip_address(address.strip('[]'))}"
+    except ValueError as error:
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5") from error
+
+
 _AUTO = BeforeValidator(_auto_is_none)
 Memory = Annotated[str, BeforeValidator(_as_text), _checked(parse_memory)]
 Cpus = Annotated[str, BeforeValidator(_as_text), _checked(parse_cpus)]
+Capability = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{1,40}$")]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 
 
 class Configuration(BaseModel):
     """A field that is None is the image's own choice."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True
+    )
 
     command: Annotated[str, _checked(parse_command)] | None = None
     args: list[str] | None = None
+    #: a name or number, its group after a colon
+    user: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}(:[a-zA-Z0-9_.-]{1,64})?$")] | None = None
+    working_dir: Path | None = None
+    hostname: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")] | None = None
+    #: a process 1 that reaps what the program leaves behind, and passes signals on to it
+    init: bool | None = None
     memory_limit: Memory | None = None
     memory_reservation: Memory | None = None
     cpu_limit: Cpus | None = None
@@ -98,6 +122,14 @@ class Configuration(BaseModel):
     replicas: Annotated[int, NUMBER, Field(ge=1, le=1000)] = 1
     ports: list[Port] = []
     mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
+    #: kept in memory, and gone with the container
+    tmpfs: list[Tmpfs] = []
+    #: whether its own file system can only be read
+    read_only: bool = False
+    cap_add: list[Capability] = []
+    cap_drop: list[Capability] = []
+    #: names of its own, each with an address
+    extra_hosts: list[Annotated[str, AfterValidator(_a_host)]] = []
     networks: list[NetworkName] = []
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
     #: seconds between the stop signal and the kill
@@ -137,13 +169,17 @@ class Configuration(BaseModel):
             return f"{replicas} replicas"
         return "a task on each node" if (self.mode_swarm or {}).get("Global") is not None else None
 
-    @field_validator("ports")
-    @classmethod
-    def _refuse_a_port_twice(cls, ports: list[Port]) -> list[Port]:
-        published = [f"{port.published_port}/{port.protocol}" for port in ports]
-        if twice := sorted({one for one in published if published.count(one) > 1}):
-            raise ValueError(f"{', '.join(twice)} is published twice; a port of the host leads to one of the container")
-        return ports
+    @property
+    def files(self) -> list[Mount]:
+        return [mount for mount in self.mounts if mount.type == "file"]
+
+    def identified(self, before: Self | None = None) -> Self:
+        """Return it with a name for each port and mount: that of the equal one before, where there is one."""
+        known = before or type(self)()
+        ports = _named(self.ports, known.ports, "port_id", Port.same_as)
+        return self.model_copy(
+            update={"ports": ports, "mounts": _named(self.mounts, known.mounts, "mount_id", Mount.same_as)}
+        )
 
     @field_validator("order")
     @classmethod
@@ -152,3 +188,17 @@ class Configuration(BaseModel):
         if order is Order.START_FIRST and alone and before.data.get("ports"):
             raise ValueError("start-first is not possible with published ports, which two containers cannot hold")
         return order
+
+
+def _named(
+    parts: Sequence[_Part], before: Sequence[_Part], field: str, same: Callable[[_Part, _Part], bool]
+) -> list[_Part]:
+    """Return the parts, each with an id of its own: the one it was sent with, or that of its equal; else a new one."""
+    free = {getattr(one, field): one for one in before if getattr(one, field)}
+    sent = [free.pop(getattr(part, field), None) and getattr(part, field) for part in parts]
+    named: list[_Part] = []
+    for part, own in zip(parts, sent, strict=True):
+        found = own or next((name for name, one in free.items() if same(part, one)), None)
+        free.pop(found, None)
+        named.append(part.model_copy(update={field: found or str(uuid.uuid4())}))
+    return named

@@ -1,14 +1,11 @@
 """The transactions of one deployment's way through the queue: taken, concluded, or put back for later."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import timedelta
 
-from gateway import variables
-from gateway.applications import Application
 from gateway.attempt import Target, Task
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
-from gateway.errors import Code, InvalidInput, Postponed, Reason
+from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest
 from gateway.registries import NOBODY, choose
 from gateway.store import (
@@ -53,7 +50,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
     """Return what is to be done, the swap an earlier attempt left open, and the deliveries that caused it."""
     async with transaction(pool) as connection:
         application = await applications.select_application(connection, vault, deployment.application_id)
-        application, flaw = await _resolved(connection, vault, application)
+        application, flaw = await environments.resolve_variables(connection, vault, application)
         left_open = await swaps.select_swap(connection, deployment.application_id)
         caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         target = None
@@ -73,18 +70,6 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
     return Task(deployment, application, login, satisfied_by, target, flaw), left_open, caused_by
-
-
-async def _resolved(connection: Connection, vault: Vault, application: Application) -> tuple[Application, str | None]:
-    """Return it with what its variables name as it is now, and what keeps that from being found."""
-    if not variables.names_others(application.environment) or application.environment_id is None:
-        return application, None
-    environment, project = await environments.select_variables(connection, vault, application.environment_id)
-    try:
-        found = variables.resolve(application.environment, environment=environment, project=project)
-    except InvalidInput as error:
-        return application, str(error)
-    return replace(application, resolved=found), None
 
 
 async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:

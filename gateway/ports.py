@@ -1,8 +1,9 @@
 """A container's port that is reachable on the host. It performs no I/O."""
 
-from typing import Annotated, Literal
+import ipaddress
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -12,17 +13,53 @@ def _no_boolean(value: object) -> object:
     return value
 
 
+def _an_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an address of the host, as in 127.0.0.1") from error
+
+
 #: a number is no boolean
 NUMBER = BeforeValidator(_no_boolean)
 PortNumber = Annotated[int, NUMBER, Field(ge=1, le=65535)]
+Protocol = Literal["tcp", "udp", "sctp"]
+PublishMode = Literal["ingress", "host"]
+HostIp = Annotated[str, AfterValidator(_an_address)]
 
 
 class Port(BaseModel):
-    """A container's port reachable on the host."""
+    """A container's port reachable on the host. `port_id` names it in the API, and means nothing to what runs."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
+    port_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     target_port: PortNumber
     published_port: PortNumber
-    protocol: Literal["tcp", "udp"] = "tcp"
-    publish_mode: Literal["ingress", "host"] = "ingress"
+    protocol: Protocol = "tcp"
+    #: on each node that runs a task, or by the routing mesh of a Swarm; for a container the same
+    publish_mode: PublishMode = "ingress"
+    #: the address of the host that it is published at; None: all of them
+    host_ip: HostIp | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_its_application(cls, given: Any) -> Any:
+        """Take a row as it is shown."""
+        return {name: value for name, value in given.items() if name != "applicationId"} if _is_row(given) else given
+
+    def same_as(self, other: Self) -> bool:
+        """Tell whether both publish the same, however they are named."""
+        return self.model_copy(update={"port_id": None}) == other.model_copy(update={"port_id": None})
+
+    def collides_with(self, other: Self) -> bool:
+        """Tell whether the host cannot have both."""
+        one_place = self.host_ip == other.host_ip or not _EVERYWHERE.isdisjoint((self.host_ip, other.host_ip))
+        return one_place and (self.published_port, self.protocol) == (other.published_port, other.protocol)
+
+
+_EVERYWHERE = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
+
+
+def _is_row(given: Any) -> bool:
+    return isinstance(given, dict) and "applicationId" in given

@@ -64,7 +64,6 @@ def test_the_configuration_of_the_documentation_is_accepted() -> None:
         {"healthDeadline": True},
         {"ports": [{"targetPort": 0, "publishedPort": 80}]},
         {"ports": [{"targetPort": 80, "publishedPort": 70000}]},
-        {"ports": [{"targetPort": 80, "publishedPort": 8080}, {"targetPort": 81, "publishedPort": 8080}]},
         {"mounts": [{"type": "bind", "source": "relative", "target": "/data"}]},
         {"mounts": [{"type": "volume", "source": "../escape", "target": "/data"}]},
         {"mounts": [{"type": "volume", "source": "data", "target": "relative"}]},

@@ -37,8 +37,14 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     await web.mutate("application.deploy", applicationId=name)
     (deployment,) = await web.query("deployment.all", applicationId=name)
     (subscription,) = await web.query("subscription.all", applicationId=name)
+    port = await web.mutate("port.create", applicationId=name, publishedPort=8080, targetPort=80)
+    file = {"type": "file", "mountPath": "/etc/f", "content": f"C={name}"}
+    mount = await web.mutate("mounts.create", serviceId=name, **file)
     return {
         "applicationId": name,
+        "serviceId": name,
+        "portId": port["portId"],
+        "mountId": mount["mountId"],
         "deploymentId": deployment["deploymentId"],
         "subscriptionId": subscription["subscriptionId"],
         "targetEnvironmentId": ids["environmentId"],
@@ -93,6 +99,7 @@ async def test_a_key_to_deploy_deploys_and_reads_and_changes_no_configuration(we
         await web.mutate("application.redeploy", applicationId="mine")
         assert (await web.query("application.one", applicationId="mine"))["env"] is None
         assert [one["env"] for one in await web.query("application.all")] == [None]
+        assert (await web.query("mounts.one", mountId=ids["mountId"]))["content"] is None
         assert (await web.mutate("application.stop", applicationId="mine"))["env"] is None
         status, _ = await web.post("/api/application.update", {**ids, "dockerImage": "evil/image"})
         assert status == 403
@@ -107,6 +114,8 @@ async def test_a_restricted_key_reaches_its_own_application_by_whatever_leads_th
         assert (await web.query("application.one", applicationId="mine"))["env"] == "A=mine"
         assert (await web.query("deployment.one", deploymentId=ids["deploymentId"]))["applicationId"] == "mine"
         await web.mutate("application.update", applicationId="mine", env="A=2", serverId=None)
+        assert (await web.mutate("mounts.update", mountId=ids["mountId"], content="C=2"))["content"] == "C=2"
+        await web.mutate("port.delete", portId=ids["portId"])
         await web.mutate("deployment.cancel", deploymentId=ids["deploymentId"])
 
 

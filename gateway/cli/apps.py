@@ -121,10 +121,13 @@ async def _free_name(connection: Any, name: str) -> str:
 def _configuration(wanted: dict[str, Any]) -> dict[str, Any]:
     from pydantic import ValidationError
 
+    from gateway import contradictions
     from gateway.configuration import Configuration
 
     try:
-        return Configuration.model_validate(wanted).model_dump(by_alias=True, exclude_defaults=True)
+        proven = Configuration.model_validate(wanted)
+        contradictions.refuse(proven)
+        return proven.model_dump(by_alias=True, exclude_defaults=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))

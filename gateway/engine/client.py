@@ -91,14 +91,14 @@ class Engine(aiodocker.Docker):
         headers: Mapping[str, str] | None = None,
         deadline: float = CALL_DEADLINE,
     ) -> Any:
-        """Make one call and return its JSON; raises what `translated` does.
+        """Make one call, with a JSON body or with bytes, and return its JSON; raises what `translated` does.
 
         The engine does what it has begun, whether or not we wait for it. So a call that changes something is waited
         for even when we are told to stop: what is put back then is what it has left.
         """
         if method != "GET" and self._allowed is not None:
             await self._allowed()
-        sent = None if body is None else orjson.dumps(body)
+        sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         made = self._made(method, path, deadline, params=dict(params or {}), data=sent, headers=headers)
         return await (made if method == "GET" else unbroken(made))
 

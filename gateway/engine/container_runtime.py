@@ -23,6 +23,7 @@ from gateway.engine import (
     creation,
     dependents,
     endings,
+    files,
     health,
     identity,
     images,
@@ -123,6 +124,11 @@ class ContainerRuntime:
             # By a call of an attempt that died, which has landed only now.
             await self.clear()
             created = await self._create(name, body, shown)
+        try:
+            await files.put(self.engine, created, self.application.configuration.files)
+        except Failed:
+            await containers.remove(self.engine, created)
+            raise
         if old is not None and old.removes_itself:
             await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
         return self._swap(version.deployment_id, old, created)

@@ -17,7 +17,7 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import conditions, convergence, service_spec, services, spec
+from gateway.engine import conditions, convergence, service_files, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
@@ -91,6 +91,13 @@ class ServiceRuntime:
                 Code.BAD_CONFIGURATION,
                 f"{self._name} is a service, whose tasks a probe does not reach: set healthCheckSwarm instead",
             )
+        if at := [port.host_ip for port in self.application.configuration.ports if port.host_ip]:
+            raise Failed(
+                Code.BAD_CONFIGURATION,
+                f"{self._name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
+                "leave hostIp out",
+            )
+        service_files.refuse_empty(self.application.configuration.files)
         await self._network_ids()
         wanted = service_spec.mesh_ports(service_spec.wanted(self.application, {}))
         for other in await services.select(self.engine) if wanted else ():
@@ -147,6 +154,7 @@ class ServiceRuntime:
             self.application,
             Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt),
             networks=await self._network_ids(),
+            secrets=await service_files.provide(self.engine, self.application),
             monitor=self.pace.stable_window,
         )
         made, authorized = services.authorized(made, image, await self.login(None))
@@ -205,8 +213,11 @@ class ServiceRuntime:
 
     # -- after
 
-    async def tidy(self, swap: Swap) -> None:
-        """Each node keeps and removes its images by its own rules."""
+    async def tidy(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
+        """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
+        if (service := await self._own()) is not None:
+            used = service_files.secrets_of([service.spec, service.previous_spec])
+            await service_files.sweep(self.engine, self.application.application_id, used=used)
 
     async def last_lines(self, swap: Swap) -> str:
         return await self._watch.lines(_mark(swap))
@@ -251,6 +262,7 @@ class ServiceRuntime:
             return await self._is_over(await services.tasks_of(self.engine, self.application.application_id))
 
         await _until(look, within=self._grace)
+        await service_files.sweep(self.engine, self.application.application_id)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:

@@ -12,7 +12,7 @@ import orjson
 
 from gateway.applications import Application
 from gateway.configuration import Order
-from gateway.engine import order, spec
+from gateway.engine import order, service_files, spec
 from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus
 
@@ -29,9 +29,10 @@ def service_spec(
     version: Version,
     *,
     networks: Mapping[str, str] | None = None,
+    secrets: Mapping[str, str] | None = None,
     monitor: float = _MONITOR,
 ) -> Spec:
-    """Return the whole spec. `networks` gives the ids of those it names; without one the name itself stands.
+    """Return the whole spec. `networks` and `secrets` give the ids of those it names.
 
     `monitor` is how many seconds a new task is watched before the next one is replaced.
     """
@@ -51,7 +52,7 @@ def service_spec(
     }
     base = found(application)
     beneath = _unpinned(base) if base else {}
-    made = _over(_over(_over(_defaults(application), beneath), wanted(application, networks or {})), own)
+    made = _over(_over(_over(_defaults(application), beneath), wanted(application, networks or {}, secrets)), own)
     made["Mode"] = _mode(application)
     for name in ("UpdateConfig", "RollbackConfig"):
         config = made[name]
@@ -74,14 +75,17 @@ def found(application: Application) -> Mapping[str, Any] | None:
     return base.found if base is not None and base.is_service else None
 
 
-def wanted(application: Application, networks: Mapping[str, str]) -> Spec:
-    """Return all that the user chose, and what becomes of an update that fails."""
+def wanted(application: Application, networks: Mapping[str, str], secrets: Mapping[str, str] | None = None) -> Spec:
+    """Return all that the user chose, and what becomes of an update that fails.
+
+    Where `networks` has no id for one, its name stands.
+    """
     configuration = application.configuration
     container = spec.wanted(application)
     host = container["HostConfig"]
     reserved = parse_cpus(configuration.cpu_reservation) if configuration.cpu_reservation else None
     task = _given(
-        ContainerSpec=_container_spec(application, container),
+        ContainerSpec=_container_spec(application, container, secrets or {}),
         Resources=_given(
             Limits=_given(MemoryBytes=host.get("Memory"), NanoCPUs=host.get("NanoCpus")),
             Reservations=_given(MemoryBytes=host.get("MemoryReservation"), NanoCPUs=reserved),
@@ -178,18 +182,32 @@ def is_stopped(found: Mapping[str, Any]) -> bool:
 # -- parts
 
 
-def _container_spec(application: Application, container: Mapping[str, Any]) -> Spec:
-    configuration = application.configuration
-    limits = configuration.ulimits_swarm or container["HostConfig"].get("Ulimits")
+def _container_spec(application: Application, container: Mapping[str, Any], secrets: Mapping[str, str]) -> Spec:
+    configuration, host = application.configuration, container["HostConfig"]
     return _given(
         Labels=container["Labels"],
         Env=container.get("Env"),
         Args=container.get("Cmd"),
-        Mounts=container["HostConfig"]["Mounts"],
+        User=container.get("User"),
+        Dir=container.get("WorkingDir"),
+        Hostname=container.get("Hostname"),
+        Init=host.get("Init"),
+        ReadOnly=host.get("ReadonlyRootfs"),
+        CapabilityAdd=host.get("CapAdd"),
+        CapabilityDrop=host.get("CapDrop"),
+        Hosts=[_hosts_line(entry) for entry in host.get("ExtraHosts") or ()],
+        Mounts=host["Mounts"],
+        Secrets=service_files.references(application, secrets),
         StopGracePeriod=configuration.stop_grace * _SECOND,
         Healthcheck=_sent(configuration.health_check_swarm) or container.get("Healthcheck"),
-        Ulimits=limits,
+        Ulimits=host.get("Ulimits"),
     )
+
+
+def _hosts_line(entry: str) -> str:
+    """Return it as a line of /etc/hosts."""
+    name, _, address = entry.partition(":")
+    return f"{address} {name}"
 
 
 def _mode(application: Application) -> Spec:
@@ -258,7 +276,16 @@ def _variable(text: str) -> str:
     return text.partition("=")[0]
 
 
-_NAMED_BY: Mapping[str, str | Callable[[str], str]] = {"Env": _variable, "Mounts": "Target", "Networks": "Target"}
+def _place(secret: Mapping[str, Any]) -> str:
+    return str((secret.get("File") or {}).get("Name") or secret["SecretID"])
+
+
+_NAMED_BY: Mapping[str, str | Callable[[Any], str]] = {
+    "Env": _variable,
+    "Mounts": "Target",
+    "Networks": "Target",
+    "Secrets": _place,
+}
 
 
 def _by(key: str | Callable[[Any], str], *layers: Iterable[Any]) -> list[Any]:

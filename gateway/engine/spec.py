@@ -12,6 +12,7 @@ from gateway.engine import adoption
 from gateway.engine.runtime import Version
 from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Reference
+from gateway.swarm import RestartPolicy
 
 APPLICATION = "gateway.application"
 DEPLOYMENT = "gateway.deployment"
@@ -57,23 +58,10 @@ def _columns(application: Application) -> dict[str, Any]:
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
     configuration = application.configuration
-    ports: dict[str, list[dict[str, str]]] = {}
-    for port in configuration.ports:
-        ports.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": str(port.published_port)})
+    ports = _port_bindings(configuration)
     body: dict[str, Any] = {
         "Labels": dict(configuration.labels),
-        "HostConfig": {
-            "PortBindings": ports,
-            "Mounts": [
-                {
-                    "Type": mount.type,
-                    "Source": mount.source,
-                    "Target": mount.target,
-                    "ReadOnly": mount.read_only,
-                }
-                for mount in configuration.mounts
-            ],
-        },
+        "HostConfig": {"PortBindings": ports, "Mounts": _mounts(configuration), **_host(configuration)},
         "ExposedPorts": {inside: {} for inside in ports},
     }
     if application.environment:
@@ -82,7 +70,53 @@ def _columns(application: Application) -> dict[str, Any]:
         body["Cmd"] = command
     if check := configuration.health_check_swarm:
         body["Healthcheck"] = {name: value for name, value in check.items() if value is not None}
-    host = body["HostConfig"]
+    if configuration.stop_grace != _DEFAULT_GRACE:
+        body["StopTimeout"] = configuration.stop_grace
+    program = {
+        "User": configuration.user,
+        "WorkingDir": configuration.working_dir,
+        "Hostname": configuration.hostname,
+    }
+    return body | {name: value for name, value in program.items() if value is not None}
+
+
+def _port_bindings(configuration: Configuration) -> dict[str, list[dict[str, str]]]:
+    """Return them by the container's port; those of endpointSpecSwarm stand in the place of the others."""
+    ports: dict[str, list[dict[str, str]]] = {}
+    chosen = (configuration.endpoint_spec_swarm or {}).get("Ports")
+    if chosen is not None:
+        for one in chosen:
+            inside = f"{one['TargetPort']}/{one.get('Protocol', 'tcp')}"
+            ports.setdefault(inside, []).append({"HostPort": str(one.get("PublishedPort") or "")})
+        return ports
+    for port in configuration.ports:
+        at = {} if port.host_ip is None else {"HostIp": port.host_ip}
+        ports.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": str(port.published_port), **at})
+    return ports
+
+
+def _mounts(configuration: Configuration) -> list[dict[str, Any]]:
+    """Return them without the files, which are put into what was created."""
+    mounts: list[dict[str, Any]] = [
+        {"Type": mount.type, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+        for mount in configuration.mounts
+        if mount.type != "file"
+    ]
+    for tmpfs in configuration.tmpfs:
+        size = {"TmpfsOptions": {"SizeBytes": parse_memory(tmpfs.size, least=1)}} if tmpfs.size else {}
+        mounts.append({"Type": "tmpfs", "Target": tmpfs.target, **size})
+    return mounts
+
+
+def _host(configuration: Configuration) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        "CapAdd": configuration.cap_add,
+        "CapDrop": configuration.cap_drop,
+        "ExtraHosts": configuration.extra_hosts,
+        "Ulimits": configuration.ulimits_swarm,
+        "ReadonlyRootfs": configuration.read_only,
+    }
+    host = {name: value for name, value in host.items() if value}
     if configuration.memory_limit:
         # Swap equal to memory: a limit that lets the container swap is none.
         host["Memory"] = host["MemorySwap"] = parse_memory(configuration.memory_limit)
@@ -90,9 +124,22 @@ def _columns(application: Application) -> dict[str, Any]:
         host["MemoryReservation"] = parse_memory(configuration.memory_reservation)
     if configuration.cpu_limit:
         host["NanoCpus"] = parse_cpus(configuration.cpu_limit)
-    if configuration.stop_grace != _DEFAULT_GRACE:
-        body["StopTimeout"] = configuration.stop_grace
-    return body
+    if configuration.init is not None:
+        host["Init"] = configuration.init
+    if configuration.restart_policy_swarm:
+        host["RestartPolicy"] = _restart_policy(configuration.restart_policy_swarm)
+    return host
+
+
+def _restart_policy(chosen: RestartPolicy) -> dict[str, object]:
+    """Return what a Swarm's condition means for one container, which the engine starts again itself."""
+    match chosen.get("Condition"):
+        case "none":
+            return {"Name": "no"}
+        case "on-failure":
+            return {"Name": "on-failure", "MaximumRetryCount": chosen.get("MaxAttempts") or 0}
+        case _:
+            return {"Name": "unless-stopped"}
 
 
 def on_networks(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -111,7 +158,13 @@ def networks(application: Application) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     if application.base is not None and not application.base.is_service:
         found = adoption.endpoints(application.base)
-    return found | {name: {} for name in application.configuration.networks if name not in found}
+    configuration = application.configuration
+    found |= {name: {} for name in configuration.networks if name not in found}
+    for attachment in configuration.network_swarm or ():
+        found[attachment["Target"]] = {
+            name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})
+        }
+    return found
 
 
 def unnamed(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -138,7 +191,9 @@ def _command(application: Application) -> list[str]:
 
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
-    choice = [wanted(application), networks(application)]
+    choice: list[Any] = [wanted(application), networks(application)]
+    if files := application.configuration.files:
+        choice.append([[file.target, file.digest] for file in files])
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 

@@ -1,8 +1,10 @@
 """Applications, their secrets sealed."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import asyncpg
+import orjson
 
 from gateway.applications import Application, Desired
 from gateway.bases import Base
@@ -17,7 +19,7 @@ from gateway.store.vault import Vault
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at, base, environment_id
+    engine_id, created_at, base, files, environment_id
 """
 
 
@@ -28,7 +30,8 @@ def _place(application_id: str, column: str) -> str:
 def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
     application_id = row["application_id"]
     password = row["registry_password"]
-    environment, base = row["environment"], row["base"]
+    environment, base, files = row["environment"], row["base"], row["files"]
+    contents = {} if files is None else orjson.loads(vault.open(files, _place(application_id, "files")))
     return Application(
         application_id=application_id,
         name=row["name"],
@@ -42,7 +45,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
             row["registry_username"] or "", vault.open(password, _place(application_id, "registry_password"))
         ),
         environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
-        configuration=Configuration.model_validate(row["configuration"]),
+        configuration=_whole(row["configuration"], contents),
         other_columns=row["other_columns"],
         auto_deploy=row["auto_deploy"],
         desired=Desired(row["desired"]),
@@ -54,6 +57,22 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
     )
 
 
+def _whole(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configuration:
+    """Return the configuration with what its files hold."""
+    mounts = [
+        {**mount, "content": contents.get(mount["target"], "")} if mount.get("type") == "file" else mount
+        for mount in stored.get("mounts", ())
+    ]
+    return Configuration.model_validate({**stored, "mounts": mounts})
+
+
+def _parted(configuration: Configuration) -> dict[str, object]:
+    """Return the columns of a configuration: what its files hold is kept sealed, by where they are mounted."""
+    plain = configuration.identified(configuration).model_dump(by_alias=True, exclude_defaults=True)
+    contents = {mount["target"]: mount.pop("content", "") for mount in plain.get("mounts", ()) if "content" in mount}
+    return {"configuration": plain, "files": orjson.dumps(contents).decode() if contents else None}
+
+
 async def select_application(connection: Connection, vault: Vault, application_id: str) -> Application:
     """Return it, the deleted too; raises NotFound."""
     row = await connection.fetchrow(
@@ -62,6 +81,19 @@ async def select_application(connection: Connection, vault: Vault, application_i
     )
     if row is None:
         raise NotFound("Application not found")
+    return _from_row(row, vault)
+
+
+async def select_holder(
+    connection: Connection, vault: Vault, part: Mapping[str, object], *, missing: str
+) -> Application:
+    """Return the application whose configuration has this part; raises NotFound, with `missing` said."""
+    row = await connection.fetchrow(
+        f"SELECT {_COLUMNS} FROM applications WHERE configuration @> $1 AND desired <> 'deleted'",  # noqa: S608
+        dict(part),
+    )
+    if row is None:
+        raise NotFound(missing)
     return _from_row(row, vault)
 
 
@@ -209,9 +241,10 @@ _SETTABLE = (
     "auto_deploy",
     "server_id",
     "base",
+    "files",
     "environment_id",
 )
-_SEALED = frozenset({"registry_password", "environment", "base"})
+_SEALED = frozenset({"registry_password", "environment", "base", "files"})
 
 
 async def update_application(
@@ -219,9 +252,11 @@ async def update_application(
 ) -> None:
     """Set the named columns, secrets given in clear; an unknown name is a KeyError.
 
-    Raises Conflict where another application bears its container's name on the host it is to run on, NotFound for an
-    unknown environment.
+    A configuration is one, or what makes one. Raises Conflict where another application bears its container's name on
+    the host it is to run on, NotFound for an unknown environment.
     """
+    if "configuration" in changes:
+        changes = {**changes, **_parted(Configuration.model_validate(changes["configuration"]))}
     columns = [column for column in _SETTABLE if column in changes]
     if unknown := set(changes) - set(columns):
         raise KeyError(*unknown)

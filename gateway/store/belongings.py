@@ -16,6 +16,8 @@ class Noun(StrEnum):
     SUBSCRIPTION = "subscription"
     ENVIRONMENT = "environment"
     PROJECT = "project"
+    PORT = "port"
+    MOUNT = "mount"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +31,21 @@ class Belonging:
 _OF_APPLICATION = (
     "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
 )
+
+
+def _has_part(parts: str, field: str) -> str:
+    named = f"jsonb_build_object('{field}', $1::text)"
+    return f"a.configuration @> jsonb_build_object('{parts}', jsonb_build_array({named}))"
+
+
 _SELECT: Mapping[Noun, str] = {
     Noun.APPLICATION: f"{_OF_APPLICATION} WHERE application_id = $1",
     Noun.DEPLOYMENT: f"{_OF_APPLICATION} JOIN deployments d USING (application_id) WHERE deployment_id = $1",
     Noun.SUBSCRIPTION: f"{_OF_APPLICATION} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
     Noun.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
     Noun.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
+    Noun.PORT: f"{_OF_APPLICATION} WHERE {_has_part('ports', 'portId')}",
+    Noun.MOUNT: f"{_OF_APPLICATION} WHERE {_has_part('mounts', 'mountId')}",
 }
 
 

@@ -1,11 +1,13 @@
 """Environments of projects, their variables sealed, and the applications in them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import asyncpg
 
-from gateway.applications import Desired
-from gateway.errors import NotFound
+from gateway import variables
+from gateway.applications import Application, Desired
+from gateway.errors import InvalidInput, NotFound
 from gateway.projects import Environment, Member
 from gateway.store import projects
 from gateway.store.database import Connection
@@ -62,6 +64,20 @@ async def select_variables(connection: Connection, vault: Vault, environment_id:
     environment = await select_environment(connection, vault, environment_id)
     project = await projects.select_project(connection, vault, environment.project_id)
     return environment.variables, project.variables
+
+
+async def resolve_variables(
+    connection: Connection, vault: Vault, application: Application
+) -> tuple[Application, str | None]:
+    """Return it with what its variables name as it is now, and what keeps that from being found."""
+    if not variables.names_others(application.environment) or application.environment_id is None:
+        return application, None
+    environment, project = await select_variables(connection, vault, application.environment_id)
+    try:
+        found = variables.resolve(application.environment, environment=environment, project=project)
+    except InvalidInput as error:
+        return application, str(error)
+    return replace(application, resolved=found), None
 
 
 async def lock_environment(connection: Connection, environment_id: str) -> None:

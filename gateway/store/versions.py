@@ -9,6 +9,7 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
+from gateway.pending import Ran
 from gateway.reference import Digest, Reference
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
@@ -56,17 +57,44 @@ async def select_version(
         raise NotFound("Deployment not found")
     if row["ran"] is None or row["digest"] is None or row["reference"] is None:
         raise Conflict(f"deployment {deployment_id} never came to serve: there is no version to go back to")
-    ran: dict[str, Any] = orjson.loads(vault.open(row["ran"], _place(deployment_id)))
     return RanVersion(
         Reference.parse(row["reference"]).without_digest().with_digest(Digest(row["digest"])),
-        replace(
-            application,
-            environment=ran["environment"],
-            resolved=ran.get("resolved"),
-            configuration=Configuration.model_validate(ran["configuration"]),
-            base=None if ran["base"] is None else Base.load(ran["base"]),
-        ),
+        _as_it_ran(vault, application, deployment_id, row["ran"]),
     )
+
+
+def _as_it_ran(vault: Vault, application: Application, deployment_id: str, sealed: bytes) -> Application:
+    ran: dict[str, Any] = orjson.loads(vault.open(sealed, _place(deployment_id)))
+    return replace(
+        application,
+        environment=ran["environment"],
+        resolved=ran.get("resolved"),
+        configuration=Configuration.model_validate(ran["configuration"]),
+        base=None if ran["base"] is None else Base.load(ran["base"]),
+    )
+
+
+async def select_serving(connection: Connection, vault: Vault, application: Application) -> Ran | None:
+    """Return what the last deployment brought to serve, else what was adopted; None where nothing ever served."""
+    row = await connection.fetchrow(
+        """
+        SELECT d.deployment_id, d.ran, d.digest, d.spec_hash, coalesce(d.reference, brought.reference) AS reference
+          FROM deployments d
+          LEFT JOIN deployments brought ON brought.deployment_id = d.rolls_back_to
+         WHERE d.application_id = $1 AND d.status = 'succeeded' AND d.replaced AND d.ran IS NOT NULL
+         ORDER BY d.finished_at DESC
+         LIMIT 1
+        """,
+        application.application_id,
+    )
+    if row is None:
+        base = application.base
+        return None if base is None else Ran(base.reference, application.as_found(), None)
+    reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()
+    if reference is not None and row["digest"] is not None:
+        reference = reference.with_digest(Digest(row["digest"]))
+    ran = _as_it_ran(vault, application, row["deployment_id"], row["ran"])
+    return Ran(reference, ran, row["spec_hash"])
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:

@@ -29,6 +29,9 @@ LEADS: Mapping[str, Noun] = {
     "environment_id": Noun.ENVIRONMENT,
     "target_environment_id": Noun.ENVIRONMENT,
     "project_id": Noun.PROJECT,
+    "port_id": Noun.PORT,
+    "mount_id": Noun.MOUNT,
+    "service_id": Noun.APPLICATION,  # the contract's word, for what has mounts
 }
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

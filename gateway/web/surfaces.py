@@ -168,7 +168,8 @@ def _problem(error: Exception) -> Problem:
         case ValidationError():
             return Problem(HTTPStatus.BAD_REQUEST, "Input validation failed", tuple(map(_issue, error.errors())))
         case InvalidInput() if error.field:
-            issue = Issue(code="custom", path=[*error.field.split(".")], message=str(error))
+            path: list[str | int] = [int(part) if part.isdigit() else part for part in error.field.split(".")]
+            issue = Issue(code="custom", path=path, message=str(error))
             return Problem(HTTPStatus.BAD_REQUEST, str(error), (issue,))
         case GatewayError():
             return Problem(error.status, str(error))

@@ -16,14 +16,11 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Id, Input, Text
+from gateway.web.procedures._settings import OTHER_NAMES, gathered, merged
 from gateway.web.procedures.columns import OTHER, Other, kept
 
-_NANO = 10**9
 # An engine that no gateway has reached for so long does not hold its applications any more.
 _GONE = timedelta(minutes=5)
-# The contract's names for what our configuration calls otherwise.
-_SWARM_NAMES = {"labelsSwarm": "labels", "stopGracePeriodSwarm": "stopGrace", "volumes": "mounts"}
-_CONFIGURATION = {field.alias for field in Configuration.model_fields.values()} | set(_SWARM_NAMES)
 
 
 class Changes(Input):
@@ -48,11 +45,8 @@ class Changes(Input):
     def _gather(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        settings = {_SWARM_NAMES.get(name, name): given[name] for name in given if name in _CONFIGURATION}
-        if (grace := given.get("stopGracePeriodSwarm")) is not None:
-            settings["stopGrace"] = _seconds(grace)
         other = {name: given[name] for name in given if name in OTHER}
-        return {**given, "settings": settings, "other": other}
+        return {**given, "settings": gathered(given), "other": other}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -61,8 +55,8 @@ class Changes(Input):
         columns = {name: each for name, each in shown["properties"].items() if name not in {"settings", "other"}}
         for model in (Configuration, Other):
             columns |= handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))["properties"]
-        grace = {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE * _NANO}
-        columns |= {theirs: columns[ours] for theirs, ours in _SWARM_NAMES.items()} | {"stopGracePeriodSwarm": grace}
+        grace = {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE * 10**9}
+        columns |= {theirs: columns[ours] for theirs, ours in OTHER_NAMES.items()} | {"stopGracePeriodSwarm": grace}
         needed = shown.get("required", ())
         shown["properties"] = {name: each if name in needed else cls._clearable(each) for name, each in columns.items()}
         return shown
@@ -72,12 +66,6 @@ class Changes(Input):
         """Return it with null; what a new application has says nothing of one that is changed."""
         stated = {name: value for name, value in column.items() if cls.makes_anew or name != "default"}
         return stated if {"type": "null"} in stated.get("anyOf", ()) else {"anyOf": [stated, {"type": "null"}]}
-
-
-def _seconds(grace: object) -> int:
-    if isinstance(grace, int) and not isinstance(grace, bool) and 0 <= grace <= LONGEST_GRACE * _NANO:
-        return grace // _NANO
-    raise InvalidInput(f"nanoseconds are needed, up to {LONGEST_GRACE} s", field="stopGracePeriodSwarm")
 
 
 #: our columns by the names they are sent by
@@ -168,9 +156,3 @@ async def _may_be_service(connection: Connection, application_id: str, wanted: C
     if wanted.runtime is not None:
         return wanted.runtime is RuntimeKind.SERVICE
     return await engines.select_swarm_manager(connection, application_id)
-
-
-def merged(current: Configuration, settings: dict[str, Any]) -> Configuration:
-    """Return the configuration with these settings, null meaning the image's own choice again."""
-    merged = {**current.model_dump(by_alias=True), **settings}
-    return Configuration.model_validate({name: value for name, value in merged.items() if value is not None})

@@ -5,7 +5,8 @@ from gateway.configuration import Configuration, RuntimeKind
 from gateway.engine import adoption, runtimes
 from gateway.errors import InvalidInput, RolloutError
 from gateway.web.context import Context, Host
-from gateway.web.procedures._changes import Changes, merged
+from gateway.web.procedures._changes import Changes
+from gateway.web.procedures._settings import merged, names_of
 
 _NO_PROBE = "a service's tasks are not reached by a probe: set healthCheckSwarm"
 _DECIDING = frozenset({"probe", "ports", "networks", "runtime"})
@@ -16,7 +17,7 @@ async def refuse_unreachable(context: Context, application: Application | None, 
 
     `application` is None where it is being created.
     """
-    if not _DECIDING & given.settings.keys() and "server_id" not in given.given():
+    if not _DECIDING & names_of(given.settings) and "server_id" not in given.given():
         return
     current = application.configuration if application else Configuration()
     base = application.base if application else None

@@ -19,6 +19,7 @@ from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._own import its_own
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text
 from gateway.web.procedures._reach import refuse_unreachable
+from gateway.web.procedures._updating import change
 from gateway.web.procedures.columns import ApplicationRow, row
 from gateway.web.procedures.deployment import DeploymentRow, shown
 from gateway.web.procedures.nesting import (
@@ -124,14 +125,12 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def update(context: Context, given: Update) -> Answer:
-    """Set what is sent: absent keeps, null clears. It takes effect with the next deployment."""
-    async with transaction(context.pool) as connection:
-        application = await _known(connection, context, given)
-    await refuse_unreachable(context, application, given)
-    async with transaction(context.pool) as connection:
-        await applications.lock_application(connection, given.application_id)
-        await apply(connection, context.vault, given.application_id, given, must_change=True)
-    return Answer(value=True)
+    """Set what is sent: absent keeps, null clears.
+
+    It takes effect with the next deployment; the header X-Pending-Changes says what that will change.
+    """
+    changed = await change(context, given.application_id, lambda _: given, must_change=True)
+    return Answer(value=True, headers=changed.headers)
 
 
 async def save_docker_provider(context: Context, given: Update) -> Answer:

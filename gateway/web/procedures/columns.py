@@ -1,6 +1,6 @@
 """An application as the contract shows it: a hundred columns, most of no meaning for an image."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -12,6 +12,7 @@ from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.deployments import DokployStatus
 from gateway.engine import adoption
+from gateway.web.procedures._parts import MountRow, PortRow, mount_row, port_row
 from gateway.web.procedures._procedure import Moment
 from gateway.web.procedures.nesting import application_status
 
@@ -157,28 +158,34 @@ class _Own(BaseModel):
     adopted: AdoptedContainer | AdoptedService | None
     application_status: Literal[DokployStatus, "idle"]
     created_at: Moment
+    ports: list[PortRow]
+    mounts: list[MountRow]
 
 
-def _always(model: type[BaseModel], *, but: str = "") -> dict[str, Any]:
+def _always(model: type[BaseModel], *, but: Collection[str] = ()) -> dict[str, Any]:
     """Return the fields of a model as an answer has them: each is there."""
     return {
         name: Annotated[
             field.annotation, *field.metadata, Field(alias=field.alias or to_camel(name), description=field.description)
         ]
         for name, field in model.model_fields.items()
-        if name != but
+        if name not in but
     }
 
 
 ApplicationRow: Any = create_model(
-    "ApplicationRow", __base__=_Own, __doc__=_Own.__doc__, **_always(Other), **_always(Configuration, but="stop_grace")
+    "ApplicationRow",
+    __base__=_Own,
+    __doc__=_Own.__doc__,
+    **_always(Other),
+    **_always(Configuration, but={"stop_grace", "ports", "mounts"}),
 )
 
 _NANO = 10**9
 
 
 def row(application: Application, status: str | None, *, secrets: bool) -> dict[str, Any]:
-    """Return the ApplicationRow; a password is never in it, the environment where `secrets` may be seen."""
+    """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
     return {
@@ -202,6 +209,10 @@ def row(application: Application, status: str | None, *, secrets: bool) -> dict[
         "adopted": None if application.base is None else adopted(application.base),
         "applicationStatus": application_status(application.desired, status),
         "createdAt": application.created_at.isoformat(),
+        "ports": [port_row(application.application_id, port) for port in application.configuration.ports],
+        "mounts": [
+            mount_row(application.application_id, mount, secrets=secrets) for mount in application.configuration.mounts
+        ],
     }
 
 

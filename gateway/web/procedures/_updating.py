@@ -1,0 +1,59 @@
+"""A change of an application, and what it will change of what runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.applications import Application
+from gateway.engine import service_spec, spec
+from gateway.pending import Difference, differences
+from gateway.store import applications, environments, versions
+from gateway.store.database import Connection, transaction
+from gateway.store.vault import Vault
+from gateway.web.context import Context
+from gateway.web.procedures._changes import Changes, apply
+from gateway.web.procedures._reach import refuse_unreachable
+
+PENDING_HEADER = "X-Pending-Changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """An application as it is stored now, and what its next deployment will change."""
+
+    application: Application
+    pending: list[Difference]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {PENDING_HEADER: ", ".join(one.field for one in self.pending)} if self.pending else {}
+
+
+async def change(
+    context: Context, application_id: str, wish: Callable[[Application], Changes], *, must_change: bool = False
+) -> Updated:
+    """Set what is wished for of the application as it is, all of it or nothing.
+
+    Raises NotFound, or InvalidInput naming the field that is wrong.
+    """
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, application_id)
+        before = await applications.select_application(connection, context.vault, application_id)
+    await refuse_unreachable(context, before, wish(before))
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, application_id)
+        current = await applications.select_application(connection, context.vault, application_id)
+        await apply(connection, context.vault, application_id, wish(current), must_change=must_change)
+        stored = await applications.select_application(connection, context.vault, application_id)
+        return Updated(stored, await pending(connection, context.vault, stored))
+
+
+async def pending(connection: Connection, vault: Vault, application: Application) -> list[Difference]:
+    """Return what the next deployment will change of what the last one brought to serve."""
+    application, _ = await environments.resolve_variables(connection, vault, application)
+    serving = await versions.select_serving(connection, vault, application)
+    found = differences(application, serving)
+    same_image = all(one.field != "dockerImage" for one in found)
+    hashes = (spec.spec_hash(application), service_spec.spec_hash(application))
+    if same_image and serving is not None and serving.spec_hash in hashes:
+        return []  # what differs is of no meaning for what it runs as
+    return found
