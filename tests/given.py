@@ -62,11 +62,24 @@ def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:
             return []
         return [_of_rest(named[0], status, body)]
     envelopes = orjson.loads(body)
+    if request.headers.get("trpc-accept") == "application/jsonl":
+        envelopes = _streamed(envelopes)
     given = envelopes if isinstance(envelopes, list) else [envelopes]
     return [
         _of_trpc(name, one)
         for name, one in zip(named, given, strict=False)
         if name is not None and request.method == _method(name)
+    ]
+
+
+def _streamed(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the envelopes that a line stands for."""
+    nothing = line.get("meta", {}).get("values", {})
+    return [
+        {"error": {"json": part["error"]}}
+        if "error" in part
+        else result(UNDEFINED if f"{number}.0.0.result.data" in nothing else part["result"]["data"])
+        for number, ((part,),) in line["json"].items()
     ]
 
 
