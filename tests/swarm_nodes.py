@@ -130,24 +130,28 @@ async def run(*words: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """What rolls out on a Swarm, by way of its first node; `registry` is the address of one that all nodes reach."""
+    """What rolls out on a Swarm, by way of its first node.
+
+    `registry` is the address of one that all nodes reach, `spare` where a test may let another one listen.
+    """
 
     pool: Pool
     engine: Engine
     registry: str
+    spare: str
 
 
 @asynccontextmanager
 async def supervised(swarm: Swarm, place: Path, **settings: str) -> AsyncIterator[Supervised]:
     """Run a supervisor, a database and a registry for the Swarm."""
-    first = swarm.nodes[0]
+    first, spare = swarm.nodes[0], f"{swarm.host}:{free_port()}"
     environment = {"HOME": "/", "DOCKER_HOST": first.dockerd.host, **settings}
     async with (
         private_registry(place / "registry", free_port(), host=swarm.host) as registry,
         embedded_postgres(place / "postgres") as url,
         database.connect(url) as pool,
-        registries.connect(frozenset({parse_domain(registry.address)})) as client,
+        registries.connect(frozenset(map(parse_domain, (registry.address, spare)))) as client,
     ):
         await migrate(pool)
         async with supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)):
-            yield Supervised(pool, first.engine, registry.address)
+            yield Supervised(pool, first.engine, registry.address, spare)

@@ -1,6 +1,7 @@
 """What a rollout does to a real service of a real Swarm."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -11,14 +12,18 @@ from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import until
 from gateway.demo.registry import PrivateRegistry
 from gateway.deployments import Kind, Status
-from gateway.engine import containers, services, spec
+from gateway.engine import containers, convergence, services, spec
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Conflict, Postponed
-from gateway.reference import Reference
-from gateway.registries import nobody
+from gateway.reference import Reference, parse_domain
+from gateway.registries import Registration, nobody
+from gateway.registry import client as registries
+from gateway.renewal import renew_logins
 from gateway.store import applications, watches
+from gateway.store import registries as logins
+from tests.guards import amazon, filled, gate
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
 from tests.swarm_nodes import Supervised, supervised, swarm_of
@@ -361,3 +366,56 @@ async def test_a_service_of_a_stack_is_adopted_untouched_replaced_and_gone_back_
     assert (back.status, back.digest) == (Status.SUCCEEDED, first), back.reason
     with pytest.raises(Conflict, match="belongs to the application"):
         await adopt(lane.pool, VAULT, lane.engine, name)
+
+
+async def scaled(lane: Lane, replicas: int) -> None:
+    """Scale as anybody may, without a login: what the nodes have stays theirs."""
+    service = await service_of(lane)
+    made = {**service.spec, "Mode": {"Replicated": {"Replicas": replicas}}}
+    await services.update(lane.engine, service, made, {})
+
+    async def look() -> bool | None:
+        found = await services.tasks(lane.engine, service)
+        up = [task for task in found if task.state == "running"]
+        return True if len(up) == replicas and (replicas or convergence.is_over(found)) else None
+
+    await until(look)
+
+
+async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
+    lane: Lane, supervised_swarm: Supervised, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And what is in the spec is what a node pulls with, long after the token of the deployment has ended."""
+    await filled(tmp_path, "team/web", "v1")
+    async with amazon() as (aws, url), gate(tmp_path, aws, supervised_swarm.spare) as (guard, address):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        keys = {"access_key_id": "AKIAIOSFODNN7EXAMPLE", "secret_access_key": "wJalrXUtnFEMI"}
+        given = {"registry_url": address, "registry_type": "ecr", "region": "eu-central-1", **keys}
+        async with lane.pool.acquire() as connection:
+            ours = Registration.parse({"registry_name": "Ours", **given})
+            await logins.insert_registry(connection, VAULT, ours)
+        await lane.set(docker_image=f"{address}/team/web:v1")
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        sent, tasks = await service_of(lane), await running(lane)
+
+        aws.expire()
+        identity = await lane.engine.identify()
+        async with registries.connect(frozenset({parse_domain(address)})) as client:
+            await renew_logins(lane.pool, VAULT, client, lane.engine, identity)
+            renewed = await service_of(lane)
+            await renew_logins(lane.pool, VAULT, client, lane.engine, identity)
+        assert renewed.labels[spec.LOGIN_UNTIL] > sent.labels[spec.LOGIN_UNTIL]
+        assert renewed.update_state == ""
+        assert (await service_of(lane)).version == renewed.version > sent.version
+        assert [task.task_id for task in await running(lane)] == [task.task_id for task in tasks]
+
+        await scaled(lane, 0)
+        for container in await lane.engine.call("GET", "containers/json", params={"all": 1}):
+            await lane.engine.call("DELETE", f"containers/{container['Id']}", params={"force": 1})
+        for image in await lane.engine.call("GET", "images/json"):
+            if any(name.startswith(address) for name in image["RepoDigests"]):
+                await lane.engine.call("DELETE", f"images/{image['Id']}", params={"force": 1})
+        guard.passed.clear()
+        await scaled(lane, 1)
+        assert set(guard.passed) == aws.good  # which is the one that was sent last

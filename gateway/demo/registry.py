@@ -3,7 +3,7 @@
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,11 +84,13 @@ async def private_registry(
     host: str = "127.0.0.1",
     told: Sequence[Told] = (),
     htpasswd: Path | None = None,
+    auth: Mapping[str, Any] | None = None,
     tls: tuple[Path, Path] | None = None,
 ) -> AsyncIterator[PrivateRegistry]:
     """Run a registry that keeps its images in the directory, until the block is left.
 
-    `htpasswd` is a file of logins, `tls` a certificate and its key.
+    `htpasswd` is a file of logins, `auth` another proof of them, in the registry's own words; `tls` a certificate and
+    its key.
     """
     if shutil.which("docker-registry") is None:
         raise Unavailable("no registry: apt-get install docker-registry")
@@ -103,6 +105,8 @@ async def private_registry(
         "storage": {"filesystem": {"rootdirectory": str(directory / "images")}, "delete": {"enabled": True}},
         "http": http,
     }
+    if auth is not None:
+        settings["auth"] = auth
     if htpasswd is not None:
         settings["auth"] = {"htpasswd": {"realm": "registry", "path": str(htpasswd)}}
     registry = PrivateRegistry(directory, address, settings)
