@@ -111,6 +111,10 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
 	@$(BIN)/python -m tests.image
 
+.PHONY: api
+api: $(READY) ## Write docs/api.md anew.
+	@$(BIN)/gateway api --format markdown > docs/api.md
+
 requirements: ## Pin the dependencies anew, with hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt

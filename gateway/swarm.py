@@ -96,7 +96,9 @@ class Empty(TypedDict):
 
 
 @_strict
-class _Mode(TypedDict, total=False):
+class ServiceMode(TypedDict, total=False):
+    """How many tasks there are: so many, or one on each node."""
+
     Replicated: Replicated | None
     Global: Empty | None
 
@@ -107,7 +109,7 @@ def _one_mode(mode: Any) -> Any:
     return mode
 
 
-Mode = Annotated[_Mode, AfterValidator(_one_mode)]
+Mode = Annotated[ServiceMode, AfterValidator(_one_mode)]
 
 
 @_strict

@@ -10,8 +10,8 @@ from aiohttp.typedefs import Handler, Middleware
 from pydantic import TypeAdapter, ValidationError
 
 from gateway.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
-from gateway.web.openapi import Surface, document
-from gateway.web.procedures import PROCEDURES
+from gateway.web.openapi import document
+from gateway.web.procedures import PROCEDURES, Surface
 
 
 @cache

@@ -1,13 +1,17 @@
 """The API describes itself, and what it describes is what it does."""
 
+import hashlib
 import inspect
 import re
+from base64 import b64encode
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.web.openapi import Surface, document
-from gateway.web.procedures import PROCEDURES
+from gateway.web import manual
+from gateway.web.openapi import document
+from gateway.web.procedures import PROCEDURES, Surface
 from tests.real_web import Web
 
 REST = document(PROCEDURES, Surface.REST, base="", version="1")
@@ -15,7 +19,7 @@ TRPC = document(PROCEDURES, Surface.TRPC, base="", version="1")
 KNOWN_WORDS = {
     "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "exclusiveMaximum",
     "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
-    "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type", "uniqueItems",
+    "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type", "uniqueItems", "x-kept",
 }  # fmt: skip
 
 
@@ -64,7 +68,7 @@ def test_the_columns_of_an_application_are_shown_as_they_are_sent() -> None:
         assert {"type": "null"} in changed["properties"][column]["anyOf"]
     assert not {"settings", "other"} & made["properties"].keys()
     assert made["properties"]["stopGracePeriodSwarm"]["anyOf"][0]["maximum"] == 3_600_000_000_000
-    assert (made["properties"]["replicas"]["anyOf"][0]["default"], "default" in str(changed)) == (1, False)
+    assert (made["properties"]["replicas"]["default"], "default" in str(changed)) == (1, False)
 
 
 def test_clients_that_make_commands_of_it_find_what_they_read() -> None:
@@ -95,3 +99,28 @@ async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
     assert bare == await web.query("settings.getOpenApiDocument")
     other = await web.query("settings.getOpenApiDocument", surface="trpc")
     assert other["servers"] == [{"url": "/api/trpc"}]
+
+
+def test_the_page_of_the_api_is_of_the_procedures_there_are() -> None:
+    kept = (Path(__file__).parents[1] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert kept == manual.text(REST), "make api writes it anew"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/docs"])
+async def test_a_page_needs_no_key_and_has_all_it_needs_in_it(web: Web, path: str) -> None:
+    async with web.client.get(path) as answer:
+        html = await answer.text()
+        policy = answer.headers["Content-Security-Policy"]
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    allowed = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{allowed}';")
+    assert not re.findall(r"<script|<link|<img|=\"https?://|src=|style=| on[a-z]+=", html)
+    targets = set(re.findall(r'href="#([^"]+)"', html))
+    assert targets <= set(re.findall(r'id="([^"]+)"', html))
+    assert path == "/" or set(PROCEDURES) <= targets
+
+
+async def test_it_says_that_it_is_there_in_the_words_of_the_contract(web: Web) -> None:
+    async with web.client.get("/api/health") as answer:
+        assert (answer.status, await answer.json()) == (200, {"ok": True})

@@ -7,6 +7,7 @@ import click
 
 from gateway.cli import (
     adoption,
+    api,
     apps,
     deliveries,
     demo,
@@ -39,4 +40,5 @@ main.add_command(deploy.deploy)
 main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
 main.add_command(servers.servers)
+main.add_command(api.api)
 main.add_command(demo.demo)

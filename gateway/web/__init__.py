@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import notifier, outward, patience, refusals, status, surfaces, webhooks
+from gateway.web import notifier, outward, pages, patience, refusals, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.turns import TURNS, Turns
@@ -42,6 +42,8 @@ def build(
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),
             web.options("/webhooks/{source}/{token}", webhooks.receive),
+            web.get("/", pages.front),
+            web.get("/api/docs", pages.api),
             web.get("/api/health", status.well),
             web.route("*", f"{_API}trpc/{{after:/*}}{{procedure:[^/]+}}", surfaces.trpc_call),
             web.route("*", f"{_API}{{procedure:[^/]+}}", surfaces.rest_call),

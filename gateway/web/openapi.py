@@ -6,7 +6,6 @@ too large, an id can name nothing, and a key can be missing or not allowed.
 
 import inspect
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
 
@@ -16,18 +15,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from gateway.errors import NotFound, Throttled, Unavailable
 from gateway.keys import Permission
 from gateway.trpc import RestError, TrpcError, Unauthorized
-from gateway.web.procedures._procedure import Opens, Procedure
+from gateway.web.procedures._procedure import Opens, Procedure, Surface
 
 _REFERENCE = "#/components/schemas/"
 _BOUNDS = {"ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum"}
 _PLAIN = {"type": "object", "properties": {}}
-
-
-class Surface(StrEnum):
-    """Which of the two ways in."""
-
-    REST = "rest"
-    TRPC = "trpc"
 
 
 class _Untitled(GenerateJsonSchema):

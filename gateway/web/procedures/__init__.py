@@ -21,9 +21,9 @@ from gateway.web.procedures import (
     user,
     webhook,
 )
-from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
+from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure, Surface
 
-__all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure"]
+__all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure", "Surface"]
 
 _MODULES = (
     absent,

@@ -19,6 +19,8 @@ from gateway.web.procedures._procedure import Id, Input, Text
 from gateway.web.procedures._settings import OTHER_NAMES, gathered, merged
 from gateway.web.procedures.columns import OTHER, Other, kept
 
+# What a description says of a column, and not of what it holds.
+_TOLD = {"default", "description", "x-kept"}
 # An engine that no gateway has reached for so long does not hold its applications any more.
 _GONE = timedelta(minutes=5)
 
@@ -64,8 +66,10 @@ class Changes(Input):
     @classmethod
     def _clearable(cls, column: JsonSchemaValue) -> JsonSchemaValue:
         """Return it with null; what a new application has says nothing of one that is changed."""
-        stated = {name: value for name, value in column.items() if cls.makes_anew or name != "default"}
-        return stated if {"type": "null"} in stated.get("anyOf", ()) else {"anyOf": [stated, {"type": "null"}]}
+        if {"type": "null"} not in column.get("anyOf", ()):
+            told = {name: value for name, value in column.items() if name in _TOLD}
+            column = {"anyOf": [{name: column[name] for name in column.keys() - told}, {"type": "null"}], **told}
+        return {name: value for name, value in column.items() if cls.makes_anew or name != "default"}
 
 
 #: our columns by the names they are sent by

@@ -19,7 +19,7 @@ answers is the procedure's description, that of its module its tag's.
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, StrEnum, auto
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,13 @@ Id = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=100_000)]
 #: a time in an answer
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class Surface(StrEnum):
+    """Which of the two ways in."""
+
+    REST = "rest"
+    TRPC = "trpc"
 
 
 class Input(BaseModel):

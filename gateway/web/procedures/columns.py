@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
@@ -23,10 +23,18 @@ _Number = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 _COLUMNS = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
 
+_KEPT: dict[str, JsonValue] = {"x-kept": True}
+
+
+def _mark_kept(schema: dict[str, Any]) -> None:
+    for column in schema["properties"].values():
+        column.update(_KEPT)
+
+
 class Other(BaseModel):
     """What means nothing for an image: kept and returned, so that a client that reads back what it wrote finds it."""
 
-    model_config = _COLUMNS
+    model_config = _COLUMNS | ConfigDict(json_schema_extra=_mark_kept)
 
     refresh_token: _Text | None = None
     source_type: _Text = "docker"
@@ -162,11 +170,15 @@ class _Own(BaseModel):
     mounts: list[MountRow]
 
 
-def _always(model: type[BaseModel], *, but: Collection[str] = ()) -> dict[str, Any]:
+def _always(
+    model: type[BaseModel], *, but: Collection[str] = (), extra: dict[str, JsonValue] | None = None
+) -> dict[str, Any]:
     """Return the fields of a model as an answer has them: each is there."""
     return {
         name: Annotated[
-            field.annotation, *field.metadata, Field(alias=field.alias or to_camel(name), description=field.description)
+            field.annotation,
+            *field.metadata,
+            Field(alias=field.alias or to_camel(name), description=field.description, json_schema_extra=extra),
         ]
         for name, field in model.model_fields.items()
         if name not in but
@@ -177,7 +189,7 @@ ApplicationRow: Any = create_model(
     "ApplicationRow",
     __base__=_Own,
     __doc__=_Own.__doc__,
-    **_always(Other),
+    **_always(Other, extra=_KEPT),
     **_always(Configuration, but={"stop_grace", "ports", "mounts"}),
 )
 

@@ -56,7 +56,7 @@ class Update(_Given):
     description: Text | None = None
 
 
-class Probe(_Given):
+class Trial(_Given):
     server_id: Id | None = None
 
 
@@ -217,7 +217,7 @@ async def remove(context: Context, given: Named) -> Answer:
     return Answer(row(server, context.rollouts.hosts))
 
 
-async def test(context: Context, given: Probe) -> Answer:
+async def test(context: Context, given: Trial) -> Answer:
     """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
     if given.server_id is None:
         return Answer(shown_identity(await ask(_new(given))))
@@ -228,7 +228,7 @@ async def test(context: Context, given: Probe) -> Answer:
 
 async def validate(context: Context, given: Named) -> Answer:
     """Reach the engine of a server that is kept; a query's input is part of its URL, where no key belongs."""
-    return await test(context, Probe(server_id=given.server_id))
+    return await test(context, Trial(server_id=given.server_id))
 
 
 PROCEDURES = [
@@ -237,6 +237,6 @@ PROCEDURES = [
     Procedure("server.one", "query", Named, select_one, gives=ServerRow),
     Procedure("server.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
     Procedure("server.remove", "mutation", Named, remove, gives=ServerRow, raises=(Conflict,)),
-    Procedure("server.test", "mutation", Probe, test, gives=Identity),
+    Procedure("server.test", "mutation", Trial, test, gives=Identity),
     Procedure("server.validate", "query", Named, validate, gives=Identity),
 ]

@@ -8,8 +8,7 @@ from typing import Any, Literal
 from typing_extensions import TypedDict
 
 from gateway.web.context import Context
-from gateway.web.openapi import Surface, document
-from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
+from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure, Surface
 
 
 class Health(TypedDict):
@@ -46,6 +45,7 @@ async def get_document(context: Context, given: Which) -> Answer:
 
 @cache
 def described(surface: Surface, base: str) -> dict[str, Any]:
+    from gateway.web.openapi import document
     from gateway.web.procedures import PROCEDURES
 
     return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())

@@ -1,0 +1,27 @@
+"""`gateway api`."""
+
+import click
+
+from gateway.cli._command import command, json_option, show
+
+_FORMS = ("openapi", "markdown", "html")
+
+
+@click.command()
+@click.option("--format", "form", type=click.Choice(_FORMS), default="openapi", show_default=True)
+@click.option("--surface", type=click.Choice(["rest", "trpc"]), default="rest", show_default=True, help="Of openapi.")
+@json_option
+@command
+async def api(form: str, surface: str, *, as_json: bool) -> None:
+    """Print the description of the API: for programs that make clients, or to be read."""
+    from gateway.web import manual
+    from gateway.web.procedures import Surface
+    from gateway.web.procedures.settings import described
+
+    document = described(Surface(surface), "")
+    if form == "openapi" or as_json:
+        show(document)
+    elif form == "markdown":
+        click.echo(manual.text(described(Surface.REST, "")), nl=False)
+    else:
+        click.echo(manual.page("api.html", manual.read(described(Surface.REST, ""))).html, nl=False)
