@@ -14,8 +14,8 @@ from gateway.deployments import Deployment, Kind
 from gateway.errors import Conflict, InvalidInput
 from gateway.events import PushEvent
 from gateway.following import Choice
-from gateway.reference import Digest, Reference
-from gateway.store import applications, deployments, versions
+from gateway.reference import Digest, Reference, Tag, parse_tag, retagged
+from gateway.store import applications, deployments, subscriptions, versions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.vault import Vault
 
@@ -58,20 +58,26 @@ async def push(connection: Connection, application_id: str, waits: Deployment | 
 
 
 async def request_deployment(
-    pool: Pool, application: Application, kind: Kind, *, title: str, description: str = ""
+    pool: Pool,
+    application: Application,
+    kind: Kind,
+    *,
+    title: str,
+    description: str = "",
+    image: str | None = None,
+    tag: str | None = None,
 ) -> str:
     """Queue a deploy or redeploy that a person asked for, and return its id.
 
-    Raises InvalidInput where there is no image yet, NotFound where the application went meanwhile.
+    With `image`, or `tag` of the same repository, that becomes the application's image in the same transaction, and the
+    subscription to the image's tag moves along; what else it follows stays.
+
+    Raises InvalidInput where there is no image yet or none can be called so, NotFound where the application went
+    meanwhile.
     """
-    reference = application.reference
-    if reference is None:
-        raise InvalidInput(
-            "The application has no image yet: set dockerImage with application.saveDockerProvider",
-            field="dockerImage",
-        )
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
+        reference = await _image(connection, application.application_id, image, tag)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
         waiting = await deployments.select_queued(connection, application.application_id)
         deployment_id = await _queue(
@@ -86,6 +92,34 @@ async def request_deployment(
         )
         await deployments.notify(connection)
     return deployment_id
+
+
+async def _image(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Reference:
+    """Return the application's image, which is the one that was named from now on where one was."""
+    configured = await applications.select_image(connection, application_id)
+    wanted = _named(configured, image, tag)
+    reference = Reference.parse(wanted)
+    if configured is None or reference != Reference.parse(configured):
+        await applications.update_image(connection, application_id, wanted)
+        await subscriptions.replace_subscription(connection, application_id, reference)
+    return reference
+
+
+def _named(configured: str | None, image: str | None, tag: str | None) -> str:
+    """Return the image's name that is meant, as it was written."""
+    wanted = configured if image is None else image
+    if wanted is None:
+        raise InvalidInput(
+            "The application has no image yet: set dockerImage with application.saveDockerProvider",
+            field="dockerImage",
+        )
+    for field, value, parse in (("dockerImage", wanted, Reference.parse), ("tag", tag, parse_tag)):
+        try:
+            if value is not None:
+                parse(value)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field=field) from error
+    return wanted if tag is None else retagged(wanted, Tag(tag))
 
 
 async def request_rollback(

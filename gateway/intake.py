@@ -187,6 +187,6 @@ def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> li
 
 async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:
     if choice.moves_image:
-        await applications.update_image(connection, application_id, choice.event.reference)
+        await applications.update_image(connection, application_id, str(choice.event.reference))
     if choice.moves_subscription:
         await subscriptions.replace_subscription(connection, application_id, choice.event.reference)

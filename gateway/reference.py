@@ -76,6 +76,16 @@ def parse_digest(text: str) -> Digest:
     return Digest(text)
 
 
+def retagged(name: str, tag: Tag) -> str:
+    """Return an image's name, written as it was, with this tag instead of its own tag or digest.
+
+    >>> retagged("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
+    'reg:5000/app:2'
+    """
+    head, slash, last = name.partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}:{tag}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
     """Where the images of one name are kept: `domain/path`, never familiar."""

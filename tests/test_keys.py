@@ -196,6 +196,7 @@ async def test_the_variables_of_a_project_are_shown_to_whom_all_of_it_is_open(we
 
 def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_thought_of() -> None:
     assert {one.name for one in PROCEDURES.values() if one.opens is Opens.TO_ALL} == {
+        "application.readAppMonitoring",
         "certificates.all",
         "destination.all",
         "gitProvider.getAll",

@@ -1,6 +1,7 @@
 """What a rollout does to real containers on a real engine."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from typing import Any
 from unittest.mock import AsyncMock
@@ -11,7 +12,7 @@ from gateway import dispatch
 from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.deployments import Deployment, Kind, Status, Step
-from gateway.engine import conditions, containers, images, probes, spec
+from gateway.engine import conditions, containers, images, output, probes, spec
 from gateway.errors import Code, Conflict, Failed
 from gateway.reference import Reference
 from gateway.store import applications, deployments, environments, projects
@@ -491,3 +492,41 @@ async def test_what_variables_name_is_put_in_as_it_is_when_it_runs(lane: Lane, p
     assert "URL=https://two.example.com/" in await given()
     assert (await lane.roll_back(first.deployment_id)).status is Status.SUCCEEDED
     assert "URL=https://one.example.com/" in await given()
+
+
+async def test_what_it_prints_can_be_read(lane: Lane, pushes: Pushes) -> None:
+    identity = await lane.engine.identify()
+
+    async def read(**asked: int) -> str:
+        async with lane.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, lane.application_id)
+        return await output.read(
+            lane.engine, application, swarm=identity.swarm_manager, **{"lines": 100, "since": 0, **asked}
+        )
+
+    assert await read() == ""
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    # What another process prints to the first one's output is the container's.
+    container = (await lane.serving()).container_id
+    await lane.inside(container, "sh", "-c", "for n in 1 2 3; do /bin/busybox echo line $n > /proc/1/fd/1; done")
+
+    async def three() -> str | None:
+        text = await read()
+        return text if text.count("\n") == 3 else None
+
+    assert await until(three) == "line 1\nline 2\nline 3\n"
+    assert await read(lines=1) == "line 3\n"
+    assert await read(since=int(time.time()) + 60) == ""
+
+
+async def test_the_tag_that_a_deploy_names_is_what_runs(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    wanted = await pushes("v2", tag="v2")
+    await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    asked = await dispatch.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked", tag="v2")
+    assert (await lane.ended(asked)).digest == wanted
+    assert (await lane.serving()).labels["gateway.digest"] == wanted
+    assert (await lane.ask(Kind.REDEPLOY)).digest == wanted

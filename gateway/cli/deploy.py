@@ -8,13 +8,17 @@ from gateway.cli._follow import conclude, follow_option
 
 @click.command()
 @click.argument("app")
+@click.option("--image", help="Deploy this image, and stay on it.")
+@click.option("--tag", help="Deploy this tag of the application's repository, and stay on it.")
 @click.option("--redeploy", is_flag=True, help="Replace the container even where it runs the newest image.")
 @click.option("--title", default="Deployed from the command line", help="What to call it.")
 @follow_option
 @json_option
 @command
-async def deploy(app: str, *, redeploy: bool, title: str, follow: bool, as_json: bool) -> None:
-    """Deploy what the image is now at its registry.
+async def deploy(
+    app: str, *, image: str | None, tag: str | None, redeploy: bool, title: str, follow: bool, as_json: bool
+) -> None:
+    """Deploy what the image is now at its registry: the application's, or the one that is named.
 
     APP is the application's id, container name or name. With --follow the exit code
     is 0 only when what was asked for runs.
@@ -29,7 +33,9 @@ async def deploy(app: str, *, redeploy: bool, title: str, follow: bool, as_json:
             application_id = await applications.select_application_id(connection, app)
             application = await applications.select_application(connection, kept.vault, application_id)
         kind = Kind.REDEPLOY if redeploy else Kind.DEPLOY
-        deployment_id = await dispatch.request_deployment(kept.pool, application, kind, title=title)
+        deployment_id = await dispatch.request_deployment(
+            kept.pool, application, kind, title=title, image=image, tag=tag
+        )
         await conclude(kept.pool, deployment_id, follow=follow, as_json=as_json)
 
 

@@ -10,7 +10,6 @@ from gateway.applications import Application, Desired
 from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
-from gateway.reference import Reference
 from gateway.registries import Credentials
 from gateway.store import projects
 from gateway.store.database import Connection
@@ -281,16 +280,16 @@ async def update_application(
         raise Conflict("an application on that server has a container of the same name") from error
 
 
-async def select_image(connection: Connection, application_id: str) -> Reference | None:
-    """Return what its image is called, None where it has none."""
+async def select_image(connection: Connection, application_id: str) -> str | None:
+    """Return what its image is called, as it was written; None where it has none."""
     image = await connection.fetchval("SELECT docker_image FROM applications WHERE application_id = $1", application_id)
-    return None if image is None else Reference.parse(image)
+    return None if image is None else str(image)
 
 
-async def update_image(connection: Connection, application_id: str, reference: Reference) -> None:
-    """Let its image be the one that was followed."""
+async def update_image(connection: Connection, application_id: str, image: str) -> None:
+    """Let its image be this one."""
     await connection.execute(
-        "UPDATE applications SET docker_image = $2 WHERE application_id = $1", application_id, str(reference)
+        "UPDATE applications SET docker_image = $2 WHERE application_id = $1", application_id, image
     )
 
 

@@ -192,6 +192,14 @@ async def link_successor(connection: Connection, deployment_id: str, successor: 
     )
 
 
+async def clear_logs(connection: Connection, application_id: str) -> None:
+    """Forget what the containers of deployments that have ended printed."""
+    await connection.execute(
+        "UPDATE deployments SET log = '' WHERE application_id = $1 AND status NOT IN ('queued', 'running')",
+        application_id,
+    )
+
+
 async def select_age(connection: Connection, deployment_id: str) -> float:
     """Return the seconds since it was last asked for."""
     return float(

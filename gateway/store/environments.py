@@ -1,14 +1,14 @@
-"""Environments of projects, their variables sealed, and the applications in them."""
+"""Environments of projects, their variables sealed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import asyncpg
 
 from gateway import variables
-from gateway.applications import Application, Desired
+from gateway.applications import Application
 from gateway.errors import InvalidInput, NotFound
-from gateway.projects import Environment, Member
+from gateway.projects import Environment
 from gateway.store import projects
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
@@ -136,33 +136,3 @@ def _stored(vault: Vault, environment_id: str, column: str, value: str | None) -
 async def delete_environment(connection: Connection, environment_id: str) -> None:
     """Remove one in which no application is."""
     await connection.execute("DELETE FROM environments WHERE environment_id = $1", environment_id)
-
-
-async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[Member]:
-    """Return the applications in these, oldest first; none that is being deleted."""
-    rows = await connection.fetch(
-        """
-        SELECT a.application_id, a.environment_id, a.name, a.app_name, a.description, a.server_id, a.desired,
-               a.created_at, d.status
-          FROM applications a
-          LEFT JOIN LATERAL (
-               SELECT status
-                 FROM deployments
-                WHERE application_id = a.application_id AND status NOT IN ('superseded', 'cancelled')
-                ORDER BY created_at DESC
-                LIMIT 1
-               ) d ON true
-         WHERE a.environment_id = ANY($1) AND a.desired <> 'deleted'
-         ORDER BY a.created_at, a.application_id
-        """,
-        environment_ids,
-    )
-    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
-
-
-async def release_deleted(connection: Connection, environment_ids: Sequence[str]) -> None:
-    """Let applications that are being deleted belong nowhere any more."""
-    await connection.execute(
-        "UPDATE applications SET environment_id = NULL WHERE environment_id = ANY($1) AND desired = 'deleted'",
-        environment_ids,
-    )

@@ -5,19 +5,15 @@ from secrets import choice
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, create_model
-from typing_extensions import TypedDict
 
-from gateway import cancel, dispatch
 from gateway.applications import Application, parse_app_name, slug
-from gateway.deployments import Kind
 from gateway.errors import Conflict
-from gateway.keys import Permission
 from gateway.store import applications, deployments, environments, projects, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._own import its_own
-from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text
+from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures._updating import change
 from gateway.web.procedures.columns import ApplicationRow, row
@@ -47,16 +43,6 @@ class Named(Input):
 
 class Update(Changes, Named):
     pass
-
-
-class Deploy(Named):
-    title: Text | None = None
-    description: Text | None = None
-
-
-class Rollback(Named):
-    deployment_id: Id | None = None
-    title: Text | None = None
 
 
 class OfProject(EnvironmentRow):
@@ -89,17 +75,16 @@ WholeApplication: Any = create_model(
 )
 
 
-class Requested(TypedDict):
-    """The contract's words for: it is cancelled, or on its way there."""
-
-    success: Literal[True]
-    message: str
-
-
 def _app_name(given: Create) -> str:
     suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
     wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
     return parse_app_name(f"{wanted}-{suffix}")
+
+
+async def known(connection: Connection, context: Context, given: Named) -> Application:
+    """Return one that is there, and not being deleted; raises NotFound."""
+    await applications.select_live(connection, given.application_id)
+    return await applications.select_application(connection, context.vault, given.application_id)
 
 
 async def shown_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
@@ -138,10 +123,20 @@ async def save_docker_provider(context: Context, given: Update) -> Answer:
     return await update(context, given)
 
 
+async def save_environment(context: Context, given: Update) -> Answer:
+    """Set its variables: absent keeps, null clears. They reach it with the next deployment."""
+    return await update(context, given)
+
+
+async def save_build_type(context: Context, given: Update) -> Answer:
+    """Set how it would be built: kept and returned, since images are not built here."""
+    return await update(context, given)
+
+
 async def select_one(context: Context, given: Named) -> Answer:
     """The row, and its newest deployments; parts of an application built from source are empty."""
     async with transaction(context.pool) as connection:
-        await _known(connection, context, given)
+        await known(connection, context, given)
         found = await shown_row(connection, context, given.application_id)
         newest = await deployments.select_deployments(connection, given.application_id, limit=10)
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
@@ -173,81 +168,6 @@ async def select_all(context: Context, _given: Input) -> Answer:
     return Answer([row(one, states.get(one.application_id), secrets=secrets) for one in found])
 
 
-async def _known(connection: Connection, context: Context, given: Named) -> Application:
-    await applications.select_live(connection, given.application_id)
-    return await applications.select_application(connection, context.vault, given.application_id)
-
-
-async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
-    async with transaction(context.pool) as connection:
-        application = await _known(connection, context, given)
-    deployment_id = await dispatch.request_deployment(
-        context.pool, application, kind, title=given.title or default_title, description=given.description or ""
-    )
-    return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
-
-
-async def deploy(context: Context, given: Deploy) -> Answer:
-    """Queue a deployment of the image, which replaces nothing where what its tag names runs already."""
-    return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
-
-
-async def redeploy(context: Context, given: Deploy) -> Answer:
-    """Queue a deployment that pulls the newest image and replaces the container in any case."""
-    return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
-
-
-async def rollback(context: Context, given: Rollback) -> Answer:
-    """Go back to what served before, or to what the named deployment ran."""
-    async with transaction(context.pool) as connection:
-        application = await _known(connection, context, given)
-    queued = await dispatch.request_rollback(
-        context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
-    )
-    return Answer(headers={"X-Deployment-Id": queued}, changed=True)
-
-
-async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
-    """Return the application as it was before."""
-    async with transaction(context.pool) as connection:
-        application = await _known(connection, context, given)
-        before = await shown_row(connection, context, given.application_id)
-    deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
-    headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
-    return Answer(before, headers=headers, changed=True)
-
-
-async def start(context: Context, given: Named) -> Answer:
-    """Queue its start; return the application as it was before."""
-    return await _set_state(context, given, Kind.START, "Start")
-
-
-async def stop(context: Context, given: Named) -> Answer:
-    """Queue its stop, after which pushes are ignored; return the application as it was before."""
-    return await _set_state(context, given, Kind.STOP, "Stop")
-
-
-async def delete(context: Context, given: Named) -> Answer:
-    """Queue its deletion with its containers; return the application as it was before."""
-    return await _set_state(context, given, Kind.DELETE, "Delete")
-
-
-async def cancel_deployment(context: Context, given: Named) -> Answer:
-    """Cancel what waits and what runs; in the contract's words whatever there was."""
-    async with transaction(context.pool) as connection:
-        await _known(connection, context, given)
-    await cancel.cancel_of(context.pool, given.application_id, running=True)
-    return Answer({"success": True, "message": "Deployment cancellation requested"})
-
-
-async def clean_queues(context: Context, given: Named) -> Answer:
-    """Cancel what waits, and leave what runs."""
-    async with transaction(context.pool) as connection:
-        await _known(connection, context, given)
-    await cancel.cancel_of(context.pool, given.application_id, running=False)
-    return Answer()
-
-
 PROCEDURES = [
     Procedure(
         "application.create",
@@ -269,30 +189,15 @@ PROCEDURES = [
         gives=Literal[True],
         raises=(Conflict,),
     ),
-    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY),
-    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY),
     Procedure(
-        "application.rollback", "mutation", Rollback, rollback, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
-    ),
-    Procedure(
-        "application.cancelDeployment",
+        "application.saveEnvironment",
         "mutation",
-        Named,
-        cancel_deployment,
-        gives=Requested,
+        Update,
+        save_environment,
+        gives=Literal[True],
         raises=(Conflict,),
-        needs=Permission.DEPLOY,
     ),
     Procedure(
-        "application.cleanQueues",
-        "mutation",
-        Named,
-        clean_queues,
-        gives=None,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
+        "application.saveBuildType", "mutation", Update, save_build_type, gives=Literal[True], raises=(Conflict,)
     ),
-    Procedure("application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY),
-    Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY),
-    Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow),
 ]

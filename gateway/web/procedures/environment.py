@@ -2,7 +2,7 @@
 
 from gateway.errors import Conflict, InvalidInput
 from gateway.projects import PRODUCTION
-from gateway.store import environments, projects
+from gateway.store import environments, members, projects
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
@@ -73,8 +73,8 @@ async def select_one(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
-        members = await environments.select_members(connection, [found.environment_id])
-    return Answer({**filled_row(found, members, context.caller), "project": project_row(project, context.caller)})
+        inside = await members.select_members(connection, [found.environment_id])
+    return Answer({**filled_row(found, inside, context.caller), "project": project_row(project, context.caller)})
 
 
 async def select_of_project(context: Context, given: OfProject) -> Answer:
@@ -82,8 +82,8 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
     async with transaction(context.pool) as connection:
         await projects.select_project(connection, context.vault, given.project_id)
         found = await environments.select_environments(connection, context.vault, given.project_id)
-        members = await environments.select_members(connection, [one.environment_id for one in found])
-    return Answer([filled_row(one, members, context.caller) for one in found])
+        inside = await members.select_members(connection, [one.environment_id for one in found])
+    return Answer([filled_row(one, inside, context.caller) for one in found])
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -109,9 +109,9 @@ async def remove(context: Context, given: Named) -> Answer:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         if found.is_default:
             raise InvalidInput("the default environment goes with its project: project.remove", field="environmentId")
-        members = await environments.select_members(connection, [given.environment_id])
-        refuse_filled(f"Environment {found.name}", members)
-        await environments.release_deleted(connection, [given.environment_id])
+        inside = await members.select_members(connection, [given.environment_id])
+        refuse_filled(f"Environment {found.name}", inside)
+        await members.release_deleted(connection, [given.environment_id])
         await environments.delete_environment(connection, given.environment_id)
     return Answer(environment_row(found, context.caller))
 

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from gateway.applications import parse_environment
 from gateway.errors import Conflict, InvalidInput
 from gateway.projects import PRODUCTION, Member, Project
-from gateway.store import environments, projects
+from gateway.store import environments, members, projects
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._own import its_own
@@ -76,11 +76,11 @@ def changes_of(given: Input) -> dict[str, str | None]:
     return changes
 
 
-def refuse_filled(what: str, members: list[Member]) -> None:
+def refuse_filled(what: str, inside: list[Member]) -> None:
     """Raises Conflict where applications are in what is to be removed."""
-    if members:
-        named = ", ".join(member.name for member in members[:_NAMED])
-        more = f" and {len(members) - _NAMED} more" if len(members) > _NAMED else ""
+    if inside:
+        named = ", ".join(member.name for member in inside[:_NAMED])
+        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
         raise Conflict(
             f"{what} still has applications: {named}{more}. Delete them first (application.delete), "
             "or move them elsewhere (application.move)"
@@ -99,8 +99,8 @@ def _holds(found: Project, given: Search) -> bool:
 
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
     inside = await environments.select_environments(connection, context.vault, project.project_id)
-    members = await environments.select_members(connection, [one.environment_id for one in inside])
-    return whole_row(project, inside, members, context.caller)
+    found = await members.select_members(connection, [one.environment_id for one in inside])
+    return whole_row(project, inside, found, context.caller)
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -124,14 +124,14 @@ async def select_all(context: Context, _given: Input) -> Answer:
     async with transaction(context.pool) as connection:
         found = await projects.select_projects(connection, context.vault)
         inside = await environments.select_environments(connection, context.vault)
-        everything = await environments.select_members(connection, [one.environment_id for one in inside])
-        members = await its_own(connection, context.caller, everything)
+        everything = await members.select_members(connection, [one.environment_id for one in inside])
+        applications = await its_own(connection, context.caller, everything)
     if (grants := context.caller.grants) is not None:
-        peopled = {one.environment_id for one in members}
+        peopled = {one.environment_id for one in applications}
         inside = [one for one in inside if one.project_id in grants.projects or one.environment_id in peopled]
         shown = grants.projects | {one.project_id for one in inside}
         found = [one for one in found if one.project_id in shown]
-    return Answer([whole_row(project, inside, members, context.caller) for project in found])
+    return Answer([whole_row(project, inside, applications, context.caller) for project in found])
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -170,8 +170,8 @@ async def remove(context: Context, given: Named) -> Answer:
         for environment in inside:
             await environments.lock_environment(connection, environment.environment_id)
         ids = [one.environment_id for one in inside]
-        refuse_filled(f"Project {project.name}", await environments.select_members(connection, ids))
-        await environments.release_deleted(connection, ids)
+        refuse_filled(f"Project {project.name}", await members.select_members(connection, ids))
+        await members.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
     return Answer(project_row(project, context.caller))
 

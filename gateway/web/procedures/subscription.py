@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from gateway.applications import Subscription
 from gateway.errors import Conflict, InvalidInput
 from gateway.policies import Policy, Rule
-from gateway.reference import Repository
+from gateway.reference import Reference, Repository
 from gateway.store import applications, subscriptions
 from gateway.store.database import Connection, statement, transaction
 from gateway.web.context import Context
@@ -90,7 +90,7 @@ async def followed_repository(connection: Connection, application_id: str, named
     image = await applications.select_image(connection, application_id)
     if image is None:
         raise InvalidInput("the application has no image yet: name the repository", field="repository")
-    return image.repository
+    return Reference.parse(image).repository
 
 
 async def create(context: Context, given: Create) -> Answer:

@@ -1,0 +1,89 @@
+"""application.*: where it belongs, and finding it."""
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.projects import Member
+from gateway.store import applications, belongings, members
+from gateway.store.database import transaction
+from gateway.web.context import Context
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Opens, Procedure, Text
+from gateway.web.procedures.application import Named, shown_row
+from gateway.web.procedures.columns import ApplicationRow
+from gateway.web.procedures.nesting import ApplicationStatus, application_status
+
+
+class Move(Named):
+    target_environment_id: Id
+
+
+class Search(Input):
+    q: Text = ""
+    name: Text = ""
+    app_name: Text = ""
+    description: Text = ""
+    docker_image: Text = ""
+    project_id: Id | None = None
+    environment_id: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class FoundRow(TypedDict):
+    """An application that was found."""
+
+    applicationId: str
+    name: str
+    appName: str
+    description: str | None
+    environmentId: str
+    applicationStatus: ApplicationStatus
+    sourceType: str
+    createdAt: Moment
+
+
+class Page(TypedDict):
+    """Some of the applications that were found, and how many there are."""
+
+    items: list[FoundRow]
+    total: int
+
+
+def _found(member: Member) -> FoundRow:
+    return {
+        "applicationId": member.application_id,
+        "name": member.name,
+        "appName": member.app_name,
+        "description": member.description,
+        "environmentId": member.environment_id,
+        "applicationStatus": application_status(member.desired, member.status),
+        "sourceType": "docker",
+        "createdAt": member.created_at.isoformat(),
+    }
+
+
+async def move(context: Context, given: Move) -> Answer:
+    """Let it belong to another environment; what that one's variables make of it runs with its next deploy."""
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, given.application_id)
+        await applications.update_application(
+            connection, context.vault, given.application_id, {"environment_id": given.target_environment_id}
+        )
+        return Answer(await shown_row(connection, context, given.application_id))
+
+
+async def search(context: Context, given: Search) -> Answer:
+    """Find applications by words in their name, container, description or image."""
+    async with transaction(context.pool) as connection:
+        grants = context.caller.grants
+        only = None if grants is None else await belongings.select_covered(connection, grants)
+        found, total = await members.search_members(connection, only=only, **given.model_dump())
+    return Answer({"items": [_found(one) for one in found], "total": total})
+
+
+PROCEDURES = [
+    Procedure("application.move", "mutation", Move, move, gives=ApplicationRow),
+    Procedure("application.search", "query", Search, search, gives=Page, opens=Opens.TO_ITS_OWN),
+]
