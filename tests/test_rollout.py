@@ -166,7 +166,7 @@ async def test_an_unhealthy_version_is_refused_with_the_checks_output(
     assert failed.status is ended
     assert failed.reason is not None
     assert failed.reason.code is Code.UNHEALTHY
-    assert "the cache is cold" in failed.reason.message
+    assert "the cache is cold (exit code 1)" in failed.reason.message
     assert (await lane.serving()).running
 
 

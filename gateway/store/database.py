@@ -60,7 +60,8 @@ async def connect(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
             timeout=10,
         )
     except (*LOST, asyncpg.PostgresError) as error:
-        raise Unavailable(f"PostgreSQL does not let us in: {error}; check GATEWAY_DATABASE_URL") from error
+        why = str(error) or "it does not answer in time"
+        raise Unavailable(f"PostgreSQL does not let us in: {why}; check GATEWAY_DATABASE_URL") from error
     try:
         yield pool
     finally:
