@@ -26,8 +26,10 @@ from gateway.registry import client as registries
 from gateway.servers import Access
 from gateway.store import database
 from gateway.store.embedded import embedded_postgres
+from gateway.store.keyfile import KeyFile
 from gateway.store.migrations import migrate
-from gateway.store.vault import Vault, keep_key
+from gateway.store.presence import session_name
+from gateway.store.vault import FixedKeys, Keyring, Vault
 from gateway.supervisor import supervise
 from gateway.web import build
 
@@ -45,30 +47,33 @@ class Keep:
 
 
 @asynccontextmanager
-async def open_pool(settings: Settings) -> AsyncIterator[database.Pool]:
+async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterator[database.Pool]:
     """Open the database, the embedded one where none is set; raises Unavailable."""
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
         else:
             url = settings.database_url.get_secret_value()
-        yield await stack.enter_async_context(database.connect(url, size=settings.database_connections))
+        yield await stack.enter_async_context(database.connect(url, size=settings.database_connections, name=name))
 
 
 @asynccontextmanager
 async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
     """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
-    key = _master_key(settings)
-    async with open_pool(settings) as pool:
+    keyring = _keyring(settings)
+    async with open_pool(settings, name=session_name(keyring.mark)) as pool:
         await migrate(pool)
-        yield Keep(pool, Vault(key), settings)
+        yield Keep(pool, Vault(keyring), settings)
 
 
-def _master_key(settings: Settings) -> bytes:
+def _keyring(settings: Settings) -> Keyring:
+    former = settings.former_keys()
     if (key := settings.key()) is not None:
-        return key
+        return FixedKeys(key, tuple(former))
     if settings.database_url is None:
-        return keep_key(settings.data_dir / "master.key")
+        keyring = KeyFile(settings.data_dir / "master.key", former)
+        keyring.keys()
+        return keyring
     raise InvalidInput(
         "GATEWAY_MASTER_KEY is needed with GATEWAY_DATABASE_URL, since it seals the secrets kept there. "
         "Make one and keep it safe: openssl rand -base64 32"

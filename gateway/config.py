@@ -15,7 +15,7 @@ from gateway.errors import InvalidInput
 
 _PREFIX = "GATEWAY_"
 _FILE = "_file"
-_SECRETS = frozenset({"database_url", "master_key", "alert_urls"})
+_SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert_urls"})
 # What an orchestrator injects for a service that happens to be called "gateway".
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
@@ -40,6 +40,9 @@ class Settings(BaseModel):
         None,
         description="Base64 of 32 bytes that seal the secrets in the database; "
         "unset with the embedded PostgreSQL: made once, in the data directory.",
+    )
+    former_master_keys: SecretStr | None = Field(
+        None, description="Keys that still open what was sealed before, by comma; see docs/keys.md."
     )
     public_url: str | None = Field(None, description="How registries reach this gateway, shown in set-up steps.")
     rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Rollouts at once, on each engine.")
@@ -149,13 +152,26 @@ class Settings(BaseModel):
         """Return the master key's bytes; raises InvalidInput unless they are 32."""
         if self.master_key is None:
             return None
-        try:
-            key = b64decode(self.master_key.get_secret_value(), validate=True)
-        except binascii.Error:
-            key = b""
+        key = _decoded(self.master_key.get_secret_value())
         if len(key) != _KEY_BYTES:
             raise InvalidInput("GATEWAY_MASTER_KEY is not base64 of 32 bytes; make one: openssl rand -base64 32")
         return key
+
+    def former_keys(self) -> list[bytes]:
+        """Return them, those of a whole key file too; raises InvalidInput unless each is of 32 bytes."""
+        text = self.former_master_keys.get_secret_value() if self.former_master_keys else ""
+        held = [_decoded(one) for one in text.replace(",", " ").split()]
+        if any(not one or len(one) % _KEY_BYTES for one in held):
+            raise InvalidInput("GATEWAY_FORMER_MASTER_KEYS are not each base64 of 32 bytes, by comma")
+        return [one[at : at + _KEY_BYTES] for one in held for at in range(0, len(one), _KEY_BYTES)]
+
+
+def _decoded(text: str) -> bytes:
+    """Return the bytes that base64 stands for, none where it is none."""
+    try:
+        return b64decode(text, validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _data_dir(environ: Mapping[str, str]) -> str:

@@ -11,8 +11,9 @@ import pytest
 from gateway.errors import Conflict, Unavailable
 from gateway.store import applications
 from gateway.store.database import Pool, connect
+from gateway.store.keyfile import KeyFile
 from gateway.store.migrations import Migration, migrate, shipped
-from gateway.store.vault import Vault, keep_key
+from gateway.store.vault import Vault
 
 
 @pytest.fixture
@@ -92,8 +93,8 @@ def test_a_secret_opens_only_in_its_place() -> None:
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:
-    key = keep_key(tmp_path / "deep" / "master.key")
-    assert key == keep_key(tmp_path / "deep" / "master.key")
+    (key,) = KeyFile(tmp_path / "deep" / "master.key").keys()
+    assert [key] == list(KeyFile(tmp_path / "deep" / "master.key").keys())
     assert (tmp_path / "deep" / "master.key").stat().st_mode & 0o777 == 0o600
 
 

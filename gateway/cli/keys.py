@@ -128,3 +128,24 @@ async def revoke(key: str, *, as_json: bool) -> None:
         show({"revoked": key})
     else:
         click.echo(f"revoked {key}")
+
+
+@keys.command("rotate-master")
+@json_option
+@command
+async def rotate_master(*, as_json: bool) -> None:
+    """Seal all secrets with another master key, while everything runs.
+
+    The key is the new GATEWAY_MASTER_KEY, with the one before in GATEWAY_FORMER_MASTER_KEYS; where none is set, the key
+    in the data directory is replaced. Stopped half-way, it is done again and goes on.
+    """
+    from dataclasses import asdict
+
+    from gateway import rotation
+
+    async with keep() as kept:
+        done = await rotation.rotate(kept.pool, kept.vault)
+    if as_json:
+        show(asdict(done))
+    else:
+        click.echo(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")

@@ -47,8 +47,8 @@ async def _leave_as_is(_connection: Connection) -> None:
 
 
 @asynccontextmanager
-async def connect(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
-    """Open a pool; raises Unavailable when the server does not answer."""
+async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIterator[Pool]:
+    """Open a pool, whose connections are seen by this name; raises Unavailable when the server does not answer."""
     try:
         pool = await asyncpg.create_pool(
             url,
@@ -58,6 +58,7 @@ async def connect(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
             reset=_leave_as_is,
             command_timeout=_COMMAND_TIMEOUT,
             timeout=10,
+            server_settings={"application_name": name},
         )
     except (*LOST, asyncpg.PostgresError) as error:
         why = str(error) or "it does not answer in time"

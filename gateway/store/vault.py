@@ -1,17 +1,61 @@
 """Secrets at rest: AES-256-GCM, with the place a secret belongs to as associated data."""
 
-import os
+import hashlib
 import secrets
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gateway.errors import Unavailable
 
-_KEY_BYTES = 32
+KEY_BYTES = 32
 _NONCE_BYTES = 12
-_KEY_ID = b"\x01"
+
+
+class Keyring(Protocol):
+    """Keys, which may change while they are used."""
+
+    def keys(self) -> Sequence[bytes]:
+        """Return the one that seals, and after it those that still open."""
+
+    @property
+    def mark(self) -> str:
+        """How others tell by which key whoever has this seals, without learning it."""
+
+
+@dataclass(frozen=True, slots=True)
+class FixedKeys:
+    """The keys of a process that keeps them until it ends."""
+
+    sealing: bytes = field(repr=False)
+    former: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def keys(self) -> Sequence[bytes]:
+        return (self.sealing, *self.former)
+
+    @property
+    def mark(self) -> str:
+        return mark_of(self.sealing)
+
+
+def mark_of(key: bytes) -> str:
+    """Return what tells a key from others and nothing else of it."""
+    return hashlib.sha256(b"gateway master key" + key).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cipher:
+    """One key. Its id only says which key to try first: two may have the same, and the oldest secrets have 1."""
+
+    number: int
+    aead: AESGCM
+
+
+def _cipher(key: bytes) -> _Cipher:
+    return _Cipher(2 + int(mark_of(key)[:4], 16) % 254, AESGCM(key))
 
 
 class Vault:
@@ -20,34 +64,40 @@ class Vault:
     `place` is `table:row:column`; a ciphertext moved to another place does not open there.
     """
 
-    def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+    def __init__(self, keyring: Keyring | bytes) -> None:
+        self.keyring: Keyring = FixedKeys(keyring) if isinstance(keyring, bytes) else keyring
+        self._known: tuple[bytes, ...] = ()
+        self._ciphers: list[_Cipher] = []
+
+    def _current(self) -> list[_Cipher]:
+        keys = tuple(self.keyring.keys())
+        if keys != self._known:
+            self._ciphers, self._known = [_cipher(key) for key in keys], keys
+        return self._ciphers
 
     def seal(self, secret: str, place: str) -> bytes:
+        cipher = self._current()[0]
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        return _KEY_ID + nonce + self._cipher.encrypt(nonce, secret.encode(), place.encode())
+        return bytes([cipher.number]) + nonce + cipher.aead.encrypt(nonce, secret.encode(), place.encode())
 
     def open(self, sealed: bytes, place: str) -> str:
         """Return the secret; raises Unavailable where it was sealed with another key or for another place."""
-        nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
-        try:
-            return self._cipher.decrypt(nonce, ciphertext, place.encode()).decode()
-        except InvalidTag as error:
-            raise Unavailable(
-                f"the secret of {place} was sealed with another key: is GATEWAY_MASTER_KEY the one it was made with?"
-            ) from error
+        for cipher in sorted(self._current(), key=lambda one: one.number != sealed[0]):
+            if (secret := _opened(cipher, sealed, place)) is not None:
+                return secret
+        raise Unavailable(
+            f"the secret of {place} was sealed with another key: is GATEWAY_MASTER_KEY the one it was made with, "
+            "or that one among GATEWAY_FORMER_MASTER_KEYS?"
+        )
+
+    def seals_alike(self, sealed: bytes, place: str) -> bool:
+        """Tell whether it was sealed with the key that seals now."""
+        return _opened(self._current()[0], sealed, place) is not None
 
 
-def keep_key(path: Path) -> bytes:
-    """Return the key in the file, made at the first call and readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _opened(cipher: _Cipher, sealed: bytes, place: str) -> str | None:
+    nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-    except FileExistsError:
-        pass
-    key = path.read_bytes()
-    if len(key) != _KEY_BYTES:
-        raise Unavailable(f"{path} does not hold a key of {_KEY_BYTES} bytes: restore it from a backup")
-    return key
+        return cipher.aead.decrypt(nonce, ciphertext, place.encode()).decode()
+    except InvalidTag:
+        return None
