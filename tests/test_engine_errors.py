@@ -147,6 +147,10 @@ def test_a_task_no_node_takes_is_told_by_what_all_of_them_lack(said: str, code: 
     assert unplaced("web", _task("pending", said)).reason.code is code
 
 
+def test_no_more_is_kept_of_what_was_said_than_can_be_read() -> None:
+    assert len(classify(500, "unauthorized: " + "x" * 100_000).reason.message) <= 2000
+
+
 def test_every_code_has_a_remedy() -> None:
     assert set(Code) == set(REMEDIES)
 

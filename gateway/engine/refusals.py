@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gateway.errors import Code, Failed, Postponed
 
+_LONGEST = 2000  # characters of a message: a registry may have said any number of them
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
 _BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
 
@@ -127,6 +128,7 @@ _RULES = (
 
 def classify(status: int, message: str) -> Failed | Postponed:
     """Tell what a refusal of the daemon means; 0 is the status of what was not an answer."""
+    message = message[:_LONGEST]
     if status == _UNREACHABLE:
         return Postponed(Code.ENGINE_UNREACHABLE, message)
     if status == _CONFLICT and "is already in use by container" in message.lower():
