@@ -78,6 +78,9 @@ def parse_app_name(text: str) -> str:
     return text
 
 
+#: other columns that may be secret
+OTHER_SECRETS = ("buildArgs", "buildSecrets", "previewEnv", "previewBuildArgs", "previewBuildSecrets")
+
 # Of a configuration: what says how one version takes the place of another, and nothing of what runs.
 _HOW_REPLACED = {
     "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "replicas",
@@ -98,7 +101,7 @@ class Application:
     credentials: Credentials | None
     environment: str | None = field(repr=False)
     configuration: Configuration
-    other_columns: dict[str, object]
+    other_columns: dict[str, object] = field(repr=False)
     auto_deploy: bool
     desired: Desired
     #: where it is deployed first; None is the gateway's own engine

@@ -284,7 +284,10 @@ async def test_a_registry_is_kept_without_its_password_being_shown_or_stored_in_
 
 
 async def test_secrets_of_an_application_are_sealed_at_rest(web: Web) -> None:
-    await app_123(web, env="TOKEN=hunter2", username="me", password="hunter3")
+    await app_123(web, env="TOKEN=hunter2", username="me", password="hunter3", buildSecrets="hunter4")
+    await web.mutate("application.update", applicationId="app-123", previewEnv="hunter5", buildPath="/srv")
+    shown = await web.query("application.one", applicationId="app-123")
+    assert (shown["buildSecrets"], shown["previewEnv"], shown["buildPath"]) == ("hunter4", "hunter5", "/srv")
     async with web.pool.acquire() as connection:
         row = await connection.fetchval("SELECT applications::text FROM applications")
     assert "hunter" not in row

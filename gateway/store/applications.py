@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from gateway.applications import Application, Desired
+from gateway.applications import OTHER_SECRETS, Application, Desired
 from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
@@ -18,7 +18,7 @@ from gateway.store.vault import Vault
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at, base, files, environment_id
+    engine_id, created_at, base, files, environment_id, other_secrets
 """
 
 
@@ -45,7 +45,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         ),
         environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
         configuration=_whole(row["configuration"], contents),
-        other_columns=row["other_columns"],
+        other_columns=row["other_columns"] | _other_secrets(row, vault),
         auto_deploy=row["auto_deploy"],
         desired=Desired(row["desired"]),
         server_id=row["server_id"],
@@ -54,6 +54,23 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         base=None if base is None else Base.load(vault.open(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
     )
+
+
+def _other_secrets(row: asyncpg.Record, vault: Vault) -> dict[str, Any]:
+    sealed = row["other_secrets"]
+    if sealed is None:
+        return {}
+    found: dict[str, Any] = orjson.loads(vault.open(sealed, _place(row["application_id"], "other_secrets")))
+    return found
+
+
+def _part_others(columns: Mapping[str, object]) -> dict[str, object]:
+    """Return the other columns as they are stored: what may be secret of them is kept sealed."""
+    hidden = {name: columns[name] for name in OTHER_SECRETS if columns.get(name)}
+    return {
+        "other_columns": {name: value for name, value in columns.items() if name not in hidden},
+        "other_secrets": orjson.dumps(hidden).decode() if hidden else None,
+    }
 
 
 def _whole(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configuration:
@@ -237,13 +254,14 @@ _SETTABLE = (
     "environment",
     "configuration",
     "other_columns",
+    "other_secrets",
     "auto_deploy",
     "server_id",
     "base",
     "files",
     "environment_id",
 )
-_SEALED = frozenset({"registry_password", "environment", "base", "files"})
+_SEALED = frozenset({"registry_password", "environment", "base", "files", "other_secrets"})
 
 
 async def update_application(
@@ -254,6 +272,8 @@ async def update_application(
     A configuration is one, or what makes one. Raises Conflict where another application bears its container's name on
     the host it is to run on, NotFound for an unknown environment.
     """
+    if isinstance(others := changes.get("other_columns"), Mapping):
+        changes = {**changes, **_part_others(others)}
     if "configuration" in changes:
         changes = {**changes, **_parted(Configuration.model_validate(changes["configuration"]))}
     columns = [column for column in _SETTABLE if column in changes]

@@ -28,6 +28,7 @@ SEALED = (
     Column("applications", "application_id", "environment"),
     Column("applications", "application_id", "base"),
     Column("applications", "application_id", "files"),
+    Column("applications", "application_id", "other_secrets"),
     Column("deployments", "deployment_id", "ran"),
     Column("endpoints", "endpoint_id", "secret"),
     Column("endpoints", "endpoint_id", "former_secret"),

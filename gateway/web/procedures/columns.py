@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
-from gateway.applications import Application
+from gateway.applications import OTHER_SECRETS, Application
 from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.deployments import DokployStatus
@@ -203,6 +203,7 @@ def row(application: Application, status: str | None, *, secrets: bool) -> dict[
     return {
         **_NEW,
         **application.other_columns,
+        **({} if secrets else dict.fromkeys(OTHER_SECRETS)),
         **configuration,
         "labelsSwarm": configuration["labels"] or None,
         "stopGracePeriodSwarm": grace * _NANO,
