@@ -11,6 +11,7 @@ from typing import Any, NotRequired
 import orjson
 from typing_extensions import TypedDict
 
+from gateway import superjson
 from gateway.errors import InvalidInput
 
 #: what a procedure answers that returns nothing
@@ -112,18 +113,34 @@ def parse_json(body: bytes) -> Any:
     """Return the body's JSON, None for an empty one; raises InvalidInput."""
     if not body.strip():
         return None
-    if b"\\u0000" in body:
-        raise InvalidInput("a zero byte cannot be stored")
     try:
-        return orjson.loads(body)
+        parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"Invalid JSON: {error}") from error
+    if b"\\u0000" in body:
+        _refuse_zero_bytes(parsed)
+    return parsed
+
+
+def _refuse_zero_bytes(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        match waiting.pop():
+            case str() as text if "\0" in text:
+                raise InvalidInput("a zero byte cannot be stored")
+            case dict() as fields:
+                waiting += [*fields, *fields.values()]
+            case list() as values:
+                waiting += values
+            case _:
+                pass
 
 
 def unwrap(given: Any) -> Any:
     """Return the input of a call, in superjson's envelope or plain: `{"json": {…}}` or `{…}`."""
     if isinstance(given, dict) and "json" in given and set(given) <= {"json", "meta"}:
-        return given["json"]
+        meta = given.get("meta")
+        return superjson.revive(given["json"], meta.get("values") if isinstance(meta, dict) else None)
     return given
 
 
@@ -137,7 +154,8 @@ def unwrap_batch(given: Any, count: int) -> list[Any]:
 def result(value: Any) -> dict[str, Any]:
     if value is UNDEFINED:
         return {"result": {"data": {"json": None, "meta": _UNDEFINED_META}}}
-    return {"result": {"data": {"json": value}}}
+    shown, dates = superjson.annotated(value)
+    return {"result": {"data": {"json": shown} | ({"meta": {"values": dates, "v": 1}} if dates else {})}}
 
 
 def error(problem: Problem, path: str) -> TrpcError:

@@ -61,13 +61,15 @@ def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:
         if named[0] is None or request.method != _method(named[0]):
             return []
         return [_of_rest(named[0], status, body)]
-    envelopes = orjson.loads(body)
+    envelopes: Any = orjson.loads(body) if body else []
     if request.headers.get("trpc-accept") == "application/jsonl":
         envelopes = _streamed(envelopes)
     given = envelopes if isinstance(envelopes, list) else [envelopes]
+    if len(given) != len(named):  # told of all of them together
+        return []
     return [
         _of_trpc(name, one)
-        for name, one in zip(named, given, strict=False)
+        for name, one in zip(named, given, strict=True)
         if name is not None and request.method == _method(name)
     ]
 

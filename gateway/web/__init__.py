@@ -46,7 +46,7 @@ def build(
             web.get("/api/docs", pages.api),
             web.get("/api/health", status.well),
             web.route("*", f"{_API}trpc/{{after:/*}}{{procedure:[^/]+}}", surfaces.trpc_call),
-            web.route("*", f"{_API}{{procedure:[^/]+}}", surfaces.rest_call),
+            web.route("*", f"{_API}{{procedure:.*}}", surfaces.rest_call),
             web.get("/healthz", status.alive),
             web.get("/readyz", status.ready),
             web.get("/metrics", status.metrics),

@@ -40,7 +40,7 @@ _AN_ID = re.compile(r"(^|_)ids?$")
 
 async def admit(request: web.Request) -> Caller | None:
     """Return who asks, None for whom there is no valid key; raises Throttled."""
-    key = request.headers.get("x-api-key", "")
+    key = ", ".join(request.headers.getall("x-api-key", ()))  # of two, neither is meant
     if not key:
         return None
     forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]

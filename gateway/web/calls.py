@@ -1,0 +1,86 @@
+"""One call of one procedure, whichever way it came in: found, allowed, run, and why it was not."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+
+from gateway.errors import GatewayError, InvalidInput, Throttled
+from gateway.keys import Caller
+from gateway.trpc import Issue, Problem
+from gateway.web.admission import authorize
+from gateway.web.context import CONTEXT
+from gateway.web.notifier import tell
+from gateway.web.procedures import PROCEDURES, Answer, Procedure
+
+_LOG = structlog.get_logger()
+_BY_LOWER = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
+
+
+class Refused(Exception):
+    """A call that is answered with a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def find(name: str) -> Procedure | None:
+    return PROCEDURES.get(name) or _BY_LOWER.get(name.lower())
+
+
+def method_of(procedure: Procedure) -> str:
+    return "GET" if procedure.kind == "query" else "POST"
+
+
+async def answer(request: web.Request, procedure: Procedure, given: Any, caller: Caller) -> Answer:
+    """Run it; raises Refused, and nothing else."""
+    context = replace(request.app[CONTEXT], caller=caller)
+    try:
+        understood = await authorize(context, caller, procedure, given)
+        answered = await procedure.run(context, understood)
+    except (GatewayError, ValidationError) as error:
+        raise Refused(problem_of(error)) from error
+    except Exception as error:
+        _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
+        raise Refused(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
+    if answered.changed:
+        tell(request.app)
+    return answered
+
+
+def problem_of(error: Exception) -> Problem:
+    match error:
+        case Refused():
+            return error.problem
+        case ValidationError():
+            return Problem(HTTPStatus.BAD_REQUEST, "Input validation failed", tuple(map(_issue, error.errors())))
+        case InvalidInput() if error.field:
+            path: list[str | int] = [int(part) if part.isdecimal() else part for part in error.field.split(".")]
+            issue = Issue(code="custom", path=path, message=str(error))
+            return Problem(HTTPStatus.BAD_REQUEST, str(error), (issue,))
+        case GatewayError():
+            return Problem(error.status, str(error))
+        case _:
+            raise error
+
+
+def when(error: Exception) -> dict[str, str]:
+    """Return what tells the caller when to come again."""
+    return {"Retry-After": str(math.ceil(error.retry_after))} if isinstance(error, Throttled) else {}
+
+
+def _issue(detail: Mapping[str, Any]) -> Issue:
+    """Return a wrong field as zod would tell it."""
+    missing = detail["type"] == "missing"
+    message = "Invalid input: expected nonoptional, received undefined" if missing else str(detail["msg"])
+    return {
+        "code": "invalid_type" if missing or detail["type"].endswith("_type") else "custom",
+        "path": list(detail["loc"]),
+        "message": message.removeprefix("Value error, "),
+    }
