@@ -80,7 +80,8 @@ def _keyring(settings: Settings) -> Keyring:
     )
 
 
-def _insecure(settings: Settings) -> frozenset[Domain]:
+def insecure(settings: Settings) -> frozenset[Domain]:
+    """Return the registries that are asked without TLS, or with any certificate."""
     return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
 
 
@@ -100,7 +101,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
         engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
-        registry = await stack.enter_async_context(registries.connect(_insecure(settings)))
+        registry = await stack.enter_async_context(registries.connect(insecure(settings)))
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
         application = build(keep.pool, keep.vault, supervisor, settings, registry)

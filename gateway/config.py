@@ -89,7 +89,9 @@ class Settings(BaseModel):
         description="Seconds between looks for pushes that nobody has told of, by registry and comma, as "
         "docker.io=3600; * is all registries.",
     )
-    insecure_registries: str = Field("", description="Registries spoken to without TLS, by comma; loopback always is.")
+    insecure_registries: str = Field(
+        "", description="Registries spoken to without TLS, or with any certificate, by comma; loopback is without."
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
 

@@ -27,9 +27,12 @@ from gateway.reference import Digest
 
 
 async def filled(place: Path, path: str, *tags: str) -> list[Digest]:
-    """Push an image under each tag to a registry that nobody guards yet, and keeps them in that place."""
+    """Push an image under each tag to a registry that nobody guards yet, and keeps them in that place.
+
+    Each is like no other, so that no engine has parts of it.
+    """
     async with private_registry(place, free_port()) as registry:
-        return [await push(Image(tag), f"{registry.address}/{path}:{tag}") for tag in tags]
+        return [await push(Image(tag, ballast=64), f"{registry.address}/{path}:{tag}") for tag in tags]
 
 
 @asynccontextmanager

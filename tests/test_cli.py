@@ -150,3 +150,20 @@ async def test_the_inbox_is_read_and_what_is_not_in_it_is_said_so(shell: Gateway
     for command in ("show", "replay"):
         with pytest.raises(Refused, match="there is no delivery 'nobody'"):
             await shell.cli("deliveries", command, "nobody")
+
+
+async def test_a_registrys_password_comes_from_a_file_and_is_not_seen_again(shell: GatewayProcess) -> None:
+    words = ("registries", "create", "Hub", "https://index.docker.io/v1/", "--username", "bob", "--password-file", "-")
+    registry_id = (await shell.cli(*words, given="dckr_pat_secret\n")).strip()
+    listed = await shell.cli("registries", "list", "--json")
+    assert [one["username"] for one in orjson.loads(listed)] == ["bob"]
+    assert "dckr_pat_secret" not in listed
+    ecr = ("create", "ECR", "123456789.dkr.ecr.us-east-1.amazonaws.com", "--type", "ecr")
+    made = orjson.loads(await shell.cli("registries", *ecr, "--json"))
+    shown = await shell.cli("registries", "list")
+    assert registry_id in shown
+    assert "the machine's own role" in shown
+    for one in (registry_id, made["registryId"]):
+        await shell.cli("registries", "remove", one)
+    with pytest.raises(Refused, match="Registry not found"):
+        await shell.cli("registries", "test", registry_id)

@@ -403,3 +403,27 @@ async def test_a_column_of_no_meaning_here_is_of_its_type_all_the_same(web: Web)
     await web.mutate("application.update", applicationId="app-123", previewPort=None, sourceType=None)
     found = await web.query("application.one", applicationId="app-123")
     assert (found["previewPort"], found["sourceType"]) == (None, "docker")
+
+
+async def test_a_registry_is_changed_in_part_and_nothing_to_change_is_refused(web: Web) -> None:
+    made = await web.mutate("registry.create", **SEED_REGISTRY, imagePrefix="acme")
+    registry_id = made["registryId"]
+    assert (await web.post("/api/registry.update", {"registryId": registry_id}))[0] == 400
+    assert (await web.post("/api/registry.update", {"registryId": registry_id, "registryName": None}))[0] == 400
+    assert await web.mutate("registry.update", registryId=registry_id, registryUrl="ghcr.io", imagePrefix=None) is True
+    found = await web.query("registry.one", registryId=registry_id)
+    assert found == made | {"registryUrl": "ghcr.io", "imagePrefix": None}
+    assert (await web.get("/api/registry.one", registryId="nobody"))[0] == 404
+
+    ecr = "123456789.dkr.ecr.us-east-1.amazonaws.com"
+    status, _ = await web.post("/api/registry.update", {"registryId": registry_id, "registryType": "ecr"})
+    assert status == 400  # which region is not known
+    keys = {"awsAccessKeyId": "AKIAX", "awsSecretAccessKey": "hush-hush"}
+    await web.mutate("registry.update", registryId=registry_id, registryType="ecr", registryUrl=ecr, **keys)
+    await web.mutate("registry.update", registryId=registry_id, registryUrl=ecr.replace("us-east-1", "eu-west-1"))
+    found = await web.query("registry.one", registryId=registry_id)
+    assert (found["region"], found["accessKeyId"], found["username"]) == ("eu-west-1", "AKIAX", "AWS")
+    assert "hush-hush" not in str(found)
+    await web.mutate("registry.update", registryId=registry_id, accessKeyId=None, secretAccessKey=None, profile="ours")
+    found = await web.query("registry.one", registryId=registry_id)
+    assert (found["accessKeyId"], found["profile"]) == (None, "ours")

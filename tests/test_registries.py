@@ -1,12 +1,14 @@
 """A login goes with the images it is for, and with no others."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
+from gateway.amazon import Amazon
 from gateway.errors import InvalidInput
 from gateway.reference import Repository
-from gateway.registries import Credentials, Registry, RegistryType, Scope, choose
+from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope, choose
 
 OWN = Credentials("own", "secret")
 
@@ -36,6 +38,18 @@ def test_docker_hub_has_many_names(url: str) -> None:
         ("https://ghcr.io", "ghcr.io/acme/app", True),
         ("GHCR.io", "ghcr.io/acme/app", True),
         ("ghcr.io", "docker.io/acme/app", False),
+        ("https://ghcr.io:443/v2/", "ghcr.io/acme/app", True),
+        ("http://registry.example.com:80", "registry.example.com/app", True),
+        ("https://hub.docker.com", "acme/app", True),
+        ("https://registry.gitlab.com/group", "registry.gitlab.com/group/project/web", True),
+        ("quay.io/acme", "quay.io/acme/app", True),
+        ("https://gcr.io", "gcr.io/project-id/app", True),
+        ("gcr.io", "eu.gcr.io/project-id/app", False),
+        ("https://europe-docker.pkg.dev/project-id", "europe-docker.pkg.dev/project-id/repo/app", True),
+        ("myregistry.azurecr.io", "myregistry.azurecr.io/myapp", True),
+        ("https://123456789.dkr.ecr.us-east-1.amazonaws.com", "123456789.dkr.ecr.us-east-1.amazonaws.com/app", True),
+        ("https://ghcr.io/v2/acme", "ghcr.io/acme/app", True),
+        ("https://ghcr.io/v2/acme", "ghcr.io/other/app", False),
         ("ghcr.io/acme", "ghcr.io/acme/app", True),
         ("ghcr.io/acme", "ghcr.io/acmes/app", False),
         ("registry.example.com:5000", "registry.example.com:5000/app", True),
@@ -74,3 +88,69 @@ def test_the_longest_path_wins_among_the_kept_logins() -> None:
 
 def test_a_password_is_not_shown_by_accident() -> None:
     assert "secret" not in repr(OWN)
+
+
+def test_an_error_names_the_registry_that_is_for_another_path() -> None:
+    login = choose(Repository.parse("ghcr.io/other/app"), None, [kept("ghcr.io/acme", "near")])
+    assert login.told == "without a login; the registry 'near' is for ghcr.io/acme only"
+
+
+def test_certificates_are_trusted_for_a_host_whosever_login_is_used() -> None:
+    trusting = replace(kept("registry.example.com", "kept"), login=None, authority="PEM\n")
+    login = choose(Repository.parse("registry.example.com/app"), (None, OWN), [trusting])
+    assert (login.by, login.authority) == (OWN, "PEM\n")
+
+
+ROLE = "arn:aws:iam::123456789012:role/pull"
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "region"),
+    [
+        ("123456789.dkr.ecr.us-east-1.amazonaws.com", {}, "us-east-1"),
+        ("https://123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", {}, "cn-north-1"),
+        ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com", {}, "us-gov-west-1"),
+        ("123456789012.dkr-ecr.eu-west-1.on.aws", {}, "eu-west-1"),
+        ("public.ecr.aws", {}, "us-east-1"),
+        ("ecr.internal.example.com", {"region": "eu-west-2"}, "eu-west-2"),
+    ],
+)
+def test_the_region_of_a_token_is_told_by_the_host_or_by_people(url: str, more: dict[str, str], region: str) -> None:
+    made = Registration.parse({"registry_name": "x", "registry_type": "ecr", "registry_url": url, **more})
+    assert isinstance(made.login, Amazon)
+    assert made.login.region == region
+
+
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("region", {"registry_url": "ecr.example.com"}),
+        ("region", {"region": "eu-west-1"}),
+        ("region", {"registry_url": "ecr.example.com", "region": "../x"}),
+        ("secretAccessKey", {"access_key_id": "AKIA"}),
+        ("accessKeyId", {"secret_access_key": "s"}),
+        ("profile", {"access_key_id": "AKIA", "secret_access_key": "s", "profile": "p"}),
+        ("roleArn", {"role_arn": "pull"}),
+        ("externalId", {"external_id": "ours"}),
+        ("username", {"username": "AWS", "password": "token"}),
+        ("caCertificate", {"ca_certificate": "no certificate"}),
+        ("caCertificate", {"ca_certificate": "-----BEGIN PRIVATE KEY-----"}),
+        ("registryUrl", {"registry_url": "ftp://x"}),
+        ("password", {"registry_type": "cloud", "username": "bob"}),
+        ("username", {"registry_type": "cloud", "password": "x"}),
+        ("username", {"registry_type": "cloud", "username": "a:b", "password": "x"}),
+    ],
+)
+def test_what_cannot_be_a_login_is_refused_by_field(field: str, given: dict[str, str]) -> None:
+    host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    with pytest.raises(InvalidInput) as refused:
+        Registration.parse({"registry_name": "x", "registry_type": "ecr", "registry_url": host, **given})
+    assert refused.value.field == field
+
+
+def test_keys_of_amazons_may_come_as_user_name_and_password() -> None:
+    host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
+    given = {"registry_name": "x", "registry_type": "ecr", "registry_url": host, "username": "AKIA", "password": "s3"}
+    made = Registration.parse({**given, "role_arn": ROLE, "external_id": "ours"})
+    assert made.login == Amazon("us-east-1", False, "AKIA", "s3", None, ROLE, "ours")
+    assert "s3" not in repr(made)

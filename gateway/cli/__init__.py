@@ -14,6 +14,7 @@ from gateway.cli import (
     deploy,
     deployments,
     keys,
+    registries,
     serve,
     servers,
     subscriptions,
@@ -41,4 +42,5 @@ main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
 main.add_command(servers.servers)
 main.add_command(api.api)
+main.add_command(registries.registries)
 main.add_command(demo.demo)
