@@ -7,7 +7,7 @@ from gateway.configuration import LONGEST_GRACE
 from gateway.engine import originals
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.errors import Conflict, RolloutError, Unavailable
-from gateway.store import applications, engines, subscriptions
+from gateway.store import addresses, applications, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.vault import Vault
 
@@ -41,6 +41,7 @@ async def adopt(
         )
         if known is None:
             changes["configuration"] = _columns(base)
+            await addresses.renew_token(connection, vault, application_id)
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
         await subscriptions.replace_subscription(connection, application_id, reference)

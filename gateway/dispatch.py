@@ -12,7 +12,6 @@ and what comes while one runs waits behind it.
 from gateway.applications import Application, Desired
 from gateway.deployments import Deployment, Kind
 from gateway.errors import Conflict, InvalidInput
-from gateway.events import PushEvent
 from gateway.following import Choice
 from gateway.reference import Digest, Reference, Tag, parse_tag, retagged
 from gateway.store import applications, deployments, subscriptions, versions
@@ -28,11 +27,11 @@ _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
 # -- pushes
 
 
-def refusal(waits: Deployment | None, event: PushEvent) -> str:
-    """Return why a push may not touch what waits."""
+def refusal(waits: Deployment | None, reference: Reference) -> str:
+    """Return why a push of this image may not touch what waits."""
     if waits is None:
         return ""
-    if waits.forced and waits.reference not in {None, event.reference}:
+    if waits.forced and waits.reference not in {None, reference}:
         return "a person asked for another image"
     if waits.kind in _STARTING or waits.kind is Kind.ROLLBACK:
         return ""
@@ -51,6 +50,19 @@ async def push(connection: Connection, application_id: str, waits: Deployment | 
         expected_digest=choice.event.digest,
         title=choice.title,
         description=choice.description,
+    )
+
+
+async def call(connection: Connection, application_id: str, waits: Deployment | None, reference: Reference) -> str:
+    """Return the deployment that answers whoever asked for what is configured. The caller holds the queue."""
+    return await _queue(
+        connection,
+        application_id,
+        waits,
+        kind=Kind.DEPLOY,
+        forced=False,
+        reference=reference,
+        title="Asked for at its own address",
     )
 
 

@@ -14,6 +14,9 @@ from gateway.reference import Domain
 Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address
 
+#: the source of what comes to an application's own address
+DEPLOY = "deploy"
+
 _LONGEST_GLOB = 512
 
 
@@ -39,6 +42,8 @@ class Endpoint:
     rate: int | None
     enabled: bool
     created_at: datetime
+    #: whose own address it is; None: a registry's
+    application_id: str | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -35,3 +35,5 @@ class Notification:
     event_id: str | None = None
     #: without an id, nothing in it tells one push from the next: the same bytes again may well be another one
     timeless: bool = False
+    #: it names no image: what is configured is meant, where it came to an application's own address
+    unnamed: bool = False

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from uuid import uuid4
 
 from gateway import dispatch
+from gateway.applications import Desired
 from gateway.deployments import Deployment
 from gateway.endpoints import Endpoint
 from gateway.events import Ignored, Notification, PushEvent
@@ -74,7 +75,7 @@ async def deliver(
         if first is not None and await deliveries.select_spent(connection, first, waiting=notification.timeless):
             receipt = Receipt(delivery_id, duplicate_of=first)
         else:
-            receipt = await _match(connection, delivery_id, notification)
+            receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id)
             if first is not None and receipt.deployments:
                 # All that the first one started failed, or nobody had subscribed yet: this one counts.
                 await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
@@ -133,9 +134,17 @@ async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
     return receipt
 
 
-async def _match(connection: Connection, delivery_id: str, notification: Notification) -> Receipt:
-    """Queue what the pushes cause; the queues of all followers are held before one is looked at."""
-    followers = await subscriptions.lock_followers(connection, notification.events) if notification.events else []
+async def _match(
+    connection: Connection, delivery_id: str, notification: Notification, *, only: str | None = None
+) -> Receipt:
+    """Queue what the pushes cause; the queues of all followers are held before one is looked at.
+
+    With `only`, of this application, and where no image is named what it is configured with.
+    """
+    if only is not None and notification.unnamed:
+        return await _configured(connection, delivery_id, only)
+    events = notification.events
+    followers = await subscriptions.lock_followers(connection, events, only=only) if events else []
     waiting, reached = await _lanes(connection, followers)
     ignored = list(notification.ignored)
     queued: list[Queued] = []
@@ -146,7 +155,7 @@ async def _match(connection: Connection, delivery_id: str, notification: Notific
         ignored.extend(passed_over)
         if choice is None:
             continue
-        if why := dispatch.refusal(waits, choice.event):
+        if why := dispatch.refusal(waits, choice.event.reference):
             ignored.append(Ignored(str(choice.event.reference), why))
             continue
         await _move_image(connection, follower.application_id, choice)
@@ -158,7 +167,8 @@ async def _match(connection: Connection, delivery_id: str, notification: Notific
     if fresh:
         made = await deployments.insert_pushed(connection, fresh)
         queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
-    ignored.extend(_unmatched(notification.events, followers))
+    why = "no subscription" if only is None else await _not_followed(connection, only)
+    ignored.extend(_unmatched(notification.events, followers, why))
     return Receipt(delivery_id, deployments=tuple(queued), ignored=tuple(ignored))
 
 
@@ -180,9 +190,29 @@ def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list
     return [*served, waits.reference] if waits is not None and waits.reference is not None else served
 
 
-def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[Ignored]:
+def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower], why: str) -> list[Ignored]:
     matched = {event for follower in followers for event, _ in follower.taken}
-    return [Ignored(str(event.reference), "no subscription") for event in events if event not in matched]
+    return [Ignored(str(event.reference), why) for event in events if event not in matched]
+
+
+async def _not_followed(connection: Connection, application_id: str) -> str:
+    image = await applications.select_image(connection, application_id)
+    return f"the application does not follow it: its image is {image}"
+
+
+async def _configured(connection: Connection, delivery_id: str, application_id: str) -> Receipt:
+    """Queue what the application is configured with, as a push of it would."""
+    desired = await applications.lock_application(connection, application_id)
+    image = await applications.select_image(connection, application_id)
+    if image is None:
+        return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
+    reference = Reference.parse(image)
+    waits = await deployments.select_queued(connection, application_id)
+    why = "stopped" if desired is Desired.STOPPED else dispatch.refusal(waits, reference)
+    if why:
+        return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))
+    queued = await dispatch.call(connection, application_id, waits, reference)
+    return Receipt(delivery_id, deployments=(Queued(queued, application_id),))
 
 
 async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:

@@ -4,11 +4,13 @@ from dataclasses import replace
 from uuid import uuid4
 
 from gateway import intake
+from gateway.endpoints import DEPLOY
 from gateway.errors import InvalidInput
 from gateway.intake import Receipt
-from gateway.sources import SOURCES, Request, Trust
-from gateway.store import deployments, endpoints, inbox
-from gateway.store.database import Pool, statement, transaction
+from gateway.reference import Reference
+from gateway.sources import SOURCES, Request, Trust, told
+from gateway.store import addresses, applications, deployments, endpoints, inbox
+from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.vault import Vault
 
 
@@ -22,14 +24,25 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
             raise InvalidInput("nobody has told this, it was found; deploy the application instead")
         if delivery.endpoint_id is None:
             raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
-        endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
-    source = SOURCES[endpoint.source]
-    trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
-    # It has proven itself when it came; nothing it may say has changed since.
-    notification = source.parse(Request(delivery.headers, body, at=delivery.received_at), trust)
-    told = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
-    receipt = await intake.deliver(pool, endpoint, body, told, headers=delivery.headers, replay_of=delivery_id)
+        # It has proven itself when it came; nothing it may say has changed since.
+        asked = Request(delivery.headers, body, at=delivery.received_at)
+        if delivery.source == DEPLOY:
+            endpoint = await addresses.select_address(connection, vault, delivery.endpoint_id)
+            notification = told.parse(asked, await _image(connection, endpoint.application_id or ""))
+        else:
+            endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
+            trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
+            notification = SOURCES[endpoint.source].parse(asked, trust)
+    again = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
+    receipt = await intake.deliver(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:
             await deployments.notify(connection)
     return receipt
+
+
+async def _image(connection: Connection, application_id: str) -> Reference:
+    image = await applications.select_image(connection, application_id)
+    if image is None:
+        raise InvalidInput("the application has no image any more: set dockerImage", field="dockerImage")
+    return Reference.parse(image)

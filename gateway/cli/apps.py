@@ -84,7 +84,7 @@ async def _create(name: str, application_id: str | None, changes: dict[str, Any]
     from gateway.applications import parse_environment
     from gateway.reference import Reference
     from gateway.registries import Scope
-    from gateway.store import applications, servers, subscriptions
+    from gateway.store import addresses, applications, servers, subscriptions
     from gateway.store.database import transaction
 
     reference = Reference.parse(changes["docker_image"])
@@ -100,6 +100,7 @@ async def _create(name: str, application_id: str | None, changes: dict[str, Any]
             app_name=await _free_name(connection, name),
             description=None,
         )
+        await addresses.renew_token(connection, kept.vault, created)
         await applications.update_application(connection, kept.vault, created, changes)
         await subscriptions.replace_subscription(connection, created, reference)
     return created

@@ -12,30 +12,31 @@ from gateway.errors import NotFound
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
-_COLUMNS = """
+COLUMNS = """
     endpoint_id, source, name, secret, host, aliases, settings, repositories, networks, rate, enabled, created_at,
+    application_id,
     CASE WHEN former_until > now() THEN former_secret END AS former_secret,
     CASE WHEN former_until > now() THEN former_until END AS former_until
 """
 
 
-def _place(endpoint_id: str, column: str = "secret") -> str:
+def place(endpoint_id: str, column: str = "secret") -> str:
     return f"endpoints:{endpoint_id}:{column}"
 
 
-def _hash(token: str) -> bytes:
+def hash_token(token: str) -> bytes:
     # 256 random bits need no slow hash, and the look-up by hash takes no longer for a near miss.
     return hashlib.sha256(token.encode()).digest()
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
+def from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
     endpoint_id, former = row["endpoint_id"], row["former_secret"]
     return Endpoint(
         endpoint_id=endpoint_id,
         source=row["source"],
         name=row["name"],
-        secret=vault.open(row["secret"], _place(endpoint_id)),
-        former_secret=None if former is None else vault.open(former, _place(endpoint_id, "former_secret")),
+        secret=vault.open(row["secret"], place(endpoint_id)),
+        former_secret=None if former is None else vault.open(former, place(endpoint_id, "former_secret")),
         former_until=row["former_until"],
         host=row["host"],
         aliases=frozenset(row["aliases"]),
@@ -45,6 +46,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
         rate=row["rate"],
         enabled=row["enabled"],
         created_at=row["created_at"],
+        application_id=row["application_id"],
     )
 
 
@@ -52,32 +54,32 @@ async def select_endpoint(connection: Connection, vault: Vault, source: str, tok
     """Return the endpoint at this path; raises NotFound."""
     row = await connection.fetchrow(
         f"""
-        SELECT {_COLUMNS}
+        SELECT {COLUMNS}
           FROM endpoints
          WHERE (token_hash = $1 OR (former_token_hash = $1 AND former_until > now())) AND source = $2
         """,  # noqa: S608 - a constant
-        _hash(token),
+        hash_token(token),
         source,
     )
     if row is None:
         raise NotFound("there is no such webhook")
-    return _from_row(row, vault)
+    return from_row(row, vault)
 
 
 async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_id: str) -> Endpoint:
     """Raises NotFound."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM endpoints WHERE endpoint_id = $1",  # noqa: S608 - a constant
+        f"SELECT {COLUMNS} FROM endpoints WHERE endpoint_id = $1 AND application_id IS NULL",  # noqa: S608 - a constant
         endpoint_id,
     )
     if row is None:
         raise _unknown(endpoint_id)
-    return _from_row(row, vault)
+    return from_row(row, vault)
 
 
 async def select_endpoints(connection: Connection, vault: Vault) -> list[Endpoint]:
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM endpoints ORDER BY created_at")  # noqa: S608 - a constant
-    return [_from_row(row, vault) for row in rows]
+    rows = await connection.fetch(f"SELECT {COLUMNS} FROM endpoints WHERE application_id IS NULL ORDER BY created_at")  # noqa: S608 - a constant
+    return [from_row(row, vault) for row in rows]
 
 
 async def insert_endpoint(
@@ -106,8 +108,8 @@ async def insert_endpoint(
         endpoint_id,
         source,
         name,
-        _hash(token),
-        vault.seal(secret, _place(endpoint_id)),
+        hash_token(token),
+        vault.seal(secret, place(endpoint_id)),
         host,
         list(aliases),
         dict(settings),
@@ -129,8 +131,8 @@ async def rotate_secret(
          WHERE endpoint_id = $1
         """,
         endpoint.endpoint_id,
-        vault.seal(secret, _place(endpoint.endpoint_id)),
-        vault.seal(endpoint.secret, _place(endpoint.endpoint_id, "former_secret")),
+        vault.seal(secret, place(endpoint.endpoint_id)),
+        vault.seal(endpoint.secret, place(endpoint.endpoint_id, "former_secret")),
         grace,
     )
 
@@ -146,7 +148,7 @@ async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelt
          WHERE endpoint_id = $1
         """,
         endpoint_id,
-        _hash(token),
+        hash_token(token),
         grace,
     )
     return token
@@ -154,14 +156,19 @@ async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelt
 
 async def update_enabled(connection: Connection, endpoint_id: str, *, enabled: bool) -> None:
     """Let the endpoint deploy, or nothing; raises NotFound."""
-    done = await connection.execute("UPDATE endpoints SET enabled = $2 WHERE endpoint_id = $1", endpoint_id, enabled)
+    done = await connection.execute(
+        "UPDATE endpoints SET enabled = $2 WHERE endpoint_id = $1 AND application_id IS NULL", endpoint_id, enabled
+    )
     if done == "UPDATE 0":
         raise _unknown(endpoint_id)
 
 
 async def delete_endpoint(connection: Connection, endpoint_id: str) -> None:
     """Close the endpoint; raises NotFound."""
-    if await connection.execute("DELETE FROM endpoints WHERE endpoint_id = $1", endpoint_id) == "DELETE 0":
+    done = await connection.execute(
+        "DELETE FROM endpoints WHERE endpoint_id = $1 AND application_id IS NULL", endpoint_id
+    )
+    if done == "DELETE 0":
         raise _unknown(endpoint_id)
 
 

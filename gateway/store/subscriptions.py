@@ -41,11 +41,13 @@ def _from_row(row: asyncpg.Record) -> Subscription:
     )
 
 
-async def lock_followers(connection: Connection, events: Sequence[PushEvent]) -> list[Follower]:
-    """Return who follows these pushes; their queues are held, in one order, until the transaction ends.
+async def lock_followers(
+    connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
+) -> list[Follower]:
+    """Return who follows these pushes, of this application alone where one is named.
 
-    Without the locks two pushes at once would both see an empty queue; with them in any order they would
-    wait for each other.
+    Their queues are held, in one order, until the transaction ends: without the locks two pushes at once would both see
+    an empty queue; with them in any order they would wait for each other.
     """
     rows = await connection.fetch(
         f"""
@@ -53,12 +55,13 @@ async def lock_followers(connection: Connection, events: Sequence[PushEvent]) ->
           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
           JOIN subscriptions s ON s.repository = p.repository AND s.tag IN (p.tag, '')
           JOIN applications a USING (application_id)
-         WHERE a.desired <> 'deleted' AND a.auto_deploy
+         WHERE a.desired <> 'deleted' AND a.auto_deploy AND ($3::text IS NULL OR a.application_id = $3)
          ORDER BY a.application_id, p.number, s.from_image DESC
            FOR NO KEY UPDATE OF a
         """,  # noqa: S608 - constants
         [str(event.repository) for event in events],
         [event.tag for event in events],
+        only,
     )
     followers = []
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):

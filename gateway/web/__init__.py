@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import notifier, outward, pages, patience, refusals, status, surfaces, webhooks
+from gateway.web import deploy_address, notifier, outward, pages, patience, refusals, status, surfaces, webhooks
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.turns import TURNS, Turns
@@ -45,6 +45,7 @@ def build(
             web.get("/", pages.front),
             web.get("/api/docs", pages.api),
             web.get("/api/health", status.well),
+            web.route("*", "/api/deploy/{token}", deploy_address.receive),
             web.route("*", f"{_API}trpc/{{after:/*}}{{procedure:[^/]+}}", surfaces.trpc_call),
             web.route("*", f"{_API}{{procedure:.*}}", surfaces.rest_call),
             web.get("/healthz", status.alive),

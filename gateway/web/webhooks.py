@@ -4,13 +4,10 @@ Most senders wait a few seconds, some hold back all that follows, and each has i
 mean "again": its Source tells.
 """
 
-import asyncio
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from aiohttp import web
@@ -23,13 +20,11 @@ from gateway.errors import (
     InvalidInput,
     NotFound,
     Throttled,
-    TooLarge,
     Unauthenticated,
     Unavailable,
 )
 from gateway.events import Ignored, Notification
 from gateway.inbox import without_secrets
-from gateway.intake import Receipt
 from gateway.metrics import DELIVERIES
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
@@ -37,16 +32,12 @@ from gateway.store.database import statement
 from gateway.web import refusals
 from gateway.web.context import CONTEXT
 from gateway.web.gates import GATES
-from gateway.web.notifier import tell
 from gateway.web.outward import AT_LEAST, KEPT, OUTWARD
 from gateway.web.patience import in_time
-from gateway.web.turns import TURNS
+from gateway.web.receiving import TRY_AGAIN, deliver, headers_of, read, shown
 
 _LOG = structlog.get_logger()
 
-_BODY_DEADLINE = 10.0  # seconds a sender has for its body
-_TRY_AGAIN = 5  # seconds until a database that is away may be back
-_LOGGED = 20  # of what a delivery caused, the first; the inbox has them all
 
 TRUSTED_PROXIES: web.AppKey[tuple[Network, ...]] = web.AppKey("trusted_proxies", tuple)
 
@@ -73,7 +64,7 @@ async def receive(request: web.Request) -> web.Response:
         endpoint = await in_time(request.app, source.patience, gate.through(_endpoint(request, source)))
         left = source.patience - (time.monotonic() - began)
         gate = gates.open(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
-        asked, flaw = await _read(request)
+        asked, flaw = await read(request)
         work = _accept(request.app, source, endpoint, asked, flaw)
         answer = await in_time(request.app, left, gate.through(work))
     except GatewayError as error:
@@ -94,7 +85,7 @@ def _status(source: Source | None, error: GatewayError, request: web.Request) ->
         return int(error.status), {}
     if not source.honours_retry_after or (source.deaf_by and source.deaf_by in request.headers):
         return source.unstored, {}
-    seconds = error.retry_after if isinstance(error, Throttled) else _TRY_AGAIN
+    seconds = error.retry_after if isinstance(error, Throttled) else TRY_AGAIN
     return int(error.status), {"Retry-After": str(math.ceil(seconds))}
 
 
@@ -109,29 +100,9 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
         forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
         if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
             why = "this webhook takes nothing from that address"
-            refusals.count(request.app, endpoint, why, _headers(request))
+            refusals.count(request.app, endpoint, why, headers_of(request))
             raise Forbidden(why)
     return endpoint
-
-
-async def _read(request: web.Request) -> tuple[Request, GatewayError | None]:
-    """Return what was sent, and why its body could not be had."""
-    body = b""
-    flaw: GatewayError | None = None
-    try:
-        async with asyncio.timeout(_BODY_DEADLINE):
-            body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        flaw = TooLarge("the body is larger than is accepted")
-    except (ConnectionError, web.RequestPayloadError):
-        flaw = InvalidInput("the body ended before its end, or is not encoded as its Content-Encoding says")
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
-    return Request(_headers(request), body, request.method, dict(request.query), datetime.now(UTC)), flaw
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
 
 
 async def _accept(
@@ -152,7 +123,7 @@ async def _accept(
         raise
     if (handshake := source.handshake(asked, trust)) is not None:
         answer = await _shake(application, handshake)
-        await _deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
+        await deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
         return answer
     try:
         notification = source.parse(asked, trust)
@@ -161,9 +132,9 @@ async def _accept(
         receipt = await intake.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.never_refuse:
             raise
-        return _Answer(200, _shown(receipt), "rejected", {})
-    receipt = await _deliver(application, endpoint, asked, endpoint.permitted(notification))
-    return _Answer(202 if receipt.deployments else 200, _shown(receipt), receipt.verdict, {})
+        return _Answer(200, shown(receipt), "rejected", {})
+    receipt = await deliver(application, endpoint, asked, endpoint.permitted(notification))
+    return _Answer(202 if receipt.deployments else 200, shown(receipt), receipt.verdict, {})
 
 
 async def _prove(application: web.Application, source: Source, asked: Request, trusts: Sequence[Trust]) -> Trust:
@@ -186,35 +157,3 @@ async def _shake(application: web.Application, handshake: Handshake) -> _Answer:
     if handshake.visit is not None:
         await application[OUTWARD].visit(handshake.visit)
     return _Answer(handshake.status, handshake.body, "handshake", dict(handshake.headers))
-
-
-async def _deliver(
-    application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
-) -> Receipt:
-    headers = without_secrets(asked.headers, endpoint.secrets)
-    async with application[TURNS].take(str(event.repository) for event in notification.events):
-        receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
-    if receipt.deployments:
-        tell(application)
-    _LOG.info(
-        "Accepted a webhook",
-        delivery=receipt.delivery_id,
-        source=endpoint.source,
-        verdict=receipt.verdict,
-        duplicate_of=receipt.duplicate_of,
-        deployments=[queued.deployment_id for queued in receipt.deployments[:_LOGGED]],
-        ignored=[f"{ignored.reference}: {ignored.reason}" for ignored in receipt.ignored[:_LOGGED]],
-    )
-    return receipt
-
-
-def _shown(receipt: Receipt) -> dict[str, Any]:
-    return {
-        "deliveryId": receipt.delivery_id,
-        "duplicateOf": receipt.duplicate_of,
-        "deployments": [
-            {"deploymentId": queued.deployment_id, "applicationId": queued.application_id}
-            for queued in receipt.deployments
-        ],
-        "ignored": [{"reference": ignored.reference, "reason": ignored.reason} for ignored in receipt.ignored],
-    }

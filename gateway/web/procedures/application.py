@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, create_model
 
 from gateway.applications import Application, parse_app_name, slug
 from gateway.errors import Conflict
-from gateway.store import applications, deployments, environments, projects, servers, steps
+from gateway.store import addresses, applications, deployments, environments, projects, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
@@ -90,7 +90,9 @@ async def known(connection: Connection, context: Context, given: Named) -> Appli
 async def shown_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
     application = await applications.select_application(connection, context.vault, application_id)
     states = await applications.select_states(connection, [application_id])
-    return row(application, states.get(application_id), secrets=context.caller.sees_secrets)
+    tokens = await addresses.select_tokens(connection, context.vault, [application_id])
+    secrets = context.caller.sees_secrets
+    return row(application, states.get(application_id), secrets=secrets, token=tokens.get(application_id))
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -105,6 +107,7 @@ async def create(context: Context, given: Create) -> Answer:
             description=given.description,
             environment_id=given.environment_id,
         )
+        await addresses.renew_token(connection, context.vault, application_id)
         await apply(connection, context.vault, application_id, given)
         return Answer(await shown_row(connection, context, application_id))
 
@@ -131,6 +134,14 @@ async def save_environment(context: Context, given: Update) -> Answer:
 async def save_build_type(context: Context, given: Update) -> Answer:
     """Set how it would be built: kept and returned, since images are not built here."""
     return await update(context, given)
+
+
+async def refresh_token(context: Context, given: Named) -> Answer:
+    """Give its own address, /api/deploy/…, a new end; the former is not known any more."""
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, given.application_id)
+        await addresses.renew_token(connection, context.vault, given.application_id)
+    return Answer(value=True)
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -163,9 +174,16 @@ async def select_all(context: Context, _given: Input) -> Answer:
     async with transaction(context.pool) as connection:
         everything = await applications.select_applications(connection, context.vault)
         found = await its_own(connection, context.caller, everything)
-        states = await applications.select_states(connection, [one.application_id for one in found])
+        ids = [one.application_id for one in found]
+        states = await applications.select_states(connection, ids)
+        tokens = await addresses.select_tokens(connection, context.vault, ids)
     secrets = context.caller.sees_secrets
-    return Answer([row(one, states.get(one.application_id), secrets=secrets) for one in found])
+    return Answer(
+        [
+            row(one, states.get(one.application_id), secrets=secrets, token=tokens.get(one.application_id))
+            for one in found
+        ]
+    )
 
 
 PROCEDURES = [
@@ -200,4 +218,5 @@ PROCEDURES = [
     Procedure(
         "application.saveBuildType", "mutation", Update, save_build_type, gives=Literal[True], raises=(Conflict,)
     ),
+    Procedure("application.refreshToken", "mutation", Named, refresh_token, gives=Literal[True]),
 ]

@@ -36,7 +36,6 @@ class Other(BaseModel):
 
     model_config = _COLUMNS | ConfigDict(json_schema_extra=_mark_kept)
 
-    refresh_token: _Text | None = None
     source_type: _Text = "docker"
     title: _Text | None = None
     subtitle: _Text | None = None
@@ -159,6 +158,7 @@ class _Own(BaseModel):
     password: Annotated[None, Field(description="Never shown.")]
     env: str | None
     auto_deploy: bool
+    refresh_token: Annotated[str | None, Field(description="The end of its own address, /api/deploy/….")]
     server_id: str | None
     environment_id: str
     labels_swarm: dict[str, str] | None
@@ -196,7 +196,7 @@ ApplicationRow: Any = create_model(
 _NANO = 10**9
 
 
-def row(application: Application, status: str | None, *, secrets: bool) -> dict[str, Any]:
+def row(application: Application, status: str | None, *, secrets: bool, token: str | None = None) -> dict[str, Any]:
     """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
@@ -217,6 +217,7 @@ def row(application: Application, status: str | None, *, secrets: bool) -> dict[
         "password": None,
         "env": application.environment if secrets else None,
         "autoDeploy": application.auto_deploy,
+        "refreshToken": token if secrets else None,
         "serverId": application.server_id,
         "environmentId": application.environment_id,
         "adopted": None if application.base is None else adopted(application.base),
