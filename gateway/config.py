@@ -198,5 +198,8 @@ def _explain(detail: Mapping[str, object]) -> str:
 
 
 def load() -> Settings:
-    """Read the process's own environment."""
-    return Settings.from_environ(os.environ)
+    """Read the process's own environment, and take the secrets out of it: what it starts need not know them."""
+    settings = Settings.from_environ(os.environ)
+    for name in _SECRETS:
+        os.environ.pop(_PREFIX + name.upper(), None)
+    return settings
