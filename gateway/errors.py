@@ -123,13 +123,14 @@ class Code(StrEnum):
 
 
 REMEDIES: dict[Code, str] = {
-    Code.DENIED: "Check the user name and token of the registry (registry.create, or on the application) "
-    "and that it may pull this repository.",
+    Code.DENIED: "Check the user name and token of the registry, or of the application, "
+    "and that it may pull this repository: registry.testRegistry tries them.",
     Code.NOT_FOUND: "Check the image's name and tag, and that it was pushed to this registry.",
     Code.RATE_LIMITED: "Nothing to do: it is tried again when the registry allows. "
-    "Credentials for this registry raise the limit.",
+    "A login for this registry raises the limit; "
+    "else use another registry, or a mirror: registry-mirrors of the engine.",
     Code.REGISTRY_UNREACHABLE: "Nothing to do if the registry is only restarting: it is tried again. "
-    "Else check its address, its certificate and the network.",
+    "Else check its address and the network.",
     Code.REGISTRY_UNTRUSTED: "Give the certificate of its authority with the registry (caCertificate, or "
     "gateway registries create --ca-file), and to each engine that pulls as /etc/docker/certs.d/HOST:PORT/ca.crt, "
     "then deploy again. A certificate that has expired, or is for another name, is the registry's to renew.",
