@@ -77,7 +77,8 @@ Target = Annotated[Path, AfterValidator(_not_the_root)]
 class Mount(BaseModel):
     """A named volume, a folder of the host, or a file with this content, in the container.
 
-    `mount_id` names it in the API, and means nothing to what runs.
+    `mount_id` names it in the API, and `known_as`, a filePath sent with what is no file, for who told them apart by it;
+    neither means anything to what runs.
     """
 
     model_config = ConfigDict(
@@ -85,6 +86,7 @@ class Mount(BaseModel):
     )
 
     mount_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    known_as: Annotated[str, Field(max_length=4096)] | None = None
     type: MountType = "volume"
     #: the volume's name, the folder on the host, or what the file is called
     source: Annotated[
@@ -107,6 +109,8 @@ class Mount(BaseModel):
             return given
         sent = {name: value for name, value in given.items() if value is not None and name not in _OF_THE_ROW}
         of_type = SOURCES.get(sent.get("type", "volume"))
+        if of_type != "filePath" and of_type in sent and "filePath" in sent:
+            sent["knownAs"] = sent.pop("filePath")
         for name in SOURCES.values():
             if name != of_type and of_type is not None:
                 sent.pop(name, None)
@@ -157,7 +161,8 @@ class Mount(BaseModel):
 
     def same_as(self, other: Self) -> bool:
         """Tell whether both mount the same, however they are named."""
-        return self.model_copy(update={"mount_id": None}) == other.model_copy(update={"mount_id": None})
+        named = dict.fromkeys(("mount_id", "known_as"))
+        return self.model_copy(update=named) == other.model_copy(update=named)
 
 
 class Tmpfs(BaseModel):

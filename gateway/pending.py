@@ -80,13 +80,13 @@ def _shown(configuration: Configuration, name: str) -> Any:
         mode="json",
         by_alias=True,
         include={name},
-        exclude={"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}},
+        exclude={"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "known_as", "content"}}},
     )
     return next(iter(shown.values()), None)
 
 
 def _marked(mount: Mount, held: Mapping[str, Mount]) -> dict[str, Any]:
-    shown = mount.model_dump(mode="json", by_alias=True, exclude={"mount_id", "content"})
+    shown = mount.model_dump(mode="json", by_alias=True, exclude={"mount_id", "known_as", "content"})
     before = held.get(mount.target)
     changed = mount.type == "file" and before is not None and before.content != mount.content
     return shown | {"content": _CHANGED} if changed else shown

@@ -125,6 +125,16 @@ async def test_a_mount_is_made_shown_changed_and_removed(web: Web) -> None:
     assert (await web.query("application.one", applicationId="app"))["mounts"] == []
 
 
+async def test_a_volume_is_known_by_the_file_path_it_was_sent_with(web: Web) -> None:
+    await an_app(web)
+    given = {"type": "volume", "volumeName": "data", "mountPath": "/data", "serviceId": "app"}
+    made = await web.mutate("mounts.create", **given, filePath="kept")
+    assert (made["filePath"], made["volumeName"]) == ("kept", "data")
+    changed = await web.mutate("mounts.update", mountId=made["mountId"], mountPath="/other")
+    assert (changed["filePath"], changed["mountPath"]) == ("kept", "/other")
+    assert (await web.query("application.one", applicationId="app"))["mounts"] == [changed]
+
+
 async def test_what_a_file_holds_is_sealed_at_rest_and_shown_to_who_may_change_it(web: Web) -> None:
     await an_app(web)
     made = await web.mutate("mounts.create", **FILE, filePath="web.conf", serviceId="app")

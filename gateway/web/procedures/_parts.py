@@ -70,7 +70,7 @@ def mount_row(application_id: str, mount: Mount, *, secrets: bool) -> MountRow:
         "type": mount.type,
         "hostPath": mount.source if mount.type == "bind" else None,
         "volumeName": mount.source if mount.type == "volume" else None,
-        "filePath": mount.source if mount.type == "file" else None,
+        "filePath": mount.source if mount.type == "file" else mount.known_as,
         "content": mount.content if secrets else None,
         "serviceType": "application",
         "mountPath": mount.target,

@@ -105,6 +105,7 @@ async def update(context: Context, given: Update) -> Answer:
     def wish(application: Application) -> Changes:
         before = _find(application, given.mount_id)
         row: dict[str, Any] = {
+            "filePath": before.known_as,
             "mountId": before.mount_id,
             "type": before.type,
             SOURCES[before.type]: before.source,
