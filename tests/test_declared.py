@@ -1,4 +1,4 @@
-"""`dokli`, which makes an instance as a file declares it, finds here what it made: `plan` sees no difference after `apply`.
+"""`dokli`, which makes an instance as a file declares it, sees no difference when it plans after it applied.
 
 It learns the API from `settings.getOpenApiDocument` before it does anything, and keeps what it learned in its cache.
 """
