@@ -69,7 +69,7 @@ async def test_dokploys_own_cli_does(desk: Desk) -> None:
     def of(text: str) -> Any:
         return orjson.loads(text)
 
-    gateway, port = desk.gateway, free_port()
+    gateway = desk.gateway
     refused = await dokploy("auth", "--url", gateway.url, "--token", "no key", code=1)
     assert "401" in refused
     try:
@@ -89,6 +89,7 @@ async def test_dokploys_own_cli_does(desk: Desk) -> None:
     await dokploy("application", "save-docker-provider", *which, "--dockerImage", desk.image(), *logins)
     empty = ("--buildArgs", "", "--buildSecrets", "")
     await dokploy("application", "save-environment", *which, "--env", "A=1\nB='two words'", *empty, "--createEnvFile")
+    port = free_port()
     ports = ("--publishedPort", str(port), "--targetPort", "8080", "--publishMode", "host", "--protocol", "tcp")
     await dokploy("port", "create", *which, *ports)
     await dokploy("application", "deploy", *which, "--title", "Typed")
