@@ -29,9 +29,14 @@ def test_every_link_of_a_page_leads_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
-    linked = set(_LINK.findall((ROOT / "README.md").read_text(encoding="utf-8")))
-    assert {str(page.relative_to(ROOT)) for page in PAGES[1:]} <= linked
+def _linked_from(page: Path) -> set[Path]:
+    return {(page.parent / target).resolve() for target in _LINK.findall(page.read_text(encoding="utf-8"))}
+
+
+def test_every_page_is_reached_from_the_readme_or_the_index_of_the_documents() -> None:
+    linked = _linked_from(ROOT / "README.md")
+    assert DOCS / "README.md" in linked
+    assert set(PAGES[1:]) <= linked | _linked_from(DOCS / "README.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
@@ -75,4 +80,4 @@ def test_what_users_see_first_is_quoted(part: str) -> None:
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_source_has_a_page_and_a_link_to_it(source: str) -> None:
     assert (DOCS / f"{source}.md").exists()
-    assert f"docs/{source}.md" in (DOCS.parent / "README.md").read_text(encoding="utf-8")
+    assert f"]({source}.md)" in (DOCS / "README.md").read_text(encoding="utf-8")

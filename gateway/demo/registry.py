@@ -27,8 +27,9 @@ class Told:
 class PrivateRegistry:
     """A docker-registry of our own. `address` is what images on it are named by, as `127.0.0.1:5000`."""
 
-    def __init__(self, directory: Path, address: str, settings: dict[str, Any]) -> None:
+    def __init__(self, directory: Path, address: str, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
         self._directory = directory
+        self._prefix = prefix
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
         self.address = address
@@ -47,6 +48,7 @@ class PrivateRegistry:
         with (self._directory / "registry.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *WITH_US,
+                *self._prefix,
                 "docker-registry",
                 "serve",
                 str(config),
@@ -86,11 +88,13 @@ async def private_registry(
     htpasswd: Path | None = None,
     auth: Mapping[str, Any] | None = None,
     tls: tuple[Path, Path] | None = None,
+    images: Path | None = None,
+    prefix: Sequence[str] = (),
 ) -> AsyncIterator[PrivateRegistry]:
     """Run a registry that keeps its images in the directory, until the block is left.
 
     `htpasswd` is a file of logins, `auth` another proof of them, in the registry's own words; `tls` a certificate and
-    its key.
+    its key; `images` where they are kept, if not in the directory; `prefix` words to start it under.
     """
     if shutil.which("docker-registry") is None:
         raise Unavailable("no registry: apt-get install docker-registry")
@@ -102,14 +106,17 @@ async def private_registry(
     settings: dict[str, Any] = {
         "version": "0.1",
         "log": {"level": "warn", "accesslog": {"disabled": True}},
-        "storage": {"filesystem": {"rootdirectory": str(directory / "images")}, "delete": {"enabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str((images or directory) / "images")},
+            "delete": {"enabled": True},
+        },
         "http": http,
     }
     if auth is not None:
         settings["auth"] = auth
     if htpasswd is not None:
         settings["auth"] = {"htpasswd": {"realm": "registry", "path": str(htpasswd)}}
-    registry = PrivateRegistry(directory, address, settings)
+    registry = PrivateRegistry(directory, address, settings, prefix)
     registry.told = told
     try:
         await registry.start()

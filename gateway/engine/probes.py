@@ -116,7 +116,15 @@ async def beside(engine: Engine) -> bool:
 
 
 def _gateways(network: Mapping[str, Any]) -> list[str]:
-    return [config["Gateway"] for config in network["IPAM"]["Config"] or () if config.get("Gateway")]
+    """Return the addresses its bridge has; of the default one an Engine just made tells the subnet alone."""
+    return [found for config in network["IPAM"]["Config"] or () if (found := _gateway(config))]
+
+
+def _gateway(config: Mapping[str, str]) -> str | None:
+    if gateway := config.get("Gateway"):
+        return gateway
+    subnet = config.get("Subnet")
+    return str(next(ipaddress.ip_network(subnet).hosts())) if subnet else None
 
 
 def _here(address: str) -> bool:
