@@ -9,7 +9,7 @@ import pytest
 from gateway import dispatch
 from gateway.adopt import adopt
 from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import until
+from gateway.demo.process import free_port, until
 from gateway.demo.registry import PrivateRegistry
 from gateway.deployments import Kind, Status
 from gateway.engine import containers, convergence, services, spec
@@ -98,6 +98,63 @@ async def test_every_replica_is_replaced_before_it_is_said_to_be(lane: Lane, pus
     assert deployment.status is Status.SUCCEEDED, deployment.reason
     assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] * 3
     assert (await service_of(lane)).update_state == "completed"
+
+
+async def test_the_production_example_converges_as_three_tasks_with_its_limits_and_its_port(
+    lane: Lane, pushes: Pushes
+) -> None:
+    port = free_port()
+    production = {
+        "memoryLimit": "2048MB",
+        "cpuLimit": "2",
+        "replicas": 3,
+        "ports": [{"targetPort": 3000, "publishedPort": port}],
+    }
+    await pushes("v1")
+    variables = "DATABASE_URL=postgresql://... \n REDIS_URL=redis://..."
+    await lane.set(configuration=QUICK | production, environment=variables)
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert deployment.status is Status.SUCCEEDED, deployment.reason
+    assert len(await running(lane)) == 3
+    found = (await service_of(lane)).spec
+    task = found["TaskTemplate"]
+    assert task["Resources"]["Limits"] == {"MemoryBytes": 2 * 1024**3, "NanoCPUs": 2 * 10**9}
+    assert task["ContainerSpec"]["Env"] == ["DATABASE_URL=postgresql://...", "REDIS_URL=redis://..."]
+    (published,) = found["EndpointSpec"]["Ports"]
+    assert published == {"Protocol": "tcp", "TargetPort": 3000, "PublishedPort": port, "PublishMode": "ingress"}
+    (inside, *_) = [await containers.inspection(lane.engine, one.container_id) for one in await running(lane)]
+    assert inside is not None
+    assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
+
+
+async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_names_it(
+    lane: Lane, pushes: Pushes
+) -> None:
+    image = Image("v1", config={"Entrypoint": ["/bin/busybox", "sh", "-c"], "Env": ["PATH=/bin"]})
+    await push(image, pushes.name())
+
+    async def deploy(content: str) -> str:
+        """Return what the tasks of the new version have logged, which is the file."""
+        mounts = [{"type": "file", "mountPath": "/etc/settings/web.conf", "content": content}]
+        script = "/bin/busybox cat /etc/settings/web.conf; trap exit TERM; while :; do /bin/busybox sleep 0.1; done"
+        await lane.set(configuration=QUICK | {"mounts": mounts, "args": [script], "readOnly": True})
+        deployment = await lane.ask(Kind.DEPLOY)
+        assert deployment.status is Status.SUCCEEDED, deployment.reason
+        (task,) = await running(lane)
+        return await services.last_lines(lane.engine, task)
+
+    async def secrets() -> int:
+        return len(await lane.engine.call("GET", "secrets"))
+
+    assert await deploy("first\n") == "first\n"
+    assert await secrets() == 1
+    assert await deploy("second\n") == "second\n"
+    assert await secrets() == 2  # the Swarm may go back to the spec before
+    assert await deploy("third\n") == "third\n"
+    assert await secrets() == 2
+    assert "third" not in str((await service_of(lane)).spec)
+    await (await runtime_of(lane)).remove()
+    assert await secrets() == 0
 
 
 async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:
