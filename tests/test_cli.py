@@ -85,6 +85,21 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
     ]
 
 
+async def test_an_update_says_what_the_next_deployment_will_change(shell: GatewayProcess, tmp_path: Path) -> None:
+    file = tmp_path / "web.conf"
+    file.write_text("password = hunter2\n")
+    await shell.cli("apps", "create", "Changing", "acme/changing:1", "--cpus", "0.5")
+    chosen = ("--image", "acme/changing:2", "-p", "127.0.0.1:8443:443", "--file", f"{file}:/etc/web.conf")
+    said = await shell.cli("apps", "update", "changing", *chosen, "--unset", "cpuLimit")
+    assert "changes: dockerImage, ports, mounts" in said
+    assert "hunter2" not in said
+    assert said in await shell.cli("apps", "show", "changing")
+    shown = orjson.loads(await shell.cli("apps", "show", "changing", "--json"))
+    assert [one["field"] for one in shown["pending"]] == ["dockerImage", "ports", "mounts"]
+    assert (shown["dockerImage"], shown["cpuLimit"]) == ("acme/changing:2", None)
+    assert (shown["ports"][0]["hostIp"], shown["mounts"][0]["content"]) == ("127.0.0.1", "password = hunter2\n")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -92,6 +107,9 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
         (("apps", "create", "x", "app", "--publish", "http"), "--publish takes"),
         (("apps", "create", "x", "app", "--memory", "lots"), "memoryLimit"),
         (("apps", "create", "x", "app", "--probe", "health"), "--probe takes"),
+        (("apps", "create", "x", "app", "-v", "a:/x", "-v", "b:/x"), "mounts.1.target: something is mounted"),
+        (("apps", "create", "x", "app", "--file", "/nowhere/x:/etc/x"), "cannot read /nowhere/x"),
+        (("apps", "update", "nobody", "--unset", "colour"), "--unset takes"),
         (("apps", "show", "nobody"), "no application"),
         (("deploy", "nobody"), "no application"),
         (("deployments", "show", "nobody"), "not found"),

@@ -1,13 +1,19 @@
 """`gateway apps`."""
 
+import json
 import secrets
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, read_secret, show, show_fields, show_table
+from gateway.cli import _chosen
+from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
 from gateway.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from gateway.pending import Difference
 
 
 @click.group()
@@ -19,80 +25,29 @@ def apps() -> None:
 @click.argument("name")
 @click.argument("image")
 @click.option("--id", "application_id", help="The id to give it, instead of a made one.")
-@click.option("--publish", "-p", multiple=True, metavar="8080:80[/udp]", help="A port of the host and the container's.")
-@click.option("--env-file", help="A file of NAME=value lines.")
-@click.option("--memory", help="As 512MB or 2g.")
-@click.option("--cpus", help="As 0.5.")
-@click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="A volume, or a folder of the host.")
-@click.option("--network", multiple=True, help="A network to join.")
-@click.option("--command", "words", help="What to run instead of the image's command.")
-@click.option("--probe", metavar="http:8080/health|tcp:5432", help="What the gateway asks it, to know that it serves.")
-@click.option("--watch", type=float, help="Seconds after a rollout in which trouble brings the former version back.")
 @click.option("--server", help="The server to run on, by id or name, instead of the gateway's own engine.")
-@click.option("--registry-url", help="The registry the login is for.")
-@click.option("--username", help="A login for the image's registry.")
-@click.option("--password-file", help="Its password or token, in a file (- is standard input).")
+@_chosen.options
 @json_option
 @command
 async def create(
-    name: str,
-    image: str,
-    *,
-    application_id: str | None,
-    publish: Sequence[str],
-    env_file: str | None,
-    memory: str | None,
-    cpus: str | None,
-    volume: Sequence[str],
-    network: Sequence[str],
-    words: str | None,
-    probe: str | None,
-    watch: float | None,
-    server: str | None,
-    registry_url: str | None,
-    username: str | None,
-    password_file: str | None,
-    as_json: bool,
+    name: str, image: str, *, application_id: str | None, server: str | None, as_json: bool, **chosen: Any
 ) -> None:
     """Keep IMAGE running as NAME, and print its id. It begins with its next push, or a deploy."""
-    wanted = {
-        "memoryLimit": memory,
-        "cpuLimit": cpus,
-        "command": words,
-        "ports": [_port(text) for text in publish],
-        "mounts": [_mount(text) for text in volume],
-        "networks": list(network),
-        "probe": _probe(probe) if probe else None,
-        "watch": watch,
-    }
-    changes: dict[str, Any] = {
-        "docker_image": image,
-        "registry_url": registry_url,
-        "registry_username": username,
-        "registry_password": read_secret(password_file),
-        "environment": read_secret(env_file),
-        "configuration": _configuration({field: value for field, value in wanted.items() if value or value == 0}),
-    }
-    created = await _create(name, application_id, changes, server)
+    created = await _create(name, application_id, {**_chosen.columns(chosen), "dockerImage": image}, server)
     if as_json:
         show({"applicationId": created, "name": name, "image": image})
     else:
         click.echo(created)
 
 
-async def _create(name: str, application_id: str | None, changes: dict[str, Any], server: str | None) -> str:
-    from gateway.applications import parse_environment
-    from gateway.reference import Reference
-    from gateway.registries import Scope
-    from gateway.store import addresses, applications, servers, subscriptions
+async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
+    from gateway.store import addresses, applications, servers
     from gateway.store.database import transaction
+    from gateway.web.procedures._changes import Changes, apply
 
-    reference = Reference.parse(changes["docker_image"])
-    parse_environment(changes["environment"] or "")
-    Scope.parse(changes["registry_url"] or "")
     async with keep() as kept, transaction(kept.pool) as connection:
         if server is not None:
-            changes["server_id"] = (await servers.select_server(connection, kept.vault, server)).server_id
+            sent["serverId"] = (await servers.select_server(connection, kept.vault, server)).server_id
         created = await applications.insert_application(
             connection,
             application_id=application_id,
@@ -101,9 +56,57 @@ async def _create(name: str, application_id: str | None, changes: dict[str, Any]
             description=None,
         )
         await addresses.renew_token(connection, kept.vault, created)
-        await applications.update_application(connection, kept.vault, created, changes)
-        await subscriptions.replace_subscription(connection, created, reference)
+        with _chosen.told_in_a_line():
+            await apply(connection, kept.vault, created, Changes.model_validate(sent))
     return created
+
+
+@apps.command()
+@click.argument("app")
+@click.option("--image", help="The image to run.")
+@click.option("--name", help="What to call the application.")
+@click.option("--unset", multiple=True, metavar="FIELD", help="A field, as memoryLimit, to leave to the image again.")
+@_chosen.options
+@json_option
+@command
+async def update(
+    app: str, *, image: str | None, name: str | None, unset: Sequence[str], as_json: bool, **chosen: Any
+) -> None:
+    """Change APP, and print what its next deployment will change. What is not given stays as it is.
+
+    --publish and --network replace all that there are, --volume and --file all mounts.
+    """
+    from gateway.store import applications
+    from gateway.store.database import transaction
+    from gateway.web.procedures._changes import Changes, is_column
+    from gateway.web.procedures._updating import set_and_compare
+
+    if unknown := [field for field in unset if not is_column(field)]:
+        raise InvalidInput(f"--unset takes the name of a field, as memoryLimit or env, not {unknown[0]!r}")
+    given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
+    sent = {**dict.fromkeys(unset), **_chosen.columns(chosen), **given}
+    async with keep() as kept, transaction(kept.pool) as connection:
+        application_id = await applications.select_application_id(connection, app)
+        with _chosen.told_in_a_line():
+            wish = Changes.model_validate(sent)
+            updated = await set_and_compare(connection, kept.vault, application_id, lambda _: wish, must_change=True)
+    if as_json:
+        show({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
+    elif not _show_pending(updated.pending):
+        click.echo("The next deployment changes nothing of what runs.")
+
+
+def _show_pending(pending: Sequence["Difference"]) -> bool:
+    """Print what the next deployment will change; False where that is nothing."""
+    if pending:
+        click.echo(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
+        rows = [(one.field, _written(one.runs), _written(one.wanted)) for one in pending]
+        show_table(["FIELD", "RUNS", "WANTED"], rows)
+    return bool(pending)
+
+
+def _written(value: Any) -> str:
+    return "-" if value in (None, [], {}) else value if isinstance(value, str) else json.dumps(value)
 
 
 async def _free_name(connection: Any, name: str) -> str:
@@ -117,47 +120,6 @@ async def _free_name(connection: Any, name: str) -> str:
     except NotFound:
         return slug(name)
     return f"{slug(name)}-{secrets.token_hex(3)}"
-
-
-def _configuration(wanted: dict[str, Any]) -> dict[str, Any]:
-    from pydantic import ValidationError
-
-    from gateway import contradictions
-    from gateway.configuration import Configuration
-
-    try:
-        proven = Configuration.model_validate(wanted)
-        contradictions.refuse(proven)
-        return proven.model_dump(by_alias=True, exclude_defaults=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"{field}: {first['msg'].removeprefix('Value error, ')}") from error
-
-
-def _port(text: str) -> dict[str, object]:
-    numbers, _, protocol = text.partition("/")
-    published, _, target = numbers.partition(":")
-    if not (published.isdigit() and target.isdigit()):
-        raise InvalidInput(f"--publish takes 8080:80 or 8080:80/udp, not {text!r}")
-    return {"publishedPort": int(published), "targetPort": int(target), "protocol": protocol or "tcp"}
-
-
-def _probe(text: str) -> dict[str, object]:
-    kind, _, rest = text.partition(":")
-    port, slash, path = rest.partition("/")
-    if not port.isdigit():
-        raise InvalidInput(f"--probe takes http:8080, http:8080/health or tcp:5432, not {text!r}")
-    return {"type": kind, "port": int(port), **({"path": f"/{path}"} if slash else {})}
-
-
-def _mount(text: str) -> dict[str, object]:
-    source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if not target or mode not in {"", "ro", "rw"}:
-        raise InvalidInput(f"--volume takes name:/path, /host:/path or either with :ro, not {text!r}")
-    kind = "bind" if source.startswith("/") else "volume"
-    return {"type": kind, "source": source, "target": target, "readOnly": mode == "ro"}
 
 
 @apps.command("list")
@@ -190,16 +152,19 @@ async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
     from gateway.store import applications
     from gateway.store.database import transaction
+    from gateway.web.procedures._updating import pending
     from gateway.web.procedures.columns import row
 
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         found = await applications.select_application(connection, kept.vault, application_id)
         states = await applications.select_states(connection, [application_id])
+        waits = await pending(connection, kept.vault, found)
     if as_json:
-        show(row(found, states.get(application_id), secrets=True))
+        show({**row(found, states.get(application_id), secrets=True), "pending": [asdict(one) for one in waits]})
         return
-    configuration = found.configuration.model_dump(exclude_defaults=True)
+    parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}
+    configuration = found.configuration.model_dump(exclude_defaults=True, exclude=parts)
     show_fields(
         {
             "id": found.application_id,
@@ -213,3 +178,4 @@ async def show_app(app: str, *, as_json: bool) -> None:
             **configuration,
         }
     )
+    _show_pending(waits)

@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -16,7 +17,7 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Id, Input, Text
-from gateway.web.procedures._settings import OTHER_NAMES, gathered, merged
+from gateway.web.procedures._settings import OTHER_NAMES, gathered, is_setting, merged
 from gateway.web.procedures.columns import OTHER, Other, kept
 
 # What a description says of a column, and not of what it holds.
@@ -85,6 +86,11 @@ _COLUMNS = {
     "server_id": "server_id",
     "environment_id": "environment_id",
 }
+
+
+def is_column(name: str) -> bool:
+    """Tell whether an application has this, by the name it is sent by."""
+    return is_setting(name) or name in {to_camel(column) for column in _COLUMNS}
 
 
 async def apply(

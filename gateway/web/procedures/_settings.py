@@ -19,6 +19,11 @@ _NAMES = {field.alias for field in Configuration.model_fields.values()} | set(OT
 _SYNONYMS = {"target": ("mountPath",), "source": ("volumeName", "hostPath", "filePath")}
 
 
+def is_setting(name: str) -> bool:
+    """Tell whether it is one of a configuration's, by a name it is sent by."""
+    return name in _NAMES
+
+
 def gathered(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was sent of a configuration, by the names it was sent by; raises InvalidInput for two of one."""
     sent = {name: given[name] for name in given if name in _NAMES}

@@ -40,11 +40,23 @@ async def change(
         before = await applications.select_application(connection, context.vault, application_id)
     await refuse_unreachable(context, before, wish(before))
     async with transaction(context.pool) as connection:
-        await applications.lock_application(connection, application_id)
-        current = await applications.select_application(connection, context.vault, application_id)
-        await apply(connection, context.vault, application_id, wish(current), must_change=must_change)
-        stored = await applications.select_application(connection, context.vault, application_id)
-        return Updated(stored, await pending(connection, context.vault, stored))
+        return await set_and_compare(connection, context.vault, application_id, wish, must_change=must_change)
+
+
+async def set_and_compare(
+    connection: Connection,
+    vault: Vault,
+    application_id: str,
+    wish: Callable[[Application], Changes],
+    *,
+    must_change: bool = False,
+) -> Updated:
+    """Set what is wished for, whether or not a probe can be asked then."""
+    await applications.lock_application(connection, application_id)
+    current = await applications.select_application(connection, vault, application_id)
+    await apply(connection, vault, application_id, wish(current), must_change=must_change)
+    stored = await applications.select_application(connection, vault, application_id)
+    return Updated(stored, await pending(connection, vault, stored))
 
 
 async def pending(connection: Connection, vault: Vault, application: Application) -> list[Difference]:
