@@ -70,9 +70,10 @@ test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs
 test: setup $(CLIENTS_READY) ## All tests.
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
-fuzz: setup ## Look for input that breaks a parser, guided by coverage; MINUTES=10 is usual.
+fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
+	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/test_conforming.py --timeout=3600
 
 .PHONY: missed
 missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
@@ -96,9 +97,8 @@ APART := unshare --net sh -c 'ip link set lo up && exec "$$@"' --
 faults: setup ## Strike at every step of a rollout, from outside, on engines of their own; PART names some of it.
 	@$(BIN)/python -m tests.faults $(PART)
 
-MINUTES ?= 30
-soak: setup ## Kill the gateway at random, for MINUTES.
-	@$(BIN)/python -m tests.faults --soak $(MINUTES)
+soak: setup ## Kill the gateway at random, for MINUTES=30.
+	@$(BIN)/python -m tests.faults --soak $(or $(MINUTES),30)
 
 proxy: setup ## Update an application behind nginx under load.
 	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
