@@ -31,7 +31,7 @@ from gateway.store.migrations import migrate
 from gateway.store.presence import session_name
 from gateway.store.vault import FixedKeys, Keyring, Vault
 from gateway.supervisor import supervise
-from gateway.web import build
+from gateway.web import LONGEST_LINE, build
 
 _LOG = structlog.get_logger()
 _SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
@@ -105,7 +105,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
         application = build(keep.pool, keep.vault, supervisor, settings, registry)
-        runner = web.AppRunner(application, shutdown_timeout=_SERVER_SHUTDOWN)
+        runner = web.AppRunner(application, shutdown_timeout=_SERVER_SHUTDOWN, max_line_size=LONGEST_LINE)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = settings.address

@@ -5,7 +5,7 @@ import shlex
 import uuid
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -79,8 +79,11 @@ def _no_reserved(labels: dict[str, str]) -> dict[str, str]:
     return labels
 
 
-def _auto_is_none(value: object) -> object:
-    return None if value == "auto" else value
+def _auto_or(kind: Any) -> BeforeValidator:
+    """Take "auto" for None."""
+    return BeforeValidator(
+        lambda value: None if value == "auto" else value, json_schema_input_type=kind | Literal["auto"] | None
+    )
 
 
 def _a_host(entry: str) -> str:
@@ -93,9 +96,9 @@ def _a_host(entry: str) -> str:
         raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5") from error
 
 
-_AUTO = BeforeValidator(_auto_is_none)
-Memory = Annotated[str, BeforeValidator(_as_text), _checked(parse_memory)]
-Cpus = Annotated[str, BeforeValidator(_as_text), _checked(parse_cpus)]
+_AS_TEXT = BeforeValidator(_as_text, json_schema_input_type=str | int | float)
+Memory = Annotated[str, _AS_TEXT, _checked(parse_memory)]
+Cpus = Annotated[str, _AS_TEXT, _checked(parse_cpus)]
 Capability = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{1,40}$")]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 
@@ -104,54 +107,62 @@ class Configuration(BaseModel):
     """A field that is None is the image's own choice."""
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     command: Annotated[str, _checked(parse_command)] | None = None
+    """Words as a shell splits them. It replaces the image's command, not its entrypoint; args follow it."""
     args: list[str] | None = None
-    #: a name or number, its group after a colon
     user: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}(:[a-zA-Z0-9_.-]{1,64})?$")] | None = None
+    """A name or number, its group after a colon."""
     working_dir: Path | None = None
     hostname: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")] | None = None
-    #: a process 1 that reaps what the program leaves behind, and passes signals on to it
     init: bool | None = None
+    """A process 1 that reaps what the program leaves behind, and passes signals on to it."""
     memory_limit: Memory | None = None
+    """Bytes, or with a unit: 512m, 2048MB, 2g; MB is 1024²."""
     memory_reservation: Memory | None = None
     cpu_limit: Cpus | None = None
+    """CPUs, as in 0.5; from 1000000 on nanoCPUs."""
     cpu_reservation: Cpus | None = None
     replicas: Annotated[int, NUMBER, Field(ge=1, le=1000)] = 1
     ports: list[Port] = []
     mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
-    #: kept in memory, and gone with the container
     tmpfs: list[Tmpfs] = []
-    #: whether its own file system can only be read
+    """Kept in memory, and gone with the container."""
     read_only: bool = False
+    """Whether its own file system can only be read."""
     cap_add: list[Capability] = []
     cap_drop: list[Capability] = []
-    #: names of its own, each with an address
     extra_hosts: list[Annotated[str, AfterValidator(_a_host)]] = []
+    """Names of its own, each with an address."""
     networks: list[NetworkName] = []
     labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
-    #: seconds between the stop signal and the kill
     stop_grace: Annotated[int, NUMBER, Field(ge=0, le=LONGEST_GRACE)] = 10
-    #: what it runs as; None: a service where the engine is a Swarm manager, else a container
-    runtime: Annotated[RuntimeKind | None, _AUTO] = None
-    #: which of old and new comes first; None: start-first where nothing forbids it
-    order: Annotated[Order | None, _AUTO] = None
-    #: seconds a replaced container goes on serving what still comes to it, where it is found by name
+    """Seconds between the stop signal and the kill."""
+    runtime: Annotated[RuntimeKind | None, _auto_or(RuntimeKind)] = None
+    """What it runs as; null: a service where the engine is a Swarm manager, else a container."""
+    order: Annotated[Order | None, _auto_or(Order)] = None
+    """Which of old and new comes first; null: start-first where nothing forbids it."""
     drain: Annotated[float, NUMBER, Field(ge=0, le=600)] = 3
-    #: replaced versions kept for a way back
+    """Seconds a replaced container goes on serving what still comes to it, where it is found by name."""
     kept: Annotated[int, NUMBER, Field(ge=0, le=100)] = 1
-    #: lies over the image's HEALTHCHECK
+    """Replaced versions kept for a way back."""
     health_check_swarm: HealthCheck | None = None
-    #: what the gateway asks it itself, beside the HEALTHCHECK
+    """Lies over the image's HEALTHCHECK."""
     probe: Probe | None = None
-    #: seconds it has to become healthy; None: the gateway's setting, as of the next two
+    """What the gateway asks it itself, beside the HEALTHCHECK."""
     health_deadline: Annotated[Seconds, NUMBER] | None = None
-    #: seconds it must run to be proven, where it has neither HEALTHCHECK nor probe
+    """Seconds it has to become healthy; null: as the gateway is set."""
     stable_window: Annotated[Seconds, NUMBER] | None = None
-    #: seconds of trouble afterwards that bring the former version back
+    """Seconds it must run to be proven, where it has neither HEALTHCHECK nor probe; null: as the gateway is set."""
     watch: Annotated[float, NUMBER, Field(ge=0, le=86_400)] | None = None
+    """Seconds of trouble afterwards that bring the former version back; null: as the gateway is set."""
     restart_policy_swarm: swarm.RestartPolicy | None = None
     placement_swarm: swarm.Placement | None = None
     update_config_swarm: swarm.UpdateConfig | None = None

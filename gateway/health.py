@@ -46,16 +46,18 @@ class HealthCheck(TypedDict, total=False):
 class Probe(BaseModel):
     """A question the gateway asks the application itself. `status` None takes any answer from 200 to 399."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     type: Literal["http", "tcp"] = "http"
     port: Annotated[int, Field(ge=1, le=65535)]
     path: Annotated[str, Field(max_length=2048)] | None = None
     status: Annotated[int, Field(ge=100, le=599)] | None = None
-    #: seconds from one question to the next
     interval: Annotated[float, Field(ge=0.1, le=3600)] = 1
-    #: seconds an answer may take
+    """Seconds from one question to the next."""
     timeout: Annotated[float, Field(ge=0.1, le=600)] = 5
+    """Seconds an answer may take."""
 
     @model_validator(mode="after")
     def _http_alone(self) -> Self:

@@ -31,16 +31,18 @@ HostIp = Annotated[str, AfterValidator(_an_address)]
 class Port(BaseModel):
     """A container's port reachable on the host. `port_id` names it in the API, and means nothing to what runs."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
+    )
 
     port_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     target_port: PortNumber
     published_port: PortNumber
     protocol: Protocol = "tcp"
-    #: on each node that runs a task, or by the routing mesh of a Swarm; for a container the same
     publish_mode: PublishMode = "ingress"
-    #: the address of the host that it is published at; None: all of them
+    """On each node that runs a task, or by the routing mesh of a Swarm; for a container the same."""
     host_ip: HostIp | None = None
+    """The address of the host that it is published at; null: all of them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -121,7 +121,7 @@ def _check(
         case = data.draw(strategies[data.draw(st.sampled_from(_MODES))])
         if data.draw(st.integers(0, 3)):
             case.body, case.query = _filled(case.body, known), _filled(case.query, known)
-        response = case.call(base_url=address, session=session, timeout=60)
+        response = case.call(base_url=address, session=session, headers=dict(session.headers), timeout=60)
         statuses[response.status_code] += 1
         case.validate_response(response, checks=CHECKS)
 

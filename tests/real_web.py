@@ -19,7 +19,7 @@ from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
-from gateway.web import build
+from gateway.web import LONGEST_LINE, build
 from tests.given import Held
 from tests.hooks import envelope
 
@@ -131,6 +131,8 @@ async def web(web_pool: Pool) -> AsyncIterator[Web]:
     async with registries.connect() as registry:
         application = build(web_pool, VAULT, rollouts, settings, registry)
         application.middlewares.insert(0, held.middleware)
-        async with TestClient(TestServer(application), cookie_jar=aiohttp.DummyCookieJar()) as client:
+        server = TestServer(application)
+        await server.start_server(max_line_size=LONGEST_LINE)
+        async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
             yield Web(client, web_pool, key, rollouts)
     assert held.lies == []

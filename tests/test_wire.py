@@ -224,3 +224,10 @@ async def test_a_body_that_is_too_large_is_told_in_the_envelope_of_its_surface(a
     assert (status, told["code"]) == (413, "PAYLOAD_TOO_LARGE")
     status, told, _ = await ask(app, "POST", "/api/trpc/application.redeploy", body, **JSON)
     assert (status, told["error"]["json"]["code"]) == (413, -32013)
+
+
+async def test_a_batch_of_queries_may_be_long(app: Web) -> None:
+    names = ",".join(["application.one"] * 40)
+    given = orjson.dumps({str(number): {"json": {**APP, "padding": "x" * 400}} for number in range(40)}).decode()
+    status, answer, _ = await ask(app, "GET", f"/api/trpc/{names}?batch=1&input={given}")
+    assert (status, len(answer)) == (200, 40)

@@ -17,12 +17,15 @@ from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.turns import TURNS, Turns
 
-__all__ = ["build"]
+__all__ = ["LONGEST_LINE", "build"]
 
 _LOG = structlog.get_logger()
 
 # Clients put the path they know behind an address that ends in a slash.
 _API = "/{before:/*}api/{within:/*}"
+
+#: bytes of a request's first line, in which a batch of queries stands
+LONGEST_LINE = 65_536
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

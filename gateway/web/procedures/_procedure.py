@@ -32,6 +32,8 @@ from gateway.web.context import Context
 
 Id = Annotated[str, Field(min_length=1, max_length=128)]
 Text = Annotated[str, Field(max_length=100_000)]
+#: what is looked for; it is part of an address, which cannot be long
+Words = Annotated[str, Field(max_length=255)]
 #: a time in an answer
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 

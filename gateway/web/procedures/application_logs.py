@@ -11,7 +11,7 @@ from gateway.engine import output
 from gateway.errors import RolloutError, Unavailable
 from gateway.store.database import transaction
 from gateway.web.context import Context, Host
-from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure, Text
+from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure, Words
 from gateway.web.procedures.application import Named, known
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -31,7 +31,7 @@ class Read(Named):
 
 
 class Monitored(Input):
-    app_name: Text = ""
+    app_name: Words = ""
 
 
 def _since(age: str) -> int:

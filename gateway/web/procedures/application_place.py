@@ -9,7 +9,7 @@ from gateway.projects import Member
 from gateway.store import applications, belongings, members
 from gateway.store.database import transaction
 from gateway.web.context import Context
-from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Opens, Procedure, Text
+from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Opens, Procedure, Words
 from gateway.web.procedures.application import Named, shown_row
 from gateway.web.procedures.columns import ApplicationRow
 from gateway.web.procedures.nesting import ApplicationStatus, application_status
@@ -20,11 +20,11 @@ class Move(Named):
 
 
 class Search(Input):
-    q: Text = ""
-    name: Text = ""
-    app_name: Text = ""
-    description: Text = ""
-    docker_image: Text = ""
+    q: Words = ""
+    name: Words = ""
+    app_name: Words = ""
+    description: Words = ""
+    docker_image: Words = ""
     project_id: Id | None = None
     environment_id: Id | None = None
     limit: Annotated[int, Field(ge=1, le=100)] = 20

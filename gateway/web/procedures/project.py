@@ -12,7 +12,7 @@ from gateway.store import environments, members, projects
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._own import its_own
-from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text
+from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text, Words
 from gateway.web.procedures.nesting import (
     EnvironmentRow,
     ProjectRow,
@@ -44,9 +44,9 @@ class Update(Named):
 
 
 class Search(Input):
-    q: Text = ""
-    name: Text = ""
-    description: Text = ""
+    q: Words = ""
+    name: Words = ""
+    description: Words = ""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     offset: Annotated[int, Field(ge=0)] = 0
 
