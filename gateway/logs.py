@@ -37,5 +37,8 @@ def configure(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # What they say while debugging has the tokens in it that they ask for.
+    for name in ("botocore", "aiobotocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # One line a request is what a proxy is for; ours tell of deliveries and deployments.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -37,11 +37,12 @@ LATEST = Tag("latest")
 
 _LONGEST_NAME = 255
 _LONGEST_TAG = 128
+_LAST_PORT = 65_535
 _LONGEST_REFERENCE = len("/") + 2 * _LONGEST_NAME + len(":") + _LONGEST_TAG + len("@sha256:") + 64
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
-_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?")
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -52,7 +53,8 @@ def parse_domain(text: str) -> Domain:
     lowered = text.lower()
     # A bare word before a "/" is a user of Docker Hub, so no image could be named on such a host.
     named = "." in text or ":" in text or lowered == "localhost"
-    if len(text) > _LONGEST_NAME or not named or not _DOMAIN.fullmatch(text):
+    found = _DOMAIN.fullmatch(text) if named and len(text) <= _LONGEST_NAME else None
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
         raise InvalidInput(f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000")
     return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
 

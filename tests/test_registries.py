@@ -61,7 +61,17 @@ def test_a_scope_covers_its_domain_and_path_and_no_more(url: str, repository: st
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://ghcr.io", "https://user:pw@ghcr.io", "ghcr.io?x=1", "gh cr.io", "ghcr.io/../x", "[", "[:: ]:5000"]
+    "url",
+    [
+        "ghcr.io:99999",
+        "ftp://ghcr.io",
+        "https://user:pw@ghcr.io",
+        "ghcr.io?x=1",
+        "gh cr.io",
+        "ghcr.io/../x",
+        "[",
+        "[:: ]:5000",
+    ],
 )
 def test_what_names_no_registry_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):

@@ -199,6 +199,7 @@ async def test_another_architecture_touches_nothing(lane: Lane, pushes: Pushes) 
     assert failed.reason is not None
     assert failed.reason.code is Code.WRONG_ARCHITECTURE
     assert await lane.containers() == []
+    assert await lane.steps(failed) == [Step.RESOLVE]  # nothing was pulled to find that out
 
 
 async def test_a_closed_registry_makes_it_wait_and_say_why(lane: Lane) -> None:

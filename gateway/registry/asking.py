@@ -126,8 +126,8 @@ class Asking:
             return basic
         scope, service = challenge.parameters.get("scope", subject.scope), challenge.parameters.get("service", "")
         query = {name: value for name, value in (("scope", scope), ("service", service)) if value}
-        realm = URL(challenge.parameters.get("realm", ""))
-        if realm.scheme not in {"http", "https"}:
+        realm = _address(challenge.parameters.get("realm", ""))
+        if realm is None:
             raise Failed(Code.DENIED, f"{subject.domain} asks for a login at no address")
         at = Domain(realm.authority)
         async with self._session.get(
@@ -190,6 +190,14 @@ def _trusting(authority: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authority)
     return context
+
+
+def _address(realm: str) -> URL | None:
+    try:
+        url = URL(realm)
+    except ValueError:
+        return None
+    return url if url.scheme in {"http", "https"} and url.host else None
 
 
 def _as_the_registrys(status: int) -> int:

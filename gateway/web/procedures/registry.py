@@ -10,7 +10,7 @@ from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from gateway.amazon import Amazon
-from gateway.errors import InvalidInput, RolloutError
+from gateway.errors import Failed, InvalidInput, Postponed
 from gateway.registries import Credentials, Login, Registration, Registry, RegistryType
 from gateway.registry import ecr
 from gateway.registry.client import RegistryClient
@@ -204,8 +204,10 @@ async def log_in(client: RegistryClient, registration: Registration) -> None:
     try:
         async with asyncio.timeout(_DEADLINE):
             await client.log_in(domain, login)
-    except RolloutError as error:
+    except Failed as error:
         raise InvalidInput(f"{error}. {error.reason.remedy}") from error
+    except Postponed as error:
+        raise InvalidInput(f"{error}. Check its address and the network, and try again") from error
     except TimeoutError as error:
         raise InvalidInput(f"{domain} has not taken or refused the login in {_DEADLINE:.0f} s") from error
 
