@@ -46,6 +46,7 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
         "portId": port["portId"],
         "mountId": mount["mountId"],
         "deploymentId": deployment["deploymentId"],
+        "rollbackId": deployment["deploymentId"],
         "subscriptionId": subscription["subscriptionId"],
         "targetEnvironmentId": ids["environmentId"],
         **ids,

@@ -1,6 +1,6 @@
 """Deployments: what was asked for, one waiting an application, and what is read of them; see claims for the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -222,19 +222,39 @@ async def select_deployment(connection: Connection, deployment_id: str) -> Deplo
 
 
 async def select_deployments(
-    connection: Connection, application_id: str | None = None, *, limit: int = 100
+    connection: Connection,
+    application_id: str | None = None,
+    *,
+    only: Collection[str] | None = None,
+    limit: int = 100,
 ) -> list[Deployment]:
-    """Return the newest first, of one application or of all."""
+    """Return the newest first, of one application, of `only` these, or of all."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
           FROM deployments
-         WHERE $1::text IS NULL OR application_id = $1
+         WHERE ($1::text IS NULL OR application_id = $1) AND ($3::text[] IS NULL OR application_id = ANY($3))
          ORDER BY created_at DESC, deployment_id
          LIMIT $2
         """,  # noqa: S608
         application_id,
         limit,
+        None if only is None else list(only),
+    )
+    return [from_row(row) for row in rows]
+
+
+async def select_pending(connection: Connection, *, only: Collection[str] | None = None) -> list[Deployment]:
+    """Return what waits and runs, what was asked for first at the head: of all applications, or `only` these."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM deployments
+         WHERE status IN ('queued', 'running') AND ($1::text[] IS NULL OR application_id = ANY($1))
+         ORDER BY requested_at, deployment_id
+         LIMIT 1000
+        """,  # noqa: S608
+        None if only is None else list(only),
     )
     return [from_row(row) for row in rows]
 

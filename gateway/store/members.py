@@ -29,6 +29,12 @@ async def select_members(connection: Connection, environment_ids: Sequence[str])
     return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
 
 
+async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[Member]:
+    """Return these; none that is being deleted."""
+    rows = await connection.fetch(f"{_MEMBERS} AND a.application_id = ANY($1)", application_ids)
+    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
+
+
 _MATCHING = """
        AND ($8::text[] IS NULL OR a.application_id = ANY($8))
        AND ($1::text IS NULL OR a.environment_id = $1)

@@ -1,6 +1,7 @@
 """What each deployment ran, sealed: the way back to a version that is no longer kept on its engine."""
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -25,6 +26,37 @@ class RanVersion:
 
 def _place(deployment_id: str) -> str:
     return f"deployments:{deployment_id}:ran"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptVersion:
+    """A version that can be gone back to: which of the application's it is, counted from its first."""
+
+    deployment_id: str
+    number: int
+    image: Reference
+    created_at: datetime
+
+
+async def select_kept(connection: Connection, application_id: str) -> dict[str, KeptVersion]:
+    """Return by deployment the versions that the application can go back to."""
+    rows = await connection.fetch(
+        """
+        SELECT deployment_id, reference, digest, created_at, row_number() OVER (ORDER BY created_at, deployment_id) AS n
+          FROM deployments
+         WHERE application_id = $1 AND ran IS NOT NULL AND digest IS NOT NULL AND reference IS NOT NULL
+        """,
+        application_id,
+    )
+    return {
+        row["deployment_id"]: KeptVersion(
+            row["deployment_id"],
+            row["n"],
+            Reference.parse(row["reference"]).without_digest().with_digest(Digest(row["digest"])),
+            row["created_at"],
+        )
+        for row in rows
+    }
 
 
 async def update_version(connection: Connection, vault: Vault, deployment_id: str, ran: Application) -> None:
@@ -111,6 +143,7 @@ async def select_previous(connection: Connection, application_id: str) -> str | 
           FROM deployments d, now
           JOIN deployments serving ON serving.deployment_id = now.version
          WHERE d.application_id = $1 AND d.status = 'succeeded' AND d.replaced AND d.kind <> 'rollback'
+           AND d.ran IS NOT NULL  -- else there is no way back to it
            AND serving.kind <> 'rollback'  -- else what was adopted serves, and nothing was before that
            AND d.finished_at < serving.finished_at
          ORDER BY d.finished_at DESC

@@ -25,6 +25,7 @@ from gateway.web.webhooks import TRUSTED_PROXIES
 LEADS: Mapping[str, Noun] = {
     "application_id": Noun.APPLICATION,
     "deployment_id": Noun.DEPLOYMENT,
+    "rollback_id": Noun.DEPLOYMENT,
     "subscription_id": Noun.SUBSCRIPTION,
     "environment_id": Noun.ENVIRONMENT,
     "target_environment_id": Noun.ENVIRONMENT,

@@ -1,6 +1,6 @@
 """deployment.*: what was asked, what became of it, step by step."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -10,8 +10,9 @@ from gateway import cancel
 from gateway.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
 from gateway.errors import Code, Conflict, Reason
 from gateway.keys import Permission
-from gateway.store import deployments, steps, waiting, watches
-from gateway.store.database import transaction
+from gateway.store import deployments, steps, versions, waiting, watches
+from gateway.store.database import Connection, transaction
+from gateway.store.versions import KeptVersion
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
@@ -23,7 +24,6 @@ class _Empty(TypedDict):
     previewDeploymentId: None
     scheduleId: None
     backupId: None
-    rollbackId: None
     volumeBackupId: None
     buildServerId: None
 
@@ -36,7 +36,6 @@ _EMPTY: _Empty = {
     "previewDeploymentId": None,
     "scheduleId": None,
     "backupId": None,
-    "rollbackId": None,
     "volumeBackupId": None,
     "buildServerId": None,
 }
@@ -84,7 +83,18 @@ class DeploymentRow(_Empty):
     nextAttemptAt: Moment
     supersededBy: str | None
     rollsBackTo: str | None
+    rollbackId: Annotated[str | None, Field(description="Where what it ran can be gone back to: rollback.rollback.")]
     steps: list[StepRow]
+
+
+class RollbackRow(TypedDict):
+    """A version that can be gone back to."""
+
+    rollbackId: Annotated[str, Field(description="The id of the deployment that ran it.")]
+    deploymentId: str
+    version: Annotated[int, Field(description="Counted from the application's first.")]
+    image: str
+    createdAt: Moment
 
 
 class WaitRow(TypedDict):
@@ -136,7 +146,7 @@ def shown_step(record: StepRecord) -> StepRow:
     }
 
 
-def shown(deployment: Deployment, records: Sequence[StepRecord]) -> DeploymentRow:
+def shown(deployment: Deployment, records: Sequence[StepRecord], *, kept: Collection[str] = ()) -> DeploymentRow:
     """Return the contract's columns, and ours beside them."""
     status = DOKPLOY_STATUS[deployment.status]
     return {
@@ -162,6 +172,7 @@ def shown(deployment: Deployment, records: Sequence[StepRecord]) -> DeploymentRo
         "nextAttemptAt": deployment.next_attempt_at.isoformat(),
         "supersededBy": deployment.superseded_by,
         "rollsBackTo": deployment.rolls_back_to,
+        "rollbackId": deployment.deployment_id if deployment.deployment_id in kept else None,
         "steps": [shown_step(record) for record in records],
     }
 
@@ -171,13 +182,34 @@ def shown_wait(wait: waiting.Wait | None) -> WaitRow:
     return {"queuePosition": wait.position if wait else None, "waitsFor": wait.waits_for if wait else None}
 
 
+def shown_version(version: KeptVersion) -> RollbackRow:
+    return {
+        "rollbackId": version.deployment_id,
+        "deploymentId": version.deployment_id,
+        "version": version.number,
+        "image": str(version.image),
+        "createdAt": version.created_at.isoformat(),
+    }
+
+
+async def listed(connection: Connection, application_id: str) -> list[QueuedDeployment]:
+    """Return those of an application, the newest first."""
+    found = await deployments.select_deployments(connection, application_id)
+    records = await steps.select_steps(connection, [one.deployment_id for one in found])
+    kept = await versions.select_kept(connection, application_id)
+    return [
+        {
+            **shown(one, records[one.deployment_id], kept=kept),
+            **shown_wait(await waiting.select_wait(connection, one)),
+        }
+        for one in found
+    ]
+
+
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
     async with transaction(context.pool) as connection:
-        found = await deployments.select_deployments(connection, given.application_id)
-        records = await steps.select_steps(connection, [one.deployment_id for one in found])
-        waits = [shown_wait(await waiting.select_wait(connection, one)) for one in found]
-    return Answer([{**shown(one, records[one.deployment_id]), **wait} for one, wait in zip(found, waits, strict=True)])
+        return Answer(await listed(connection, given.application_id))
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -188,9 +220,10 @@ async def select_one(context: Context, given: Named) -> Answer:
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
         until = await watches.select_until(connection, given.deployment_id)
         wait = await waiting.select_wait(connection, deployment)
+        kept = await versions.select_kept(connection, deployment.application_id)
     return Answer(
         {
-            **shown(deployment, records[given.deployment_id]),
+            **shown(deployment, records[given.deployment_id], kept=kept),
             **shown_wait(wait),
             "deliveries": list(deliveries),
             "watchedUntil": until.isoformat() if until else None,
