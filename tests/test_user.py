@@ -34,6 +34,13 @@ async def test_a_client_learns_who_it_is(web: Web) -> None:
     assert (await web.query("user.session"))["user"]["id"] == member["userId"]
 
 
+async def test_times_of_a_user_are_dates_to_clients_that_have_them(web: Web) -> None:
+    status, answer = await web.get("/api/trpc/user.get")
+    dates = answer["result"]["data"]["meta"]["values"]
+    assert (status, dates["createdAt"], dates["user.apiKeys.0.createdAt"]) == (200, ["Date"], ["Date"])
+    assert "user.apiKeys.0.expiresAt" not in dates
+
+
 async def test_a_key_is_shown_when_it_is_made_and_never_again(web: Web) -> None:
     key = await made(web, prefix="ci_")
     assert key["key"].startswith("ci_")
