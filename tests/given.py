@@ -47,9 +47,18 @@ class Held:
             if request.path.startswith("/api/") and isinstance(answer, web.Response):
                 assert isinstance(answer.body, bytes | None)
                 self.lies += filter(None, _told(request, answer.status, answer.body or b""))
+                self.lies += _unsaid(request) if "X-Deployment-Id" in answer.headers else []
             return answer
 
         return listen
+
+
+def _unsaid(request: web.Request) -> list[str]:
+    """Return that a deployment was queued where none of the procedures says so."""
+    names = request.path.rpartition("/")[2].split(",")
+    known = {name.lower(): one.queues for name, one in PROCEDURES.items()}
+    silent = not any(known.get(name.lower(), True) for name in names)
+    return [f"{names} queued a deployment, which their descriptions do not tell of"] if silent else []
 
 
 def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:

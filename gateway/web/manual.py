@@ -54,6 +54,7 @@ class Call:
     words: str
     takes: Fields
     gives: str
+    headers: tuple[str, ...]
     refusals: tuple[tuple[str, str], ...]
     curl: str
 
@@ -156,6 +157,7 @@ def _call(name: str, method: str, operation: Mapping[str, Any]) -> Call:
         words=operation["description"],
         takes=_fields(takes),
         gives=_kind(given["content"]["application/json"]["schema"]) if "content" in given else "nothing",
+        headers=tuple(given.get("headers", ())),
         refusals=tuple((status, answer["description"]) for status, answer in answers.items()),
         curl=_curl(name, method, takes),
     )

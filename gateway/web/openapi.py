@@ -50,6 +50,8 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
         }
         for one in described
     }
+    for one in described:
+        _head(paths[f"/{one.name}"], one)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Webhook gateway", "version": version, "description": "Deploys Docker images when pushed."},
@@ -130,6 +132,18 @@ def _trpc(procedure: Procedure, takes: dict[str, Any], gives: dict[str, Any] | N
     needed = bool(takes.get("required"))
     given = {"name": "input", "in": "query", "required": needed, "content": {"application/json": {"schema": wrapped}}}
     return {"parameters": [given] if takes["properties"] else [], "responses": answers}
+
+
+def _head(methods: dict[str, dict[str, Any]], procedure: Procedure) -> None:
+    """Tell of the headers that say something."""
+    for operation in methods.values():
+        answers = operation["responses"]
+        answers[str(int(Throttled.status))]["headers"] = {
+            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+        }
+        if procedure.queues:
+            words = "The deployment that was queued; deployment.one tells of it."
+            answers["200"]["headers"] = {"X-Deployment-Id": {"description": words, "schema": {"type": "string"}}}
 
 
 def _answer(words: str, schema: dict[str, Any] | None) -> dict[str, Any]:

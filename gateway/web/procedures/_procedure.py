@@ -90,6 +90,8 @@ class Procedure:
     needs: Permission | None = None
     #: what may come of it beside what its shape tells
     raises: tuple[type[GatewayError], ...] = ()
+    #: its answer names the deployment that was queued, in the header X-Deployment-Id
+    queues: bool = False
     opens: Opens = Opens.BY_ID
     led_by: frozenset[str] = frozenset()
 

@@ -45,7 +45,7 @@ class Update(Changes, Named):
     pass
 
 
-class OfProject(EnvironmentRow):
+class EnvironmentOfProject(EnvironmentRow):
     """The environment it belongs to, with its project."""
 
     project: ProjectRow
@@ -65,7 +65,7 @@ WholeApplication: Any = create_model(
     __doc__="An application, with where it belongs, the server it is on and its newest deployments; "
     "what belongs to a build is empty.",
     server=ServerRow | None,
-    environment=OfProject,
+    environment=EnvironmentOfProject,
     deployments=list[DeploymentRow],
     domains=list[Any],
     redirects=list[Any],

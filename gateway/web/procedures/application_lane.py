@@ -172,12 +172,21 @@ async def clear_deployments(context: Context, given: Named) -> Answer:
 
 
 PROCEDURES = [
-    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY),
-    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY),
-    Procedure("application.reload", "mutation", Reload, reload, gives=Literal[True], needs=Permission.DEPLOY),
+    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY, queues=True),
+    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY, queues=True),
+    Procedure(
+        "application.reload", "mutation", Reload, reload, gives=Literal[True], needs=Permission.DEPLOY, queues=True
+    ),
     Procedure("application.killBuild", "mutation", Named, kill_build, gives=None, needs=Permission.DEPLOY),
     Procedure(
-        "application.rollback", "mutation", Rollback, rollback, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
+        "application.rollback",
+        "mutation",
+        Rollback,
+        rollback,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+        queues=True,
     ),
     Procedure(
         "application.cancelDeployment",
@@ -199,7 +208,9 @@ PROCEDURES = [
     ),
     Procedure("application.markRunning", "mutation", Named, mark_running, gives=None),
     Procedure("application.clearDeployments", "mutation", Named, clear_deployments, gives=Literal[True]),
-    Procedure("application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY),
-    Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY),
-    Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow),
+    Procedure(
+        "application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY, queues=True
+    ),
+    Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY, queues=True),
+    Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow, queues=True),
 ]

@@ -44,7 +44,7 @@ class FoundRow(TypedDict):
     createdAt: Moment
 
 
-class Page(TypedDict):
+class FoundApplications(TypedDict):
     """Some of the applications that were found, and how many there are."""
 
     items: list[FoundRow]
@@ -85,5 +85,5 @@ async def search(context: Context, given: Search) -> Answer:
 
 PROCEDURES = [
     Procedure("application.move", "mutation", Move, move, gives=ApplicationRow),
-    Procedure("application.search", "query", Search, search, gives=Page, opens=Opens.TO_ITS_OWN),
+    Procedure("application.search", "query", Search, search, gives=FoundApplications, opens=Opens.TO_ITS_OWN),
 ]

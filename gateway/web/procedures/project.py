@@ -58,7 +58,7 @@ class Created(TypedDict):
     environment: EnvironmentRow
 
 
-class Page(TypedDict):
+class FoundProjects(TypedDict):
     """Some of the projects that were looked for."""
 
     items: list[ProjectRow]
@@ -180,7 +180,7 @@ PROCEDURES = [
     Procedure("project.create", "mutation", Create, create, gives=Created),
     Procedure("project.all", "query", Input, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
     Procedure("project.one", "query", Named, select_one, gives=WholeProject),
-    Procedure("project.search", "query", Search, search, gives=Page),
+    Procedure("project.search", "query", Search, search, gives=FoundProjects),
     Procedure("project.update", "mutation", Update, update, gives=ProjectRow),
     Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow, raises=(Conflict,)),
 ]

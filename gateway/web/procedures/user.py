@@ -101,19 +101,23 @@ class Member(TypedDict):
     user: User
 
 
-class _UserId(TypedDict):
+class UserId(TypedDict):
+    """Who a user is."""
+
     id: str
 
 
-class _Active(TypedDict):
+class ActiveOrganization(TypedDict):
+    """The one organization there is."""
+
     activeOrganizationId: str
 
 
 class Session(TypedDict):
     """Who asks, in short."""
 
-    user: _UserId
-    session: _Active
+    user: UserId
+    session: ActiveOrganization
 
 
 def _row(key: Key) -> KeyRow:
