@@ -127,6 +127,21 @@ async def test_the_production_example_converges_as_three_tasks_with_its_limits_a
     assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
 
 
+async def test_a_missing_folder_of_the_host_leaves_the_service_untouched(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await service_of(lane)
+    binds = [{"type": "bind", "source": "/nowhere/web", "target": "/data"}]
+    await lane.set(configuration=QUICK | {"mounts": [*binds, {"type": "bind", "source": "/etc", "target": "/etc2"}]})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.VOLUME_MISSING)
+    assert "no /nowhere/web to mount" in failed.reason.message
+    assert (await service_of(lane)).version == before.version
+    await lane.set(configuration=QUICK | {"mounts": [{"type": "bind", "source": "/etc", "target": "/etc2"}]})
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
 async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_names_it(
     lane: Lane, pushes: Pushes
 ) -> None:

@@ -17,7 +17,7 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import conditions, convergence, service_files, service_spec, services, spec
+from gateway.engine import convergence, service_conditions, service_files, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
@@ -86,34 +86,7 @@ class ServiceRuntime:
     # -- before anything is touched
 
     async def check(self) -> None:
-        if self.application.configuration.probe is not None:
-            raise Failed(
-                Code.BAD_CONFIGURATION,
-                f"{self._name} is a service, whose tasks a probe does not reach: set healthCheckSwarm instead",
-            )
-        if at := [port.host_ip for port in self.application.configuration.ports if port.host_ip]:
-            raise Failed(
-                Code.BAD_CONFIGURATION,
-                f"{self._name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
-                "leave hostIp out",
-            )
-        service_files.refuse_empty(self.application.configuration.files)
-        await self._network_ids()
-        wanted = service_spec.mesh_ports(service_spec.wanted(self.application, {}))
-        for other in await services.select(self.engine) if wanted else ():
-            if other.name != self._name and (taken := sorted(wanted & service_spec.mesh_ports(other.spec))):
-                ports = ", ".join(f"{number}/{protocol}" for number, protocol in taken)
-                raise Failed(Code.PORT_TAKEN, f"port {ports} is published by the service {other.name}")
-
-    async def _network_ids(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for name in service_spec.network_names(self.application):
-            network = await conditions.network(self.engine, name, overlay=True)
-            if network["Scope"] != "swarm" and name != "host":
-                how = f"docker network create --driver overlay --attachable {name}"
-                raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")
-            found[name] = network["Id"]
-        return found
+        await service_conditions.check(self.engine, self.application)
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
         """Each node pulls for itself."""
@@ -153,7 +126,7 @@ class ServiceRuntime:
         made = service_spec.service_spec(
             self.application,
             Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt),
-            networks=await self._network_ids(),
+            networks=await service_conditions.network_ids(self.engine, self.application),
             secrets=await service_files.provide(self.engine, self.application),
             monitor=self.pace.stable_window,
         )

@@ -161,9 +161,8 @@ def networks(application: Application) -> dict[str, dict[str, Any]]:
     configuration = application.configuration
     found |= {name: {} for name in configuration.networks if name not in found}
     for attachment in configuration.network_swarm or ():
-        found[attachment["Target"]] = {
-            name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})
-        }
+        chosen = {name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})}
+        found[attachment["Target"]] = {**found.get(attachment["Target"], {}), **chosen}
     return found
 
 
