@@ -1,6 +1,7 @@
 """The master key is rotated while everything runs, and however it is stopped no secret is lost."""
 
 import asyncio
+import base64
 import signal
 import sys
 from functools import partial
@@ -9,6 +10,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway.app import open_keep
+from gateway.config import Settings
 from gateway.demo.process import GatewayProcess, until
 from gateway.errors import Conflict, Unavailable
 from gateway.rotation import rotate
@@ -129,16 +132,40 @@ async def somebody_waits(connection: Connection) -> bool | None:
 
 async def test_nothing_is_begun_while_somebody_seals_with_another_key(full: Pool) -> None:
     count = await sealed_with(full, OLD)
-    async with full.acquire() as connection:
-        host = await connection.fetchval("SHOW unix_socket_directories")
-        database = await connection.fetchval("SELECT current_database()")
-    url = f"postgresql://postgres@/{database}?host={host}"
+    url = await address_of(full)
     async with connect(url, name=session_name(FixedKeys(OLD).mark)):
         with pytest.raises(Conflict, match="restart each with the new GATEWAY_MASTER_KEY"):
             await rotate(full, Vault(BOTH))
     assert await sealed_with(full, OLD) == count
     async with connect(url, name=session_name(BOTH.mark)):
         assert (await rotate(full, Vault(BOTH))).resealed == count
+
+
+async def test_the_key_of_the_settings_is_rotated_in_the_order_that_is_documented(full: Pool) -> None:
+    url, count = await address_of(full), await sealed_with(full, OLD)
+
+    def settings(**keys: bytes) -> Settings:
+        named = {f"GATEWAY_{name.upper()}": base64.b64encode(key).decode() for name, key in keys.items()}
+        return Settings.from_environ({"HOME": "/", "GATEWAY_DATABASE_URL": url, **named})
+
+    both = settings(master_key=NEW, former_master_keys=OLD)
+    async with open_keep(settings(master_key=OLD)), open_keep(both) as kept:
+        with pytest.raises(Conflict, match="restart each"):
+            await rotate(kept.pool, kept.vault)
+    async with open_keep(both), open_keep(both) as kept:
+        assert (await rotate(kept.pool, kept.vault)).resealed == count
+    async with open_keep(settings(master_key=NEW)) as kept, kept.pool.acquire() as connection:
+        row = await connection.fetchrow("SELECT registry_id, password FROM registries")
+        assert row is not None
+        place = f"registries:{row['registry_id']}:password"
+        assert kept.vault.open(row["password"], place) == f"of {place}"
+
+
+async def address_of(pool: Pool) -> str:
+    async with pool.acquire() as connection:
+        host = await connection.fetchval("SHOW unix_socket_directories")
+        database = await connection.fetchval("SELECT current_database()")
+    return f"postgresql://postgres@/{database}?host={host}"
 
 
 async def test_what_no_key_opens_is_named_and_all_else_is_done(full: Pool) -> None:
