@@ -71,14 +71,17 @@ class Internet:
             await registry.start()
 
     async def sh(self, script: str, place: Path, *, shell: str = "sh", **variables: str) -> str:
-        """Run a script in it, as a person or CI would, in a directory; raises RuntimeError with what it said."""
+        """Run a script in a directory of it, as a person or CI would; raises RuntimeError with what it said.
+
+        What asks before it does something is answered with a yes.
+        """
         words = (
             *self.enter,
             "env",
             "-i",
             *(f"{name}={value}" for name, value in {**self.environment, **variables}.items()),
         )
-        return await run(*words, shell, "-euc", f"cd {place}\n{script}")
+        return await run(*words, shell, "-euc", f"cd {place}\necho y > answer\nexec < answer\n{script}")
 
 
 @asynccontextmanager

@@ -32,6 +32,8 @@ NOT_RUN = {
     "docs/health.md: GATEWAY_ALERT_URLS=": "addresses of nobody",
     "docs/servers.md: HOST=": "test_servers makes its certificates so",
     "docs/servers.md: ssh-keygen": "test_servers has a server to log in to",
+    "docs/clients.md: import": "test_clients runs programs that do the same, of tests/clients",
+    "docs/clients.md: {": "the configuration of a program for people's editors; test_clients has its settings",
     "docs/api.md: ": "made from the models, and held to them by test_openapi",
     "docs/errors.md: uname": "there is no docker buildx here",
     "docs/errors.md: mkdir -p /etc/docker": "writes where the machine's own engine looks",
