@@ -9,6 +9,7 @@ from datetime import datetime
 
 import structlog
 
+from gateway.amazon import Amazon
 from gateway.engine import service_spec, services, spec
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.services import Service
@@ -31,13 +32,16 @@ async def renew_logins(
     """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
     if not identity.swarm_manager:
         return
+    async with transaction(pool) as connection:
+        kept = await registries.select_registries(connection, vault)
+    if not any(isinstance(one.login, Amazon) for one in kept):
+        return
     found = {service.labels.get(spec.APPLICATION, ""): service for service in await services.select(engine)}
     bearing = {key: service for key, service in found.items() if key and not service_spec.is_stopped(service.spec)}
     if not bearing:
         return
     async with transaction(pool) as connection:
         resting = await applications.select_resting(connection, vault, identity.engine_id)
-        kept = await registries.select_registries(connection, vault)
     for application in resting:
         service = bearing.get(application.application_id)
         image = spec.reference(service.labels) if service else None

@@ -427,3 +427,18 @@ async def test_a_registry_is_changed_in_part_and_nothing_to_change_is_refused(we
     await web.mutate("registry.update", registryId=registry_id, accessKeyId=None, secretAccessKey=None, profile="ours")
     found = await web.query("registry.one", registryId=registry_id)
     assert (found["accessKeyId"], found["profile"]) == (None, "ours")
+
+
+async def test_amazons_keys_are_sealed_and_its_client_is_asked_for_by_name(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ecr = "123456789.dkr.ecr.us-east-1.amazonaws.com"
+    given = {"registryName": "ECR", "registryType": "ecr", "registryUrl": ecr}
+    await web.mutate("registry.create", **given, accessKeyId="AKIAX", secretAccessKey="hush-hush")
+    async with web.pool.acquire() as connection:
+        stored = await connection.fetchval("SELECT registries::text || encode(password, 'escape') FROM registries")
+    assert "hush-hush" not in stored
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    status, answer = await web.post("/api/registry.create", given)
+    assert status == 400
+    assert "pip install 'webhook-gateway[ecr]'" in str(answer)
