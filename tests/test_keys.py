@@ -40,11 +40,13 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     port = await web.mutate("port.create", applicationId=name, publishedPort=8080, targetPort=80)
     file = {"type": "file", "mountPath": "/etc/f", "content": f"C={name}"}
     mount = await web.mutate("mounts.create", serviceId=name, **file)
+    domain = await web.mutate("domain.create", applicationId=name, host=f"{name}.example.com")
     return {
         "applicationId": name,
         "serviceId": name,
         "portId": port["portId"],
         "mountId": mount["mountId"],
+        "domainId": domain["domainId"],
         "deploymentId": deployment["deploymentId"],
         "rollbackId": deployment["deploymentId"],
         "subscriptionId": subscription["subscriptionId"],

@@ -18,6 +18,7 @@ class Noun(StrEnum):
     PROJECT = "project"
     PORT = "port"
     MOUNT = "mount"
+    DOMAIN = "domain"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ _SELECT: Mapping[Noun, str] = {
     Noun.SUBSCRIPTION: f"{_OF_APPLICATION} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
     Noun.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
     Noun.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
+    Noun.DOMAIN: f"{_OF_APPLICATION} JOIN domains d USING (application_id) WHERE domain_id = $1",
     Noun.PORT: f"{_OF_APPLICATION} WHERE {_has_part('ports', 'portId')}",
     Noun.MOUNT: f"{_OF_APPLICATION} WHERE {_has_part('mounts', 'mountId')}",
 }

@@ -32,6 +32,7 @@ LEADS: Mapping[str, Noun] = {
     "project_id": Noun.PROJECT,
     "port_id": Noun.PORT,
     "mount_id": Noun.MOUNT,
+    "domain_id": Noun.DOMAIN,
     "service_id": Noun.APPLICATION,  # the contract's word, for what has mounts
 }
 

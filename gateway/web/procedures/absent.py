@@ -7,10 +7,6 @@ from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 
 
-class OfApplication(Input):
-    application_id: Id
-
-
 class OfService(Input):
     id: Id
     schedule_type: Id
@@ -33,7 +29,6 @@ async def refuse_domain(_context: Context, _given: Input) -> Answer:
 PROCEDURES = [
     Procedure("domain.create", "mutation", Input, refuse_domain, gives=None),
     Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-    Procedure("domain.byApplicationId", "query", OfApplication, none, gives=list[Any]),
     Procedure("notification.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("destination.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("schedule.list", "query", OfService, none, gives=list[Any]),

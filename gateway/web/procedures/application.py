@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, create_model
 
 from gateway.applications import Application, parse_app_name, slug
 from gateway.errors import Conflict
-from gateway.store import addresses, applications, deployments, environments, projects, servers, steps
+from gateway.store import addresses, applications, deployments, domains, environments, projects, servers, steps
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
@@ -18,6 +18,7 @@ from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures._updating import change
 from gateway.web.procedures.columns import ApplicationRow, row
 from gateway.web.procedures.deployment import DeploymentRow, shown
+from gateway.web.procedures.domain import DomainRow, domain_row
 from gateway.web.procedures.nesting import (
     EnvironmentRow,
     ProjectRow,
@@ -67,7 +68,7 @@ WholeApplication: Any = create_model(
     server=ServerRow | None,
     environment=EnvironmentOfProject,
     deployments=list[DeploymentRow],
-    domains=list[Any],
+    domains=list[DomainRow],
     redirects=list[Any],
     security=list[Any],
     previewDeployments=list[Any],
@@ -150,6 +151,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         await known(connection, context, given)
         found = await shown_row(connection, context, given.application_id)
         newest = await deployments.select_deployments(connection, given.application_id, limit=10)
+        reached = await domains.select_domains(connection, given.application_id)
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
         server_id = found["serverId"]
         server = await servers.select_server(connection, context.vault, server_id) if server_id else None
@@ -162,8 +164,9 @@ async def select_one(context: Context, given: Named) -> Answer:
         },
         "server": None if server is None else server_row(server, context.rollouts.hosts),
         **_NOT_OF_AN_IMAGE,
+        "domains": [domain_row(one) for one in reached],
     }
-    empty: dict[str, Any] = {name: [] for name in ("domains", "redirects", "security", "previewDeployments")}
+    empty: dict[str, Any] = {name: [] for name in ("redirects", "security", "previewDeployments")}
     return Answer(
         {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
     )
