@@ -115,6 +115,8 @@ class Application:
     environment_id: str | None = None
     #: the environment's, with what they name put in; None where they name nothing
     resolved: Mapping[str, str] | None = field(default=None, repr=False)
+    #: as it was set; no login without a password
+    username: str | None = None
 
     @property
     def variables(self) -> Mapping[str, str]:

@@ -194,7 +194,7 @@ def _explain(detail: Mapping[str, object]) -> str:
     if detail["type"] == "extra_forbidden":
         return f"{_PREFIX}{name.upper()} is not a setting of the gateway: is it misspelt?"
     # Never the value: it may be a secret.
-    return f"{_PREFIX}{name.upper()}: {detail['msg']}"
+    return f"{_PREFIX}{name.upper()}: {str(detail['msg']).removeprefix('Value error, ')}"
 
 
 def load() -> Settings:

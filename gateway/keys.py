@@ -13,8 +13,9 @@ Word: TypeAlias = Literal["read", "deploy", "admin"]
 
 LONGEST_LIFE = timedelta(days=3650)
 
-_LIFE = re.compile(r"(\d{1,6})([mhdwy])", re.ASCII)
+_LIFE = re.compile(r"(\d{1,8})([smhdwy])", re.ASCII)
 _UNITS = {
+    "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
     "d": timedelta(days=1),

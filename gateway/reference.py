@@ -44,6 +44,7 @@ _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
 _DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{{1,5}}))?")
 _PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_REPOSITORY = "at most 255 lower-case letters and digits, parted by single . _ - or /"
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -55,7 +56,11 @@ def parse_domain(text: str) -> Domain:
     named = "." in text or ":" in text or lowered == "localhost"
     found = _DOMAIN.fullmatch(text) if named and len(text) <= _LONGEST_NAME else None
     if found is None or int(found["port"] or 0) > _LAST_PORT:
-        raise InvalidInput(f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000")
+        # A word in upper case can be no user of Docker Hub either: most likely one was meant.
+        also = "" if text == lowered or not text.isalnum() else f"; a repository's name has {_REPOSITORY}"
+        raise InvalidInput(
+            f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000{also}"
+        )
     return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
 
 
@@ -109,10 +114,7 @@ class Repository:
             path = f"library/{path}"
         # Bounded before it is matched, so that no name costs more than another.
         if len(path) > _LONGEST_NAME or not _PATH.fullmatch(path):
-            raise InvalidInput(
-                f"{path[:_LONGEST_NAME]!r} is not a repository's name: lower-case letters and digits, "
-                "parted by single . _ - or /"
-            )
+            raise InvalidInput(f"{path[:_LONGEST_NAME]!r} is not a repository's name: {_REPOSITORY}")
         return cls(canonical, path)
 
     def __str__(self) -> str:

@@ -74,7 +74,9 @@ class Scope:
             parts = urlsplit(text if "://" in text else f"//{text}")
         except ValueError as error:
             raise InvalidInput(f"{text!r} is not a registry's address: {error}") from error
-        if parts.scheme not in {"", "http", "https"} or parts.query or parts.fragment or "@" in parts.netloc:
+        if "@" in parts.netloc:  # not repeated here, as a password may stand in it
+            raise InvalidInput("a registry's address holds no login: give username and password beside it")
+        if parts.scheme not in {"", "http", "https"} or parts.query or parts.fragment:
             raise InvalidInput(f"{text!r} is not a registry, as in ghcr.io or https://index.docker.io/v1/")
         path, host = parts.path.strip("/"), parts.netloc
         # "v1" and "v2" are the API's versions, which `docker login` addresses carry, never a path of images.

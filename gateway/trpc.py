@@ -123,17 +123,24 @@ def parse_json(body: bytes) -> Any:
 
 
 def _refuse_zero_bytes(value: Any) -> None:
-    waiting = [value]
+    waiting: list[tuple[str, Any]] = [("", value)]
     while waiting:
-        match waiting.pop():
+        path, found = waiting.pop()
+        match found:
             case str() as text if "\0" in text:
-                raise InvalidInput("a zero byte cannot be stored")
+                raise InvalidInput("a zero byte cannot be stored", field=_of_the_input(path) or None)
             case dict() as fields:
-                waiting += [*fields, *fields.values()]
+                waiting += [(path, name) for name in fields]
+                waiting += [(f"{path}.{name}", inside) for name, inside in fields.items()]
             case list() as values:
-                waiting += values
+                waiting += [(f"{path}.{number}", inside) for number, inside in enumerate(values)]
             case _:
                 pass
+
+
+def _of_the_input(path: str) -> str:
+    """Return the path to a field, without the envelope it was sent in."""
+    return path.removeprefix(".").removeprefix("json.")
 
 
 def unwrap(given: Any) -> Any:

@@ -56,6 +56,14 @@ async def test_a_webhook_is_printed_with_all_its_sender_needs(
     assert made["path"].rpartition("/")[2] not in listed
 
 
+async def test_programs_are_told_in_one_line_of_json_that_they_asked_wrongly(shell: GatewayProcess) -> None:
+    for words in (("keys", "create"), ("keys", "create", ""), ("apps", "no-such"), ("no-such",), ("deploy", "a", "b")):
+        with pytest.raises(Refused) as refused:
+            await shell.cli(*words, "--json")
+        (line,) = str(refused.value).splitlines()
+        assert list(orjson.loads(line)) == ["error"]
+
+
 async def test_a_secret_may_be_given_on_standard_input(shell: GatewayProcess) -> None:
     words = ("webhooks", "create", "github", "--secret-file", "-", "--host", "ghcr.io", "--alias", "reg:5000")
     assert orjson.loads(await shell.cli(*words, "--json", given="mine\n"))["secret"] == "mine"

@@ -1,15 +1,16 @@
 """Procedures answer as the contract has it, on both surfaces, and bad input changes nothing."""
 
+import asyncio
 from typing import Any
 from unittest.mock import AsyncMock
 
 import orjson
 import pytest
 
-from gateway.store import keys
+from gateway.store import applications, keys
 from gateway.trpc import UNDEFINED as UNDEFINED_VALUE
 from tests.given import lie
-from tests.real_web import Web
+from tests.real_web import VAULT, Web
 
 SEED_PROVIDER = {
     "applicationId": "app-123",
@@ -176,6 +177,9 @@ async def test_more_than_one_replica_is_refused_naming_swarm(web: Web) -> None:
         ("dockerImage", "app:"),
         ("dockerImage", "app@sha256:12"),
         ("dockerImage", 7),
+        ("dockerImage", ""),
+        ("dockerImage", "reg:65536/app"),
+        ("dockerImage", "zero\0byte"),
         ("dockerImage", "a" * 5000),
         ("memoryLimit", "lots"),
         ("memoryLimit", -1),
@@ -187,6 +191,7 @@ async def test_more_than_one_replica_is_refused_naming_swarm(web: Web) -> None:
         ("env", "no assignment"),
         ("command", "unclosed '"),
         ("registryUrl", "ftp://x"),
+        ("registryUrl", "https://me:hunter2@ghcr.io"),
         ("name", ""),
         ("applicationId", "../x"),
         ("appName", "../x"),
@@ -196,7 +201,11 @@ async def test_more_than_one_replica_is_refused_naming_swarm(web: Web) -> None:
 )
 async def test_a_wrong_value_is_refused_and_changes_nothing(web: Web, field: str, wrong: object) -> None:
     status, answer = await web.post("/api/trpc/application.create", {"name": "a", field: wrong})
-    assert (status, answer["error"]["json"]["data"]["code"]) == (400, "BAD_REQUEST")
+    error = answer["error"]["json"]
+    assert (status, error["data"]["code"], list(error["data"]["zodError"]["fieldErrors"])) == (
+        400, "BAD_REQUEST", [field],
+    )  # fmt: skip
+    assert "hunter2" not in error["message"]
     assert await web.count("applications") == 0
 
     await app_123(web)
@@ -229,6 +238,29 @@ async def test_absent_keeps_and_null_clears(web: Web) -> None:
     assert (shown["env"], shown["memoryLimit"], shown["description"], shown["username"]) == ("A=1", None, "new", "me")
     status, answer = await web.post("/api/application.update", {"applicationId": "app-123"})
     assert (status, answer["message"]) == (400, "No values to set")
+
+
+async def test_a_user_name_is_shown_as_it_was_set_whatever_becomes_of_the_password(web: Web) -> None:
+    await app_123(web, username="me")
+    for changes, shown in (({"password": "secret"}, "me"), ({"username": None}, None), ({"username": ""}, "")):
+        await web.mutate("application.update", applicationId="app-123", **changes)
+        assert (await web.query("application.one", applicationId="app-123"))["username"] == shown
+
+
+@pytest.mark.parametrize(("username", "password"), [("", ""), ("me", ""), ("", "secret"), (None, "secret")])
+async def test_half_a_login_is_none(web: Web, username: str | None, password: str) -> None:
+    await app_123(web, username=username, password=password, registryUrl="")
+    async with web.pool.acquire() as connection:
+        found = await applications.select_application(connection, VAULT, "app-123")
+    assert found.own_login is None
+
+
+async def test_of_requests_at_once_the_newest_is_the_one_not_superseded(web: Web) -> None:
+    await app_123(web)
+    await asyncio.gather(*(web.mutate("application.redeploy", applicationId="app-123") for _ in range(20)))
+    newest, *others = await web.query("deployment.all", applicationId="app-123")
+    assert (newest["state"], {one["state"] for one in others}) == ("queued", {"superseded"})
+    assert all(one["createdAt"] <= one["finishedAt"] for one in others)
 
 
 async def test_a_column_of_no_meaning_here_is_kept_for_the_client(web: Web) -> None:

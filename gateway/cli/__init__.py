@@ -20,11 +20,12 @@ from gateway.cli import (
     subscriptions,
     webhooks,
 )
+from gateway.cli._command import Root
 
 __all__ = ["main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Deploy Docker images the moment they are pushed."""
 

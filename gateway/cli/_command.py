@@ -39,9 +39,25 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     return run
 
 
-def fail(message: str, *, as_json: bool) -> NoReturn:
+def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
     click.echo(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
-    sys.exit(1)
+    sys.exit(code)
+
+
+class Root(click.Group):
+    """Tells programs, who ask for JSON, in JSON too that they asked wrongly."""
+
+    def main(self, *arguments: Any, **extra: Any) -> Any:
+        words = arguments[0] if arguments else extra.get("args")
+        if "--json" not in (sys.argv[1:] if words is None else words):
+            return super().main(*arguments, **extra)
+        try:
+            code = super().main(*arguments, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            fail(error.format_message(), as_json=True, code=error.exit_code)
+        except click.Abort:
+            fail("aborted", as_json=True)
+        return sys.exit(code if isinstance(code, int) else 0)
 
 
 @asynccontextmanager

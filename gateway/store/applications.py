@@ -28,7 +28,9 @@ def _place(application_id: str, column: str) -> str:
 
 def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
     application_id = row["application_id"]
-    password = row["registry_password"]
+    username, password = row["registry_username"], row["registry_password"]
+    # Clients send both empty for an image that needs no login.
+    opened = None if password is None else vault.open(password, _place(application_id, "registry_password"))
     environment, base, files = row["environment"], row["base"], row["files"]
     contents = {} if files is None else orjson.loads(vault.open(files, _place(application_id, "files")))
     return Application(
@@ -38,11 +40,8 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         description=row["description"],
         docker_image=row["docker_image"],
         registry_url=row["registry_url"],
-        credentials=None
-        if password is None
-        else Credentials(
-            row["registry_username"] or "", vault.open(password, _place(application_id, "registry_password"))
-        ),
+        credentials=Credentials(username, opened) if username and opened else None,
+        username=username,
         environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
         configuration=_whole(row["configuration"], contents),
         other_columns=row["other_columns"] | _other_secrets(row, vault),

@@ -179,7 +179,7 @@ async def supersede_deployment(connection: Connection, deployment_id: str) -> No
     await connection.execute(
         """
         UPDATE deployments
-           SET status = 'superseded', finished_at = now(), reason_code = NULL, reason_message = NULL
+           SET status = 'superseded', finished_at = clock_timestamp(), reason_code = NULL, reason_message = NULL
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         deployment_id,

@@ -95,6 +95,8 @@ async def insert_key(
     prefix: str = PREFIX,
 ) -> tuple[str, Key]:
     """Return the new key, the only time it is known, and its row; raises InvalidInput for a grant to nobody."""
+    if not name.strip():
+        raise InvalidInput("a key needs a name, by which it is told from others", field="name")
     key = prefix + secrets.token_urlsafe(_LENGTH)[: max(_LENGTH - len(prefix), _LENGTH // 2)]
     key_id = await connection.fetchval(
         """

@@ -153,7 +153,7 @@ def _check(given: Changes) -> None:
         ("registryUrl", given.registry_url, Scope.parse),
         ("env", given.env, parse_environment),
     ):
-        if not value:
+        if value is None:
             continue
         try:
             parse(value)

@@ -213,7 +213,7 @@ def row(application: Application, status: str | None, *, secrets: bool, token: s
         "description": application.description,
         "dockerImage": application.docker_image,
         "registryUrl": application.registry_url,
-        "username": application.credentials.username if application.credentials else None,
+        "username": application.username,
         "password": None,
         "env": application.environment if secrets else None,
         "autoDeploy": application.auto_deploy,
