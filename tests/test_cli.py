@@ -91,6 +91,8 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
     assert [one["state"] for one in orjson.loads(await shell.cli("deployments", "list", "my-web", "--json"))] == [
         "queued"
     ]
+    await shell.cli("deploy", "My Web", "--tag", "2")
+    assert orjson.loads(await shell.cli("apps", "show", "my-web", "--json"))["dockerImage"] == "ghcr.io/acme/web:2"
 
 
 async def test_an_update_says_what_the_next_deployment_will_change(shell: GatewayProcess, tmp_path: Path) -> None:

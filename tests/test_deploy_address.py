@@ -105,6 +105,7 @@ async def test_what_it_does_not_follow_deploys_nothing_and_is_told_why(
         ({"ref": "refs/heads/main", "commits": []}, {"X-GitHub-Event": "push"}),
         ({"object_kind": "pipeline", "object_attributes": {"status": "success", "ref": "main"}}, {}),
         ({"anything": ["else"]}, {}),
+        ({"action": {}, "object_kind": [], "type": 1, "image": {}, "repository": None}, {}),
     ],
 )
 async def test_what_names_no_image_deploys_the_one_that_is_configured(

@@ -51,7 +51,7 @@ def _github(body: Part, _sent: Mapping[str, str]) -> bool:
 
 
 def _gitlab(body: Part, _sent: Mapping[str, str]) -> bool:
-    return body.members.get("object_kind") in _GITLAB
+    return str(body.members.get("object_kind")) in _GITLAB
 
 
 def _harbor(body: Part, _sent: Mapping[str, str]) -> bool:
@@ -78,7 +78,7 @@ def _zot(body: Part, sent: Mapping[str, str]) -> bool:
 
 def _artifactregistry(body: Part, _sent: Mapping[str, str]) -> bool:
     message = body.members.get("message")
-    return (isinstance(message, dict) and "data" in message) or body.members.get("action") in {"INSERT", "DELETE"}
+    return (isinstance(message, dict) and "data" in message) or str(body.members.get("action")) in {"INSERT", "DELETE"}
 
 
 def _aliyun(body: Part, _sent: Mapping[str, str]) -> bool:

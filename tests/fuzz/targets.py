@@ -8,11 +8,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gateway import trpc
+from gateway import trpc, variables
 from gateway.applications import parse_environment
 from gateway.configuration import parse_command
 from gateway.endpoints import parse_network, parse_repository_glob
 from gateway.errors import InvalidInput, Unauthenticated
+from gateway.events import Notification
 from gateway.policies import Policy, Rule
 from gateway.quantities import parse_cpus, parse_memory
 from gateway.reference import Reference, parse_tag
@@ -20,6 +21,7 @@ from gateway.registries import Scope
 from gateway.registry.challenge import parse_challenge
 from gateway.servers import Address
 from gateway.sources import SOURCES, Request
+from gateway.sources import told as bodies
 from gateway.sources._pointer import parse_pointer
 from tests.corpus import OURS, Sample
 
@@ -37,12 +39,14 @@ class Target:
 def targets() -> dict[str, Target]:
     return {
         **{f"source-{name}": _source(name) for name in SOURCES},
+        "deploy-address": Target(_addressed, [one.request.body for one in OURS if not one.trust.settings]),
         "reference": _text(_reference, ["nginx", "reg:5000/a/b:1.2", "ghcr.io/a/b@sha256:" + 64 * "0", "[::1]:5/a"]),
         "scope": _text(Scope.parse, ["https://index.docker.io/v1/", "ghcr.io/acme", "[::1]:5000", ""]),
         "engine-address": _text(Address.parse, ["unix:///run/docker.sock", "tcp://10.0.0.5:2376", "ssh://u@[::1]:22"]),
         "network": _text(parse_network, ["192.0.2.0/24", "2001:db8::/32", "10.0.0.1"]),
         "repository-glob": _text(parse_repository_glob, ["ghcr.io/acme/*", "ghcr.io/acme/web"]),
         "environment": _text(parse_environment, ["A=1\nexport B='x\ny'\n# c\nC=\"\\n${A}\"\n", "A", "=1"]),
+        "variables": _text(_variables, ["A=${{project.B}}\0\0B=1", "A=${{B}}\nB=${{A}}", "A=${{environment.B}}\0B=1"]),
         "command": _text(parse_command, ["sh -c 'echo \"$A\"'", "a\\ b", "'"]),
         "memory": _text(parse_memory, ["2048MB", "512m", "1.5GiB", "6291456"]),
         "cpus": _text(parse_cpus, ["0.5", "2", "500000000"]),
@@ -59,6 +63,17 @@ def _text(parse: Callable[[str], object], seeds: Sequence[str]) -> Target:
             parse(data.decode(errors="ignore"))
 
     return Target(run, [seed.encode() for seed in seeds])
+
+
+def _addressed(data: bytes) -> None:
+    """What came to an application's own address, from whichever registry."""
+    with told():
+        _see(bodies.parse(Request({"content-type": "application/json"}, data), Reference.parse("acme/web:1")))
+
+
+def _variables(text: str) -> None:
+    own, environment, project, *_ = (*text.split("\0"), "", "")
+    variables.resolve(own, environment=environment, project=project)
 
 
 def _reference(text: str) -> None:
@@ -103,13 +118,17 @@ def _ask(samples: Sequence[Sample], data: bytes) -> None:
         with told():
             call(request, sample.trust)
     with told():
-        notification = source.parse(request, sample.trust)
-        for event in notification.events:
-            assert Reference.parse(str(event.reference)) == event.reference
-        for ignored in notification.ignored:
-            assert storable(ignored.reference), ignored
-            assert storable(ignored.reason), ignored
-        assert storable(notification.event_id or "")
+        _see(source.parse(request, sample.trust))
+
+
+def _see(notification: Notification) -> None:
+    """See that what was understood can be stored."""
+    for event in notification.events:
+        assert Reference.parse(str(event.reference)) == event.reference
+    for ignored in notification.ignored:
+        assert storable(ignored.reference), ignored
+        assert storable(ignored.reason), ignored
+    assert storable(notification.event_id or "")
 
 
 def storable(text: str) -> bool:
