@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -74,8 +74,8 @@ class Host:
             return await applications.select_application(connection, VAULT, application_id)
 
     async def deploy(self, application: Application, *, tag: str = "latest") -> Deployment:
-        wanted = replace(application, docker_image=self.pushes.name(tag))
-        return await self.ended(await dispatch.request_deployment(self.pool, wanted, Kind.DEPLOY, title="asked"))
+        named = {"title": "asked", "image": self.pushes.name(tag)}
+        return await self.ended(await dispatch.request_deployment(self.pool, application, Kind.DEPLOY, **named))
 
     async def roll_back(self, application: Application, to: str | None = None) -> Deployment:
         return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
