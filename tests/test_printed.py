@@ -76,6 +76,8 @@ async def _runs_as_it_says(world: World, one: Printed) -> None:
     assert host["Memory"] == int(given.get("memoryLimit", "0MB").removesuffix("MB")) * _MIB
     assert host["NanoCpus"] == float(given.get("cpuLimit", "0")) * 10**9
     assert (config["Cmd"] or []) == shlex.split(given.get("command", ""))
+    published = {name: int(bound[0]["HostPort"]) for name, bound in (host["PortBindings"] or {}).items()}
+    assert published == {f"{port['targetPort']}/tcp": port["publishedPort"] for port in given.get("ports", [])}
     mounts = {(mount["Name"], mount["Destination"]) for mount in container["Mounts"]}
     assert mounts == {(volume["source"], volume["target"]) for volume in given.get("volumes", [])}
 
@@ -135,6 +137,21 @@ async def test_a_script_runs(world: World, block: Block) -> None:
     (world.place / "application.json").write_text(json.dumps({**body, "replicas": 1}))
     await world.sh(block.text)
     await world.deployed(APPLICATION)
+    for procedure, given in calls(block.text):
+        if procedure == "application.update" and given["applicationId"] == APPLICATION:
+            await _takes_effect(world, given)
+
+
+async def _takes_effect(world: World, change: dict[str, Any]) -> None:
+    """See a change in the application and, once it is deployed, in its container; and take it back."""
+    gateway = world.net.gateway
+    row = await gateway.query("application.one", applicationId=APPLICATION)
+    assert _within(_expected(change), row)
+    await gateway.mutate("application.redeploy", {"applicationId": APPLICATION})
+    await world.deployed(APPLICATION)
+    await _runs_as_it_says(world, Printed(APPLICATION, {"dockerImage": row["dockerImage"], **change}))
+    unset = dict.fromkeys(change.keys() - {"applicationId"})
+    await gateway.mutate("application.update", {"applicationId": APPLICATION, **unset})
 
 
 # -- CI
