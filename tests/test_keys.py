@@ -205,6 +205,7 @@ def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_tho
         "gitProvider.getAll",
         "notification.all",
         "sshKey.all",
+        "user.all",
         "user.get",
         "user.session",
         "settings.health",

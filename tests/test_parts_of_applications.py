@@ -133,6 +133,8 @@ async def test_a_volume_is_known_by_the_file_path_it_was_sent_with(web: Web) -> 
     changed = await web.mutate("mounts.update", mountId=made["mountId"], mountPath="/other")
     assert (changed["filePath"], changed["mountPath"]) == ("kept", "/other")
     assert (await web.query("application.one", applicationId="app"))["mounts"] == [changed]
+    await web.mutate("mounts.create", **FILE, serviceId="app")
+    assert await web.query("mounts.allNamedByApplicationId", applicationId="app") == [changed]
 
 
 async def test_what_a_file_holds_is_sealed_at_rest_and_shown_to_who_may_change_it(web: Web) -> None:

@@ -94,7 +94,7 @@ async def test_what_is_being_deleted_holds_up_no_project(web: Web) -> None:
         await applications.bind_engine(connection, made["applicationId"], "e")
     await web.mutate("application.delete", applicationId=made["applicationId"])
     [project] = await web.query("project.all")
-    assert project["environments"][0]["applications"] == []
+    assert project["environments"][0]["applications"] == project["applications"] == []
     await web.mutate("project.remove", projectId=project_id)
     assert await web.query("project.all") == []
     await web.mutate("deployment.cancel", deploymentId=await _waiting(web))
@@ -168,4 +168,4 @@ async def test_variables_are_sealed(web: Web) -> None:
 async def test_what_there_is_none_of_is_an_empty_list(web: Web) -> None:
     assert await web.query("gitProvider.getAll") == []
     assert await web.query("notification.all") == []
-    assert await web.query("domain.byApplicationId", applicationId="any") == []
+    assert await web.query("destination.all") == []

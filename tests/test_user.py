@@ -29,6 +29,7 @@ async def status_of(web: Web, key: str, path: str, body: object = None) -> int:
 
 async def test_a_client_learns_who_it_is(web: Web) -> None:
     member = await web.query("user.get")
+    assert await web.query("user.all") == [member]
     assert (member["role"], member["organizationId"], member["userId"]) == ("owner", "default", member["user"]["id"])
     assert [one["name"] for one in member["user"]["apiKeys"]] == ["tests"]
     assert (await web.query("user.session"))["user"]["id"] == member["userId"]

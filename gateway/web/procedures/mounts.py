@@ -44,6 +44,10 @@ class Update(_Sent, Named):
     mount_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
+class OfApplication(Input):
+    application_id: Id
+
+
 class OfService(Input):
     service_id: Id
     service_type: Literal["application"] | None = None
@@ -144,10 +148,19 @@ async def list_by_service(context: Context, given: OfService) -> Answer:
     return Answer([_row(context, found, mount) for mount in found.configuration.mounts])
 
 
+async def list_volumes(context: Context, given: OfApplication) -> Answer:
+    """Return the named volumes of an application."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        found = await applications.select_application(connection, context.vault, given.application_id)
+    return Answer([_row(context, found, mount) for mount in found.configuration.mounts if mount.type == "volume"])
+
+
 PROCEDURES = [
     Procedure("mounts.create", "mutation", Create, create, gives=MountRow),
     Procedure("mounts.one", "query", Named, select_one, gives=MountRow),
     Procedure("mounts.update", "mutation", Update, update, gives=MountRow),
     Procedure("mounts.remove", "mutation", Named, remove, gives=MountRow),
     Procedure("mounts.listByServiceId", "query", OfService, list_by_service, gives=list[MountRow]),
+    Procedure("mounts.allNamedByApplicationId", "query", OfApplication, list_volumes, gives=list[MountRow]),
 ]

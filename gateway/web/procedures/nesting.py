@@ -70,6 +70,7 @@ class WholeProject(ProjectRow):
     """A project with its environments."""
 
     environments: list[FilledEnvironment]
+    applications: Annotated[list[MemberRow], Field(description="Those of all its environments.")]
     projectTags: list[Any]
 
 
@@ -142,4 +143,6 @@ def whole_row(
     """Return the project with those of the environments that are in it, each with its applications."""
     known = list(members)
     inside = [filled_row(one, known, caller) for one in environments if one.project_id == project.project_id]
-    return {**project_row(project, caller), "environments": inside, "projectTags": []}
+    # Before there were environments a project had its applications itself, and some programs still look there.
+    everything = [one for environment in inside for one in environment["applications"]]
+    return {**project_row(project, caller), "environments": inside, "applications": everything, "projectTags": []}

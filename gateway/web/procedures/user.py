@@ -146,6 +146,15 @@ def _row(key: Key) -> KeyRow:
 
 async def get(context: Context, _given: Input) -> Answer:
     """Return who asks, and the keys there are; to a key that may not make keys, itself."""
+    return Answer(await _member(context))
+
+
+async def select_all(context: Context, _given: Input) -> Answer:
+    """Return the one user there is."""
+    return Answer([await _member(context)])
+
+
+async def _member(context: Context) -> Member:
     caller = context.caller
     sees_all = caller.permission is Permission.ADMIN and caller.grants is None
     async with transaction(context.pool) as connection:
@@ -164,11 +173,7 @@ async def get(context: Context, _given: Input) -> Answer:
         "updatedAt": since,
         "apiKeys": [_row(key) for key in shown],
     }
-    return Answer(
-        Member(
-            id=_OWNER, organizationId=_ORGANIZATION, userId=_OWNER, role=_OWNER, createdAt=since, user=user
-        )
-    )  # fmt: skip
+    return Member(id=_OWNER, organizationId=_ORGANIZATION, userId=_OWNER, role=_OWNER, createdAt=since, user=user)
 
 
 async def session(_context: Context, _given: Input) -> Answer:
@@ -221,6 +226,7 @@ async def delete_key(context: Context, given: NamedKey) -> Answer:
 
 PROCEDURES = [
     Procedure("user.get", "query", Input, get, gives=Member, opens=Opens.TO_ALL),
+    Procedure("user.all", "query", Input, select_all, gives=list[Member], opens=Opens.TO_ALL),
     Procedure("user.session", "query", Input, session, gives=Session, opens=Opens.TO_ALL),
     Procedure("user.createApiKey", "mutation", CreateKey, create_key, gives=NewKey),
     Procedure("user.deleteApiKey", "mutation", NamedKey, delete_key, gives=Literal[True]),
