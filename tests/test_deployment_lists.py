@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from gateway.keys import Grants
 from gateway.store import keys
 from tests.real_web import Web
@@ -128,10 +126,3 @@ async def test_one_that_waits_says_for_what_and_is_killed(web: Web) -> None:
     assert (await web.query("deployment.one", deploymentId=waits))["state"] == "cancelled"
     assert await web.query("deployment.queueList") == []
     assert (await web.post("/api/deployment.killProcess", {"deploymentId": waits}))[0] == 409
-
-
-@pytest.mark.parametrize("surface", ["/api/", "/api/trpc/"])
-async def test_a_domain_is_refused_with_what_to_do_instead(web: Web, surface: str) -> None:
-    status, answer = await web.post(f"{surface}domain.create", {"host": "example.com", "applicationId": "app"})
-    assert status == 400
-    assert "reverse proxy" in str(answer)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from gateway.errors import InvalidInput
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 
@@ -17,17 +16,7 @@ async def none(_context: Context, _given: Input) -> Answer:
     return Answer([])
 
 
-async def refuse_domain(_context: Context, _given: Input) -> Answer:
-    """Refuse, and tell what to do instead."""
-    raise InvalidInput(
-        "domains are not led to applications here: publish a port, and put a reverse proxy before it "
-        "(docs/reverse-proxy.md)",
-        field="host",
-    )
-
-
 PROCEDURES = [
-    Procedure("domain.create", "mutation", Input, refuse_domain, gives=None),
     Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("notification.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
     Procedure("destination.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),

@@ -38,7 +38,14 @@ async def delete(context: Context, given: Named) -> Answer:
 
 PROCEDURES = [
     Procedure(
-        "rollback.rollback", "mutation", Named, roll_back, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
+        "rollback.rollback",
+        "mutation",
+        Named,
+        roll_back,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+        queues=True,
     ),
     Procedure("rollback.delete", "mutation", Named, delete, gives=RollbackRow, raises=(Conflict,)),
 ]
