@@ -22,6 +22,9 @@ _CALLS = [block for block in SCRIPTS if block.page == "docs/images.md" and block
 _OTHERS = [block for block in SCRIPTS if block not in [*LOGINS, *FIRST, *_CALLS]]
 _MIB = 1024**2
 
+# The first one waits for all there is: an engine, registries, a gateway, and every example asked to be deployed.
+pytestmark = pytest.mark.timeout(300)
+
 
 def _named(block: Block) -> str:
     return block.name
@@ -120,6 +123,14 @@ async def test_an_update_of_the_image_counts_from_the_next_deployment_on(world: 
     await world.sh(_called("application.update"))
     await world.sh(_called("application.redeploy"))
     assert (await world.deployed(APPLICATION))["digest"] == digest
+
+
+async def test_a_deploy_takes_the_tag_it_names(world: World) -> None:
+    digest = await world.push("mycompany/myapp:v2.1.0")
+    await world.sh(_called("application.deploy"))
+    assert (await world.deployed(APPLICATION))["digest"] == digest
+    row = await world.net.gateway.query("application.one", applicationId=APPLICATION)
+    assert row["dockerImage"].endswith("mycompany/myapp:v2.1.0")
 
 
 async def test_a_provider_is_saved_with_its_login(world: World) -> None:
