@@ -100,6 +100,8 @@ async def test_what_it_does_not_follow_deploys_nothing_and_is_told_why(
         (b"", {}),
         (b"", {"Content-Type": "application/x-www-form-urlencoded"}),
         (b"{}", {"Content-Type": "application/json"}),
+        (b"ci=1", {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}),
+        (b"from the pipeline", {"Content-Type": "text/plain"}),
         (b"null", {}),
         (b"[]", {}),
         ({"ref": "refs/heads/main", "commits": []}, {"X-GitHub-Event": "push"}),
@@ -184,7 +186,7 @@ async def test_it_is_stored_as_a_delivery_without_the_token_and_can_be_done_agai
     [
         ({"autoDeploy": False}, b"", 400, "Automatic deployments are disabled for this application"),
         ({"image": None}, b"", 400, "Application Docker Image Name Not Found"),
-        ({}, b"{", 400, "the body is not JSON"),
+        ({}, b" {", 400, "the body is not JSON"),
         ({}, b"a=b", 400, "the body is not JSON"),
     ],
 )

@@ -165,7 +165,7 @@ async def test_a_batch_by_get_answers_each_in_its_place(app: Web) -> None:
     assert answer[2] == {"result": {"data": {"json": {"status": "ok"}}}}
     status, answer, _ = await ask(app, "GET", "/api/trpc/settings.health,settings.health?batch=1")
     assert (status, len(answer)) == (200, 2)
-    assert (await ask(app, "GET", "/api/trpc/settings.health,settings.health"))[0] == 400
+    assert (await ask(app, "GET", "/api/trpc/settings.health,settings.health"))[0] == 404
 
 
 # -- methods, paths, keys

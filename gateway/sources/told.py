@@ -30,6 +30,7 @@ from gateway.sources import (
 from gateway.sources._json import Part, parse_value, unform
 from gateway.sources._source import Request, Source, Trust
 
+_NO_JSON = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 _PACKAGES = ("package", "registry_package")
 # What stands before it can be configured.
 _ZOT = re.compile(r"(?:^|\.)(?:image|repository)\.(?:created|updated|deleted|lint_failed)$")
@@ -127,7 +128,9 @@ def parse(request: Request, image: Reference) -> Notification:
     `image` is what the address stands for: of a registry that tells no host, and of a pipeline that tells no image.
     """
     body = unform(request.body).strip()
-    loaded = parse_value(body) if body else None
+    if not body or _says_it_is_none(body, request.headers):
+        return Notification(unnamed=True)
+    loaded = parse_value(body)
     first = loaded[0] if isinstance(loaded, list) and loaded else loaded
     if isinstance(first, dict):
         part = Part(first)
@@ -135,6 +138,11 @@ def parse(request: Request, image: Reference) -> Notification:
             if fits(part, request.headers):
                 return _parsed(source, request, image)
     return Notification(unnamed=True)
+
+
+def _says_it_is_none(body: bytes, sent: Mapping[str, str]) -> bool:
+    """Tell whether a body is no JSON and does not pretend to be any, as a form or a text that curl sends."""
+    return not body.startswith((b"{", b"[")) and sent.get("content-type", "").lower().startswith(_NO_JSON)
 
 
 def _parsed(source: Source, request: Request, image: Reference) -> Notification:

@@ -28,8 +28,12 @@ async def trpc_call(request: web.Request) -> web.Response:
         return web.Response(status=HTTPStatus.NO_CONTENT)
     names = request.match_info["procedure"].split(",")
     batch = request.query.get("batch") == "1"
-    if len(names) > _MOST_CALLS or (len(names) > 1 and not batch):
-        return _trpc_problem(Problem(HTTPStatus.BAD_REQUEST, "too many calls in one batch"), names[0], batch=batch)
+    if not batch:
+        names = [request.match_info["procedure"]]
+    if len(names) > _MOST_CALLS:
+        return _trpc_problem(
+            Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MOST_CALLS} calls"), names[0], batch=batch
+        )
     try:
         caller = await admit(request)
         given = await _trpc_inputs(request, len(names), batch=batch)
