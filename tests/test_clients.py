@@ -14,6 +14,7 @@ import pytest
 from gateway.demo.process import free_port
 from tests.other_clients import HERE, NODE, PYTHON, Desk
 
+pytestmark = pytest.mark.timeout(300)  # each program has a deadline of its own
 _CLI = NODE / "@dokploy" / "cli"
 
 
