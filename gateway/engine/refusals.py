@@ -97,6 +97,8 @@ _RULES = (
     _rule(Code.NETWORK_MISSING, f"no such network: {_NAME}", says="the engine has no network {network}"),
     _rule(Code.OUT_OF_MEMORY, "oom-killed", r"\S*memory\.(?:memsw\.)?limit_in_bytes: device or resource busy",
           says="memoryLimit is too low for a container to start at all"),
+    _rule(Code.BAD_CONFIGURATION, r"\S*cpu\.(?:cfs_quota_us|max): invalid argument",
+          says="cpuLimit is less than 0.01 processors, the least a container starts with"),
     _rule(Code.BAD_CONFIGURATION, r"minimum memory (?P<what>limit|reservation) (?:allowed|can not be less than)",
           r"range of cpus is from", "unable to find (?:user|group)", "no matching entries in passwd file",
           "wrong rlimit", "invalid ulimit", "error setting rlimit", "could not select device driver",
