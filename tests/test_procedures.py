@@ -277,6 +277,23 @@ async def test_a_wrong_grace_is_named_as_it_was_sent(web: Web, wrong: object) ->
     assert await web.count("applications") == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ([], []),
+        ({"ports": [1]}, ["ports", 0]),
+        ({"mounts": ["a:/b"]}, ["mounts", 0]),
+        ({"labels": ["a=b"]}, ["labels"]),
+    ],
+)
+async def test_what_should_be_an_object_is_told_in_words_that_name_none_of_our_types(
+    web: Web, given: Any, path: list[str | int]
+) -> None:
+    sent = {"name": "a", **given} if isinstance(given, dict) else given
+    _, answer = await web.post("/api/application.create", sent)
+    assert answer["issues"] == [{"code": "invalid_type", "path": path, "message": "Invalid input: expected object"}]
+
+
 async def test_an_id_is_taken_once(web: Web) -> None:
     await app_123(web)
     status, answer = await web.post("/api/application.create", {"name": "b", "applicationId": "app-123"})

@@ -22,6 +22,15 @@ _LOG = structlog.get_logger()
 _BY_LOWER = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
 
 
+# What is said of our own types means nothing to who sent it.
+_KINDS = {
+    "missing": "Invalid input: expected nonoptional, received undefined",
+    "model_type": "Invalid input: expected object",
+    "dict_type": "Invalid input: expected object",
+    "list_type": "Invalid input: expected array",
+}
+
+
 class Refused(Exception):
     """A call that is answered with a problem."""
 
@@ -77,10 +86,9 @@ def when(error: Exception) -> dict[str, str]:
 
 def _issue(detail: Mapping[str, Any]) -> Issue:
     """Return a wrong field as zod would tell it."""
-    missing = detail["type"] == "missing"
-    message = "Invalid input: expected nonoptional, received undefined" if missing else str(detail["msg"])
+    known = _KINDS.get(detail["type"])
     return {
-        "code": "invalid_type" if missing or detail["type"].endswith("_type") else "custom",
+        "code": "invalid_type" if known or detail["type"].endswith("_type") else "custom",
         "path": list(detail["loc"]),
-        "message": message.removeprefix("Value error, "),
+        "message": known or str(detail["msg"]).removeprefix("Value error, "),
     }
