@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 import pytest
 
 from gateway.sources import SOURCES, Trust
-from gateway.web import webhooks
+from gateway.web import receiving
 from gateway.web.outward import Outward
 from tests.corpus import CORPUS, OURS, Sample, corpus, expected_of, trust_of
 from tests.real_web import Web
@@ -36,7 +36,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(webhooks, "datetime", world)
+    monkeypatch.setattr(receiving, "datetime", world)
     monkeypatch.setattr(Outward, "fetch_keys", lambda _, *asked, **how: world.fetch_keys(*asked, **how))
     monkeypatch.setattr(Outward, "visit", lambda _, address: world.visit(address))
     return world
