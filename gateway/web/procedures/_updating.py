@@ -65,7 +65,14 @@ async def pending(connection: Connection, vault: Vault, application: Application
     serving = await versions.select_serving(connection, vault, application)
     found = differences(application, serving)
     same_image = all(one.field != "dockerImage" for one in found)
-    hashes = (spec.spec_hash(application), service_spec.spec_hash(application))
+    hashes = [how(application) for how in _hashes(application)]
     if same_image and serving is not None and serving.spec_hash in hashes:
         return []  # what differs is of no meaning for what it runs as
     return found
+
+
+def _hashes(application: Application) -> list[Callable[[Application], str]]:
+    """Return how its choice may be written down: what was adopted stays what it is."""
+    if application.base is None:
+        return [spec.spec_hash, service_spec.spec_hash]
+    return [service_spec.spec_hash if application.base.is_service else spec.spec_hash]
