@@ -12,7 +12,6 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
@@ -20,64 +19,16 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.engine import client as engines
 from gateway.errors import InvalidInput
+from gateway.keep import open_keep
 from gateway.reconcile import reconciling
 from gateway.reference import Domain, parse_domain
 from gateway.registry import client as registries
 from gateway.servers import Access
-from gateway.store import database
-from gateway.store.embedded import embedded_postgres
-from gateway.store.keyfile import KeyFile
-from gateway.store.migrations import migrate
-from gateway.store.presence import session_name
-from gateway.store.vault import FixedKeys, Keyring, Vault
 from gateway.supervisor import supervise
 from gateway.web import LONGEST_LINE, build
 
 _LOG = structlog.get_logger()
 _SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
-
-
-@dataclass(frozen=True, slots=True)
-class Keep:
-    """What every command needs: the database, migrated, and the vault that opens its secrets."""
-
-    pool: database.Pool
-    vault: Vault
-    settings: Settings
-
-
-@asynccontextmanager
-async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterator[database.Pool]:
-    """Open the database, the embedded one where none is set; raises Unavailable."""
-    async with AsyncExitStack() as stack:
-        if settings.database_url is None:
-            url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
-        else:
-            url = settings.database_url.get_secret_value()
-        yield await stack.enter_async_context(database.connect(url, size=settings.database_connections, name=name))
-
-
-@asynccontextmanager
-async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
-    """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
-    keyring = _keyring(settings)
-    async with open_pool(settings, name=session_name(keyring.mark)) as pool:
-        await migrate(pool)
-        yield Keep(pool, Vault(keyring), settings)
-
-
-def _keyring(settings: Settings) -> Keyring:
-    former = settings.former_keys()
-    if (key := settings.key()) is not None:
-        return FixedKeys(key, tuple(former))
-    if settings.database_url is None:
-        keyring = KeyFile(settings.data_dir / "master.key", former)
-        keyring.keys()
-        return keyring
-    raise InvalidInput(
-        "GATEWAY_MASTER_KEY is needed with GATEWAY_DATABASE_URL, since it seals the secrets kept there. "
-        "Make one and keep it safe: openssl rand -base64 32"
-    )
 
 
 def insecure(settings: Settings) -> frozenset[Domain]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.app import open_keep
 from gateway.config import Settings
 from gateway.demo.process import GatewayProcess, until
 from gateway.errors import Conflict, Unavailable
+from gateway.keep import open_keep
 from gateway.rotation import rotate
 from gateway.store.database import Connection, Pool, connect
 from gateway.store.embedded import embedded_postgres

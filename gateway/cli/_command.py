@@ -14,7 +14,7 @@ import click
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
-    from gateway.app import Keep
+    from gateway.keep import Keep
 
 P = ParamSpec("P")
 
@@ -63,11 +63,12 @@ class Root(click.Group):
 @asynccontextmanager
 async def keep() -> AsyncIterator["Keep"]:
     """Open the database, beside a server that runs or without one."""
-    from gateway import app, config, logs
+    from gateway import config, logs
+    from gateway.keep import open_keep
 
     settings = config.load()
     logs.configure("warning", "text")
-    async with app.open_keep(settings) as opened:
+    async with open_keep(settings) as opened:
         yield opened
 
 

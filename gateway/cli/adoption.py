@@ -7,7 +7,7 @@ import click
 from gateway.cli._command import command, json_option, keep, show
 
 if TYPE_CHECKING:
-    from gateway.app import Keep
+    from gateway.keep import Keep
     from gateway.servers import Server
 
 

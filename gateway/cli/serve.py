@@ -30,10 +30,11 @@ def serve(*, as_json: bool) -> None:
 @command
 async def migrate(*, as_json: bool) -> None:
     """Bring the database up to date; `serve` does it too."""
-    from gateway import app, config
+    from gateway import config
+    from gateway.keep import open_pool
     from gateway.store import migrations
 
-    async with app.open_pool(config.load()) as pool:
+    async with open_pool(config.load()) as pool:
         applied = [migration.name for migration in await migrations.migrate(pool)]
     if as_json:
         show({"applied": applied})
