@@ -11,7 +11,7 @@ import pytest
 
 from gateway.web import manual
 from gateway.web.openapi import document
-from gateway.web.procedures import PROCEDURES, Surface
+from gateway.web.procedures import MODULES, PROCEDURES, Surface
 from tests.real_web import Web
 
 REST = document(PROCEDURES, Surface.REST, base="", version="1")
@@ -124,3 +124,8 @@ async def test_a_page_needs_no_key_and_has_all_it_needs_in_it(web: Web, path: st
 async def test_it_says_that_it_is_there_in_the_words_of_the_contract(web: Web) -> None:
     async with web.client.get("/api/health") as answer:
         assert (answer.status, await answer.json()) == (200, {"ok": True})
+
+
+def test_no_procedure_stands_in_two_modules() -> None:
+    names = [procedure.name for module in MODULES for procedure in module.PROCEDURES]
+    assert sorted(names) == sorted(PROCEDURES)

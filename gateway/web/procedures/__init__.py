@@ -31,7 +31,7 @@ from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure, S
 
 __all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure", "Surface"]
 
-_MODULES = (
+MODULES = (
     absent,
     adoption,
     application,
@@ -57,5 +57,5 @@ _MODULES = (
 )
 
 PROCEDURES: Mapping[str, Procedure] = MappingProxyType(
-    {procedure.name: procedure for module in _MODULES for procedure in module.PROCEDURES}
+    {procedure.name: procedure for module in MODULES for procedure in module.PROCEDURES}
 )
