@@ -12,6 +12,7 @@ COPY migrations /src/gateway/_migrations
 RUN cp -r /src/gateway "$(/opt/gateway/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && printf '#!/bin/sh\nexec /opt/gateway/bin/python -m gateway "$@"\n' > /opt/gateway/bin/gateway \
     && chmod 755 /opt/gateway/bin/gateway \
+    && ln -s gateway /opt/gateway/bin/pushdeploy \
     && /opt/gateway/bin/python -m compileall -q /opt/gateway/lib
 
 FROM ${BASE}

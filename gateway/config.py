@@ -19,6 +19,8 @@ _SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert
 # What an orchestrator injects for a service that happens to be called "gateway".
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
+# The folder of the data, and what it was called first: a database there is still used.
+_NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
 _LEAST_SECONDS = 10  # between looks
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -178,7 +180,15 @@ def _decoded(text: str) -> bytes:
 
 def _data_dir(environ: Mapping[str, str]) -> str:
     base = environ.get("XDG_DATA_HOME") or f"{environ.get('HOME') or Path.home()}/.local/share"
-    return f"{base}/webhook-gateway"
+    return str(_present(Path(base)))
+
+
+def _present(base: Path) -> Path:
+    """Return the folder that holds a database or a key: by today's name, else by the first one."""
+    for name in (_NAME, _FORMER_NAME):
+        if any(os.path.lexists(base / name / kept) for kept in ("postgres", "master.key")):
+            return base / name
+    return base / _NAME
 
 
 def _read(name: str, path: str) -> str:

@@ -71,7 +71,7 @@ async def build(docker: Docker, directory: Path) -> None:
         await run("cp", "-r", str(ROOT / name), str(context / name))
     wheels = ["-r", str(ROOT / "requirements.txt"), "-d", str(context / "wheels")]
     await run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--require-hashes", *wheels)
-    await docker("build", "--network", "none", "--build-arg", "BASE=base:local", "-t", "webhook-gateway", str(context))
+    await docker("build", "--network", "none", "--build-arg", "BASE=base:local", "-t", "pushdeploy", str(context))
 
 
 async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
@@ -81,7 +81,7 @@ async def deploys(docker: Docker, engine: PrivateEngine, name: str) -> None:
     await docker(
         "run", "-d", "--name", "gateway", "--network", "host", "--group-add", group, "--cap-drop", "ALL",
         "-v", f"{engine.socket}:/var/run/docker.sock",
-        "-e", f"GATEWAY_LISTEN=127.0.0.1:{port}", "-e", "GATEWAY_STABLE_WINDOW=0.5", "webhook-gateway",
+        "-e", f"GATEWAY_LISTEN=127.0.0.1:{port}", "-e", "GATEWAY_STABLE_WINDOW=0.5", "pushdeploy",
     )  # fmt: skip
 
     async def ready() -> bool | None:

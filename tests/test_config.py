@@ -1,5 +1,6 @@
 """Settings are read once, told by name when they are wrong, and documented as they are."""
 
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ def table() -> str:
     """Return the settings as the README shows them."""
     rows = ["| Variable | Default | |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        default = {"data_dir": "`~/.local/share/webhook-gateway`", "docker_host": "`DOCKER_HOST`, else the socket"}.get(
+        default = {"data_dir": "`~/.local/share/pushdeploy`", "docker_host": "`DOCKER_HOST`, else the socket"}.get(
             name, "" if field.default in {None, ""} else f"`{field.default}`"
         )
         rows.append(f"| `GATEWAY_{name.upper()}` | {default} | {field.description} |")
@@ -23,6 +24,29 @@ def table() -> str:
 
 def test_the_readme_shows_every_setting_as_it_is() -> None:
     assert table() in README.read_text(encoding="utf-8")
+
+
+def test_a_data_directory_of_the_former_name_is_still_used(tmp_path: Path) -> None:
+    former = tmp_path / ".local/share/webhook-gateway"
+    (former / "postgres").mkdir(parents=True)
+    assert Settings.from_environ({"HOME": str(tmp_path)}).data_dir == former
+
+
+def test_a_data_directory_of_the_former_name_without_a_database_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "webhook-gateway").mkdir()
+    assert Settings.from_environ({"XDG_DATA_HOME": str(tmp_path)}).data_dir == tmp_path / "pushdeploy"
+
+
+def test_of_two_data_directories_the_one_of_todays_name_is_used(tmp_path: Path) -> None:
+    for name in ("webhook-gateway", "pushdeploy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "master.key").touch()
+    assert Settings.from_environ({"XDG_DATA_HOME": str(tmp_path)}).data_dir == tmp_path / "pushdeploy"
+
+
+def test_both_names_of_the_command_run_the_same() -> None:
+    scripts = {one.name: one.value for one in distribution("pushdeploy").entry_points}
+    assert scripts["pushdeploy"] == scripts["gateway"]
 
 
 def test_a_misspelt_setting_stops_the_start() -> None:

@@ -490,4 +490,4 @@ async def test_amazons_keys_are_sealed_and_its_client_is_asked_for_by_name(
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     status, answer = await web.post("/api/registry.create", given)
     assert status == 400
-    assert "pip install 'webhook-gateway[ecr]'" in str(answer)
+    assert "pip install 'pushdeploy[ecr]'" in str(answer)

@@ -16,7 +16,7 @@ from gateway.servers import Access
 try:
     import asyncssh
 except ImportError as error:  # pragma: no cover - the extra is installed wherever tests run
-    raise InvalidInput("ssh:// needs the extra: pip install 'webhook-gateway[ssh]'", field="host") from error
+    raise InvalidInput("ssh:// needs the extra: pip install 'pushdeploy[ssh]'", field="host") from error
 
 _COMMAND = "docker system dial-stdio"
 _CONNECTIONS = 60

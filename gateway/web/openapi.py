@@ -54,7 +54,7 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
         _head(paths[f"/{one.name}"], one)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Webhook gateway", "version": version, "description": "Deploys Docker images when pushed."},
+        "info": {"title": "Pushdeploy", "version": version, "description": "Deploys Docker images when pushed."},
         "servers": [{"url": f"{base}/api" + ("/trpc" if surface is Surface.TRPC else "")}],
         "security": [{"apiKey": []}],
         "tags": _tags(described),

@@ -33,7 +33,7 @@ async def get_version(_context: Context, _given: Input) -> Answer:
 
 def gateway_version() -> str:
     try:
-        return version("webhook-gateway")
+        return version("pushdeploy")
     except PackageNotFoundError:  # run from a folder, as in the container image
         return "0.1.0"
 
