@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,44 @@ class Sample:
         return SOURCES[self.source].parse(self.request, self.trust)
 
 
+#: what may stand beside a body; a field that nothing compares is a mistake, not a comment
+OUR_FIELDS = frozenset({"headers", "_at", "_expect", "_keys", "_method", "_query", "_trust"})
+CORPUS_FIELDS = frozenset({"headers", "method", "path", "query", "_meta"})
+META_FIELDS = frozenset(
+    {
+        *("kind", "source", "headers_evidence", "note", "auth"),  # where the sample comes from
+        *("event", "expect_deploy", "expect_refs", "expect_response", "delivery_id"),
+    }
+)
+
+
+def refuse_unknown(about: Mapping[str, Any], name: str) -> None:
+    """Raise ValueError for a field of a sample that no test reads."""
+    known = CORPUS_FIELDS if "_meta" in about else OUR_FIELDS
+    if unknown := about.keys() - known | about.get("_meta", {}).keys() - META_FIELDS:
+        raise ValueError(f"no test reads {sorted(unknown)} of the sample {name}")
+
+
 def samples(folder: Path, source: str) -> Iterator[Sample]:
     for beside in sorted(folder.glob("*.headers.json")):
         about = json.loads(beside.read_bytes())
+        refuse_unknown(about, beside.name)
         name = beside.name.removesuffix(".headers.json")
         body = next(path for path in folder.glob(f"{name}.*") if path != beside).read_bytes()
         headers = {key.lower(): value for key, value in about["headers"].items()}
         at = datetime.fromisoformat(about.get("_at", "1970-01-01T00:00:00+00:00"))
         keys = {address: (folder / file).read_bytes() for address, file in about.get("_keys", {}).items()}
-        request = Request(headers, body, query=about.get("_query", {}), at=at, keys=keys)
+        method = about.get("method") or about.get("_method", "POST")
+        query = about.get("query") or about.get("_query", {})
+        request = Request(headers, body, method, query, at=at, keys=keys)
         yield Sample(source, name, request, about)
 
 
 OURS = [sample for source in SOURCES for sample in samples(HERE / source, source)]
+
+
+def named(sample: Sample) -> str:
+    return f"{sample.source}-{sample.name}"
 
 
 # -- the bigger corpus
@@ -111,25 +137,35 @@ CORPUS = {
             "doco_cd_oci": {"image": "/artifact", "digest": "/digest"},
             "flux_generic_gar_body": {"image": "/tag", "digest": "/digest", "proof": "path"},
             "cdevents_artifact_published": {"image": "/subject/id", "proof": "path"},
+            "portainer_service_webhook": {"proof": "path"},
         },
     ),
 }
 
 
 def corpus(name: str) -> list[Sample]:
+    """Return the requests of a folder; files whose names begin with `_` are not sent to a gateway."""
     root, folder = os.environ.get("SAMPLES_DIR"), CORPUS.get(name, Folder(""))
     if not root:
         return []
     keys = {address: (Path(root) / name / file).read_bytes() for address, file in folder.keys.items()}
-    return [replace(one, request=asked(one, folder, keys)) for one in samples(Path(root) / name, folder.source)]
+    read = samples(Path(root) / name, folder.source)
+    return [replace(one, request=asked(one, folder, keys)) for one in read if not one.name.startswith("_")]
+
+
+def attachment(name: str, file: str) -> Sample | None:
+    """Return a file of a folder that is not sent to a gateway, where there is a corpus."""
+    root = os.environ.get("SAMPLES_DIR")
+    read = samples(Path(root) / name, CORPUS[name].source) if root else ()
+    return next((one for one in read if one.name == file), None)
 
 
 def asked(sample: Sample, folder: Folder, keys: Mapping[str, bytes]) -> Request:
     """The request with what stood around it: an address with the secret, the clock and the keys of its time."""
     signed_at = re.search(rb'"Timestamp": "([^"]+)"', sample.request.body)
     at = datetime.fromisoformat(signed_at[1].decode()) if signed_at else folder.at or sample.request.at
-    query = {"secret": folder.secret} if folder.secret else {}
-    return replace(sample.request, at=at, keys=keys, query=query)
+    secret = {"secret": folder.secret} if folder.secret else {}
+    return replace(sample.request, at=at, keys=keys, query={**sample.request.query, **secret})
 
 
 def secret_of(sample: Sample) -> str:
@@ -152,14 +188,40 @@ def trust_of(sample: Sample, folder: Folder) -> Trust:
     return Trust(secret_of(sample) or folder.secret, host, settings=settings)
 
 
-def told_by(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
+class Outcome(StrEnum):
+    """What a source makes of a request."""
+
+    UNPROVEN = "unproven"
+    MALFORMED = "malformed"
+    HANDSHAKE = "handshake"
+    PARSED = "parsed"
+
+
+def outcome(sample: Sample, folder: Folder) -> tuple[Outcome, Notification]:
     source, trust = SOURCES[sample.source], trust_of(sample, folder)
     try:
         source.verify(sample.request, trust)
-        events = source.parse(sample.request, trust).events
-    except (InvalidInput, Unauthenticated):
-        return []
-    return [(str(event.reference), event.digest) for event in events]
+        if source.handshake(sample.request, trust):
+            return Outcome.HANDSHAKE, Notification()
+        return Outcome.PARSED, source.parse(sample.request, trust)
+    except Unauthenticated:
+        return Outcome.UNPROVEN, Notification()
+    except InvalidInput:
+        return Outcome.MALFORMED, Notification()
+
+
+def outcome_of(sample: Sample) -> frozenset[Outcome]:
+    """Return what a source may make of a sample of the corpus, by what stands beside it."""
+    meta = sample.about["_meta"]
+    if meta["event"] == "reject" or "verification must FAIL" in (meta.get("note") or ""):
+        return frozenset({Outcome.UNPROVEN})
+    if meta["event"] == "handshake":
+        return frozenset({Outcome.HANDSHAKE})
+    if meta["event"] == "trigger":  # it has no body, and names no image
+        return frozenset({Outcome.MALFORMED})
+    if meta["expect_deploy"] is None:
+        return frozenset({Outcome.PARSED, Outcome.MALFORMED})
+    return frozenset({Outcome.PARSED})
 
 
 def expected_of(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
@@ -172,3 +234,8 @@ def expected_of(sample: Sample, folder: Folder) -> list[tuple[str, str | None]]:
     names = [one["ref"].replace(folder.placeholder, folder.host or "") for one in refs]
     names = [path.lower() + colon + tag for path, colon, tag in (name.rpartition(":") for name in names)]
     return [(name, d if whole.fullmatch(d) else None) for name, d in zip(names, digests, strict=True)]
+
+
+#: what the folders of the bigger corpus hold, a sample each; none where no corpus is named
+SENT = [(folder, sample) for folder in CORPUS for sample in corpus(folder)]
+SENT_NAMES = [f"{folder}-{sample.name}" for folder, sample in SENT]

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,15 @@ class Web:
         events = [orjson.loads(envelope(name, digest))["events"][0] for name in names]
         return await self.post(self.registry, {"events": events}, Authorization="Bearer s")
 
+    async def application(self, image: str) -> str:
+        """Make an application of an image, and return its id."""
+        return str((await self.mutate("application.create", name="a", dockerImage=image))["applicationId"])
+
+    async def empty(self, *tables: str) -> None:
+        async with self.pool.acquire() as connection:
+            for table in tables:
+                await connection.execute(f"DELETE FROM {table}")
+
     async def count(self, table: str) -> int:
         async with self.pool.acquire() as connection:
             return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
@@ -120,6 +130,20 @@ async def web_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 
 @pytest.fixture
 async def web(web_pool: Pool) -> AsyncIterator[Web]:
+    """An HTTP application with an empty database for each test."""
+    async with answering(web_pool) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
+    """An HTTP application for all tests of a module that each have applications and endpoints of their own."""
+    async with answering(web_pool) as one:
+        yield one
+
+
+@asynccontextmanager
+async def answering(web_pool: Pool) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
         await connection.execute(
             "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.sources import SOURCES, Handshake, Request, Trust
-from tests.corpus import OURS, Sample
-from tests.test_sources import ENVELOPED, named
+from tests.corpus import OURS, Sample, named
+from tests.test_sources import ENVELOPED
 
 ECR, ACR, GOOGLE = SOURCES["ecr"], SOURCES["acr"], SOURCES["artifactregistry"]
 

@@ -9,9 +9,8 @@ import pytest
 
 from gateway.errors import InvalidInput, Unauthenticated
 from gateway.reference import Domain
-from gateway.signatures import prove_hmac
 from gateway.sources import SOURCES, Request, Trust
-from tests.corpus import CORPUS, OURS, Sample, corpus, expected_of, told_by, trust_of
+from tests.corpus import OURS, Sample, named
 
 SIGNATURE = re.compile(r"(sha\d+=)?[0-9a-f]{40,128}|v1,.+")
 ENVELOPED = [one for one in OURS if one.name.startswith("sns_") and one.request.keys]
@@ -25,19 +24,16 @@ SIGNED = ENVELOPED + [one for one in OURS if is_signed(one)]
 PROVEN = [one for one in OURS if SOURCES[one.source].header and one.trust.settings.get("proof") != "path"]
 
 
-def named(sample: Sample) -> str:
-    return f"{sample.source}-{sample.name}"
-
-
 @pytest.mark.parametrize("sample", OURS, ids=named)
 def test_a_sample_means_what_is_written_beside_it(sample: Sample) -> None:
     SOURCES[sample.source].verify(sample.request, sample.trust)
     notification = sample.parsed()
 
-    told = [str(replace(event.reference, digest=event.digest)) for event in notification.events]
-    ignored = [[one.reference, one.reason] for one in notification.ignored]
-    expected = sample.about["_expect"]
-    assert (told, ignored, notification.event_id) == tuple(expected.values())
+    assert sample.about["_expect"] == {
+        "refs": [str(replace(event.reference, digest=event.digest)) for event in notification.events],
+        "ignored": [[one.reference, one.reason] for one in notification.ignored],
+        "event_id": notification.event_id,
+    }
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -222,45 +218,3 @@ def test_an_id_that_is_no_text_is_a_key_all_the_same() -> None:
     body = b'{"name": "acme/web", "reference": "1"}'
     notification = SOURCES["zot"].parse(Request(headers, body), Trust("s", Domain("zot.example.com")))
     assert (notification.event_id or "").startswith("sha256:")
-
-
-@pytest.mark.parametrize("folder", CORPUS)
-def test_the_corpus_deploys_what_it_says(folder: str) -> None:
-    for sample in corpus(folder):
-        meta, told = sample.about["_meta"], told_by(sample, CORPUS[folder])
-        if meta["expect_deploy"]:
-            assert told == expected_of(sample, CORPUS[folder]), sample.name
-        elif meta["expect_deploy"] is not None:  # nobody can tell a chart
-            assert told == [], sample.name
-
-
-@pytest.mark.parametrize("folder", CORPUS)
-def test_one_tampered_byte_of_the_corpus_is_noticed(folder: str) -> None:
-    for sample in corpus(folder):
-        source, trust = SOURCES[sample.source], trust_of(sample, CORPUS[folder])
-        if not sample.about["_meta"]["expect_deploy"] or not (folder == "sns" or is_signed(sample)):
-            continue
-        source.verify(sample.request, trust)
-        body = sample.request.body
-        # The end of an SNS envelope is not signed.
-        for index in (0, len(body) // 4, len(body) // 3):
-            tampered = body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
-            with pytest.raises(Unauthenticated):
-                source.verify(replace(sample.request, body=tampered), trust)
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_what_is_malformed_in_the_corpus_deploys_nothing(source: str) -> None:
-    for sample in corpus("malformed"):
-        try:
-            told = SOURCES[source].parse(sample.request, Trust("s")).events
-        except InvalidInput:
-            continue
-        assert told == (), sample.name
-
-
-def test_the_signature_vector_of_the_corpus_holds() -> None:
-    for sample in corpus("ghcr"):
-        if sample.about["_meta"]["event"] == "vector":
-            sent = sample.request.headers["x-hub-signature-256"]
-            prove_hmac(sent, sample.about["_meta"]["note"][8:], sample.request.body, prefix="sha256=")
