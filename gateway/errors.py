@@ -12,6 +12,7 @@
     └── RolloutError             a rollout cannot go on; carries a Reason
         ├── Postponed            what heals by itself: the deployment waits and is tried again
         └── Failed               what does not
+            └── Absent           the engine has no such thing
 
 `status` is a hint to whoever answers HTTP; nothing below `web/` reads it.
 """
@@ -100,6 +101,7 @@ class Code(StrEnum):
     PORT_TAKEN = "port_taken"
     NETWORK_MISSING = "network_missing"
     VOLUME_MISSING = "volume_missing"
+    CONTAINER_MISSING = "container_missing"
     COMMAND_NOT_FOUND = "command_not_found"
     COMMAND_NOT_EXECUTABLE = "command_not_executable"
     BAD_CONFIGURATION = "bad_configuration"
@@ -114,6 +116,7 @@ class Code(StrEnum):
     NOTHING_KEPT = "nothing_kept"
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_REFUSED = "engine_refused"
+    ENGINE_BUSY = "engine_busy"
     GATEWAY_STOPPED = "gateway_stopped"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     CANCELLED = "cancelled"
@@ -147,6 +150,8 @@ REMEDIES: dict[Code, str] = {
     Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
     Code.VOLUME_MISSING: "Create the folder on each host that runs it, or install the volume's driver there; "
     "or correct the application's mounts.",
+    Code.CONTAINER_MISSING: "See who removes containers on this host: a docker container prune of cron spares the "
+    "gateway's with --filter label!=gateway.application. Then deploy again.",
     Code.COMMAND_NOT_FOUND: "Correct command, or the image's own entrypoint: the program, and what the first line of a "
     "script names, must be in the image; lines end without a carriage return.",
     Code.COMMAND_NOT_EXECUTABLE: "Make the file executable in the image, for instance: RUN chmod +x /entrypoint.sh; "
@@ -169,6 +174,8 @@ REMEDIES: dict[Code, str] = {
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address "
     "(GATEWAY_DOCKER_HOST, or: gateway servers test): it is tried again.",
     Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
+    Code.ENGINE_BUSY: "Nothing to do: the engine still clears up after a restart, or after a container that ended, and "
+    "it is tried again. If it stays so, restart the Docker Engine.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
     Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",
     Code.CANCELLED: "Nothing to do. Deploy again when it is wanted.",
@@ -220,3 +227,7 @@ class Failed(RolloutError):
     def __init__(self, code: Code, message: str, *, log: str = "") -> None:
         super().__init__(code, message)
         self.log = log
+
+
+class Absent(Failed):
+    """The engine has no such thing: its own 404, whatever the code says of what it was asked for."""

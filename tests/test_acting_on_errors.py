@@ -17,7 +17,7 @@ from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace
 from gateway.engine.service_watch import ServiceWatch
 from gateway.engine.services import Task
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Absent, Code, Failed, Postponed
 from gateway.reference import Reference
 from gateway.registries import nobody
 from tests.image import run
@@ -137,7 +137,7 @@ async def test_a_full_disk_is_told_whatever_it_is_wanted_for(tmp_path: Path, pus
 
 async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> None:
     manager = AsyncMock()
-    manager.call.side_effect = [Failed(Code.NOT_FOUND, ""), {"Description": {"Hostname": "node-3"}}]
+    manager.call.side_effect = [Absent(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
     watch = ServiceWatch(manager, "web", pace, 10, nobody)

@@ -8,7 +8,7 @@ from gateway.engine import endings
 from gateway.engine.convergence import broken, unplaced
 from gateway.engine.refusals import classify, port_of
 from gateway.engine.services import Task
-from gateway.errors import REMEDIES, Code, Failed, Postponed
+from gateway.errors import REMEDIES, Absent, Code, Postponed
 from gateway.registry.challenge import parse_challenge
 
 DIGEST = "sha256:" + "0" * 64
@@ -17,7 +17,7 @@ SENTENCES = [
     for line in (Path(__file__).parent / "engine_sentences.txt").read_text(encoding="utf-8").splitlines()
     if line and not line.startswith("#")
 ]
-WAITS = {Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE}
+WAITS = {Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE}
 
 _CREATE = (
     "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: "
@@ -28,7 +28,8 @@ _ENDPOINT = "driver failed programming external connectivity on endpoint web (6f
 @pytest.mark.parametrize(("code", "status", "sentence"), SENTENCES)
 def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, sentence: str) -> None:
     error = classify(int(status), sentence)
-    assert (error.reason.code, type(error)) == (code, Postponed if code in WAITS else Failed)
+    assert (error.reason.code, isinstance(error, Postponed)) == (code, code in WAITS)
+    assert isinstance(error, Absent) == (status == "404" and code not in WAITS)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class Engine(aiodocker.Docker):
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
         # Made anew at each start of the daemon: the bridge, unless it has none.
-        networks = await self.call("GET", "networks", params=_BUILT_IN, deadline=_IDENTIFY_DEADLINE)
+        networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
         return EngineIdentity(
             engine_id=info["ID"],
             name=info["Name"],
@@ -128,7 +128,7 @@ class Engine(aiodocker.Docker):
         )
 
 
-_BUILT_IN = {"filters": '{"type":["builtin"]}'}
+BUILT_IN = {"filters": '{"type":["builtin"]}'}
 # The kernel's word for it and the registries': https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 

@@ -30,6 +30,7 @@ from gateway.engine import (
     order,
     probes,
     spec,
+    stops,
 )
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
@@ -353,7 +354,9 @@ class ContainerRuntime:
         if found is None:
             return health.missing(object_id)
         reason = health.befallen(found, restarts=restarts)
-        return None if reason is None else await endings.explain(self.engine, found, reason)
+        if reason is None or (found.down and await stops.was_stopped(self.engine, found)):
+            return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
+        return await endings.explain(self.engine, found, reason)
 
     async def answer(self, object_id: str) -> Reason | None:
         if self._probe is None:

@@ -1,5 +1,6 @@
 """Containers on the engine. Every call here may be repeated: what is done already is no error."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,10 +11,14 @@ import orjson
 
 from gateway.engine import logs, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
-from gateway.errors import Code, Failed
+from gateway.errors import Absent, Code, Failed, Postponed, RolloutError
 
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
 _RUNS = 3  # of a health check, the last
 _LONGEST_SAID = 1000  # characters
+_GRACE = 10  # seconds to stop for one that is between two starts, and so has no process
+
+NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +30,11 @@ class Container:
     created: str
     labels: dict[str, str]
     image_id: str
+    #: what it was made of, as whoever made it called it
+    image: str
     running: bool
     restarting: bool
+    paused: bool
     restart_count: int
     exit_code: int
     out_of_memory: bool
@@ -42,6 +50,8 @@ class Container:
     restart_policy: dict[str, object]
     #: by network, the names it answers to there beside its own
     aliases: dict[str, frozenset[str]]
+    #: by name, the id of each network it is on: a network that was made anew has another one
+    networks: dict[str, str]
     #: its own addresses, one a network
     addresses: tuple[str, ...]
     #: those of its host, on the same networks
@@ -54,7 +64,12 @@ class Container:
 
     @property
     def sound(self) -> bool:
-        return self.running and not self.restarting and self.health in {None, "healthy"}
+        return self.running and not self.restarting and not self.paused and self.health in {None, "healthy"}
+
+    @property
+    def down(self) -> bool:
+        """Whether no process of it runs, and none is about to."""
+        return not self.running and not self.restarting
 
 
 def _container(found: dict[str, Any]) -> Container:
@@ -66,8 +81,10 @@ def _container(found: dict[str, Any]) -> Container:
         created=found["Created"],
         labels=found["Config"]["Labels"] or {},
         image_id=found["Image"],
+        image=found["Config"].get("Image") or "",
         running=state["Running"],
         restarting=state["Restarting"],
+        paused=state["Paused"],
         restart_count=found["RestartCount"],
         exit_code=state["ExitCode"],
         out_of_memory=state["OOMKilled"],
@@ -81,6 +98,9 @@ def _container(found: dict[str, Any]) -> Container:
         aliases={
             name: frozenset(endpoint["Aliases"] or ())
             for name, endpoint in found["NetworkSettings"]["Networks"].items()
+        },
+        networks={
+            name: endpoint.get("NetworkID") or "" for name, endpoint in found["NetworkSettings"]["Networks"].items()
         },
         addresses=_each(found, "IPAddress"),
         gateways=_each(found, "Gateway"),
@@ -111,8 +131,19 @@ def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:
 
 
 def time(text: str) -> datetime:
-    """Parse the engine's time, without its nanoseconds; its zero time is the year 1."""
-    return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
+    """Parse the engine's time, RFC 3339, without what is less than a microsecond; its zero time is the year 1."""
+    found = _TIME.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is not a time of the Docker Engine")
+    whole, fraction, offset = found.groups()
+    return datetime.fromisoformat(f"{whole}.{(fraction or '')[:6]:0<6}{offset or '+00:00'}").astimezone(UTC)
+
+
+def stamp(text: str) -> str:
+    """Return the engine's time as it takes times: seconds, and nanoseconds after the point."""
+    fraction = re.search(r"\.(\d+)", text)
+    whole = int(time(text).timestamp())
+    return f"{whole}.{fraction[1].ljust(9, '0')}" if fraction else str(whole)
 
 
 async def inspect(engine: Engine, container: str) -> Container | None:
@@ -125,10 +156,8 @@ async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:
     """Return all the engine tells of it, by id or name, or None where there is none."""
     try:
         found: dict[str, Any] = await engine.call("GET", f"containers/{named(container)}/json")
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND:
-            return None
-        raise
+    except Absent:
+        return None
     return found
 
 
@@ -166,10 +195,29 @@ async def connect(engine: Engine, container: Container, network: str, endpoint: 
 
 
 async def rename(engine: Engine, container: Container, name: str) -> Container:
-    """Return it under its new name."""
-    if container.name != name:
-        await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": named(name)})
+    """Return it under its new name; one in a crash loop, which the engine does not rename, is stopped for good."""
+    if container.name == name:
+        return container
+    if container.restarting:
+        await rest(engine, container, grace=_GRACE)
+    try:
+        await _rename(engine, container, name)
+    except Postponed as error:
+        if error.reason.code is not Code.ENGINE_BUSY:
+            raise
+        await rest(engine, container, grace=_GRACE)  # it has ended since it was looked at
+        await _rename(engine, container, name)
     return replace(container, name=name)
+
+
+async def _rename(engine: Engine, container: Container, name: str) -> None:
+    await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": named(name)})
+
+
+async def rest(engine: Engine, container: Container, *, grace: int) -> None:
+    """Stop it, and let no engine start it again."""
+    await set_restart_policy(engine, container, NO_RESTART)
+    await stop(engine, container.container_id, grace=grace)
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
@@ -195,9 +243,8 @@ async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
 def _gone_is_done() -> Iterator[None]:
     try:
         yield
-    except Failed as error:
-        if error.reason.code is not Code.NOT_FOUND:
-            raise
+    except Absent:
+        return
 
 
 async def restart(engine: Engine, container_id: str, *, grace: int) -> None:
@@ -206,15 +253,23 @@ async def restart(engine: Engine, container_id: str, *, grace: int) -> None:
 
 
 async def start(engine: Engine, container_id: str) -> None:
-    await engine.call("POST", f"containers/{container_id}/start")
-
-
-async def remove(engine: Engine, container_id: str) -> None:
-    """Remove it, running or not; its named volumes stay."""
+    """Let it run, also where somebody has paused it."""
     try:
-        await engine.call("DELETE", f"containers/{container_id}", params={"force": 1})
+        await engine.call("POST", f"containers/{container_id}/start")
     except Failed as error:
-        if error.reason.code is not Code.NOT_FOUND and "already in progress" not in str(error):
+        if "paused container" not in str(error):
+            raise
+        await engine.call("POST", f"containers/{container_id}/unpause")
+
+
+async def remove(engine: Engine, container_id: str, *, running: bool = True) -> None:
+    """Remove it; its named volumes stay. Raises Failed for one that runs, unless that is to go too."""
+    try:
+        await engine.call("DELETE", f"containers/{container_id}", params={"force": int(running)})
+    except Absent:
+        return
+    except RolloutError as error:
+        if "already in progress" not in str(error):
             raise
 
 

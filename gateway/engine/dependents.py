@@ -67,9 +67,13 @@ async def rejoin(engine: Engine, old: str, now: str) -> None:
             found = await containers.inspection(engine, container_id)
             if found is None or not _named(found, _about(holder.finished_at))[1]:
                 continue
-            if not found["State"]["Running"] or found["State"]["StartedAt"] < holder.started_at:
+            if not found["State"]["Running"] or _before(found["State"]["StartedAt"], holder.started_at):
                 await containers.restart(engine, container_id, grace=_GRACE)
                 await rejoin(engine, container_id, container_id)
+
+
+def _before(one: str, other: str) -> bool:
+    return containers.time(one) < containers.time(other)
 
 
 @contextmanager

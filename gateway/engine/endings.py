@@ -115,7 +115,7 @@ async def _end(engine: Engine, container: Container) -> _End | None:
         return _End(container.exit_code, container.out_of_memory)
     # Until it was started again, by the engine's own clock, the answer comes to an end by itself.
     filters = {"container": [container.container_id], "event": ["die", "oom"]}
-    until = {"since": _stamp(container.created), "until": _stamp(container.started_at)}
+    until = {"since": containers.stamp(container.created), "until": containers.stamp(container.started_at)}
     said = await logs.read(engine, "events", {**until, "filters": orjson.dumps(filters).decode()})
     events = [orjson.loads(line) for line in said.splitlines() if line.strip()]
     end, starved_since = None, False
@@ -124,13 +124,6 @@ async def _end(engine: Engine, container: Container) -> _End | None:
             end = _End(int(event["Actor"]["Attributes"]["exitCode"]), starved_since)
         starved_since = event["Action"] == "oom"
     return end
-
-
-def _stamp(time: str) -> str:
-    """Return the engine's time as it takes times: seconds, and nanoseconds after the point."""
-    whole = int(containers.time(time).timestamp())
-    fraction = re.search(r"\.(\d+)", time)
-    return f"{whole}.{fraction[1].ljust(9, '0')}" if fraction else str(whole)
 
 
 async def _platforms(engine: Engine, container: Container) -> str:

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.engine.client import Engine, translated
 from gateway.engine.runtime import Progress
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Absent, Code, Failed, Postponed
 from gateway.reference import Reference
 from gateway.registries import Credentials
 
@@ -40,10 +40,8 @@ async def inspect(engine: Engine, name: str) -> Image | None:
     """Return the image of this reference or id, or None where the engine does not have it."""
     try:
         found = await engine.call("GET", f"images/{name}/json")
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND:
-            return None
-        raise
+    except Absent:
+        return None
     return Image(
         image_id=found["Id"],
         platform=f"{found['Os']}/{found['Architecture']}",

@@ -7,13 +7,13 @@ they are wrapped in: those of 20.10 up to 29, with either image store, are known
 import re
 from dataclasses import dataclass
 
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Absent, Code, Failed, Postponed
 
 _LONGEST = 2000  # characters of a message: a registry may have said any number of them
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
 _BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
 
-_HEALING = frozenset({Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
+_HEALING = frozenset({Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
 _SOONEST = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _RETRY_AFTER = re.compile(r"retry-after: ?(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|)\b", re.IGNORECASE)
@@ -55,6 +55,11 @@ _RULES = (
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
     _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
+    # What is left of a container's last run, by the runtime, containerd and the engine, oldest words first.
+    _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
+          "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
+          "removal of container .* is already in progress", "is marked for removal and cannot be",
+          says="the engine still clears up after what ran before"),
     # Before whatever else a connection or a missing file may be.
     _rule(
         Code.VOLUME_MISSING,
@@ -114,6 +119,9 @@ _RULES = (
     _rule(Code.DENIED, "unauthorized", "no basic auth credentials", "pull access denied", "(?<!permission )denied: ",
           "authentication required", "insufficient_scope", "access forbidden", "authorization failed",
           "401 unauthorized", "403 forbidden"),
+    _rule(Code.CONTAINER_MISSING, "no such container: (?P<container>[^,\\s]*)",
+          says="the engine has no container {container}: somebody removed it"),
+    _rule(Code.NOT_FOUND, "no such image"),
     _rule(Code.NOT_FOUND, "manifest unknown", "not found: manifest", "(?:repository )?name (?:unknown|not known)",
           r"failed to resolve reference \S+ \S+: not found", "could not fetch content descriptor .*not found",
           r"manifest for \S+ not found"),
@@ -137,10 +145,17 @@ def classify(status: int, message: str) -> Failed | Postponed:
         return Failed(Code.NAME_TAKEN, message)
     for rule in _RULES:
         if found := rule.pattern.search(message):
-            return _told(rule, found, message)
+            return _absent(status, _told(rule, found, message))
     if status == _BAD_REQUEST:
         return Failed(Code.BAD_CONFIGURATION, f"the engine objects: {message}")
-    return Failed(Code.NOT_FOUND if status == _NOT_FOUND else Code.ENGINE_REFUSED, message)
+    return _absent(status, Failed(Code.ENGINE_REFUSED, message))
+
+
+def _absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
+    """Return a refusal with 404 as one that says what is not there; one that heals stays what it is."""
+    if status == _NOT_FOUND and isinstance(told, Failed):
+        return Absent(told.reason.code, told.reason.message)
+    return told
 
 
 def _told(rule: _Rule, found: re.Match[str], message: str) -> Failed | Postponed:

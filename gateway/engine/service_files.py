@@ -61,7 +61,7 @@ async def sweep(engine: Engine, application_id: str, *, used: Collection[str] = 
                 await engine.call("DELETE", f"secrets/{named(secret_id)}")
             except Failed as error:
                 # Gone, or still another's: the Engine does not let go of one that a service has.
-                if error.reason.code not in {Code.NOT_FOUND, Code.ENGINE_REFUSED}:
+                if error.reason.code is not Code.ENGINE_REFUSED:
                     raise
 
 

@@ -5,6 +5,7 @@ not seen.
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +15,7 @@ from aiodocker.utils import compose_auth_header
 from gateway.engine import logs
 from gateway.engine import spec as labels
 from gateway.engine.client import Engine, named
-from gateway.errors import Code, Failed, Postponed
+from gateway.errors import Absent, Code, Failed, Postponed
 from gateway.reference import Reference
 from gateway.registries import Credentials
 
@@ -125,10 +126,8 @@ async def inspect(engine: Engine, service: str) -> Service | None:
     """Return it by id or name, or None where there is none."""
     try:
         return _service(await engine.call("GET", f"services/{named(service)}"))
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND:
-            return None
-        raise
+    except Absent:
+        return None
 
 
 async def select(engine: Engine) -> list[Service]:
@@ -149,10 +148,8 @@ async def tasks_of(engine: Engine, application_id: str) -> list[Task]:
 async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]:
     try:
         found = await engine.call("GET", "tasks", params={"filters": orjson.dumps(filters).decode()})
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND:
-            return []
-        raise
+    except Absent:
+        return []
     return [_task(one) for one in sorted(found, key=lambda one: str(one["CreatedAt"]), reverse=True)]
 
 
@@ -223,11 +220,8 @@ async def update(
 
 
 async def remove(engine: Engine, service: Service) -> None:
-    try:
+    with suppress(Absent):
         await engine.call("DELETE", f"services/{service.service_id}")
-    except Failed as error:
-        if error.reason.code is not Code.NOT_FOUND:
-            raise
 
 
 async def last_lines(engine: Engine, task: Task) -> str:
