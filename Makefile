@@ -72,6 +72,7 @@ test: setup $(CLIENTS_READY) ## All tests.
 
 fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
+	@$(BIN)/python -m tests.fuzz.growth
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
 	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/test_conforming.py --timeout=3600
 

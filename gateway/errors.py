@@ -22,6 +22,8 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import ClassVar
 
+_LONGEST_INDEX = 9  # digits of a number that names an element of a list
+
 
 class GatewayError(Exception):
     """The base of all errors raised on purpose; its text may be shown to the caller."""
@@ -37,6 +39,12 @@ class InvalidInput(GatewayError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+    @property
+    def path(self) -> list[str | int]:
+        """The parts of `field`; a number names an element of a list."""
+        parts = self.field.split(".") if self.field else []
+        return [int(part) if part.isdecimal() and len(part) <= _LONGEST_INDEX else part for part in parts]
 
 
 class TooLarge(InvalidInput):

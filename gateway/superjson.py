@@ -19,10 +19,11 @@ from gateway.errors import InvalidInput
 
 #: what was there and is not: a value of its own, as None is JSON's null
 ABSENT = object()
-# A path's parts are parted by dots, and a dot in a part is escaped.
-_PART = re.compile(r"((?:[^.\\]|\\.)*)(\.|$)", re.DOTALL)
+# Dots separate the parts of a path, and a backslash escapes a dot in a part.
+_PIECE = re.compile(r"\\(.)|(\.)|([^.\\]+)|\\", re.DOTALL)
 _DEEPEST, _MOST = 64, 10_000
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_LONGEST_INDEX = 9  # digits of a number that names an element of a list
+_LONGEST_SHOWN = 100  # characters of a value in a refusal
 
 
 def revive(value: Any, values: Any) -> Any:
@@ -74,20 +75,30 @@ def _annotations(values: Any) -> Iterator[tuple[list[str], str]]:
     while waiting:
         path, node = waiting.pop()
         if isinstance(node, list) and node:
-            found.append((path, str(node[0])))
+            found.append((path, str(node[0]) if isinstance(node[0], str) else ""))
             node = node[1] if len(node) > 1 else {}
-        if isinstance(node, dict):
-            waiting += [([*path, *_parts(name)], inside) for name, inside in node.items()]
-        if len(path) > _DEEPEST or len(found) + len(waiting) > _MOST:
-            raise InvalidInput("meta tells of more values than an input has")
+        inside = node if isinstance(node, dict) else {}
+        if len(found) + len(waiting) + len(inside) > _MOST:
+            raise _too_many()
+        waiting += [([*path, *_parts(name, _DEEPEST - len(path))], value) for name, value in inside.items()]
     return reversed(found)
 
 
-def _parts(path: str) -> Iterator[str]:
-    for found in _PART.finditer(path):
-        yield _ESCAPED.sub(r"\1", found[1])
-        if not found[2]:
-            return
+def _parts(path: str, most: int) -> list[str]:
+    """Split a path at its dots; raises InvalidInput for more than `most` parts."""
+    parts: list[list[str]] = [[]]
+    for escaped, dot, plain in _PIECE.findall(path):
+        if dot:
+            parts.append([])
+        else:
+            parts[-1].append(escaped or plain)
+        if len(parts) > most:
+            raise _too_many()
+    return ["".join(pieces) for pieces in parts]
+
+
+def _too_many() -> InvalidInput:
+    return InvalidInput("meta tells of more values than an input has")
 
 
 def _apply(root: Any, path: list[Any], kind: str) -> None:
@@ -96,26 +107,35 @@ def _apply(root: Any, path: list[Any], kind: str) -> None:
     holder = root
     for part in above:
         holder = _at(holder, part)
-    if kind == "number" and _at(holder, last) is not ABSENT:
-        raise InvalidInput(f"{_at(holder, last)} is no number here", field=".".join(map(str, path[1:])) or None)
-    if kind == "bigint" and isinstance(text := _at(holder, last), str) and re.fullmatch(r"-?\d{1,100}", text):
-        _put(holder, last, int(text))
-    if kind != "undefined":
+    value = _at(holder, last)
+    if value is ABSENT:
         return
-    if isinstance(holder, dict):
-        holder.pop(last, None)
-    else:
+    if kind == "number":
+        raise InvalidInput(
+            f"{str(value)[:_LONGEST_SHOWN]} is no number here", field=".".join(map(str, path[1:])) or None
+        )
+    if kind == "bigint" and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,100}", value):
+        _put(holder, last, int(value))
+    elif kind == "undefined" and isinstance(holder, dict):
+        del holder[last]
+    elif kind == "undefined":
         _put(holder, last, None)
 
 
 def _at(holder: Any, part: Any) -> Any:
     if isinstance(holder, dict):
         return holder.get(part, ABSENT)
-    if isinstance(holder, list) and str(part).isdecimal() and int(part) < len(holder):
-        return holder[int(part)]
+    index = _index(part)
+    if isinstance(holder, list) and index is not None and index < len(holder):
+        return holder[index]
     return ABSENT
 
 
+def _index(part: Any) -> int | None:
+    """Return the element of a list that a part of a path names, None where it names none."""
+    text = str(part)
+    return int(text) if text.isdecimal() and len(text) <= _LONGEST_INDEX else None
+
+
 def _put(holder: Any, part: Any, value: Any) -> None:
-    if _at(holder, part) is not ABSENT:
-        holder[part if isinstance(holder, dict) else int(part)] = value
+    holder[part if isinstance(holder, dict) else int(part)] = value

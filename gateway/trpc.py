@@ -3,6 +3,7 @@
 https://trpc.io/docs/rpc and https://github.com/flightcontrolhq/superjson
 """
 
+import codecs
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,6 +17,10 @@ from gateway.errors import InvalidInput
 
 #: what a procedure answers that returns nothing
 UNDEFINED = object()
+# RFC 8259 lets a parser pass over a byte order mark: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+_MARK = codecs.BOM_UTF8
+_MOST_VALUES = 20_000  # in one input; each may be wrong, and is told of
+_SIGNS = (b",", b"[", b"{")  # each begins a value, where it is not within a text
 _UNDEFINED_META = {"values": ["undefined"], "v": 1}
 
 # https://github.com/trpc/trpc/blob/main/packages/server/src/unstable-core-do-not-import/rpc/codes.ts
@@ -111,36 +116,60 @@ class Problem:
 
 def parse_json(body: bytes) -> Any:
     """Return the body's JSON, None for an empty one; raises InvalidInput."""
+    body = body.removeprefix(_MARK)
     if not body.strip():
         return None
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"Invalid JSON: {error}") from error
+    if sum(map(body.count, _SIGNS)) >= _MOST_VALUES:
+        _refuse_too_many(parsed)
     if b"\\u0000" in body:
         _refuse_zero_bytes(parsed)
     return parsed
 
 
-def _refuse_zero_bytes(value: Any) -> None:
-    waiting: list[tuple[str, Any]] = [("", value)]
+def _refuse_too_many(value: Any) -> None:
+    waiting, seen = [value], 0
     while waiting:
-        path, found = waiting.pop()
-        match found:
-            case str() as text if "\0" in text:
-                raise InvalidInput("a zero byte cannot be stored", field=_of_the_input(path) or None)
-            case dict() as fields:
-                waiting += [(path, name) for name in fields]
-                waiting += [(f"{path}.{name}", inside) for name, inside in fields.items()]
-            case list() as values:
-                waiting += [(f"{path}.{number}", inside) for number, inside in enumerate(values)]
-            case _:
-                pass
+        found = waiting.pop()
+        inside = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else ()
+        seen += len(inside)
+        if seen > _MOST_VALUES:
+            raise InvalidInput(f"an input has at most {_MOST_VALUES} values")
+        waiting += inside
 
 
-def _of_the_input(path: str) -> str:
-    """Return the path to a field, without the envelope it was sent in."""
-    return path.removeprefix(".").removeprefix("json.")
+def _refuse_zero_bytes(value: Any) -> None:
+    """Raise InvalidInput for the first text with a zero byte. The path to it is made once, and not for each value."""
+    #: where each object or list lies that was looked into: the one around it, and its name there
+    above: list[tuple[int, str | int]] = []
+    waiting: list[tuple[int, str | int, Any]] = [(-1, "", value)]
+    while waiting:
+        around, name, found = waiting.pop()
+        if isinstance(found, str):
+            if "\0" in found:
+                raise InvalidInput("a zero byte cannot be stored", field=_field(above, around, name))
+        elif isinstance(found, dict | list):
+            here = len(above)
+            above.append((around, name))
+            if isinstance(found, dict):
+                if any("\0" in one for one in found):
+                    raise InvalidInput("a zero byte cannot be stored", field=_field(above, around, name))
+                waiting += [(here, one, inside) for one, inside in found.items()]
+            else:
+                waiting += [(here, number, inside) for number, inside in enumerate(found)]
+
+
+def _field(above: Sequence[tuple[int, str | int]], around: int, name: str | int) -> str | None:
+    """Return the path to a field, without the envelope it was sent in; None for the input itself."""
+    parts = [] if around < 0 else [str(name)]
+    while around > 0:
+        around, name = above[around]
+        parts.append(str(name))
+    parts.reverse()
+    return ".".join(parts[1:] if len(parts) > 1 and parts[0] == "json" else parts) or None
 
 
 def unwrap(given: Any) -> Any:

@@ -231,3 +231,43 @@ async def test_a_batch_of_queries_may_be_long(app: Web) -> None:
     given = orjson.dumps({str(number): {"json": {**APP, "padding": "x" * 400}} for number in range(40)}).decode()
     status, answer, _ = await ask(app, "GET", f"/api/trpc/{names}?batch=1&input={given}")
     assert (status, len(answer)) == (200, 40)
+
+
+# -- what costs more than its length
+
+
+@pytest.mark.parametrize("path", ["a" * 20_000 + "\\", "9" * 5000, "b." + "9" * 5000, "b." + "9" * 25])
+def test_a_type_at_a_place_that_is_not_there_is_passed_over(path: str) -> None:
+    assert superjson.revive({"b": [1]}, {path: ["undefined"]}) == {"b": [1]}
+
+
+@pytest.mark.parametrize("name", ["9" * 25, "9" * 5000, "²", "A" * 30_000])
+async def test_a_zero_byte_is_refused_by_the_name_of_its_field(app: Web, name: str) -> None:
+    for given in ({name: "\0"}, {name: {"deep": "\0"}}, {name: [0, "\0"]}, {name: {"\0": 0}}):
+        for path in ("/api/application.update", "/api/trpc/application.update"):
+            status, told = await app.post(path, {**APP, **given})
+            assert status == 400, told
+            assert name in str(told)
+
+
+def test_an_input_has_a_bounded_number_of_values() -> None:
+    accepted: tuple[Any, ...] = ([0] * 20_000, {str(one): one for one in range(20_000)}, {"json": {"a": [[]] * 19_990}})
+    for given in accepted:
+        assert trpc.parse_json(orjson.dumps(given)) == given
+    refused: tuple[Any, ...] = ([0] * 20_001, {"a": ["", [0] * 20_000]})
+    for given in refused:
+        with pytest.raises(InvalidInput, match="at most 20000 values"):
+            trpc.parse_json(orjson.dumps(given))
+    assert trpc.parse_json(orjson.dumps("," * 30_000)) == "," * 30_000
+
+
+async def test_of_many_wrong_values_the_first_hundred_are_told(app: Web) -> None:
+    status, told = await app.post("/api/application.update", {**APP, "args": [0] * 15_000})
+    assert (status, len(told["issues"])) == (400, 100)
+
+
+async def test_a_byte_order_mark_is_passed_over(app: Web) -> None:
+    for path in ("/api/application.update", "/api/trpc/application.update"):
+        body = b"\xef\xbb\xbf" + orjson.dumps({**APP, "description": path})
+        assert (await ask(app, "POST", path, body, **JSON))[0] == 200
+        assert (await app.query("application.one", **APP))["description"] == path

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-_PARAMETER = re.compile(r'([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
+_PARAMETER = re.compile(r'(?<![a-zA-Z_])([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
 
 
 @dataclass(frozen=True, slots=True)

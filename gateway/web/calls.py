@@ -20,7 +20,7 @@ from gateway.web.procedures import PROCEDURES, Answer, Procedure
 
 _LOG = structlog.get_logger()
 _BY_LOWER = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
-
+_MOST_ISSUES = 100  # of one input that are told
 
 # What is said of our own types means nothing to who sent it.
 _KINDS = {
@@ -68,10 +68,10 @@ def problem_of(error: Exception) -> Problem:
         case Refused():
             return error.problem
         case ValidationError():
-            return Problem(HTTPStatus.BAD_REQUEST, "Input validation failed", tuple(map(_issue, error.errors())))
+            issues = tuple(map(_issue, error.errors()[:_MOST_ISSUES]))
+            return Problem(HTTPStatus.BAD_REQUEST, "Input validation failed", issues)
         case InvalidInput() if error.field:
-            path: list[str | int] = [int(part) if part.isdecimal() else part for part in error.field.split(".")]
-            issue = Issue(code="custom", path=path, message=str(error))
+            issue = Issue(code="custom", path=error.path, message=str(error))
             return Problem(HTTPStatus.BAD_REQUEST, str(error), (issue,))
         case GatewayError():
             return Problem(error.status, str(error))

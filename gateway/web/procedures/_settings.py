@@ -78,8 +78,7 @@ def _as_sent(settings: Mapping[str, Any]) -> Iterator[None]:
             hide_input=True,
         ) from error
     except InvalidInput as error:
-        path = [int(part) if part.isdigit() else part for part in (error.field or "").split(".")]
-        raise InvalidInput(str(error), field=".".join(map(str, _path(settings, path)))) from error
+        raise InvalidInput(str(error), field=".".join(map(str, _path(settings, error.path or [""])))) from error
 
 
 def _path(settings: Mapping[str, Any], path: Sequence[int | str]) -> list[int | str]:

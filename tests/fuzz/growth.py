@@ -1,0 +1,126 @@
+"""The growth check: a worst case four times as long may cost six times as much, in processor time and in memory.
+
+`worst.py` has the cases, a line each. `make test` runs each of them up to a small size, `make fuzz` up to what the
+gateway accepts: `python -m tests.fuzz.growth [PART OF A NAME]`.
+"""
+
+import gc
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.errors import GatewayError
+
+MOST = 6.0  # times the cost, for four times the size
+START = 1 << 10
+SAMPLE = 1 << 16  # the largest size in `make test`
+WHOLE = 1 << 20  # the largest size in `make fuzz`: what one request may have
+# Below these nobody is hurt, and nothing is measured well.
+_NEGLIGIBLE = 0.01  # seconds
+_LITTLE = 8 << 20  # bytes
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`make(n)` builds a valid input of about n bytes, `run` reads it; a refusal is an answer too."""
+
+    name: str
+    run: Callable[[Any], object]
+    make: Callable[[int], Any]
+    #: the largest size that reaches it, where another bound is met before
+    largest: int = WHOLE
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """What four times the size costs."""
+
+    size: int
+    seconds: float
+    time: float
+    memory: float
+
+    @property
+    def held(self) -> bool:
+        return self.time <= MOST and self.memory <= MOST
+
+    def __str__(self) -> str:
+        return f"{self.size:>8} bytes {self.seconds * 1000:>8.1f} ms  time x{self.time:.1f}  memory x{self.memory:.1f}"
+
+
+def measure(case: Case, largest: int) -> Growth:
+    """Return how its cost grows, at the first size that costs enough to tell, or at the largest."""
+    gc.disable()
+    try:
+        return _measure(case, min(largest, case.largest))
+    finally:
+        gc.enable()
+
+
+def _measure(case: Case, largest: int) -> Growth:
+    size = START
+    while True:
+        size = min(size * 4, largest)
+        small, large = case.make(size // 4), case.make(size)
+        seconds = _seconds(case.run, large)
+        if seconds >= _NEGLIGIBLE or size == largest:
+            break
+    growth = _time(case, small, large) if seconds >= _NEGLIGIBLE else 0.0
+    return Growth(size, seconds, growth, _memory(case, small, large))
+
+
+def _time(case: Case, small: Any, large: Any) -> float:
+    """Return the smallest ratio of some tries: what else the machine does makes it larger."""
+    least = float("inf")
+    for _ in range(_TRIES):
+        below = max(min(_seconds(case.run, small) for _ in range(_TRIES)), 1e-6)
+        least = min(least, _seconds(case.run, large) / below)
+        if least <= MOST:
+            break
+    return least
+
+
+def _memory(case: Case, small: Any, large: Any) -> float:
+    above = _peak(case.run, large)
+    return 0.0 if above < _LITTLE else above / max(_peak(case.run, small), 1)
+
+
+def _seconds(run: Callable[[Any], object], given: Any) -> float:
+    """Return processor time of this thread: what else the machine does is not in it."""
+    began = time.thread_time()
+    with suppress(GatewayError, ValueError):
+        run(given)
+    return time.thread_time() - began
+
+
+def _peak(run: Callable[[Any], object], given: Any) -> int:
+    tracemalloc.start()
+    try:
+        with suppress(GatewayError, ValueError):
+            run(given)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def main(wanted: str, largest: int = WHOLE) -> int:
+    """Measure each case, print a line about it, and return 1 where one grows too fast."""
+    from tests.fuzz.worst import cases
+
+    broken = 0
+    for case in cases():
+        if wanted in case.name:
+            growth = measure(case, largest)
+            broken += not growth.held
+            sys.stdout.write(f"{case.name:60} {growth}  {'held' if growth.held else 'BROKE'}\n")
+            sys.stdout.flush()
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1] if len(sys.argv) > 1 else ""))

@@ -1,0 +1,177 @@
+"""Worst cases of everything that reads what others wrote: valid in form, and as costly as their length allows.
+
+A case is one line: its name, what reads it, and what makes an input of about n bytes.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+from gateway import trpc, variables
+from gateway.applications import parse_environment
+from gateway.registry import answers
+from gateway.registry.challenge import parse_challenge
+from gateway.sources import SOURCES
+from gateway.web.procedures import PROCEDURES
+from tests.fuzz.growth import Case
+from tests.fuzz.targets import targets
+
+
+def cases() -> Iterator[Case]:
+    yield from WIRE
+    yield from STORED
+    yield from REGISTRIES
+    yield from _bodies()
+    yield from _inputs()
+
+
+def _call(body: bytes) -> object:
+    """Read the body of a call, as both surfaces do."""
+    return trpc.unwrap(trpc.parse_json(body))
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _typed(values: Any, of: Any = None) -> bytes:
+    return _json({"json": {} if of is None else of, "meta": {"values": values}})
+
+
+def _nested(n: int) -> Any:
+    """Return types within types, each path of as many parts as are accepted."""
+    node: Any = ["undefined"]
+    for _ in range(60):
+        node = ["set", {"a": node, **{f"b{number}": ["undefined"] for number in range(n // 1200)}}]
+    return node
+
+
+# -- the wire of the API
+
+WIRE = [
+    Case("call: a path of one part that ends in a backslash", _call, lambda n: _typed({"a" * n + "\\": ["undefined"]})),
+    Case("call: a path of backslashes", _call, lambda n: _typed({"\\" * n: ["undefined"]})),
+    Case("call: a path of dots", _call, lambda n: _typed({"." * n: ["undefined"]})),
+    Case("call: a path of digits", _call, lambda n: _typed({"a." + "9" * n: ["undefined"]}, {"a": [1]})),
+    Case("call: many paths", _call, lambda n: _typed({f"a.{one}": ["undefined"] for one in range(n // 20)})),
+    Case(
+        "call: many long paths", _call, lambda n: _typed({f"{one}{'.a' * 60}": ["bigint"] for one in range(n // 150)})
+    ),
+    Case("call: types within types", _call, lambda n: _typed(_nested(n))),
+    Case("call: a large value that is no number", _call, lambda n: _typed({"a": ["number"]}, {"a": ["x"] * (n // 5)})),
+    Case("call: a long name beside a zero byte", _call, lambda n: _json({"z": "\0", "A" * (n // 2): [0] * (n // 6)})),
+    Case("call: long names within each other", _call, lambda n: _json({"z": "\0", "x": _deep(n, 500)})),
+    Case("call: a list beside a zero byte", _call, lambda n: _json([*([0] * (n // 4)), "\0"])),
+    Case("call: many small values", _call, lambda n: _json([[]] * (n // 4))),
+    Case("call: a batch", lambda body: trpc.unwrap_batch(trpc.parse_json(body), 50), lambda n: _json(_batch(n))),
+]
+
+
+def _deep(n: int, levels: int) -> Any:
+    value: Any = 0
+    for _ in range(levels):
+        value = {"a" * (n // levels): value}
+    return value
+
+
+def _batch(n: int) -> Any:
+    return {
+        str(one): {"json": {"a": "b" * (n // 100)}, "meta": {"values": {"a" * (n // 100): ["undefined"]}}}
+        for one in range(50)
+    }
+
+
+# -- texts that are stored, and read again
+
+
+def _resolve(text: str) -> object:
+    return variables.resolve(text, environment=None, project=None)
+
+
+STORED = [
+    Case("environment: many lines", parse_environment, lambda n: "A=1\n" * (n // 4)),
+    Case("variables: each names the next", _resolve, lambda n: "".join(_names(one) for one in range(n // 16))),
+    Case("variables: many names in one value", _resolve, lambda n: "B=1\nA=" + "${{B}}" * (n // 6)),
+]
+
+
+def _names(one: int) -> str:
+    return f"A{one}=${{{{A{one + 1}}}}}\n"
+
+
+# -- what a registry answers
+
+REGISTRIES = [
+    Case(
+        "registry: an index of many platforms",
+        answers.platforms,
+        lambda n: _json(_index(n // 30)),
+    ),
+    Case("registry: a manifest", answers.config_digest, lambda n: _json({"config": {"digest": "sha256:" + "a" * n}})),
+    Case("registry: many tags", answers.tags, lambda n: _json({"tags": [f"v{one}" for one in range(n // 10)]})),
+    Case("registry: a challenge", parse_challenge, lambda n: "Bearer " + 'a="b",' * (n // 6)),
+    Case("registry: a challenge without an end", parse_challenge, lambda n: "Bearer " + "a" * n),
+]
+
+
+def _index(platforms: int) -> Any:
+    return {"manifests": [{"platform": {"os": str(one), "architecture": "a"}} for one in range(platforms)]}
+
+
+# -- bodies of webhooks: the recorded ones, their lists and texts longer
+
+
+def _bodies() -> Iterator[Case]:
+    for source in SOURCES:
+        target = targets()[f"source-{source}"]
+        for number, seed in enumerate(target.seeds[:4]):
+            head, blank, body = seed.partition(b"\n\n")
+            if not body.startswith((b"{", b"[")):
+                continue
+            value = json.loads(body)
+            for what in ("lists", "texts"):
+                if _stretched(value, 2, what) != _stretched(value, 1, what):
+                    make = partial(_longer, head + blank, value, what)
+                    yield Case(f"webhook: {source} {number}, longer {what}", target.run, make)
+
+
+def _longer(head: bytes, value: Any, what: str, n: int) -> bytes:
+    return head + _json(_stretched(value, max(1, n // len(json.dumps(value))), what))
+
+
+def _stretched(value: Any, times: int, what: str) -> Any:
+    match value:
+        case dict():
+            return {name: _stretched(one, times, what) for name, one in value.items()}
+        case list() if what == "lists":
+            return [_stretched(one, 1, what) for one in value[:1]] * times
+        case list():
+            return [_stretched(one, times, what) for one in value[:1]]
+        case str() if what == "texts":
+            return value * times
+        case _:
+            return value
+
+
+# -- what each procedure takes: each field as long as it may be, by its own description
+
+
+def _inputs() -> Iterator[Case]:
+    for procedure in PROCEDURES.values():
+        for field, schema in procedure.takes.model_json_schema().get("properties", {}).items():
+            for kind in sorted(_MAKERS.keys() & {one.get("type") for one in (schema, *schema.get("anyOf", ()))}):
+                name = f"input: {procedure.name} {field}, {kind}"
+                yield Case(name, procedure.takes.model_validate, partial(_given, field, kind), _LARGEST_INPUT)
+
+
+def _given(field: str, kind: str, n: int) -> dict[str, Any]:
+    return {field: _MAKERS[kind](n)}
+
+
+_LARGEST_INPUT = 1 << 18
+_MAKERS: dict[str, Callable[[int], Any]] = {
+    "string": lambda n: "a " * (n // 2),
+    "array": lambda n: [f"a{one}" for one in range(n // 8)],
+    "object": lambda n: {f"a{one}": "" for one in range(n // 8)},
+}
