@@ -58,7 +58,7 @@ class Fleet:
         self._settings = settings
         self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._slots: defaultdict[tuple[str, str], Slots] = defaultdict(
+        self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
         )
         self._wanted = asyncio.Event()

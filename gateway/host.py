@@ -13,7 +13,7 @@ import structlog
 
 from gateway.deployments import Deployment
 from gateway.engine import probes
-from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.client import Engine, EngineIdentity, Reached
 from gateway.errors import Code, Postponed, Reason, RolloutError
 from gateway.loops import LOOK_AGAIN, for_ever
 from gateway.store import claims, engines, servers
@@ -37,7 +37,7 @@ class Duty:
     """What is done on each engine that answers, every so many seconds, beside the rollouts."""
 
     every: float
-    do: Callable[[Engine, EngineIdentity], Awaitable[None]]
+    do: Callable[[Reached], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +125,9 @@ class Host:
     async def _do(self, duty: Duty) -> None:
         while True:
             wait = LOOK_AGAIN
-            if self.identity is not None and self._served():
+            if self.identity is not None and (served := self._served()):
                 with suppress(Postponed):  # the engine went away: `_watch` says so
-                    await duty.do(self.engine, self.identity)
+                    await duty.do(Reached(self.engine, self.identity, served))
                     wait = duty.every
             await asyncio.sleep(wait)
 
@@ -208,6 +208,13 @@ class Host:
                 name=identity.name,
                 version=identity.version,
                 platform=identity.platform,
+                swarm_manager=identity.swarm_manager,
+            )
+            await engines.upsert_address(
+                connection,
+                engine_id=identity.engine_id,
+                server_id=self.server_id,
+                daemon=identity.daemon,
                 swarm_manager=identity.swarm_manager,
             )
             if self.server_id is not None:

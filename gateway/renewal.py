@@ -11,7 +11,7 @@ import structlog
 
 from gateway.amazon import Amazon
 from gateway.engine import service_spec, services, spec
-from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.client import Engine, Reached
 from gateway.engine.services import Service
 from gateway.errors import RolloutError
 from gateway.reference import Reference
@@ -26,10 +26,9 @@ _LOG = structlog.get_logger()
 RENEW_EVERY = 60.0  # seconds
 
 
-async def renew_logins(
-    pool: Pool, vault: Vault, registry: RegistryClient, engine: Engine, identity: EngineIdentity
-) -> None:
+async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reached: Reached) -> None:
     """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
+    engine, identity = reached.engine, reached.identity
     if not identity.swarm_manager:
         return
     async with transaction(pool) as connection:
@@ -41,7 +40,7 @@ async def renew_logins(
     if not bearing:
         return
     async with transaction(pool) as connection:
-        resting = await applications.select_resting(connection, vault, identity.engine_id)
+        resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         service = bearing.get(application.application_id)
         image = spec.reference(service.labels) if service else None

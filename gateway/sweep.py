@@ -3,7 +3,7 @@
 import structlog
 
 from gateway.engine import runtimes
-from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace
 from gateway.errors import Failed
 from gateway.registries import nobody
@@ -16,10 +16,11 @@ _LOG = structlog.get_logger()
 SWEEP_EVERY = 3600.0  # seconds
 
 
-async def expire_kept(pool: Pool, vault: Vault, pace: Pace, engine: Engine, identity: EngineIdentity) -> None:
-    """Go through the engine's applications once; raises Postponed where it is away."""
+async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) -> None:
+    """Go through the applications there once; raises Postponed where the engine is away."""
+    engine, identity = reached.engine, reached.identity
     async with transaction(pool) as connection:
-        resting = await applications.select_resting(connection, vault, identity.engine_id)
+        resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         try:
             runtime = await runtimes.choose(engine, identity, application, nobody, pace, making=False, begun=None)

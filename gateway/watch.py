@@ -17,7 +17,7 @@ from gateway.alerts import Alert, Tells
 from gateway.applications import Application, Desired
 from gateway.deployments import Kind, Watch
 from gateway.engine import runtimes
-from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.client import Engine, EngineIdentity, Reached
 from gateway.engine.runtime import Pace, Runtime
 from gateway.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.metrics import TROUBLES
@@ -56,16 +56,16 @@ class Lookout:
         self._alerts = alerts
         self._watched: dict[str, _Watched] = {}
 
-    async def look(self, engine: Engine, identity: EngineIdentity) -> None:
-        """Look once at each window that is open on the engine."""
+    async def look(self, reached: Reached) -> None:
+        """Look once at each window that is open there."""
         async with statement(self._pool) as connection:
-            found = await watches.select_watches(connection, identity.engine_id)
+            found = await watches.select_watches(connection, reached.identity.engine_id, reached.server_ids)
         self._forget()
         at_once = asyncio.Semaphore(_AT_ONCE)
 
         async def one(watch: Watch) -> None:
             async with at_once:
-                await self._look_at(engine, identity, await self._recall(watch))
+                await self._look_at(reached.engine, reached.identity, await self._recall(watch))
 
         for ended in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
             if isinstance(ended, BaseException):

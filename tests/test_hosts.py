@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from gateway.errors import Code, InvalidInput
 from gateway.reference import Reference
 from gateway.registry import client as registries
 from gateway.servers import Access, Server
-from gateway.store import applications, deployments, servers, subscriptions
+from gateway.store import applications, deployments, engines, servers, subscriptions, watches
 from gateway.store.database import Pool
 from gateway.supervisor import Supervisor, supervise
 from gateway.web.procedures.server import ServerRow, ask, row
@@ -287,6 +288,45 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     assert desk.supervisor.fleet.served_by(second) == []
     shown = await desk.shown(server)
     assert (shown["status"], shown["sameAs"]) == ("ok", dockerd.host)
+
+
+async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_registered_as(
+    desk: Desk, remote: Remote, engine: Engine
+) -> None:
+    own = await engine.identify()
+    there = await ask(remote.unix)
+    assert own.engine_id == there.engine_id, "private engines read one key"
+    assert own.daemon != there.daemon
+    server = await desk.server("clone", remote.unix)
+    asked = {None: await desk.ask("here", None), server.server_id: await desk.ask("there", server)}
+    for deployment_id in asked.values():
+        assert (await desk.ended(deployment_id)).status is Status.SUCCEEDED
+    assert await containers.inspect(engine, "there") is None
+    async with desk.pool.acquire() as connection:
+        for server_id, deployment_id in asked.items():
+            watched = await watches.select_watches(connection, own.engine_id, [server_id])
+            assert [watch.deployment_id for watch in watched] == [deployment_id]
+            resting = await applications.select_resting(connection, VAULT, own.engine_id, [server_id])
+            assert [one.server_id for one in resting] == [server_id]
+        assert len(await watches.select_watches(connection, own.engine_id, [None, server.server_id])) == 2
+
+
+async def test_a_clone_that_answers_does_not_stand_for_the_engine_that_is_gone(desk: Desk, remote: Remote) -> None:
+    server = await desk.server("clone", remote.unix)
+    assert (await desk.ended(await desk.ask("there", server))).status is Status.SUCCEEDED
+    long_ago, minute = (
+        "UPDATE engine_addresses SET last_seen_at = '2026-01-01' WHERE server_id = $1",
+        timedelta(minutes=1),
+    )
+    async with desk.pool.acquire() as connection:
+        assert await engines.select_seen(connection, "there", minute)
+        async with connection.transaction():  # the engine that shares its id is seen on
+            await connection.execute("UPDATE engines SET last_seen_at = now()")
+            await connection.execute("UPDATE engine_addresses SET last_seen_at = now()")
+            await connection.execute(long_ago, server.server_id)
+            assert not await engines.select_seen(connection, "there", minute)
+            await connection.execute("UPDATE engine_addresses SET daemon = 'the same'")
+            assert await engines.select_seen(connection, "there", minute)
 
 
 async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and_a_removed_one_is_let_go(

@@ -13,6 +13,7 @@ from gateway.demo.process import free_port, until
 from gateway.demo.registry import PrivateRegistry
 from gateway.deployments import Kind, Status
 from gateway.engine import containers, convergence, services, spec
+from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
@@ -471,11 +472,11 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
         sent, tasks = await service_of(lane), await running(lane)
 
         aws.expire()
-        identity = await lane.engine.identify()
+        reached = Reached(lane.engine, await lane.engine.identify(), [None])
         async with registries.connect(frozenset({parse_domain(address)})) as client:
-            await renew_logins(lane.pool, VAULT, client, lane.engine, identity)
+            await renew_logins(lane.pool, VAULT, client, reached)
             renewed = await service_of(lane)
-            await renew_logins(lane.pool, VAULT, client, lane.engine, identity)
+            await renew_logins(lane.pool, VAULT, client, reached)
         assert renewed.labels[spec.LOGIN_UNTIL] > sent.labels[spec.LOGIN_UNTIL]
         assert renewed.update_state == ""
         assert (await service_of(lane)).version == renewed.version > sent.version

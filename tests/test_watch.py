@@ -12,7 +12,7 @@ from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Watch
 from gateway.engine import containers, runtimes
-from gateway.engine.client import Engine
+from gateway.engine.client import Engine, Reached
 from gateway.engine.runtime import Pace, Runtime
 from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
@@ -115,11 +115,11 @@ async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: 
     await lane.ask(Kind.DEPLOY)
     engine_id = (await lane.engine.identify()).engine_id
     async with lane.pool.acquire() as connection, connection.transaction():
-        (watch,) = await _of(lane, await watches.select_watches(connection, engine_id))
+        (watch,) = await _of(lane, await watches.select_watches(connection, engine_id, [None]))
         await deployments.insert_deployment(
             connection, application_id=lane.application_id, kind=Kind.STOP, forced=True, title="later"
         )
-        assert await _of(lane, await watches.select_watches(connection, engine_id)) == []
+        assert await _of(lane, await watches.select_watches(connection, engine_id, [None])) == []
         assert not await watches.end_watch(connection, watch)
         await connection.execute("DELETE FROM deployments WHERE title = 'later'")
 
@@ -158,10 +158,10 @@ async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(l
     before = await lane.containers()
     assert len(before) == 2
     day = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
-    identity = await lane.engine.identify()
-    await expire_kept(lane.pool, VAULT, day, lane.engine, identity)
+    reached = Reached(lane.engine, await lane.engine.identify(), [None])
+    await expire_kept(lane.pool, VAULT, day, reached)
     assert await lane.containers() == before
-    await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), lane.engine, identity)
+    await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), reached)
     (left,) = await lane.containers()
     assert left.container_id == (await lane.serving()).container_id
 
@@ -190,6 +190,6 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
 
     monkeypatch.setattr(runtimes, "choose", ask_meanwhile)
     none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await expire_kept(lane.pool, VAULT, none, lane.engine, await lane.engine.identify())
+    await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
     await make(Status.SUCCEEDED)
     assert await lane.containers() == before

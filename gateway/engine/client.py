@@ -5,7 +5,7 @@ Every call has a deadline, every failure becomes one of ours here: see https://d
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -47,9 +47,12 @@ class EngineIdentity:
     node_id: str = ""
 
     @property
-    def daemon(self) -> tuple[str, str]:
-        """What two addresses of one daemon have in common, and no other daemon has."""
-        return self.engine_id, self.run
+    def daemon(self) -> str:
+        """What two addresses of one daemon have in common, and no other daemon has.
+
+        A daemon without a bridge of its own keeps its networks: what its host is called tells clones apart then.
+        """
+        return f"{self.engine_id}/{self.name}/{self.node_id}/{self.run}"
 
 
 class Engine(aiodocker.Docker):
@@ -126,6 +129,15 @@ class Engine(aiodocker.Docker):
             swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
             node_id=swarm.get("NodeID", ""),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """An engine that answers, and the servers whose applications are looked after by way of it; None is its own."""
+
+    engine: Engine
+    identity: EngineIdentity
+    server_ids: Sequence[str | None]
 
 
 BUILT_IN = {"filters": '{"type":["builtin"]}'}

@@ -119,19 +119,22 @@ async def select_applications(connection: Connection, vault: Vault) -> list[Appl
     return [_from_row(row, vault) for row in rows]
 
 
-async def select_resting(connection: Connection, vault: Vault, engine_id: str) -> list[Application]:
-    """Return those on an engine of which no deployment waits or runs."""
+async def select_resting(
+    connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
+) -> list[Application]:
+    """Return those on these servers, bound to their engine, of which no deployment waits or runs."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM applications a
-         WHERE engine_id = $1
+         WHERE engine_id = $1 AND coalesce(server_id, '') = ANY($2::text[])
            AND NOT EXISTS (
                    SELECT FROM deployments d
                     WHERE d.application_id = a.application_id AND d.status IN ('queued', 'running')
                )
         """,  # noqa: S608 - a constant
         engine_id,
+        [server_id or "" for server_id in server_ids],
     )
     return [_from_row(row, vault) for row in rows]
 

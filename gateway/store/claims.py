@@ -10,6 +10,7 @@ from gateway.deployments import Deployment, Outcome
 from gateway.errors import Code, Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
+from gateway.store.engines import LAST_SEEN
 
 
 async def claim_deployment(
@@ -204,17 +205,18 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
 async def mark_stranded(connection: Connection, silent: timedelta) -> None:
     """Tell those bound to an engine that no gateway reaches, by whatever address, where it was last."""
     await connection.execute(
-        """
+        f"""
         UPDATE deployments d
            SET reason_code = $2,
                reason_message = 'the engine ' || e.name || ' (' || e.engine_id || '), on which the application was '
-                   || 'first deployed, has not been reached since ' || to_char(e.last_seen_at AT TIME ZONE 'UTC',
+                   || 'first deployed, has not been reached since ' || to_char(seen.last AT TIME ZONE 'UTC',
                    'YYYY-MM-DD HH24:MI:SS') || ' UTC'
           FROM applications a
           JOIN engines e USING (engine_id)
-         WHERE a.application_id = d.application_id AND e.last_seen_at < now() - $1::interval
+         CROSS JOIN LATERAL (SELECT {LAST_SEEN} AS last) seen
+         WHERE a.application_id = d.application_id AND seen.last < now() - $1::interval
            AND d.status = 'queued' AND d.reason_code IS NULL
-        """,
+        """,  # noqa: S608 - a constant
         silent,
         Code.ENGINE_UNREACHABLE,
     )

@@ -1,8 +1,26 @@
-"""Engines, known by the daemon's own id."""
+"""Engines, known by the daemon's own id at the server each is registered as: two may share an id."""
 
 from datetime import timedelta
 
 from gateway.store.database import Connection
+
+#: When the engine of an application `a`, a row `e` of engines, answered last: at the application's server, or at
+#: another address of the same daemon. A gateway of an earlier version writes the row of the engine alone.
+LAST_SEEN = """
+    greatest(
+        (SELECT max(r.last_seen_at)
+           FROM engine_addresses r
+          WHERE r.engine_id = a.engine_id
+            AND (r.server_id IS NOT DISTINCT FROM a.server_id
+                 OR r.daemon IN (SELECT own.daemon
+                                   FROM engine_addresses own
+                                  WHERE own.engine_id = a.engine_id
+                                    AND own.server_id IS NOT DISTINCT FROM a.server_id))),
+        (SELECT e.last_seen_at
+          WHERE NOT EXISTS (SELECT FROM engine_addresses r
+                             WHERE r.engine_id = e.engine_id AND r.last_seen_at >= e.last_seen_at))
+    )
+"""
 
 
 async def upsert_engine(
@@ -24,29 +42,59 @@ async def upsert_engine(
     )
 
 
+async def upsert_address(
+    connection: Connection, *, engine_id: str, server_id: str | None, daemon: str, swarm_manager: bool
+) -> None:
+    """Write down that the engine answers at this server; None is the gateway's own."""
+    await connection.execute(
+        """
+        INSERT INTO engine_addresses (engine_id, server_id, daemon, swarm_manager)
+        SELECT $1, $2, $3, $4
+         WHERE $2::text IS NULL OR EXISTS (SELECT FROM servers WHERE server_id = $2)
+            ON CONFLICT (engine_id, coalesce(server_id, '')) DO UPDATE
+           SET daemon = $3, swarm_manager = $4, last_seen_at = now()
+        """,
+        engine_id,
+        server_id,
+        daemon,
+        swarm_manager,
+    )
+
+
 async def select_swarm_manager(connection: Connection, application_id: str) -> bool:
     """Tell whether the application's engine manages a Swarm; before it is bound, that its server's does, or any."""
     return bool(
         await connection.fetchval(
             """
-            SELECT bool_or(engines.swarm_manager)
-              FROM applications
-              LEFT JOIN servers USING (server_id)
-              JOIN engines
-                ON engines.engine_id = coalesce(applications.engine_id, servers.engine_id, engines.engine_id)
-             WHERE applications.application_id = $1
+            SELECT coalesce(
+                       (SELECT bool_or(r.swarm_manager)
+                          FROM engine_addresses r
+                         WHERE r.server_id IS NOT DISTINCT FROM a.server_id
+                           AND r.engine_id = coalesce(a.engine_id, s.engine_id, r.engine_id)),
+                       (SELECT bool_or(e.swarm_manager)
+                          FROM engines e
+                         WHERE e.engine_id = coalesce(a.engine_id, s.engine_id, e.engine_id))
+                   )
+              FROM applications a
+              LEFT JOIN servers s USING (server_id)
+             WHERE a.application_id = $1
             """,
             application_id,
         )
     )
 
 
-async def select_seen(connection: Connection, engine_id: str, within: timedelta) -> bool:
-    """Tell whether any gateway has reached it of late."""
+async def select_seen(connection: Connection, application_id: str, within: timedelta) -> bool:
+    """Tell whether any gateway has reached the application's engine of late."""
     return bool(
         await connection.fetchval(
-            "SELECT EXISTS (SELECT FROM engines WHERE engine_id = $1 AND last_seen_at > now() - $2::interval)",
-            engine_id,
+            f"""
+            SELECT {LAST_SEEN} > now() - $2::interval
+              FROM applications a
+              JOIN engines e USING (engine_id)
+             WHERE a.application_id = $1
+            """,  # noqa: S608 - a constant
+            application_id,
             within,
         )
     )

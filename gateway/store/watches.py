@@ -1,5 +1,6 @@
 """Which versions are looked at for a while after they came to serve."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from gateway.deployments import Deployment, Kind, Watch
@@ -31,17 +32,19 @@ async def insert_watch(
     )
 
 
-async def select_watches(connection: Connection, engine_id: str) -> list[Watch]:
-    """Return what is to be looked at on the engine now."""
+async def select_watches(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[Watch]:
+    """Return what is to be looked at now on the engine, as it is registered: two engines may share an id."""
     rows = await connection.fetch(
         f"""
         SELECT w.application_id, w.deployment_id, d.kind, w.object_id, w.restarts, w.until
           FROM watches w
           JOIN applications a USING (application_id)
           JOIN deployments d USING (deployment_id)
-         WHERE a.engine_id = $1 AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
+         WHERE a.engine_id = $1 AND coalesce(a.server_id, '') = ANY($2::text[])
+           AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
         """,  # noqa: S608 - a constant
         engine_id,
+        [server_id or "" for server_id in server_ids],
     )
     return [Watch(**{**row, "kind": Kind(row["kind"])}) for row in rows]
 

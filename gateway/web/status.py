@@ -41,7 +41,7 @@ async def ready(request: web.Request) -> web.Response:
 
 def _engines(context: Context) -> list[Host]:
     """Return one host an engine: further addresses of a daemon that is there already are left out."""
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     found = []
     for host in context.rollouts.hosts:
         if host.identity is not None:

@@ -138,7 +138,7 @@ async def _place(connection: Connection, vault: Vault, current: Application, ser
         raise InvalidInput(f"there is no server {server_id!r}; see server.all", field="serverId") from error
     if current.engine_id is None:
         return
-    if not await engines.select_seen(connection, current.engine_id, _GONE):
+    if not await engines.select_seen(connection, current.application_id, _GONE):
         await applications.unbind_engine(connection, current.application_id)
     elif server_id != current.server_id:
         raise Conflict(

@@ -42,10 +42,12 @@ def _since(age: str) -> int:
 
 def _host(context: Context, application: Application) -> Host:
     """Return where its containers are; raises Unavailable where nobody answers there."""
-    hosts = [one for one in context.rollouts.hosts if one.identity is not None and one.error is None]
-    for host in hosts:
-        if host.identity is not None and host.identity.engine_id == application.engine_id:
-            return host
+    registered = next((one for one in context.rollouts.hosts if one.server_id == application.server_id), None)
+    identity = registered.identity if registered else None
+    if registered is not None and identity is not None and identity.engine_id == application.engine_id:
+        for host in (registered, *context.rollouts.hosts):  # another address of the same daemon may answer
+            if host.error is None and host.identity is not None and host.identity.daemon == identity.daemon:
+                return host
     raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")
 
 
