@@ -86,6 +86,10 @@ class Settings(BaseModel):
     inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
         1024, description="What the inbox may take; the oldest deliveries make room."
     )
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days a row of the audit is kept.")
+    audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
+        200_000, description="Rows of the audit that are kept at most, and as many refusals beside them."
+    )
     reconcile: str = Field(
         "",
         description="Seconds between looks for pushes that nobody has told of, by registry and comma, as "

@@ -119,6 +119,10 @@ class Deployment:
     epoch: int
     #: it is to be put back, not gone on with
     cancelled_at: datetime | None
+    #: the name of the key, or the user on the command line; None where a webhook, or the gateway itself, asked
+    asked_by: str | None = None
+    #: the key's id
+    asked_key: str | None = None
 
 
 class Direction(StrEnum):

@@ -6,6 +6,7 @@ DELIVERIES = Counter("gateway_deliveries_total", "Webhook requests.", ["source",
 ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
 TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within watch windows, and what it led to.", ["led_to"])
 ALERTS = Counter("gateway_alerts_total", "Alerts, one an address.", ["outcome"])
+WRONG_KEYS = Counter("gateway_wrong_keys_total", "Requests with an API key that is none.")
 STEPS = Histogram(
     "gateway_rollout_step_seconds",
     "How long each step of a rollout took.",

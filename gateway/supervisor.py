@@ -33,7 +33,7 @@ from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.renewal import RENEW_EVERY, renew_logins
 from gateway.rollout import roll_out
-from gateway.store import cancellations, claims, deployments, inbox, servers, watches
+from gateway.store import audit, cancellations, claims, deployments, inbox, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -152,15 +152,20 @@ class Supervisor:
         raise Unavailable("the connection that listens was lost")
 
     async def sweep_for_ever(self) -> None:
-        """Keep the inbox bounded, and no window that is over."""
+        """Keep the inbox and the audit bounded, and no window that is over."""
         while True:
             more = True
             while more:
                 async with transaction(self._pool) as connection:
                     expired = await inbox.delete_expired(connection, timedelta(days=self._settings.inbox_days))
                     overflown = await inbox.delete_overflow(connection, self._settings.inbox_megabytes * 1024**2)
+                    aged = await audit.delete_expired(
+                        connection,
+                        older_than=timedelta(days=self._settings.audit_days),
+                        most=self._settings.audit_rows,
+                    )
                     await watches.delete_expired(connection)
-                more = expired or overflown
+                more = expired or overflown or aged
             await asyncio.sleep(_SWEEP)
 
     # -- one deployment

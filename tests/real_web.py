@@ -77,7 +77,7 @@ class Web:
         assert status == 200, answer
         return answer["result"]["data"]["json"]
 
-    async def query(self, procedure: str, **given: str) -> Any:
+    async def query(self, procedure: str, **given: object) -> Any:
         status, answer = await self.get(f"/api/trpc/{procedure}", input=orjson.dumps({"json": given}).decode())
         assert status == 200, answer
         return answer["result"]["data"]["json"]

@@ -35,6 +35,30 @@ async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: GatewayPro
     assert made["expires_at"] in await shell.cli("keys", "list", "--json")
 
 
+async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_secrets(
+    shell: GatewayProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "env").write_text("A=hush-env", encoding="utf-8")
+    (tmp_path / "password").write_text("hush-password", encoding="utf-8")
+    await shell.cli("apps", "create", "Audited", "acme/app:1", "--id", "app-8", "--env-file", str(tmp_path / "env"))
+    await shell.cli("apps", "update", "app-8", "--image", "acme/app:2")
+    login = ("create", "kept", "r.io", "--username", "u", "--password-file", str(tmp_path / "password"))
+    registry = await shell.cli("registries", *login)
+    await shell.cli("registries", "remove", registry)
+    key = await shell.cli("keys", "create", "audited")
+    told = await shell.cli("audit", "--json", "--limit", "1000")
+    assert "hush" not in told
+    assert key not in told
+    found = orjson.loads(told)
+    actions = {one["action"] for one in found}
+    assert actions >= {"apps.create", "apps.update", "registries.create", "registries.remove", "keys.create"}
+    assert {(one["via"], one["outcome"]) for one in found} == {("cli", "done")}
+    assert all(one["who"] and one["address"] for one in found)
+    changed = orjson.loads(await shell.cli("audit", "--json", "--app", "app-8", "--action", "apps.update"))
+    assert [one["after"] for one in changed if one["noun"] == "application"] == [{"docker_image": "acme/app:2"}]
+    assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
+
+
 @pytest.mark.parametrize(
     ("source", "header"),
     [

@@ -9,6 +9,7 @@ from gateway.cli import (
     adoption,
     api,
     apps,
+    audit,
     deliveries,
     demo,
     deploy,
@@ -44,4 +45,5 @@ main.add_command(deployments.deployments)
 main.add_command(servers.servers)
 main.add_command(api.api)
 main.add_command(registries.registries)
+main.add_command(audit.audit)
 main.add_command(demo.demo)

@@ -1,7 +1,10 @@
 """What all commands share: coroutines, errors told in one line, and output for people or for programs."""
 
 import asyncio
+import getpass
 import json
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -11,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
+from gateway.audit import ACTOR, Actor
 from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
@@ -69,7 +73,26 @@ async def keep() -> AsyncIterator["Keep"]:
     settings = config.load()
     logs.configure("warning", "text")
     async with open_keep(settings) as opened:
-        yield opened
+        token = ACTOR.set(_actor())
+        try:
+            yield opened
+        finally:
+            ACTOR.reset(token)
+
+
+def _actor() -> Actor:
+    """Return who types, and what: the audit tells of it."""
+    words: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name or "")
+        context = context.parent
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    by = os.environ.get("SUDO_USER")
+    return Actor("cli", f"{user} (sudo by {by})" if by else user, ".".join(words), address=socket.gethostname())
 
 
 def show(value: Any) -> None:

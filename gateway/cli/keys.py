@@ -142,9 +142,15 @@ async def rotate_master(*, as_json: bool) -> None:
     from dataclasses import asdict
 
     from gateway import rotation
+    from gateway.audit import ACTOR, Outcome
+    from gateway.store import audit
+    from gateway.store.database import transaction
 
     async with keep() as kept:
         done = await rotation.rotate(kept.pool, kept.vault)
+        if (actor := ACTOR.get()) is not None:
+            async with transaction(kept.pool) as connection:
+                await audit.insert_told(connection, [audit.Told(actor, Outcome.DONE)])
     if as_json:
         show(asdict(done))
     else:

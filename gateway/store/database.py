@@ -9,6 +9,7 @@ import asyncpg
 import asyncpg.pool
 import orjson
 
+from gateway.audit import ACTOR
 from gateway.errors import Unavailable
 
 if TYPE_CHECKING:  # generic in the stubs alone
@@ -74,9 +75,14 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
 
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one connection in one transaction; a database that is away is Unavailable."""
+    """Hold one connection in one transaction; a database that is away is Unavailable.
+
+    The database is told who acts, where that is a person: it writes down what they change.
+    """
     try:
         async with pool.acquire(timeout=10) as connection, connection.transaction():
+            if (actor := ACTOR.get()) is not None:
+                await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.written())
             yield connection
     except (*LOST, asyncpg.TransactionRollbackError) as error:
         raise Unavailable("the database does not answer: try again") from error

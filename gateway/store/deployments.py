@@ -17,7 +17,7 @@ CHANNEL = "gateway_deployments"
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
-    superseded_by, rolls_back_to, epoch, cancelled_at
+    superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key
 """
 
 
@@ -163,7 +163,10 @@ async def join_deployment(
         UPDATE deployments
            SET kind = $2, forced = $3, reference = $4, expected_digest = coalesce($5, expected_digest),
                requested_at = now(), next_attempt_at = now(), attempts = 0, cancelled_at = NULL,
-               reason_code = NULL, reason_message = NULL
+               reason_code = NULL, reason_message = NULL,
+               asked_by = CASE WHEN actor IS NULL THEN asked_by ELSE actor ->> 'who' END,
+               asked_key = CASE WHEN actor IS NULL THEN asked_key ELSE actor ->> 'key_id' END
+          FROM (SELECT nullif(current_setting('gateway.actor', true), '')::jsonb AS actor) AS acting
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         deployment_id,

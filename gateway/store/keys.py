@@ -142,11 +142,11 @@ async def select_keys(connection: Connection) -> list[Key]:
 
 
 async def select_caller(
-    connection: Connection, key: str, *, remote: IPv4Address | IPv6Address | None = None
+    connection: Connection, key: str, *, calls: int = 1, remote: IPv4Address | IPv6Address | None = None
 ) -> Caller | None:
     """Return whose key it is, its last use noted by the minute; None for any that is not valid.
 
-    Raises Throttled where the key is limited and was used too often.
+    Raises Throttled where the key is limited and so many calls are too many: then none of them counts.
     """
     digest = _hash(key)
     row = await connection.fetchrow(
@@ -161,7 +161,7 @@ async def select_caller(
     if row is None or not same(row["key_hash"], digest):
         return None
     if row["rate_most"] is not None:
-        await _count(connection, row["key_id"])
+        await _count(connection, row["key_id"], calls)
     if row["stale"] is not False:
         await connection.execute(
             "UPDATE api_keys SET last_used_at = now(), last_used_from = $2 WHERE key_id = $1", row["key_id"], remote
@@ -169,24 +169,35 @@ async def select_caller(
     return Caller(row["key_id"], row["name"], Permission[row["permission"].upper()], _grants(row))
 
 
-async def _count(connection: Connection, key_id: str) -> None:
-    """Count one request of a key that is limited; raises Throttled where it is one too many."""
+async def _count(connection: Connection, key_id: str, calls: int) -> None:
+    """Count the calls of a key that is limited, all of them or none; raises Throttled where they are too many."""
     row = await connection.fetchrow(
         """
-        UPDATE api_keys k
-           SET window_from = w.start,
-               window_count = CASE WHEN w.start = k.window_from THEN least(k.window_count, k.rate_most) ELSE 0 END + 1
-          FROM (SELECT key_id, CASE WHEN window_from > now() - rate_window THEN window_from ELSE now() END AS start
-                  FROM api_keys WHERE key_id = $1 FOR UPDATE) w
-         WHERE k.key_id = w.key_id
-        RETURNING k.name, k.rate_most, k.rate_window, k.window_count > k.rate_most AS over,
-                  extract(epoch FROM k.window_from + k.rate_window - now())::float8 AS rest
+        WITH seen AS (
+            SELECT key_id, name, rate_most, rate_window, running,
+                   CASE WHEN running THEN window_from ELSE now() END AS start,
+                   CASE WHEN running THEN window_count ELSE 0 END + $2 AS calls
+              FROM (
+                   SELECT *, coalesce(window_from > now() - rate_window, false) AS running
+                     FROM api_keys WHERE key_id = $1 FOR UPDATE
+                   ) AS held
+        ), counted AS (
+            UPDATE api_keys k
+               SET window_from = seen.start, window_count = seen.calls
+              FROM seen
+             WHERE k.key_id = seen.key_id AND seen.calls <= seen.rate_most
+        )
+        SELECT name, rate_most, rate_window, calls > rate_most AS over,
+               extract(epoch FROM start + rate_window - now())::float8 AS rest
+          FROM seen
         """,
         key_id,
+        calls,
     )
     if row is not None and row["over"]:
         raise Throttled(
-            f"key {row['name']!r} is limited to {row['rate_most']} requests in {row['rate_window']}",
+            f"key {row['name']!r} is limited to {row['rate_most']} requests in {row['rate_window']}"
+            + (f", and each of the {calls} calls of a batch counts" if calls > 1 else ""),
             retry_after=max(row["rest"], 1),
         )
 

@@ -12,7 +12,18 @@ from gateway.errors import GatewayError
 from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
-from gateway.web import deploy_address, notifier, outward, pages, patience, refusals, status, surfaces, webhooks
+from gateway.web import (
+    auditing,
+    deploy_address,
+    notifier,
+    outward,
+    pages,
+    patience,
+    refusals,
+    status,
+    surfaces,
+    webhooks,
+)
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.turns import TURNS, Turns
@@ -40,7 +51,9 @@ def build(
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
     application[TURNS] = Turns()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
-    application.cleanup_ctx.extend([notifier.notifying, refusals.writing, outward.reaching_out, patience.finishing])
+    application.cleanup_ctx.extend(
+        [notifier.notifying, refusals.writing, auditing.writing, outward.reaching_out, patience.finishing]
+    )
     application.add_routes(
         [
             web.post("/webhooks/{source}/{token}", webhooks.receive),

@@ -11,12 +11,13 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.endpoints import sender_address
+from gateway.endpoints import Address, sender_address
 from gateway.errors import Forbidden
 from gateway.keys import Caller, Grants
 from gateway.store import belongings, keys
 from gateway.store.belongings import Noun
 from gateway.store.database import statement
+from gateway.web import auditing
 from gateway.web.context import CONTEXT, Context
 from gateway.web.procedures import Input, Opens, Procedure
 from gateway.web.webhooks import TRUSTED_PROXIES
@@ -40,15 +41,28 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _AN_ID = re.compile(r"(^|_)ids?$")
 
 
-async def admit(request: web.Request) -> Caller | None:
-    """Return who asks, None for whom there is no valid key; raises Throttled."""
+async def admit(request: web.Request, calls: int = 1) -> Caller | None:
+    """Return who asks for so many calls, None for whom there is no valid key; raises Throttled."""
     key = ", ".join(request.headers.getall("x-api-key", ()))  # of two, neither is meant
     if not key:
         return None
-    forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
-    remote = sender_address(request.remote, forwarded, proxies)
     async with statement(request.app[CONTEXT].pool) as connection:
-        return await keys.select_caller(connection, key, remote=remote)
+        caller = await keys.select_caller(connection, key, calls=calls, remote=sender(request))
+    if caller is None:
+        auditing.wrong_key(request.app, address(request))
+    return caller
+
+
+def sender(request: web.Request) -> Address | None:
+    """Return who sends; None where that is not known."""
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
+    proxies = request.app[TRUSTED_PROXIES]
+    return sender_address(request.remote, forwarded, proxies)
+
+
+def address(request: web.Request) -> str | None:
+    """Return the same as it is written down."""
+    return None if (found := sender(request)) is None else str(found)
 
 
 async def authorize(context: Context, caller: Caller, procedure: Procedure, given: Any) -> Input:

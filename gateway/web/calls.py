@@ -10,10 +10,12 @@ import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
-from gateway.errors import GatewayError, InvalidInput, Throttled
+from gateway.audit import ACTOR, Actor
+from gateway.errors import Forbidden, GatewayError, InvalidInput, Throttled
 from gateway.keys import Caller
 from gateway.trpc import Issue, Problem
-from gateway.web.admission import authorize
+from gateway.web import auditing
+from gateway.web.admission import address, authorize
 from gateway.web.context import CONTEXT
 from gateway.web.notifier import tell
 from gateway.web.procedures import PROCEDURES, Answer, Procedure
@@ -50,16 +52,25 @@ def method_of(procedure: Procedure) -> str:
 async def answer(request: web.Request, procedure: Procedure, given: Any, caller: Caller) -> Answer:
     """Run it; raises Refused, and nothing else."""
     context = replace(request.app[CONTEXT], caller=caller)
+    actor = Actor("api", caller.name, procedure.name, caller.key_id, address(request))
+    changes = procedure.kind == "mutation"
+    token = ACTOR.set(actor if changes else None)
     try:
         understood = await authorize(context, caller, procedure, given)
         answered = await procedure.run(context, understood)
     except (GatewayError, ValidationError) as error:
+        if changes or isinstance(error, Forbidden):
+            auditing.not_done(request.app, actor, error, given)
         raise Refused(problem_of(error)) from error
     except Exception as error:
         _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
         raise Refused(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
+    finally:
+        ACTOR.reset(token)
     if answered.changed:
         tell(request.app)
+    if changes:
+        await auditing.done(request.app, actor, given)
     return answered
 
 

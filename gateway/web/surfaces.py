@@ -35,7 +35,7 @@ async def trpc_call(request: web.Request) -> web.Response:
             Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MOST_CALLS} calls"), names[0], batch=batch
         )
     try:
-        caller = await admit(request)
+        caller = await admit(request, calls=len(names))
         given = await _trpc_inputs(request, len(names), batch=batch)
     except (Refused, GatewayError) as error:
         return _trpc_problem(problem_of(error), names[0], batch=batch, headers=when(error))

@@ -83,6 +83,11 @@ class DeploymentRow(_Empty):
     nextAttemptAt: Moment
     supersededBy: str | None
     rollsBackTo: str | None
+    requestedBy: Annotated[
+        str | None,
+        Field(description="The key's name, or the user on the command line; null: a webhook, or the gateway itself."),
+    ]
+    requestedByKeyId: str | None
     rollbackId: Annotated[str | None, Field(description="Where what it ran can be gone back to: rollback.rollback.")]
     steps: list[StepRow]
 
@@ -172,6 +177,8 @@ def shown(deployment: Deployment, records: Sequence[StepRecord], *, kept: Collec
         "nextAttemptAt": deployment.next_attempt_at.isoformat(),
         "supersededBy": deployment.superseded_by,
         "rollsBackTo": deployment.rolls_back_to,
+        "requestedBy": deployment.asked_by,
+        "requestedByKeyId": deployment.asked_key,
         "rollbackId": deployment.deployment_id if deployment.deployment_id in kept else None,
         "steps": [shown_step(record) for record in records],
     }

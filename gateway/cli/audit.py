@@ -1,0 +1,75 @@
+"""`gateway audit`."""
+
+import json
+from typing import Any
+
+import click
+
+from gateway.cli._command import command, json_option, keep, show, show_table
+
+
+@click.command()
+@click.option("--app", help="Only what concerns this application, by id, container name or name.")
+@click.option("--key", "key_id", help="Only what was done with this key, by its id.")
+@click.option("--action", help="Only this procedure or command, as application.update.")
+@click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only what became of it so.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="At most so many, the newest first.")
+@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Only rows before this one.")
+@json_option
+@command
+async def audit(
+    *,
+    app: str | None,
+    key_id: str | None,
+    action: str | None,
+    outcome: str | None,
+    limit: int,
+    before: int | None,
+    as_json: bool,
+) -> None:
+    """Show who changed what, from where, and who was refused."""
+    from gateway.audit import Outcome
+    from gateway.store import applications
+    from gateway.store import audit as store
+    from gateway.store.database import transaction
+    from gateway.web.procedures.audit import shown
+
+    async with keep() as kept, transaction(kept.pool) as connection:
+        found = await store.select_entries(
+            connection,
+            below=before,
+            application_id=await applications.select_application_id(connection, app) if app else None,
+            key_id=key_id,
+            action=action,
+            outcome=Outcome(outcome) if outcome else None,
+            limit=limit,
+        )
+    if as_json:
+        show([shown(one) for one in found])
+        return
+    rows = [
+        (
+            one.number,
+            one.at,
+            one.who,
+            one.address,
+            one.action,
+            " ".join(filter(None, (one.noun, one.target))) or None,
+            f"{one.outcome} ({one.times} times)" if one.times > 1 else one.outcome,
+            one.detail or _changed(one.before, one.after),
+        )
+        for one in found
+    ]
+    show_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
+
+
+def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+    """Return each field as it was and became."""
+    was, became = before or {}, after or {}
+    return "; ".join(
+        f"{name}: {_written(was.get(name))} -> {_written(became.get(name))}" for name in sorted({*was, *became})
+    )
+
+
+def _written(value: Any) -> str:
+    return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

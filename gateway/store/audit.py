@@ -1,0 +1,122 @@
+"""The audit: rows are added, read and expire. What changes, the tables write down themselves: migration 0060."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import asyncpg
+
+from gateway.audit import Actor, Entry, Outcome
+from gateway.store.database import Connection
+
+_COLUMNS = """
+    number, at, call_id, via, who, key_id, address, action, noun, target, application_id, before, after, outcome,
+    detail, times
+"""
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What did not change anything, and how often."""
+
+    actor: Actor
+    outcome: Outcome
+    detail: str = ""
+    target: str | None = None
+    times: int = 1
+
+
+def _from_row(row: asyncpg.Record) -> Entry:
+    return Entry(**{**dict(row), "outcome": Outcome(row["outcome"])})
+
+
+async def insert_told(connection: Connection, told: Sequence[Told]) -> None:
+    """Write down what the tables have not: refusals, failures, and what was done without changing a row."""
+    await connection.executemany(
+        """
+        INSERT INTO audit (call_id, via, who, key_id, address, action, target, outcome, detail, times)
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8::audit_outcome, $9, $10
+         WHERE $8 <> 'done' OR NOT EXISTS (SELECT FROM audit WHERE call_id = $1)
+        """,
+        [
+            (
+                one.actor.call_id,
+                one.actor.via,
+                one.actor.who,
+                one.actor.key_id,
+                one.actor.address,
+                one.actor.action,
+                one.target,
+                one.outcome,
+                one.detail,
+                one.times,
+            )
+            for one in told
+        ],
+    )
+
+
+async def select_entries(
+    connection: Connection,
+    *,
+    below: int | None = None,
+    application_id: str | None = None,
+    key_id: str | None = None,
+    action: str | None = None,
+    outcome: Outcome | None = None,
+    limit: int = 100,
+) -> list[Entry]:
+    """Return those below a number, the newest first."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM audit
+         WHERE ($1::bigint IS NULL OR number < $1)
+           AND ($2::text IS NULL OR application_id = $2)
+           AND ($3::text IS NULL OR key_id = $3)
+           AND ($4::text IS NULL OR action = $4)
+           AND ($5::audit_outcome IS NULL OR outcome = $5)
+         ORDER BY number DESC
+         LIMIT $6
+        """,  # noqa: S608 - a constant
+        below,
+        application_id,
+        key_id,
+        action,
+        outcome,
+        limit,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def delete_expired(connection: Connection, *, older_than: timedelta, most: int) -> bool:
+    """Forget what is past its time, and the oldest beyond so many; return whether there may be more.
+
+    Refusals are counted apart: many of them push out nothing of what was done.
+    """
+    await connection.execute("SELECT set_config('gateway.expires_audit', 'on', true)")
+    done = await connection.execute(
+        """
+        DELETE FROM audit
+         WHERE number IN (
+               SELECT number FROM audit
+                WHERE at < now() - $1::interval
+                   OR (outcome = 'done' AND number < (
+                          SELECT min(number) FROM (
+                              SELECT number FROM audit WHERE outcome = 'done' ORDER BY number DESC LIMIT $2
+                          ) AS kept))
+                   OR (outcome <> 'done' AND number < (
+                          SELECT min(number) FROM (
+                              SELECT number FROM audit WHERE outcome <> 'done' ORDER BY number DESC LIMIT $2
+                          ) AS kept))
+                ORDER BY number
+                LIMIT $3
+               )
+        """,
+        older_than,
+        most,
+        _AT_ONCE,
+    )
+    await connection.execute("SELECT set_config('gateway.expires_audit', '', true)")
+    return done == f"DELETE {_AT_ONCE}"
