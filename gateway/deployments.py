@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Literal, Protocol
 
 from gateway.configuration import Order, RuntimeKind
-from gateway.errors import Reason
+from gateway.errors import Code, Reason
 from gateway.reference import Digest, Reference
 
 
@@ -161,6 +161,9 @@ class Swap:
         return self.order is Order.START_FIRST and self.runtime is RuntimeKind.CONTAINER
 
 
+_SERVES_ALREADY = frozenset({Code.UP_TO_DATE, Code.SATISFIED})
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How a rollout ended."""
@@ -174,6 +177,13 @@ class Outcome:
     #: what now serves, as the runtime knows it, and how often that was restarted
     object_id: str | None = None
     restarts: int = 0
+
+    @property
+    def serves(self) -> bool:
+        """Whether what was asked for was observed to serve."""
+        if self.status is Status.SUCCEEDED:
+            return True
+        return self.status is Status.UNCHANGED and self.reason is not None and self.reason.code in _SERVES_ALREADY
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from gateway.deployments import Deployment, Kind
 from gateway.errors import Conflict, InvalidInput
 from gateway.following import Choice
 from gateway.reference import Digest, Reference, Tag, parse_tag, retagged
-from gateway.store import applications, deployments, subscriptions, versions
+from gateway.store import applications, deployments, versions
 from gateway.store.database import Connection, Pool, transaction
+from gateway.store.deployments import Becoming
 from gateway.store.vault import Vault
 
 #: what to go back to where that is what an application was adopted with
@@ -50,6 +51,7 @@ async def push(connection: Connection, application_id: str, waits: Deployment | 
         expected_digest=choice.event.digest,
         title=choice.title,
         description=choice.description,
+        becoming=Becoming(str(choice.event.reference), choice.moves_subscription),
     )
 
 
@@ -81,15 +83,16 @@ async def request_deployment(
 ) -> str:
     """Queue a deploy or redeploy that a person asked for, and return its id.
 
-    With `image`, or `tag` of the same repository, that becomes the application's image in the same transaction, and the
-    subscription to the image's tag moves along; what else it follows stays.
+    With `image`, or `tag` of the same repository, that becomes the application's image once it serves, and the
+    subscription to the image's tag moves along; what else it follows stays. Without, what is to become its image is
+    meant where there is such.
 
     Raises InvalidInput where there is no image yet or none can be called so, NotFound where the application went
     meanwhile.
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        reference = await _image(connection, application.application_id, image, tag)
+        becoming = await _image(connection, application.application_id, image, tag)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
         waiting = await deployments.select_queued(connection, application.application_id)
         deployment_id = await _queue(
@@ -98,23 +101,21 @@ async def request_deployment(
             waiting,
             kind=kind,
             forced=True,
-            reference=reference,
+            reference=Reference.parse(becoming.image),
             title=title,
             description=description,
+            becoming=becoming,
         )
         await deployments.notify(connection)
     return deployment_id
 
 
-async def _image(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Reference:
-    """Return the application's image, which is the one that was named from now on where one was."""
-    configured = await applications.select_image(connection, application_id)
-    wanted = _named(configured, image, tag)
-    reference = Reference.parse(wanted)
-    if configured is None or reference != Reference.parse(configured):
-        await applications.update_image(connection, application_id, wanted)
-        await subscriptions.replace_subscription(connection, application_id, reference)
-    return reference
+async def _image(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Becoming:
+    """Return the image that was named, else the one that is to be the application's, else the one that is."""
+    wanted = await applications.select_wanted_image(connection, application_id)
+    named = _named(wanted.image, image, tag)
+    moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
+    return Becoming(named, moves)
 
 
 def _named(configured: str | None, image: str | None, tag: str | None) -> str:
@@ -227,6 +228,7 @@ async def _queue(
     description: str = "",
     expected_digest: Digest | None = None,
     rolls_back_to: str | None = None,
+    becoming: Becoming | None = None,
 ) -> str:
     """Join what waits, or take its place. The caller holds the application's queue."""
     if waiting is not None and reference is not None and _joins(waiting, kind, reference):
@@ -237,6 +239,7 @@ async def _queue(
             forced=waiting.forced or forced,
             reference=reference,
             expected_digest=expected_digest,
+            becoming=becoming,
         )
         return waiting.deployment_id
     if waiting is not None:
@@ -252,6 +255,7 @@ async def _queue(
         reference=reference,
         expected_digest=expected_digest,
         rolls_back_to=rolls_back_to,
+        becoming=becoming,
     )
     if waiting is not None:
         await deployments.link_successor(connection, waiting.deployment_id, deployment_id)

@@ -17,6 +17,7 @@
 `status` is a hint to whoever answers HTTP; nothing below `web/` reads it.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
@@ -193,15 +194,20 @@ REMEDIES: dict[Code, str] = {
 }
 
 
+# Bytes of a header that are no UTF-8 come as these.
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_LONGEST_MESSAGE = 3000  # characters
+
+
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a deployment is where it is. `message` names the thing it happened to."""
+    """Why a deployment is where it is. `message` names the thing it happened to; a long one is cut."""
 
     code: Code
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", printable(self.message))
+        object.__setattr__(self, "message", shortened(self.message, _LONGEST_MESSAGE))
 
     @property
     def remedy(self) -> str:
@@ -209,8 +215,14 @@ class Reason:
 
 
 def printable(text: str) -> str:
-    """Return what others have said without its zero bytes, which PostgreSQL does not keep."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """Return what others have said as PostgreSQL keeps it: without zero bytes, and without what is no text."""
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return the beginning of what others have said, as PostgreSQL keeps it, and that there was more."""
+    return printable(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 class RolloutError(GatewayError):

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from gateway.errors import shortened
 from gateway.reference import Digest, Reference, Repository, Tag
+
+_LONGEST = 1000  # characters of what is said of a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +23,14 @@ class PushEvent:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A part of a notification that deploys nothing; `reference` as far as it is known, else ""."""
+    """A part of a notification that deploys nothing; `reference` as far as it is known, else "". It can be stored."""
 
     reference: str
     reason: str
+
+    def __post_init__(self) -> None:
+        for name in ("reference", "reason"):
+            object.__setattr__(self, name, shortened(getattr(self, name), _LONGEST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +42,7 @@ class Notification:
     event_id: str | None = None
     #: without an id, nothing in it tells one push from the next: the same bytes again may well be another one
     timeless: bool = False
+    #: the body proves itself by a signature, without a time: whoever has seen it can send it again for ever
+    signed: bool = False
     #: it names no image: what is configured is meant, where it came to an application's own address
     unnamed: bool = False

@@ -1,13 +1,13 @@
 """Which of the pushes told at once an application follows, and why not the others. It performs no I/O."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
 from gateway.applications import Desired
 from gateway.events import Ignored, PushEvent
-from gateway.policies import Policy, Rule, lower
-from gateway.reference import Reference
+from gateway.policies import Policy, Rule, is_version, lower
+from gateway.reference import Reference, Repository, Tag
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Follower:
 
     application_id: str
     desired: Desired
+    #: the application's, or that of a deployment that waits or runs: it is to be the application's
     image: Reference | None
     #: the pushes, in the order they were told, each with the policies that take it
     taken: tuple[tuple[PushEvent, Policy], ...]
@@ -58,11 +59,11 @@ def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | Non
     if follower.desired is Desired.STOPPED:
         events = dict.fromkeys(event for event, _ in follower.taken)
         return None, [Ignored(str(event.reference), "stopped") for event in events]
-    reached = list(above)
+    reached = _Reached(above)
     chosen: Choice | None = None
     passed_over: list[Ignored] = []
     for event, pairs in groupby(follower.taken, key=lambda pair: pair[0]):
-        higher = _higher(event, reached)
+        higher = reached.higher(event)
         policy = next((policy for _, policy in pairs if higher is None or not policy.rises), None)
         if policy is None:
             reason = f"lower than {higher}, which runs or is about to"
@@ -71,10 +72,24 @@ def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | Non
         if chosen is not None:
             passed_over.append(Ignored(str(chosen.event.reference), f"told together with {event.tag}"))
         chosen = Choice(event, policy, follower.image)
-        reached.append(event.reference)
+        reached.add(event.reference)
     return chosen, passed_over
 
 
-def _higher(event: PushEvent, reached: Sequence[Reference]) -> str | None:
-    same = (one.tag for one in reached if one.repository == event.repository)
-    return next((tag for tag in same if lower(event.tag, tag)), None)
+class _Reached:
+    """The highest version of each repository that runs, starts, waits or was told before."""
+
+    def __init__(self, above: Iterable[Reference]) -> None:
+        self._highest: dict[Repository, Tag] = {}
+        for one in above:
+            self.add(one)
+
+    def add(self, reference: Reference) -> None:
+        if is_version(reference.tag):
+            highest = self._highest.setdefault(reference.repository, reference.tag)
+            if lower(highest, reference.tag):
+                self._highest[reference.repository] = reference.tag
+
+    def higher(self, event: PushEvent) -> Tag | None:
+        highest = self._highest.get(event.repository)
+        return highest if lower(event.tag, highest) else None

@@ -7,6 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from gateway.deployments import Status
+from gateway.errors import shortened
 from gateway.events import Ignored
 
 _SECRET = re.compile(r"assert|auth|bearer|cookie|credential|jwt|key|passw|secret|sign|token", re.IGNORECASE)
@@ -15,6 +16,7 @@ _PATH = "/webhooks/"
 _REMOVED = "(removed)"
 _MOST_HEADERS = 64
 _LONGEST_HEADER = 1024
+_LONGEST_NAME = 128
 _TELLING = 6  # characters; a shorter word is found anywhere
 
 _DEPLOYED = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
@@ -80,8 +82,8 @@ def without_secrets(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> 
     """Return what may be kept of a request's headers: no proof of who sends, and nothing that holds a secret."""
     known = [_PATH, *(secret for secret in secrets if len(secret) >= _TELLING)]
     return {
-        name: _REMOVED
+        shortened(name, _LONGEST_NAME): _REMOVED
         if _SECRET.search(name) or any(secret in value for secret in known)
-        else value[:_LONGEST_HEADER].replace("\0", "")
+        else shortened(value, _LONGEST_HEADER)
         for name, value in list(headers.items())[:_MOST_HEADERS]
     }

@@ -17,11 +17,16 @@ from gateway.endpoints import Endpoint
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.following import Choice, Follower, choose
 from gateway.reference import Reference
+from gateway.sources import unform
 from gateway.store import applications, deliveries, deployments, inbox, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
-# A body has no id of its own: the same bytes again within this time are the same delivery.
+# A body has no id of its own: the same bytes again within this time are the same delivery. What a signature proves is
+# known for as long as its delivery is kept: whoever has seen it could send it again.
 _SAME_BODY = timedelta(minutes=10)
+
+_MOST_IGNORED = 1000  # of one delivery that are told one by one
+_USED = "this signed body was used before: sent again, it moves no application to another image"
 
 #: the source of a delivery that nobody has told
 FOUND = "reconcile"
@@ -65,17 +70,19 @@ async def deliver(
     replay_of: str | None = None,
 ) -> Receipt:
     """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
-    key = notification.event_id or f"sha256:{hashlib.sha256(body).hexdigest()}"
-    valid_for = None if notification.event_id else _SAME_BODY
+    # What is signed of a form is what it holds.
+    key = notification.event_id or f"sha256:{hashlib.sha256(unform(body)).hexdigest()}"
+    valid_for = None if notification.event_id or notification.signed else _SAME_BODY
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
         )
-        if first is not None and await deliveries.select_spent(connection, first, waiting=notification.timeless):
+        if first is not None and await _is_spent(connection, first, notification):
             receipt = Receipt(delivery_id, duplicate_of=first)
         else:
-            receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id)
+            used = first is not None and notification.signed and notification.timeless
+            receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id, used=used)
             if first is not None and receipt.deployments:
                 # All that the first one started failed, or nobody had subscribed yet: this one counts.
                 await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
@@ -95,6 +102,13 @@ async def deliver(
             deployments=[queued.deployment_id for queued in receipt.deployments],
         )
     return receipt
+
+
+async def _is_spent(connection: Connection, first: str, notification: Notification) -> bool:
+    """Tell whether a repetition of this delivery starts nothing."""
+    if await deliveries.select_spent(connection, first, waiting=notification.timeless):
+        return True
+    return notification.signed and not notification.timeless and await deliveries.select_outrun(connection, first)
 
 
 async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]) -> Receipt:
@@ -135,11 +149,12 @@ async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
 
 
 async def _match(
-    connection: Connection, delivery_id: str, notification: Notification, *, only: str | None = None
+    connection: Connection, delivery_id: str, notification: Notification, *, only: str | None = None, used: bool = False
 ) -> Receipt:
     """Queue what the pushes cause; the queues of all followers are held before one is looked at.
 
-    With `only`, of this application, and where no image is named what it is configured with.
+    With `only`, of this application, and where no image is named what it is configured with. What was `used` before
+    moves no application to another image.
     """
     if only is not None and notification.unnamed:
         return await _configured(connection, delivery_id, only)
@@ -155,10 +170,9 @@ async def _match(
         ignored.extend(passed_over)
         if choice is None:
             continue
-        if why := dispatch.refusal(waits, choice.event.reference):
+        if why := dispatch.refusal(waits, choice.event.reference) or (_USED if used and choice.moves_image else ""):
             ignored.append(Ignored(str(choice.event.reference), why))
             continue
-        await _move_image(connection, follower.application_id, choice)
         if waits is None:
             fresh[follower.application_id] = choice
         else:
@@ -167,9 +181,16 @@ async def _match(
     if fresh:
         made = await deployments.insert_pushed(connection, fresh)
         queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
-    why = "no subscription" if only is None else await _not_followed(connection, only)
-    ignored.extend(_unmatched(notification.events, followers, why))
-    return Receipt(delivery_id, deployments=tuple(queued), ignored=tuple(ignored))
+    unmatched = _unmatched(notification.events, followers)
+    if unmatched:
+        why = "no subscription" if only is None else await _not_followed(connection, only)
+        ignored.extend(Ignored(str(event.reference), why) for event in unmatched)
+    return Receipt(delivery_id, deployments=tuple(queued), ignored=_bounded(ignored))
+
+
+def _bounded(ignored: Sequence[Ignored]) -> tuple[Ignored, ...]:
+    rest = len(ignored) - _MOST_IGNORED
+    return (*ignored[:_MOST_IGNORED], Ignored("", f"{rest} more that deploy nothing")) if rest > 0 else tuple(ignored)
 
 
 _Lanes = tuple[dict[str, Deployment], dict[str, list[Reference]]]
@@ -190,9 +211,9 @@ def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list
     return [*served, waits.reference] if waits is not None and waits.reference is not None else served
 
 
-def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower], why: str) -> list[Ignored]:
+def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[PushEvent]:
     matched = {event for follower in followers for event, _ in follower.taken}
-    return [Ignored(str(event.reference), why) for event in events if event not in matched]
+    return [event for event in events if event not in matched]
 
 
 async def _not_followed(connection: Connection, application_id: str) -> str:
@@ -203,7 +224,7 @@ async def _not_followed(connection: Connection, application_id: str) -> str:
 async def _configured(connection: Connection, delivery_id: str, application_id: str) -> Receipt:
     """Queue what the application is configured with, as a push of it would."""
     desired = await applications.lock_application(connection, application_id)
-    image = await applications.select_image(connection, application_id)
+    image = (await applications.select_wanted_image(connection, application_id)).image
     if image is None:
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)
@@ -213,10 +234,3 @@ async def _configured(connection: Connection, delivery_id: str, application_id: 
         return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))
     queued = await dispatch.call(connection, application_id, waits, reference)
     return Receipt(delivery_id, deployments=(Queued(queued, application_id),))
-
-
-async def _move_image(connection: Connection, application_id: str, choice: Choice) -> None:
-    if choice.moves_image:
-        await applications.update_image(connection, application_id, str(choice.event.reference))
-    if choice.moves_subscription:
-        await subscriptions.replace_subscription(connection, application_id, choice.event.reference)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from gateway.attempt import Target, Task
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, Postponed, Reason
-from gateway.reference import Digest
+from gateway.reference import Digest, Reference
 from gateway.registries import NOBODY, choose
 from gateway.store import (
     applications,
@@ -15,6 +15,7 @@ from gateway.store import (
     deployments,
     environments,
     registries,
+    subscriptions,
     swaps,
     versions,
     watches,
@@ -94,13 +95,14 @@ async def conclude(
     """
     journal.end()
     async with transaction(pool) as connection:
+        await applications.lock_row(connection, deployment.application_id)
         await journal.flush(connection)
-        if outcome.status is Status.CANCELLED:
-            await applications.lock_row(connection, deployment.application_id)
         await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
         if ours and outcome.status is not Status.UNCHANGED:
             await watches.delete_watch(connection, deployment.application_id)
+        if ours and outcome.serves:
+            await _take_image(connection, deployment)
         if ours and outcome.replaced and ran is not None:
             application = ran.target.application if ran.target else ran.application
             await versions.update_version(connection, vault, deployment.deployment_id, application)
@@ -110,6 +112,20 @@ async def conclude(
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
             await applications.delete_application(connection, deployment.application_id)
         return ours
+
+
+async def _take_image(connection: Connection, deployment: Deployment) -> None:
+    """Let the image that was asked for, and serves now, be the application's; what it follows moves along."""
+    becoming = await deployments.select_becoming(connection, deployment.deployment_id)
+    if becoming is None:
+        return
+    before = await applications.select_image(connection, deployment.application_id)
+    reference = Reference.parse(becoming.image)
+    if before is not None and Reference.parse(before) == reference:
+        return
+    await applications.update_image(connection, deployment.application_id, becoming.image)
+    if becoming.moves_subscription:
+        await subscriptions.replace_subscription(connection, deployment.application_id, reference)
 
 
 async def _watch(

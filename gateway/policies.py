@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Protocol, Self
+from typing import Protocol, Self, TypeGuard
 
 import re2
 from semantic_version import NpmSpec, Version
@@ -127,6 +127,11 @@ class Policy:
 
     def __str__(self) -> str:
         return f"{self.rule} {self.pattern}".rstrip()
+
+
+def is_version(tag: Tag | None) -> TypeGuard[Tag]:
+    """Tell whether it is a version of three numbers."""
+    return tag is not None and _version(tag) is not None
 
 
 def lower(tag: Tag | None, than: Tag | None) -> bool:

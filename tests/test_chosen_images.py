@@ -7,6 +7,7 @@ import pytest
 
 from gateway.keys import Permission
 from gateway.store import keys
+from tests.concluding import conclude
 from tests.real_web import Web
 
 
@@ -36,12 +37,14 @@ async def _image(web: Web) -> str:
         ("acme/web:v1", {"dockerImage": "docker.io/acme/web:v1"}, "acme/web:v1", "docker.io/acme/web:v1"),
     ],
 )
-async def test_what_a_deploy_names_is_deployed_and_configured(
+async def test_what_a_deploy_names_is_deployed_and_once_it_serves_configured(
     web: Web, configured: str | None, given: dict[str, str], image: str, deployed: str
 ) -> None:
     await _created(web, configured)
     await web.mutate("application.deploy", applicationId="app", **given)
-    assert ((await _queued(web))["image"], await _image(web)) == (deployed, image)
+    assert ((await _queued(web))["image"], await _image(web)) == (deployed, str(configured))
+    await conclude(web)
+    assert await _image(web) == image
 
 
 async def test_a_redeploy_may_name_a_tag_too(web: Web) -> None:
@@ -86,12 +89,9 @@ async def test_a_policy_goes_on_from_the_tag_that_was_deployed(web: Web) -> None
     await _created(web)
     await web.mutate("subscription.create", applicationId="app", policy="semver", pattern="^1")
     await web.mutate("application.deploy", applicationId="app", tag="v1.4.0")
+    await conclude(web)
     policies = {one["policy"]: one["pattern"] for one in await web.query("subscription.all", applicationId="app")}
     assert policies == {"exact": "v1.4.0", "semver": "^1"}
-    async with web.pool.acquire() as connection:
-        await connection.execute(
-            "UPDATE deployments SET status = 'succeeded', finished_at = now() WHERE status = 'queued'"
-        )
     status, answer = await web.push("docker.io/acme/web:v1.3.0")
     assert (status, answer["ignored"][0]["reason"]) == (200, "lower than v1.4.0, which runs or is about to")
     assert (await web.push("docker.io/acme/web:v1.5.0"))[0] == 202
@@ -102,7 +102,9 @@ async def test_of_two_at_once_the_image_is_that_of_the_deployment_that_waits(web
     await _created(web)
     tags = [f"v{number}" for number in range(8)]
     await asyncio.gather(*(web.mutate("application.deploy", applicationId="app", tag=tag) for tag in tags))
-    assert (await _queued(web))["image"] == f"docker.io/{await _image(web)}"
+    waits = (await _queued(web))["image"]
+    await conclude(web)
+    assert waits == f"docker.io/{await _image(web)}"
 
 
 async def test_reload_replaces_what_runs_by_the_same(web: Web) -> None:
@@ -120,4 +122,5 @@ async def test_a_key_to_deploy_chooses_among_the_tags_of_the_repository_alone(we
     await web.mutate("application.deploy", applicationId="app", dockerImage="docker.io/acme/web:v3")
     status, answer = await web.post("/api/application.deploy", {"applicationId": "app", "dockerImage": "evil/web:v3"})
     assert (status, answer["data"]["code"]) == (403, "FORBIDDEN")
+    await conclude(web)
     assert await _image(web) == "docker.io/acme/web:v3"

@@ -2,6 +2,9 @@
 
 import pytest
 
+from gateway.deployments import Status
+from gateway.errors import Code
+from tests.concluding import begin, conclude
 from tests.real_web import Web
 
 
@@ -18,18 +21,12 @@ async def _image(web: Web, application_id: str) -> str:
     return str((await web.query("application.one", applicationId=application_id))["dockerImage"])
 
 
-async def _conclude(web: Web, status: str = "succeeded") -> None:
-    """Let what waits have ended so."""
-    async with web.pool.acquire() as connection:
-        await connection.execute(
-            "UPDATE deployments SET status = $1, finished_at = now() WHERE status = 'queued'", status
-        )
-
-
 async def test_a_version_in_range_is_followed_and_recorded(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1.2")
     _, answer = await web.push("r.io/acme/web:v1.3.0")
+    assert await _image(web, application_id) == "r.io/acme/web:1.2.0", "until it has served"
+    await conclude(web)
     assert await _image(web, application_id) == "r.io/acme/web:v1.3.0"
     one = await web.query("deployment.one", deploymentId=answer["deployments"][0]["deploymentId"])
     assert one["image"] == "r.io/acme/web:v1.3.0"
@@ -51,7 +48,7 @@ async def test_a_lower_version_neither_supersedes_what_waits_nor_follows_what_ru
     assert (await web.push("r.io/acme/web:1.4.0"))[0] == 202
     status, answer = await web.push("r.io/acme/web:1.3.0")
     assert (status, answer["ignored"][0]["reason"]) == (200, "lower than 1.4.0, which runs or is about to")
-    await _conclude(web)
+    await conclude(web)
     assert (await web.push("r.io/acme/web:1.3.1"))[0] == 200
     assert await _image(web, application_id) == "r.io/acme/web:1.4.0"
     assert (await web.push("r.io/acme/web:1.4.0"))[0] == 202, "the same version, pushed anew, is deployed"
@@ -61,10 +58,12 @@ async def test_a_version_that_failed_does_not_hold_back_one_above_what_runs(web:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     await web.push("r.io/acme/web:1.3.0")
-    await _conclude(web)
+    await conclude(web)
     await web.push("r.io/acme/web:1.5.0")
-    await _conclude(web, "rolled_back")
+    await conclude(web, Status.ROLLED_BACK)
     assert (await web.push("r.io/acme/web:1.4.0"))[0] == 202
+    assert await _image(web, application_id) == "r.io/acme/web:1.3.0"
+    await conclude(web)
     assert await _image(web, application_id) == "r.io/acme/web:1.4.0"
 
 
@@ -73,6 +72,7 @@ async def test_downwards_only_when_asked(web: Web) -> None:
     await _follow(web, application_id, "semver", "^1", allowDowngrade=True)
     await web.push("r.io/acme/web:1.4.0")
     assert (await web.push("r.io/acme/web:1.3.0"))[0] == 202
+    await conclude(web)
     assert await _image(web, application_id) == "r.io/acme/web:1.3.0"
 
 
@@ -81,6 +81,7 @@ async def test_of_versions_told_together_the_highest_is_followed(web: Web) -> No
     await _follow(web, application_id, "semver", "^1")
     _, answer = await web.push("r.io/acme/web:1.3.0", "r.io/acme/web:1.5.0", "r.io/acme/web:1.4.0")
     assert len(answer["deployments"]) == 1
+    await conclude(web)
     assert await _image(web, application_id) == "r.io/acme/web:1.5.0"
     assert {one["reference"] for one in answer["ignored"]} == {"r.io/acme/web:1.3.0", "r.io/acme/web:1.4.0"}
 
@@ -89,7 +90,7 @@ async def test_the_tag_an_image_had_is_followed_no_more_once_a_policy_left_it(we
     application_id = await _application(web, "r.io/acme/web:main-1")
     await _follow(web, application_id, "glob", "main-*", exclude=["main-1"])
     await web.push("r.io/acme/web:main-2")
-    await _conclude(web)
+    await conclude(web)
     _, answer = await web.push("r.io/acme/web:main-1")
     assert answer["ignored"][0]["reason"] == "no subscription"
 
@@ -100,8 +101,64 @@ async def test_tags_named_one_by_one_are_all_followed_for_good(web: Web) -> None
     await _follow(web, application_id, "exact", "latest", repository="mirror.io/acme/web")
     for image in ("r.io/acme/web:stable", "mirror.io/acme/web:latest", "r.io/acme/web:latest"):
         assert (await web.push(image))[0] == 202
+        await conclude(web)
         assert await _image(web, application_id) == image
-        await _conclude(web)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(Status.FAILED, Code.NOT_FOUND), (Status.ROLLED_BACK, Code.UNHEALTHY), (Status.CANCELLED, Code.CANCELLED)],
+)
+async def test_a_mistyped_tag_changes_neither_the_image_nor_what_is_followed(
+    web: Web, status: Status, code: Code
+) -> None:
+    application_id = await _application(web, "r.io/acme/web:latest")
+    await web.mutate("application.deploy", applicationId=application_id, tag="nope")
+    await conclude(web, status, code)
+    assert await _image(web, application_id) == "r.io/acme/web:latest"
+    assert (await web.push("r.io/acme/web:latest"))[0] == 202
+
+
+@pytest.mark.parametrize("code", [Code.UP_TO_DATE, Code.SATISFIED])
+async def test_a_tag_that_names_what_serves_already_is_the_image_from_then_on(web: Web, code: Code) -> None:
+    application_id = await _application(web, "r.io/acme/web:latest")
+    await web.mutate("application.deploy", applicationId=application_id, tag="stable")
+    await conclude(web, Status.UNCHANGED, code)
+    assert await _image(web, application_id) == "r.io/acme/web:stable"
+    assert (await web.push("r.io/acme/web:stable"))[0] == 202
+    await conclude(web)
+    assert (await web.push("r.io/acme/web:latest"))[0] == 200, "it follows the tag it was moved to"
+
+
+async def test_pushes_of_the_tag_before_neither_supersede_nor_follow_the_one_on_its_way(web: Web) -> None:
+    application_id = await _application(web)
+    await _follow(web, application_id, "semver", "^1")
+    await web.push("r.io/acme/web:1.3.0")
+    assert (await web.push("r.io/acme/web:1.2.0"))[0] == 200
+    await begin(web)
+    assert (await web.push("r.io/acme/web:1.2.0"))[0] == 200
+    assert (await web.push("r.io/acme/web:1.3.0"))[0] == 202, "what is on its way is followed already"
+
+
+async def test_a_redeploy_after_a_push_means_what_was_pushed_though_that_waits_yet(web: Web) -> None:
+    application_id = await _application(web)
+    await _follow(web, application_id, "semver", "^1")
+    await web.push("r.io/acme/web:1.3.0")
+    await web.mutate("application.redeploy", applicationId=application_id)
+    newest = (await web.query("deployment.all", applicationId=application_id))[0]
+    assert newest["image"] == "r.io/acme/web:1.3.0"
+    await conclude(web)
+    assert await _image(web, application_id) == "r.io/acme/web:1.3.0"
+
+
+async def test_an_image_that_a_person_sets_meanwhile_stays(web: Web) -> None:
+    application_id = await _application(web)
+    await _follow(web, application_id, "semver", "^1")
+    await web.push("r.io/acme/web:1.3.0")
+    await web.mutate("application.saveDockerProvider", applicationId=application_id, dockerImage="r.io/acme/web:2.0.0")
+    assert await _image(web, application_id) == "r.io/acme/web:2.0.0"
+    await conclude(web)
+    assert await _image(web, application_id) == "r.io/acme/web:2.0.0"
 
 
 async def test_what_is_followed_beside_the_image_survives_another_image(web: Web) -> None:

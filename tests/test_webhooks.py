@@ -5,7 +5,7 @@ import gzip
 import hashlib
 import hmac
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote_plus
@@ -419,3 +419,149 @@ async def test_the_same_plain_body_an_hour_later_is_a_new_delivery(web: Web) -> 
         await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '1 hour'")
     status, later = await web.post(path, body, **BEARER)
     assert (status, later["duplicateOf"]) == (202, None)
+
+
+def digest(body: bytes, secret: str = "s") -> str:
+    return hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def gitea(tag: str) -> bytes:
+    package = {
+        "type": "container",
+        "name": "web",
+        "version": tag,
+        "owner": {"login": "acme"},
+        "html_url": "https://git.example.com/acme/-/packages/container/web/" + tag,
+    }
+    return orjson.dumps({"action": "created", "package": package})
+
+
+SIGNED_SOURCES = [
+    ("github", github, signed, "ghcr.io/acme/web"),
+    ("gitea", gitea, lambda body: {"X-Gitea-Signature": digest(body)}, "git.example.com/acme/web"),
+    (
+        "generic",
+        lambda tag: orjson.dumps({"image": f"r.io/acme/web:{tag}"}),
+        signed,
+        "r.io/acme/web",
+    ),
+]
+
+
+async def served(web: Web) -> None:
+    """Let all that waits have served, and all that was told be long ago."""
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            """
+            UPDATE applications a SET docker_image = d.reference FROM deployments d
+             WHERE d.application_id = a.application_id AND d.status = 'queued'
+            """
+        )
+        await connection.execute("UPDATE deployments SET status = 'succeeded', finished_at = now()")
+        await connection.execute("UPDATE delivery_keys SET seen_at = seen_at - interval '11 minutes'")
+
+
+@pytest.mark.parametrize(("source", "body", "proof", "image"), SIGNED_SOURCES)
+async def test_a_signed_body_that_was_used_brings_no_former_tag_back(
+    web: Web, source: str, body: Callable[[str], bytes], proof: Callable[[bytes], dict[str, str]], image: str
+) -> None:
+    application_id = await application(web, f"{image}:v0")
+    await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
+    path = await web.endpoint(source, "s")
+    for tag in ("v1", "v2"):
+        assert (await web.post(path, body(tag), **proof(body(tag))))[0] == 202
+        await served(web)
+    status, again = await web.post(path, body("v1"), **proof(body("v1")))
+    assert (status, again["deployments"]) == (200, [])
+    assert await web.count("deployments") == 2
+
+
+async def test_a_signed_form_that_is_wrapped_otherwise_is_the_same_body(web: Web) -> None:
+    application_id = await application(web, "git.example.com/acme/web:v0")
+    await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
+    path = await web.endpoint("gitea", "s")
+    proof = {"X-Gitea-Signature": digest(gitea("v1"))}
+    await web.post(path, gitea("v1"), **proof)
+    await served(web)
+    form = b"payload=" + quote_plus(gitea("v1")).encode() + b"&more=1"
+    status, again = await web.post(path, form, **proof)
+    assert (status, again["duplicateOf"] is not None) == (200, True)
+
+
+async def test_a_signed_plain_body_is_another_push_of_the_tag_that_serves(web: Web) -> None:
+    await application(web, "r.io/acme/web")
+    path, body = await web.endpoint("generic", "s"), b'{"image": "r.io/acme/web:latest"}'
+    await web.post(path, body, **signed(body))
+    await served(web)
+    status, later = await web.post(path, body, **signed(body))
+    assert (status, later["duplicateOf"]) == (202, None)
+
+
+async def test_a_tag_that_was_pushed_anew_goes_back_and_forth_where_deliveries_differ(web: Web) -> None:
+    application_id = await application(web, "r.io/acme/web:v0")
+    await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
+    path = await web.endpoint("generic", "s")
+    for number, tag in enumerate(("v1", "v2", "v1")):
+        body = orjson.dumps({"image": f"r.io/acme/web:{tag}", "id": str(number)})
+        assert (await web.post(path, body, **signed(body)))[0] == 202
+        await served(web)
+
+
+async def test_a_signed_body_whose_deployment_failed_is_not_tried_again_once_a_newer_image_was_asked_for(
+    web: Web,
+) -> None:
+    application_id = await application(web, "ghcr.io/acme/web:v0")
+    await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
+    path = await web.endpoint("github", "s")
+    await web.post(path, github("v1"), **signed(github("v1")))
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = 'failed', finished_at = now()")
+    assert (await web.post(path, github("v1"), **signed(github("v1"))))[0] == 202, "nothing newer came"
+    await served(web)
+    await web.post(path, github("v2"), **signed(github("v2")))
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = 'failed', finished_at = now()")
+    assert (await web.post(path, github("v1"), **signed(github("v1"))))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("source", "body"),
+    [
+        ("quay", {"docker_url": "quay.io/acme/web", "updated_tags": [f"v{number}" for number in range(4000)]}),
+        ("distribution", {"events": [{}] * 340_000}),
+        ("harbor", {"type": "PUSH_ARTIFACT", "event_data": {"resources": [{}] * 5000}}),
+        ("acr", [{}] * 5000),
+        ("generic", [{"image": "r.io/a"}] * 5000),
+    ],
+)
+async def test_a_delivery_that_tells_too_many_pushes_is_rejected_and_kept(web: Web, source: str, body: object) -> None:
+    path = await web.endpoint(source, "s")
+    await web.post(path, body, **BEARER)
+    (kept,) = await web.query("delivery.all")
+    assert (kept["verdict"], "at most 1000 pushes" in kept["ignored"][0]["reason"]) == ("rejected", True)
+
+
+async def test_as_many_tags_as_are_taken_are_told_apart_by_one_that_follows_versions(web: Web) -> None:
+    application_id = await application(web, "quay.io/acme/web:0.0.1")
+    await web.mutate("subscription.create", applicationId=application_id, policy="semver", pattern="*")
+    tags = [f"1.0.{number}" for number in range(1000)]
+    status, answer = await web.post(
+        await web.endpoint("quay", "s"), {"docker_url": "quay.io/acme/web", "updated_tags": tags}
+    )
+    one = await web.query("deployment.one", deploymentId=answer["deployments"][0]["deploymentId"])
+    assert (status, one["image"], len(answer["ignored"])) == (202, "quay.io/acme/web:1.0.999", 999)
+
+
+@pytest.mark.parametrize(
+    "odd", [b"\xff\xfe", "\udcff".encode(errors="surrogateescape"), "\u00e9".encode(), b"a" * 3000]
+)
+async def test_a_header_that_is_no_text_loses_no_push(web: Web, odd: bytes) -> None:
+    await application(web, "acme/web")
+    path, body = await web.endpoint("dockerhub", "s"), dockerhub()
+    reader, writer = await asyncio.open_connection(web.client.server.host, web.client.server.port)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\nX-Foo: ".encode()
+    writer.write(head + odd + b"\r\n\r\n" + body)
+    answer = await reader.read()
+    writer.close()
+    assert answer.split()[1] == b"202", answer
+    assert await web.count("deployments") == 1

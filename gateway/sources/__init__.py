@@ -20,9 +20,10 @@ from gateway.sources import (
     quay,
     zot,
 )
+from gateway.sources._json import unform
 from gateway.sources._source import Handshake, Request, Source, Trust
 
-__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust"]
+__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "unform"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {

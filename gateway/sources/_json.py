@@ -1,17 +1,22 @@
 """JSON read with suspicion: whatever it holds, reading it raises InvalidInput or nothing.
 
-Size is bounded before the bytes come here, and nesting by orjson (1024 levels).
+Size is bounded before the bytes come here, nesting by orjson (1024 levels), and the length of a list here.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, TooLarge
+
+#: pushes, or tags, that one delivery may tell
+MOST = 1000
 
 _FORM = b"payload="
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Part:
         listed = [] if value is None else list(value) if isinstance(value, list | dict) else None
         if listed is None or not all(isinstance(one, str) for one in listed):
             raise self._wrong(name, "a list of texts")
-        return listed
+        return bounded(listed, self._field(name))
 
     def _field(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
@@ -97,4 +102,12 @@ def _object(value: object, path: str) -> Part:
 
 
 def _objects(values: list[object], path: str) -> list[Part]:
-    return [_object(value, f"{path}[{index}]") for index, value in enumerate(values)]
+    return [_object(value, f"{path}[{index}]") for index, value in enumerate(bounded(values, path))]
+
+
+def bounded(values: list[_T], path: str) -> list[_T]:
+    """Return them; raises TooLarge where there are more than one delivery may tell."""
+    if len(values) > MOST:
+        what = path or "the body"
+        raise TooLarge(f"{what} lists {len(values)}: one delivery tells at most {MOST} pushes", field=path or None)
+    return values

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, TooLarge
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.reference import (
     DOCKER_HUB,
@@ -17,6 +17,7 @@ from gateway.reference import (
     parse_tag,
     split_domain,
 )
+from gateway.sources._json import MOST
 from gateway.sources._source import Trust
 
 Said = PushEvent | Ignored
@@ -62,10 +63,15 @@ def not_a_push(reason: str, trust: Trust, *, host: str, path: str, tag: str = ""
 
 
 def notification(said: Iterable[Said], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
-    """Gather what one request says; of a tag told twice the last word counts, in the first one's place."""
+    """Gather what one request says; of a tag told twice the last word counts, in the first one's place.
+
+    Raises TooLarge where it says too much.
+    """
     events: dict[Reference, PushEvent] = {}
     ignored: dict[Ignored, None] = {}
-    for one in said:
+    for number, one in enumerate(said):
+        if number >= MOST:
+            raise TooLarge(f"one delivery tells at most {MOST} pushes")
         if isinstance(one, PushEvent):
             events[one.reference] = one
         else:

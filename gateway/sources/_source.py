@@ -57,6 +57,15 @@ def _no_keys(_request: Request, _trust: Trust) -> Sequence[str]:
     return ()
 
 
+def always(_request: Request, _trust: Trust) -> bool:
+    """Say that the body is signed, of a source that knows no other proof."""
+    return True
+
+
+def _unsigned(_request: Request, _trust: Trust) -> bool:
+    return False
+
+
 def _no_check(_settings: Mapping[str, str]) -> None:
     pass
 
@@ -81,6 +90,8 @@ class Source:
     verify: Callable[[Request, Trust], None]
     #: raises InvalidInput
     parse: Callable[[Request, Trust], Notification]
+    #: asked once `verify` has passed: whether the body's signature was the proof, and has no time in it
+    signed: Callable[[Request, Trust], bool] = _unsigned
     #: the https addresses of the public keys `verify` needs, each proven here to be the registry's own host;
     #: raises Unauthenticated
     keys: Callable[[Request, Trust], Sequence[str]] = _no_keys

@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.errors import InvalidInput
 from gateway.events import Ignored, Notification
 from gateway.signatures import prove_credentials, prove_hmac
-from gateway.sources._json import parse_value
+from gateway.sources._json import bounded, parse_value
 from gateway.sources._pointer import parse_pointer, resolve
 from gateway.sources._purl import image_of
 from gateway.sources._pushes import Said, notification, pushed_image, quoted
@@ -45,6 +45,10 @@ def verify(request: Request, trust: Trust) -> None:
             prove_hmac(sent, secret, request.body, algorithm=algorithm, encoding=encoding)
 
 
+def signed(request: Request, trust: Trust) -> bool:
+    return _proof(trust.settings, signed=_SIGNATURE_HEADER.lower() in request.headers) == "hmac"
+
+
 def _proof(settings: Mapping[str, str], *, signed: bool) -> str:
     signs = not settings.keys().isdisjoint({"header", "algorithm", "encoding"})
     return settings.get("proof", "hmac" if signs or signed else "secret")
@@ -59,7 +63,7 @@ def _chosen_header(settings: Mapping[str, str]) -> str | None:
 def parse(request: Request, trust: Trust) -> Notification:
     loaded = parse_value(request.body)
     # Pointers count from the outermost array, if there is one.
-    parts = loaded if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
+    parts = bounded(loaded, "") if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
     ids = [_word(part, trust.settings.get("id", "/id")) for part in parts]
     return notification([_said(part, trust) for part in parts], ids=ids, timeless=True)
 
@@ -124,6 +128,7 @@ SOURCE = Source(
     header=_HEADER,
     header_value="Bearer {secret}",
     verify=verify,
+    signed=signed,
     parse=parse,
     settings={
         "image": "where the image's name stands, as a JSON Pointer: /push/image; or the name itself.",

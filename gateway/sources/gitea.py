@@ -10,7 +10,7 @@ from gateway.events import Ignored, Notification
 from gateway.signatures import prove_hmac
 from gateway.sources._json import Part, parse_object, unform
 from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
-from gateway.sources._source import Request, Source, Trust
+from gateway.sources._source import Request, Source, Trust, always
 
 _HEADER = "X-Gitea-Signature"
 _FORGEJO_HEADER = "X-Forgejo-Signature"
@@ -45,4 +45,4 @@ def _host(body: Part, package: Part) -> str:
     return next((split_address(one.text("html_url"))[0] for one in addresses if one.text("html_url")), "")
 
 
-SOURCE = Source("gitea", header=_HEADER, header_value=None, verify=verify, parse=parse)
+SOURCE = Source("gitea", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always)

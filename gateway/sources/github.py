@@ -20,7 +20,7 @@ from gateway.sources._pushes import (
     split_address,
     split_tag,
 )
-from gateway.sources._source import Request, Source, Trust
+from gateway.sources._source import Request, Source, Trust, always
 
 _HEADER = "X-Hub-Signature-256"
 _HOST = "ghcr.io"
@@ -101,4 +101,4 @@ def _refusal(body: Part, version: Part) -> str:
     return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
 
 
-SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse, patience=9.0)
+SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always, patience=9.0)

@@ -32,6 +32,10 @@ def verify(request: Request, trust: Trust) -> None:
         prove_token(sent, trust.secret)
 
 
+def signed(request: Request, trust: Trust) -> bool:
+    return request.headers.get(_HEADER.lower()) != trust.secret
+
+
 def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(parse_object(request.body), trust)], timeless=True)
 
@@ -75,6 +79,7 @@ SOURCE = Source(
     header=_HEADER,
     header_value="{secret}",
     verify=verify,
+    signed=signed,
     parse=parse,
     settings={
         "path": f"how clients name an image after the host ({_PATH}); {{image}} where the host tells the repository, "

@@ -11,7 +11,7 @@ from gateway.events import Ignored, Notification
 from gateway.signatures import prove_hmac
 from gateway.sources._json import Part, parse_object
 from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted
-from gateway.sources._source import Request, Source, Trust
+from gateway.sources._source import Request, Source, Trust, always
 from gateway.sources._template import check_template, fill
 
 _HEADER = "X-Nexus-Webhook-Signature"
@@ -52,6 +52,7 @@ SOURCE = Source(
     header=_HEADER,
     header_value=None,
     verify=verify,
+    signed=always,
     parse=parse,
     settings={
         "path": f"how clients name an image after the host ({_PATH}); {{repository}}/{{image}} with path-based routing."

@@ -7,7 +7,7 @@ nothing. Of one that does not tell its host, the image's is meant; what is told 
 import re
 from collections.abc import Callable, Mapping
 
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, TooLarge
 from gateway.events import Ignored, Notification
 from gateway.reference import Reference
 from gateway.sources import (
@@ -150,6 +150,8 @@ def _parsed(source: Source, request: Request, image: Reference) -> Notification:
     trust = Trust("", image.repository.domain, _NO_ALIAS, settings)
     try:
         return source.parse(request, trust)
+    except TooLarge:
+        raise
     except InvalidInput as error:
         # One part of what it says may well be beside the point; nothing is made of it.
         return Notification(ignored=(Ignored("", f"not understood, taken for one of {source.name}'s: {error}"),))

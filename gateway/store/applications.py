@@ -1,6 +1,7 @@
 """Applications, their secrets sealed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -300,6 +301,16 @@ async def update_application(
         raise _unknown(error) from error
     except asyncpg.UniqueViolationError as error:
         raise Conflict("an application on that server has a container of the same name") from error
+    if "docker_image" in changes:
+        await keep_image(connection, application_id)
+
+
+#: of the application `a`: the image that is to be its own, of what waits, else of what runs, else its own
+WANTED_IMAGE = """coalesce(
+    (SELECT w.image FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued'),
+    (SELECT r.image FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running'),
+    a.docker_image
+)"""
 
 
 async def select_image(connection: Connection, application_id: str) -> str | None:
@@ -308,10 +319,50 @@ async def select_image(connection: Connection, application_id: str) -> str | Non
     return None if image is None else str(image)
 
 
+@dataclass(frozen=True, slots=True)
+class WantedImage:
+    """The image that is to be the application's, as it was written, once it serves."""
+
+    image: str | None
+    #: whether the subscription to the tag it had moves along; None where it is the application's already
+    moves_subscription: bool | None
+
+
+async def select_wanted_image(connection: Connection, application_id: str) -> WantedImage:
+    """Return the image that waits to be the application's, else that which is."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT {WANTED_IMAGE} AS image,
+               (SELECT d.moves_subscription
+                  FROM deployments d
+                 WHERE d.application_id = a.application_id AND d.status IN ('queued', 'running')
+                   AND d.image IS NOT NULL
+                 ORDER BY d.status
+                 LIMIT 1) AS moves_subscription
+          FROM applications a
+         WHERE application_id = $1
+        """,  # noqa: S608 - a constant
+        application_id,
+    )
+    return WantedImage(row["image"], row["moves_subscription"]) if row else WantedImage(None, None)
+
+
 async def update_image(connection: Connection, application_id: str, image: str) -> None:
     """Let its image be this one."""
     await connection.execute(
         "UPDATE applications SET docker_image = $2 WHERE application_id = $1", application_id, image
+    )
+
+
+async def keep_image(connection: Connection, application_id: str) -> None:
+    """Let nothing that waits or runs change its image any more."""
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET image = NULL
+         WHERE application_id = $1 AND status IN ('queued', 'running') AND image IS NOT NULL
+        """,
+        application_id,
     )
 
 

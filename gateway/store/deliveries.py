@@ -81,6 +81,23 @@ async def take_delivery_key(connection: Connection, endpoint_id: str, key: str, 
     )
 
 
+async def select_outrun(connection: Connection, delivery_id: str) -> bool:
+    """Tell whether an application was asked for another image after this delivery had caused something for it."""
+    row = await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM deployment_deliveries
+              JOIN deployments AS mine USING (deployment_id)
+              JOIN deployments AS later USING (application_id)
+             WHERE delivery_id = $1
+               AND later.created_at > mine.created_at AND later.reference IS DISTINCT FROM mine.reference
+        )
+        """,
+        delivery_id,
+    )
+    return bool(row)
+
+
 async def select_spent(connection: Connection, delivery_id: str, *, waiting: bool = False) -> bool:
     """Tell whether this delivery started something that did not all fail: then a repetition starts nothing.
 

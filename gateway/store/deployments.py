@@ -97,14 +97,25 @@ async def select_reached(connection: Connection, application_ids: Sequence[str])
     return reached
 
 
+@dataclass(frozen=True, slots=True)
+class Becoming:
+    """The image, as it was written, that is the application's once a deployment serves it."""
+
+    image: str
+    #: whether the subscription to the tag it had moves along
+    moves_subscription: bool
+
+
 async def insert_pushed(connection: Connection, choices: Mapping[str, Choice]) -> dict[str, str]:
     """Queue what was pushed, and return the ids by application. The caller holds their queues, which are empty."""
     rows = await connection.fetch(
         """
-        INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest)
-        SELECT application_id, 'deploy', false, title, description, reference, expected_digest
-          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[])
-            AS pushed (application_id, title, description, reference, expected_digest)
+        INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest,
+                                 image, moves_subscription)
+        SELECT application_id, 'deploy', false, title, description, reference, expected_digest,
+               reference, moves_subscription
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::boolean[])
+            AS pushed (application_id, title, description, reference, expected_digest, moves_subscription)
         RETURNING application_id, deployment_id
         """,
         list(choices),
@@ -112,6 +123,7 @@ async def insert_pushed(connection: Connection, choices: Mapping[str, Choice]) -
         [choice.description for choice in choices.values()],
         [str(choice.event.reference) for choice in choices.values()],
         [choice.event.digest for choice in choices.values()],
+        [choice.moves_subscription for choice in choices.values()],
     )
     return {row["application_id"]: row["deployment_id"] for row in rows}
 
@@ -127,13 +139,14 @@ async def insert_deployment(
     reference: Reference | None = None,
     expected_digest: Digest | None = None,
     rolls_back_to: str | None = None,
+    becoming: Becoming | None = None,
 ) -> str:
     """Queue it and return its id. The caller holds the application's queue and has emptied it."""
     row = await connection.fetchval(
         """
         INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest,
-                                 rolls_back_to)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+                                 rolls_back_to, image, moves_subscription)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
         RETURNING deployment_id
         """,
         application_id,
@@ -144,6 +157,8 @@ async def insert_deployment(
         None if reference is None else str(reference),
         expected_digest,
         rolls_back_to,
+        becoming.image if becoming else None,
+        becoming is not None and becoming.moves_subscription,
     )
     return str(row)
 
@@ -156,12 +171,14 @@ async def join_deployment(
     forced: bool,
     reference: Reference,
     expected_digest: Digest | None,
+    becoming: Becoming | None,
 ) -> None:
     """Let a queued one answer this request too."""
     await connection.execute(
         """
         UPDATE deployments
            SET kind = $2, forced = $3, reference = $4, expected_digest = coalesce($5, expected_digest),
+               image = coalesce($6, image), moves_subscription = moves_subscription OR $7,
                requested_at = now(), next_attempt_at = now(), attempts = 0, cancelled_at = NULL,
                reason_code = NULL, reason_message = NULL,
                asked_by = CASE WHEN actor IS NULL THEN asked_by ELSE actor ->> 'who' END,
@@ -174,7 +191,18 @@ async def join_deployment(
         forced,
         str(reference),
         expected_digest,
+        becoming.image if becoming else None,
+        becoming is not None and becoming.moves_subscription,
     )
+
+
+async def select_becoming(connection: Connection, deployment_id: str) -> Becoming | None:
+    """Return the image that is the application's once this serves; None where none is."""
+    row = await connection.fetchrow(
+        "SELECT image, moves_subscription FROM deployments WHERE deployment_id = $1 AND image IS NOT NULL",
+        deployment_id,
+    )
+    return Becoming(**dict(row)) if row else None
 
 
 async def supersede_deployment(connection: Connection, deployment_id: str) -> None:

@@ -11,6 +11,7 @@ from gateway.events import PushEvent
 from gateway.following import Follower
 from gateway.policies import Policy, Rule
 from gateway.reference import Reference, Repository
+from gateway.store.applications import WANTED_IMAGE
 from gateway.store.database import Connection
 
 POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
@@ -41,6 +42,26 @@ def _from_row(row: asyncpg.Record) -> Subscription:
     )
 
 
+# Who follows the push `p`. What waits or runs with another image has moved the subscription to the image's tag already:
+# pushes meanwhile are those of the new tag.
+_FOLLOWED = f"""
+    SELECT f.application_id, f.from_image, {POLICY}
+      FROM subscriptions f
+     WHERE f.repository = p.repository AND f.tag IN (p.tag, '')
+       AND NOT (f.from_image AND EXISTS (
+               SELECT FROM deployments d
+                WHERE d.application_id = f.application_id AND d.status IN ('queued', 'running')
+                  AND d.image IS NOT NULL AND d.moves_subscription
+                  AND d.reference <> p.repository || ':' || p.tag
+           ))
+     UNION
+    SELECT d.application_id, true, 'exact'::rule, p.tag, '{{}}', '{{}}', false, false
+      FROM deployments d
+     WHERE d.reference = p.repository || ':' || p.tag AND d.status IN ('queued', 'running')
+       AND d.image IS NOT NULL AND d.moves_subscription
+"""  # noqa: S608 - constants
+
+
 async def lock_followers(
     connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
 ) -> list[Follower]:
@@ -51,9 +72,9 @@ async def lock_followers(
     """
     rows = await connection.fetch(
         f"""
-        SELECT a.application_id, a.desired, a.docker_image, p.number, {POLICY}
+        SELECT a.application_id, a.desired, {WANTED_IMAGE} AS image, p.number, {POLICY}
           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
-          JOIN subscriptions s ON s.repository = p.repository AND s.tag IN (p.tag, '')
+         CROSS JOIN LATERAL ({_FOLLOWED}) AS s
           JOIN applications a USING (application_id)
          WHERE a.desired <> 'deleted' AND a.auto_deploy AND ($3::text IS NULL OR a.application_id = $3)
          ORDER BY a.application_id, p.number, s.from_image DESC
@@ -68,7 +89,7 @@ async def lock_followers(
         told = list(group)
         pairs = [(events[row["number"] - 1], policy_of(row)) for row in told]
         if taken := tuple((event, policy) for event, policy in pairs if policy.takes(event.tag)):
-            image = told[0]["docker_image"]
+            image = told[0]["image"]
             desired = Desired(told[0]["desired"])
             followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
     return followers

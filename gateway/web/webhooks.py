@@ -133,7 +133,8 @@ async def _accept(
         if not source.never_refuse:
             raise
         return _Answer(200, shown(receipt), "rejected", {})
-    receipt = await deliver(application, endpoint, asked, endpoint.permitted(notification))
+    notification = replace(endpoint.permitted(notification), signed=source.signed(asked, trust))
+    receipt = await deliver(application, endpoint, asked, notification)
     return _Answer(202 if receipt.deployments else 200, shown(receipt), receipt.verdict, {})
 
 
