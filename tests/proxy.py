@@ -97,7 +97,6 @@ async def application(gateway: GatewayProcess, name: str, hook: Hook) -> str:
 async def main() -> bool:
     with tempfile.TemporaryDirectory(prefix="gateway-proxy-") as place:
         directory = Path(place)
-        await asyncio.to_thread(directory.chmod, 0o755)  # PostgreSQL runs as a user of its own
         async with (
             private_engine() as dockerd,
             private_registry(directory / "registry", free_port()) as registry,

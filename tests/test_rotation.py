@@ -15,6 +15,7 @@ from gateway.demo.process import GatewayProcess, until
 from gateway.errors import Conflict, Unavailable
 from gateway.keep import open_keep
 from gateway.rotation import rotate
+from gateway.store.cluster import Cluster
 from gateway.store.database import Connection, Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.keyfile import KeyFile
@@ -163,9 +164,8 @@ async def test_the_key_of_the_settings_is_rotated_in_the_order_that_is_documente
 
 async def address_of(pool: Pool) -> str:
     async with pool.acquire() as connection:
-        host = await connection.fetchval("SHOW unix_socket_directories")
-        database = await connection.fetchval("SELECT current_database()")
-    return f"postgresql://postgres@/{database}?host={host}"
+        directory = Path(await connection.fetchval("SHOW data_directory"))
+        return Cluster(directory.parent).url(await connection.fetchval("SELECT current_database()"))
 
 
 async def test_what_no_key_opens_is_named_and_all_else_is_done(full: Pool) -> None:
@@ -191,7 +191,6 @@ def test_a_key_file_is_replaced_whole_and_read_at_once(tmp_path: Path) -> None:
 
 
 async def test_beside_a_server_that_runs_and_killed_half_way_it_loses_nothing(tmp_path: Path) -> None:
-    await asyncio.to_thread(tmp_path.chmod, 0o755)
     gateway, path = GatewayProcess(tmp_path, "unix:///nowhere", {}), tmp_path / "data" / "master.key"
     try:
         await gateway.start()

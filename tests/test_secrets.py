@@ -123,7 +123,6 @@ async def _watching(told: Told) -> AsyncIterator[None]:
 @pytest.fixture(scope="module")
 async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
     place = tmp_path_factory.mktemp("secrets")
-    await asyncio.to_thread(place.chmod, 0o755)
     await filled(place / "registry", PATH, "v1", "v2")
     (place / "htpasswd").write_text(HTPASSWD)
     secrets = Secrets({"registry password": LOGIN[1]})

@@ -77,8 +77,6 @@ async def run(*, as_json: bool) -> bool:
 async def _journey(journey: Journey, tell: _Teller) -> None:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-demo-")))
-        # The embedded PostgreSQL runs as a user of its own, who has to get in.
-        await asyncio.to_thread(directory.chmod, 0o755)
         tell("Starting a Docker Engine, PostgreSQL, the gateway and a registry …", dim=True)
         stack.enter_context(tell.waiting("working"))
         host = await stack.enter_async_context(_engine())

@@ -44,7 +44,7 @@ class KeyFile:
         except FileNotFoundError:
             if self._keys:
                 raise
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with suppress(FileExistsError):  # another process does the same just now
                 self._put(secrets.token_bytes(KEY_BYTES), os.link)
             found = self._path.stat()
@@ -63,6 +63,11 @@ class KeyFile:
         except OSError as error:
             raise Unavailable(f"the master key cannot be replaced: {error}") from error
 
+    @staticmethod
+    def _give(descriptor: int, like: Path) -> None:
+        owner = like.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
     def _put(self, held: bytes, into_place: Callable[[Path, Path], None]) -> None:
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(8)}")
         try:
@@ -71,8 +76,9 @@ class KeyFile:
                 file.write(held)
                 file.flush()
                 if self._path.exists():
-                    before = self._path.stat()
-                    os.fchown(file.fileno(), before.st_uid, before.st_gid)
+                    self._give(file.fileno(), self._path)
+                elif os.geteuid() == 0:  # whoever owns the folder has to read it
+                    self._give(file.fileno(), self._path.parent)
                 os.fsync(file.fileno())
             into_place(draft, self._path)
         finally:

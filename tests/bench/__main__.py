@@ -16,7 +16,6 @@ async def main() -> bool:
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as place:
         directory = Path(place)
-        await asyncio.to_thread(directory.chmod, 0o755)  # the embedded PostgreSQL runs as a user of its own
         async with private_engine() as dockerd, private_registry(directory / "registry", free_port()) as registry:
             figures += await deploying.measure(dockerd, registry, directory)
             await dockerd.remove_containers()

@@ -145,7 +145,6 @@ def main() -> int:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gateway-faults-") as place:
         directory = Path(place)
-        directory.chmod(0o755)  # PostgreSQL runs as a user of its own
         kept = soak(given.soak, directory) if given.soak else faults(given.part or list(PARTS), directory)
         return 0 if asyncio.run(kept) else 1
 

@@ -1,0 +1,28 @@
+"""Runs a program as another user than root, in the eyes of that program alone: PostgreSQL refuses to run as root.
+
+Run by path: `python -I unprivileged.py UID PROGRAM ARGUMENT…`. In a user namespace of its own, in which the caller is
+UID, the program reaches what the caller reaches and holds no capability outside. Nothing has to be opened to others.
+"""
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+_CLONE_NEWUSER = 0x10000000
+
+
+def main(user: str, program: str, *arguments: str) -> None:
+    outside = {"uid_map": os.getuid(), "gid_map": os.getgid()}
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER):
+        why = os.strerror(ctypes.get_errno())
+        sys.exit(f"this system does not allow root a user namespace to run PostgreSQL in: {why}")
+    own = Path("/proc/self")
+    own.joinpath("setgroups").write_text("deny", encoding="ascii")
+    for name, number in outside.items():
+        own.joinpath(name).write_text(f"{user} {number} 1", encoding="ascii")
+    os.execv(program, (program, *arguments))  # noqa: S606 - that is what it is for
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

