@@ -117,6 +117,10 @@ class Application:
     resolved: Mapping[str, str] | None = field(default=None, repr=False)
     #: as it was set; no login without a password
     username: str | None = None
+    #: the database it is kept in, which what is made of it on an engine bears the id of
+    installation: str = ""
+    #: its deployments of which something may be there that does not bear that id yet
+    unmarked: frozenset[str] = field(default=frozenset(), repr=False)
 
     @property
     def variables(self) -> Mapping[str, str]:

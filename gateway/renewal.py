@@ -10,7 +10,7 @@ from datetime import datetime
 import structlog
 
 from gateway.amazon import Amazon
-from gateway.engine import service_spec, services, spec
+from gateway.engine import identity, service_spec, services, spec
 from gateway.engine.client import Engine, Reached
 from gateway.engine.services import Service
 from gateway.errors import RolloutError
@@ -28,23 +28,23 @@ RENEW_EVERY = 60.0  # seconds
 
 async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reached: Reached) -> None:
     """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
-    engine, identity = reached.engine, reached.identity
-    if not identity.swarm_manager:
+    engine = reached.engine
+    if not reached.identity.swarm_manager:
         return
     async with transaction(pool) as connection:
         kept = await registries.select_registries(connection, vault)
     if not any(isinstance(one.login, Amazon) for one in kept):
         return
-    found = {service.labels.get(spec.APPLICATION, ""): service for service in await services.select(engine)}
-    bearing = {key: service for key, service in found.items() if key and not service_spec.is_stopped(service.spec)}
+    found = {service.name: service for service in await services.select(engine) if spec.APPLICATION in service.labels}
+    bearing = {name: service for name, service in found.items() if not service_spec.is_stopped(service.spec)}
     if not bearing:
         return
     async with transaction(pool) as connection:
-        resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
+        resting = await applications.select_resting(connection, vault, reached.identity.engine_id, reached.server_ids)
     for application in resting:
-        service = bearing.get(application.application_id)
+        service = bearing.get(application.app_name)
         image = spec.reference(service.labels) if service else None
-        if service is None or image is None:
+        if service is None or image is None or not identity.is_ours(application, service.labels):
             continue
         login = choose(image.repository, application.own_login, kept)
         try:

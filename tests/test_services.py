@@ -1,6 +1,7 @@
 """What a rollout does to a real service of a real Swarm."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
@@ -12,12 +13,12 @@ from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import free_port, until
 from gateway.demo.registry import PrivateRegistry
 from gateway.deployments import Kind, Status
-from gateway.engine import containers, convergence, services, spec
+from gateway.engine import containers, convergence, service_files, services, spec
 from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Conflict, Postponed
+from gateway.errors import Code, Conflict, Failed, Postponed
 from gateway.reference import Reference, parse_domain
 from gateway.registries import Registration, nobody
 from gateway.registry import client as registries
@@ -171,6 +172,27 @@ async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_nam
     assert "third" not in str((await service_of(lane)).spec)
     await (await runtime_of(lane)).remove()
     assert await secrets() == 0
+
+
+async def test_another_installation_neither_takes_nor_removes_a_service_and_its_secrets(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await pushes("v1")
+    mounts = [{"type": "file", "mountPath": "/etc/web.conf", "content": "x"}]
+    await lane.set(configuration=QUICK | {"mounts": mounts})
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    ours = await runtime_of(lane)
+    another = replace(ours, application=replace(ours.application, installation="another", unmarked=frozenset()))
+    with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
+        await another.serving()
+    assert refused.value.reason.code is Code.NAME_TAKEN
+    assert await service_files.provide(lane.engine, another.application) != await service_files.provide(
+        lane.engine, ours.application
+    )
+    await service_files.sweep(lane.engine, another.application)
+    assert len(await lane.engine.call("GET", "secrets")) == 1
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+    await ours.remove()
 
 
 async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:

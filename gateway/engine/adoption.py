@@ -16,7 +16,7 @@ from gateway.bases import Base
 _SHORT = 12  # characters of an id, as the engine makes a host name of it
 _LONG = 64  # characters of an id, as the engine names a volume that nobody named
 
-COMPOSE_PROJECT = "com.docker.compose.project"
+_COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
 _COMPOSE_IMAGE = "com.docker.compose.image"
 
 # Of a container's Config: what depends on the image, or is named again by whoever creates.
@@ -245,8 +245,11 @@ def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
 
 
 def of_compose(labels: Mapping[str, str]) -> bool:
-    """Tell whether compose takes a container with these labels for its own."""
-    return COMPOSE_PROJECT in labels
+    """Tell whether compose takes a container with these labels, its image's left out, for its own.
+
+    Compose writes the project into the images it builds as well, the hash into containers alone.
+    """
+    return _COMPOSE_PROJECT in labels or _COMPOSE_HASH in labels
 
 
 def with_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:

@@ -66,6 +66,7 @@ class Engine(aiodocker.Docker):
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
         self._connection_info = access.host  # what errors name
         self.address = access.address.published  # of what its containers publish
+        self.image_labels: dict[str, Mapping[str, str]] = {}  # by the image's id, for `images`
 
     def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
         """Return the same engine, over the same connections, that asks before each call that changes something."""

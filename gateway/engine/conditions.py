@@ -38,7 +38,7 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
     running = await engine.call("GET", "containers/json")
     for port in wanted:
         if holder := _holder(running, port, but=serving):
-            raise _taken(port, holder)
+            raise _taken(port, await _called(engine, holder))
     if taken := [port for port in wanted if _listens_here(port)]:
         await _refuse_foreign(engine, taken, serving)
 
@@ -91,16 +91,16 @@ async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
     try:
         port = _Port(*told, "")
         holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
-        holder = holder or await _service(engine, port)
-        return _taken(port, holder) if holder else error
+        called = await _called(engine, holder) if holder else await _service(engine, port)
+        return _taken(port, called) if called else error
     except RolloutError:
         return error  # what it was refused with is known all the same
 
 
-def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> str | None:
+def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> Mapping[str, Any] | None:
     for item in running:
         if item["Id"] != but and any(port.collides(one) for one in _published(item)):
-            return _called(item)
+            return item
     return None
 
 
@@ -108,9 +108,10 @@ def _published(item: Mapping[str, Any]) -> list[_Port]:
     return [_Port(one["PublicPort"], one["Type"], one.get("IP", "")) for one in item["Ports"] if one.get("PublicPort")]
 
 
-def _called(item: Mapping[str, Any]) -> str:
+async def _called(engine: Engine, item: Mapping[str, Any]) -> str:
     """Return what a container is called, and whose it is."""
-    name, labels = item["Names"][0].removeprefix("/"), item.get("Labels") or {}
+    name, found = item["Names"][0].removeprefix("/"), await containers.inspect(engine, item["Id"])
+    labels = found.labels if found else {}
     if application := labels.get(spec.APPLICATION):
         return f"the container {name} of the application {application}"
     if project := labels.get(_COMPOSE):

@@ -400,7 +400,8 @@ class ContainerRuntime:
         return f"{self._name}.new.{container_id[:12]}"
 
     async def _all(self) -> list[Container]:
-        found = await containers.select(self.engine, self.application.application_id)
+        labelled = await containers.select(self.engine, self.application.application_id)
+        found = [one for one in labelled if identity.is_ours(self.application, one.labels)]
         if (base := self.application.base) is not None:
             original = await containers.inspect(self.engine, base.object_id)
             alike = await containers.select(self.engine, base.object_id, label=spec.ORIGIN)

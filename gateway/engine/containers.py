@@ -1,7 +1,7 @@
 """Containers on the engine. Every call here may be repeated: what is done already is no error."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.engine import logs, spec
+from gateway.engine import images, logs, spec
 from gateway.engine.client import CALL_DEADLINE, Engine, named
 from gateway.errors import Absent, Code, Failed, Postponed, RolloutError
 
@@ -28,6 +28,7 @@ class Container:
     container_id: str
     name: str
     created: str
+    #: without those of its image
     labels: dict[str, str]
     image_id: str
     #: what it was made of, as whoever made it called it
@@ -72,14 +73,14 @@ class Container:
         return not self.running and not self.restarting
 
 
-def _container(found: dict[str, Any]) -> Container:
+def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
     state = found["State"]
     health = state.get("Health") or {}
     return Container(
         container_id=found["Id"],
         name=found["Name"].removeprefix("/"),
         created=found["Created"],
-        labels=found["Config"]["Labels"] or {},
+        labels=labels,
         image_id=found["Image"],
         image=found["Config"].get("Image") or "",
         running=state["Running"],
@@ -149,7 +150,15 @@ def stamp(text: str) -> str:
 async def inspect(engine: Engine, container: str) -> Container | None:
     """Return it by id or name, or None where there is none."""
     found = await inspection(engine, container)
-    return None if found is None else _container(found)
+    return None if found is None else _container(found, await labels_of(engine, found))
+
+
+async def labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the labels of what was inspected, without those of its image: what an image says of itself is not true."""
+    labels = found["Config"]["Labels"] or {}
+    if not spec.are_telling(labels):
+        return dict(labels)
+    return spec.own_labels(labels, await images.labels(engine, found["Image"]))
 
 
 async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:
@@ -166,7 +175,7 @@ async def select(engine: Engine, value: str, *, label: str = spec.APPLICATION) -
     filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
     found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
     inspected = [await inspect(engine, item["Id"]) for item in found]
-    return [container for container in inspected if container is not None]
+    return [container for container in inspected if container is not None and container.labels.get(label) == value]
 
 
 async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:

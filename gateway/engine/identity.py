@@ -1,5 +1,7 @@
 """What a container is to an application: of the gateway's making, what was adopted, or somebody else's. No I/O."""
 
+from collections.abc import Mapping
+
 from gateway.applications import Application
 from gateway.engine import spec
 from gateway.engine.containers import Container
@@ -13,15 +15,42 @@ def is_original(application: Application, container: Container) -> bool:
     return base is not None and spec.APPLICATION not in container.labels and base.object_id in known
 
 
+def is_ours(application: Application, labels: Mapping[str, str]) -> bool:
+    """Tell by a service's labels, or by a container's without its image's, whether it was made for the application.
+
+    Another gateway, with a database of its own, may have an application of the same id. What bears no installation was
+    made before there was one, for a deployment that the database knows.
+    """
+    if labels.get(spec.APPLICATION) != application.application_id:
+        return False
+    if (installation := labels.get(spec.INSTALLATION)) is not None:
+        return installation == application.installation
+    return not application.installation or labels.get(spec.DEPLOYMENT) in application.unmarked
+
+
 def is_of(application: Application, container: Container) -> bool:
-    return container.labels.get(spec.APPLICATION) == application.application_id or is_original(application, container)
+    return is_ours(application, container.labels) or is_original(application, container)
+
+
+def another(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
+    """Return whose a container or service of the application's name is, as its labels tell, and what to do."""
+    owner = labels.get(spec.APPLICATION)
+    if owner is None:
+        return f"a {what} called {name} is there that is not this application's"
+    if owner != application.application_id and labels.get(spec.INSTALLATION) == application.installation:
+        return f"a {what} called {name} is there that is the application {owner}'s"
+    whose = f"installation {made_by}" if (made_by := labels.get(spec.INSTALLATION)) else "deployment unknown here"
+    return (
+        f"a {what} called {name} is there that another gateway, with a database of its own, made for its application "
+        f"{owner} ({whose}): remove it there, or give this application another appName"
+    )
 
 
 def refusal(application: Application, container: Container) -> str:
     """Return why a container of the application's name is not taken for it, and what to do where that may be wrong."""
     name = container.name
-    if application.base is None:
-        return f"a container called {name} is there that is not this application's"
+    if application.base is None or spec.APPLICATION in container.labels:
+        return another(application, "container", name, container.labels)
     return f"{name} was made anew since it was adopted; take it over as it is now: gateway apps adopt {name}"
 
 

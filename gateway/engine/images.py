@@ -1,7 +1,7 @@
 """Images on the engine."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from gateway.reference import Reference
 from gateway.registries import Credentials
 
 _TELL_EVERY = 0.3  # seconds; each telling is a write
+_LABELS_KEPT = 1024  # images whose labels are remembered
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,18 @@ async def inspect(engine: Engine, name: str) -> Image | None:
         config=found["Config"] or {},
         tags=tuple(found["RepoTags"] or ()),
     )
+
+
+async def labels(engine: Engine, image_id: str) -> Mapping[str, str]:
+    """Return an image's own labels, which never change; none where the engine does not have it any more."""
+    known = engine.image_labels
+    if image_id not in known:
+        if (image := await inspect(engine, image_id)) is None:
+            return {}
+        if len(known) >= _LABELS_KEPT:
+            known.clear()
+        known[image_id] = image.config.get("Labels") or {}
+    return known[image_id]
 
 
 async def pull(

@@ -28,7 +28,7 @@ async def look(engine: Engine, named: str, *, host_name: str) -> Base:
         return await _base_of(engine, service)
     if found is None:
         raise NotFound(f"there is no container or service called {named!r} on this engine; see: docker ps --all")
-    name, labels = found["Name"].removeprefix("/"), found["Config"]["Labels"] or {}
+    name, labels = found["Name"].removeprefix("/"), await containers.labels_of(engine, found)
     if adoption.is_own(found["Id"], _own_ids()):
         raise Conflict(f"{name} is {_ITSELF}: update it with docker compose pull && docker compose up --detach")
     if service_name := labels.get(_SERVICE_NAME):
@@ -76,7 +76,7 @@ async def duplicate(
     base = _base(found, image, reference=None)
     body, endpoints = adoption.chosen(base), adoption.endpoints(base)
     body["HostConfig"] = adoption.repointed(body["HostConfig"], holders or {})
-    labels = found["Config"]["Labels"] or {}
+    labels = await containers.labels_of(engine, found)
     body |= {
         # The name it was made of may mean another image by now.
         "Image": called if by_name is not None and by_name.image_id == found["Image"] else found["Image"],

@@ -2,7 +2,7 @@
 
 from gateway.applications import Application
 from gateway.configuration import RuntimeKind
-from gateway.engine import containers, services, spec
+from gateway.engine import containers, services
 from gateway.engine import identity as identity_of
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.container_runtime import ContainerRuntime
@@ -61,7 +61,7 @@ async def choose(
 async def present(engine: Engine, application: Application) -> RuntimeKind | None:
     """Return what there is of the application on a Swarm manager."""
     service = await services.inspect(engine, application.app_name)
-    if service is not None and service.labels.get(spec.APPLICATION) == application.application_id:
+    if service is not None and identity_of.is_ours(application, service.labels):
         return RuntimeKind.SERVICE
     container = await containers.inspect(engine, application.app_name)
     if container is not None and identity_of.is_of(application, container):

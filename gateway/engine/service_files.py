@@ -20,8 +20,8 @@ _MODE = 0o444
 
 
 def secret_name(application: Application, file: Mount) -> str:
-    """Return a name that no other application has, and no other content."""
-    held = f"{application.application_id}\0{file.content or ''}"
+    """Return a name that no other application has, of another installation neither, and no other content."""
+    held = "\0".join((*spec.installation(application).values(), application.application_id, file.content or ""))
     return f"gateway-{hashlib.sha256(held.encode()).hexdigest()[:40]}"
 
 
@@ -46,16 +46,16 @@ async def provide(engine: Engine, application: Application) -> dict[str, str]:
     wanted = {secret_name(application, file): file for file in application.configuration.files}
     if not wanted:
         return {}
-    ids = await _select(engine, application.application_id)
+    ids = await _select(engine, application)
     for name, file in wanted.items():
         if name not in ids:
-            ids[name] = await _create(engine, application.application_id, name, file)
+            ids[name] = await _create(engine, application, name, file)
     return {name: ids[name] for name in wanted}
 
 
-async def sweep(engine: Engine, application_id: str, *, used: Collection[str] = ()) -> None:
+async def sweep(engine: Engine, application: Application, *, used: Collection[str] = ()) -> None:
     """Remove the application's secrets that no spec names any more."""
-    for secret_id in (await _select(engine, application_id)).values():
+    for secret_id in (await _select(engine, application)).values():
         if secret_id not in used:
             try:
                 await engine.call("DELETE", f"secrets/{named(secret_id)}")
@@ -65,23 +65,29 @@ async def sweep(engine: Engine, application_id: str, *, used: Collection[str] = 
                     raise
 
 
-async def _select(engine: Engine, application_id: str) -> dict[str, str]:
-    filters = orjson.dumps({"label": [f"{spec.APPLICATION}={application_id}"]}).decode()
+async def _select(engine: Engine, application: Application) -> dict[str, str]:
+    filters = orjson.dumps({"label": [f"{spec.APPLICATION}={application.application_id}"]}).decode()
     found = await engine.call("GET", "secrets", params={"filters": filters})
-    return {one["Spec"]["Name"]: str(one["ID"]) for one in found}
+    return {one["Spec"]["Name"]: str(one["ID"]) for one in found if _is_ours(application, one["Spec"]["Labels"] or {})}
 
 
-async def _create(engine: Engine, application_id: str, name: str, file: Mount) -> str:
+def _is_ours(application: Application, labels: Mapping[str, str]) -> bool:
+    """Tell whether the secret is the application's; one made before there were installations tells of none."""
+    installation = labels.get(spec.INSTALLATION, "")
+    return installation == application.installation or (not installation and bool(application.unmarked))
+
+
+async def _create(engine: Engine, application: Application, name: str, file: Mount) -> str:
     body = {
         "Name": name,
-        "Labels": {spec.APPLICATION: application_id},
+        "Labels": {spec.APPLICATION: application.application_id, **spec.installation(application)},
         "Data": base64.b64encode((file.content or "").encode()).decode(),
     }
     try:
         return str((await engine.call("POST", "secrets/create", body=body))["ID"])
     except Failed:
         # By a call of an attempt that died, which has landed only now.
-        if (there := (await _select(engine, application_id)).get(name)) is not None:
+        if (there := (await _select(engine, application)).get(name)) is not None:
             return there
         raise
 

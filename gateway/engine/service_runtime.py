@@ -17,7 +17,7 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import convergence, service_conditions, service_files, service_spec, services, spec
+from gateway.engine import convergence, identity, service_conditions, service_files, service_spec, services, spec
 from gateway.engine.client import CALL_DEADLINE, Engine
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
@@ -72,8 +72,9 @@ class ServiceRuntime:
         found = await services.inspect(self.engine, self._name)
         if found is None or self._original(found) is not None:
             return found
-        if found.labels.get(spec.APPLICATION) != self.application.application_id:
-            raise Failed(Code.NAME_TAKEN, f"a service called {found.name} is there that is not this application's")
+        if not identity.is_ours(self.application, found.labels):
+            told = identity.another(self.application, "service", found.name, found.labels)
+            raise Failed(Code.NAME_TAKEN, told)
         return found
 
     def _original(self, service: Service) -> Base | None:
@@ -190,7 +191,7 @@ class ServiceRuntime:
         """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
         if (service := await self._own()) is not None:
             used = service_files.secrets_of([service.spec, service.previous_spec])
-            await service_files.sweep(self.engine, self.application.application_id, used=used)
+            await service_files.sweep(self.engine, self.application, used=used)
 
     async def last_lines(self, swap: Swap) -> str:
         return await self._watch.lines(_mark(swap))
@@ -232,10 +233,11 @@ class ServiceRuntime:
             await services.remove(self.engine, service)
 
         async def look() -> bool:
-            return await self._is_over(await services.tasks_of(self.engine, self.application.application_id))
+            found = await services.tasks_of(self.engine, self.application.application_id)
+            return await self._is_over([one for one in found if identity.is_ours(self.application, one.labels)])
 
         await _until(look, within=self._grace)
-        await service_files.sweep(self.engine, self.application.application_id)
+        await service_files.sweep(self.engine, self.application)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:

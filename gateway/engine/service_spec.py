@@ -6,6 +6,7 @@ open stays as it was found. How updates go is always set: the Engine's own choic
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -44,6 +45,7 @@ def service_spec(
         spec.DIGEST: version.digest,
         spec.SPEC: spec_hash(application),
         spec.IMAGE: image,
+        **spec.installation(application),
     }
     own = {
         "Name": application.app_name,
@@ -65,7 +67,9 @@ def service_spec(
 
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
-    choice = [_defaults(application), wanted(application, {}), application.configuration.order, found(application)]
+    # The names of secrets tell one installation from another, and no choice from another.
+    wants = wanted(replace(application, installation=""), {})
+    choice = [_defaults(application), wants, application.configuration.order, found(application)]
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 

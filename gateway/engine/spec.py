@@ -25,6 +25,12 @@ LOGIN_UNTIL = "gateway.login-until"
 RESTART = "gateway.restart"
 #: on the like of a container that we did not make: the id of that
 ORIGIN = "gateway.origin"
+#: the id of the database that the application is kept in
+INSTALLATION = "gateway.installation"
+
+# What a container is told by; each that the gateway makes for an application is given all of these.
+_PREFIX = "gateway."
+_TELLING = (_PREFIX, "com.docker.compose.", "com.docker.swarm.")
 
 # Of the engine's own networks the one that containers join by default, and find nobody by name on.
 _BRIDGE = "bridge"
@@ -208,8 +214,32 @@ def creation(application: Application, version: Version) -> dict[str, Any]:
         SPEC: spec_hash(application),
         IMAGE: image,
         RESTART: _written(body["HostConfig"]["RestartPolicy"]),
+        **installation(application),
     }
     return body | {"Image": image, "Labels": body["Labels"] | labels}
+
+
+def are_telling(labels: Mapping[str, str]) -> bool:
+    """Tell whether it matters who gave a container these labels."""
+    return any(name.startswith(_TELLING) for name in labels)
+
+
+def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str, str]:
+    """Return a container's labels without those that it has of its image, whose maker may have written anything.
+
+    An image may have been made of one of our containers, and have its labels. Each of ours is of another deployment.
+    """
+    made = labels.get(DEPLOYMENT) != image.get(DEPLOYMENT)
+    return {
+        name: value
+        for name, value in labels.items()
+        if image.get(name) != value or (made and name.startswith(_PREFIX) and name != ORIGIN)
+    }
+
+
+def installation(application: Application) -> dict[str, str]:
+    """Return the label that tells what this installation made from what another one did on the same engine."""
+    return {INSTALLATION: application.installation} if application.installation else {}
 
 
 def reference(labels: Mapping[str, str]) -> Reference | None:

@@ -19,7 +19,10 @@ from gateway.store.vault import Vault
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at, base, files, environment_id, other_secrets
+    engine_id, created_at, base, files, environment_id, other_secrets,
+    (SELECT installation_id FROM installation) AS installation,
+    ARRAY(SELECT d.deployment_id FROM deployments d
+           WHERE d.application_id = applications.application_id AND NOT d.marked) AS unmarked
 """
 
 
@@ -53,6 +56,8 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         created_at=row["created_at"],
         base=None if base is None else Base.load(vault.open(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
+        installation=row["installation"],
+        unmarked=frozenset(row["unmarked"]),
     )
 
 
@@ -127,11 +132,11 @@ async def select_resting(
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
-          FROM applications a
+          FROM applications
          WHERE engine_id = $1 AND coalesce(server_id, '') = ANY($2::text[])
            AND NOT EXISTS (
                    SELECT FROM deployments d
-                    WHERE d.application_id = a.application_id AND d.status IN ('queued', 'running')
+                    WHERE d.application_id = applications.application_id AND d.status IN ('queued', 'running')
                )
         """,  # noqa: S608 - a constant
         engine_id,

@@ -56,7 +56,7 @@ async def claim_deployment(
         UPDATE deployments d
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
                epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
-               reason_code = NULL, reason_message = NULL
+               reason_code = NULL, reason_message = NULL, marked = marked OR epoch = 0
           FROM next
          WHERE d.deployment_id = next.deployment_id
         RETURNING {", ".join("d." + column.strip() for column in COLUMNS.split(","))}
