@@ -19,6 +19,7 @@ from gateway.events import Notification, PushEvent
 from gateway.reference import Reference
 from gateway.registry import client as registries
 from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
+from gateway.store.cursors import Page
 from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
@@ -77,7 +78,7 @@ class Lane:
 
     async def newest(self) -> Deployment:
         async with self.pool.acquire() as connection:
-            return (await deployments.select_deployments(connection, self.application_id, limit=1))[0]
+            return (await deployments.select_deployments_of(connection, [self.application_id], Page(1)))[0]
 
     async def went_back(self) -> Deployment:
         """Wait for a rollback that succeeded."""

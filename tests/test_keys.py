@@ -179,7 +179,7 @@ async def test_a_key_for_a_project_reaches_all_that_comes_to_be_in_it(web: Web) 
         assert (await web.query("project.one", projectId=mine["projectId"]))["env"] == "P=mine"
         made = await web.mutate("environment.create", name="staging", projectId=mine["projectId"])
         await web.mutate("application.create", name="new", environmentId=made["environmentId"])
-        assert [one["name"] for one in await web.query("application.all")] == ["mine", "new"]
+        assert [one["name"] for one in await web.query("application.all")] == ["new", "mine"]
         assert (await web.query("deployment.one", deploymentId=mine["deploymentId"]))["applicationId"] == "mine"
         for elsewhere in ({}, {"environmentId": theirs["environmentId"]}, {"environment_id": theirs["environmentId"]}):
             assert (await web.post("/api/application.create", {"name": "new", **elsewhere}))[0] == 403

@@ -19,12 +19,38 @@ from gateway.errors import GatewayError
 
 if TYPE_CHECKING:
     from gateway.keep import Keep
+    from gateway.store.cursors import Cursor, Page
 
 P = ParamSpec("P")
 
 _PIPE_WIDTH = 1000  # characters of a line that no person's window cuts
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Let a list be read page by page; without a word it is of `most` rows."""
+
+    def with_options(function: Callable[P, None]) -> Callable[P, None]:
+        cursor = click.option("--cursor", help="Where the page begins, as the page before told on standard error.")
+        limit = click.option(
+            "--limit", type=click.IntRange(1, 1000), default=most, help="At most so many, the newest first."
+        )
+        return limit(cursor(function))
+
+    return with_options
+
+
+def page_of(limit: int, cursor: str | None) -> "Page":
+    from gateway.store.cursors import BEGINNING, Cursor, Page
+
+    return Page(limit, BEGINNING if cursor is None else Cursor.parse(cursor))
+
+
+def tell_more(following: "Cursor | None") -> None:
+    """Say where the next page begins, beside the rows."""
+    if following is not None:
+        click.echo(f"there may be more: --cursor {following}", err=True)
 
 
 def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli import _chosen
-from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    show,
+    show_fields,
+    show_table,
+    tell_more,
+)
 from gateway.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -123,16 +133,18 @@ async def _free_name(connection: Any, name: str) -> str:
 
 
 @apps.command("list")
+@paged(1000)
 @json_option
 @command
-async def list_apps(*, as_json: bool) -> None:
-    """Show all applications."""
+async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show applications, the newest first."""
     from gateway.store import applications
     from gateway.store.database import transaction
     from gateway.web.procedures.columns import row
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await applications.select_applications(connection, kept.vault)
+        found = await applications.select_applications(connection, kept.vault, page)
         states = await applications.select_states(connection, [one.application_id for one in found])
     if as_json:
         show([row(one, states.get(one.application_id), secrets=True) for one in found])
@@ -142,6 +154,7 @@ async def list_apps(*, as_json: bool) -> None:
             for one in found
         ]
         show_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE"], rows)
+    tell_more(page.next(found, lambda one: (one.created_at, one.application_id)))
 
 
 @apps.command("show")

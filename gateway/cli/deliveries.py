@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    show,
+    show_fields,
+    show_table,
+    tell_more,
+)
 
 if TYPE_CHECKING:
     from gateway.inbox import Delivery
@@ -21,26 +31,35 @@ def deliveries() -> None:
 @click.option("--webhook", help="Only what came to this one, by its id.")
 @click.option("--source", help="Only what came from this kind of registry.")
 @click.option("--verdict", type=click.Choice(_VERDICTS), help="Only what became of it so.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="At most so many, the newest first.")
+@paged(50)
 @json_option
 @command
 async def list_deliveries(
-    *, webhook: str | None, source: str | None, verdict: str | None, limit: int, as_json: bool
+    *,
+    webhook: str | None,
+    source: str | None,
+    verdict: str | None,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
 ) -> None:
-    """Show the newest deliveries."""
+    """Show deliveries, the newest first."""
     from gateway.inbox import Verdict
     from gateway.store import inbox
     from gateway.store.database import statement
     from gateway.web.procedures.delivery import shown
 
-    wanted = Verdict(verdict) if verdict else None
+    wanted, page = Verdict(verdict) if verdict else None, page_of(limit, cursor)
     async with keep() as kept, statement(kept.pool) as connection:
-        found = await inbox.select_inbox(connection, endpoint_id=webhook, source=source, verdict=wanted, limit=limit)
+        found, following = await inbox.select_inbox(
+            connection, endpoint_id=webhook, source=source, verdict=wanted, page=page
+        )
     if as_json:
         show([shown(one) for one in found])
     else:
         rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one)) for one in found]
         show_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
+    tell_more(following)
 
 
 def _summary(delivery: "Delivery") -> str:

@@ -4,7 +4,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show, show_fields, show_table
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    show,
+    show_fields,
+    show_table,
+    tell_more,
+)
 
 if TYPE_CHECKING:
     from gateway.deployments import Deployment, StepRecord
@@ -19,18 +29,23 @@ def deployments() -> None:
 
 @deployments.command("list")
 @click.argument("app", required=False)
+@paged(100)
 @json_option
 @command
-async def list_deployments(app: str | None, *, as_json: bool) -> None:
-    """Show the newest deployments, of one application or of all."""
+async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show deployments, the newest first, of one application or of all."""
     from gateway.store import applications, steps
     from gateway.store import deployments as store
     from gateway.store.database import transaction
     from gateway.web.procedures.deployment import shown
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        application_id = await applications.select_application_id(connection, app) if app else None
-        found = await store.select_deployments(connection, application_id)
+        if app:
+            application_id = await applications.select_application_id(connection, app)
+            found = await store.select_deployments_of(connection, [application_id], page)
+        else:
+            found = await store.select_deployments(connection, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
     if as_json:
         show([shown(one, records[one.deployment_id]) for one in found])
@@ -47,6 +62,7 @@ async def list_deployments(app: str | None, *, as_json: bool) -> None:
             for one in found
         ]
         show_table(["ID", "APPLICATION", "KIND", "STATE", "CREATED", "REASON"], rows)
+    tell_more(page.next(found, store.place))
 
 
 @deployments.command("show")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show, show_table
+from gateway.cli._command import command, json_option, keep, page_of, paged, show, show_table, tell_more
 from gateway.keys import Grants, Permission, parse_expiry
 
 if TYPE_CHECKING:
@@ -66,15 +66,18 @@ async def create(
 
 
 @keys.command("list")
+@paged(1000)
 @json_option
 @command
-async def list_keys(*, as_json: bool) -> None:
-    """Show all keys, without their secrets."""
+async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show keys, the newest first, without their secrets."""
     from gateway.store import keys as store
     from gateway.store.database import transaction
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_keys(connection)
+        found = await store.select_keys(connection, page)
+    tell_more(page.next(found, lambda one: (one.created_at, one.key_id)))
     if as_json:
         show([_row(key) for key in found])
         return

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, read_secret, show, show_table
+from gateway.cli._command import command, json_option, keep, page_of, paged, read_secret, show, show_table, tell_more
 
 
 @click.group()
@@ -66,21 +66,24 @@ async def create(
 
 
 @registries.command("list")
+@paged(1000)
 @json_option
 @command
-async def list_registries(*, as_json: bool) -> None:
-    """Show all of them, without their secrets."""
+async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show them, the newest first, without their secrets."""
     from gateway.store import registries as store
     from gateway.store.database import transaction
     from gateway.web.procedures.registry import row
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_registries(connection, kept.vault)
+        found = await store.select_registries_page(connection, kept.vault, page)
     if as_json:
         show([row(one) for one in found])
     else:
         rows = [[one.registry_id, one.registry_name, str(one.scope), one.registry_type, _who(one)] for one in found]
         show_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN"], rows)
+    tell_more(page.next(found, lambda one: (one.created_at, one.registry_id)))
 
 
 def _who(registry: Any) -> str | None:

@@ -5,7 +5,18 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, read_secret, show, show_fields, show_table
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    read_secret,
+    show,
+    show_fields,
+    show_table,
+    tell_more,
+)
 
 
 @click.group()
@@ -89,22 +100,25 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 
 
 @servers.command("list")
+@paged(1000)
 @json_option
 @command
-async def list_servers(*, as_json: bool) -> None:
-    """Show all of them, and whether they answered last."""
+async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show them, the newest first, and whether they answered last."""
     from gateway.store import servers as store
     from gateway.store.database import transaction
     from gateway.web.procedures.server import row
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_servers(connection, kept.vault)
+        found = await store.select_servers_page(connection, kept.vault, page)
     shown = [row(one, ()) for one in found]
     if as_json:
         show(shown)
     else:
         rows = [[one["serverId"], one["name"], one["host"], one["status"], one["engineId"]] for one in shown]
         show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
+    tell_more(page.next(found, lambda one: (one.created_at, one.server_id)))
 
 
 @servers.command("show")

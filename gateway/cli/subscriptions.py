@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show, show_table
+from gateway.cli._command import command, json_option, keep, page_of, paged, show, show_table, tell_more
 
 
 @click.group()
@@ -57,18 +57,20 @@ async def create(
 
 @subscriptions.command("list")
 @click.argument("app", required=False)
+@paged(1000)
 @json_option
 @command
-async def list_subscriptions(app: str | None, *, as_json: bool) -> None:
-    """Show what is followed, by one application or by all."""
+async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show what is followed, by one application or by all, the newest first."""
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
     from gateway.web.procedures.subscription import shown
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app) if app else None
-        found = await store.select_subscriptions(connection, application_id)
+        found = await store.select_subscriptions_page(connection, application_id, page=page)
     if as_json:
         show([shown(one) for one in found])
     else:
@@ -77,6 +79,7 @@ async def list_subscriptions(app: str | None, *, as_json: bool) -> None:
             for one in found
         ]
         show_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)
+    tell_more(page.next(found, lambda one: (one.created_at, one.subscription_id)))
 
 
 @subscriptions.command()

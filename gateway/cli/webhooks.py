@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import command, json_option, keep, read_secret, show, show_table
+from gateway.cli._command import command, json_option, keep, page_of, paged, read_secret, show, show_table, tell_more
 
 
 @click.group()
@@ -76,16 +76,18 @@ async def create(
 
 
 @webhooks.command("list")
+@paged(1000)
 @json_option
 @command
-async def list_webhooks(*, as_json: bool) -> None:
-    """Show all endpoints, without their paths and secrets."""
+async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
+    """Show endpoints, the newest first, without their paths and secrets."""
     from gateway.store import endpoints
     from gateway.store.database import transaction
     from gateway.web.procedures.webhook import shown
 
+    page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await endpoints.select_endpoints(connection, kept.vault)
+        found = await endpoints.select_endpoints(connection, kept.vault, page)
     if as_json:
         show([shown(one) for one in found])
     else:
@@ -94,6 +96,7 @@ async def list_webhooks(*, as_json: bool) -> None:
             for one in found
         ]
         show_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
+    tell_more(page.next(found, lambda one: (one.created_at, one.endpoint_id)))
 
 
 @webhooks.command()

@@ -1,6 +1,6 @@
 """Applications, their secrets sealed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.registries import Credentials
 from gateway.store import projects
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -118,9 +119,21 @@ async def select_holder(
     return _from_row(row, vault)
 
 
-async def select_applications(connection: Connection, vault: Vault) -> list[Application]:
+async def select_applications(
+    connection: Connection, vault: Vault, page: Page = FIRST, *, only: Collection[str] | None = None
+) -> list[Application]:
+    """Return a page of them, or of `only` these."""
     rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM applications WHERE desired <> 'deleted' ORDER BY created_at, application_id"  # noqa: S608
+        f"""
+        SELECT {_COLUMNS}
+          FROM applications
+         WHERE desired <> 'deleted' AND (created_at, application_id) < ($1, $2)
+           AND ($4::text[] IS NULL OR application_id = ANY($4))
+         ORDER BY created_at DESC, application_id DESC
+         LIMIT $3
+        """,  # noqa: S608
+        *page.bounds,
+        None if only is None else list(only),
     )
     return [_from_row(row, vault) for row in rows]
 
@@ -404,10 +417,15 @@ async def select_states(connection: Connection, application_ids: Sequence[str]) 
     """Return the status of each application's newest deployment that says something of it."""
     rows = await connection.fetch(
         """
-        SELECT DISTINCT ON (application_id) application_id, status
-          FROM deployments
-         WHERE application_id = ANY($1) AND status NOT IN ('superseded', 'cancelled')
-         ORDER BY application_id, created_at DESC
+        SELECT wanted.application_id, newest.status
+          FROM unnest($1::text[]) AS wanted (application_id)
+         CROSS JOIN LATERAL (
+               SELECT status
+                 FROM deployments d
+                WHERE d.application_id = wanted.application_id AND d.status NOT IN ('superseded', 'cancelled')
+                ORDER BY d.created_at DESC
+                LIMIT 1
+               ) AS newest
         """,
         application_ids,
     )

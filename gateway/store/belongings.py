@@ -57,6 +57,16 @@ async def select_belonging(connection: Connection, noun: Noun, named: str) -> Be
     return None if row is None else Belonging(row["application_id"], row["project_id"])
 
 
+async def select_projects(connection: Connection, grants: Grants) -> frozenset[str]:
+    """Return the projects that these grants are for, and those of applications that they are for."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT e.project_id FROM applications JOIN environments e USING (environment_id)"
+        " WHERE application_id = ANY($1)",
+        list(grants.applications),
+    )
+    return grants.projects | {row["project_id"] for row in rows}
+
+
 async def select_covered(connection: Connection, grants: Grants) -> frozenset[str]:
     """Return the applications that these grants are for."""
     rows = await connection.fetch(

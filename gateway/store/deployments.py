@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -10,6 +10,7 @@ from gateway.deployments import Deployment, Kind, Status
 from gateway.errors import Code, NotFound, Reason
 from gateway.following import Choice
 from gateway.reference import Digest, Reference
+from gateway.store.cursors import FIRST, MOST, Page
 from gateway.store.database import Connection
 
 CHANNEL = "gateway_deployments"
@@ -252,30 +253,59 @@ async def select_deployment(connection: Connection, deployment_id: str) -> Deplo
     return from_row(row)
 
 
-async def select_deployments(
-    connection: Connection,
-    application_id: str | None = None,
-    *,
-    only: Collection[str] | None = None,
-    limit: int = 100,
-) -> list[Deployment]:
-    """Return the newest first, of one application, of `only` these, or of all."""
+async def select_deployments(connection: Connection, page: Page = FIRST) -> list[Deployment]:
+    """Return a page of those of all applications."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
           FROM deployments
-         WHERE ($1::text IS NULL OR application_id = $1) AND ($3::text[] IS NULL OR application_id = ANY($3))
-         ORDER BY created_at DESC, deployment_id
-         LIMIT $2
+         WHERE (created_at, deployment_id) < ($1, $2)
+         ORDER BY created_at DESC, deployment_id DESC
+         LIMIT $3
         """,  # noqa: S608
-        application_id,
-        limit,
-        None if only is None else list(only),
+        *page.bounds,
     )
     return [from_row(row) for row in rows]
 
 
-async def select_pending(connection: Connection, *, only: Collection[str] | None = None) -> list[Deployment]:
+async def select_deployments_of(
+    connection: Connection, application_ids: Collection[str], page: Page = FIRST
+) -> list[Deployment]:
+    """Return a page of those of these applications, each of which is read no further than the page may reach."""
+    rows = await connection.fetch(
+        f"""
+        WITH newest AS (
+            SELECT one.deployment_id
+              FROM unnest($4::text[]) AS wanted (application_id)
+             CROSS JOIN LATERAL (
+                   SELECT deployment_id, created_at
+                     FROM deployments d
+                    WHERE d.application_id = wanted.application_id AND (d.created_at, d.deployment_id) < ($1, $2)
+                    ORDER BY d.created_at DESC, d.deployment_id DESC
+                    LIMIT $3
+                   ) AS one
+             ORDER BY one.created_at DESC, one.deployment_id DESC
+             LIMIT $3
+        )
+        SELECT {COLUMNS}
+          FROM deployments
+         WHERE deployment_id = ANY (ARRAY(SELECT deployment_id FROM newest))
+         ORDER BY created_at DESC, deployment_id DESC
+        """,  # noqa: S608
+        *page.bounds,
+        list(application_ids),
+    )
+    return [from_row(row) for row in rows]
+
+
+def place(deployment: Deployment) -> tuple[datetime, str]:
+    """Return what a cursor names it by."""
+    return deployment.created_at, deployment.deployment_id
+
+
+async def select_pending(
+    connection: Connection, *, only: Collection[str] | None = None, limit: int = MOST
+) -> list[Deployment]:
     """Return what waits and runs, what was asked for first at the head: of all applications, or `only` these."""
     rows = await connection.fetch(
         f"""
@@ -283,9 +313,10 @@ async def select_pending(connection: Connection, *, only: Collection[str] | None
           FROM deployments
          WHERE status IN ('queued', 'running') AND ($1::text[] IS NULL OR application_id = ANY($1))
          ORDER BY requested_at, deployment_id
-         LIMIT 1000
+         LIMIT $2
         """,  # noqa: S608
         None if only is None else list(only),
+        limit,
     )
     return [from_row(row) for row in rows]
 

@@ -9,6 +9,7 @@ import asyncpg
 
 from gateway.endpoints import Endpoint, Network
 from gateway.errors import NotFound
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -77,8 +78,18 @@ async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_i
     return from_row(row, vault)
 
 
-async def select_endpoints(connection: Connection, vault: Vault) -> list[Endpoint]:
-    rows = await connection.fetch(f"SELECT {COLUMNS} FROM endpoints WHERE application_id IS NULL ORDER BY created_at")  # noqa: S608 - a constant
+async def select_endpoints(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Endpoint]:
+    """Return a page of those of registries."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {COLUMNS}
+          FROM endpoints
+         WHERE application_id IS NULL AND (created_at, endpoint_id) < ($1, $2)
+         ORDER BY created_at DESC, endpoint_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+    )
     return [from_row(row, vault) for row in rows]
 
 

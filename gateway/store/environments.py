@@ -1,7 +1,7 @@
 """Environments of projects, their variables sealed."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import asyncpg
 
@@ -34,18 +34,42 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Environment:
     )
 
 
-async def select_environments(connection: Connection, vault: Vault, project_id: str | None = None) -> list[Environment]:
-    """Return those of one project, its default first, or all."""
+async def select_environments(connection: Connection, vault: Vault, project_ids: Sequence[str]) -> list[Environment]:
+    """Return those of these projects, the default of each first."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM environments
-         WHERE $1::text IS NULL OR project_id = $1
+         WHERE project_id = ANY($1)
          ORDER BY project_id, is_default DESC, created_at, environment_id
         """,  # noqa: S608 - a constant
-        project_id,
+        list(project_ids),
     )
     return [_from_row(row, vault) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An environment and its project, by name."""
+
+    environment_id: str
+    name: str
+    project_id: str
+    project_name: str
+
+
+async def select_places(connection: Connection, environment_ids: Collection[str]) -> dict[str, Place]:
+    """Return these by id, without what is sealed."""
+    rows = await connection.fetch(
+        """
+        SELECT e.environment_id, e.name, e.project_id, p.name AS project_name
+          FROM environments e
+          JOIN projects p USING (project_id)
+         WHERE e.environment_id = ANY($1)
+        """,
+        list(environment_ids),
+    )
+    return {row["environment_id"]: Place(**row) for row in rows}
 
 
 async def select_environment(connection: Connection, vault: Vault, environment_id: str) -> Environment:

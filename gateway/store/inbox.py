@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import asyncpg
 
@@ -10,11 +10,15 @@ from gateway.deployments import Status
 from gateway.errors import NotFound
 from gateway.events import Ignored
 from gateway.inbox import Caused, Delivery, Verdict
+from gateway.store.cursors import FIRST, Cursor, Page
 from gateway.store.database import Connection
 
 _AT_ONCE = 1000  # rows that go in one statement
 _ROW = 1000  # bytes that a delivery takes beside its body
 
+#: what is written down of one that comes
+_STORED = [Verdict.QUEUED, Verdict.IGNORED, Verdict.DUPLICATE, Verdict.REJECTED]
+#: what follows from the deployments that it caused
 _DERIVED = frozenset({Verdict.QUEUED, Verdict.DEPLOYED, Verdict.SUPERSEDED, Verdict.FAILED})
 
 _COLUMNS = """
@@ -51,30 +55,67 @@ async def select_inbox(
     endpoint_id: str | None = None,
     source: str | None = None,
     verdict: Verdict | None = None,
-    limit: int = 100,
-) -> list[Delivery]:
-    """Return the newest first, of one endpoint, source or verdict, or all.
+    page: Page = FIRST,
+) -> tuple[list[Delivery], Cursor | None]:
+    """Return a page of one endpoint, source or verdict, or of all, and where the next one begins.
 
-    Of a verdict that depends on what has become of the deployments, those among the newest thousand.
+    A verdict that depends on what has become of the deployments is looked for among a thousand rows at a time: such a
+    page may hold few rows, and another one follow.
     """
     derived = verdict in _DERIVED
+    wanted = Page(max(_AT_ONCE, page.limit), page.after) if derived else page
+    stored = [Verdict.QUEUED] if derived else _STORED if verdict is None else [verdict]
+    which, given = _narrowed(endpoint_id, source, [str(one) for one in stored])
     rows = await connection.fetch(
         f"""
+        WITH newest AS ({which})
         SELECT {_COLUMNS}
           FROM deliveries d
-         WHERE ($1::text IS NULL OR endpoint_id = $1)
-           AND ($2::text IS NULL OR source = $2)
-           AND ($3::text IS NULL OR verdict = $3::text::verdict)
-         ORDER BY received_at DESC
-         LIMIT $4
+         WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM newest))
+         ORDER BY received_at DESC, delivery_id DESC
         """,  # noqa: S608 - constants
-        endpoint_id,
-        source,
-        Verdict.QUEUED if derived else verdict,
-        _AT_ONCE if derived else limit,
+        *wanted.bounds,
+        *given,
     )
     found = [_from_row(row) for row in rows]
-    return [one for one in found if one.verdict is verdict][:limit] if derived else found
+    if not derived:
+        return found, page.next(found, _place)
+    fitting = [one for one in found if one.verdict is verdict]
+    if len(fitting) > page.limit:
+        return fitting[: page.limit], Cursor(*_place(fitting[page.limit - 1]))
+    return fitting, wanted.next(found, _place)
+
+
+def _place(delivery: Delivery) -> tuple[datetime, str]:
+    return delivery.received_at, delivery.delivery_id
+
+
+def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) -> tuple[str, list[object]]:
+    """Return what selects the ids of a page, and its parameters from $4 on: each way in reads one index in order."""
+    newest = "ORDER BY d.received_at DESC, d.delivery_id DESC LIMIT $3"
+    if endpoint_id is None and source is None and len(verdicts) == len(_STORED):
+        return f"SELECT delivery_id FROM deliveries d WHERE (received_at, delivery_id) < ($1, $2) {newest}", []  # noqa: S608
+    column = "endpoint_id" if endpoint_id is not None else "source" if source is not None else None
+    given: list[object] = [verdicts]
+    narrowing = ""
+    if column is not None:
+        narrowing = f"AND d.{column} = $5"
+        given.append(endpoint_id if column == "endpoint_id" else source)
+    if column == "endpoint_id" and source is not None:
+        narrowing += " AND d.source = $6"
+        given.append(source)
+    each = f"""
+        SELECT d.delivery_id
+          FROM unnest($4::verdict[]) AS wanted (verdict)
+         CROSS JOIN LATERAL (
+               SELECT delivery_id, received_at
+                 FROM deliveries d
+                WHERE d.verdict = wanted.verdict {narrowing} AND (d.received_at, d.delivery_id) < ($1, $2)
+                {newest}
+               ) AS d
+         {newest}
+        """  # noqa: S608 - constants
+    return each, given
 
 
 async def select_delivery(connection: Connection, delivery_id: str) -> tuple[Delivery, bytes]:

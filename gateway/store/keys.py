@@ -11,6 +11,7 @@ import asyncpg
 from gateway.errors import InvalidInput, NotFound, Throttled
 from gateway.keys import Caller, Grants, Permission
 from gateway.signatures import same
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 
 PREFIX = "gw_"
@@ -136,8 +137,18 @@ async def _grant(connection: Connection, key_id: str, grants: Grants) -> None:
             raise InvalidInput(f"there is no {noun} {min(missing)!r}", field=f"{noun}Ids")
 
 
-async def select_keys(connection: Connection) -> list[Key]:
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM api_keys k ORDER BY created_at, key_id")  # noqa: S608
+async def select_keys(connection: Connection, page: Page = FIRST) -> list[Key]:
+    """Return a page of them."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM api_keys k
+         WHERE (created_at, key_id) < ($1, $2)
+         ORDER BY created_at DESC, key_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - constants
+        *page.bounds,
+    )
     return [_from_row(row) for row in rows]
 
 

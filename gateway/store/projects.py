@@ -1,11 +1,12 @@
 """Projects, their variables sealed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import asyncpg
 
 from gateway.errors import Conflict, NotFound
 from gateway.projects import DEFAULT, PRODUCTION, Project
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -28,9 +29,51 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Project:
     )
 
 
-async def select_projects(connection: Connection, vault: Vault) -> list[Project]:
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM projects ORDER BY created_at, project_id")  # noqa: S608
+async def select_projects(
+    connection: Connection, vault: Vault, page: Page = FIRST, *, only: Collection[str] | None = None
+) -> list[Project]:
+    """Return a page of them, or of `only` these."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM projects
+         WHERE (created_at, project_id) < ($1, $2) AND ($4::text[] IS NULL OR project_id = ANY($4))
+         ORDER BY created_at DESC, project_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+        None if only is None else list(only),
+    )
     return [_from_row(row, vault) for row in rows]
+
+
+_MATCHING = """
+    strpos(lower(concat_ws(E'\\n', name, description)), lower($1)) > 0
+    AND strpos(lower(name), lower($2)) > 0
+    AND strpos(lower(coalesce(description, '')), lower($3)) > 0
+"""
+
+
+async def search_projects(
+    connection: Connection, vault: Vault, *, q: str, name: str, description: str, limit: int, offset: int
+) -> tuple[list[Project], int]:
+    """Return a page of those that have these words, whatever their case, newest first, and how many have."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM projects
+         WHERE {_MATCHING}
+         ORDER BY created_at DESC, project_id DESC
+         LIMIT $4 OFFSET $5
+        """,  # noqa: S608 - constants
+        q,
+        name,
+        description,
+        limit,
+        offset,
+    )
+    total = await connection.fetchval(f"SELECT count(*) FROM projects WHERE {_MATCHING}", q, name, description)  # noqa: S608
+    return [_from_row(row, vault) for row in rows], int(total)
 
 
 async def select_project(connection: Connection, vault: Vault, project_id: str) -> Project:

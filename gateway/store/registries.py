@@ -9,6 +9,7 @@ from gateway.amazon import Amazon
 from gateway.errors import NotFound
 from gateway.reference import Domain
 from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -65,6 +66,21 @@ def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple
         registration.authority,
         amazon,
     )
+
+
+async def select_registries_page(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Registry]:
+    """Return a page of them."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM registries
+         WHERE (created_at, registry_id) < ($1, $2)
+         ORDER BY created_at DESC, registry_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+    )
+    return [_from_row(row, vault) for row in rows]
 
 
 async def select_registries(connection: Connection, vault: Vault, domain: Domain | None = None) -> list[Registry]:

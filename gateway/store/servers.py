@@ -5,6 +5,7 @@ import orjson
 
 from gateway.errors import Conflict, NotFound
 from gateway.servers import Access, Server
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -45,6 +46,21 @@ async def notify(connection: Connection) -> None:
 
 async def select_servers(connection: Connection, vault: Vault) -> list[Server]:
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM servers ORDER BY created_at, server_id")  # noqa: S608
+    return [_from_row(row, vault) for row in rows]
+
+
+async def select_servers_page(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Server]:
+    """Return a page of them."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM servers
+         WHERE (created_at, server_id) < ($1, $2)
+         ORDER BY created_at DESC, server_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+    )
     return [_from_row(row, vault) for row in rows]
 
 

@@ -1,6 +1,6 @@
 """Which applications follow which images."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 
 import asyncpg
@@ -12,6 +12,7 @@ from gateway.following import Follower
 from gateway.policies import Policy, Rule
 from gateway.reference import Reference, Repository
 from gateway.store.applications import WANTED_IMAGE
+from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 
 POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
@@ -95,16 +96,39 @@ async def lock_followers(
     return followers
 
 
-async def select_subscriptions(connection: Connection, application_id: str | None = None) -> list[Subscription]:
-    """Return those of one application, or all."""
+async def select_subscriptions(connection: Connection, application_id: str) -> list[Subscription]:
+    """Return those of one application."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM subscriptions
-         WHERE $1::text IS NULL OR application_id = $1
-         ORDER BY application_id, from_image DESC, created_at, subscription_id
+         WHERE application_id = $1
+         ORDER BY from_image DESC, created_at, subscription_id
         """,  # noqa: S608 - constants
         application_id,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def select_subscriptions_page(
+    connection: Connection,
+    application_id: str | None = None,
+    *,
+    only: Collection[str] | None = None,
+    page: Page = FIRST,
+) -> list[Subscription]:
+    """Return a page of those of one application, of `only` these, or of all."""
+    wanted = only if application_id is None else {application_id} if only is None else {application_id} & set(only)
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM subscriptions
+         WHERE (created_at, subscription_id) < ($1, $2) AND ($4::text[] IS NULL OR application_id = ANY($4))
+         ORDER BY created_at DESC, subscription_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - constants
+        *page.bounds,
+        None if wanted is None else list(wanted),
     )
     return [_from_row(row) for row in rows]
 

@@ -8,11 +8,22 @@ from pydantic import Field, StringConstraints, create_model
 
 from gateway.applications import Application, parse_app_name, slug
 from gateway.errors import Conflict
-from gateway.store import addresses, applications, deployments, domains, environments, projects, servers, steps
+from gateway.store import (
+    addresses,
+    applications,
+    belongings,
+    deployments,
+    domains,
+    environments,
+    projects,
+    servers,
+    steps,
+)
+from gateway.store.cursors import Page
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
-from gateway.web.procedures._own import its_own
+from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 from gateway.web.procedures._reach import refuse_unreachable
 from gateway.web.procedures._updating import change
@@ -29,6 +40,7 @@ from gateway.web.procedures.server import ServerRow
 from gateway.web.procedures.server import row as server_row
 
 _SUFFIX = 6  # characters, as the contract has it
+_NEWEST = 10  # deployments that are shown with an application
 
 
 class Create(Changes):
@@ -150,7 +162,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         await known(connection, context, given)
         found = await shown_row(connection, context, given.application_id)
-        newest = await deployments.select_deployments(connection, given.application_id, limit=10)
+        newest = await deployments.select_deployments_of(connection, [given.application_id], Page(_NEWEST))
         reached = await domains.select_domains(connection, given.application_id)
         records = await steps.select_steps(connection, [one.deployment_id for one in newest])
         server_id = found["serverId"]
@@ -172,20 +184,21 @@ async def select_one(context: Context, given: Named) -> Answer:
     )
 
 
-async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all applications that the key is for."""
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return the applications that the key is for, newest first."""
+    page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
-        everything = await applications.select_applications(connection, context.vault)
-        found = await its_own(connection, context.caller, everything)
+        only = await belongings.select_covered(connection, grants) if grants else None
+        found = await applications.select_applications(connection, context.vault, page, only=only)
         ids = [one.application_id for one in found]
         states = await applications.select_states(connection, ids)
         tokens = await addresses.select_tokens(connection, context.vault, ids)
     secrets = context.caller.sees_secrets
-    return Answer(
-        [
-            row(one, states.get(one.application_id), secrets=secrets, token=tokens.get(one.application_id))
-            for one in found
-        ]
+    return paged(
+        found,
+        page,
+        lambda one: (one.created_at, one.application_id),
+        lambda one: row(one, states.get(one.application_id), secrets=secrets, token=tokens.get(one.application_id)),
     )
 
 
@@ -200,7 +213,7 @@ PROCEDURES = [
         led_by=frozenset({"environment_id"}),
     ),
     Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
-    Procedure("application.all", "query", Input, select_all, gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN),
+    Procedure("application.all", "query", Paged, select_all, gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN),
     Procedure("application.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
     Procedure(
         "application.saveDockerProvider",

@@ -12,14 +12,14 @@ from gateway.inbox import Delivery, Verdict
 from gateway.store import inbox
 from gateway.store.database import statement
 from gateway.web.context import Context
+from gateway.web.procedures._pages import ShortPaged, headers
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 
-class Filter(Input):
+class Filter(ShortPaged):
     endpoint_id: Id | None = None
     source: Annotated[str, Field(max_length=64)] | None = None
     verdict: Verdict | None = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 100
 
 
 class Named(Input):
@@ -102,11 +102,12 @@ def shown_whole(delivery: Delivery, body: bytes) -> WholeDelivery:
 
 async def select_all(context: Context, given: Filter) -> Answer:
     """Return what came to webhooks, newest first."""
+    page = given.page
     async with statement(context.pool) as connection:
-        found = await inbox.select_inbox(
-            connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, limit=given.limit
+        found, following = await inbox.select_inbox(
+            connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, page=page
         )
-    return Answer([shown(one) for one in found])
+    return Answer([shown(one) for one in found], headers=headers(following))
 
 
 async def select_one(context: Context, given: Named) -> Answer:

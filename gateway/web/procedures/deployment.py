@@ -11,9 +11,11 @@ from gateway.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind,
 from gateway.errors import Code, Conflict, Reason
 from gateway.keys import Permission
 from gateway.store import deployments, steps, versions, waiting, watches
+from gateway.store.cursors import Page
 from gateway.store.database import Connection, transaction
 from gateway.store.versions import KeptVersion
 from gateway.web.context import Context
+from gateway.web.procedures._pages import ShortPaged, headers
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 
@@ -127,7 +129,7 @@ class CancelledDeployment(TypedDict):
     state: Status
 
 
-class OfApplication(Input):
+class OfApplication(ShortPaged):
     application_id: Id
 
 
@@ -199,24 +201,29 @@ def shown_version(version: KeptVersion) -> RollbackRow:
     }
 
 
-async def listed(connection: Connection, application_id: str) -> list[QueuedDeployment]:
-    """Return those of an application, the newest first."""
-    found = await deployments.select_deployments(connection, application_id)
+async def listed(
+    connection: Connection, application_id: str, page: Page
+) -> tuple[list[QueuedDeployment], dict[str, str]]:
+    """Return a page of those of an application, the newest first, and the header that tells where the next begins."""
+    found = await deployments.select_deployments_of(connection, [application_id], page)
     records = await steps.select_steps(connection, [one.deployment_id for one in found])
     kept = await versions.select_kept(connection, application_id)
-    return [
+    rows: list[QueuedDeployment] = [
         {
             **shown(one, records[one.deployment_id], kept=kept),
             **shown_wait(await waiting.select_wait(connection, one)),
         }
         for one in found
     ]
+    return rows, headers(page.next(found, deployments.place))
 
 
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
+    page = given.page
     async with transaction(context.pool) as connection:
-        return Answer(await listed(connection, given.application_id))
+        rows, following = await listed(connection, given.application_id, page)
+    return Answer(rows, headers=following)
 
 
 async def select_one(context: Context, given: Named) -> Answer:

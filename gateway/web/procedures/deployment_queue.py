@@ -10,9 +10,10 @@ from gateway import cancel, forget
 from gateway.deployments import Deployment, Status, StepRecord
 from gateway.errors import Conflict
 from gateway.keys import Permission
-from gateway.store import belongings, deployments, environments, members, projects, steps, versions, waiting
+from gateway.store import belongings, deployments, environments, members, steps, versions, waiting
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
+from gateway.web.procedures._pages import ShortPaged, headers
 from gateway.web.procedures._procedure import Answer, Input, Opens, Procedure
 from gateway.web.procedures.deployment import (
     DeploymentRow,
@@ -29,7 +30,7 @@ _Kind = Literal[
 ]  # the contract's; only the first has any here
 
 
-class OfKind(Input):
+class OfKind(ShortPaged):
     id: Annotated[str, Field(min_length=1, max_length=128)]
     type: _Kind = "application"
 
@@ -94,17 +95,17 @@ async def select_by_type(context: Context, given: OfKind) -> Answer:
     """Return those of an application, the newest first, each with the version it can be gone back to."""
     if given.type != "application":
         return Answer([])
+    page = given.page
     async with transaction(context.pool) as connection:
-        rows = await listed(connection, given.id)
+        rows, following = await listed(connection, given.id, page)
         kept = await versions.select_kept(connection, given.id)
     found = {deployment_id: shown_version(one) for deployment_id, one in kept.items()}
-    return Answer([{**row, "rollback": found.get(row["deploymentId"])} for row in rows])
+    return Answer([{**row, "rollback": found.get(row["deploymentId"])} for row in rows], headers=following)
 
 
-async def _owners(context: Context, connection: Connection, application_ids: list[str]) -> dict[str, OwnerRow]:
-    named = {one.application_id: one for one in await members.select_named(connection, application_ids)}
-    places = {one.environment_id: one for one in await environments.select_environments(connection, context.vault)}
-    names = {one.project_id: one.name for one in await projects.select_projects(connection, context.vault)}
+async def _owners(connection: Connection, application_ids: list[str]) -> dict[str, OwnerRow]:
+    named = {one.application_id: one for one in await members.select_named(connection, list(set(application_ids)))}
+    places = await environments.select_places(connection, {one.environment_id for one in named.values()})
     owners: dict[str, OwnerRow] = {}
     for application_id, member in named.items():
         place = places[member.environment_id]
@@ -115,19 +116,23 @@ async def _owners(context: Context, connection: Connection, application_ids: lis
             "environment": {
                 "environmentId": place.environment_id,
                 "name": place.name,
-                "project": {"projectId": place.project_id, "name": names[place.project_id]},
+                "project": {"projectId": place.project_id, "name": place.project_name},
             },
         }
     return owners
 
 
-async def select_central(context: Context, _given: Input) -> Answer:
+async def select_central(context: Context, given: ShortPaged) -> Answer:
     """Return the newest of all applications that the key is for."""
+    page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
-        only = await belongings.select_covered(connection, context.caller.grants) if context.caller.grants else None
-        found = await deployments.select_deployments(connection, only=only)
+        if grants is None:
+            found = await deployments.select_deployments(connection, page)
+        else:
+            covered = await belongings.select_covered(connection, grants)
+            found = await deployments.select_deployments_of(connection, covered, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
-        owners = await _owners(context, connection, [one.application_id for one in found])
+        owners = await _owners(connection, [one.application_id for one in found])
     return Answer(
         [
             {
@@ -138,7 +143,8 @@ async def select_central(context: Context, _given: Input) -> Answer:
             }
             for one in found
             if one.application_id in owners
-        ]
+        ],
+        headers=headers(page.next(found, deployments.place)),
     )
 
 
@@ -147,7 +153,7 @@ async def select_queue(context: Context, _given: Input) -> Answer:
     async with transaction(context.pool) as connection:
         only = await belongings.select_covered(connection, context.caller.grants) if context.caller.grants else None
         found = await deployments.select_pending(connection, only=only)
-        owners = await _owners(context, connection, [one.application_id for one in found])
+        owners = await _owners(connection, [one.application_id for one in found])
     return Answer([_job(one, owners[one.application_id]) for one in found if one.application_id in owners])
 
 
@@ -222,7 +228,7 @@ async def remove(context: Context, given: Named) -> Answer:
 PROCEDURES = [
     Procedure("deployment.allByType", "query", OfKind, select_by_type, gives=list[WithVersion]),
     Procedure(
-        "deployment.allCentralized", "query", Input, select_central, gives=list[CentralRow], opens=Opens.TO_ITS_OWN
+        "deployment.allCentralized", "query", ShortPaged, select_central, gives=list[CentralRow], opens=Opens.TO_ITS_OWN
     ),
     Procedure("deployment.queueList", "query", Input, select_queue, gives=list[JobRow], opens=Opens.TO_ITS_OWN),
     Procedure("deployment.readLogs", "query", Read, read_logs, gives=str),

@@ -3,6 +3,7 @@
 from gateway.errors import Conflict, InvalidInput
 from gateway.projects import PRODUCTION
 from gateway.store import environments, members, projects
+from gateway.store.cursors import MOST
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Input, Procedure, Text
@@ -81,7 +82,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
     """Return those of a project, with their applications."""
     async with transaction(context.pool) as connection:
         await projects.select_project(connection, context.vault, given.project_id)
-        found = await environments.select_environments(connection, context.vault, given.project_id)
+        found = (await environments.select_environments(connection, context.vault, [given.project_id]))[:MOST]
         inside = await members.select_members(connection, [one.environment_id for one in found])
     return Answer([filled_row(one, inside, context.caller) for one in found])
 

@@ -1,5 +1,6 @@
 """project.*: what applications belong to, and the variables they share."""
 
+from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
@@ -8,10 +9,11 @@ from typing_extensions import TypedDict
 from gateway.applications import parse_environment
 from gateway.errors import Conflict, InvalidInput
 from gateway.projects import PRODUCTION, Member, Project
-from gateway.store import environments, members, projects
+from gateway.store import belongings, environments, members, projects
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
 from gateway.web.procedures._own import its_own
+from gateway.web.procedures._pages import Paged, headers
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure, Text, Words
 from gateway.web.procedures.nesting import (
     EnvironmentRow,
@@ -87,18 +89,12 @@ def refuse_filled(what: str, inside: list[Member]) -> None:
         )
 
 
-def _holds(found: Project, given: Search) -> bool:
-    """Tell whether a row has the words that are looked for."""
-    name, description = found.name.lower(), (found.description or "").lower()
-    return (
-        given.q.lower() in f"{name}\n{description}"
-        and given.name.lower() in name
-        and given.description.lower() in description
-    )
+def _place(one: Project) -> tuple[datetime, str]:
+    return one.created_at, one.project_id
 
 
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
-    inside = await environments.select_environments(connection, context.vault, project.project_id)
+    inside = await environments.select_environments(connection, context.vault, [project.project_id])
     found = await members.select_members(connection, [one.environment_id for one in inside])
     return whole_row(project, inside, found, context.caller)
 
@@ -119,19 +115,26 @@ async def create(context: Context, given: Create) -> Answer:
     )
 
 
-async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all projects, with their environments and applications, as far as the key is for them."""
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return projects, newest first, with their environments and applications, as far as the key is for them."""
+    page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
-        found = await projects.select_projects(connection, context.vault)
-        inside = await environments.select_environments(connection, context.vault)
+        only = await belongings.select_projects(connection, grants) if grants else None
+        found = await projects.select_projects(connection, context.vault, page, only=only)
+        inside = await environments.select_environments(connection, context.vault, [one.project_id for one in found])
         everything = await members.select_members(connection, [one.environment_id for one in inside])
         applications = await its_own(connection, context.caller, everything)
-    if (grants := context.caller.grants) is not None:
+    if grants is not None:
         peopled = {one.environment_id for one in applications}
         inside = [one for one in inside if one.project_id in grants.projects or one.environment_id in peopled]
         shown = grants.projects | {one.project_id for one in inside}
-        found = [one for one in found if one.project_id in shown]
-    return Answer([whole_row(project, inside, applications, context.caller) for project in found])
+        following = page.next(found, _place)
+        rows = [one for one in found if one.project_id in shown]
+    else:
+        following, rows = page.next(found, _place), found
+    return Answer(
+        [whole_row(project, inside, applications, context.caller) for project in rows], headers=headers(following)
+    )
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -144,9 +147,16 @@ async def select_one(context: Context, given: Named) -> Answer:
 async def search(context: Context, given: Search) -> Answer:
     """Look for projects by their words."""
     async with transaction(context.pool) as connection:
-        found = [one for one in await projects.select_projects(connection, context.vault) if _holds(one, given)]
-    page = found[given.offset : given.offset + given.limit]
-    return Answer({"items": [project_row(one, context.caller) for one in page], "total": len(found)})
+        found, total = await projects.search_projects(
+            connection,
+            context.vault,
+            q=given.q,
+            name=given.name,
+            description=given.description,
+            limit=given.limit,
+            offset=given.offset,
+        )
+    return Answer({"items": [project_row(one, context.caller) for one in found], "total": total})
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -166,7 +176,7 @@ async def remove(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         await projects.lock_project(connection, given.project_id)
         project = await projects.select_project(connection, context.vault, given.project_id)
-        inside = await environments.select_environments(connection, context.vault, given.project_id)
+        inside = await environments.select_environments(connection, context.vault, [given.project_id])
         for environment in inside:
             await environments.lock_environment(connection, environment.environment_id)
         ids = [one.environment_id for one in inside]
@@ -178,7 +188,7 @@ async def remove(context: Context, given: Named) -> Answer:
 
 PROCEDURES = [
     Procedure("project.create", "mutation", Create, create, gives=Created),
-    Procedure("project.all", "query", Input, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
+    Procedure("project.all", "query", Paged, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
     Procedure("project.one", "query", Named, select_one, gives=WholeProject),
     Procedure("project.search", "query", Search, search, gives=FoundProjects),
     Procedure("project.update", "mutation", Update, update, gives=ProjectRow),

@@ -17,6 +17,7 @@ from gateway.registry.client import RegistryClient
 from gateway.store import registries
 from gateway.store.database import transaction
 from gateway.web.context import Context
+from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 _DEADLINE = 45.0  # seconds a registry has to take a login
@@ -137,10 +138,12 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(row(registry))
 
 
-async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all logins, without passwords."""
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return logins, newest first, without passwords."""
+    page = given.page
     async with transaction(context.pool) as connection:
-        return Answer([row(one) for one in await registries.select_registries(connection, context.vault)])
+        found = await registries.select_registries_page(connection, context.vault, page)
+    return paged(found, page, lambda one: (one.created_at, one.registry_id), row)
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -214,7 +217,7 @@ async def log_in(client: RegistryClient, registration: Registration) -> None:
 
 PROCEDURES = [
     Procedure("registry.create", "mutation", Create, create, gives=RegistryRow),
-    Procedure("registry.all", "query", Input, select_all, gives=list[RegistryRow]),
+    Procedure("registry.all", "query", Paged, select_all, gives=list[RegistryRow]),
     Procedure("registry.one", "query", Named, select_one, gives=RegistryRow),
     Procedure("registry.update", "mutation", Update, update, gives=Literal[True]),
     Procedure("registry.remove", "mutation", Named, remove, gives=RegistryRow),

@@ -12,6 +12,7 @@ from gateway.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
 from gateway.web.context import Context, Host
+from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure, Text
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
@@ -177,11 +178,13 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(row(server, context.rollouts.hosts))
 
 
-async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all hosts."""
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return hosts, newest first."""
+    page = given.page
     async with transaction(context.pool) as connection:
-        found = await servers.select_servers(connection, context.vault)
-    return Answer([row(server, context.rollouts.hosts) for server in found])
+        found = await servers.select_servers_page(connection, context.vault, page)
+    hosts = context.rollouts.hosts
+    return paged(found, page, lambda one: (one.created_at, one.server_id), lambda one: row(one, hosts))
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -233,7 +236,7 @@ async def validate(context: Context, given: Named) -> Answer:
 
 PROCEDURES = [
     Procedure("server.create", "mutation", Create, create, gives=ServerRow, raises=(Conflict,)),
-    Procedure("server.all", "query", Input, select_all, gives=list[ServerRow]),
+    Procedure("server.all", "query", Paged, select_all, gives=list[ServerRow]),
     Procedure("server.one", "query", Named, select_one, gives=ServerRow),
     Procedure("server.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
     Procedure("server.remove", "mutation", Named, remove, gives=ServerRow, raises=(Conflict,)),

@@ -9,10 +9,10 @@ from gateway.applications import Subscription
 from gateway.errors import Conflict, InvalidInput
 from gateway.policies import Policy, Rule
 from gateway.reference import Reference, Repository
-from gateway.store import applications, subscriptions
+from gateway.store import applications, belongings, subscriptions
 from gateway.store.database import Connection, statement, transaction
 from gateway.web.context import Context
-from gateway.web.procedures._own import its_own
+from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Opens, Procedure
 
 _Globs = Annotated[tuple[str, ...], Field(max_length=32)]
@@ -38,7 +38,7 @@ class Reconcile(Input):
     seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] | None
 
 
-class OfApplication(Input):
+class OfApplication(Paged):
     application_id: Id | None = None
 
 
@@ -111,10 +111,12 @@ async def create(context: Context, given: Create) -> Answer:
 
 
 async def select_all(context: Context, given: OfApplication) -> Answer:
-    """Return what applications follow, or one of them."""
+    """Return what applications follow, or one of them; newest first."""
+    page, grants = given.page, context.caller.grants
     async with statement(context.pool) as connection:
-        found = await subscriptions.select_subscriptions(connection, given.application_id)
-        return Answer([shown(one) for one in await its_own(connection, context.caller, found)])
+        only = await belongings.select_covered(connection, grants) if grants else None
+        found = await subscriptions.select_subscriptions_page(connection, given.application_id, only=only, page=page)
+    return paged(found, page, lambda one: (one.created_at, one.subscription_id), shown)
 
 
 async def select_one(context: Context, given: Named) -> Answer:

@@ -15,6 +15,7 @@ from gateway.store import endpoints
 from gateway.store.database import Connection, statement, transaction
 from gateway.store.vault import Vault
 from gateway.web.context import Context
+from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
 DAY = 86_400  # seconds
@@ -174,10 +175,12 @@ async def rotate(context: Context, given: Rotate) -> Answer:
         return Answer(await rotate_endpoint(connection, context.vault, given))
 
 
-async def select_all(context: Context, _given: Input) -> Answer:
-    """Return all endpoints."""
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return the endpoints of registries, newest first."""
+    page = given.page
     async with statement(context.pool) as connection:
-        return Answer([shown(one) for one in await endpoints.select_endpoints(connection, context.vault)])
+        found = await endpoints.select_endpoints(connection, context.vault, page)
+    return paged(found, page, lambda one: (one.created_at, one.endpoint_id), shown)
 
 
 async def select_one(context: Context, given: Named) -> Answer:
@@ -213,7 +216,7 @@ async def remove(context: Context, given: Named) -> Answer:
 PROCEDURES = [
     Procedure("webhook.create", "mutation", Create, create, gives=OpenedWebhook),
     Procedure("webhook.rotate", "mutation", Rotate, rotate, gives=RotatedWebhook),
-    Procedure("webhook.all", "query", Input, select_all, gives=list[WebhookRow]),
+    Procedure("webhook.all", "query", Paged, select_all, gives=list[WebhookRow]),
     Procedure("webhook.one", "query", Named, select_one, gives=WebhookRow),
     Procedure("webhook.enable", "mutation", Named, enable, gives=WebhookRow),
     Procedure("webhook.disable", "mutation", Named, disable, gives=WebhookRow),
