@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -122,10 +123,25 @@ def _json(body: bytes) -> Any:
 
 
 @pytest.fixture(scope="session")
-async def web_pool(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Pool]:
-    async with embedded_postgres(tmp_path_factory.mktemp("web")) as url, connect(url, size=10) as pool:
+async def web_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with embedded_postgres(tmp_path_factory.mktemp("web")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def web_pool(web_postgres: str) -> AsyncIterator[Pool]:
+    async with connect(web_postgres, size=10) as pool:
         await migrate(pool)
         yield pool
+
+
+@asynccontextmanager
+async def another_database(pool: Pool, url: str, name: str) -> AsyncIterator[Pool]:
+    """Make a database of its own on the same server, without a table."""
+    await pool.execute(f"DROP DATABASE IF EXISTS {name}")
+    await pool.execute(f"CREATE DATABASE {name}")
+    async with connect(urlsplit(url)._replace(path=f"/{name}").geturl()) as other:
+        yield other
 
 
 @pytest.fixture

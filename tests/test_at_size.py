@@ -10,8 +10,9 @@ import pytest
 from gateway.inbox import Verdict
 from gateway.store import applications, claims, deployments, inbox, members, versions, watches
 from gateway.store.cursors import Cursor, Page
-from gateway.store.database import Pool, connect
+from gateway.store.database import Pool
 from gateway.store.migrations import migrate
+from tests.real_web import another_database
 
 ROWS = 20_000
 APPLICATIONS = 100
@@ -82,13 +83,9 @@ def _scans(plan: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-async def sized(web_pool: Pool) -> AsyncIterator[Pool]:
+async def sized(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
     """A database of its own with many rows."""
-    async with web_pool.acquire() as connection:
-        await connection.execute("DROP DATABASE IF EXISTS sized")
-        await connection.execute("CREATE DATABASE sized")
-        host = await connection.fetchval("SHOW unix_socket_directories")
-    async with connect(f"postgresql://postgres@/sized?host={host}") as pool:
+    async with another_database(web_pool, web_postgres, "sized") as pool:
         await migrate(pool)
         await pool.execute(FILL)
         yield pool

@@ -10,20 +10,17 @@ import pytest
 
 from gateway.errors import Conflict, Unavailable
 from gateway.store import applications
-from gateway.store.database import Pool, connect
+from gateway.store.database import Pool
 from gateway.store.keyfile import KeyFile
 from gateway.store.migrations import Migration, migrate, shipped
 from gateway.store.vault import Vault
+from tests.real_web import another_database
 
 
 @pytest.fixture
-async def empty(web_pool: Pool) -> AsyncIterator[Pool]:
+async def empty(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
     """A database of its own, without a table."""
-    async with web_pool.acquire() as connection:
-        await connection.execute("DROP DATABASE IF EXISTS empty")
-        await connection.execute("CREATE DATABASE empty")
-        host = await connection.fetchval("SHOW unix_socket_directories")
-    async with connect(f"postgresql://postgres@/empty?host={host}") as pool:
+    async with another_database(web_pool, web_postgres, "empty") as pool:
         yield pool
 
 
