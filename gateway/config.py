@@ -7,7 +7,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -85,6 +85,11 @@ class Settings(BaseModel):
     inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
     inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
         1024, description="What the inbox may take; the oldest deliveries make room."
+    )
+    host_powers: Literal["global", "any"] = Field(
+        "global",
+        description="Which keys of scope admin may let an application reach the host and what others have there (folders, "
+        "networks, capabilities, servers): those for everything, or any; see docs/keys.md.",
     )
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days a row of the audit is kept.")
     audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(

@@ -76,6 +76,11 @@ class Caller:
     grants: Grants | None = None
 
     @property
+    def is_global_admin(self) -> bool:
+        """Who may do everything to everything, and so is root on each host."""
+        return self.permission is Permission.ADMIN and self.grants is None
+
+    @property
     def sees_secrets(self) -> bool:
         """What an application is given to know, only those may see who may change it."""
         return self.permission is Permission.ADMIN

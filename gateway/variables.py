@@ -30,6 +30,12 @@ def names_others(text: str | None) -> bool:
     return text is not None and _OPENING in text
 
 
+def names_of_others(text: str) -> frozenset[str]:
+    """Return what of the project and the environment it names, as project.NAME."""
+    named = (found.strip() for found in _NAMED.findall(text))
+    return frozenset(name for name in named if name.partition(".")[0] in {"project", "environment"} and "." in name)
+
+
 def resolve(own: str | None, *, environment: str | None, project: str | None) -> dict[str, str]:
     """Return an application's variables with what they name put in; all three are dotenv text.
 

@@ -67,7 +67,7 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
         )
         await addresses.renew_token(connection, kept.vault, created)
         with _chosen.told_in_a_line():
-            await apply(connection, kept.vault, created, Changes.model_validate(sent))
+            await apply(connection, kept.vault, created, Changes.model_validate(sent), limits=None)
     return created
 
 
@@ -99,7 +99,9 @@ async def update(
         application_id = await applications.select_application_id(connection, app)
         with _chosen.told_in_a_line():
             wish = Changes.model_validate(sent)
-            updated = await set_and_compare(connection, kept.vault, application_id, lambda _: wish, must_change=True)
+            updated = await set_and_compare(
+                connection, kept.vault, application_id, lambda _: wish, limits=None, must_change=True
+            )
     if as_json:
         show({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
     elif not _show_pending(updated.pending):

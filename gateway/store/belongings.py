@@ -75,3 +75,23 @@ async def select_covered(connection: Connection, grants: Grants) -> frozenset[st
         list(grants.projects),
     )
     return frozenset(row["application_id"] for row in rows)
+
+
+async def is_volume_of_another(connection: Connection, volume: str, *, application_id: str, app_name: str) -> bool:
+    """Tell whether another application mounts the volume, or is nearer to it by its name."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM applications
+                 WHERE application_id <> $2
+                   AND (configuration @> jsonb_build_object('mounts', jsonb_build_array(
+                            jsonb_build_object('source', $1::text)))
+                        OR (length(app_name) > length($3) AND ($1 = app_name OR starts_with($1, app_name || '-'))))
+            )
+            """,
+            volume,
+            application_id,
+            app_name,
+        )
+    )

@@ -17,6 +17,7 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 from gateway.web.procedures._procedure import Id, Input, Text
+from gateway.web.procedures._rights import Limits
 from gateway.web.procedures._settings import OTHER_NAMES, gathered, is_setting, merged
 from gateway.web.procedures.columns import OTHER, Other, kept
 
@@ -94,9 +95,15 @@ def is_column(name: str) -> bool:
 
 
 async def apply(
-    connection: Connection, vault: Vault, application_id: str, given: Changes, *, must_change: bool = False
+    connection: Connection,
+    vault: Vault,
+    application_id: str,
+    given: Changes,
+    *,
+    limits: Limits | None,
+    must_change: bool = False,
 ) -> None:
-    """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong."""
+    """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong, or Forbidden."""
     sent = given.given()
     changes: dict[str, object] = {column: getattr(given, field) for field, column in _COLUMNS.items() if field in sent}
     for column in ("name", "auto_deploy", "environment_id"):
@@ -115,13 +122,20 @@ async def apply(
                 f"{wanted.needs_service} can only be had of a service, {how}, or ask for one container",
                 field="replicas" if wanted.replicas > 1 else "modeSwarm",
             )
+        if limits is not None:
+            limits.refuse_powers(current, wanted)
+            await limits.refuse_volumes(connection, current, wanted)
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
         changes["other_columns"] = kept(current.other_columns, given.other)
     if must_change and not changes:
         raise InvalidInput("No values to set")
     _check(given)
+    if limits is not None and given.env is not None:
+        await limits.refuse_variables(connection, current, given.env)
     if "server_id" in changes:
+        if limits is not None:
+            limits.refuse_place(current, given.server_id)
         await _place(connection, vault, current, given.server_id)
     await applications.update_application(connection, vault, application_id, changes)
     if "docker_image" in changes:

@@ -12,6 +12,7 @@ from gateway.store.vault import Vault
 from gateway.web.context import Context
 from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._reach import refuse_unreachable
+from gateway.web.procedures._rights import Limits, limits_of
 
 PENDING_HEADER = "X-Pending-Changes"
 
@@ -40,7 +41,9 @@ async def change(
         before = await applications.select_application(connection, context.vault, application_id)
     await refuse_unreachable(context, before, wish(before))
     async with transaction(context.pool) as connection:
-        return await set_and_compare(connection, context.vault, application_id, wish, must_change=must_change)
+        return await set_and_compare(
+            connection, context.vault, application_id, wish, limits=limits_of(context), must_change=must_change
+        )
 
 
 async def set_and_compare(
@@ -49,12 +52,13 @@ async def set_and_compare(
     application_id: str,
     wish: Callable[[Application], Changes],
     *,
+    limits: Limits | None,
     must_change: bool = False,
 ) -> Updated:
     """Set what is wished for, whether or not a probe can be asked then."""
     await applications.lock_application(connection, application_id)
     current = await applications.select_application(connection, vault, application_id)
-    await apply(connection, vault, application_id, wish(current), must_change=must_change)
+    await apply(connection, vault, application_id, wish(current), limits=limits, must_change=must_change)
     stored = await applications.select_application(connection, vault, application_id)
     return Updated(stored, await pending(connection, vault, stored))
 

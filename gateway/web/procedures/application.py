@@ -26,6 +26,7 @@ from gateway.web.procedures._changes import Changes, apply
 from gateway.web.procedures._pages import Paged, paged
 from gateway.web.procedures._procedure import Answer, Id, Input, Opens, Procedure
 from gateway.web.procedures._reach import refuse_unreachable
+from gateway.web.procedures._rights import limits_of
 from gateway.web.procedures._updating import change
 from gateway.web.procedures.columns import ApplicationRow, row
 from gateway.web.procedures.deployment import DeploymentRow, shown
@@ -121,7 +122,7 @@ async def create(context: Context, given: Create) -> Answer:
             environment_id=given.environment_id,
         )
         await addresses.renew_token(connection, context.vault, application_id)
-        await apply(connection, context.vault, application_id, given)
+        await apply(connection, context.vault, application_id, given, limits=limits_of(context))
         return Answer(await shown_row(connection, context, application_id))
 
 

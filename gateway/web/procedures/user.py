@@ -156,7 +156,7 @@ async def select_all(context: Context, _given: Input) -> Answer:
 
 async def _member(context: Context) -> Member:
     caller = context.caller
-    sees_all = caller.permission is Permission.ADMIN and caller.grants is None
+    sees_all = caller.is_global_admin
     async with transaction(context.pool) as connection:
         found = await keys.select_keys(connection)
     since = min(key.created_at for key in found)

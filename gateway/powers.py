@@ -1,0 +1,54 @@
+"""What of a configuration reaches beyond its own container: to the host, and to what others have there. It performs no I/O.
+
+Whoever may set these is root on the host, or reads what belongs to others: a key of scope admin that is for some
+applications or projects may not, unless a setting says so. What somebody else has set may stay.
+"""
+
+from collections.abc import Iterator
+
+from gateway.configuration import Configuration
+
+#: what the engine gives each container anyway
+_USUAL = frozenset({
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
+    "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
+})  # fmt: skip
+#: the network of a container for which none is chosen
+_USUAL_NETWORK = "bridge"
+
+
+def own_volume(app_name: str, volume: str) -> bool:
+    """Tell whether a volume is an application's by its name.
+
+    >>> own_volume("web-1", "web-1-data"), own_volume("web-1", "db_data")
+    (True, False)
+    """
+    return volume == app_name or volume.startswith(f"{app_name}-")
+
+
+def powers(configuration: Configuration, app_name: str) -> dict[str, str]:
+    """Return each in words that fit "may not", and the field it stands in."""
+    return dict(_each(configuration, app_name))
+
+
+def _each(configuration: Configuration, app_name: str) -> Iterator[tuple[str, str]]:
+    for mount in configuration.mounts:
+        if mount.type == "bind":
+            how = "read" if mount.read_only else "mount"
+            yield f"{how} {mount.source} of the host", "mounts"
+        if mount.type == "volume" and not own_volume(app_name, mount.source):
+            yield f"mount the volume {mount.source}, which is not called {app_name}-… and may be another's", "mounts"
+    for capability in configuration.cap_add:
+        if capability.removeprefix("CAP_") not in _USUAL:
+            yield f"have the capability {capability}", "capAdd"
+    for network in configuration.networks:
+        if network != _USUAL_NETWORK:
+            yield f"join the network {network}", "networks"
+    for attachment in configuration.network_swarm or ():
+        yield f"join the network {attachment.get('Target')}", "networkSwarm"
+
+
+def added(before: Configuration, wanted: Configuration, app_name: str) -> tuple[str, str] | None:
+    """Return the first power that was not there before, and its field."""
+    had = powers(before, app_name)
+    return next(((words, field) for words, field in powers(wanted, app_name).items() if words not in had), None)
