@@ -14,7 +14,7 @@ from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import InvalidInput
 from gateway.policies import Policy
-from gateway.reference import Reference, Repository
+from gateway.reference import Domain, Reference, Repository
 from gateway.registries import Credentials, Scope
 
 _SIGN = re.compile(r"""\\.|["']""")
@@ -78,6 +78,13 @@ def parse_app_name(text: str) -> str:
     return text
 
 
+def registry_of(registry_url: str | None, docker_image: str | None) -> Domain | None:
+    """Return the registry that a login beside these is for; None where neither names one."""
+    if registry_url:
+        return Scope.parse(registry_url).domain
+    return Reference.parse(docker_image).repository.domain if docker_image else None
+
+
 #: other columns that may be secret
 OTHER_SECRETS = ("buildArgs", "buildSecrets", "previewEnv", "previewBuildArgs", "previewBuildSecrets")
 
@@ -121,6 +128,9 @@ class Application:
     installation: str = ""
     #: its deployments of which something may be there that does not bear that id yet
     unmarked: frozenset[str] = field(default=frozenset(), repr=False)
+    #: the registry that the password was given for; it is sent to no other
+    password_for: Domain | None = None
+    has_password: bool = False
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -138,9 +148,18 @@ class Application:
 
     @property
     def own_login(self) -> tuple[Scope | None, Credentials] | None:
+        """The login, and the images it is for: those of the registry it was given for, or below a path of it."""
         if self.credentials is None:
             return None
-        return (Scope.parse(self.registry_url) if self.registry_url else None), self.credentials
+        chosen = Scope.parse(self.registry_url) if self.registry_url else None
+        if self.password_for is None or (chosen is not None and chosen.domain == self.password_for):
+            return chosen, self.credentials
+        return Scope(self.password_for), self.credentials
+
+    @property
+    def registry(self) -> Domain | None:
+        """The registry that a login given now is for: the one that is named, else the image's."""
+        return registry_of(self.registry_url, self.docker_image)
 
 
 @dataclass(frozen=True, slots=True)

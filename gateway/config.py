@@ -88,8 +88,8 @@ class Settings(BaseModel):
     )
     host_powers: Literal["global", "any"] = Field(
         "global",
-        description="Which keys of scope admin may let an application reach the host and what others have there (folders, "
-        "networks, capabilities, servers): those for everything, or any; see docs/keys.md.",
+        description="Which keys of scope admin may let an application reach the host and what others have there "
+        "(folders, networks, capabilities, servers): those for everything, or any; see docs/keys.md.",
     )
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days a row of the audit is kept.")
     audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(

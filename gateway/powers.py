@@ -1,4 +1,4 @@
-"""What of a configuration reaches beyond its own container: to the host, and to what others have there. It performs no I/O.
+"""What of a configuration reaches beyond its container: to the host, and what others have there. It performs no I/O.
 
 Whoever may set these is root on the host, or reads what belongs to others: a key of scope admin that is for some
 applications or projects may not, unless a setting says so. What somebody else has set may stay.

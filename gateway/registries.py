@@ -248,7 +248,7 @@ NOBODY = Login()
 def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None, kept: Iterable[Registry]) -> Login:
     """Return the login for `repository`: the application's own where it fits, else the nearest kept one.
 
-    An own login without a registry is meant for the image's own; one for another registry is never sent.
+    An own login of which that is not known is meant for the image's own registry; one for another is never sent.
     """
     there = [registry for registry in kept if registry.scope.domain == repository.domain]
     authority = "".join(registry.authority for registry in there if registry.authority) or None
@@ -257,7 +257,7 @@ def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None,
         scope, credentials = own
         if scope is None or scope.covers(repository):
             return Login(credentials, f"with the application's own login (user {credentials.username})", "", authority)
-        withheld.append(f"the application's own login was not sent, since its registryUrl is {scope}")
+        withheld.append(f"the application's own login was not sent, since it was given for {scope}")
     fitting = [registry for registry in there if registry.login and registry.scope.covers(repository)]
     if fitting:
         nearest = max(fitting, key=lambda registry: (len(registry.scope.path), registry.created_at))

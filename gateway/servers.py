@@ -68,6 +68,7 @@ _CREDENTIALS: Mapping[str, Mapping[str, str]] = {
     "ssh": {"ssh_key": "sshKey", "known_hosts": "knownHosts"},
 }
 _SENT = {name: sent for fields in _CREDENTIALS.values() for name, sent in fields.items()}
+_PRIVATE = ("tls_key", "ssh_key")
 _NEEDED = {
     "tcp": "TLS takes the CA, a certificate for the gateway, and that certificate's key",
     "ssh": "ssh:// takes a private key, and the host's public one as ssh-keyscan prints it",
@@ -104,6 +105,18 @@ class Access:
         if missing and (given or scheme == "ssh"):
             raise InvalidInput(f"{missing[0]} is missing: {_NEEDED[scheme]}", field=missing[0])
 
+    def _refuse_elsewhere(self, address: Address, changes: Mapping[str, str | None]) -> None:
+        """Raises InvalidInput where a private key would go on to be used at an address it was not given for."""
+        before = self.address
+        if (address.scheme, address.host, address.port) == (before.scheme, before.host, before.port):
+            return
+        for name in _PRIVATE:
+            if getattr(self, name) and name not in changes and name in _CREDENTIALS[address.scheme]:
+                raise InvalidInput(
+                    f"the key was given for {self.host} and is not used elsewhere: send {_SENT[name]} with host",
+                    field=_SENT[name],
+                )
+
     def secrets(self) -> dict[str, str]:
         """Return what is to be sealed."""
         return {name: value for name in _SENT if (value := getattr(self, name))}
@@ -114,6 +127,7 @@ class Access:
         wanted = _CREDENTIALS[Address.parse(host).scheme]
         kept = {name: value for name, value in self.secrets().items() if name in wanted}
         secrets = {**kept, **{name: value for name, value in changes.items() if name != "host"}}
+        self._refuse_elsewhere(Address.parse(host), changes)
         access = Access(host, **secrets)
         access.check()
         return access

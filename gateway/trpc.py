@@ -37,6 +37,7 @@ _CODES = {
     HTTPStatus.SERVICE_UNAVAILABLE: ("SERVICE_UNAVAILABLE", -32603),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("INTERNAL_SERVER_ERROR", -32603),
 }
+_MOST_SAID = 5  # issues in a message
 STATUSES = frozenset(_CODES)
 
 
@@ -231,13 +232,20 @@ def line(envelopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def rest_error(problem: Problem, path: str | None) -> RestError:
     """Return the envelope of the other surface, where a call is `POST /api/{procedure}`."""
     answer: RestError = {
-        "message": "Input validation failed" if problem.issues else problem.message,
+        "message": _reasons(problem.issues) if problem.issues else problem.message,
         "code": problem.code,
         "data": _data(problem, path),
     }
     if problem.issues:
         answer["issues"] = list(problem.issues)
     return answer
+
+
+def _reasons(issues: Sequence[Issue]) -> str:
+    """Return the contract's words, and which fields are wrong and why: many programs show the message alone."""
+    said = [": ".join(filter(None, (".".join(map(str, one["path"])), one["message"]))) for one in issues]
+    more = f"; and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
+    return f"Input validation failed: {'; '.join(said[:_MOST_SAID])}{more}"
 
 
 def _data(problem: Problem, path: str | None) -> ErrorData:

@@ -82,7 +82,7 @@ async def test_the_nearest_registry_lets_in_and_an_error_says_whose_login_was_us
 
         await lane.set(registry_url="ghcr.io", registry_username="bob", registry_password="own")
         _, _, message = told(await lane.ask(Kind.DEPLOY))
-        assert "the application's own login was not sent, since its registryUrl is ghcr.io" in message
+        assert "the application's own login was not sent, since it was given for ghcr.io" in message
 
         registry_id = await keep(pool, registry_url=f"http://{by_password}/team", username=LOGIN[0], password="wrong")
         _, code, message = told(await lane.ask(Kind.DEPLOY))

@@ -385,7 +385,7 @@ async def test_a_validation_problem_is_told_as_each_surface_tells_it(web: Web) -
     status, answer = await web.post("/api/application.redeploy", {})
     assert (status, answer["message"], answer["issues"][0]["path"]) == (
         400,
-        "Input validation failed",
+        "Input validation failed: applicationId: Invalid input: expected nonoptional, received undefined",
         ["applicationId"],
     )
 
@@ -459,7 +459,8 @@ async def test_a_registry_is_changed_in_part_and_nothing_to_change_is_refused(we
     registry_id = made["registryId"]
     assert (await web.post("/api/registry.update", {"registryId": registry_id}))[0] == 400
     assert (await web.post("/api/registry.update", {"registryId": registry_id, "registryName": None}))[0] == 400
-    assert await web.mutate("registry.update", registryId=registry_id, registryUrl="ghcr.io", imagePrefix=None) is True
+    there = {"registryId": registry_id, "registryUrl": "ghcr.io", "imagePrefix": None}
+    assert await web.mutate("registry.update", **there, password="ours-there") is True
     found = await web.query("registry.one", registryId=registry_id)
     assert found == made | {"registryUrl": "ghcr.io", "imagePrefix": None}
     assert (await web.get("/api/registry.one", registryId="nobody"))[0] == 404

@@ -87,7 +87,7 @@ def test_an_own_login_is_never_sent_to_another_registry() -> None:
     image = Repository.parse("ghcr.io/acme/app")
     login = choose(image, (Scope.parse("docker.io"), OWN), [])
     assert login.by is None
-    assert "own login was not sent, since its registryUrl is docker.io" in login.told
+    assert "own login was not sent, since it was given for docker.io" in login.told
 
 
 def test_the_longest_path_wins_among_the_kept_logins() -> None:

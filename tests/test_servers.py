@@ -65,7 +65,7 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_another_scheme_drops_what_let_us_in_by_the_former() -> None:
     access = Access("tcp://a:2376", tls_ca="ca", tls_cert="cert", tls_key="key")
-    assert Access("tcp://b:2376", "ca", "cert", "key") == access.changed({"host": "tcp://b:2376"})
+    assert Access("tcp://b:2376", "ca", "cert", "new") == access.changed({"host": "tcp://b:2376", "tls_key": "new"})
     assert Access("unix:///s") == access.changed({"host": "unix:///s"})
     assert Access("tcp://a:2376", "ca", "new", "key") == access.changed({"tls_cert": "new"})
     assert "key" not in repr(access)
@@ -125,10 +125,10 @@ async def test_a_name_is_taken_once(web: Web) -> None:
 
 async def test_what_is_not_sent_is_kept_and_null_clears(web: Web) -> None:
     made = await web.mutate("server.create", name="a", description="b", host="ssh://10.0.0.5", **SSH)
-    await web.mutate("server.update", serverId=made["serverId"], host="ssh://10.0.0.6")
+    await web.mutate("server.update", serverId=made["serverId"], host="ssh://deploy@10.0.0.5")
     await web.mutate("server.update", serverId=made["serverId"], name="c", description=None)
     shown = await web.query("server.one", serverId=made["serverId"])
-    assert (shown["name"], shown["description"], shown["host"]) == ("c", "", "ssh://10.0.0.6")
+    assert (shown["name"], shown["description"], shown["host"]) == ("c", "", "ssh://deploy@10.0.0.5")
     status, _ = await web.post("/api/server.update", {"serverId": made["serverId"], "sshKey": None})
     assert status == 400
 

@@ -11,6 +11,7 @@ from gateway.applications import OTHER_SECRETS, Application, Desired
 from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
+from gateway.reference import Domain
 from gateway.registries import Credentials
 from gateway.store import projects
 from gateway.store.cursors import FIRST, Page
@@ -20,7 +21,7 @@ from gateway.store.vault import Vault
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,
     registry_password, environment, configuration, other_columns, auto_deploy, desired, server_id,
-    engine_id, created_at, base, files, environment_id, other_secrets,
+    engine_id, created_at, base, files, environment_id, other_secrets, password_for,
     (SELECT installation_id FROM installation) AS installation,
     ARRAY(SELECT d.deployment_id FROM deployments d
            WHERE d.application_id = applications.application_id AND NOT d.marked) AS unmarked
@@ -47,6 +48,8 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         registry_url=row["registry_url"],
         credentials=Credentials(username, opened) if username and opened else None,
         username=username,
+        password_for=None if row["password_for"] is None else Domain(row["password_for"]),
+        has_password=bool(opened),
         environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
         configuration=_whole(row["configuration"], contents),
         other_columns=row["other_columns"] | _other_secrets(row, vault),
@@ -272,6 +275,7 @@ _SETTABLE = (
     "registry_url",
     "registry_username",
     "registry_password",
+    "password_for",
     "environment",
     "configuration",
     "other_columns",

@@ -8,7 +8,7 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from gateway.applications import Application, parse_environment
+from gateway.applications import Application, parse_environment, registry_of
 from gateway.configuration import LONGEST_GRACE, Configuration, RuntimeKind
 from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.reference import Reference
@@ -110,37 +110,64 @@ async def apply(
         if column in changes and changes[column] is None:
             del changes[column]
     current = await applications.select_application(connection, vault, application_id)
-    if given.settings:
-        wanted = merged(current.configuration, given.settings)
-        if wanted.needs_service and not await _may_be_service(connection, application_id, wanted):
-            how = (
-                "and runtime is container: set it to auto"
-                if wanted.runtime is RuntimeKind.CONTAINER
-                else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
-            )
-            raise InvalidInput(
-                f"{wanted.needs_service} can only be had of a service, {how}, or ask for one container",
-                field="replicas" if wanted.replicas > 1 else "modeSwarm",
-            )
-        if limits is not None:
-            limits.refuse_powers(current, wanted)
-            await limits.refuse_volumes(connection, current, wanted)
+    wanted = merged(current.configuration, given.settings) if given.settings else None
+    if wanted is not None:
+        await _refuse_impossible(connection, application_id, wanted)
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
         changes["other_columns"] = kept(current.other_columns, given.other)
     if must_change and not changes:
         raise InvalidInput("No values to set")
     _check(given)
-    if limits is not None and given.env is not None:
-        await limits.refuse_variables(connection, current, given.env)
+    if limits is not None:
+        where = given.server_id if "server_id" in changes else current.server_id
+        await limits.check(connection, current, wanted=wanted, env=given.env, server_id=where)
     if "server_id" in changes:
-        if limits is not None:
-            limits.refuse_place(current, given.server_id)
         await _place(connection, vault, current, given.server_id)
+    changes |= _bind_password(current, given)
     await applications.update_application(connection, vault, application_id, changes)
     if "docker_image" in changes:
         reference = Reference.parse(given.docker_image) if given.docker_image else None
         await subscriptions.replace_subscription(connection, application_id, reference)
+
+
+async def _refuse_impossible(connection: Connection, application_id: str, wanted: Configuration) -> None:
+    """Raises InvalidInput where it takes a service, and cannot be one."""
+    if not wanted.needs_service or await _may_be_service(connection, application_id, wanted):
+        return
+    how = (
+        "and runtime is container: set it to auto"
+        if wanted.runtime is RuntimeKind.CONTAINER
+        else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
+    )
+    raise InvalidInput(
+        f"{wanted.needs_service} can only be had of a service, {how}, or ask for one container",
+        field="replicas" if wanted.replicas > 1 else "modeSwarm",
+    )
+
+
+def _bind_password(current: Application, given: Changes) -> dict[str, object]:
+    """Return for which registry the password is, where that changes; raises InvalidInput where it would be another.
+
+    What was given for one is sent to no other: an image from elsewhere is asked for without it.
+    """
+    sent = given.given()
+    address = registry_of(
+        given.registry_url if "registry_url" in sent else current.registry_url,
+        given.docker_image if "docker_image" in sent else current.docker_image,
+    )
+    if "password" in sent:
+        return {"password_for": address if given.password else None}
+    if not current.has_password:
+        return {}
+    belongs = current.password_for or current.registry
+    if given.registry_url and belongs is not None and address != belongs:
+        raise InvalidInput(
+            f"the password was given for {belongs}, and is not sent to {address}: send username and password with "
+            "registryUrl, or password null to forget it",
+            field="registryUrl",
+        )
+    return {"password_for": belongs or address} if current.password_for is None else {}
 
 
 async def _place(connection: Connection, vault: Vault, current: Application, server_id: str | None) -> None:

@@ -13,13 +13,30 @@ from gateway.web.context import Context
 
 
 class Limits:
-    """Of a caller: None where there are none, as on the command line."""
+    """Of a caller who may not do everything to everything."""
 
     def __init__(self, caller: Caller, *, host_powers: bool) -> None:
         self._caller = caller
         self._host_powers = host_powers
 
-    def refuse_powers(self, current: Application, wanted: Configuration) -> None:
+    async def check(
+        self,
+        connection: Connection,
+        current: Application,
+        *,
+        wanted: Configuration | None,
+        env: str | None,
+        server_id: str | None,
+    ) -> None:
+        """Raises Forbidden unless the caller may set these."""
+        self._refuse_place(current, server_id)
+        if wanted is not None:
+            self._refuse_powers(current, wanted)
+            await self._refuse_volumes(connection, current, wanted)
+        if env is not None:
+            await self._refuse_variables(connection, current, env)
+
+    def _refuse_powers(self, current: Application, wanted: Configuration) -> None:
         """Raises Forbidden where it would reach beyond its container, and did not before."""
         if self._host_powers or (found := powers.added(current.configuration, wanted, current.app_name)) is None:
             return
@@ -29,7 +46,7 @@ class Limits:
             "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
         )
 
-    async def refuse_volumes(self, connection: Connection, current: Application, wanted: Configuration) -> None:
+    async def _refuse_volumes(self, connection: Connection, current: Application, wanted: Configuration) -> None:
         """Raises Forbidden where a volume that was not mounted before is another application's."""
         had = {mount.source for mount in current.configuration.mounts}
         for mount in wanted.mounts:
@@ -43,7 +60,7 @@ class Limits:
                     "it is another application's"
                 )
 
-    async def refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
+    async def _refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
         """Raises Forbidden where it names variables that the key may not see, and did not before."""
         named = names_of_others(env) - names_of_others(current.environment or "")
         if not named or current.environment_id is None:
@@ -55,7 +72,7 @@ class Limits:
                 "the variables of a project take a key for the project"
             )
 
-    def refuse_place(self, current: Application, server_id: str | None) -> None:
+    def _refuse_place(self, current: Application, server_id: str | None) -> None:
         """Raises Forbidden where it would go to another host."""
         if server_id != current.server_id and not self._host_powers:
             raise Forbidden(

@@ -4,12 +4,13 @@ Creating or changing one never contacts the registry: `registry.testRegistry` do
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
-from gateway.amazon import Amazon
+from gateway.amazon import Amazon, region_of
 from gateway.errors import Failed, InvalidInput, Postponed
 from gateway.registries import Credentials, Login, Registration, Registry, RegistryType
 from gateway.registry import ecr
@@ -162,10 +163,33 @@ async def update(context: Context, given: Update) -> Answer:
         raise InvalidInput("a registry has a name", field="registryName")
     async with transaction(context.pool) as connection:
         found = await registries.select_registry(connection, context.vault, given.registry_id)
-        await registries.update_registry(
-            connection, context.vault, found.registry_id, registered({**_kept(found, sent), **sent})
-        )
+        wanted = registered({**_kept(found, sent), **sent})
+        _refuse_elsewhere(found, wanted, sent)
+        await registries.update_registry(connection, context.vault, found.registry_id, wanted)
     return Answer(value=True)
+
+
+def _refuse_elsewhere(found: Registry, wanted: Registration, sent: Mapping[str, Any]) -> None:
+    """Raises InvalidInput where a secret that was given for one registry would be sent to another.
+
+    Keys of Amazon are for Amazon, whichever of its registries the tokens are for.
+    """
+    if wanted.scope.domain == found.scope.domain or wanted.login is None or found.login is None:
+        return
+    if isinstance(wanted.login, Amazon):
+        kept = wanted.login.secret_access_key and not sent.get("secret_access_key") and not sent.get("password")
+        if not kept or region_of(wanted.scope.domain) is not None:
+            return
+        field = "secretAccessKey"
+    elif sent.get("password"):
+        return
+    else:
+        field = "password"
+    raise InvalidInput(
+        f"the login was given for {found.scope.domain}, and is not sent to {wanted.scope.domain}: "
+        f"send {field} with registryUrl",
+        field=field,
+    )
 
 
 def _kept(found: Registry, sent: dict[str, Any]) -> dict[str, Any]:
