@@ -25,10 +25,12 @@ from gateway.reference import Domain, parse_domain
 from gateway.registry import client as registries
 from gateway.servers import Access
 from gateway.supervisor import supervise
-from gateway.web import LONGEST_LINE, build
+from gateway.web import Runner, build, limits_for, raise_file_limit
 
 _LOG = structlog.get_logger()
 _SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
+
+_BACKLOG = 1024  # connections that wait to be accepted
 
 
 def insecure(settings: Settings) -> frozenset[Domain]:
@@ -49,6 +51,7 @@ def _own_engine(settings: Settings) -> Access:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
     """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
+    limits = limits_for(raise_file_limit())
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
         engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
@@ -56,11 +59,11 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
         application = build(keep.pool, keep.vault, supervisor, settings, registry)
-        runner = web.AppRunner(application, shutdown_timeout=_SERVER_SHUTDOWN, max_line_size=LONGEST_LINE)
+        runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = settings.address
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         listening = runner.addresses[0]
         yield f"http://{listening[0]}:{listening[1]}"
 

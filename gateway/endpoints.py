@@ -115,6 +115,5 @@ def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Netwo
 
 
 def _plain(address: Address) -> Address:
-    """Return an IPv4 address as such where a socket of both kinds has it mapped."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    """Return an IPv4 address as such where a socket of both kinds has it mapped, and any other without its zone."""
+    return address.ipv4_mapped or IPv6Address(int(address)) if isinstance(address, IPv6Address) else address

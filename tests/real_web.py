@@ -21,7 +21,8 @@ from gateway.store.database import Pool, connect
 from gateway.store.embedded import embedded_postgres
 from gateway.store.migrations import migrate
 from gateway.store.vault import Vault
-from gateway.web import LONGEST_LINE, build
+from gateway.web import Runner, build
+from gateway.web.connections import Limits
 from tests.given import Held
 from tests.hooks import envelope
 
@@ -122,6 +123,13 @@ def _json(body: bytes) -> Any:
     return orjson.loads(body) if body.startswith((b"{", b"[", b'"', b"t")) else body
 
 
+class _Server(TestServer):
+    """Behind the connections that the gateway has."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, Limits(), **options)
+
+
 @pytest.fixture(scope="session")
 async def web_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
     async with embedded_postgres(tmp_path_factory.mktemp("web")) as url:
@@ -171,8 +179,8 @@ async def answering(web_pool: Pool) -> AsyncIterator[Web]:
     async with registries.connect() as registry:
         application = build(web_pool, VAULT, rollouts, settings, registry)
         application.middlewares.insert(0, held.middleware)
-        server = TestServer(application)
-        await server.start_server(max_line_size=LONGEST_LINE)
+        server = _Server(application)
+        await server.start_server()
         async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
             yield Web(client, web_pool, key, rollouts)
     assert held.lies == []

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -24,19 +25,15 @@ from gateway.web import (
     surfaces,
     webhooks,
 )
+from gateway.web.connections import Runner, error_body, limits_for, raise_file_limit, refusal, word
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
+from gateway.web.guesses import GUESSES, Guesses
 from gateway.web.turns import TURNS, Turns
 
-__all__ = ["LONGEST_LINE", "build"]
+__all__ = ["Runner", "build", "limits_for", "raise_file_limit"]
 
 _LOG = structlog.get_logger()
-
-# Clients put the path they know behind an address that ends in a slash.
-_API = "/{before:/*}api/{within:/*}"
-
-#: bytes of a request's first line, in which a batch of queries stands
-LONGEST_LINE = 65_536
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,6 +46,7 @@ def build(
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
+    application[GUESSES] = Guesses()
     application[TURNS] = Turns()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(
@@ -62,8 +60,9 @@ def build(
             web.get("/api/docs", pages.api),
             web.get("/api/health", status.well),
             web.route("*", "/api/deploy/{token}", deploy_address.receive),
-            web.route("*", f"{_API}trpc/{{after:/*}}{{procedure:[^/]+}}", surfaces.trpc_call),
-            web.route("*", f"{_API}{{procedure:.*}}", surfaces.rest_call),
+            web.route("*", "/api/trpc/{procedure:[^/]+}", surfaces.trpc_call),
+            web.route("*", "/api", surfaces.rest_call),
+            web.route("*", "/api/{procedure:.*}", surfaces.rest_call),
             web.get("/healthz", status.alive),
             web.get("/readyz", status.ready),
             web.get("/metrics", status.metrics),
@@ -78,13 +77,14 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except web.HTTPException as error:
-        return _error(error.status, error.reason)
+        return refusal(error)
     except GatewayError as error:
-        return _error(error.status, str(error))
+        return _error(error.status, type(error).__name__, str(error))
     except Exception:
         _LOG.exception("A request failed on a defect", method=request.method)
-        return _error(500, "Internal error: the log has it")
+        status_code = HTTPStatus.INTERNAL_SERVER_ERROR
+        return _error(status_code, word(status_code), "Internal error: the log has it")
 
 
-def _error(status_code: int, message: str) -> web.Response:
-    return web.json_response({"error": {"code": status_code, "message": message}}, status=status_code)
+def _error(status_code: HTTPStatus, code: str, message: str) -> web.Response:
+    return web.Response(status=status_code, body=error_body(code, message), content_type="application/json")

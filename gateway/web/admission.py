@@ -19,6 +19,7 @@ from gateway.store.belongings import Noun
 from gateway.store.database import statement
 from gateway.web import auditing
 from gateway.web.context import CONTEXT, Context
+from gateway.web.guesses import GUESSES
 from gateway.web.procedures import Input, Opens, Procedure
 from gateway.web.webhooks import TRUSTED_PROXIES
 
@@ -46,8 +47,13 @@ async def admit(request: web.Request, calls: int = 1) -> Caller | None:
     key = ", ".join(request.headers.getall("x-api-key", ()))  # of two, neither is meant
     if not key:
         return None
-    async with statement(request.app[CONTEXT].pool) as connection:
-        caller = await keys.select_caller(connection, key, calls=calls, remote=sender(request))
+    remote = sender(request)
+
+    async def look_up() -> Caller | None:
+        async with statement(request.app[CONTEXT].pool) as connection:
+            return await keys.select_caller(connection, key, calls=calls, remote=remote)
+
+    caller = await request.app[GUESSES].find(key, remote, look_up)
     if caller is None:
         auditing.wrong_key(request.app, address(request))
     return caller

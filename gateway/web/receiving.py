@@ -1,6 +1,5 @@
 """What every way in of pushes has in common: a body read within bounds, and stored before it is answered."""
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,11 +8,12 @@ from aiohttp import web
 
 from gateway import intake
 from gateway.endpoints import Endpoint
-from gateway.errors import GatewayError, InvalidInput, TooLarge
+from gateway.errors import GatewayError, InvalidInput
 from gateway.events import Notification
 from gateway.inbox import without_secrets
 from gateway.intake import Receipt
 from gateway.sources import Request
+from gateway.web.bodies import read_body
 from gateway.web.context import CONTEXT
 from gateway.web.notifier import tell
 from gateway.web.turns import TURNS
@@ -21,7 +21,6 @@ from gateway.web.turns import TURNS
 _LOG = structlog.get_logger()
 
 TRY_AGAIN = 5  # seconds until a database that is away may be back
-_BODY_DEADLINE = 10.0  # seconds a sender has for its body
 _LOGGED = 20  # of what a delivery caused, the first; the inbox has them all
 
 
@@ -30,14 +29,9 @@ async def read(request: web.Request) -> tuple[Request, GatewayError | None]:
     body = b""
     flaw: GatewayError | None = None
     try:
-        async with asyncio.timeout(_BODY_DEADLINE):
-            body = await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        flaw = TooLarge("the body is larger than is accepted")
-    except (ConnectionError, web.RequestPayloadError):
-        flaw = InvalidInput("the body ended before its end, or is not encoded as its Content-Encoding says")
-    except TimeoutError as error:
-        raise web.HTTPRequestTimeout from error
+        body = await read_body(request)
+    except InvalidInput as error:
+        flaw = error
     return Request(headers_of(request), body, request.method, dict(request.query), datetime.now(UTC)), flaw
 
 

@@ -8,10 +8,11 @@ import orjson
 from aiohttp import web
 
 from gateway import superjson, trpc
-from gateway.errors import GatewayError, InvalidInput, TooLarge
+from gateway.errors import GatewayError, InvalidInput
 from gateway.keys import Caller
 from gateway.trpc import UNDEFINED, Problem
 from gateway.web.admission import admit
+from gateway.web.bodies import printable, read_body
 from gateway.web.calls import Refused, answer, find, method_of, problem_of, when
 from gateway.web.procedures import Answer
 
@@ -26,17 +27,17 @@ async def trpc_call(request: web.Request) -> web.Response:
     """Answer one call, or a batch of them, always in superjson's envelope."""
     if request.method == "HEAD":
         return web.Response(status=HTTPStatus.NO_CONTENT)
-    names = request.match_info["procedure"].split(",")
+    named = printable(request.match_info["procedure"])
     batch = request.query.get("batch") == "1"
-    if not batch:
-        names = [request.match_info["procedure"]]
+    names = named.split(",") if batch else [named]
     if len(names) > _MOST_CALLS:
         return _trpc_problem(
             Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MOST_CALLS} calls"), names[0], batch=batch
         )
     try:
         caller = await admit(request, calls=len(names))
-        given = await _trpc_inputs(request, len(names), batch=batch)
+        # What a stranger sends is not read.
+        given = [None] * len(names) if caller is None else await _trpc_inputs(request, len(names), batch=batch)
     except (Refused, GatewayError) as error:
         return _trpc_problem(problem_of(error), names[0], batch=batch, headers=when(error))
     envelopes: list[Any] = []
@@ -102,7 +103,7 @@ def _trpc_json(value: Any, status: int, headers: Mapping[str, str] | None) -> we
 
 async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; nothing is an empty body."""
-    name = request.match_info["procedure"]
+    name = printable(request.match_info.get("procedure", ""))
     try:
         caller = await admit(request)
         if caller is None:
@@ -139,17 +140,12 @@ async def _rest_input(request: web.Request) -> Any:
 
 
 async def _body(request: web.Request) -> bytes:
-    kind = request.headers.get("Content-Type", "")
+    kind = printable(request.headers.get("Content-Type", ""))
     if not kind:
         raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Missing content-type header"))
     if kind.partition(";")[0].strip().lower() != "application/json":
         raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f'Unsupported content-type "{kind}"'))
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise TooLarge("the body is larger than is accepted; GATEWAY_BODY_LIMIT says how large it may be") from error
-    except (ConnectionError, web.RequestPayloadError) as error:
-        raise InvalidInput("the body ended before its end, or is not encoded as its Content-Encoding says") from error
+    return await read_body(request)
 
 
 def _json(value: Any, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
