@@ -123,6 +123,10 @@ class Deployment:
     asked_by: str | None = None
     #: the key's id
     asked_key: str | None = None
+    #: how often in a row it was taken over from a gateway that fell silent in the middle of it
+    takeovers: int = 0
+    #: how many attempts ended on a defect of the gateway
+    defects: int = 0
 
 
 class Direction(StrEnum):
@@ -226,14 +230,20 @@ class Journal(Protocol):
     async def still_ours(self) -> None:
         """Return where no other gateway can have taken over, as far as can be known without the database."""
 
+    async def stretch_lease_if_possible(self, longest_call: float) -> None:
+        """Do the same in a swap that has begun: whatever the database answers, it goes on."""
+
     async def turn_back(self, swap: Swap) -> None:
-        """Write down that the swap goes back, and why; never raises while the database is away."""
+        """Write down that the swap goes back, and why, whatever the database answers."""
 
     def note(self, step: Step, detail: str = "") -> None:
         """Begin a step of a swap: kept in memory, written when the database can be reached."""
 
     async def flush_if_possible(self) -> None:
-        """Write what was noted, unless the database is away."""
+        """Write what was noted, unless the database refuses."""
 
     async def close_swap(self) -> None:
         """The swap is over, one way or the other."""
+
+    async def close_swap_if_possible(self) -> None:
+        """The same, unless the database refuses: then the record is settled again by whoever is claimed next."""

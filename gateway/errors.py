@@ -9,6 +9,7 @@
     ├── Conflict           409
     ├── Throttled          429   too much was asked at once
     ├── Unavailable        503   a part we need does not answer
+    │   └── DatabaseUnavailable  the database, or it refuses what it may do later
     └── RolloutError             a rollout cannot go on; carries a Reason
         ├── Postponed            what heals by itself: the deployment waits and is tried again
         └── Failed               what does not
@@ -94,6 +95,10 @@ class Unavailable(GatewayError):
     status = HTTPStatus.SERVICE_UNAVAILABLE
 
 
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer, or refuses what it may do later."""
+
+
 class Code(StrEnum):
     """Why a deployment waits, failed or did nothing: stable, shown the same everywhere."""
 
@@ -126,7 +131,9 @@ class Code(StrEnum):
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_REFUSED = "engine_refused"
     ENGINE_BUSY = "engine_busy"
+    DATABASE_UNAVAILABLE = "database_unavailable"
     GATEWAY_STOPPED = "gateway_stopped"
+    GATEWAY_KILLED = "gateway_killed"
     TOO_MANY_ATTEMPTS = "too_many_attempts"
     CANCELLED = "cancelled"
     SATISFIED = "satisfied"
@@ -186,6 +193,10 @@ REMEDIES: dict[Code, str] = {
     Code.ENGINE_BUSY: "Nothing to do: the engine still clears up after a restart, or after a container that ended, and "
     "it is tried again. If it stays so, restart the Docker Engine.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
+    Code.DATABASE_UNAVAILABLE: "Nothing to do if PostgreSQL is only restarting or busy: it is tried again. "
+    "Else free its disk, raise its max_connections, or end what makes it read-only.",
+    Code.GATEWAY_KILLED: "See why the gateway ended each time: its own log, the system's (dmesg tells of a process "
+    "killed for want of memory), or whoever restarts it. Then deploy again.",
     Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",
     Code.CANCELLED: "Nothing to do. Deploy again when it is wanted.",
     Code.SATISFIED: "Nothing to do.",

@@ -62,7 +62,7 @@ class Fleet:
             lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
         )
         self._wanted = asyncio.Event()
-        self._retired = False
+        self.retired = False
 
     # -- what is known
 
@@ -110,7 +110,7 @@ class Fleet:
 
     def retire(self) -> None:
         """Claim no more, anywhere."""
-        self._retired = True
+        self.retired = True
         for host in self._hosts.values():
             host.retire()
 
@@ -151,7 +151,7 @@ class Fleet:
 
     def _follow(self, registered: Sequence[Server]) -> None:
         """Let go of hosts whose server is gone or not as it was, and begin with those that are new."""
-        if self._retired:
+        if self.retired:
             return
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
         for key in [key for key in self._hosts if key not in wanted and key != _OWN]:

@@ -25,6 +25,8 @@ from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
 
 _LONGEST_DELAY = 300.0  # seconds between attempts
+_LONGEST_ASKED = 21_600.0  # seconds, of those a registry may ask for
+_MOST_DOUBLINGS = 16
 # A redeploy asked for this soon after a rollout of the same image is satisfied by it: CI pushes, then calls.
 _SATISFIED_WITHIN = timedelta(seconds=60)
 
@@ -88,8 +90,11 @@ async def conclude(
     *,
     ran: Task | None,
     window: float,
+    settled: bool = True,
 ) -> bool:
     """Write down how it ended, with what it ran, and that no swap is open; False where it is no longer ours.
+
+    Unless it is `settled`, a swap stays open, for the application's next deployment.
 
     What it brought to serve is watched from then on, for the application's window or else this one, in seconds.
     """
@@ -97,7 +102,8 @@ async def conclude(
     async with transaction(pool) as connection:
         await applications.lock_row(connection, deployment.application_id)
         await journal.flush(connection)
-        await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
+        if settled:
+            await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
         if ours and outcome.status is not Status.UNCHANGED:
             await watches.delete_watch(connection, deployment.application_id)
@@ -139,7 +145,13 @@ async def _watch(
 
 
 async def postpone(
-    pool: Pool, deployment: Deployment, journal: PostgresJournal, error: Postponed, *, deadline: float
+    pool: Pool,
+    deployment: Deployment,
+    journal: PostgresJournal,
+    error: Postponed,
+    *,
+    deadline: float,
+    defect: bool = False,
 ) -> tuple[Status, Reason]:
     """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
 
@@ -171,8 +183,15 @@ async def postpone(
             await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Status.FAILED, reason
         stopped = error.reason.code is Code.GATEWAY_STOPPED
-        delay = 0.0 if stopped else error.retry_after or min(2.0 ** (deployment.attempts - 1), _LONGEST_DELAY)
+        delay = timedelta(seconds=0.0 if stopped else _delay(deployment.attempts, error.retry_after))
         await claims.postpone_deployment(
-            connection, deployment, error.reason, timedelta(seconds=delay), counted=not stopped
+            connection, deployment, error.reason, delay, counted=not stopped, defect=defect
         )
         return Status.QUEUED, error.reason
+
+
+def _delay(attempts: int, asked: float | None) -> float:
+    """Return the seconds until the next attempt: those that were asked for, else twice as many each time."""
+    if asked:
+        return min(asked, _LONGEST_ASKED)
+    return min(2.0 ** min(attempts - 1, _MOST_DOUBLINGS), _LONGEST_DELAY)

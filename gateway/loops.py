@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gateway.errors import Unavailable
-from gateway.store.database import LOST
 
 _LOG = structlog.get_logger()
 
@@ -18,8 +17,8 @@ async def for_ever(loop: Callable[..., Awaitable[None]], *arguments: object) -> 
     while True:
         try:
             await loop(*arguments)
-        except (Unavailable, *LOST) as error:
-            _LOG.warning("Waiting for the database", error=str(error))
+        except Unavailable as error:
+            _LOG.warning("A loop waits", loop=getattr(loop, "__qualname__", ""), error=str(error))
         except Exception:
             _LOG.exception("A loop failed", loop=getattr(loop, "__qualname__", ""))
         else:

@@ -25,7 +25,7 @@ from gateway.config import Settings
 from gateway.deployments import Deployment, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
-from gateway.errors import Code, Postponed, Reason, Unavailable
+from gateway.errors import Code, DatabaseUnavailable, Postponed, Reason, Unavailable
 from gateway.fleet import Fleet
 from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, for_ever
@@ -47,6 +47,11 @@ T = TypeVar("T")
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
 _SWEEP = 600.0  # seconds between cleanings of the inbox
+_LAST_WORDS = 5.0  # seconds for rows that were claimed on the way out
+_MOST_DEFECTS = 3  # attempts that end on one before the deployment does
+# Gateways that fell silent in the middle of a deployment: then it is only put back, and in the end left alone.
+_MOST_TAKEOVERS = 5
+_MOST_SETTLINGS = 3
 # A rollout that is cut has to stop one container and start another: seconds it may take beyond the grace.
 PUT_BACK_DEADLINE = 60.0
 
@@ -56,6 +61,7 @@ class _Run:
     job: aiojobs.Job[None]
     deployment: Deployment
     journal: PostgresJournal
+    begun: bool = False
 
 
 class _Cancelled(Exception):
@@ -83,6 +89,9 @@ class Supervisor:
             limit=None, close_timeout=PUT_BACK_DEADLINE, exception_handler=_log_unforeseen
         )
         self._runs: dict[str, _Run] = {}
+        self._draining = False
+        #: what was taken over by another gateway, until it has stopped here
+        self._stopping: set[asyncio.Task[None]] = set()
         #: what cancels a rollout under way, until it has
         self._bounds: dict[str, asyncio.Timeout] = {}
         self._beat = asyncio.Event()
@@ -118,18 +127,31 @@ class Supervisor:
                 await asyncio.wait_for(self._beat.wait(), self._settings.lease / 3)
             self._beat.clear()
             held = {run.deployment.deployment_id: run.deployment.epoch for run in self._runs.values()}
-            if not held:
-                continue
             async with transaction(self._pool) as connection:
-                ours = await claims.renew_leases(connection, self.fleet.owner, held)
+                ours = await claims.renew_leases(connection, self.fleet.owner, held) if held else {}
+                await claims.shorten_leases(connection)
             for deployment_id in (one for one, cancelled in ours.items() if cancelled):
                 self._cancel(deployment_id)
             for deployment_id in set(held) - ours.keys():
                 run = self._runs.get(deployment_id)
                 if run is not None and run.deployment.epoch == held[deployment_id]:
                     _LOG.warning("Another gateway has taken over", deployment=deployment_id)
-                    run.journal.lost = True
-                    await run.job.close(timeout=LOOK_AGAIN)
+                    self._stop(run)
+
+    def _stop(self, run: _Run) -> None:
+        """Stop what is no longer ours; the heartbeat of the others does not wait for it."""
+        run.journal.lost = True
+        task = asyncio.create_task(self._close(run))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def _close(self, run: _Run) -> None:
+        try:
+            await run.job.close(timeout=LOOK_AGAIN)
+        except TimeoutError:
+            _LOG.warning("A rollout that was taken over stops slowly", deployment=run.deployment.deployment_id)
+        except Exception:
+            _LOG.exception("A rollout that was taken over ended badly", deployment=run.deployment.deployment_id)
 
     def _cancel(self, deployment_id: str) -> None:
         """Cancel a rollout; one that is proven is being committed, and succeeds."""
@@ -173,12 +195,24 @@ class Supervisor:
     async def _begin(self, claimed: Claimed) -> None:
         deployment = claimed.deployment
         journal = PostgresJournal(self._pool, deployment)
+        if self._draining:  # it was being claimed just then
+            claimed.release()
+            await self._give_back(deployment, journal)
+            return
         job = await self._scheduler.spawn(self._run(claimed, journal))
         if not job.closed:
             self._runs[deployment.deployment_id] = _Run(job, deployment, journal)
 
+    async def _give_back(self, deployment: Deployment, journal: PostgresJournal) -> None:
+        """Put back what was claimed and not begun, instead of letting it wait for the end of its lease."""
+        with suppress(TimeoutError, LeaseLost):
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._postpone(None, deployment, journal, _STOPPED)
+
     async def _run(self, claimed: Claimed, journal: PostgresJournal) -> None:
         deployment = claimed.deployment
+        if run := self._runs.get(deployment.deployment_id):
+            run.begun = True
         structlog.contextvars.bind_contextvars(
             deployment=deployment.deployment_id, application=deployment.application_id, host=claimed.host.host
         )
@@ -204,31 +238,44 @@ class Supervisor:
         try:
             task, left_open, caused_by = await lane.prepare(self._pool, self._vault, deployment)
             structlog.contextvars.bind_contextvars(deliveries=caused_by)
+            if deployment.takeovers >= _MOST_TAKEOVERS + _MOST_SETTLINGS:
+                failed = Outcome(Status.FAILED, _killed(deployment))
+                await self._conclude(task, deployment, journal, failed, settled=False)
+                return
             _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             outcome = await self._roll_out(means, task, journal, left_open)
         except Postponed as error:
             await self._postpone(task, deployment, journal, error)
         except Unavailable as error:
-            await self._postpone(task, deployment, journal, Postponed(Code.INTERNAL, str(error)))
+            code = Code.DATABASE_UNAVAILABLE if isinstance(error, DatabaseUnavailable) else Code.INTERNAL
+            await self._postpone(task, deployment, journal, Postponed(code, str(error)))
         except asyncio.CancelledError:
             if not journal.lost:
-                cut = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")
-                await self._postpone(task, deployment, journal, cut)
+                await self._postpone(task, deployment, journal, _STOPPED)
             raise
         except LeaseLost:
             raise
         except Exception:
             _LOG.exception("A rollout failed on a defect")
-            reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
-            if await self._until_written(lambda: lane.swap_is_open(self._pool, deployment)):
-                await self._postpone(task, deployment, journal, Postponed(reason.code, reason.message))
-            else:
-                await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
+            await self._end_on_a_defect(task, deployment, journal)
         else:
             await self._conclude(task, deployment, journal, outcome)
 
+    async def _end_on_a_defect(self, task: Task | None, deployment: Deployment, journal: PostgresJournal) -> None:
+        """Try a few times more: the push was accepted. While a swap is open there is no last time."""
+        reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
+        if deployment.defects + 1 < _MOST_DEFECTS or await self._until_written(
+            lambda: lane.swap_is_open(self._pool, deployment)
+        ):
+            again = Postponed(reason.code, reason.message)
+            await self._postpone(task, deployment, journal, again, defect=True)
+        else:
+            await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
+
     async def _roll_out(self, means: Means, task: Task, journal: PostgresJournal, left_open: Swap | None) -> Outcome:
         """Roll it out; where it is cancelled meanwhile, settle what was begun as a next owner would."""
+        if task.deployment.takeovers >= _MOST_TAKEOVERS:
+            return await self._put_an_end(means, task, journal, left_open)
         if task.deployment.cancelled_at is None:
             try:
                 async with self._cancellable(task.deployment.deployment_id):
@@ -238,6 +285,15 @@ class Supervisor:
             unwanted = replace(task.deployment, cancelled_at=datetime.now(UTC))
             task, left_open, _ = await lane.prepare(self._pool, self._vault, unwanted)
         return await roll_out(means, task, journal, left_open)
+
+    async def _put_an_end(self, means: Means, task: Task, journal: PostgresJournal, left_open: Swap | None) -> Outcome:
+        """End what each of its gateways died of: put back what was begun, as if it were not wanted any more."""
+        unwanted = replace(task.deployment, cancelled_at=datetime.now(UTC))
+        outcome = await roll_out(means, replace(task, deployment=unwanted), journal, left_open)
+        if outcome.status is not Status.CANCELLED:
+            return outcome
+        put_back = left_open is not None and left_open.old is not None
+        return Outcome(Status.ROLLED_BACK if put_back else Status.FAILED, _killed(task.deployment))
 
     @asynccontextmanager
     async def _cancellable(self, deployment_id: str) -> AsyncIterator[None]:
@@ -256,12 +312,16 @@ class Supervisor:
             raise
 
     async def _conclude(
-        self, task: Task | None, deployment: Deployment, journal: PostgresJournal, outcome: Outcome
+        self,
+        task: Task | None,
+        deployment: Deployment,
+        journal: PostgresJournal,
+        outcome: Outcome,
+        *,
+        settled: bool = True,
     ) -> None:
-        window = self._settings.watch_window
-        ours = await self._until_written(
-            lambda: lane.conclude(self._pool, self._vault, deployment, journal, outcome, ran=task, window=window)
-        )
+        conclude = partial(lane.conclude, ran=task, window=self._settings.watch_window, settled=settled)
+        ours = await self._until_written(lambda: conclude(self._pool, self._vault, deployment, journal, outcome))
         if ours and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
             self._tell(task, deployment, outcome.status, outcome.reason)
         ROLLOUTS.labels(deployment.kind, outcome.status).inc()
@@ -275,12 +335,16 @@ class Supervisor:
         )
 
     async def _postpone(
-        self, task: Task | None, deployment: Deployment, journal: PostgresJournal, error: Postponed
+        self,
+        task: Task | None,
+        deployment: Deployment,
+        journal: PostgresJournal,
+        error: Postponed,
+        *,
+        defect: bool = False,
     ) -> None:
-        deadline = self._settings.retry_deadline
-        status, reason = await self._until_written(
-            lambda: lane.postpone(self._pool, deployment, journal, error, deadline=deadline)
-        )
+        postpone = partial(lane.postpone, deadline=self._settings.retry_deadline, defect=defect)
+        status, reason = await self._until_written(lambda: postpone(self._pool, deployment, journal, error))
         _LOG.info("Postponed", outcome=status, **_why(reason))
         if status is Status.FAILED:
             self._tell(task, deployment, status, reason)
@@ -291,18 +355,30 @@ class Supervisor:
         self._alerts.tell(Alert.of(name, f"{deployment.kind} {what}", deployment, reason))
 
     async def _until_written(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Record what has happened, however long the database is away; what happened does not change."""
+        """Record what has happened, however long the database is away; what happened does not change.
+
+        Where it fails on a defect a few times, the lease runs out, and the deployment is taken over.
+        """
+        defects = 0
         while True:
             try:
                 return await write()
-            except Unavailable:
-                _LOG.warning("The outcome waits for the database")
-                await asyncio.sleep(LOOK_AGAIN)
+            except LeaseLost:
+                raise
+            except Unavailable as error:
+                _LOG.warning("The outcome waits for the database", error=str(error))
+            except Exception:
+                defects += 1
+                if defects >= _MOST_DEFECTS:
+                    raise
+                _LOG.exception("The outcome cannot be written down")
+            await asyncio.sleep(LOOK_AGAIN)
 
     # -- the way out
 
     async def drain(self) -> None:
         """Claim no more, and give what runs the grace to finish."""
+        self._draining = True
         self.fleet.retire()
         running = [run.job.wait() for run in self._runs.values()]
         if running:
@@ -312,6 +388,9 @@ class Supervisor:
     async def cut(self) -> None:
         """End what still runs; each puts back what it had begun."""
         await self._scheduler.close()
+        for run in list(self._runs.values()):
+            if not run.begun:  # it was cut before its first step
+                await self._give_back(run.deployment, run.journal)
 
 
 @asynccontextmanager
@@ -336,6 +415,16 @@ async def supervise(
             for task in loops:
                 task.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+
+
+_STOPPED = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")
+
+
+def _killed(deployment: Deployment) -> Reason:
+    return Reason(
+        Code.GATEWAY_KILLED,
+        f"{deployment.takeovers} gateways in a row ended in the middle of {deployment.kind} {deployment.deployment_id}",
+    )
 
 
 def _why(reason: Reason | None) -> dict[str, str]:

@@ -21,8 +21,9 @@ _LOG = structlog.get_logger()
 
 async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     """Finish our own swap; put any other back, and return how ours ended if that was it."""
-    await attempt.journal.begin(Step.SETTLE, f"a swap was left open going {left_open.direction}")
-    await attempt.journal.stretch_lease(attempt.runtime.longest_call())
+    attempt.journal.note(Step.SETTLE, f"a swap was left open going {left_open.direction}")
+    await attempt.journal.flush_if_possible()
+    await attempt.journal.stretch_lease_if_possible(attempt.runtime.longest_call())
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     wanted = attempt.task.deployment.cancelled_at is None
     if ours and wanted and left_open.direction is Direction.FORWARD:
@@ -118,7 +119,7 @@ async def _turn_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Out
     await attempt.journal.turn_back(back)
     await attempt.runtime.put_back(back)
     if reason is None:
-        await attempt.journal.close_swap()
+        await attempt.journal.close_swap_if_possible()
     return _put_back_outcome(back)
 
 

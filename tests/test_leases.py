@@ -4,10 +4,12 @@ import pytest
 
 from gateway import lane
 from gateway.deployments import Deployment, LeaseLost
+from gateway.errors import Code, Postponed
 from gateway.store.journal import PostgresJournal
 from tests.real_web import Web
 
 ENGINE = "leases-engine"
+WAITS = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
 
 
 async def claim(web: Web, owner: str, *, lease: float, held: tuple[str, ...] = ()) -> Deployment | None:
@@ -53,3 +55,49 @@ async def test_asking_renews_the_lease_and_is_not_repeated_while_half_of_it_is_l
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE deployments SET epoch = epoch + 1")
     await journal.still_ours()
+
+
+async def fall_silent(web: Web, *, takeovers: int | None = None) -> None:
+    """Let the leases of all that runs end, as those of a gateway that was killed."""
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE deployments SET lease_until = now() - interval '1 second', takeovers = coalesce($1, takeovers)"
+            " WHERE status = 'running'",
+            takeovers,
+        )
+
+
+async def test_each_takeover_in_a_row_is_counted(web: Web, first: Deployment) -> None:
+    assert first.takeovers == 0
+    second = await claim(web, "second", lease=0)
+    third = await claim(web, "third", lease=9)
+    assert second is not None
+    assert third is not None
+    assert (second.takeovers, third.takeovers) == (1, 2)
+    await lane.postpone(web.pool, third, PostgresJournal(web.pool, third), WAITS, deadline=9)
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET next_attempt_at = now()")
+    again = await claim(web, "fourth", lease=9)
+    assert again is not None
+    assert again.takeovers == 0
+
+
+async def test_of_those_that_may_have_ended_their_gateways_one_runs_at_a_time_the_least_suspect_first(
+    web: Web, first: Deployment
+) -> None:
+    await fall_silent(web, takeovers=4)
+    for name, takeovers in (("second", 2), ("third", 0)):
+        await web.mutate("application.create", name=name, applicationId=name, dockerImage="acme/web")
+        await web.mutate("application.deploy", applicationId=name)
+        async with web.pool.acquire() as connection:
+            await connection.execute(
+                "UPDATE deployments SET status = 'running', takeovers = $2, lease_until = now() - interval '1 second'"
+                " WHERE application_id = $1",
+                name,
+                takeovers,
+            )
+    claimed = [await claim(web, "owner", lease=9) for _ in range(3)]
+    assert [one and one.application_id for one in claimed] == ["third", "second", None]
+    elsewhere = await claim(web, "another", lease=9)
+    assert elsewhere is not None
+    assert elsewhere.application_id == first.application_id

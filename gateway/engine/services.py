@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 from aiodocker.utils import compose_auth_header
 
-from gateway.engine import logs
+from gateway.engine import containers, logs
 from gateway.engine import spec as labels
 from gateway.engine.client import Engine, named
 from gateway.errors import Absent, Code, Failed, Postponed
@@ -150,7 +150,7 @@ async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]
         found = await engine.call("GET", "tasks", params={"filters": orjson.dumps(filters).decode()})
     except Absent:
         return []
-    return [_task(one) for one in sorted(found, key=lambda one: str(one["CreatedAt"]), reverse=True)]
+    return [_task(one) for one in sorted(found, key=lambda one: containers.time(one["CreatedAt"]), reverse=True)]
 
 
 async def down_nodes(engine: Engine) -> frozenset[str]:

@@ -12,6 +12,9 @@ from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN
 
+#: takeovers after which a deployment may be what ended its gateways
+SUSPECT = 2
+
 
 async def claim_deployment(
     connection: Connection,
@@ -28,7 +31,11 @@ async def claim_deployment(
     `held`: the claimer works on them still, though a lease may have run out while the database was away.
 
     One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
-    The application's queue is held with it; one that somebody else holds is passed over, never waited for.
+    Those that were taken over several times may be what ends each gateway: one of them at a time, and those with the
+    fewest takeovers first, so that what only ran beside it gets done.
+
+    The application's queue is held with it; one that somebody else holds is passed over, never waited for. Where the
+    next attempt is further off than the wait was to be, the clock has stepped back, and its time has come.
     """
     row = await connection.fetchrow(
         f"""
@@ -39,9 +46,20 @@ async def claim_deployment(
              WHERE (a.engine_id IS NULL OR a.engine_id = $2)
                AND coalesce(a.server_id, '') = ANY($4::text[])
                AND (
-                       (d.status = 'running' AND d.lease_until < now())
+                       (
+                           d.status = 'running' AND d.lease_until < now()
+                       AND (
+                               d.takeovers < {SUSPECT}
+                            OR NOT EXISTS (
+                                   SELECT FROM deployments r
+                                    WHERE r.status = 'running' AND r.claimed_by = $1 AND r.takeovers >= {SUSPECT}
+                                      AND r.lease_until >= now()
+                               )
+                           )
+                       )
                     OR (
-                           d.status = 'queued' AND d.next_attempt_at <= now()
+                           d.status = 'queued'
+                       AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
                        AND NOT EXISTS (
                                SELECT FROM deployments r
                                 WHERE r.application_id = d.application_id AND r.status = 'running'
@@ -49,12 +67,13 @@ async def claim_deployment(
                        )
                    )
                AND d.deployment_id <> ALL($5::text[])
-             ORDER BY d.status DESC, d.next_attempt_at, d.created_at
+             ORDER BY d.status DESC, d.takeovers, d.next_attempt_at, d.created_at
              LIMIT 1
                FOR NO KEY UPDATE OF d, a SKIP LOCKED
         )
         UPDATE deployments d
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
+               takeovers = CASE WHEN status = 'running' THEN takeovers + 1 ELSE 0 END,
                epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
                reason_code = NULL, reason_message = NULL, marked = marked OR epoch = 0
           FROM next
@@ -86,6 +105,20 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
         list(held.values()),
     )
     return {row["deployment_id"]: row["cancelled"] for row in rows}
+
+
+async def shorten_leases(connection: Connection) -> None:
+    """Let no lease last longer than its own length from now on: where one does, the clock has stepped back.
+
+    An owner that lives renews it in time.
+    """
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET lease_until = now() + lease_length
+         WHERE status = 'running' AND lease_until > now() + lease_length
+        """
+    )
 
 
 async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, least: float) -> float | None:
@@ -128,14 +161,22 @@ async def finish_deployment(connection: Connection, deployment: Deployment, outc
 
 
 async def postpone_deployment(
-    connection: Connection, deployment: Deployment, reason: Reason, delay: timedelta, *, counted: bool
+    connection: Connection,
+    deployment: Deployment,
+    reason: Reason,
+    delay: timedelta,
+    *,
+    counted: bool,
+    defect: bool = False,
 ) -> bool:
     """Put it back into the queue for later; the caller holds the application's queue, which is empty."""
     done = await connection.execute(
         """
         UPDATE deployments
            SET status = 'queued', lease_until = NULL, claimed_by = NULL, next_attempt_at = now() + $5,
-               reason_code = $3, reason_message = $4, attempts = attempts - CASE WHEN $6 THEN 0 ELSE 1 END
+               wait_length = $5, reason_code = $3, reason_message = $4,
+               attempts = attempts - CASE WHEN $6 THEN 0 ELSE 1 END,
+               defects = defects + CASE WHEN $7 THEN 1 ELSE 0 END
          WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
         """,
         deployment.deployment_id,
@@ -144,6 +185,7 @@ async def postpone_deployment(
         reason.message,
         delay,
         counted,
+        defect,
     )
     return bool(done == "UPDATE 1")
 

@@ -10,25 +10,20 @@ import asyncpg.pool
 import orjson
 
 from gateway.audit import ACTOR
-from gateway.errors import Unavailable
+from gateway.errors import DatabaseUnavailable, Unavailable
+from gateway.metrics import REFUSALS
+from gateway.store.outages import heals, is_read_only, leaves_no_connection, told
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
+    _Lent: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
 else:
-    Connection, Pool = asyncpg.Connection, asyncpg.Pool
-
-#: what asyncpg raises when the server is away, restarting or out of connections
-LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-)
+    Connection, Pool, _Lent = asyncpg.Connection, asyncpg.Pool, asyncpg.pool.PoolConnectionProxy
 
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
+_ACQUIRE_DEADLINE = 10.0  # seconds
+_ASK_AGAIN = 0.05  # seconds until another connection may be free
 
 
 async def _prepare(connection: Connection) -> None:
@@ -61,7 +56,9 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
             timeout=10,
             server_settings={"application_name": name},
         )
-    except (*LOST, asyncpg.PostgresError) as error:
+    except Exception as error:
+        if not (heals(error) or isinstance(error, asyncpg.PostgresError)):
+            raise
         why = str(error) or "it does not answer in time"
         raise Unavailable(f"PostgreSQL does not let us in: {why}; check GATEWAY_DATABASE_URL") from error
     try:
@@ -69,33 +66,69 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
     finally:
         try:
             await pool.close()
-        except LOST:
+        except Exception as error:
+            if not heals(error):
+                raise
             pool.terminate()
 
 
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one connection in one transaction; a database that is away is Unavailable.
+    """Hold one connection in one transaction; raises Unavailable where the database refuses what it may do later.
 
     The database is told who acts, where that is a person: it writes down what they change.
     """
-    try:
-        async with pool.acquire(timeout=10) as connection, connection.transaction():
-            if (actor := ACTOR.get()) is not None:
-                await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.written())
-            yield connection
-    except (*LOST, asyncpg.TransactionRollbackError) as error:
-        raise Unavailable("the database does not answer: try again") from error
+    async with statement(pool) as connection, connection.transaction():
+        if (actor := ACTOR.get()) is not None:
+            await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.written())
+        yield connection
 
 
 @asynccontextmanager
 async def statement(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one connection for one statement, which is a transaction by itself."""
+    """Hold one connection for one statement, which is a transaction by itself; raises Unavailable as `transaction`."""
+    connection = await _let_in(pool)
     try:
-        async with pool.acquire(timeout=10) as connection:
-            yield connection
-    except (*LOST, asyncpg.TransactionRollbackError) as error:
-        raise Unavailable("the database does not answer: try again") from error
+        yield connection
+    except Exception as error:
+        if not heals(error):
+            raise
+        REFUSALS.labels(getattr(error, "sqlstate", None) or "").inc()
+        if is_read_only(error):
+            # The address may lead to another server by now, which takes writes.
+            await pool.expire_connections()
+        raise DatabaseUnavailable(told(error)) from error
+    finally:
+        await _give_back(pool, connection)
+
+
+async def _give_back(pool: Pool, connection: _Lent) -> None:
+    with suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
+        await pool.release(connection)
+
+
+async def _let_in(pool: Pool) -> _Lent:
+    """Return a connection of the pool; raises Unavailable, whatever the server has against a new one."""
+    try:
+        return await _acquire(pool)
+    except Exception as error:
+        if not (heals(error) or isinstance(error, asyncpg.PostgresError)):
+            raise
+        REFUSALS.labels(getattr(error, "sqlstate", None) or "").inc()
+        raise DatabaseUnavailable(told(error)) from error
+
+
+async def _acquire(pool: Pool) -> _Lent:
+    """Wait for one of ours while the server has no connection left for another."""
+    clock = asyncio.get_running_loop().time
+    until = clock() + _ACQUIRE_DEADLINE
+    while True:
+        try:
+            return await pool.acquire(timeout=max(_ASK_AGAIN, until - clock()))
+        except asyncpg.PostgresError as error:
+            if not leaves_no_connection(error) or clock() >= until:
+                raise
+        await asyncio.sleep(_ASK_AGAIN)
 
 
 async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
@@ -112,7 +145,7 @@ async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
         if not task.done():
             task.cancel()
     if not task.done():
-        raise Unavailable("the database does not answer in time")
+        raise DatabaseUnavailable("the database does not answer in time")
     task.result()
 
 
@@ -129,25 +162,26 @@ def _forget(task: asyncio.Future[None]) -> None:
 async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> AsyncIterator[asyncio.Event]:
     """Call a channel's function at each notification there; the event is set when the connection is lost."""
     closed = asyncio.Event()
-    try:
-        connection = await pool.acquire(timeout=10)
-    except LOST as error:
-        raise Unavailable("the database does not answer") from error
+    connection = await _let_in(pool)
 
     def lost(*_: object) -> None:
         closed.set()
 
-    def told(_connection: object, _process: int, channel: str, _payload: object) -> None:
+    def notified(_connection: object, _process: int, channel: str, _payload: object) -> None:
         channels[channel]()
 
     try:
         connection.add_termination_listener(lost)
         for channel in channels:
-            await connection.add_listener(channel, told)
+            await connection.add_listener(channel, notified)
         yield closed
     finally:
         connection.remove_termination_listener(lost)
-        with suppress(*LOST):
+        try:
             for channel in channels:
-                await connection.remove_listener(channel, told)
-            await pool.release(connection)
+                await connection.remove_listener(channel, notified)
+        except Exception as error:
+            if not heals(error):
+                raise
+        finally:
+            await _give_back(pool, connection)

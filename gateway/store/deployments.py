@@ -18,7 +18,7 @@ CHANNEL = "gateway_deployments"
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
-    superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key
+    superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key, takeovers, defects
 """
 
 
@@ -180,7 +180,8 @@ async def join_deployment(
         UPDATE deployments
            SET kind = $2, forced = $3, reference = $4, expected_digest = coalesce($5, expected_digest),
                image = coalesce($6, image), moves_subscription = moves_subscription OR $7,
-               requested_at = now(), next_attempt_at = now(), attempts = 0, cancelled_at = NULL,
+               requested_at = now(), next_attempt_at = now(), wait_length = '0 seconds', attempts = 0, takeovers = 0,
+               defects = 0, cancelled_at = NULL,
                reason_code = NULL, reason_message = NULL,
                asked_by = CASE WHEN actor IS NULL THEN asked_by ELSE actor ->> 'who' END,
                asked_key = CASE WHEN actor IS NULL THEN asked_key ELSE actor ->> 'key_id' END
@@ -331,6 +332,8 @@ async def select_satisfying(
           FROM deployments
          WHERE application_id = $1 AND deployment_id <> $2 AND status = 'succeeded' AND replaced
            AND digest = $3 AND spec_hash = $4 AND finished_at > $5::timestamptz - $6::interval
+           -- Where the clock has stepped back since, it may have been long ago.
+           AND finished_at <= clock_timestamp()
          ORDER BY finished_at DESC
          LIMIT 1
         """,

@@ -14,7 +14,6 @@ import structlog
 
 from gateway.errors import Unavailable
 from gateway.store.cluster import Cluster
-from gateway.store.database import LOST
 
 _LOG = structlog.get_logger()
 
@@ -56,7 +55,7 @@ async def _create_database(cluster: Cluster) -> None:
     try:
         async with asyncio.timeout(_RECOVERY):
             await _exists(cluster)
-    except (*LOST, asyncpg.PostgresError) as error:
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         why = str(error) or "it does not answer in time"
         raise Unavailable(f"the embedded PostgreSQL in {cluster.directory} does not let us in: {why}") from error
 

@@ -1,7 +1,7 @@
 """The journal a rollout writes, kept in PostgreSQL."""
 
 import time
-from collections.abc import Awaitable
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -68,9 +68,7 @@ class PostgresJournal:
             raise LeaseLost(self._deployment.deployment_id)
         if time.monotonic() < self._sure_until:
             return
-        try:
-            await within(_SWAP_WRITE_DEADLINE, self.stretch_lease(0))
-        except Unavailable:
+        if not await self._if_possible(self.stretch_lease(0), "Going on without asking who owns the deployment"):
             # Nobody else can have claimed it of a database that is away; each further question would take time.
             self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
 
@@ -85,11 +83,8 @@ class PostgresJournal:
 
     async def turn_back(self, swap: Swap) -> None:
         self.note(Step.PUT_BACK, swap.reason.message if swap.reason else "")
-        try:
-            await within(_SWAP_WRITE_DEADLINE, self._turn_back(swap))
-        except Unavailable:
-            # Putting back comes first; whoever claims this later sees the same failure and does the same.
-            _LOG.warning("Putting back without a record", exc_info=True)
+        # Putting back comes first; whoever claims this later sees the same failure and does the same.
+        await self._if_possible(self._turn_back(swap), "Putting back without a record")
 
     async def _turn_back(self, swap: Swap) -> None:
         async with transaction(self._pool) as connection:
@@ -126,11 +121,32 @@ class PostgresJournal:
             await self._write(own)
 
     async def flush_if_possible(self) -> None:
-        """Write what is not yet written, unless the database is away."""
+        """Write what is not yet written, unless the database refuses."""
+        await self._if_possible(self.flush(), "The journal waits for the database")
+
+    async def close_swap_if_possible(self) -> None:
+        """Let the record of a swap that is over go, unless the database refuses; a next attempt puts back again."""
+        await self._if_possible(self.close_swap(), "The record of a swap stays open until it is tried again")
+
+    async def stretch_lease_if_possible(self, longest_call: float) -> None:
+        await self._if_possible(self.stretch_lease(longest_call), "Going on with a swap under the lease as it is")
+
+    async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
+        """Do it within a second, and return whether it was done; raises nothing but LeaseLost.
+
+        The containers matter more than the record: no answer of the database stops a swap that has begun.
+        """
         try:
-            await within(_SWAP_WRITE_DEADLINE, self.flush())
-        except Unavailable:
-            _LOG.warning("The journal waits for the database")
+            await within(_SWAP_WRITE_DEADLINE, write)
+        except LeaseLost:
+            raise
+        except Unavailable as error:
+            _LOG.warning(otherwise, error=str(error))
+        except Exception:
+            _LOG.exception(otherwise)
+        else:
+            return True
+        return False
 
     def _replace(self, *, detail: str | None = None, finished_at: datetime | None = None) -> None:
         last = len(self._records) - 1
@@ -149,7 +165,10 @@ class PostgresJournal:
         await self._own(steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written))
         self._unwritten -= set(written)
 
-    async def _own(self, write: Awaitable[bool]) -> None:
-        if self.lost or not await write:
+    async def _own(self, write: Coroutine[object, object, bool]) -> None:
+        if self.lost:
+            write.close()
+        elif not await write:
             self.lost = True
+        if self.lost:
             raise LeaseLost(self._deployment.deployment_id)

@@ -189,7 +189,8 @@ async def _count(connection: Connection, key_id: str, calls: int) -> None:
                    CASE WHEN running THEN window_from ELSE now() END AS start,
                    CASE WHEN running THEN window_count ELSE 0 END + $2 AS calls
               FROM (
-                   SELECT *, coalesce(window_from > now() - rate_window, false) AS running
+                   SELECT *, coalesce(window_from BETWEEN now() - rate_window AND now() + rate_window,
+                                       false) AS running
                      FROM api_keys WHERE key_id = $1 FOR UPDATE
                    ) AS held
         ), counted AS (

@@ -67,19 +67,23 @@ async def merge_looks(connection: Connection, seconds: Mapping[str, int]) -> Non
     )
 
 
+# One that is further off than it can have been put off: the clock has stepped back.
+_DUE = "(next_at <= now() OR next_at > now() + seconds * 1.2 * interval '1 second')"
+
+
 async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Look]:
     """Take one that is due of each registry but those that rest, and put its next time off, a little at random."""
     rows = await connection.fetch(
-        """
+        f"""
         UPDATE looks
            SET next_at = now() + seconds * (0.9 + 0.2 * random()) * interval '1 second'
           FROM (
                SELECT one.repository, one.tag
-                 FROM (SELECT DISTINCT domain FROM looks WHERE next_at <= now() AND domain <> ALL($1::text[])) AS due
+                 FROM (SELECT DISTINCT domain FROM looks WHERE {_DUE} AND domain <> ALL($1::text[])) AS due
                 CROSS JOIN LATERAL (
                       SELECT repository, tag
                         FROM looks
-                       WHERE domain = due.domain AND next_at <= now()
+                       WHERE domain = due.domain AND {_DUE}
                        ORDER BY next_at
                        LIMIT 1
                          FOR UPDATE SKIP LOCKED
@@ -87,7 +91,7 @@ async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Lo
                ) AS taken
          WHERE looks.repository = taken.repository AND looks.tag = taken.tag
         RETURNING looks.*
-        """,
+        """,  # noqa: S608 - a constant
         resting,
     )
     return [_from_row(row) for row in rows]

@@ -42,7 +42,8 @@ async def select_kept(connection: Connection, application_id: str) -> dict[str, 
     """Return by deployment the versions that the application can go back to."""
     rows = await connection.fetch(
         """
-        SELECT deployment_id, reference, digest, created_at, row_number() OVER (ORDER BY created_at, deployment_id) AS n
+        SELECT deployment_id, reference, digest, created_at,
+               row_number() OVER (ORDER BY created_at, deployment_id) AS n
           FROM deployments
          WHERE application_id = $1 AND ran IS NOT NULL AND digest IS NOT NULL AND reference IS NOT NULL
         """,

@@ -1,0 +1,82 @@
+"""Which errors of PostgreSQL heal by themselves: the one list, by SQLSTATE.
+
+A request is answered 503 then, and a deployment waits. All other errors are defects, or wrong input.
+"""
+
+import asyncpg
+
+# Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
+_HEALING_CLASSES = frozenset(
+    {
+        "08",  # the connection broke
+        "40",  # a deadlock or a conflict between transactions: they are done again
+        "53",  # no disk space, memory or connection is left
+        "57",  # the server stops, starts, or an operator cancels
+        "58",  # the server's disk or file system fails
+    }
+)
+_HEALING = frozenset(
+    {
+        "25006",  # the transaction is read-only: the disk fills up, or the server is a standby
+        "25P03",  # the session was idle in a transaction for too long
+        "25P04",  # the transaction took too long
+        "55006",  # the object is in use
+        "55P03",  # the lock cannot be had
+    }
+)
+# These are no outages: a constraint at the end of a transaction, a database that was dropped.
+_LASTING = frozenset({"40002", "57P04"})
+
+# The client's own words for a wrong argument and the like; its other errors are a connection that is gone.
+_WRONG_USE = (
+    asyncpg.DataError,
+    asyncpg.exceptions.ClientConfigurationError,
+    asyncpg.UnsupportedClientFeatureError,
+    asyncpg.exceptions.UnsupportedServerFeatureError,
+)
+# A migration changed a table under a prepared statement: the statement is prepared anew.
+_OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
+
+
+def heals(error: BaseException) -> bool:
+    """Tell whether the same statement may succeed later with nothing changed in it."""
+    if isinstance(error, _OUTDATED):
+        return True
+    if isinstance(error, asyncpg.PostgresError):
+        return heals_by_state(error.sqlstate or "")
+    if isinstance(error, asyncpg.InterfaceError):
+        return not isinstance(error, _WRONG_USE)
+    return isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError)
+
+
+def heals_by_state(sqlstate: str) -> bool:
+    if sqlstate in _LASTING:
+        return False
+    return sqlstate in _HEALING or sqlstate[:2] in _HEALING_CLASSES
+
+
+def leaves_no_connection(error: BaseException) -> bool:
+    """Tell whether the server has no connection left for us; one that we have may be free soon."""
+    return isinstance(error, asyncpg.TooManyConnectionsError)
+
+
+def is_read_only(error: BaseException) -> bool:
+    return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
+
+
+def told(error: BaseException) -> str:
+    """Return what a stranger may be told: what the database refuses, without its own words."""
+    state = getattr(error, "sqlstate", None) or ""
+    return f"the database {_TOLD.get(state) or _TOLD.get(state[:2]) or 'does not answer'}: try again"
+
+
+_TOLD = {
+    "25006": "is read-only",
+    "53100": "has no disk space left",
+    "53200": "has no memory left",
+    "53300": "has no connection left",
+    "55P03": "is locked",
+    "40": "is busy with the same rows",
+    "53": "is short of resources",
+    "58": "has trouble with its disk",
+}
