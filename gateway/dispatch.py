@@ -80,12 +80,13 @@ async def request_deployment(
     description: str = "",
     image: str | None = None,
     tag: str | None = None,
+    stays: bool = True,
 ) -> str:
     """Queue a deploy or redeploy that a person asked for, and return its id.
 
     With `image`, or `tag` of the same repository, that becomes the application's image once it serves, and the
     subscription to the image's tag moves along; what else it follows stays. Without, what is to become its image is
-    meant where there is such.
+    meant where there is such. Unless it `stays`, what was named is deployed once, and nothing configured changes.
 
     Raises InvalidInput where there is no image yet or none can be called so, NotFound where the application went
     meanwhile.
@@ -104,7 +105,7 @@ async def request_deployment(
             reference=Reference.parse(becoming.image),
             title=title,
             description=description,
-            becoming=becoming,
+            becoming=becoming if stays or (image is None and tag is None) else None,
         )
         await deployments.notify(connection)
     return deployment_id

@@ -114,13 +114,27 @@ async def test_reload_replaces_what_runs_by_the_same(web: Web) -> None:
     assert (queued["kind"], queued["image"], queued["title"]) == ("redeploy", "docker.io/acme/web:v1", "Reload")
 
 
-async def test_a_key_to_deploy_chooses_among_the_tags_of_the_repository_alone(web: Web) -> None:
+@pytest.mark.parametrize(
+    "named",
+    [{"tag": "v2"}, {"dockerImage": "docker.io/acme/web:v3"}, {"dockerImage": f"acme/web@sha256:{'a' * 64}"}],
+    ids=str,
+)
+@pytest.mark.parametrize("how", ["deploy", "redeploy"])
+async def test_a_key_to_deploy_chooses_among_the_images_of_the_repository_and_configures_nothing(
+    web: Web, named: dict[str, str], how: str
+) -> None:
     await _created(web)
+    admin = web.key
+    followed = await web.query("subscription.all", applicationId="app")
     async with web.pool.acquire() as connection, connection.transaction():
         web.key, _ = await keys.insert_key(connection, "ci", permission=Permission.DEPLOY)
-    await web.mutate("application.deploy", applicationId="app", tag="v2")
-    await web.mutate("application.deploy", applicationId="app", dockerImage="docker.io/acme/web:v3")
+    await web.mutate(f"application.{how}", applicationId="app", **named)
+    assert (await _queued(web))["image"] != "docker.io/acme/web:v1"
     status, answer = await web.post("/api/application.deploy", {"applicationId": "app", "dockerImage": "evil/web:v3"})
     assert (status, answer["data"]["code"]) == (403, "FORBIDDEN")
     await conclude(web)
-    assert await _image(web) == "docker.io/acme/web:v3"
+    web.key = admin
+    assert await _image(web) == "acme/web:v1"
+    assert await web.query("subscription.all", applicationId="app") == followed
+    await web.mutate("application.reload", applicationId="app")
+    assert (await _queued(web))["image"] == "docker.io/acme/web:v1"

@@ -28,15 +28,31 @@ async def well(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when a push can be accepted, which takes the database; the engine's state is told beside it."""
+    """200 when a push can be accepted, which takes the database.
+
+    The engines' states are told beside it, to who may know where they are.
+    """
     context = request.app[CONTEXT]
     database = await _observe(context)
-    body = {
+    body: dict[str, object] = {
         "status": "ok" if database else "unavailable",
         "database": "ok" if database else "unreachable",
-        "engines": [_shown(host) for host in _engines(context)],
     }
-    return web.json_response(body, status=200 if database else 503)
+    if await _may_know(request):
+        body["engines"] = [_shown(host) for host in _engines(context)]
+    return web.json_response(body, status=200 if database else 503, headers=UNSTORED)
+
+
+async def _may_know(request: web.Request) -> bool:
+    """Tell whether it comes from a network that is let see it, or with a key that is for everything."""
+    networks = parse_networks(request.app[CONTEXT].settings.status_networks.split(","))
+    if (known := sender(request)) is not None and any(known in network for network in networks):
+        return True
+    try:
+        caller = await admit(request)
+    except GatewayError:
+        return False
+    return caller is not None and caller.grants is None
 
 
 def _engines(context: Context) -> list[Host]:
@@ -64,6 +80,12 @@ def _shown(host: Host) -> dict[str, object]:
 
 
 async def metrics(request: web.Request) -> web.Response:
+    """Answer what Prometheus asks, to who may know it: with a key in x-api-key, or as `Authorization: Bearer KEY`."""
+    if not await _may_know(request):
+        raise Unauthenticated(
+            "metrics take a key that is for everything, as in x-api-key or Authorization: Bearer, or a network in "
+            "GATEWAY_STATUS_NETWORKS"
+        )
     await _observe(request.app[CONTEXT])
     return web.Response(body=prometheus_client.generate_latest(), headers={"Content-Type": _CONTENT_TYPE})
 

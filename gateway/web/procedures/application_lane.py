@@ -24,11 +24,13 @@ from gateway.web.procedures.columns import ApplicationRow
 class Deploy(Named):
     title: Text | None = None
     description: Text | None = None
-    docker_image: Annotated[Text | None, Field(description="Deploy this image, and stay on it.")] = None
+    docker_image: Annotated[
+        Text | None, Field(description="Deploy this image, and stay on it; a key of scope deploy does it once.")
+    ] = None
     tag: Annotated[
         Text | None,
         Field(
-            description="Deploy this tag of the application's repository, and stay on it.",
+            description="Deploy this tag of the application's repository, and stay on it; a key of scope deploy does it once.",
             validation_alias=AliasChoices("tag", "imageTag", "image_tag"),
         ),
     ] = None
@@ -74,6 +76,7 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
         description=given.description or "",
         image=given.docker_image,
         tag=given.tag,
+        stays=context.caller.permission is Permission.ADMIN,
     )
     return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
 
