@@ -91,6 +91,11 @@ class Settings(BaseModel):
         description="Which keys of scope admin may let an application reach the host and what others have there "
         "(folders, networks, capabilities, servers): those for everything, or any; see docs/keys.md.",
     )
+    status_networks: str = Field(
+        "",
+        description="Networks, by comma, that are told details at /readyz and /metrics without a key: "
+        "where the engines are and what is wrong with them.",
+    )
     audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days a row of the audit is kept.")
     audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
         200_000, description="Rows of the audit that are kept at most, and as many refusals beside them."
@@ -114,7 +119,7 @@ class Settings(BaseModel):
             raise ValueError("an address and a port are needed, as in 127.0.0.1:8080")
         return text
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "status_networks")
     @classmethod
     def _networks(cls, text: str) -> str:
         for network in filter(None, text.split(",")):

@@ -74,7 +74,7 @@ class Host:
             return await applications.select_application(connection, VAULT, application_id)
 
     async def deploy(self, application: Application, *, tag: str = "latest") -> Deployment:
-        named = {"title": "asked", "image": self.pushes.name(tag)}
+        named: dict[str, Any] = {"title": "asked", "image": self.pushes.name(tag)}
         return await self.ended(await dispatch.request_deployment(self.pool, application, Kind.DEPLOY, **named))
 
     async def roll_back(self, application: Application, to: str | None = None) -> Deployment:

@@ -7,8 +7,10 @@ from unittest.mock import AsyncMock
 import orjson
 import pytest
 
+from gateway.keys import Grants, Permission
 from gateway.store import applications, keys
 from gateway.trpc import UNDEFINED as UNDEFINED_VALUE
+from gateway.web.context import CONTEXT
 from tests.given import lie
 from tests.real_web import VAULT, Web
 
@@ -428,6 +430,42 @@ async def test_it_says_whether_it_lives_can_accept_and_what_it_did(web: Web) -> 
     assert status == 200
     for name in (b"gateway_deliveries_total", b"gateway_queue_depth", b"gateway_rollout_step_seconds"):
         assert name in body
+
+
+async def test_where_the_engines_are_is_told_to_a_key_or_a_network_alone(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def told(**headers: str) -> tuple[bool, bool]:
+        found = []
+        for path in ("/readyz", "/metrics"):
+            async with web.client.get(path, headers=headers) as answer:
+                assert answer.status == 200
+                found.append("nowhere" in await answer.text())
+        return found[0], found[1]
+
+    async with web.pool.acquire() as connection, connection.transaction():
+        reading, _ = await keys.insert_key(connection, "prometheus", permission=Permission.READ)
+        limited, _ = await keys.insert_key(connection, "limited", grants=Grants())
+    async with web.client.get("/readyz") as answer:
+        assert await answer.json() == {"status": "ok", "database": "ok"}
+    assert await told() == (False, False)
+    assert await told(**{"x-api-key": "gw_wrong"}) == (False, False)
+    assert await told(**{"x-api-key": limited}) == (False, False)
+    assert await told(**{"x-api-key": reading}) == (True, True)
+    assert await told(Authorization=f"Bearer {reading}") == (True, True)
+    settings = web.client.server.app[CONTEXT].settings
+    monkeypatch.setitem(settings.__dict__, "status_networks", "10.0.0.0/8, 192.0.2.7")
+    assert await told() == (False, False)
+    assert await told(**{"X-Forwarded-For": "192.0.2.7"}) == (True, True)
+    assert await told(**{"X-Forwarded-For": "192.0.2.7, 192.0.2.8"}) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/user.get", "/api/trpc/user.get", "/api/nothing", "/readyz", "/metrics", "/api/deploy/none", "/none"]
+)
+async def test_no_cache_keeps_an_answer(web: Web, path: str) -> None:
+    async with web.client.get(path, headers={"x-api-key": web.key}) as answer:
+        assert answer.headers["Cache-Control"] == "no-store"
 
 
 async def test_an_answer_that_is_not_what_its_procedure_gives_would_be_noticed() -> None:

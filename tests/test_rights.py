@@ -7,6 +7,7 @@ import pytest
 from gateway.configuration import Configuration
 from gateway.keys import Permission
 from gateway.powers import powers
+from gateway.web.context import CONTEXT
 from tests.real_web import Web
 from tests.test_keys import a_key, asking_with
 
@@ -88,11 +89,9 @@ async def test_an_application_s_own_volume_is_known_by_its_name(web: Web) -> Non
         await web.mutate("mounts.create", **volume, volumeName=f"{mine}-data")
 
 
-async def test_a_setting_allows_it(web: Web) -> None:
+async def test_a_setting_allows_it(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     key = await mine_and_another(web)
-    context_key = next(one for one in web.client.server.app if getattr(one, "_name", "").endswith("context"))
-    settings = web.client.server.app[context_key].settings
-    object.__setattr__(settings, "host_powers", "any")
+    monkeypatch.setitem(web.client.server.app[CONTEXT].settings.__dict__, "host_powers", "any")
     async with asking_with(web, key):
         for reaching in REACHING:
             await web.mutate("application.update", applicationId="mine", **reaching)

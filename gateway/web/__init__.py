@@ -42,7 +42,7 @@ def build(
     pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings, registry: RegistryClient
 ) -> web.Application:
     """Return the application; it owns the task that notifies and what webhooks need outside."""
-    application = web.Application(client_max_size=settings.body_limit, middlewares=[_answer_errors])
+    application = web.Application(client_max_size=settings.body_limit, middlewares=[_keep_nowhere, _answer_errors])
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
@@ -69,6 +69,14 @@ def build(
         ]
     )
     return application
+
+
+@web.middleware
+async def _keep_nowhere(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let no cache on the way keep an answer: keys, environments and addresses with secrets are in some."""
+    answer = await handler(request)
+    answer.headers.setdefault("Cache-Control", "no-store")
+    return answer
 
 
 @web.middleware

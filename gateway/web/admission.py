@@ -42,9 +42,15 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _AN_ID = re.compile(r"(^|_)ids?$")
 
 
-async def admit(request: web.Request, calls: int = 1) -> Caller | None:
-    """Return who asks for so many calls, None for whom there is no valid key; raises Throttled."""
+async def admit(request: web.Request, calls: int = 1, *, bearer: bool = False) -> Caller | None:
+    """Return who asks for so many calls, None for whom there is no valid key; raises Throttled.
+
+    With `bearer` the key may come as `Authorization: Bearer`, too.
+    """
     key = ", ".join(request.headers.getall("x-api-key", ()))  # of two, neither is meant
+    if bearer and not key:
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        key = key.strip() if scheme.lower() == "bearer" else ""
     if not key:
         return None
     remote = sender(request)

@@ -1,12 +1,17 @@
 """Is it alive, can it accept, what has it done."""
 
+from collections.abc import Iterator
+
 import prometheus_client
 from aiohttp import web
-from prometheus_client import Gauge
+from prometheus_client import REGISTRY, CollectorRegistry, Gauge
+from prometheus_client.metrics_core import Metric
 
-from gateway.errors import Unavailable
+from gateway.endpoints import parse_networks
+from gateway.errors import GatewayError, Unavailable
 from gateway.store import deployments, watches
 from gateway.store.database import transaction
+from gateway.web.admission import admit, sender
 from gateway.web.context import CONTEXT, Context, Host
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
@@ -40,7 +45,7 @@ async def ready(request: web.Request) -> web.Response:
     }
     if await _may_know(request):
         body["engines"] = [_shown(host) for host in _engines(context)]
-    return web.json_response(body, status=200 if database else 503, headers=UNSTORED)
+    return web.json_response(body, status=200 if database else 503)
 
 
 async def _may_know(request: web.Request) -> bool:
@@ -49,7 +54,7 @@ async def _may_know(request: web.Request) -> bool:
     if (known := sender(request)) is not None and any(known in network for network in networks):
         return True
     try:
-        caller = await admit(request)
+        caller = await admit(request, bearer=True)
     except GatewayError:
         return False
     return caller is not None and caller.grants is None
@@ -79,17 +84,23 @@ def _shown(host: Host) -> dict[str, object]:
     }
 
 
+class _Public(CollectorRegistry):
+    """What strangers may see: how much is done, and not on which engine or for which application."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in REGISTRY.collect():
+            if not any(_NAMES_SOMETHING & one.labels.keys() for one in family.samples):
+                yield family
+
+
 async def metrics(request: web.Request) -> web.Response:
-    """Answer what Prometheus asks, to who may know it: with a key in x-api-key, or as `Authorization: Bearer KEY`."""
-    if not await _may_know(request):
-        raise Unauthenticated(
-            "metrics take a key that is for everything, as in x-api-key or Authorization: Bearer, or a network in "
-            "GATEWAY_STATUS_NETWORKS"
-        )
+    """Answer what Prometheus asks; what names an engine or an application, to who may know it."""
+    registry = REGISTRY if await _may_know(request) else _Public()
     await _observe(request.app[CONTEXT])
-    return web.Response(body=prometheus_client.generate_latest(), headers={"Content-Type": _CONTENT_TYPE})
+    return web.Response(body=prometheus_client.generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
 
 
+_NAMES_SOMETHING = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 

@@ -30,7 +30,8 @@ class Deploy(Named):
     tag: Annotated[
         Text | None,
         Field(
-            description="Deploy this tag of the application's repository, and stay on it; a key of scope deploy does it once.",
+            description="Deploy this tag of the application's repository, and stay on it; "
+            "a key of scope deploy does it once.",
             validation_alias=AliasChoices("tag", "imageTag", "image_tag"),
         ),
     ] = None
