@@ -13,6 +13,7 @@ from gateway.bases import Base
 from gateway.configuration import Configuration, RuntimeKind
 from gateway.deployments import Kind
 from gateway.engine import convergence, service_spec, services
+from gateway.engine import spec as container_spec
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Version
 from gateway.engine.runtimes import kind_of
@@ -291,3 +292,80 @@ def test_what_cannot_be_is_refused_with_the_way_to_it(
     with pytest.raises(Failed) as refused:
         kind_of(application(**configuration), present, swarm_manager=manager, making=True)
     assert refused.value.reason.code is code
+
+
+def adopted(**changes: Any) -> dict[str, Any]:
+    """Return the spec of a service as the Engine tells it."""
+    template = {"ContainerSpec": {"Image": "ghcr.io/acme/web:v1"}, **changes.pop("TaskTemplate", {})}
+    return {"Name": "web", "TaskTemplate": template, "Mode": {"Replicated": {"Replicas": 1}}, **changes}
+
+
+HOSTS = {"Networks": [{"Target": "id-of-host"}]}
+
+
+@pytest.mark.parametrize(
+    ("base", "configuration", "order"),
+    [
+        (adopted(TaskTemplate=HOSTS), {}, "stop-first"),
+        (adopted(TaskTemplate=HOSTS, Mode={"Global": {}}), {}, "stop-first"),
+        (adopted(Networks=[{"Target": "id-of-host"}]), {}, "stop-first"),
+        (adopted(TaskTemplate=HOSTS, UpdateConfig={"Parallelism": 1, "Order": "stop-first"}), {}, "stop-first"),
+        (adopted(UpdateConfig={"Parallelism": 1, "Order": "stop-first"}), {}, "stop-first"),
+        (adopted(TaskTemplate=HOSTS, UpdateConfig={"Parallelism": 1, "Order": "start-first"}), {}, "start-first"),
+        (adopted(UpdateConfig={"Order": "stop-first"}), {"order": "start-first"}, "start-first"),
+        (adopted(), {}, "start-first"),
+        (None, {"networks": ["host"]}, "stop-first"),
+        (None, {"networkSwarm": [{"Target": "host"}]}, "stop-first"),
+        (None, {"networks": ["host"], "order": "start-first"}, "start-first"),
+    ],
+)
+def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_first(
+    base: dict[str, Any] | None, configuration: dict[str, Any], order: str
+) -> None:
+    one = application(**configuration)
+    if base is not None:
+        one = replace(one, base=Base(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
+    for networks in ({}, {"host": "id-of-host"}):
+        spec = service_spec.service_spec(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
+        assert (spec["UpdateConfig"]["Order"], spec["RollbackConfig"]["Order"]) == (order, order)
+
+
+@pytest.mark.parametrize(
+    ("base", "why"),
+    [
+        (adopted(), None),
+        (adopted(Mode={"ReplicatedJob": {"MaxConcurrent": 1}}), "it is a job"),
+        (adopted(Mode={"GlobalJob": {}}), "it is a job"),
+        (adopted(TaskTemplate={"ContainerSpec": None}), "its tasks are no containers"),
+        (
+            adopted(Mode={"Global": {}}, TaskTemplate=HOSTS, UpdateConfig={"Order": "start-first"}),
+            "holds the ports of its node, being on the host's network; set the update order to stop-first",
+        ),
+        (
+            adopted(
+                Mode={"Global": {}},
+                EndpointSpec={"Ports": [{"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}]},
+                UpdateConfig={"Order": "start-first"},
+            ),
+            "holds port 8080 of its node",
+        ),
+        (adopted(Mode={"Global": {}}, TaskTemplate=HOSTS, UpdateConfig={"Order": "stop-first"}), None),
+    ],
+)
+def test_what_no_update_can_be_made_to_is_told_with_the_reason(base: dict[str, Any], why: str | None) -> None:
+    told = service_spec.hindrance(base, ["id-of-host"])
+    assert (told is None) == (why is None)
+    assert (why or "") in (told or "")
+
+
+def test_what_the_engine_decides_is_left_to_it_where_nobody_said_otherwise() -> None:
+    decided = {"LogDriver", "RestartPolicy", "Resources", "Networks"}
+    assert decided.isdisjoint(name for name, value in made(adopted())["TaskTemplate"].items() if value)
+    assert made()["TaskTemplate"].keys() & decided == {"RestartPolicy"}
+    own = {"Name": "json-file", "Options": {"max-size": "1m"}}
+    assert made(adopted(TaskTemplate={"LogDriver": own}))["TaskTemplate"]["LogDriver"] == own
+
+
+def test_a_version_of_before_the_log_was_left_to_the_engine_is_still_the_same() -> None:
+    assert service_spec.spec_hash(application()) == "6e971141eab6a1a4daec17ebdbe83efa"
+    assert container_spec.spec_hash(application()) == "38fc36f0204f446afa3d2485e093a49b"

@@ -18,7 +18,7 @@ from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Conflict, Failed, Postponed
+from gateway.errors import Code, Conflict, Failed, InvalidInput, Postponed
 from gateway.reference import Reference, parse_domain
 from gateway.registries import Registration, nobody
 from gateway.registry import client as registries
@@ -336,6 +336,53 @@ async def test_a_port_of_the_host_is_handed_over_stop_first(lane: Lane, pushes: 
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     assert (await service_of(lane)).spec["UpdateConfig"]["Order"] == "stop-first"
     assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+def on_the_hosts_network(version: str, port: int) -> Image:
+    script = f'#!/bin/busybox sh\ntrap "kill $!; exit 0" TERM\n/bin/busybox httpd -f -p {port} -h /www &\nwait $!\n'
+    return Image(version, files={"entry": script.encode()})
+
+
+async def test_a_service_on_the_hosts_network_is_replaced_stop_first(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=QUICK | {"networks": ["host"]})
+    port, digest = free_port(), None
+    for version in ("v1", "v2"):
+        digest = await push(on_the_hosts_network(version, port), pushes.name())
+        deployment = await lane.ask(Kind.DEPLOY)
+        assert deployment.status is Status.SUCCEEDED, deployment.reason
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+async def test_an_adopted_service_on_the_hosts_network_is_replaced_or_refused_at_once(
+    lane: Lane, pushes: Pushes
+) -> None:
+    port, name = free_port(), f"host_{lane.application_id}"
+    first = await push(on_the_hosts_network("v1", port), pushes.name())
+    host = (await lane.engine.call("GET", "networks/host", params={"scope": "swarm"}))["Id"]
+    wanted = {
+        "Name": name,
+        "TaskTemplate": {
+            "ContainerSpec": {"Image": f"{pushes.name()}@{first}", "StopGracePeriod": 10**9},
+            "Networks": [{"Target": host}],
+            "LogDriver": {"Name": "json-file", "Options": {"max-size": "1m"}},
+        },
+        "Mode": {"Global": {}},
+        "UpdateConfig": {"Parallelism": 1, "Monitor": 300_000_000, "Order": "start-first"},
+    }
+    await services.create(lane.engine, wanted, {})
+    with pytest.raises(InvalidInput, match="set the update order to stop-first"):
+        await adopt(lane.pool, VAULT, lane.engine, name)
+    found = await services.inspect(lane.engine, name)
+    assert found is not None
+    made = {**found.spec, "UpdateConfig": {**found.spec["UpdateConfig"], "Order": "stop-first"}}
+    await services.update(lane.engine, found, made, {})
+    stack = Lane(lane.pool, lane.engine, await adopt(lane.pool, VAULT, lane.engine, name), lane.endpoint)
+    second = await push(on_the_hosts_network("v2", port), pushes.name())
+    deployment = await stack.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, second), deployment.reason
+    now = await services.inspect(lane.engine, name)
+    assert now is not None
+    assert now.spec["TaskTemplate"]["LogDriver"] == wanted["TaskTemplate"]["LogDriver"]  # type: ignore[index]
 
 
 async def test_a_port_of_another_service_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:

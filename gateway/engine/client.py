@@ -67,6 +67,8 @@ class Engine(aiodocker.Docker):
         self._connection_info = access.host  # what errors name
         self.address = access.address.published  # of what its containers publish
         self.image_labels: dict[str, Mapping[str, str]] = {}  # by the image's id, for `images`
+        self.run = ""  # of its last identity
+        self.unbounded_logs: dict[str, bool] = {}  # by its run, for `log_driver`
 
     def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
         """Return the same engine, over the same connections, that asks before each call that changes something."""
@@ -120,12 +122,13 @@ class Engine(aiodocker.Docker):
         swarm = info.get("Swarm") or {}
         # Made anew at each start of the daemon: the bridge, unless it has none.
         networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
+        self.run = ",".join(sorted(network["Id"] for network in networks))
         return EngineIdentity(
             engine_id=info["ID"],
             name=info["Name"],
             version=info["ServerVersion"],
             platform=f"{info['OSType']}/{_ARCHITECTURES.get(info['Architecture'], info['Architecture'])}",
-            run=",".join(sorted(network["Id"] for network in networks)),
+            run=self.run,
             address=self.address,
             swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
             node_id=swarm.get("NodeID", ""),

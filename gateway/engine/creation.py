@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.applications import Application
-from gateway.engine import adoption, containers, dependents, images, originals, spec
+from gateway.engine import adoption, containers, dependents, images, log_driver, originals, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.images import Image
@@ -15,6 +15,8 @@ async def request(engine: Engine, application: Application, version: Version, ol
     """Return it, with the volumes nobody named that the old one holds."""
     body = adoption.carry(spec.creation(application, version), old.mounts if old else ())
     base = application.base
+    if spec.is_whole(application):
+        body["HostConfig"] |= await log_driver.for_container(engine)
     if base is None:
         return body
     if base.holders:

@@ -6,7 +6,7 @@ from socket import gethostname
 from typing import Any
 
 from gateway.bases import Base
-from gateway.engine import adoption, containers, images, services, spec
+from gateway.engine import adoption, containers, images, service_conditions, service_spec, services, spec
 from gateway.engine.client import Engine
 from gateway.engine.images import Image
 from gateway.engine.services import Service
@@ -59,6 +59,11 @@ async def _base_of(engine: Engine, service: Service) -> Base:
         own = await containers.inspect(engine, container_id)
         if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:
             raise Conflict(f"{service.name} is {_ITSELF}: update it with docker service update --image")
+    hosts = await service_conditions.hosts_networks(engine, service.spec)
+    if why := service_spec.hindrance(service.spec, hosts):
+        raise InvalidInput(
+            f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
+        )
     image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
     return Base(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
 

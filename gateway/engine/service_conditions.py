@@ -1,6 +1,7 @@
 """What a Swarm must offer before the service that is there is touched."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gateway.applications import Application
 from gateway.engine import conditions, service_files, service_spec, services
@@ -10,6 +11,7 @@ from gateway.mounts import Mount
 
 # No engine has this image; so that nothing is ever made of it.
 _NO_IMAGE = "gateway.invalid/of-no-image:0"
+_HOST = "host"
 
 
 async def check(engine: Engine, application: Application) -> None:
@@ -40,12 +42,26 @@ async def network_ids(engine: Engine, application: Application) -> dict[str, str
     """Return the ids of the networks that its tasks join, by their names; raises Failed."""
     found: dict[str, str] = {}
     for name in service_spec.network_names(application):
+        if name == _HOST:
+            found[name] = (await hosts_networks(engine))[0]
+            continue
         network = await conditions.network(engine, name, overlay=True)
-        if network["Scope"] != "swarm" and name != "host":
+        if network["Scope"] != "swarm":
             how = f"docker network create --driver overlay --attachable {name}"
             raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")
         found[name] = network["Id"]
     return found
+
+
+async def hosts_networks(engine: Engine, made: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the ids of the network that is the nodes' own: to the Swarm it has another one than to an engine.
+
+    Of a spec that was found none, where its tasks join no network.
+    """
+    if made is not None and not service_spec.attachments(made):
+        return []
+    ids = [(await engine.call("GET", "networks/host", params={"scope": scope}))["Id"] for scope in ("swarm", "local")]
+    return list(map(str, ids))
 
 
 async def _folders(engine: Engine, name: str, binds: Sequence[Mount]) -> None:

@@ -17,7 +17,16 @@ from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Order, RuntimeKind
 from gateway.deployments import Swap
-from gateway.engine import convergence, identity, service_conditions, service_files, service_spec, services, spec
+from gateway.engine import (
+    convergence,
+    identity,
+    log_driver,
+    service_conditions,
+    service_files,
+    service_spec,
+    services,
+    spec,
+)
 from gateway.engine.client import CALL_DEADLINE, Engine
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
@@ -94,7 +103,10 @@ class ServiceRuntime:
 
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
-        made = service_spec.service_spec(self.application, version)
+        hosts = await self._hosts_networks()
+        made = service_spec.service_spec(self.application, version, hosts_networks=hosts)
+        if why := service_spec.hindrance(made, hosts):
+            raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
         return Swap(
             application_id=self.application.application_id,
             deployment_id=version.deployment_id,
@@ -130,6 +142,8 @@ class ServiceRuntime:
             networks=await service_conditions.network_ids(self.engine, self.application),
             secrets=await service_files.provide(self.engine, self.application),
             monitor=self.pace.stable_window,
+            hosts_networks=await self._hosts_networks(),
+            log=None if service_spec.found(self.application) else await log_driver.for_service(self.engine),
         )
         made, authorized = services.authorized(made, image, await self.login(None))
         if service is not None:
@@ -257,6 +271,10 @@ class ServiceRuntime:
 
     def longest_call(self) -> float:
         return self.pace.call_margin
+
+    async def _hosts_networks(self) -> list[str]:
+        found = service_spec.found(self.application)
+        return [] if found is None else await service_conditions.hosts_networks(self.engine, found)
 
     # -- looking
 

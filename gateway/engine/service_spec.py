@@ -5,7 +5,7 @@ open stays as it was found. How updates go is always set: the Engine's own choic
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,12 @@ _MONITOR = 5.0  # seconds
 # No node has this id. A service that runs on each node cannot be scaled to nothing; so it is stopped.
 _NOWHERE = "node.id==stopped-by-the-gateway"
 
+# The Engine's own choice where nothing is said of updates; where something is, it takes no number for all at once.
+_ONE_BY_ONE = {"UpdateConfig": {"Parallelism": 1}, "RollbackConfig": {"Parallelism": 1}}
+# As in `spec`.
+_FORMER_LOG = {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}}
+_HOST = "host"
+
 Spec = dict[str, Any]
 
 
@@ -32,10 +38,13 @@ def service_spec(
     networks: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     monitor: float = _MONITOR,
+    hosts_networks: Collection[str] = (),
+    log: Mapping[str, Any] | None = None,
 ) -> Spec:
     """Return the whole spec. `networks` and `secrets` give the ids of those it names.
 
-    `monitor` is how many seconds a new task is watched before the next one is replaced.
+    `monitor` is how many seconds a new task is watched before the next one is replaced. `hosts_networks` are the ids of
+    the network that is the nodes' own. `log` is what is said of the log where nothing was found.
     """
     image = str(version.reference.with_digest(version.digest))
     labels = {
@@ -53,15 +62,19 @@ def service_spec(
         "TaskTemplate": {"ContainerSpec": {"Image": image, "Labels": labels}},
     }
     base = found(application)
-    beneath = _unpinned(base) if base else {}
-    made = _over(_over(_over(_defaults(application), beneath), wanted(application, networks or {}, secrets)), own)
+    beneath = (
+        _over(_ONE_BY_ONE, _unpinned(base)) if base else _over(_defaults(application), {"TaskTemplate": log or {}})
+    )
+    made = _over(_over(beneath, wanted(application, networks or {}, secrets)), own)
     made["Mode"] = _mode(application)
     for name in ("UpdateConfig", "RollbackConfig"):
         config = made[name]
         if config.get("Monitor", 0) <= config.get("Delay", 0):
             config["Monitor"] = config.get("Delay", 0) + int(monitor * _SECOND)
-    made["UpdateConfig"]["Order"] = made["RollbackConfig"]["Order"] = str(_order(application, made))
-    made["RollbackConfig"] |= _sent(application.configuration.rollback_config_swarm)
+    made["UpdateConfig"]["Order"] = str(
+        _order(application, made, {*hosts_networks, (networks or {}).get(_HOST, _HOST)})
+    )
+    made["RollbackConfig"].setdefault("Order", made["UpdateConfig"]["Order"])
     return made
 
 
@@ -69,7 +82,8 @@ def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
     # The names of secrets tell one installation from another, and no choice from another.
     wants = wanted(replace(application, installation=""), {})
-    choice = [_defaults(application), wants, application.configuration.order, found(application)]
+    beneath = _over(_defaults(application), {"TaskTemplate": {"LogDriver": _FORMER_LOG}})
+    choice = [beneath, wants, application.configuration.order, found(application)]
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
@@ -112,17 +126,9 @@ def wanted(application: Application, networks: Mapping[str, str], secrets: Mappi
 
 
 def _defaults(application: Application) -> Spec:
-    """Return what lies beneath a spec that was found."""
+    """Return what a service has of which the columns say nothing, and that was not found."""
     host = spec.wanted(application)["HostConfig"]
-    log = host["LogConfig"]
-    return {
-        "TaskTemplate": {
-            "RestartPolicy": _restart_policy(host["RestartPolicy"]),
-            "LogDriver": {"Name": log["Type"], "Options": log["Config"]},
-        },
-        "UpdateConfig": {"Parallelism": 1},
-        "RollbackConfig": {"Parallelism": 1},
-    }
+    return {"TaskTemplate": {"RestartPolicy": _restart_policy(host["RestartPolicy"])}, **_ONE_BY_ONE}
 
 
 def _unpinned(base: Mapping[str, Any]) -> Spec:
@@ -147,8 +153,8 @@ def mesh_ports(made: Mapping[str, Any]) -> set[tuple[int, str]]:
     }
 
 
-def _order(application: Application, made: Mapping[str, Any]) -> Order:
-    """Return which of the old and the new task comes first; an explicit choice wins.
+def _order(application: Application, made: Mapping[str, Any], hosts_networks: Collection[str]) -> Order:
+    """Return which of the old and the new task comes first; an explicit choice wins, then what was found.
 
     Two tasks on one node cannot hold one of its ports or, safely, one volume that both write. The ports of the routing
     mesh are the Swarm's own.
@@ -158,10 +164,44 @@ def _order(application: Application, made: Mapping[str, Any]) -> Order:
         return Order(chosen)
     if configuration.order is not None:
         return configuration.order
-    ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
-    held = any(port.get("PublishMode") == "host" for port in ports)
+    if was := ((found(application) or {}).get("UpdateConfig") or {}).get("Order"):
+        return Order(was)
     mounts = {"Mounts": made["TaskTemplate"]["ContainerSpec"].get("Mounts")}
-    return Order.STOP_FIRST if held or order.writes_a_volume(mounts) else Order.START_FIRST
+    hindered = holds_of_its_node(made, hosts_networks) or order.writes_a_volume(mounts)
+    return Order.STOP_FIRST if hindered else Order.START_FIRST
+
+
+def attachments(made: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the networks that its tasks join; old clients name them beside the template."""
+    return [*(made["TaskTemplate"].get("Networks") or ()), *(made.get("Networks") or ())]
+
+
+def holds_of_its_node(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
+    """Return what of a node only one of its tasks can have, or None; the host's network goes by its name or an id."""
+    ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
+    if held := [
+        str(port.get("PublishedPort") or port["TargetPort"]) for port in ports if port.get("PublishMode") == "host"
+    ]:
+        return f"port {', '.join(held)} of its node"
+    if any(one["Target"] in {_HOST, *hosts_networks} for one in attachments(made)):
+        return "the ports of its node, being on the host's network"
+    return None
+
+
+def hindrance(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
+    """Return why no update could be made to a service of this spec; None where one could.
+
+    A Global service has a task on each node: there is no other one on which a second task could start first.
+    """
+    if not {"Replicated", "Global"} & {name for name, value in made["Mode"].items() if value is not None}:
+        return "it is a job, which ends, and is not kept running"
+    if not (made["TaskTemplate"].get("ContainerSpec") or {}).get("Image"):
+        return "its tasks are no containers of an image"
+    first = (made.get("UpdateConfig") or {}).get("Order")
+    held = holds_of_its_node(made, hosts_networks)
+    if "Global" in made["Mode"] and first == Order.START_FIRST and held:
+        return f"its order is start-first, and each of its tasks holds {held}; set the update order to stop-first"
+    return None
 
 
 def scaled(found: Mapping[str, Any], application: Application, *, running: bool) -> Spec:

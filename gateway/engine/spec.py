@@ -36,8 +36,8 @@ _TELLING = (_PREFIX, "com.docker.compose.", "com.docker.swarm.")
 _BRIDGE = "bridge"
 _DEFAULT_GRACE = Configuration().stop_grace
 
-# Bounded, since a container that loops would fill the disk with its log.
-_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+# What each container was given for its log before that was left to the engine. Versions of then are known by it.
+_FORMER_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
 def wanted(application: Application) -> dict[str, Any]:
@@ -53,8 +53,13 @@ def wanted(application: Application) -> dict[str, Any]:
     return on_networks(body, networks(application))
 
 
+def is_whole(application: Application) -> bool:
+    """Tell whether its columns say all of a container: there is none that it was found with."""
+    return application.base is None or application.base.is_service
+
+
 def _over_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
-    host = {"RestartPolicy": {"Name": "unless-stopped"}, "LogConfig": _LOG}
+    host = {"RestartPolicy": {"Name": "unless-stopped"}}
     return {"StopTimeout": application.configuration.stop_grace, **columns, "HostConfig": host | columns["HostConfig"]}
 
 
@@ -196,7 +201,10 @@ def _command(application: Application) -> list[str]:
 
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
-    choice: list[Any] = [wanted(application), networks(application)]
+    body = wanted(application)
+    if is_whole(application):
+        body["HostConfig"]["LogConfig"] = _FORMER_LOG
+    choice: list[Any] = [body, networks(application)]
     if files := application.configuration.files:
         choice.append([[file.target, file.digest] for file in files])
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
