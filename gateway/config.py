@@ -82,6 +82,13 @@ class Settings(BaseModel):
         description="Networks of reverse proxies, by comma, whose X-Forwarded-For is believed where a webhook is "
         "limited to networks.",
     )
+    deployments_kept: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200, description="Deployments that are kept of each application; what serves and what can serve again stays."
+    )
+    deployment_days: Annotated[int, Field(ge=1, le=3650)] = Field(90, description="Days a deployment is kept.")
+    log_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        30, description="Days the steps of a deployment, and what its container logged, are kept."
+    )
     inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
     inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
         1024, description="What the inbox may take; the oldest deliveries make room."

@@ -63,12 +63,14 @@ class Delivery:
     refused: bool
     headers: Mapping[str, str]
     size: int
+    #: how others ended that it caused, which are no longer kept
+    ended: tuple[Status, ...]
     caused: tuple[Caused, ...]
 
     @property
     def verdict(self) -> Verdict:
         """What has become of it until now; of several deployments the worst counts."""
-        states = {one.status for one in self.caused}
+        states = {one.status for one in self.caused} | set(self.ended)
         if not states:
             return self.stored
         if states & _GOES_ON:

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ import structlog
 from gateway import lane
 from gateway.alerts import Alert, Tells, sending
 from gateway.attempt import Means, Task
+from gateway.cleaning import clean
 from gateway.config import Settings
 from gateway.deployments import Deployment, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine.client import Engine
@@ -33,7 +34,7 @@ from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.renewal import RENEW_EVERY, renew_logins
 from gateway.rollout import roll_out
-from gateway.store import audit, cancellations, claims, deployments, inbox, servers, watches
+from gateway.store import cancellations, claims, deployments, servers
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -46,7 +47,7 @@ T = TypeVar("T")
 
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
-_SWEEP = 600.0  # seconds between cleanings of the inbox
+_CLEAN_EVERY = 600.0  # seconds
 _LAST_WORDS = 5.0  # seconds for rows that were claimed on the way out
 _MOST_DEFECTS = 3  # attempts that end on one before the deployment does
 # Gateways that fell silent in the middle of a deployment: then it is only put back, and in the end left alone.
@@ -173,22 +174,11 @@ class Supervisor:
             await closed.wait()
         raise Unavailable("the connection that listens was lost")
 
-    async def sweep_for_ever(self) -> None:
-        """Keep the inbox and the audit bounded, and no window that is over."""
+    async def clean_for_ever(self) -> None:
+        """Keep within bounds what grows."""
         while True:
-            more = True
-            while more:
-                async with transaction(self._pool) as connection:
-                    expired = await inbox.delete_expired(connection, timedelta(days=self._settings.inbox_days))
-                    overflown = await inbox.delete_overflow(connection, self._settings.inbox_megabytes * 1024**2)
-                    aged = await audit.delete_expired(
-                        connection,
-                        older_than=timedelta(days=self._settings.audit_days),
-                        most=self._settings.audit_rows,
-                    )
-                    await watches.delete_expired(connection)
-                more = expired or overflown or aged
-            await asyncio.sleep(_SWEEP)
+            await clean(self._pool, self._settings)
+            await asyncio.sleep(_CLEAN_EVERY)
 
     # -- one deployment
 
@@ -405,7 +395,7 @@ async def supervise(
         await stack.enter_async_context(supervisor.fleet.living())
         loops = [
             asyncio.create_task(for_ever(loop), name=loop.__name__)
-            for loop in (supervisor.listen_for_ever, supervisor.beat_for_ever, supervisor.sweep_for_ever)
+            for loop in (supervisor.listen_for_ever, supervisor.beat_for_ever, supervisor.clean_for_ever)
         ]
         try:
             yield supervisor

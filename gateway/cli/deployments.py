@@ -113,7 +113,7 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
 def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
     from gateway.web.procedures.deployment import shown
 
-    return shown(found, records)
+    return shown(found, records, whole=True)
 
 
 def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:

@@ -105,7 +105,12 @@ async def select_spent(connection: Connection, delivery_id: str, *, waiting: boo
     """
     row = await connection.fetchval(
         """
-        SELECT EXISTS (
+        SELECT (
+            NOT $2 AND EXISTS (
+                SELECT FROM deliveries, unnest(ended) AS ends
+                 WHERE delivery_id = $1 AND ends NOT IN ('failed', 'rolled_back')
+            )
+        ) OR EXISTS (
             SELECT FROM deployment_deliveries
               JOIN deployments USING (deployment_id)
              WHERE delivery_id = $1

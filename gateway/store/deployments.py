@@ -14,6 +14,7 @@ from gateway.store.cursors import FIRST, MOST, Page
 from gateway.store.database import Connection
 
 CHANNEL = "gateway_deployments"
+_TITLE, _DESCRIPTION = 500, 5000  # characters that are kept
 
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
@@ -120,13 +121,18 @@ async def insert_pushed(connection: Connection, choices: Mapping[str, Choice]) -
         RETURNING application_id, deployment_id
         """,
         list(choices),
-        [choice.title for choice in choices.values()],
-        [choice.description for choice in choices.values()],
+        [_short(choice.title, _TITLE) for choice in choices.values()],
+        [_short(choice.description, _DESCRIPTION) for choice in choices.values()],
         [str(choice.event.reference) for choice in choices.values()],
         [choice.event.digest for choice in choices.values()],
         [choice.moves_subscription for choice in choices.values()],
     )
     return {row["application_id"]: row["deployment_id"] for row in rows}
+
+
+def _short(text: str, most: int) -> str:
+    """Return what is kept of words that somebody sent, so that a list of many stays small."""
+    return text if len(text) <= most else f"{text[: most - 2]} …"
 
 
 async def insert_deployment(
@@ -153,8 +159,8 @@ async def insert_deployment(
         application_id,
         kind,
         forced,
-        title,
-        description,
+        _short(title, _TITLE),
+        _short(description, _DESCRIPTION),
         None if reference is None else str(reference),
         expected_digest,
         rolls_back_to,

@@ -14,7 +14,6 @@ from gateway.store.cursors import FIRST, Cursor, Page
 from gateway.store.database import Connection
 
 _AT_ONCE = 1000  # rows that go in one statement
-_ROW = 1000  # bytes that a delivery takes beside its body
 
 #: what is written down of one that comes
 _STORED = [Verdict.QUEUED, Verdict.IGNORED, Verdict.DUPLICATE, Verdict.REJECTED]
@@ -27,7 +26,7 @@ _COLUMNS = """
     ARRAY(SELECT ARRAY[deployment_id, application_id, status::text]
             FROM deployment_deliveries l JOIN deployments USING (deployment_id)
            WHERE l.delivery_id = d.delivery_id
-           ORDER BY application_id) AS caused
+           ORDER BY application_id) AS caused, ended::text[]
 """
 
 
@@ -45,6 +44,7 @@ def _from_row(row: asyncpg.Record) -> Delivery:
         refused=row["refused"],
         headers=row["headers"],
         size=row["size"],
+        ended=tuple(Status(one) for one in row["ended"]),
         caused=tuple(Caused(one[0], one[1], Status(one[2])) for one in row["caused"]),
     )
 
@@ -194,29 +194,6 @@ async def delete_expired(connection: Connection, older_than: timedelta) -> bool:
                )
         """,
         older_than,
-        _AT_ONCE,
-    )
-    return done == f"DELETE {_AT_ONCE}"
-
-
-async def delete_overflow(connection: Connection, most_bytes: int) -> bool:
-    """Forget the oldest beyond what the inbox may take; return whether there may be more."""
-    done = await connection.execute(
-        """
-        DELETE FROM deliveries
-         WHERE delivery_id IN (
-               SELECT delivery_id
-                 FROM (
-                      SELECT delivery_id,
-                             sum(octet_length(body) + $2::integer) OVER (ORDER BY received_at DESC) AS total
-                        FROM deliveries
-                      ) AS sized
-                WHERE total > $1
-                LIMIT $3
-               )
-        """,
-        most_bytes,
-        _ROW,
         _AT_ONCE,
     )
     return done == f"DELETE {_AT_ONCE}"

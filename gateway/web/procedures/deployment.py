@@ -18,6 +18,8 @@ from gateway.web.context import Context
 from gateway.web.procedures._pages import ShortPaged, headers
 from gateway.web.procedures._procedure import Answer, Id, Input, Moment, Procedure
 
+_LOG_END = 1000  # characters of a log that lists show
+
 
 class _Empty(TypedDict):
     pid: None
@@ -76,7 +78,9 @@ class DeploymentRow(_Empty):
     image: str | None
     digest: str | None
     attempts: int
-    log: Annotated[str, Field(description="The last lines of the container that failed.")]
+    log: Annotated[
+        str, Field(description="The last lines of the container that failed; in lists the end of them, and no more.")
+    ]
     logPath: str
     isPreviewDeployment: bool
     createdAt: Moment
@@ -153,8 +157,10 @@ def shown_step(record: StepRecord) -> StepRow:
     }
 
 
-def shown(deployment: Deployment, records: Sequence[StepRecord], *, kept: Collection[str] = ()) -> DeploymentRow:
-    """Return the contract's columns, and ours beside them."""
+def shown(
+    deployment: Deployment, records: Sequence[StepRecord], *, kept: Collection[str] = (), whole: bool = False
+) -> DeploymentRow:
+    """Return the contract's columns, and ours beside them; of the log the end, unless it is shown as a whole."""
     status = DOKPLOY_STATUS[deployment.status]
     return {
         **_EMPTY,
@@ -170,7 +176,7 @@ def shown(deployment: Deployment, records: Sequence[StepRecord], *, kept: Collec
         "image": str(deployment.reference) if deployment.reference else None,
         "digest": deployment.digest,
         "attempts": deployment.attempts,
-        "log": deployment.log,
+        "log": deployment.log if whole else deployment.log[-_LOG_END:],
         "logPath": "",
         "isPreviewDeployment": False,
         "createdAt": deployment.created_at.isoformat(),
@@ -237,7 +243,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         kept = await versions.select_kept(connection, deployment.application_id)
     return Answer(
         {
-            **shown(deployment, records[given.deployment_id], kept=kept),
+            **shown(deployment, records[given.deployment_id], kept=kept, whole=True),
             **shown_wait(wait),
             "deliveries": list(deliveries),
             "watchedUntil": until.isoformat() if until else None,

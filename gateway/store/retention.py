@@ -1,0 +1,125 @@
+"""What is kept of deployments that have ended, and for how long. The caller holds the application's queue."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from gateway.store.database import Connection
+
+_AT_ONCE = 500  # rows that go in one statement
+_TURN = 0x676174656B636C6E  # a number of our own for advisory locks
+
+
+async def take_turn(connection: Connection) -> bool:
+    """Be the one gateway that cleans, until the transaction ends; False where another one does."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _TURN))
+
+
+async def select_ids_after(connection: Connection, application_id: str, limit: int) -> Sequence[str]:
+    """Return the ids of the applications that follow this one, the deleted too."""
+    rows = await connection.fetch(
+        "SELECT application_id FROM applications WHERE application_id > $1 ORDER BY application_id LIMIT $2",
+        application_id,
+        limit,
+    )
+    return [row["application_id"] for row in rows]
+
+
+async def delete_surplus(
+    connection: Connection, application_id: str, *, previous: str | None, most: int, older_than: timedelta
+) -> bool:
+    """Remove the oldest deployments beyond so many and of a greater age; return whether there may be more.
+
+    Whatever their number and age there stay: those that wait or run, are watched or have a swap open; the one that
+    tells how the application is; the one that serves, the version before it (`previous`), and one of each version that
+    its engine may keep; and all that one of these names as its successor or as what it goes back to.
+    """
+    done = await connection.execute(
+        """
+        WITH RECURSIVE roots AS (
+            (SELECT deployment_id
+               FROM deployments
+              WHERE application_id = $1 AND created_at > now() - $4::interval
+              ORDER BY created_at DESC, deployment_id DESC
+              LIMIT $3)
+             UNION ALL
+            SELECT deployment_id
+              FROM deployments
+             WHERE application_id = $1 AND status IN ('queued', 'running')
+             UNION ALL
+            SELECT deployment_id FROM watches WHERE application_id = $1
+             UNION ALL
+            SELECT deployment_id FROM swaps WHERE application_id = $1
+             UNION ALL
+            (SELECT deployment_id
+               FROM deployments
+              WHERE application_id = $1 AND status NOT IN ('superseded', 'cancelled')
+              ORDER BY created_at DESC
+              LIMIT 1)
+             UNION ALL
+            (SELECT deployment_id
+               FROM deployments
+              WHERE application_id = $1 AND status = 'succeeded' AND replaced
+              ORDER BY finished_at DESC
+              LIMIT 1)
+             UNION ALL
+            SELECT $2::text WHERE $2 IS NOT NULL
+             UNION ALL
+            (SELECT deployment_id
+               FROM (
+                    SELECT DISTINCT ON (digest, spec_hash) deployment_id, finished_at
+                      FROM deployments
+                     WHERE application_id = $1 AND status = 'succeeded' AND replaced AND ran IS NOT NULL
+                     ORDER BY digest, spec_hash, finished_at DESC
+                    ) AS versions
+              ORDER BY finished_at DESC
+              LIMIT (
+                    SELECT 2 + greatest(coalesce((configuration ->> 'kept')::integer, 1), 1)
+                      FROM applications
+                     WHERE application_id = $1
+                    ))
+        ),
+        held AS (
+            SELECT deployment_id FROM roots
+             UNION
+            SELECT named.deployment_id
+              FROM held
+              JOIN deployments d USING (deployment_id)
+             CROSS JOIN LATERAL (VALUES (d.superseded_by), (d.rolls_back_to)) AS named (deployment_id)
+             WHERE named.deployment_id IS NOT NULL
+        )
+        DELETE FROM deployments
+         WHERE deployment_id = ANY (ARRAY(
+               SELECT deployment_id
+                 FROM deployments
+                WHERE application_id = $1 AND deployment_id NOT IN (SELECT deployment_id FROM held)
+                ORDER BY created_at, deployment_id
+                LIMIT $5
+               ))
+        """,
+        application_id,
+        previous,
+        most,
+        older_than,
+        _AT_ONCE,
+    )
+    return done == f"DELETE {_AT_ONCE}"
+
+
+async def delete_details(connection: Connection, application_id: str, older_than: timedelta) -> None:
+    """Forget the steps, and what the container logged, of deployments that ended longer ago than this."""
+    await connection.execute(
+        """
+        WITH old AS (
+            SELECT deployment_id
+              FROM deployments
+             WHERE application_id = $1 AND finished_at < now() - $2::interval
+        ),
+        silenced AS (
+            UPDATE deployments SET log = ''
+             WHERE deployment_id IN (SELECT deployment_id FROM old) AND log <> ''
+        )
+        DELETE FROM steps WHERE deployment_id IN (SELECT deployment_id FROM old)
+        """,
+        application_id,
+        older_than,
+    )
