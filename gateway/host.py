@@ -21,6 +21,8 @@ from gateway.store.database import Pool, transaction
 
 _LOG = structlog.get_logger()
 
+#: what a deployment waits with that an engine which has recovered may do
+_WAITS_FOR_ENGINE = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
 _ENGINE_LOOK = 5.0  # seconds between looks at an engine that answers
 
 
@@ -201,6 +203,8 @@ class Host:
     async def _came(self, identity: EngineIdentity) -> None:
         if not self.reachable:
             _LOG.info("The Docker Engine answers", host=self.host, engine=identity.engine_id)
+        # One that was restarted between two looks is another run of the same engine.
+        back = not self.reachable or self.identity is None or self.identity.run != identity.run
         async with transaction(self._pool) as connection:
             await engines.upsert_engine(
                 connection,
@@ -219,5 +223,7 @@ class Host:
             )
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
+            if back:
+                await claims.wake_waiting(connection, self.server_id, identity.engine_id, _WAITS_FOR_ENGINE)
         self.identity, self.error = identity, None
         self.wake()

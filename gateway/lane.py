@@ -1,9 +1,11 @@
 """The transactions of one deployment's way through the queue: taken, concluded, or put back for later."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.attempt import Target, Task
+from gateway.configuration import Order
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, Postponed, Reason
 from gateway.reference import Digest, Reference
@@ -25,6 +27,7 @@ from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
 
 _LONGEST_DELAY = 300.0  # seconds between attempts
+_LONGEST_UNSERVED = 8.0  # of those of an application that may serve nothing
 _LONGEST_ASKED = 21_600.0  # seconds, of those a registry may ask for
 _MOST_DOUBLINGS = 16
 # A redeploy asked for this soon after a rollout of the same image is satisfied by it: CI pushes, then calls.
@@ -144,6 +147,15 @@ async def _watch(
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Later:
+    """What a deployment is that was to be postponed, and why; `unserved` where nothing serves, the first time."""
+
+    status: Status
+    reason: Reason
+    unserved: bool = False
+
+
 async def postpone(
     pool: Pool,
     deployment: Deployment,
@@ -152,42 +164,60 @@ async def postpone(
     *,
     deadline: float,
     defect: bool = False,
-) -> tuple[Status, Reason]:
+) -> Later:
     """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
 
-    A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, since the
-    application would be left between two containers. Returns what it is now, and why.
+    A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, and no long wait,
+    since the application is left between two containers, and may serve nothing.
     """
     journal.end()
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await applications.lock_row(connection, deployment.application_id)
         successor = await deployments.select_queued(connection, deployment.application_id)
-        between = await swaps.select_swap(connection, deployment.application_id) is not None
+        swap = await swaps.select_swap(connection, deployment.application_id)
+        between = swap is not None
         found = await deployments.select_deployment(connection, deployment.deployment_id)
         if found.cancelled_at is not None and (successor is not None or not between):
             reason = Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}")
             if await claims.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
                 await cancellations.restore_desired(connection, deployment.application_id)
-            return Status.CANCELLED, reason
+            return Later(Status.CANCELLED, reason)
         if successor is not None:
             await claims.yield_to_successor(connection, deployment, successor.deployment_id)
             if deployment.forced:
                 await claims.inherit_force(
                     connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY
                 )
-            return Status.SUPERSEDED, error.reason
+            return Later(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
         if late and not between:
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
             await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
-            return Status.FAILED, reason
+            return Later(Status.FAILED, reason)
         stopped = error.reason.code is Code.GATEWAY_STOPPED
-        delay = timedelta(seconds=0.0 if stopped else _delay(deployment.attempts, error.retry_after))
-        await claims.postpone_deployment(
-            connection, deployment, error.reason, delay, counted=not stopped, defect=defect
-        )
-        return Status.QUEUED, error.reason
+        seconds = 0.0 if stopped else _delay(deployment.attempts, error.retry_after)
+        reason = error.reason
+        if swap is not None:
+            seconds = min(seconds, _LONGEST_UNSERVED)
+            reason = _of_unserved(swap, reason)
+        delay = timedelta(seconds=seconds)
+        await claims.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
+        return Later(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
+
+
+def _of_unserved(swap: Swap, reason: Reason) -> Reason:
+    """Return the reason with what it means for who uses the application."""
+    if swap.order is Order.START_FIRST or reason.code is Code.GATEWAY_STOPPED:
+        return reason
+    return Reason(reason.code, f"{swap.serving_name} may serve nothing until this is done: {reason.message}")
+
+
+async def _unserved(connection: Connection, swap: Swap | None, error: Postponed) -> bool:
+    """Tell whether the application serves nothing and nobody was told of it yet."""
+    if swap is None or swap.order is Order.START_FIRST or error.reason.code is Code.GATEWAY_STOPPED:
+        return False
+    return await swaps.mark_told(connection, swap.application_id)
 
 
 def _delay(attempts: int, asked: float | None) -> float:

@@ -334,10 +334,14 @@ class Supervisor:
         defect: bool = False,
     ) -> None:
         postpone = partial(lane.postpone, deadline=self._settings.retry_deadline, defect=defect)
-        status, reason = await self._until_written(lambda: postpone(self._pool, deployment, journal, error))
-        _LOG.info("Postponed", outcome=status, **_why(reason))
-        if status is Status.FAILED:
-            self._tell(task, deployment, status, reason)
+        later = await self._until_written(lambda: postpone(self._pool, deployment, journal, error))
+        _LOG.info("Postponed", outcome=later.status, **_why(later.reason))
+        if later.status is Status.FAILED:
+            self._tell(task, deployment, later.status, later.reason)
+        if later.unserved:
+            name = task.application.name if task else deployment.application_id
+            _LOG.error("An application may serve nothing", name=name, **_why(later.reason))
+            self._alerts.tell(Alert.of(name, "it may serve nothing", deployment, later.reason))
 
     def _tell(self, task: Task | None, deployment: Deployment, status: Status, reason: Reason | None) -> None:
         name = task.application.name if task else deployment.application_id

@@ -139,7 +139,7 @@ async def test_what_is_postponed_says_why_it_waits_until_it_has_waited_for_too_l
     answer = await lane.postpone(web.pool, claimed, journal, error, deadline=deadline)
     async with web.pool.acquire() as connection:
         found = await deployments.select_deployment(connection, claimed.deployment_id)
-    assert (found.status, found.reason) == answer
+    assert (found.status, found.reason) == (answer.status, answer.reason)
     assert found.reason is not None
     assert (found.status, found.reason.code) == (status, told)
     assert "docker.io limits our requests" in found.reason.message

@@ -244,6 +244,31 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
     )
 
 
+async def wake_waiting(connection: Connection, server_id: str | None, engine_id: str, codes: Sequence[Code]) -> None:
+    """Let those of a server's engine that wait for it, or are between two versions, be tried at once."""
+    await connection.execute(
+        """
+        UPDATE deployments d
+           SET next_attempt_at = now()
+         WHERE d.deployment_id IN (
+                   SELECT w.deployment_id
+                     FROM deployments w
+                     JOIN applications a USING (application_id)
+                    WHERE w.status = 'queued' AND w.next_attempt_at > now()
+                      AND a.server_id IS NOT DISTINCT FROM $1 AND (a.engine_id IS NULL OR a.engine_id = $2)
+                      AND (
+                              w.reason_code = ANY($3::text[])
+                           OR EXISTS (SELECT FROM swaps s WHERE s.application_id = w.application_id)
+                          )
+                      FOR NO KEY UPDATE OF w SKIP LOCKED
+               )
+        """,
+        server_id,
+        engine_id,
+        list(codes),
+    )
+
+
 async def mark_stranded(connection: Connection, silent: timedelta) -> None:
     """Tell those bound to an engine that no gateway reaches, by whatever address, where it was last."""
     await connection.execute(

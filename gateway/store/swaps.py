@@ -67,6 +67,19 @@ async def delete_swap(connection: Connection, application_id: str, deployment_id
     return bool(done == "DELETE 1")
 
 
+async def mark_told(connection: Connection, application_id: str) -> bool:
+    """Note that people are told that nothing serves; False where they were before."""
+    done = await connection.execute(
+        "UPDATE swaps SET told_at = now() WHERE application_id = $1 AND told_at IS NULL", application_id
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def count_unserved(connection: Connection) -> int:
+    """Return how many applications are between two versions, and people were told of it."""
+    return int(await connection.fetchval("SELECT count(*) FROM swaps WHERE told_at IS NOT NULL"))
+
+
 async def select_swap(connection: Connection, application_id: str) -> Swap | None:
     row = await connection.fetchrow(
         """
