@@ -432,6 +432,15 @@ async def test_it_says_whether_it_lives_can_accept_and_what_it_did(web: Web) -> 
         assert name in body
 
 
+async def test_what_is_started_stopped_or_deleted_is_answered_as_the_whole_it_was(web: Web) -> None:
+    await app_123(web)
+    await web.mutate("application.deploy", applicationId="app-123")
+    for deed in ("start", "stop", "delete"):
+        before = await web.query("application.one", applicationId="app-123")
+        assert await web.mutate(f"application.{deed}", applicationId="app-123") == before
+        assert before["environment"]["project"]["name"] == "Default"
+
+
 async def test_where_the_engines_are_is_told_to_a_key_or_a_network_alone(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:

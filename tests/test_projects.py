@@ -45,8 +45,15 @@ async def test_an_application_is_shown_where_it_belongs(web: Web) -> None:
 
 
 async def test_an_unknown_environment_takes_no_application(web: Web) -> None:
-    status, answer = await web.post("/api/application.create", {"name": "Web", "environmentId": "gone"})
-    assert (status, answer["message"]) == (404, "Environment not found")
+    project = (await web.mutate("project.create", name="Shop"))["project"]["projectId"]
+    for nowhere in (
+        {"environmentId": "gone"},
+        {"projectId": project},
+        {"projectId": "gone"},
+        {"projectId": project, "environmentId": None},
+    ):
+        status, answer = await web.post("/api/application.create", {"name": "Web", **nowhere})
+        assert (status, answer["issues"][0]["path"]) == (400, ["environmentId"])
     made = await web.mutate("application.create", name="Web")
     status, answer = await web.post(
         "/api/application.update", {"applicationId": made["applicationId"], "environmentId": "gone"}

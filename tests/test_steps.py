@@ -22,7 +22,8 @@ aws() {
   case "$2" in
     create-connection) printf '%s' "$*" | grep -q file://connection.json && cp connection.json seen-connection.json ;;
   esac
-  echo "arn:aws:$1:$2"
+  echo "$*" >> seen
+  [ "$2" = put-rule ] && echo "arn:aws:events:eu-west-1:1234:rule/pushdeploy" || echo "arn:aws:$1:$2"
 }
 """
 
@@ -53,8 +54,11 @@ def test_the_lines_for_aws_hand_it_what_it_can_read(tmp_path: Path) -> None:
     subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path, check=True, capture_output=True)
     connection = json.loads((tmp_path / "seen-connection.json").read_text())
     assert connection == {"ApiKeyAuthParameters": {"ApiKeyName": "x-api-key", "ApiKeyValue": "s3cret"}}
+    assert "--role-name pushdeploy-events-eu-west-1" in (tmp_path / "seen").read_text(), "a role is one in all regions"
     policy = json.loads(json.loads((tmp_path / "queue.json").read_text())["Policy"])
-    assert policy["Statement"][0]["Condition"] == {"ArnEquals": {"aws:SourceArn": "arn:aws:events:put-rule"}}
+    assert policy["Statement"][0]["Condition"] == {
+        "ArnEquals": {"aws:SourceArn": "arn:aws:events:eu-west-1:1234:rule/pushdeploy"}
+    }
     assert policy["Statement"][0]["Resource"] == "arn:aws:sqs:get-queue-attributes"
     target = json.loads((tmp_path / "targets.json").read_text())[0]
     assert target["Arn"] == "arn:aws:events:create-api-destination"

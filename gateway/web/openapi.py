@@ -191,7 +191,7 @@ def _schemas(procedures: list[Procedure]) -> tuple[dict[str, dict[str, Any]], di
     takes, gives = {}, {}
     for ((what, name), _mode), schema in found.items():
         if what == "takes":
-            part = parts[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else schema
+            part = parts[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else _worded(schema)
             takes[name] = _PLAIN | {key: value for key, value in part.items() if key != "description"}
         elif what == "gives":
             gives[name] = _worded(schema)
@@ -207,7 +207,8 @@ def _worded(schema: Any) -> Any:
     return {
         _BOUNDS.get(key, key): _worded(value)
         for key, value in schema.items()
-        if key != "title" or isinstance(value, dict)
+        # Generators that meet an object for a default leave the whole procedure out.
+        if (key != "title" or isinstance(value, dict)) and (key, value) != ("default", {})
     }
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, create_model
 
 from gateway.applications import Application, parse_app_name, slug
-from gateway.errors import Conflict
+from gateway.errors import Conflict, InvalidInput
 from gateway.store import (
     addresses,
     applications,
@@ -19,6 +19,7 @@ from gateway.store import (
     servers,
     steps,
 )
+from gateway.store.belongings import Noun
 from gateway.store.cursors import Page
 from gateway.store.database import Connection, transaction
 from gateway.web.context import Context
@@ -49,6 +50,9 @@ class Create(Changes):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
+    project_id: Annotated[Id | None, Field(description="Ignored beside environmentId; alone it says too little.")] = (
+        None
+    )
 
 
 class Named(Input):
@@ -113,6 +117,7 @@ async def create(context: Context, given: Create) -> Answer:
     """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
     await refuse_unreachable(context, None, given)
     async with transaction(context.pool) as connection:
+        await _refuse_nowhere(connection, given)
         application_id = await applications.insert_application(
             connection,
             application_id=given.application_id,
@@ -124,6 +129,19 @@ async def create(context: Context, given: Create) -> Answer:
         await addresses.renew_token(connection, context.vault, application_id)
         await apply(connection, context.vault, application_id, given, limits=limits_of(context))
         return Answer(await shown_row(connection, context, application_id))
+
+
+async def _refuse_nowhere(connection: Connection, given: Create) -> None:
+    """Raises InvalidInput where what is named is no environment."""
+    if given.environment_id is None:
+        if given.project_id is not None:
+            raise InvalidInput(
+                "an application is made in an environment: send environmentId, one of those that project.one shows",
+                field="environmentId",
+            )
+        return
+    if await belongings.select_belonging(connection, Noun.ENVIRONMENT, given.environment_id) is None:
+        raise InvalidInput(f"there is no environment {given.environment_id!r}; see project.all", field="environmentId")
 
 
 async def update(context: Context, given: Update) -> Answer:
@@ -162,14 +180,19 @@ async def select_one(context: Context, given: Named) -> Answer:
     """The row, and its newest deployments; parts of an application built from source are empty."""
     async with transaction(context.pool) as connection:
         await known(connection, context, given)
-        found = await shown_row(connection, context, given.application_id)
-        newest = await deployments.select_deployments_of(connection, [given.application_id], Page(_NEWEST))
-        reached = await domains.select_domains(connection, given.application_id)
-        records = await steps.select_steps(connection, [one.deployment_id for one in newest])
-        server_id = found["serverId"]
-        server = await servers.select_server(connection, context.vault, server_id) if server_id else None
-        environment = await environments.select_environment(connection, context.vault, found["environmentId"])
-        project = await projects.select_project(connection, context.vault, environment.project_id)
+        return Answer(await whole_row(connection, context, given.application_id))
+
+
+async def whole_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
+    """Return the WholeApplication."""
+    found = await shown_row(connection, context, application_id)
+    newest = await deployments.select_deployments_of(connection, [application_id], Page(_NEWEST))
+    reached = await domains.select_domains(connection, application_id)
+    records = await steps.select_steps(connection, [one.deployment_id for one in newest])
+    server_id = found["serverId"]
+    server = await servers.select_server(connection, context.vault, server_id) if server_id else None
+    environment = await environments.select_environment(connection, context.vault, found["environmentId"])
+    project = await projects.select_project(connection, context.vault, environment.project_id)
     parts = {
         "environment": {
             **environment_row(environment, context.caller),
@@ -180,9 +203,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         "domains": [domain_row(one) for one in reached],
     }
     empty: dict[str, Any] = {name: [] for name in ("redirects", "security", "previewDeployments")}
-    return Answer(
-        {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
-    )
+    return {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
 
 
 async def select_all(context: Context, given: Paged) -> Answer:

@@ -17,8 +17,7 @@ from gateway.store import deployments
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Procedure, Text
-from gateway.web.procedures.application import Named, known, shown_row
-from gateway.web.procedures.columns import ApplicationRow
+from gateway.web.procedures.application import Named, WholeApplication, known, whole_row
 
 
 class Deploy(Named):
@@ -123,7 +122,7 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
     """Return the application as it was before."""
     async with transaction(context.pool) as connection:
         application = await known(connection, context, given)
-        before = await shown_row(connection, context, given.application_id)
+        before = await whole_row(connection, context, given.application_id)
     deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
     headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
     return Answer(before, headers=headers, changed=True)
@@ -213,8 +212,10 @@ PROCEDURES = [
     Procedure("application.markRunning", "mutation", Named, mark_running, gives=None),
     Procedure("application.clearDeployments", "mutation", Named, clear_deployments, gives=Literal[True]),
     Procedure(
-        "application.start", "mutation", Named, start, gives=ApplicationRow, needs=Permission.DEPLOY, queues=True
+        "application.start", "mutation", Named, start, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
     ),
-    Procedure("application.stop", "mutation", Named, stop, gives=ApplicationRow, needs=Permission.DEPLOY, queues=True),
-    Procedure("application.delete", "mutation", Named, delete, gives=ApplicationRow, queues=True),
+    Procedure(
+        "application.stop", "mutation", Named, stop, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
+    ),
+    Procedure("application.delete", "mutation", Named, delete, gives=WholeApplication, queues=True),
 ]

@@ -58,7 +58,7 @@ class WebhookRow(TypedDict):
     settings: dict[str, str]
     repositories: list[str]
     networks: list[str]
-    rate: Annotated[int | None, Field(description="Requests a second; null is as the gateway is set.")]
+    rate: Annotated[int | None, Field(description="Requests a minute; null is as the gateway is set.")]
     formerValidUntil: Annotated[Moment | None, Field(description="Until when what was rotated is accepted too.")]
     createdAt: Moment
 
