@@ -16,6 +16,7 @@ import structlog
 
 from gateway.deployments import Deployment
 from gateway.errors import InvalidInput, Reason
+from gateway.loops import Loops
 from gateway.metrics import ALERTS
 
 if TYPE_CHECKING:  # slow to import, and needed only where there is an address
@@ -69,8 +70,10 @@ class Alerts:
     async def send_for_ever(self) -> None:
         while True:
             alert = await self._queue.get()
-            await asyncio.gather(*(_send(address, alert) for address in self._addresses))
-            self._queue.task_done()
+            try:
+                await asyncio.gather(*(_send(address, alert) for address in self._addresses))
+            finally:
+                self._queue.task_done()
 
     async def sent(self) -> None:
         """Return once nothing waits."""
@@ -91,18 +94,16 @@ async def _send(address: "Apprise", alert: Alert) -> None:
 
 
 @asynccontextmanager
-async def sending(urls: str) -> AsyncIterator[Alerts]:
+async def sending(urls: str, loops: Loops) -> AsyncIterator[Alerts]:
     """Send what is told until the block is left, and what waits then within seconds; raises InvalidInput."""
     alerts = Alerts(await asyncio.to_thread(_addresses, urls) if urls else [])
-    task = asyncio.create_task(alerts.send_for_ever(), name="alerts")
-    try:
-        yield alerts
-    finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS):
-                await alerts.sent()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    async with loops.going("alerts", alerts.send_for_ever):
+        try:
+            yield alerts
+        finally:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_WORDS):
+                    await alerts.sent()
 
 
 def _addresses(urls: str) -> list["Apprise"]:

@@ -57,7 +57,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(registries.connect(insecure(settings)))
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
-        await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings))
+        await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings, supervisor.loops))
         application = build(keep.pool, keep.vault, supervisor, settings, registry)
         runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)
         await runner.setup()

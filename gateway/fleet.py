@@ -5,9 +5,10 @@ Two addresses of one daemon are one engine: the first that answers claims for bo
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 import structlog
@@ -18,7 +19,7 @@ from gateway.deployments import Deployment
 from gateway.engine.client import Engine, EngineIdentity, connect
 from gateway.errors import GatewayError
 from gateway.host import Claimed, Duty, Host, Slots
-from gateway.loops import for_ever
+from gateway.loops import Loops, ended
 from gateway.servers import Server
 from gateway.store import claims, servers
 from gateway.store.database import Pool, transaction
@@ -47,17 +48,20 @@ class Fleet:
         roll_out: Callable[[Claimed], Awaitable[None]],
         duties: Sequence[Duty],
         held: Collection[str],
+        loops: Loops,
     ) -> None:
         self.owner = str(uuid4())
         self.roll_out = roll_out
         self.duties = duties
+        self.loops = loops
         #: the deployments under way, as they come and go
         self._held = held
         self._pool = pool
         self._vault = vault
         self._settings = settings
         self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lives: dict[_Key, asyncio.Task[None]] = {}
+        self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
         )
@@ -117,24 +121,23 @@ class Fleet:
     @asynccontextmanager
     async def living(self) -> AsyncIterator[None]:
         """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
-        self._keep(self._hosts[_OWN].live(), name="own engine")
-        following = asyncio.create_task(for_ever(self._follow_for_ever), name="follow servers")
+        own = self._hosts[_OWN]
+        self._keep(_OWN, own.live, host=own.host)
+        following = self.loops.begin("servers", self._follow_for_ever)
         try:
             yield
         finally:
             self.retire()
-            following.cancel()
-            tasks = {following, *self._tasks}
+            await ended(following)
+            lives = set(self._lives.values())
             # Where nothing runs any more they end by themselves, and close their connections.
-            _, late = await asyncio.wait(tasks, timeout=_LETTING_GO)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            _, late = await asyncio.wait(lives, timeout=_LETTING_GO) if lives else (lives, set[asyncio.Task[None]]())
+            await ended(*late)
 
-    def _keep(self, life: Coroutine[object, object, None], *, name: str) -> None:
-        task = asyncio.create_task(life, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _keep(self, key: _Key, live: Callable[[], Awaitable[None]], *, host: str) -> None:
+        task = self.loops.begin("engine", live, about=host)
+        self._lives[key] = task
+        task.add_done_callback(lambda _: self._lives.pop(key, None))
 
     async def _follow_for_ever(self) -> None:
         while True:
@@ -154,16 +157,19 @@ class Fleet:
         if self.retired:
             return
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
+        self._registered = wanted.keys()
         for key in [key for key in self._hosts if key not in wanted and key != _OWN]:
             self._hosts.pop(key).retire()
-        for key in wanted.keys() - self._hosts.keys():
-            self._keep(self._live(key, wanted[key]), name=f"server {wanted[key].name}")
+        for key in wanted.keys() - self._lives.keys():
+            self._keep(key, partial(self._live, key, wanted[key]), host=wanted[key].access.host)
 
     async def _live(self, key: _Key, server: Server) -> None:
+        """Reach it for as long as it is registered; begun again, where that failed."""
+        if key not in self._registered:
+            return
         try:
             async with connect(server.access) as engine:
-                host = Host(self._pool, self, engine, server.access.host, server.server_id)
-                self._hosts[key] = host
-                await host.live()
+                self._hosts[key] = Host(self._pool, self, engine, server.access.host, server.server_id)
+                await self._hosts[key].live()
         except GatewayError as error:
             _LOG.warning("A server cannot be used", server=server.name, error=str(error))

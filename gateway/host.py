@@ -5,8 +5,8 @@ Each has its own loops and slots, so that one that is dead or hangs holds up nob
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -15,7 +15,7 @@ from gateway.deployments import Deployment
 from gateway.engine import probes
 from gateway.engine.client import Engine, EngineIdentity, Reached
 from gateway.errors import Code, Postponed, Reason, RolloutError
-from gateway.loops import LOOK_AGAIN, for_ever
+from gateway.loops import LOOK_AGAIN, Loops, ended, pause
 from gateway.store import claims, engines, servers
 from gateway.store.database import Pool, transaction
 
@@ -38,6 +38,7 @@ class Slots:
 class Duty:
     """What is done on each engine that answers, every so many seconds, beside the rollouts."""
 
+    name: str
     every: float
     do: Callable[[Reached], Awaitable[None]]
 
@@ -62,6 +63,7 @@ class Peers(Protocol):
     """What a host asks of all of them together."""
 
     duties: Sequence[Duty]
+    loops: Loops
 
     def served_by(self, host: "Host") -> list[str | None]:
         """Return the servers whose applications it claims: none where another address of its daemon does."""
@@ -113,25 +115,32 @@ class Host:
 
     async def live(self) -> None:
         """Watch and claim until retired, and what runs has ended."""
+        begin = partial(self._peers.loops.begin, about=self.host)
         beside = [
-            asyncio.create_task(for_ever(self._watch), name=f"watch {self.host}"),
-            *(asyncio.create_task(for_ever(self._do, duty), name=f"duty {self.host}") for duty in self._peers.duties),
+            begin("engine watch", self._watch),
+            *(begin(duty.name, partial(self._do, duty), patience=duty.every) for duty in self._peers.duties),
         ]
         try:
-            await for_ever(self._claim_until_retired)
+            await begin("engine claims", self._claim_until_retired)
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await ended(*beside)
 
     async def _do(self, duty: Duty) -> None:
+        """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
+        failures = 0
         while True:
-            wait = LOOK_AGAIN
-            if self.identity is not None and (served := self._served()):
-                with suppress(Postponed):  # the engine went away: `_watch` says so
-                    await duty.do(Reached(self.engine, self.identity, served))
-                    wait = duty.every
-            await asyncio.sleep(wait)
+            if not self.reachable or self.identity is None or not (served := self._served()):
+                await asyncio.sleep(LOOK_AGAIN)
+                continue
+            try:
+                await duty.do(Reached(self.engine, self.identity, served))
+            except Postponed as error:
+                _LOG.info("A duty waits for the engine", duty=duty.name, host=self.host, error=str(error))
+                failures += 1
+                await asyncio.sleep(pause(failures, duty.every))
+            else:
+                failures = 0
+                await asyncio.sleep(duty.every)
 
     # -- claims
 

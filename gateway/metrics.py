@@ -11,6 +11,8 @@ THROTTLED_KEYS = Counter("gateway_throttled_keys_total", "Requests with an unkno
 CONNECTIONS = Gauge("gateway_connections_open", "Connections of clients.")
 CLOSED = Counter("gateway_connections_closed_total", "Connections that the gateway closed, and why.", ["why"])
 DROPPED_LINES = Counter("gateway_log_lines_dropped_total", "Lines of the log that nobody took in time.")
+LOOP_FAILURES = Counter("gateway_loop_failures_total", "How often a loop in the background failed.", ["loop"])
+LOOPS_FAILING = Gauge("gateway_loops_failing", "Loops in the background that do not recover.", ["loop"])
 REFUSALS = Counter(
     "gateway_database_refusals_total", "What the database refused that it may do later, by SQLSTATE.", ["sqlstate"]
 )

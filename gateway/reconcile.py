@@ -20,7 +20,7 @@ from gateway import intake
 from gateway.config import Settings
 from gateway.errors import InvalidInput, RolloutError
 from gateway.events import PushEvent
-from gateway.loops import for_ever
+from gateway.loops import Loops
 from gateway.policies import Policy, highest, lower
 from gateway.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest, parse_tag
 from gateway.registries import NOBODY, Login, choose
@@ -180,13 +180,9 @@ def following(link: str) -> str:
 
 @asynccontextmanager
 async def reconciling(
-    pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings
+    pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, loops: Loops
 ) -> AsyncIterator[Reconciler]:
     """Look until the block is left."""
     reconciler = Reconciler(pool, vault, registry, settings.reconciled)
-    task = asyncio.create_task(for_ever(reconciler.look_for_ever), name="reconcile")
-    try:
+    async with loops.going("missed pushes", reconciler.look_for_ever):
         yield reconciler
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

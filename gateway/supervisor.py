@@ -29,7 +29,7 @@ from gateway.engine.runtime import Pace
 from gateway.errors import Code, DatabaseUnavailable, Postponed, Reason, Unavailable
 from gateway.fleet import Fleet
 from gateway.host import Claimed, Duty, Host
-from gateway.loops import LOOK_AGAIN, for_ever
+from gateway.loops import LOOK_AGAIN, Loops, ended
 from gateway.metrics import ROLLOUTS, STEPS
 from gateway.registry.client import RegistryClient
 from gateway.renewal import RENEW_EVERY, renew_logins
@@ -81,6 +81,7 @@ class Supervisor:
         *,
         settings: Settings,
         alerts: Tells,
+        loops: Loops,
     ) -> None:
         self._pool = pool
         self._vault = vault
@@ -105,11 +106,21 @@ class Supervisor:
             kept_for=settings.kept_days * _DAY,
         )
         duties = [
-            Duty(LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
-            Duty(SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
-            Duty(RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
+            Duty("watch", LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
+            Duty("kept versions", SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
+            Duty("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]
-        self.fleet = Fleet(pool, vault, settings, engine, roll_out=self._begin, duties=duties, held=self._runs.keys())
+        self.loops = loops
+        self.fleet = Fleet(
+            pool,
+            vault,
+            settings,
+            engine,
+            roll_out=self._begin,
+            duties=duties,
+            held=self._runs.keys(),
+            loops=loops,
+        )
 
     @property
     def hosts(self) -> Sequence[Host]:
@@ -389,26 +400,32 @@ class Supervisor:
 
 @asynccontextmanager
 async def supervise(
-    pool: Pool, vault: Vault, engine: Engine, registry: RegistryClient, settings: Settings
+    pool: Pool,
+    vault: Vault,
+    engine: Engine,
+    registry: RegistryClient,
+    settings: Settings,
+    *,
+    loops: Loops | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run deployments until the block is left; then drain, cut, and put back, in that order."""
     urls = settings.alert_urls.get_secret_value() if settings.alert_urls else ""
     async with AsyncExitStack() as stack:
-        alerts = await stack.enter_async_context(sending(urls))
-        supervisor = Supervisor(pool, vault, engine, registry, settings=settings, alerts=alerts)
+        loops = loops or Loops()
+        alerts = await stack.enter_async_context(sending(urls, loops))
+        supervisor = Supervisor(pool, vault, engine, registry, settings=settings, alerts=alerts, loops=loops)
         await stack.enter_async_context(supervisor.fleet.living())
-        loops = [
-            asyncio.create_task(for_ever(loop), name=loop.__name__)
-            for loop in (supervisor.listen_for_ever, supervisor.beat_for_ever, supervisor.clean_for_ever)
+        tasks = [
+            loops.begin("notifications", supervisor.listen_for_ever),
+            loops.begin("heartbeat", supervisor.beat_for_ever),
+            loops.begin("retention", supervisor.clean_for_ever),
         ]
         try:
             yield supervisor
         finally:
             await supervisor.drain()
             await supervisor.cut()
-            for task in loops:
-                task.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
+            await ended(*tasks)
 
 
 _STOPPED = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.config import Settings
 from gateway.engine.client import EngineIdentity
+from gateway.loops import Loops
 from gateway.reference import Digest
 from gateway.registry import client as registries
 from gateway.store import endpoints, keys
@@ -49,6 +50,7 @@ class Nobody:
 
     hosts: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
     woken: int = 0
+    loops: Loops = field(default_factory=Loops)
 
     def wake(self) -> None:
         self.woken += 1

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.alerts import Alert, sending
 from gateway.errors import InvalidInput
+from gateway.loops import Loops
 
 Receiver: TypeAlias = tuple[BaseTestServer, "asyncio.Queue[Any]"]
 
@@ -37,7 +38,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
     server, heard = receiver
     address = f"json://127.0.0.1:{server.port}"
-    async with sending(f"{address}/one, {address}/two") as alerts:
+    async with sending(f"{address}/one, {address}/two", Loops()) as alerts:
         alerts.tell(Alert("web: deploy failed", "denied"))
         told = [await heard.get(), await heard.get()]
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
@@ -49,7 +50,7 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
     server, _ = receiver
     before = counted()
     with capture_logs() as logged:
-        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken") as alerts:
+        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken", Loops()) as alerts:
             alerts.tell(Alert("web: deploy failed", "denied"))
             await alerts.sent()
     assert counted() == before + 1
@@ -59,12 +60,12 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
 
 async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="address 2") as caught:
-        async with sending("json://localhost,nonsense://secret"):
+        async with sending("json://localhost,nonsense://secret", Loops()):
             pass
     assert "secret" not in str(caught.value)
 
 
 async def test_without_an_address_nothing_waits() -> None:
-    async with sending("") as alerts:
+    async with sending("", Loops()) as alerts:
         alerts.tell(Alert("t", "b"))
         await alerts.sent()

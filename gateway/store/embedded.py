@@ -7,12 +7,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import asyncpg
 import structlog
 
 from gateway.errors import Unavailable
+from gateway.loops import Loops
 from gateway.store.cluster import Cluster
 
 _LOG = structlog.get_logger()
@@ -30,12 +32,8 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
     try:
         await _to_its_end(cluster.enter)
         await _create_database(cluster)
-        watch = asyncio.create_task(_keep_running(cluster), name="embedded PostgreSQL")
-        try:
+        async with Loops().going("embedded PostgreSQL", partial(_keep_running, cluster)):
             yield cluster.url(_DATABASE)
-        finally:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
     finally:
         await _to_its_end(cluster.leave)
 

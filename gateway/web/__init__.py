@@ -29,6 +29,7 @@ from gateway.web.connections import Runner, error_body, limits_for, raise_file_l
 from gateway.web.context import CONTEXT, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.guesses import GUESSES, Guesses
+from gateway.web.readiness import READINESS, Readiness
 from gateway.web.turns import TURNS, Turns
 
 __all__ = ["Runner", "build", "limits_for", "raise_file_limit"]
@@ -48,6 +49,7 @@ def build(
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
     application[GUESSES] = Guesses()
     application[TURNS] = Turns()
+    application[READINESS] = Readiness()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(
         [notifier.notifying, refusals.writing, auditing.writing, outward.reaching_out, patience.finishing]

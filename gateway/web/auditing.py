@@ -6,6 +6,7 @@ A refusal costs no statement of its own: those of a few seconds that are alike a
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -90,20 +91,18 @@ def _gather(application: web.Application, told: Told) -> None:
 async def writing(application: web.Application) -> AsyncIterator[None]:
     """Own the task that writes, for as long as the application lives; what is left is written at the end."""
     application[GATHERED] = {}
-    task = asyncio.create_task(_write_for_ever(application), name="audit")
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await write(application)
+    async with application[CONTEXT].rollouts.loops.going("audit", partial(_write_for_ever, application)):
+        yield
+    try:
+        await write(application)
+    except Exception:
+        _LOG.exception("What was refused last is not written down")
 
 
 async def _write_for_ever(application: web.Application) -> None:
     while True:
         await asyncio.sleep(_GATHER)
-        try:
-            await write(application)
-        except Exception:
-            _LOG.exception("What was refused is not written down")
+        await write(application)
 
 
 async def write(application: web.Application) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from gateway.config import Settings
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.keys import Caller, Grants, Permission
+from gateway.loops import Loops
 from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
@@ -30,6 +31,10 @@ class Host(Protocol):
 
 class Rollouts(Protocol):
     """Who rolls out: told that there may be something to do."""
+
+    @property
+    def loops(self) -> Loops:
+        """Return what owns the loops in the background."""
 
     @property
     def hosts(self) -> Sequence[Host]:

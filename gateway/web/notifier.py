@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -25,10 +26,8 @@ def tell(application: web.Application) -> None:
 
 async def notifying(application: web.Application) -> AsyncIterator[None]:
     """Own the task that notifies, for as long as the application lives."""
-    task = asyncio.create_task(_notify_for_ever(application), name="notify")
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+    async with application[CONTEXT].rollouts.loops.going("notify", partial(_notify_for_ever, application)):
+        yield
 
 
 async def _notify_for_ever(application: web.Application) -> None:

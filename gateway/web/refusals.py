@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 
 import structlog
 from aiohttp import web
@@ -37,11 +38,12 @@ def count(application: web.Application, endpoint: Endpoint, reason: str, headers
 async def writing(application: web.Application) -> AsyncIterator[None]:
     """Own the task that writes, for as long as the application lives; what is left is written at the end."""
     application[COUNTED] = {}
-    task = asyncio.create_task(_write_for_ever(application), name="refusals")
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await _write(application)
+    async with application[CONTEXT].rollouts.loops.going("refusals", partial(_write_for_ever, application)):
+        yield
+    try:
+        await _write(application)
+    except Exception:
+        _LOG.exception("What was refused last is not written down")
 
 
 async def _write_for_ever(application: web.Application) -> None:

@@ -1,5 +1,6 @@
 """Is it alive, can it accept, what has it done."""
 
+import asyncio
 from collections.abc import Iterator
 
 import prometheus_client
@@ -13,6 +14,9 @@ from gateway.store import deployments, swaps, watches
 from gateway.store.database import transaction
 from gateway.web.admission import admit, sender
 from gateway.web.context import CONTEXT, Context, Host
+from gateway.web.readiness import READINESS
+
+_DEADLINE = 3.0  # seconds for a key
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
 _RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
@@ -34,19 +38,21 @@ async def well(_request: web.Request) -> web.Response:
 
 
 async def ready(request: web.Request) -> web.Response:
-    """200 when a push can be accepted, which takes the database.
+    """200 when a push can be accepted, which takes a database that takes writes.
 
-    The engines' states are told beside it, to who may know where they are.
+    The engines' states, and loops in the background that do not recover, are told beside it, to who may know of them.
     """
     context = request.app[CONTEXT]
-    database = await _observe(context)
+    wrong = await request.app[READINESS].look(context.pool)
+    failing = context.rollouts.loops.failing
     body: dict[str, object] = {
-        "status": "ok" if database else "unavailable",
-        "database": "ok" if database else "unreachable",
+        "status": "unavailable" if wrong else "degraded" if failing else "ok",
+        "database": wrong or "ok",
     }
     if await _may_know(request):
+        body["loops"] = [{"name": loop.name, "about": loop.about, "failures": loop.failures} for loop in failing]
         body["engines"] = [_shown(host) for host in _engines(context)]
-    return web.json_response(body, status=200 if database else 503)
+    return web.json_response(body, status=503 if wrong else 200)
 
 
 async def _may_know(request: web.Request) -> bool:
@@ -55,8 +61,9 @@ async def _may_know(request: web.Request) -> bool:
     if (known := sender(request)) is not None and any(known in network for network in networks):
         return True
     try:
-        caller = await admit(request, bearer=True)
-    except GatewayError:
+        async with asyncio.timeout(_DEADLINE):
+            caller = await admit(request, bearer=True)
+    except (GatewayError, TimeoutError):
         return False
     return caller is not None and caller.grants is None
 
@@ -105,10 +112,11 @@ _NAMES_SOMETHING = {"host", "engine", "server", "application", "repository", "re
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
-async def _observe(context: Context) -> bool:
-    """Look at the queue; return whether the database answers."""
+async def _observe(context: Context) -> None:
+    """Look at the queue, and whether the database answers."""
     _ENGINE.clear()
     _BUSY.clear()
+    context.rollouts.loops.observe()
     for host in context.rollouts.hosts:
         _ENGINE.labels(host.host).set(host.identity is not None and host.error is None)
         _BUSY.labels(host.host).set(host.running)
@@ -119,11 +127,10 @@ async def _observe(context: Context) -> bool:
             unserved = await swaps.count_unserved(connection)
     except Unavailable:
         _DATABASE.set(0)
-        return False
+        return
     _DATABASE.set(1)
     _WATCHED.set(watched)
     _UNSERVED.set(unserved)
     _QUEUED.set(depth.queued)
     _RUNNING.set(depth.running)
     _OLDEST.set(depth.oldest)
-    return True
