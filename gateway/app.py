@@ -33,6 +33,11 @@ _SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
 _BACKLOG = 1024  # connections that wait to be accepted
 
 
+def token_hosts(settings: Settings) -> frozenset[str]:
+    """Return the hosts that may be sent logins for whichever registry names them."""
+    return frozenset(text.strip().lower() for text in settings.token_hosts.split(",") if text.strip())
+
+
 def insecure(settings: Settings) -> frozenset[Domain]:
     """Return the registries that are asked without TLS, or with any certificate."""
     return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
@@ -55,7 +60,9 @@ async def running(settings: Settings) -> AsyncIterator[str]:
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
         engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
-        registry = await stack.enter_async_context(registries.connect(insecure(settings)))
+        registry = await stack.enter_async_context(
+            registries.connect(insecure(settings), token_hosts=token_hosts(settings))
+        )
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings, supervisor.loops))
         application = build(keep.pool, keep.vault, supervisor, settings, registry)

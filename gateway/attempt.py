@@ -29,6 +29,8 @@ class Means:
     pace: Pace
     #: seconds one attempt may take as a whole, not counting what it waits for a slot
     progress_deadline: float
+    #: seconds a registry may take until its tag names what it has told of
+    registry_lag: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class Target:
     deployment_id: str | None
     reference: Reference
     application: Application
+
+
+async def _knows_none(_digest: Digest) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,8 @@ class Task:
     target: Target | None = None
     #: why nothing can be made of the application as it is configured
     flaw: str | None = None
+    #: tells whether the application was deployed with this digest before
+    knows: Callable[[Digest], Awaitable[bool]] = _knows_none
 
 
 @dataclass(slots=True)

@@ -115,6 +115,14 @@ class Settings(BaseModel):
     insecure_registries: str = Field(
         "", description="Registries spoken to without TLS, or with any certificate, by comma; loopback is without."
     )
+    token_hosts: str = Field(
+        "",
+        description="Hosts, by comma, that are sent the login for a registry where it names them for that, besides "
+        "those of its own domain; see docs/registries.md.",
+    )
+    registry_lag: Seconds = Field(
+        30, description="Seconds a registry may take until its tag names what it has told of."
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
 

@@ -157,7 +157,8 @@ REMEDIES: dict[Code, str] = {
     Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, "
     "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push. "
     "Where the platform is right, see that the script it runs begins with a #! line.",
-    Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update.",
+    Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update, to a tag that names an "
+    "image: charts and other artifacts are not run.",
     Code.NO_SPACE: "Free space on the engine's disk, for instance: docker image prune -a",
     Code.NAME_TAKEN: "Rename or remove what has the name; or delete this application, and adopt that one: "
     "gateway apps adopt",
@@ -189,7 +190,8 @@ REMEDIES: dict[Code, str] = {
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
     Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address "
     "(GATEWAY_DOCKER_HOST, or: gateway servers test): it is tried again.",
-    Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again.",
+    Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again. An image whose layer it cannot "
+    "unpack must be built and pushed anew, compressed with gzip where the engine is older than 23.",
     Code.ENGINE_BUSY: "Nothing to do: the engine still clears up after a restart, or after a container that ended, and "
     "it is tried again. If it stays so, restart the Docker Engine.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",

@@ -71,7 +71,7 @@ class Delivery:
     def verdict(self) -> Verdict:
         """What has become of it until now; of several deployments the worst counts."""
         states = {one.status for one in self.caused} | set(self.ended)
-        if not states:
+        if not states or self.stored is Verdict.IGNORED:
             return self.stored
         if states & _GOES_ON:
             return Verdict.QUEUED

@@ -8,12 +8,14 @@ from gateway.attempt import Target, Task
 from gateway.configuration import Order
 from gateway.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.errors import Code, Postponed, Reason
+from gateway.events import Ignored
 from gateway.reference import Digest, Reference
 from gateway.registries import NOBODY, choose
 from gateway.store import (
     applications,
     cancellations,
     claims,
+    deliveries,
     deployments,
     environments,
     registries,
@@ -75,7 +77,11 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         async with transaction(pool) as connection:
             return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
 
-    return Task(deployment, application, login, satisfied_by, target, flaw), left_open, caused_by
+    async def knows(digest: Digest) -> bool:
+        async with transaction(pool) as connection:
+            return await deployments.select_knows(connection, deployment, digest)
+
+    return Task(deployment, application, login, satisfied_by, target, flaw, knows), left_open, caused_by
 
 
 async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:
@@ -110,6 +116,9 @@ async def conclude(
         ours = await claims.finish_deployment(connection, deployment, outcome)
         if ours and outcome.status is not Status.UNCHANGED:
             await watches.delete_watch(connection, deployment.application_id)
+        if ours and outcome.status is Status.UNCHANGED and outcome.reason and outcome.reason.code is Code.NO_IMAGE:
+            ignored = Ignored(str(deployment.reference or ""), outcome.reason.message)
+            await deliveries.ignore_deliveries(connection, deployment.deployment_id, ignored)
         if ours and outcome.serves:
             await _take_image(connection, deployment)
         if ours and outcome.replaced and ran is not None:

@@ -71,8 +71,12 @@ def split_domain(name: str) -> tuple[str, str]:
     return (head, tail) if named else ("", name)
 
 
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
 def parse_tag(text: str) -> Tag:
-    if not _TAG.fullmatch(text):
+    if not is_tag(text):
         raise InvalidInput(f"{text[:_LONGEST_TAG]!r} is not a tag: letters, digits and . _ -, at most 128")
     return Tag(text)
 

@@ -9,19 +9,19 @@ begins at the swap. What comes after create is told in `swap`.
 """
 
 import asyncio
-from collections.abc import Collection
 
 from gateway import swap as swaps
 from gateway.attempt import Attempt, Means, Task, in_time
 from gateway.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.engine import runtimes
+from gateway.engine.refusals import UNPACKED
 from gateway.engine.runtime import Serving, Version
 from gateway.errors import Code, Failed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registry.client import Resolved
+from gateway.resolving import lagging, other_than_told, refuse_other, resolve
 
-# A push may be told before the registry answers with it: seconds between looks.
-_BELIEVE_AFTER = (0.2, 0.5, 1.0)
+_LONGEST_TYPE = 200
 _CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
 
 
@@ -62,11 +62,12 @@ async def _replace(attempt: Attempt) -> Outcome:
     """Run what the tag means now."""
     if attempt.task.flaw is not None:
         raise Failed(Code.BAD_CONFIGURATION, attempt.task.flaw)
-    resolved, reference = await in_time(attempt, _resolve(attempt))
+    resolved, reference = await in_time(attempt, resolve(attempt))
     serving = await attempt.runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
         return outcome
-    await in_time(attempt, _refuse_platform(attempt, reference, resolved))
+    if outcome := await in_time(attempt, _not_an_image(attempt, reference, resolved)):
+        return outcome
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
 
@@ -97,16 +98,27 @@ async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, servi
     journal, runtime = attempt.journal, attempt.runtime
     await journal.begin(Step.PULL)
     try:
-        await runtime.obtain(reference, journal.progress)
+        with lagging(attempt, seen=True):
+            await runtime.obtain(reference, journal.progress)
     except Failed as error:
-        if error.reason.code is not Code.DENIED:
-            raise
-        raise Failed(Code.DENIED, f"{error.reason.message} ({attempt.task.login.told})") from error
+        raise await _told(attempt, reference, error) from error
     await journal.begin(Step.VERIFY)
     await runtime.check()
     await journal.begin(Step.CREATE)
     deployment = attempt.task.deployment
     return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
+
+
+async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
+    """Return what a pull was refused with, and what else is known of it here."""
+    code, message = error.reason.code, error.reason.message
+    if code is Code.DENIED:
+        return Failed(code, f"{message} ({attempt.task.login.told})")
+    if UNPACKED in message:
+        platform = attempt.means.identity.platform
+        if await attempt.means.registry.has_zstd(reference, attempt.task.login, platform):
+            return Failed(code, f"{message}: its layers are compressed with zstd, which engines from 23 on unpack")
+    return error
 
 
 async def _start(attempt: Attempt) -> Outcome:
@@ -150,56 +162,22 @@ _RECIPES = {
 # -- the steps before anything is touched
 
 
-def _reference(task: Task) -> Reference:
-    if task.deployment.reference is None:
-        raise Failed(Code.NO_IMAGE, f"{task.application.name} has no image yet")
-    return task.deployment.reference
+async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolved) -> Outcome | None:
+    """Return an outcome where what was pushed is no image; raises Failed where a person asked for it, or none fits.
 
-
-async def _resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
-    """Return what the tag means now, believed at once only where the push named the same digest."""
-    means, wanted = attempt.means, _reference(attempt.task)
-    await attempt.journal.begin(Step.RESOLVE, str(wanted))
-    try:
-        resolved = await _believed(means, attempt.task, wanted)
-    except Failed as error:
-        if error.reason.code is Code.NOT_FOUND and (told := await means.registry.missing(wanted, attempt.task.login)):
-            raise told from error
-        raise
-    _refuse_other(wanted, resolved.platforms, attempt)
-    await attempt.journal.resolved(resolved.digest)
-    return resolved, wanted.with_digest(resolved.digest)
-
-
-async def _refuse_platform(attempt: Attempt, reference: Reference, resolved: Resolved) -> None:
-    """Raises Failed where the image is one alone, for another platform: what an index names was looked at before."""
-    if not resolved.platforms:
-        platform = await attempt.means.registry.platform(reference, attempt.task.login)
-        _refuse_other(reference, {platform} if platform else set(), attempt)
-
-
-def _refuse_other(reference: Reference, platforms: Collection[str], attempt: Attempt) -> None:
-    engine = attempt.means.identity.platform
-    if platforms and engine not in platforms:
-        raise Failed(
-            Code.WRONG_ARCHITECTURE, f"{reference} is for {', '.join(sorted(platforms))}; the engine is {engine}"
-        )
-
-
-async def _believed(means: Means, task: Task, wanted: Reference) -> Resolved:
-    """Look until the registry answers what the push named, and believe its last answer."""
-    expected = task.deployment.expected_digest
-    for delay in _BELIEVE_AFTER if expected else ():
-        try:
-            resolved = await means.registry.resolve(wanted, task.login)
-        except Failed as error:
-            if error.reason.code is not Code.NOT_FOUND:
-                raise
-        else:
-            if resolved.digest == expected:
-                return resolved
-        await asyncio.sleep(delay)
-    return await means.registry.resolve(wanted, task.login)
+    What an index names was looked at before.
+    """
+    artifact = resolved.artifact
+    if not resolved.platforms and artifact is None:
+        described = await attempt.means.registry.describe(reference, attempt.task.login)
+        refuse_other(reference, {described.platform} if described.platform else set(), attempt)
+        artifact = described.artifact
+    if artifact is None:
+        return None
+    message = f"{reference} is not an image: {artifact[:_LONGEST_TYPE]}"
+    if attempt.task.deployment.forced:
+        raise Failed(Code.NO_IMAGE, message)
+    return Outcome(Status.UNCHANGED, Reason(Code.NO_IMAGE, f"{message}; nothing is deployed"), digest=resolved.digest)
 
 
 async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
@@ -209,7 +187,7 @@ async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, sp
     if (serving.digest, serving.spec_hash) != (digest, spec_hash):
         return None
     if task.deployment.kind is not Kind.REDEPLOY:
-        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already")
+        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already{other_than_told(task, digest)}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
     if done_by := await task.satisfied_by(digest, spec_hash):
         reason = Reason(Code.SATISFIED, f"deployment {done_by} has just replaced {serving.name} with {digest}")

@@ -234,6 +234,7 @@ class Supervisor:
             claimed.slots.swaps,
             self._pace,
             self._settings.progress_deadline,
+            self._settings.registry_lag,
         )
         task = None
         try:

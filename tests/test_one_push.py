@@ -19,7 +19,7 @@ from gateway.reference import Digest
 from tests.hooks import Hook, envelope
 from tests.real_parts import Pushes
 
-FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LOG_FORMAT": "text"}
+FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_REGISTRY_LAG": "2", "GATEWAY_LOG_FORMAT": "text"}
 
 
 @pytest.fixture(scope="module")

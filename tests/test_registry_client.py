@@ -22,7 +22,7 @@ from gateway.errors import Code, Failed, Postponed, RolloutError
 from gateway.reference import Reference
 from gateway.registries import NOBODY, Credentials, Login
 from gateway.registry.budget import wait
-from gateway.registry.client import RegistryClient, connect
+from gateway.registry.client import Described, RegistryClient, connect
 from gateway.registry.tokens import Tokens
 from tests.guards import amazon, served
 
@@ -118,8 +118,8 @@ async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: Regist
         return web.Response(body=orjson.dumps({"config": {"digest": DIGEST}}))
 
     async with answering(answer) as address:
-        assert await client.platform(Reference.parse(f"{address}/app:v1"), NOBODY) == "linux/arm64"
-    assert await client.platform(Reference.parse(f"{address}/app:v1"), NOBODY) is None
+        assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described("linux/arm64")
+    assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described()
 
 
 async def test_a_registry_that_is_away_is_told_by_how(client: RegistryClient) -> None:

@@ -139,7 +139,7 @@ class Pusher:
         """Push the image under its tag and return its digest."""
         manifest, blobs = _parts(image)
         for blob in blobs:
-            await self._push_blob(reference.repository.path, blob)
+            await self.push_blob(reference.repository.path, blob)
         return await self.put_manifest(reference, manifest, _MANIFEST)
 
     async def put_manifest(self, reference: Reference, manifest: bytes, media_type: str) -> Digest:
@@ -149,7 +149,7 @@ class Pusher:
             answer.raise_for_status()
         return digest_of(manifest)
 
-    async def _push_blob(self, path: str, blob: bytes) -> None:
+    async def push_blob(self, path: str, blob: bytes) -> None:
         digest = digest_of(blob)
         blobs = f"{self._base}/v2/{path}/blobs"
         async with self._session.head(f"{blobs}/{digest}", headers=self._headers) as answer:

@@ -18,6 +18,9 @@ _SOONEST = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _RETRY_AFTER = re.compile(r"retry-after: ?(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|)\b", re.IGNORECASE)
 
+#: what is said where the engine has an image's layer, and cannot make files of it
+UNPACKED = "the engine cannot unpack a layer of the image"
+
 # What a port is named in, by the engine's allocator, its proxy, and the engines from 28 on.
 _PORT = re.compile(
     r"(?:bind for|listen (?P<listens>tcp|udp)[46]?|bind host port(?: for)?) (?:\[[^\]]*\]|[\d.]*):(?P<port>\d+)"
@@ -54,6 +57,21 @@ _RULES = (
     _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
+    # Before what else its reader has met, but for the end of the one who reads.
+    _rule(
+        Code.ENGINE_REFUSED,
+        r"(?:failed to register layer|failed to extract layer|error processing tar file)"
+        r"(?!.*(?:error reading from server|code = unavailable|transport is closing|ttrpc: closed|context canceled))",
+        "archive/tar: ",
+        "invalid tar header",
+        says=UNPACKED,
+    ),
+    _rule(
+        Code.REGISTRY_UNREACHABLE,
+        r"error parsing http \d+ response body",
+        "invalid character '<' looking for beginning of value",
+        says="the registry answers with a page instead: does a proxy stand before it?",
+    ),
     _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
     # What is left of a container's last run, by the runtime, containerd and the engine, oldest words first.
     _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",

@@ -1,5 +1,7 @@
 """What a registry's answers say. It performs no I/O."""
 
+import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import orjson
 
 from gateway.errors import Code, InvalidInput, Postponed
-from gateway.reference import Digest, Domain, parse_digest
+from gateway.reference import Digest, Domain, is_tag, parse_digest
 
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
@@ -18,6 +20,20 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 FOUND, CHALLENGED, FORBIDDEN, MISSING = 200, 401, 403, 404
+LARGEST = 4 * 1024**2  # bytes of a manifest, as https://github.com/opencontainers/distribution-spec names it
+
+_MOST_TAGS = 5000  # of one page
+_TOKEN = re.compile(r"[!-~]{1,65536}")
+_OF_MANIFESTS = frozenset({"schemaVersion", "manifests", "config", "layers", "fsLayers"})
+_CONFIGS = frozenset(
+    {
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+        "application/octet-stream",  # some registries, once
+    }
+)
+_EMPTY = "application/vnd.oci.empty.v1+json"
+_LAYER = re.compile(r"\btar\b|\.rootfs\.|octet-stream")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +82,96 @@ def platform(body: bytes) -> str | None:
     return "/".join(named) if all(named) else None
 
 
-def tags(body: bytes) -> list[str]:
+def tags(body: bytes) -> list[str] | None:
+    """Return the tags of a page, the first of more than any page has; None where it is no list of tags."""
     try:
-        return [str(tag) for tag in orjson.loads(body)["tags"] or ()]
+        listed = orjson.loads(body)["tags"] or ()
+        return [tag for tag in listed[:_MOST_TAGS] if isinstance(tag, str) and is_tag(tag)]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return []
+        return None
 
 
 def token(at: Domain, body: bytes) -> str:
+    """Return what a token service answers; raises Postponed where that is no token."""
     try:
         answer = orjson.loads(body)
-        return str(answer.get("token") or answer["access_token"])
+        found = answer.get("token") or answer["access_token"]
     except (orjson.JSONDecodeError, KeyError, AttributeError) as error:
         raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {at} answers no token") from error
+    if not isinstance(found, str) or not _TOKEN.fullmatch(found):
+        raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {at} answers a token that is none")
+    return found
+
+
+# -- manifests
+
+
+def manifest(answer: Answer) -> dict[str, Any] | None:
+    """Return the manifest that was answered; None for a page, nothing at all, or any other document."""
+    try:
+        found = orjson.loads(answer.body)
+    except orjson.JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) and not _OF_MANIFESTS.isdisjoint(found) else None
+
+
+def digest(answer: Answer) -> Digest | None:
+    """Return the digest of a manifest that was answered with its body; None where it is another's than it says."""
+    own = parse_digest(f"sha256:{hashlib.sha256(answer.body).hexdigest()}")
+    told = answer.headers.get("Docker-Content-Digest", "")
+    if not told:
+        return own
+    # What was signed in the manifest itself, once, has the digest of what was not.
+    whole = answer.media_type in {*INDEXES, *MANIFESTS} and len(answer.body) < LARGEST
+    try:
+        return own if whole and parse_digest(told) != own else parse_digest(told)
+    except InvalidInput:
+        return own
+
+
+def artifact(found: Mapping[str, Any]) -> str | None:
+    """Return the type of what is no image: a chart, a signature, or another artifact; None for what may be run."""
+    listed = found.get("manifests")
+    if isinstance(listed, list):
+        return None if any(map(_may_run, listed)) else _text(found.get("artifactType")) or "an index of no image"
+    config, layers = found.get("config"), found.get("layers")
+    kind = _text(config.get("mediaType")) if isinstance(config, Mapping) else ""
+    if kind and kind not in _CONFIGS:
+        return _text(found.get("artifactType")) if kind == _EMPTY and found.get("artifactType") else kind
+    if not isinstance(layers, list) or not layers:
+        return None
+    kinds = [_text(layer.get("mediaType")) for layer in layers if isinstance(layer, Mapping)]
+    return None if any(not one or _LAYER.search(one) for one in kinds) else next(iter(kinds), None)
+
+
+def _may_run(entry: object) -> bool:
+    if not isinstance(entry, Mapping) or entry.get("artifactType"):
+        return False
+    named = entry.get("platform")
+    return not (isinstance(named, Mapping) and {named.get("os"), named.get("architecture")} == {"unknown"})
+
+
+def has_zstd(found: Mapping[str, Any]) -> bool:
+    """Tell whether a layer is compressed with zstd."""
+    layers = found.get("layers")
+    kinds = (
+        [layer.get("mediaType") for layer in layers if isinstance(layer, Mapping)] if isinstance(layers, list) else []
+    )
+    return any(_text(kind).endswith(("+zstd", ".zstd")) for kind in kinds)
+
+
+def child(found: Mapping[str, Any], platform: str) -> Digest | None:
+    """Return the manifest that an index names for a platform."""
+    listed = found.get("manifests")
+    for entry in listed if isinstance(listed, list) else ():
+        named = entry.get("platform") if isinstance(entry, Mapping) else None
+        if isinstance(named, Mapping) and f"{named.get('os')}/{named.get('architecture')}" == platform:
+            try:
+                return parse_digest(_text(entry.get("digest")))
+            except InvalidInput:
+                return None
+    return None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""

@@ -14,12 +14,13 @@ import aiohttp
 from yarl import URL
 
 from gateway.amazon import Amazon
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, Postponed
 from gateway.reference import DOCKER_HUB, Domain
 from gateway.registries import Credentials, Login
 from gateway.registry import answers, refusals
-from gateway.registry.answers import INDEXES, MANIFESTS, Answer
+from gateway.registry.answers import INDEXES, LARGEST, MANIFESTS, Answer
 from gateway.registry.challenge import Challenge, parse_challenge
+from gateway.registry.realms import HUB_HOST, Realms
 from gateway.registry.refusals import Subject
 from gateway.registry.tokens import Tokens
 
@@ -27,8 +28,8 @@ _T = TypeVar("_T")
 
 _ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
 _DEADLINE = aiohttp.ClientTimeout(total=30, sock_connect=10)
-_LARGEST = 4 * 1024**2  # bytes of a manifest, as https://github.com/opencontainers/distribution-spec names it
-_HUB_HOST = "registry-1.docker.io"
+_HOPS = 5  # from address to address, until there is an answer
+_ONWARD = frozenset({301, 302, 303, 307, 308})
 _TRUSTS = 64  # that are kept
 _PROVEN = 20.0  # seconds; a registry's token lasts for sixty at least
 _MOST_PROVEN = 512
@@ -37,9 +38,16 @@ _MOST_PROVEN = 512
 class Asking:
     """All on loopback are asked without TLS where they have none; those in `insecure` or with any certificate too."""
 
-    def __init__(self, session: aiohttp.ClientSession, insecure: frozenset[Domain], tokens: Tokens) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        insecure: frozenset[Domain],
+        tokens: Tokens,
+        token_hosts: frozenset[str] = frozenset(),
+    ) -> None:
         self._session = session
         self._insecure = insecure
+        self._realms = Realms(token_hosts, insecure)
         self._tokens = tokens
         #: what met the last challenge, and until when by the loop's clock it is shown unasked
         self._proven: dict[tuple[Subject, Login], tuple[dict[str, str], float]] = {}
@@ -129,14 +137,28 @@ class Asking:
         realm = _address(challenge.parameters.get("realm", ""))
         if realm is None:
             raise Failed(Code.DENIED, f"{subject.domain} asks for a login at no address")
-        at = Domain(realm.authority)
-        async with self._session.get(
-            realm.update_query(query), headers=basic, timeout=_DEADLINE, ssl=self._trust(at, login)
-        ) as response:
-            body = await _read(response)
-        if response.status != answers.FOUND:
-            return Answer(_as_the_registrys(response.status), response.headers, b"")
-        return {"Authorization": f"Bearer {answers.token(at, body)}"}
+        answer = await self._ask_realm(realm.update_query(query), basic, subject, login)
+        if answer.status != answers.FOUND:
+            return Answer(_as_the_registrys(answer.status), answer.headers, b"")
+        return {"Authorization": f"Bearer {answers.token(Domain(realm.authority), answer.body)}"}
+
+    async def _ask_realm(self, realm: URL, basic: Mapping[str, str], subject: Subject, login: Login) -> Answer:
+        """Ask for a token there, and where it sends us on to, each address judged before it is asked."""
+        plain = self._may_be_plain(subject.domain)
+        for _ in range(_HOPS):
+            await self._realms.refuse_realm(realm, subject.domain, plain=plain, login=bool(basic))
+            async with self._session.get(
+                realm,
+                headers=basic,
+                timeout=_DEADLINE,
+                ssl=self._trust(Domain(realm.authority), login),
+                allow_redirects=False,
+            ) as response:
+                further = _onward(realm, response)
+                if further is None:
+                    return Answer(response.status, response.headers, await _read(response))
+            realm = further
+        raise _circle(subject, realm)
 
     # -- connections
 
@@ -158,13 +180,27 @@ class Asking:
     async def _request(
         self, method: str, url: URL, headers: Mapping[str, str], subject: Subject, login: Login
     ) -> Answer:
-        async with self._session.request(
-            method, url, headers={**_ACCEPT, **headers}, timeout=_DEADLINE, ssl=self._trust(subject.domain, login)
-        ) as response:
-            return Answer(response.status, response.headers, await _read(response) if method == "GET" else b"")
+        sent, origin = {**_ACCEPT, **headers}, url.origin()
+        for _ in range(_HOPS):
+            if url.origin() != origin:
+                await self._realms.refuse_other(url, subject.domain)
+                sent.pop("Authorization", None)
+            async with self._session.request(
+                method,
+                url,
+                headers=sent,
+                timeout=_DEADLINE,
+                ssl=self._trust(subject.domain, login),
+                allow_redirects=False,
+            ) as response:
+                further = _onward(url, response)
+                if further is None:
+                    return Answer(response.status, response.headers, await _read(response) if method == "GET" else b"")
+            url = further
+        raise _circle(subject, url)
 
     def _bases(self, domain: Domain, login: Login) -> list[URL]:
-        host = _HUB_HOST if domain == DOCKER_HUB else domain
+        host = HUB_HOST if domain == DOCKER_HUB else domain
         # Where a certificate was given to be trusted, nothing is to be asked without one.
         plain = self._may_be_plain(domain) and login.authority is None
         return [URL(f"{scheme}://{host}") for scheme in (("https", "http") if plain else ("https",))]
@@ -192,6 +228,19 @@ def _trusting(authority: str) -> ssl.SSLContext:
     return context
 
 
+def _onward(url: URL, response: aiohttp.ClientResponse) -> URL | None:
+    """Return where an answer sends us on to, None where it is one itself."""
+    if response.status not in _ONWARD or "Location" not in response.headers:
+        return None
+    return _address(str(url.join(URL(response.headers["Location"]))))
+
+
+def _circle(subject: Subject, url: URL) -> Postponed:
+    return Postponed(
+        Code.REGISTRY_UNREACHABLE, f"{subject.domain} sends us on and on for {subject.text}, last to {url.host}"
+    )
+
+
 def _address(realm: str) -> URL | None:
     try:
         url = URL(realm)
@@ -210,6 +259,6 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > _LARGEST:
+        if len(body) > LARGEST:
             break
-    return bytes(body[:_LARGEST])
+    return bytes(body[:LARGEST])

@@ -16,6 +16,7 @@ from gateway.registry.refusals import Subject, refuse
 from gateway.registry.tokens import Tokens
 
 _PAGE = 1000  # tags
+_PAGE_TYPE = "text/html"  # of what is no registry's
 _PAGES = 5  # that are read to find the nearest tags
 
 
@@ -25,6 +26,16 @@ class Resolved:
 
     digest: Digest
     platforms: frozenset[str] = frozenset()
+    #: the type of what is no image, where that is known by now
+    artifact: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What the manifest of one image says it is for, and the type of what is no image; each None where not told."""
+
+    platform: str | None = None
+    artifact: str | None = None
 
 
 class RegistryClient:
@@ -46,8 +57,8 @@ class RegistryClient:
         """Log in, as `docker login` does; raises Failed or Postponed."""
         subject = Subject(domain, "the login")
         answer = await self._asking.ask("GET", "v2/", subject, login)
-        if answer.status == MISSING:
-            raise Failed(Code.NOT_FOUND, f"{domain} is no registry: it has nothing at /v2/")
+        if answer.status == MISSING or (answer.status == FOUND and answer.media_type == _PAGE_TYPE):
+            raise Failed(Code.NOT_FOUND, f"{domain} is no registry: it has nothing of one at /v2/")
         refuse(answer.status, answer.headers, subject, login)
 
     # -- what is there
@@ -57,28 +68,51 @@ class RegistryClient:
         subject, path = Subject.of(reference), _manifest(reference)
         answer = await self._asking.ask("HEAD", path, subject, login)
         refuse(answer.status, answer.headers, subject, login)
-        digest = answer.headers.get("Docker-Content-Digest", "")
-        platforms: frozenset[str] = frozenset()
-        if answer.media_type in INDEXES:
-            answer = await self._asking.ask("GET", path, subject, login)
-            refuse(answer.status, answer.headers, subject, login)
-            digest = answer.headers.get("Docker-Content-Digest", digest)
-            platforms = answers.platforms(answer.body)
-        try:
-            return Resolved(parse_digest(digest), platforms)
-        except InvalidInput as error:
-            raise Failed(Code.NOT_FOUND, f"{reference.repository.domain} names no digest for {reference}") from error
+        if answer.media_type not in INDEXES:
+            with suppress(InvalidInput):
+                return Resolved(parse_digest(answer.headers.get("Docker-Content-Digest", "")))
+        answer = await self._asking.ask("GET", path, subject, login)
+        refuse(answer.status, answer.headers, subject, login)
+        found, digest = answers.manifest(answer), answers.digest(answer)
+        if found is None or digest is None:
+            raise refusals.no_manifest(subject, answer)
+        several = "manifests" in found
+        platforms = answers.platforms(answer.body) if several else frozenset()
+        return Resolved(digest, platforms, answers.artifact(found) if several else None)
 
-    async def platform(self, reference: Reference, login: Login) -> str | None:
-        """Return what the manifest of one image is for, None where that cannot be told."""
-        subject, repository = Subject.of(reference), reference.repository
+    async def has(self, reference: Reference, login: Login) -> bool:
+        """Tell whether the registry has this now; raises Failed or Postponed."""
+        subject = Subject.of(reference)
+        answer = await self._asking.ask("HEAD", _manifest(reference), subject, login)
+        if answer.status == MISSING:
+            return False
+        refuse(answer.status, answer.headers, subject, login)
+        return True
+
+    async def describe(self, reference: Reference, login: Login) -> Described:
+        """Return what the manifest of one image is for, and of, as far as that can be told."""
+        subject, repository, told = Subject.of(reference), reference.repository, Described()
         with suppress(RolloutError):
-            manifest = await self._asking.ask("GET", _manifest(reference), subject, login)
-            config = answers.config_digest(manifest.body) if manifest.status == FOUND else None
-            if config is not None:
-                found = await self._asking.ask("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
-                return answers.platform(found.body) if found.status == FOUND else None
-        return None
+            answer = await self._asking.ask("GET", _manifest(reference), subject, login)
+            found = answers.manifest(answer) if answer.status == FOUND else None
+            if found is None:
+                return told
+            told = Described(artifact=answers.artifact(found))
+            config = answers.config_digest(answer.body)
+            if config is not None and told.artifact is None:
+                blob = await self._asking.ask("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
+                told = Described(answers.platform(blob.body) if blob.status == FOUND else None)
+        return told
+
+    async def has_zstd(self, reference: Reference, login: Login, platform: str) -> bool:
+        """Tell whether layers of the image are compressed with zstd; False where that cannot be told."""
+        with suppress(RolloutError):
+            answer = await self._asking.ask("GET", _manifest(reference), Subject.of(reference), login)
+            found = answers.manifest(answer) or {}
+            if (own := answers.child(found, platform)) is not None:
+                return await self.has_zstd(reference.with_digest(own), login, "")
+            return answers.has_zstd(found)
+        return False
 
     async def missing(self, reference: Reference, login: Login) -> Failed | None:
         """Return what to say of an image that is not there, with the nearest tags; None where that cannot be told."""
@@ -91,6 +125,8 @@ class RegistryClient:
                 if answer.status != FOUND:
                     return None
                 page = answers.tags(answer.body)
+                if page is None:
+                    return None
                 tags += page
                 if not page or 'rel="next"' not in answer.headers.get("Link", ""):
                     break
@@ -115,9 +151,15 @@ def _manifest(reference: Reference) -> str:
 
 @asynccontextmanager
 async def connect(
-    insecure: frozenset[Domain] = frozenset(), tokens: Tokens | None = None
+    insecure: frozenset[Domain] = frozenset(),
+    tokens: Tokens | None = None,
+    *,
+    token_hosts: frozenset[str] = frozenset(),
 ) -> AsyncIterator[RegistryClient]:
-    """Hold a client; those in `insecure` are asked without TLS, or with any certificate."""
+    """Hold a client; those in `insecure` are asked without TLS, or with any certificate.
+
+    `token_hosts` may be sent logins for whichever registry names them.
+    """
     connector = aiohttp.TCPConnector(limit_per_host=16)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-        yield RegistryClient(Asking(session, insecure, tokens or Tokens(ecr.fetch)))
+        yield RegistryClient(Asking(session, insecure, tokens or Tokens(ecr.fetch), token_hosts))

@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import heapq
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ import aiohttp
 from gateway.errors import Code, Failed, Postponed, RolloutError
 from gateway.reference import Domain, Reference
 from gateway.registries import Login
+from gateway.registry.answers import Answer
 from gateway.registry.budget import wait
 
 # https://docs.openssl.org/master/man3/X509_STORE_CTX_get_error/
@@ -20,6 +22,8 @@ _EXPIRED, _NOT_YET = 10, 9
 _OTHER_NAMES = frozenset({62, 64})
 _PLAIN = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")
 _NEAREST = 5  # tags that are named
+_COMPARED = 50
+_LONGEST_TYPE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,16 @@ def _until(seconds: float | None) -> str:
     if seconds is None:
         return ", and does not say until when"
     return f", until {datetime.now(UTC) + timedelta(seconds=seconds):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def no_manifest(subject: Subject, answer: Answer) -> Postponed:
+    """Return what it means that a registry answers well, and not with what it was asked for: a proxy's page, mostly."""
+    kind = answer.media_type[:_LONGEST_TYPE] or "no type"
+    what = f"{len(answer.body)} bytes of {kind}" if answer.body else "nothing"
+    return Postponed(
+        Code.REGISTRY_UNREACHABLE,
+        f"{subject.domain} answers {subject.text} with {what}, which is no manifest: does a proxy stand before it?",
+    )
 
 
 def unreached(domain: Domain, text: str, error: Exception) -> RolloutError:
@@ -119,4 +133,19 @@ def nearest(reference: Reference, tags: Sequence[str]) -> list[str]:
     >>> nearest(Reference.parse("app:v1.0.0"), ["latest", "v1.0.1", "1.0.0"])
     ['1.0.0', 'v1.0.1', 'latest']
     """
-    return difflib.get_close_matches(reference.tag or "latest", tags, n=_NEAREST, cutoff=0.0)
+    wanted = reference.tag or "latest"
+    # Comparing takes the square of their lengths: only those are compared that begin or end alike.
+    likely = heapq.nlargest(_COMPARED, dict.fromkeys(tags), key=lambda tag: _alike(wanted, tag))
+    return difflib.get_close_matches(wanted, likely, n=_NEAREST, cutoff=0.0)
+
+
+def _alike(one: str, other: str) -> tuple[int, int]:
+    """Return how many letters two tags have in common at both ends, and how little their lengths differ."""
+    ends = _begin_alike(one, other) + _begin_alike(one[::-1], other[::-1])
+    return min(ends, len(one), len(other)), -abs(len(one) - len(other))
+
+
+def _begin_alike(one: str, other: str) -> int:
+    return next(
+        (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )

@@ -427,6 +427,7 @@ async def select_states(connection: Connection, application_ids: Sequence[str]) 
                SELECT status
                  FROM deployments d
                 WHERE d.application_id = wanted.application_id AND d.status NOT IN ('superseded', 'cancelled')
+                  AND (d.status <> 'unchanged' OR d.reason_code IS DISTINCT FROM 'no_image')
                 ORDER BY d.created_at DESC
                 LIMIT 1
                ) AS newest

@@ -46,6 +46,26 @@ async def insert_delivery(
     )
 
 
+async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:
+    """Say of what caused this deployment why it deploys nothing; ignored is what caused nothing else."""
+    await connection.execute(
+        """
+        UPDATE deliveries d
+           SET ignored = ignored || $2::jsonb,
+               verdict = CASE WHEN EXISTS (
+                   SELECT FROM deployment_deliveries o
+                     JOIN deployments USING (deployment_id)
+                    WHERE o.delivery_id = d.delivery_id
+                      AND (status <> 'unchanged' OR reason_code IS DISTINCT FROM 'no_image')
+               ) THEN verdict ELSE 'ignored' END
+          FROM deployment_deliveries l
+         WHERE l.deployment_id = $1 AND l.delivery_id = d.delivery_id
+        """,
+        deployment_id,
+        [{"reference": ignored.reference, "reason": ignored.reason}],
+    )
+
+
 async def claim_delivery_key(
     connection: Connection, endpoint_id: str, key: str, delivery_id: str, *, valid_for: timedelta | None
 ) -> str | None:

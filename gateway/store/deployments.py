@@ -87,6 +87,7 @@ async def select_reached(connection: Connection, application_ids: Sequence[str])
                  FROM deployments
                 WHERE application_id = wanted.application_id
                   AND status IN ('succeeded', 'unchanged') AND reference IS NOT NULL
+                  AND reason_code IS DISTINCT FROM 'no_image'
                 ORDER BY created_at DESC
                 LIMIT 1
                ) AS served
@@ -351,6 +352,22 @@ async def select_satisfying(
         within,
     )
     return None if row is None else str(row)
+
+
+async def select_knows(connection: Connection, deployment: Deployment, digest: Digest) -> bool:
+    """Tell whether another deployment of the application was of this digest."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM deployments WHERE application_id = $1 AND deployment_id <> $2 AND digest = $3
+            )
+            """,
+            deployment.application_id,
+            deployment.deployment_id,
+            digest,
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
