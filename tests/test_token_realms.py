@@ -123,10 +123,10 @@ async def test_a_host_that_is_private_is_not_asked_for_a_token_nor_followed_to(r
         realm = f"http://{request.host}/token" if redirects else f"http://{other}/token"
         return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
 
-    async with served(inside, f"127.0.0.2:{_free('127.0.0.2')}") as other, served(registry) as address:
-        async with connect() as client:
-            with pytest.raises(Failed) as refused:
-                await client.resolve(Reference.parse(f"{address}/app:1"), USER)
+    elsewhere = f"127.0.0.2:{_free('127.0.0.2')}"
+    async with served(inside, elsewhere) as other, served(registry) as address, connect() as client:
+        with pytest.raises(Failed) as refused:
+            await client.resolve(Reference.parse(f"{address}/app:1"), USER)
     assert refused.value.reason.code is Code.DENIED
     assert asked == []
 
