@@ -10,12 +10,36 @@ from gateway.applications import Application
 from gateway.deployments import Deployment, Journal
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registries import Login
 from gateway.registry.client import RegistryClient
 
 T = TypeVar("T")
+
+
+class SwapSlots:
+    """How many rollouts may stop and start containers on an engine at once, and which do."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._free = most, asyncio.Semaphore(most)
+        self._held: list[str] = []
+
+    @property
+    def taken(self) -> str | None:
+        """Say who holds them, where all are held or waited for."""
+        if not self._free.locked():
+            return None
+        return f"the engine stops and starts {self._most} at once, now {', '.join(sorted(self._held)) or 'others'}"
+
+    @asynccontextmanager
+    async def hold(self, name: str) -> AsyncIterator[None]:
+        async with self._free:
+            self._held.append(name)
+            try:
+                yield
+            finally:
+                self._held.remove(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +49,7 @@ class Means:
     engine: Engine
     identity: EngineIdentity
     registry: RegistryClient
-    swaps: asyncio.Semaphore
+    swaps: SwapSlots
     pace: Pace
     #: seconds one attempt may take as a whole, not counting what it waits for a slot
     progress_deadline: float
@@ -96,9 +120,13 @@ def _late(attempt: Attempt) -> Failed:
 
 @asynccontextmanager
 async def slot(attempt: Attempt) -> AsyncIterator[None]:
-    """Hold one of the engine's slots; that others hold them all takes nothing of the attempt's time."""
+    """Hold one of the engine's slots; that others hold them all is told, and takes nothing of the attempt's time."""
     clock = asyncio.get_running_loop().time
-    asked = clock()
-    async with attempt.means.swaps:
+    asked, waits_for = clock(), attempt.means.swaps.taken
+    if waits_for is not None:
+        await attempt.journal.wait(Reason(Code.SLOTS_TAKEN, waits_for))
+    async with attempt.means.swaps.hold(attempt.task.application.name):
         attempt.deadline += clock() - asked
+        if waits_for is not None:
+            await attempt.journal.go_on()
         yield

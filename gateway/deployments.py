@@ -128,6 +128,12 @@ class Deployment:
     #: how many attempts ended on a defect of the gateway
     defects: int = 0
 
+    @property
+    def state(self) -> Status:
+        """Return where it is for who looks at it: one that only waits for its turn on the engine has not begun."""
+        waits = self.reason is not None and self.reason.code is Code.SLOTS_TAKEN
+        return Status.QUEUED if waits and self.status is Status.RUNNING else self.status
+
 
 class Direction(StrEnum):
     """Which way a swap is going."""
@@ -235,6 +241,12 @@ class Journal(Protocol):
 
     async def turn_back(self, swap: Swap) -> None:
         """Write down that the swap goes back, and why, whatever the database answers."""
+
+    async def wait(self, reason: Reason) -> None:
+        """Tell what the rollout waits for, unless the database refuses."""
+
+    async def go_on(self) -> None:
+        """It waits no more."""
 
     def note(self, step: Step, detail: str = "") -> None:
         """Begin a step of a swap: kept in memory, written when the database can be reached."""

@@ -131,6 +131,7 @@ class Code(StrEnum):
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_REFUSED = "engine_refused"
     ENGINE_BUSY = "engine_busy"
+    SLOTS_TAKEN = "slots_taken"
     DATABASE_UNAVAILABLE = "database_unavailable"
     GATEWAY_STOPPED = "gateway_stopped"
     GATEWAY_KILLED = "gateway_killed"
@@ -194,6 +195,8 @@ REMEDIES: dict[Code, str] = {
     "unpack must be built and pushed anew, compressed with gzip where the engine is older than 23.",
     Code.ENGINE_BUSY: "Nothing to do: the engine still clears up after a restart, or after a container that ended, and "
     "it is tried again. If it stays so, restart the Docker Engine.",
+    Code.SLOTS_TAKEN: "Nothing to do: it goes on as soon as one of them is done. GATEWAY_SWAPS says how many an engine "
+    "stops and starts at once; a long stopGrace holds a slot for as long.",
     Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
     Code.DATABASE_UNAVAILABLE: "Nothing to do if PostgreSQL is only restarting or busy: it is tried again. "
     "Else free its disk, raise its max_connections, or end what makes it read-only.",

@@ -14,6 +14,7 @@ from uuid import uuid4
 import structlog
 
 from gateway import lane
+from gateway.attempt import SwapSlots
 from gateway.config import Settings
 from gateway.deployments import Deployment
 from gateway.engine.client import Engine, EngineIdentity, connect
@@ -63,7 +64,7 @@ class Fleet:
         self._lives: dict[_Key, asyncio.Task[None]] = {}
         self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
-            lambda: Slots(asyncio.Semaphore(settings.rollouts), asyncio.Semaphore(settings.swaps))
+            lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps))
         )
         self._wanted = asyncio.Event()
         self.retired = False

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from gateway.attempt import SwapSlots
 from gateway.deployments import Deployment
 from gateway.engine import probes
 from gateway.engine.client import Engine, EngineIdentity, Reached
@@ -31,7 +32,7 @@ class Slots:
     """How much one daemon is given at once: rollouts, and of them those that stop and start containers."""
 
     rollouts: asyncio.Semaphore
-    swaps: asyncio.Semaphore
+    swaps: SwapSlots
 
 
 @dataclass(frozen=True, slots=True)

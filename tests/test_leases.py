@@ -4,7 +4,7 @@ import pytest
 
 from gateway import lane
 from gateway.deployments import Deployment, LeaseLost
-from gateway.errors import Code, Postponed
+from gateway.errors import Code, Postponed, Reason
 from gateway.store.journal import PostgresJournal
 from tests.real_web import Web
 
@@ -101,3 +101,17 @@ async def test_of_those_that_may_have_ended_their_gateways_one_runs_at_a_time_th
     elsewhere = await claim(web, "another", lease=9)
     assert elsewhere is not None
     assert elsewhere.application_id == first.application_id
+
+
+async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web: Web, first: Deployment) -> None:
+    journal = PostgresJournal(web.pool, first)
+
+    async def shown() -> tuple[str, str, str | None, str | None]:
+        found = await web.query("deployment.one", deploymentId=first.deployment_id)
+        return found["state"], found["status"], found["reason"] and found["reason"]["code"], found["waitsFor"]
+
+    await journal.wait(Reason(Code.SLOTS_TAKEN, "the engine stops and starts 1 at once, now another"))
+    waits_for = "its turn: the engine stops and starts 1 at once, now another"
+    assert await shown() == ("queued", "running", "slots_taken", waits_for)
+    await journal.go_on()
+    assert await shown() == ("running", "running", None, None)

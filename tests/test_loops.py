@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from gateway import loops as module
+from gateway.attempt import SwapSlots
 from gateway.engine.client import EngineIdentity
 from gateway.errors import Code, Postponed, Unavailable
 from gateway.host import Duty, Host, Slots
@@ -178,4 +179,4 @@ class OneDuty:
         return [None]
 
     def slots(self, _identity: EngineIdentity) -> Slots:
-        return Slots(asyncio.Semaphore(0), asyncio.Semaphore(0))
+        return Slots(asyncio.Semaphore(0), SwapSlots(1))

@@ -1,6 +1,7 @@
 """A rollout that waits for a slot of its engine loses none of its time by it."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 from unittest.mock import AsyncMock, MagicMock
 
@@ -10,7 +11,7 @@ from gateway import attempt, rollout
 from gateway.configuration import Configuration, Order
 from gateway.deployments import Kind, Outcome, Status, Swap
 from gateway.engine import runtimes
-from gateway.errors import Code
+from gateway.errors import Code, Reason
 from gateway.reference import Reference
 from gateway.registries import NOBODY
 
@@ -19,10 +20,10 @@ DIGEST = "sha256:" + "0" * 64
 
 
 class Scene:
-    """A rollback to what is kept, on an engine that is not there; its only slot is held."""
+    """A rollback to what is kept, on an engine that is not there and has one slot."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
-        self.slot = asyncio.Semaphore(0)
+        self.slots = attempt.SwapSlots(1)
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note = MagicMock(return_value=1.0)
         self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
@@ -33,7 +34,7 @@ class Scene:
         application: Any = MagicMock(configuration=Configuration())
         target = attempt.Target("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
-        means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slot, MagicMock(), DEADLINE)
+        means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
         task = attempt.Task(deployment, application, NOBODY, AsyncMock(), target)
         return await rollout.roll_out(means, task, self.journal, None)
 
@@ -41,13 +42,36 @@ class Scene:
 @pytest.mark.parametrize("order", Order)
 async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
     scene = Scene(monkeypatch, order)
-    asyncio.get_running_loop().call_later(2 * DEADLINE, scene.slot.release)
+    async with AsyncExitStack() as held:
+        await held.enter_async_context(scene.slots.hold("another"))
+        rollback = asyncio.create_task(scene.roll_back())
+        await asyncio.sleep(2 * DEADLINE)
+        scene.journal.go_on.assert_not_awaited()
+    assert (await rollback).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("order", Order)
+async def test_what_waits_for_a_slot_says_for_whom(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+    scene = Scene(monkeypatch, order)
+    told = asyncio.Event()
+    scene.journal.wait.side_effect = lambda _: told.set()
+    async with scene.slots.hold("another"):
+        rollback = asyncio.create_task(scene.roll_back())
+        await told.wait()
+    await rollback
+    reason = Reason(Code.SLOTS_TAKEN, "the engine stops and starts 1 at once, now another")
+    scene.journal.wait.assert_awaited_once_with(reason)
+    scene.journal.go_on.assert_awaited_once_with()
+
+
+async def test_where_a_slot_is_free_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch, Order.START_FIRST)
     assert (await scene.roll_back()).status is Status.SUCCEEDED
+    scene.journal.wait.assert_not_awaited()
 
 
 async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, Order.STOP_FIRST)
-    scene.slot.release()
 
     async def slowly(*_: object) -> Swap:
         await asyncio.sleep(2 * DEADLINE)

@@ -119,7 +119,7 @@ def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow
 def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
     fields = {
         "deployment": found.deployment_id,
-        "state": found.status,
+        "state": found.state,
         "kind": found.kind,
         "image": found.reference,
         "digest": found.digest,

@@ -138,6 +138,21 @@ async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, 
     return length
 
 
+async def tell_wait(connection: Connection, deployment_id: str, epoch: int, reason: Reason | None) -> bool:
+    """Write down what one that runs waits for, None for nothing; False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE deployments SET reason_code = $3, reason_message = $4
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment_id,
+        epoch,
+        reason.code if reason else None,
+        reason.message if reason else None,
+    )
+    return bool(done == "UPDATE 1")
+
+
 async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
     """Write down how it ended, once; False where it is no longer ours."""
     done = await connection.execute(

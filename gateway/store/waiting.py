@@ -18,8 +18,10 @@ class Wait:
 
 async def select_wait(connection: Connection, deployment: Deployment) -> Wait | None:
     """Return None for one that does not wait."""
-    if deployment.status is not Status.QUEUED:
+    if deployment.state is not Status.QUEUED:
         return None
+    if deployment.status is Status.RUNNING and deployment.reason is not None:
+        return Wait(1, f"its turn: {deployment.reason.message}")
     row = await connection.fetchrow(
         """
         SELECT (SELECT r.deployment_id

@@ -15,6 +15,7 @@ from gateway.demo.engine import private_engine
 from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry
 from tests.faults import scenes, strikes
+from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
@@ -34,6 +35,9 @@ GATEWAY = (
 DATABASE = tuple(
     (fault, Asked.PUSH, False) for fault in (strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT, strikes.DATABASE_STALLED)
 )
+REFUSALS = tuple((fault, Asked.PUSH, False) for fault in strikes.REFUSALS)
+#: of a soak: mostly kills
+AT_RANDOM = (*(strikes.KILL,) * 5, *strikes.REFUSALS)
 ENGINE = tuple(
     (fault, Asked.PUSH, after) for fault in (strikes.ENGINE_STOPPED, strikes.ENGINE_KILLED) for after in AROUND
 )
@@ -49,6 +53,8 @@ def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *
                 await at_every_call(one, tally, fault, asked, after=after)
             if always:
                 await scenes.set_aside_stays_down(one, tally)
+            elif faults is REFUSALS:
+                await scenes.few_connections(one, tally)
             else:
                 await scenes.deaf_to_sigterm(one, tally)
 
@@ -76,7 +82,7 @@ async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> 
     host, _, port = registry.address.rpartition(":")
     async with (
         wire(lambda: asyncio.open_connection(host, int(port))) as leads_there,
-        scenes.small_disk(directory / "disk") as disk,
+        small_disk(directory / "disk", scenes.DISK) as disk,
         private_engine(arguments=(*SIDE_BY_SIDE, "--data-root", str(disk))) as dockerd,
         world(Order.STOP_FIRST, dockerd, f"127.0.0.1:{leads_there.port}/supplies", directory / "world") as one,
     ):
@@ -87,6 +93,7 @@ async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> 
 PARTS: dict[str, Part] = {
     **{f"gateway-{order}": every(order, GATEWAY) for order in Order},
     **{f"database-{order}": every(order, DATABASE) for order in Order},
+    **{f"refusals-{order}": every(order, REFUSALS) for order in Order},
     **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},
     **{f"service-{order}": every_service(order) for order in Order},
     "twins": twins,
@@ -111,13 +118,13 @@ async def faults(names: list[str], directory: Path) -> bool:
 
 
 async def soak(minutes: float, directory: Path) -> bool:
-    """Kill at random for so many minutes, in both orders at once."""
+    """Kill the gateway, and let the database refuse, at random for so many minutes, in both orders at once."""
     tally, began = Tally(), time.monotonic()
 
     async def kill_on(one: World) -> None:
         while time.monotonic() - began < minutes * 60:
             asked, at, after = random.choice(list(Asked)), random.randrange(13), random.choice(AROUND)
-            await strike_once(one, tally, strikes.KILL, asked, at, after=after)
+            await strike_once(one, tally, random.choice(AT_RANDOM), asked, at, after=after)
 
     async def run(registry: PrivateRegistry, number: int, order: Order) -> None:
         name = f"soak-{number}-{order}"

@@ -1,11 +1,11 @@
-"""A real PostgreSQL that can be restarted, and a wire to it that can be cut."""
+"""A real PostgreSQL that can be restarted, or refuse, and a wire to it that can be cut."""
 
 import asyncio
 import os
 import signal
 from base64 import b64encode
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,11 @@ from gateway.demo.process import until
 from gateway.store.cluster import Cluster
 from gateway.store.embedded import embedded_postgres
 from tests.faults.wire import Wire, wire
+
+# The gateway's own role: a limit of connections does not hold the owner of the server.
+ROLE = "app"
+_TOO_MUCH = "INSERT INTO readiness_probes SELECT decode(repeat('00', 7900), 'hex') FROM generate_series(1, 20)"
+_DISK = 64 * 1024**2  # of the folder that the gateway's database lies in
 
 KEY = b64encode(b"k" * 32).decode()
 
@@ -36,12 +41,13 @@ class Database:
 
     @property
     def direct_settings(self) -> dict[str, str]:
-        return {"GATEWAY_DATABASE_URL": self.url, "GATEWAY_MASTER_KEY": KEY}
+        url = f"postgresql://{ROLE}:{ROLE}@/gateway?host={self.directory}/postgres"
+        return {"GATEWAY_DATABASE_URL": url, "GATEWAY_MASTER_KEY": KEY}
 
     @property
     def settings(self) -> dict[str, str]:
         return {
-            "GATEWAY_DATABASE_URL": self.url.replace("@/", f"@127.0.0.1:{self.wire.port}/").partition("?")[0],
+            "GATEWAY_DATABASE_URL": f"postgresql://{ROLE}:{ROLE}@127.0.0.1:{self.wire.port}/gateway",
             "GATEWAY_MASTER_KEY": KEY,
         }
 
@@ -51,6 +57,35 @@ class Database:
             return int(await connection.fetchval(statement))
         finally:
             await connection.close()
+
+    # -- what it refuses
+
+    async def be_read_only(self) -> None:
+        await self._execute("ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()")
+
+    async def let_in(self, most: int) -> None:
+        """Let the gateways have so many connections, and end those they have."""
+        end = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{ROLE}'"
+        await self._execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT {most}", end)
+
+    async def fill_the_disk(self) -> None:
+        await asyncio.to_thread(_fill, self.directory / "disk" / "full")
+        try:
+            await self._execute(_TOO_MUCH)
+        except asyncpg.DiskFullError:
+            return
+        raise RuntimeError("the disk is not full")
+
+    async def refuse_nothing(self) -> None:
+        (self.directory / "disk" / "full").unlink(missing_ok=True)
+        await self._execute(
+            f"ALTER ROLE {ROLE} CONNECTION LIMIT -1",
+            "ALTER SYSTEM RESET default_transaction_read_only",
+            "SELECT pg_reload_conf()",
+        )
+
+    async def _execute(self, *statements: str) -> None:
+        await _execute(self.url, "SET default_transaction_read_only = off", *statements)
 
     async def restart(self) -> None:
         """End the server as a crash does, its connections with it; whoever uses it starts it again."""
@@ -68,9 +103,59 @@ class Database:
         await until(started)
 
 
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _lay_on(directory: Path, disk: Path) -> None:
+    """Let the gateway's database lie on a disk of its own, and belong to a role that may do no more than it must."""
+    cluster, owner = Cluster(directory), (directory / "postgres").stat()
+    space = disk / "space"
+    space.mkdir(mode=0o700)
+    os.chown(space, owner.st_uid, owner.st_gid)
+    await _execute(
+        cluster.url("postgres"),
+        f"CREATE ROLE {ROLE} LOGIN PASSWORD '{ROLE}'",
+        f"ALTER DATABASE gateway OWNER TO {ROLE}",
+        f"CREATE TABLESPACE small LOCATION '{space}'",
+        "ALTER DATABASE gateway SET TABLESPACE small",
+    )
+
+
+def _fill(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as full:
+        while full.write(b"\0" * 65_536):
+            pass
+    with suppress(OSError), file.open("ab", buffering=0) as full:
+        while full.write(b"\0" * 512):
+            pass
+
+
+@asynccontextmanager
+async def small_disk(directory: Path, size: int) -> AsyncIterator[Path]:
+    await asyncio.to_thread(directory.mkdir, parents=True)
+    await _run("mount", "-t", "tmpfs", "-o", f"size={size},mode=755", "tmpfs", str(directory))
+    try:
+        yield directory
+    finally:
+        await _run("umount", "--lazy", str(directory))
+
+
+async def _run(*words: str) -> None:
+    process = await asyncio.create_subprocess_exec(*words)
+    if await process.wait() != 0:
+        raise RuntimeError(" ".join(words))
+
+
 @asynccontextmanager
 async def database(directory: Path) -> AsyncIterator[Database]:
-    async with embedded_postgres(directory):
+    async with small_disk(directory / "disk", _DISK) as disk, embedded_postgres(directory):
+        await _lay_on(directory, disk)
 
         async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             return await asyncio.open_unix_connection(directory / "postgres/.s.PGSQL.5432")

@@ -1,11 +1,9 @@
 """Faults that strike elsewhere than at the engine's calls: the registry, the disk, the application itself, a twin."""
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 from gateway.demo.images import Behaviour, Image
 from gateway.demo.process import until
@@ -70,20 +68,17 @@ async def _settled(world: World) -> bool | None:
 DISK = 96 * 1024**2
 
 
-@asynccontextmanager
-async def small_disk(directory: Path) -> AsyncIterator[Path]:
-    await asyncio.to_thread(directory.mkdir, parents=True)
-    await _run("mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(directory))
-    try:
-        yield directory
-    finally:
-        await _run("umount", "--lazy", str(directory))
-
-
-async def _run(*words: str) -> None:
-    process = await asyncio.create_subprocess_exec(*words)
-    if await process.wait() != 0:
-        raise RuntimeError(" ".join(words))
+async def few_connections(world: World, tally: Tally) -> None:
+    """The database has three connections for the gateway, which is told of push after push."""
+    async with _scene(world, tally, "twenty pushes, three connections"):
+        await world.database.let_in(3)
+        before = world.count
+        for _ in range(19):
+            await world.told(await world.pushed())
+        await world.told(digest := await world.pushed())
+        world.count = before + 1  # those that came while another waited have joined it
+        await world.ends(digest)
+        await world.database.refuse_nothing()
 
 
 async def deaf_to_sigterm(world: World, tally: Tally) -> None:

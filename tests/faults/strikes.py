@@ -113,6 +113,25 @@ async def _mend_database(world: World) -> None:
     world.database.wire.mend()
 
 
+async def _be_read_only(world: World) -> None:
+    await unbroken(world.database.be_read_only())
+
+
+async def _let_nobody_in(world: World) -> None:
+    await unbroken(world.database.let_in(0))
+
+
+async def _fill_the_disk(world: World) -> None:
+    await unbroken(world.database.fill_the_disk())
+
+
+async def _database_refuses_no_more(world: World) -> None:
+    """It refuses for longer than a lease; what was begun is finished meanwhile, and somebody answers."""
+    await asyncio.sleep(3)
+    await world.somebody_answers()
+    await world.database.refuse_nothing()
+
+
 async def _taken_over(world: World) -> None:
     """Another gateway takes over and finishes; then the frozen one wakes, and must let all be as it is."""
     async with world.second_gateway() as second:
@@ -136,3 +155,8 @@ FROZEN = Fault("gateway frozen, taken over from, woken", _signal(signal.SIGSTOP)
 DATABASE_RESTARTED = Fault("database restarted", _restart_database, _nothing)
 DATABASE_CUT = Fault("database cut off", _cut_database, _mend_database)
 DATABASE_STALLED = Fault("database stalled", _stall_database, _mend_database)
+DATABASE_READ_ONLY = Fault("database read-only", _be_read_only, _database_refuses_no_more)
+DATABASE_CLOSED = Fault("database lets nobody in", _let_nobody_in, _database_refuses_no_more)
+DATABASE_FULL = Fault("database's disk full", _fill_the_disk, _database_refuses_no_more)
+
+REFUSALS = (DATABASE_READ_ONLY, DATABASE_CLOSED, DATABASE_FULL)

@@ -80,6 +80,7 @@ class World:
         """Make everything work again, whatever was done to it."""
         self.proxy.disarm()
         self.database.wire.mend()
+        await self.database.refuse_nothing()
         if not self.dockerd.running:
             await self.dockerd.start()
         await self.gateway.stop(signal.SIGKILL)

@@ -169,7 +169,7 @@ def shown(
         "title": deployment.title,
         "description": deployment.description,
         "status": status,
-        "state": deployment.status,
+        "state": deployment.state,
         "kind": deployment.kind,
         "reason": shown_reason(deployment.reason),
         "errorMessage": deployment.reason.message if status == "error" and deployment.reason else None,

@@ -179,7 +179,7 @@ def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
         "processedOn": _milliseconds(deployment.started_at) if deployment.started_at else None,
         "finishedOn": None,
         "failedReason": deployment.reason.message if deployment.reason else None,
-        "state": "active" if deployment.status is Status.RUNNING else "waiting",
+        "state": "active" if deployment.state is Status.RUNNING else "waiting",
         "servicePath": {
             "href": f"/dashboard/project/{project['projectId']}/environment/{place['environmentId']}"
             f"/services/application/{deployment.application_id}",
