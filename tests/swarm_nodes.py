@@ -139,6 +139,7 @@ class Supervised:
     engine: Engine
     registry: str
     spare: str
+    node: Node
 
 
 @asynccontextmanager
@@ -154,4 +155,4 @@ async def supervised(swarm: Swarm, place: Path, **settings: str) -> AsyncIterato
     ):
         await migrate(pool)
         async with supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)):
-            yield Supervised(pool, first.engine, registry.address, spare)
+            yield Supervised(pool, first.engine, registry.address, spare, first)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from gateway.engine import spec as container_spec
 from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Version
 from gateway.engine.runtimes import kind_of
-from gateway.engine.services import Service, Task
+from gateway.engine.services import Node, Service, Task
 from gateway.errors import Code, Failed
 from gateway.reference import Digest, Reference
 from gateway.registries import Credentials
@@ -219,12 +219,16 @@ MARK = Mark("d1", "1")
         ([task(1, "running"), task(2, "running"), task(1, "running", of="d0", node="x")], "", "x", True),
         ([task(1, "running"), task(2, "running", node="x")], "", "x", False),
         ([task(1, "running"), task(2, "running", of="d0")], "", "", False),
+        ([task(1, "running"), task(1, "running", node="m")], "", "", False),  # two in one slot
+        ([task(1, "running"), task(1, "running", node="m"), task(2, "running")], "", "", True),
     ],
 )
 def test_converged_is_every_task_in_this_version_and_none_in_another(
     tasks: list[Task], state: str, down: str, converged: bool
 ) -> None:
-    seen = convergence.observe(service(state=state), tasks, MARK, down=frozenset({down}))
+    seen = convergence.observe(
+        service(state=state), tasks, MARK, nodes={down: Node(down=True, joined=datetime(2026, 1, 1, tzinfo=UTC))}
+    )
     assert seen.converged is converged
 
 
@@ -249,6 +253,46 @@ def test_failures_within_the_share_that_was_chosen_are_the_swarms_to_judge() -> 
     chosen = service(state="updating", UpdateConfig={"MaxFailureRatio": 0.5})
     seen = convergence.observe(chosen, [task(1, "failed")], MARK)
     convergence.refuse(chosen, seen, MARK)
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def ended(said: str = "task: non-zero exit (143)", created: datetime = NOON) -> Task:
+    return replace(task(1, "failed", wanted="shutdown", said=said), created=created)
+
+
+@pytest.mark.parametrize(
+    ("one", "joined", "excused"),
+    [
+        (ended(), NOON - timedelta(hours=1), False),
+        (ended(), NOON + timedelta(seconds=1), True),  # its node's engine was started anew
+        (ended("No such container: web.1.x"), NOON - timedelta(hours=1), True),
+        (ended(created=NOON + timedelta(seconds=2)), NOON + timedelta(seconds=1), False),
+    ],
+)
+def test_a_task_that_ended_with_the_engine_of_its_node_breaks_nothing(
+    one: Task, joined: datetime, excused: bool
+) -> None:
+    seen = convergence.observe(service(), [one], MARK, nodes={"n": Node(down=False, joined=joined)})
+    assert (seen.broke is None, seen.restarts, seen.excused == {one.task_id}) == (excused, 1 - excused, excused)
+    gave_up = service(state="paused")
+    with pytest.raises(Failed) as refused:
+        convergence.refuse(gave_up, seen, MARK)
+    assert isinstance(refused.value, convergence.Interrupted) is excused
+
+
+def test_a_task_of_another_image_is_of_another_version_whatever_its_labels_say() -> None:
+    marked = {**task(1, "running").labels, "gateway.image": "web:v1@sha256:1"}
+    told = [replace(task(slot, "running"), labels=marked, image="web:v1@sha256:1") for slot in (1, 2)]
+    assert convergence.observe(service(), told, MARK).converged
+    by_hand = [replace(one, image="other") for one in told]
+    seen = convergence.observe(service(), by_hand, MARK)
+    assert (seen.running, len(seen.leftover)) == (0, 2)
+    template = {"ContainerSpec": {"Image": "other"}}
+    changed = service(Labels=marked, TaskTemplate=template)
+    with pytest.raises(Failed, match="somebody else set the image of web to other"):
+        convergence.refuse(changed, seen, MARK)
 
 
 # -- which of the two it is

@@ -1,6 +1,8 @@
 """What a rollout does to a real service of a real Swarm."""
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from gateway.store import registries as logins
 from tests.guards import amazon, filled, gate
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
-from tests.swarm_nodes import Supervised, supervised, swarm_of
+from tests.swarm_nodes import Node, Supervised, supervised, swarm_of
 
 #: so that a test does not wait for a task to be watched, or restarted
 QUICK = {
@@ -402,6 +404,90 @@ async def test_a_port_of_another_service_is_named_and_nothing_touched(lane: Lane
     assert failed.reason.code is Code.PORT_TAKEN
     assert "the service other" in failed.reason.message
     assert (await service_of(lane)).spec == before.spec
+
+
+async def restart(node: Node) -> None:
+    """Do as systemctl restart docker does."""
+    await node.dockerd.stop()
+    await node.restart()
+
+
+async def begun(lane: Lane, digest: str) -> None:
+    async def look() -> bool | None:
+        one = await services.inspect(lane.engine, f"app-{lane.application_id}")
+        return (one is not None and one.labels[spec.DIGEST] == digest) or None
+
+    await until(look)
+
+
+async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_itself_nor_after(
+    lane: Lane, pushes: Pushes, supervised_swarm: Supervised
+) -> None:
+    await pushes("v1")
+    await lane.set(configuration=QUICK | {"replicas": 3, "stableWindow": 4})
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    await lane.set(configuration=QUICK | {"replicas": 3, "stableWindow": 4, "watch": 300})
+    asked = asyncio.create_task(lane.ask(Kind.DEPLOY))
+    await begun(lane, digest)
+    await restart(supervised_swarm.node)
+    deployment = await asked
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest), deployment.reason
+    await restart(supervised_swarm.node)
+
+    async def three() -> bool | None:
+        with suppress(Postponed):
+            return [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] * 3 or None
+        return None
+
+    await until(three)
+    runtime = await runtime_of(lane)
+    assert await runtime.trouble((await service_of(lane)).service_id, 0) is None
+    async with lane.pool.acquire() as connection:
+        assert await watches.select_until(connection, deployment.deployment_id) is not None
+        await watches.delete_watch(connection, lane.application_id)
+
+
+async def test_a_service_that_somebody_removes_in_an_update_is_made_again(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.set(configuration=QUICK | {"stableWindow": 2})
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    asked = asyncio.create_task(lane.ask(Kind.DEPLOY))
+    await begun(lane, digest)
+    await services.remove(lane.engine, await service_of(lane))
+    deployment = await asked
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest), deployment.reason
+    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+
+async def test_an_image_that_somebody_sets_is_not_said_to_be_ours(lane: Lane, pushes: Pushes) -> None:
+    other = f"{pushes.address}/{pushes.path}@{await pushes('other', tag='other')}"
+    await pushes("v1")
+    await lane.set(configuration=QUICK | {"stableWindow": 2})
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    asked = asyncio.create_task(lane.ask(Kind.DEPLOY))
+    await begun(lane, digest)
+
+    async def set_image() -> None:
+        service = await service_of(lane)
+        template = service.spec["TaskTemplate"]
+        container = {**template["ContainerSpec"], "Image": other}
+        made = {**service.spec, "TaskTemplate": {**template, "ContainerSpec": container}}
+        await services.update(lane.engine, service, made, {})
+
+    await set_image()
+    deployment = await asked
+    assert deployment.status is not Status.SUCCEEDED
+    assert deployment.reason is not None
+    assert f"somebody else set the image of app-{lane.application_id} to {other}" in deployment.reason.message
+    assert (await service_of(lane)).image == other  # theirs is left
+    again = await lane.ask(Kind.DEPLOY)
+    assert (again.status, again.digest) == (Status.SUCCEEDED, digest), again.reason
+    await set_image()  # at rest
+    assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
+    assert [task.image for task in await running(lane)] == [f"{pushes.name()}@{digest}"]
 
 
 async def test_a_rollback_runs_the_recorded_version_again(lane: Lane, pushes: Pushes) -> None:

@@ -45,6 +45,8 @@ class EngineIdentity:
     address: str = "127.0.0.1"
     swarm_manager: bool = False
     node_id: str = ""
+    #: it is a node of a Swarm, and does not know yet whether it manages that; or it is locked
+    swarm_starting: bool = False
 
     @property
     def daemon(self) -> str:
@@ -60,6 +62,7 @@ class Engine(aiodocker.Docker):
 
     #: asked before each call that changes something; raises where it must not be made any more
     _allowed: Callable[[], Awaitable[None]] | None = None
+    _manages = False
 
     def __init__(self, access: Access) -> None:
         connector, url = connector_for(access)
@@ -74,6 +77,12 @@ class Engine(aiodocker.Docker):
         """Return the same engine, over the same connections, that asks before each call that changes something."""
         one = copy(self)
         one._allowed = allowed  # noqa: SLF001 - its own
+        return one
+
+    def managing(self) -> Self:
+        """Return the same engine, of which it is known that it manages a Swarm: where it says otherwise it starts."""
+        one = copy(self)
+        one._manages = True  # noqa: SLF001 - its own
         return one
 
     @asynccontextmanager
@@ -106,7 +115,12 @@ class Engine(aiodocker.Docker):
             await self._allowed()
         sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         made = self._made(method, path, deadline, params=dict(params or {}), data=sent, headers=headers)
-        return await (made if method == "GET" else unbroken(made))
+        try:
+            return await (made if method == "GET" else unbroken(made))
+        except Failed as error:
+            if not (self._manages and error.reason.code is Code.NO_SWARM):
+                raise
+            raise Postponed(Code.ENGINE_BUSY, f"the engine manages its Swarm no more, or not yet: {error}") from error
 
     async def _made(self, method: str, path: str, deadline: float, **given: Any) -> Any:
         with translated(waiting_for=f"{method} {path}"):
@@ -132,7 +146,20 @@ class Engine(aiodocker.Docker):
             address=self.address,
             swarm_manager=bool(swarm.get("ControlAvailable")) and swarm.get("LocalNodeState") == "active",
             node_id=swarm.get("NodeID", ""),
+            swarm_starting=await self._starts(swarm),
         )
+
+    async def _starts(self, swarm: Mapping[str, Any]) -> bool:
+        """Tell whether what the engine says of its part of a Swarm is not its last word."""
+        if swarm.get("ControlAvailable") or swarm.get("LocalNodeState") != "active":
+            return swarm.get("LocalNodeState") in _STARTING
+        try:
+            await self.call("GET", "swarm", deadline=_IDENTIFY_DEADLINE)
+        except Failed:
+            return False  # it is a worker
+        except Postponed as error:
+            return error.reason.code is Code.ENGINE_BUSY
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +171,7 @@ class Reached:
     server_ids: Sequence[str | None]
 
 
+_STARTING = frozenset({"pending", "locked", "error"})
 BUILT_IN = {"filters": '{"type":["builtin"]}'}
 # The kernel's word for it and the registries': https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gateway.engine import endings, spec
 from gateway.engine.refusals import classify
-from gateway.engine.services import Service, Task
+from gateway.engine.services import Node, Service, Task
 from gateway.errors import Code, Failed
 
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
@@ -16,7 +16,12 @@ _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
 # Why no node takes a task, where it is the one reason of all of them.
 _UNPLACED = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
+_GONE = "no such container"
 _EXITED = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
+
+
+class Interrupted(Failed):
+    """An update was given up that nothing is wrong with: it is to be sent again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of one version: how many tasks run of how many wanted, and what stands in the way."""
+    """What was seen of one version: in how many places a task runs of how many, and what stands in the way."""
 
     running: int
     wanted: int
@@ -52,6 +57,8 @@ class Seen:
     tasks: frozenset[str]
     #: how many tasks of this version ended by themselves
     restarts: int
+    #: the ids of those that ended with the engine of their node, or whose container somebody took away
+    excused: frozenset[str]
 
     @property
     def converged(self) -> bool:
@@ -63,23 +70,27 @@ def observe(
     tasks: Sequence[Task],
     mark: Mark,
     *,
-    down: frozenset[str] = frozenset(),
+    nodes: Mapping[str, Node] | None = None,
     before: frozenset[str] = frozenset(),
 ) -> Seen:
-    """Tell how far the version of `mark` is. Tasks on nodes that are `down` neither run nor stand in the way.
+    """Tell how far the version of `mark` is. Tasks on nodes that are down neither run nor stand in the way.
 
-    `before` are the ids of tasks whose end is an old story.
+    `before` are the ids of tasks whose end is an old story. A task of another image is of another version, whatever its
+    labels say.
     """
-    ours = [task for task in tasks if Mark.of(task.labels) == mark]
+    down = frozenset(node_id for node_id, node in (nodes or {}).items() if node.down)
+    ours = [task for task in tasks if Mark.of(task.labels) == mark and task.is_as_marked]
     present = [task for task in ours if task.wanted == "running" and task.state not in _ENDED]
     running = [task for task in present if task.state == "running" and task.node_id not in down]
     waiting = [task for task in present if task not in running]
     others = [task for task in tasks if task not in ours and task.state not in _ENDED and task.node_id not in down]
     leaving = [task for task in ours if task.wanted in _LEAVING and task.state not in _ENDED | {"new"}]
-    broken = [task for task in ours if task.state in _BROKE and task.task_id not in before]
-    everywhere = len(present) + sum(task.wanted == "running" for task in others)
+    ended = [task for task in ours if task.state in _BROKE and task.task_id not in before]
+    excused = frozenset(task.task_id for task in ended if _is_excused(task, nodes or {}))
+    broken = [task for task in ended if task.task_id not in excused]
+    everywhere = len(_places(present)) + sum(task.wanted == "running" for task in others)
     return Seen(
-        running=len(running),
+        running=len(_places(running)),
         wanted=everywhere if service.replicas is None else service.replicas,
         leftover=others + [task for task in leaving if task.node_id not in down],
         settled=service.update_state in _SETTLED,
@@ -91,7 +102,19 @@ def observe(
         else None,
         tasks=frozenset(task.task_id for task in running),
         restarts=len(broken),
+        excused=excused,
     )
+
+
+def _places(tasks: Iterable[Task]) -> set[int | str]:
+    """Return the slots, or nodes, that the tasks are in: a Swarm cut off in an update may leave two in one."""
+    return {task.slot or task.node_id for task in tasks}
+
+
+def _is_excused(task: Task, nodes: Mapping[str, Node]) -> bool:
+    """Tell whether it did not end by itself: its node's engine was started anew since, or its container is gone."""
+    node = nodes.get(task.node_id)
+    return _GONE in task.said.lower() or (node is not None and node.joined > task.created)
 
 
 def _first(tasks: Iterable[Task]) -> Task | None:
@@ -104,13 +127,24 @@ def is_over(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> boo
 
 
 def refuse(service: Service, seen: Seen, mark: Mark) -> None:
-    """Raises Failed where the version will not come to serve: its tasks break, or the Swarm has given it up."""
+    """Raises Failed where the version will not come to serve: its tasks break, or the Swarm has given it up.
+
+    Raises Interrupted where the Swarm has given it up for tasks that did not end by themselves.
+    """
     name = service.name
+    if seen.broke is None and seen.excused and service.update_state.startswith(("rollback", "paused")):
+        raise Interrupted(
+            Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} since the engine of a node was started anew"
+        )
     if Mark.of(service.labels) != mark:
         if not service.update_state.startswith("rollback"):
             raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
         why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
         raise Failed(why.reason.code, f"the Swarm rolled {name} back: {why.reason.message}")
+    if not service.is_as_marked:
+        raise Failed(
+            Code.ENGINE_REFUSED, f"somebody else set the image of {name} to {service.image} during the rollout"
+        )
     if service.update_state == "paused":
         why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
         raise Failed(why.reason.code, f"the Swarm paused the update of {name}: {why.reason.message}")

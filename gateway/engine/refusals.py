@@ -55,6 +55,9 @@ _NAME = r"(?P<network>[\w][\w.-]*)"
 
 _RULES = (
     _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
+    _rule(Code.ENGINE_BUSY, "not a swarm manager. manager is being prepared",
+          says="the engine's part of the Swarm is still starting"),
+    _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
     # Before what else its reader has met, but for the end of the one who reads.

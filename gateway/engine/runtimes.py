@@ -8,7 +8,7 @@ from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Runtime
 from gateway.engine.service_runtime import ServiceRuntime
-from gateway.errors import Code, Failed
+from gateway.errors import Code, Failed, Postponed
 from gateway.registries import Obtain
 
 
@@ -50,11 +50,19 @@ async def choose(
 ) -> Runtime:
     """Return the application's runtime; `begun` is that of a swap under way."""
     kind = begun
+    if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
+        kind = await _container_there(engine, application)
+        if kind is None:
+            raise Postponed(
+                Code.ENGINE_BUSY,
+                f"{identity.name} is a node of a Swarm that is starting, or locked (docker swarm unlock): "
+                f"what {application.app_name} runs as is not known yet",
+            )
     if kind is None:
         there = await present(engine, application) if identity.swarm_manager else None
         kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
-        return ServiceRuntime(engine, application, login, pace)
+        return ServiceRuntime(engine.managing(), application, login, pace)
     return ContainerRuntime(engine, identity.platform, application, login, pace)
 
 
@@ -63,9 +71,14 @@ async def present(engine: Engine, application: Application) -> RuntimeKind | Non
     service = await services.inspect(engine, application.app_name)
     if service is not None and identity_of.is_ours(application, service.labels):
         return RuntimeKind.SERVICE
-    container = await containers.inspect(engine, application.app_name)
-    if container is not None and identity_of.is_of(application, container):
+    if await _container_there(engine, application):
         return RuntimeKind.CONTAINER
     if application.base is not None:
         return RuntimeKind.SERVICE if application.base.is_service else RuntimeKind.CONTAINER
     return None
+
+
+async def _container_there(engine: Engine, application: Application) -> RuntimeKind | None:
+    container = await containers.inspect(engine, application.app_name)
+    there = container is not None and identity_of.is_of(application, container)
+    return RuntimeKind.CONTAINER if there else None

@@ -32,12 +32,13 @@ from gateway.engine.convergence import Mark
 from gateway.engine.runtime import Pace, Progress, Serving, Version
 from gateway.engine.service_watch import LOOK_AGAIN, ServiceWatch
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Failed, Postponed, Reason
+from gateway.errors import Absent, Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registries import Obtain
 
 _LOG = structlog.get_logger()
 
+_SENT_AGAIN = 3  # times, where an update was given up or taken away that nothing is wrong with
 _BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
 
 
@@ -61,6 +62,8 @@ class ServiceRuntime:
             return None
         seen, stopped = await self._watch.see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
         digest, spec_hash = service.labels.get(spec.DIGEST), service.labels.get(spec.SPEC)
+        if not service.is_as_marked:
+            digest, spec_hash = None, None
         if (base := self._original(service)) is not None:
             digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
         return Serving(
@@ -133,8 +136,10 @@ class ServiceRuntime:
 
     async def exchange(self, swap: Swap) -> None:
         service = await self._own()
-        if service is not None and await self._was_sent(service, swap):
-            return
+        if service is None or not await self._was_sent(service, swap):
+            await self._send(swap, service)
+
+    async def _send(self, swap: Swap, service: Service | None) -> None:
         image = Reference.parse(swap.new)
         made = service_spec.service_spec(
             self.application,
@@ -162,7 +167,14 @@ class ServiceRuntime:
         return any(Mark.of(task.labels) == _mark(swap) for task in tasks)
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
-        await self._watch.converge(_mark(swap))
+        """Return once every task runs in the version; what was given up or taken away on the way is sent again."""
+        for _ in range(_SENT_AGAIN):
+            try:
+                return await self._watch.converge(_mark(swap))
+            except (convergence.Interrupted, Absent) as error:
+                _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
+                await self._send(swap, await self._own())
+        return await self._watch.converge(_mark(swap))
 
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
@@ -171,6 +183,14 @@ class ServiceRuntime:
         """A call that lands late is refused: the version it was made for is over."""
 
     async def put_back(self, swap: Swap) -> None:
+        try:
+            await self._put_back(swap)
+        except Failed as error:
+            raise Postponed(
+                error.reason.code, f"{self._name} cannot be put back yet: {error.reason.message}"
+            ) from error
+
+    async def _put_back(self, swap: Swap) -> None:
         service = await self._own()
         if service is None:
             return
@@ -178,10 +198,10 @@ class ServiceRuntime:
             if swap.old is None:
                 await self.remove()
                 return
-            if service.previous_spec is None or Mark.of(service.previous_spec.get("Labels") or {}) == _mark(swap):
-                raise Failed(
-                    Code.ENGINE_REFUSED, f"the Swarm knows no earlier spec of {self._name}: it was changed meanwhile"
-                )
+            previous = service.previous_spec
+            if previous is None or Mark.of(previous.get("Labels") or {}) == _mark(swap):
+                _LOG.warning("A service was changed by somebody else, and is left as it is", service=self._name)
+                return
             await services.update(self.engine, service, service.spec, {}, back=True)
         await self._until_back()
 
@@ -256,9 +276,7 @@ class ServiceRuntime:
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:
             service = await self._watch.expect(object_id)
-        except Failed as error:
-            if error.reason.code is not Code.EXITED:
-                raise
+        except Absent as error:
             return error.reason
         seen = await self._watch.see(service, Mark.of(service.labels))
         return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
@@ -279,7 +297,10 @@ class ServiceRuntime:
     # -- looking
 
     async def _is_over(self, tasks: list[Task]) -> bool:
-        return convergence.is_over(tasks) or convergence.is_over(tasks, down=await services.down_nodes(self.engine))
+        if convergence.is_over(tasks):
+            return True
+        down = frozenset(node_id for node_id, node in (await services.nodes(self.engine)).items() if node.down)
+        return convergence.is_over(tasks, down=down)
 
     @property
     def _watch(self) -> ServiceWatch:

@@ -10,7 +10,7 @@ from gateway.engine.client import Engine
 from gateway.engine.convergence import Mark, Seen
 from gateway.engine.runtime import Pace
 from gateway.engine.services import Service, Task
-from gateway.errors import Code, Failed, RolloutError
+from gateway.errors import Absent, Code, Failed, RolloutError
 from gateway.registries import Obtain
 
 _LOG = structlog.get_logger()
@@ -36,14 +36,12 @@ class ServiceWatch:
         """Return once every task has run in the version for the stability window; raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
-        best, steady, seen_stuck = 0, frozenset[str](), set[str]()
+        best, steady, seen_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
         while True:
-            service, now = await self.expect(self.name), clock()
-            seen = await self.see(service, mark, before)
-            try:
-                convergence.refuse(service, seen, mark)
-            except Failed as error:
-                raise await self.explained(error, seen.broke) from error
+            service, seen = await self._promising(mark, before)
+            now = clock()
+            if not seen.excused <= excused:  # others take their place
+                excused, best, progressed = seen.excused, 0, now
             if seen.running > best:
                 best, progressed = seen.running, now
             if seen.tasks != steady:
@@ -60,6 +58,25 @@ class ServiceWatch:
             if now - progressed >= self.pace.health_deadline + self.grace:
                 raise self._late(seen)
             await asyncio.sleep(LOOK_AGAIN)
+
+    async def _promising(self, mark: Mark, before: frozenset[str]) -> tuple[Service, Seen]:
+        """Return what is seen of the version; raises Failed where it will not come to serve.
+
+        That a task ended may be told a moment before that its node has come back, so it is looked at twice.
+        """
+        doubted = False
+        while True:
+            service = await self.expect(self.name)
+            seen = await self.see(service, mark, before)
+            try:
+                convergence.refuse(service, seen, mark)
+            except Failed as error:
+                if doubted or seen.broke is None:
+                    raise await self.explained(error, seen.broke) from error
+                doubted = True
+                await asyncio.sleep(LOOK_AGAIN)
+            else:
+                return service, seen
 
     async def _send_again(self, service: Service) -> None:
         """Let the Swarm begin its update anew, where it waits for a task on a node that is gone.
@@ -123,7 +140,11 @@ class ServiceWatch:
     async def lines(self, mark: Mark) -> str:
         service = await services.inspect(self.engine, self.name)
         found = [] if service is None else await services.tasks(self.engine, service)
-        ours = [task for task in found if Mark.of(task.labels) == mark and task.state != "rejected" and task.node_id]
+        ours = [
+            task
+            for task in found
+            if Mark.of(task.labels) == mark and task.is_as_marked and task.state != "rejected" and task.node_id
+        ]
         broke = [task for task in ours if task.state in {"failed", "complete"}]
         for task in (broke or ours)[:1]:
             return await services.last_lines(self.engine, task)
@@ -132,10 +153,11 @@ class ServiceWatch:
     async def expect(self, known_as: str) -> Service:
         service = await services.inspect(self.engine, known_as)
         if service is None:
-            raise Failed(Code.EXITED, f"the service {self.name} was removed by somebody else")
+            raise Absent(Code.CONTAINER_MISSING, f"the service {self.name} was removed by somebody else")
         return service
 
     async def see(self, service: Service, mark: Mark, before: frozenset[str] = frozenset()) -> Seen:
         tasks = await services.tasks(self.engine, service)
-        down = await services.down_nodes(self.engine)
-        return convergence.observe(service, tasks, mark, down=down, before=before)
+        # Asked for after the tasks: a node that has come back is known before what its tasks did is.
+        nodes = await services.nodes(self.engine)
+        return convergence.observe(service, tasks, mark, nodes=nodes, before=before)

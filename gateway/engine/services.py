@@ -7,6 +7,7 @@ not seen.
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -21,6 +22,7 @@ from gateway.registries import Credentials
 
 _OUT_OF_SEQUENCE = "update out of sequence"
 _TRIES = 20  # of an update whose version index moves while its spec stays
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 _LOGS_DEADLINE = 10.0  # seconds; the log of a task is asked of its node, which may be gone
 
 
@@ -39,6 +41,16 @@ class Service:
     @property
     def labels(self) -> Mapping[str, str]:
         return self.spec.get("Labels") or {}
+
+    @property
+    def image(self) -> str:
+        template = self.spec.get("TaskTemplate") or {}
+        return str((template.get("ContainerSpec") or {}).get("Image", ""))
+
+    @property
+    def is_as_marked(self) -> bool:
+        """Whether it has the image that its labels tell of: somebody may have set another one, which leaves them."""
+        return is_as_marked(self.labels, self.image)
 
     @property
     def told_back_from(self) -> Mapping[str, str] | None:
@@ -72,6 +84,25 @@ class Task:
     exit_code: int
     container_id: str
     labels: Mapping[str, str] = field(repr=False)
+    image: str = ""
+    created: datetime = _NEVER
+
+    @property
+    def is_as_marked(self) -> bool:
+        return is_as_marked(self.labels, self.image)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node as it was seen a moment ago. What the tasks of one that is `down` are said to do is long ago."""
+
+    down: bool
+    #: when it last came to the managers, about: each start of its engine is later than the tasks it had
+    joined: datetime
+
+
+def is_as_marked(marks: Mapping[str, str], image: str) -> bool:
+    return marks.get(labels.IMAGE, image) == image
 
 
 def _service(found: Mapping[str, Any]) -> Service:
@@ -100,6 +131,8 @@ def _task(found: Mapping[str, Any]) -> Task:
         said=status.get("Err") or status.get("Message", ""),
         exit_code=container.get("ExitCode", 0),
         container_id=container.get("ContainerID", ""),
+        image=found["Spec"].get("ContainerSpec", {}).get("Image", ""),
+        created=containers.time(found["CreatedAt"]),
         labels=found["Spec"].get("ContainerSpec", {}).get("Labels") or {},
     )
 
@@ -153,10 +186,10 @@ async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]
     return [_task(one) for one in sorted(found, key=lambda one: containers.time(one["CreatedAt"]), reverse=True)]
 
 
-async def down_nodes(engine: Engine) -> frozenset[str]:
-    """Return the ids of the nodes that do not answer: what their tasks are said to do is long ago."""
+async def nodes(engine: Engine) -> dict[str, Node]:
+    """Return the nodes by their ids."""
     found = await engine.call("GET", "nodes")
-    return frozenset(node["ID"] for node in found if node["Status"]["State"] == "down")
+    return {one["ID"]: Node(one["Status"]["State"] == "down", containers.time(one["UpdatedAt"])) for one in found}
 
 
 async def platform(engine: Engine, task: Task) -> str:
