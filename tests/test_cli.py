@@ -1,5 +1,9 @@
 """The command line prints what scripts rely on, and tells errors in one line."""
 
+import asyncio
+import os
+import pty
+import sys
 from pathlib import Path
 
 import orjson
@@ -57,6 +61,47 @@ async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_
     changed = orjson.loads(await shell.cli("audit", "--json", "--app", "app-8", "--action", "apps.update"))
     assert [one["after"] for one in changed if one["noun"] == "application"] == [{"docker_image": "acme/app:2"}]
     assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
+
+
+async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: GatewayProcess) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        "keys",
+        "create",
+        "of-any-kind",
+        env=shell.environment,
+        stdin=-1,
+        stdout=-1,
+        stderr=-1,
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
+    assert b"of scope admin for everything, which is root on every host, without an end; --scope" in err
+
+
+async def test_a_person_at_a_terminal_is_asked_what_a_key_may(shell: GatewayProcess) -> None:
+    leader, follower = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateway",
+        "keys",
+        "create",
+        "asked",
+        env=shell.environment,
+        stdin=follower,
+        stdout=-1,
+        stderr=follower,
+    )
+    os.write(leader, b"deploy\n")
+    out, _ = await process.communicate()
+    os.close(leader)
+    os.close(follower)
+    assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
+    listed = orjson.loads(await shell.cli("keys", "list", "--json"))
+    assert [one["scope"] for one in listed if one["name"] == "asked"] == ["deploy"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`gateway keys`."""
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ def keys() -> None:
 
 @keys.command()
 @click.argument("name")
-@click.option("--scope", type=click.Choice(_SCOPES), default=Permission.ADMIN.word, help="What it may do; admin: all.")
+@click.option("--scope", type=click.Choice(_SCOPES), help="What it may do; a terminal is asked, else admin: all.")
 @click.option("--application", "applications", multiple=True, metavar="APP", help="May do it to this one; repeatable.")
 @click.option("--project", "projects", multiple=True, metavar="PROJECT", help="Or to all in this one; repeatable.")
 @click.option("--expires", metavar="WHEN", help="In how long, as 90d or 12h, or at which date, as 2027-01-01 (UTC).")
@@ -31,7 +32,7 @@ def keys() -> None:
 async def create(
     name: str,
     *,
-    scope: str,
+    scope: str | None,
     applications: Sequence[str],
     projects: Sequence[str],
     expires: str | None,
@@ -39,7 +40,8 @@ async def create(
 ) -> None:
     """Make a key and print it: the only time it is shown.
 
-    It may do all that its scope allows, to everything, unless applications or projects are named.
+    It may do all that its scope allows, to everything, unless applications or projects are named. Of scope admin for
+    everything it is root on every host.
     """
     from gateway.store import applications as apps
     from gateway.store import keys as store
@@ -47,6 +49,7 @@ async def create(
     from gateway.store.database import transaction
 
     expires_at = parse_expiry(expires, datetime.now(UTC)) if expires else None
+    chosen = scope or _ask_scope(as_json=as_json)
     async with keep() as kept, transaction(kept.pool) as connection:
         grants = Grants(
             frozenset([await apps.select_application_id(connection, named) for named in applications]),
@@ -55,14 +58,37 @@ async def create(
         key, made = await store.insert_key(
             connection,
             name,
-            permission=Permission[scope.upper()],
+            permission=Permission[chosen.upper()],
             grants=grants if applications or projects else None,
             expires_at=expires_at,
         )
     if as_json:
         show({**_row(made), "key": key})
-    else:
-        click.echo(key)
+        return
+    click.echo(key)
+    if scope is None:
+        click.echo(f"gateway: {_told(made)}", err=True)
+
+
+def _ask_scope(*, as_json: bool) -> str:
+    """Return what a person at a terminal chooses; admin where a program asks."""
+    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return Permission.ADMIN.word
+    click.echo(
+        "What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True
+    )
+    return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
+
+
+def _told(made: "Key") -> str:
+    """Return what the key may, and how to limit the next one."""
+    what = "everything" if made.grants is None else str(made.grants)
+    root = ", which is root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
+    end = "without an end" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
+    return (
+        f"the key is of scope {made.permission.word} for {what}{root}, {end}; "
+        "--scope, --application, --project and --expires limit one"
+    )
 
 
 @keys.command("list")

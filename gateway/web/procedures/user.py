@@ -27,7 +27,9 @@ class CreateKey(Input):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] | None = None
     expires_in: Annotated[int, Field(ge=1, le=int(LONGEST_LIFE.total_seconds()), description="Seconds.")] | None = None
-    scope: Annotated[Word, Field(description="What the key may do; admin: all.")] = "admin"
+    scope: Annotated[Word, Field(description="What the key may do; admin for everything is root on every host.")] = (
+        "admin"
+    )
     application_ids: Annotated[_Ids, Field(description="What it may do it to; with projectIds, null: everything.")] | (
         None
     ) = None
