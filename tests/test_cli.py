@@ -161,7 +161,9 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
         "queued"
     ]
     await shell.cli("deploy", "My Web", "--tag", "2")
-    assert orjson.loads(await shell.cli("apps", "show", "my-web", "--json"))["dockerImage"] == "ghcr.io/acme/web:2"
+    assert orjson.loads(await shell.cli("apps", "show", "my-web", "--json"))["dockerImage"] == "ghcr.io/acme/web:1"
+    newest = orjson.loads(await shell.cli("deployments", "list", "my-web", "--json"))[0]
+    assert newest["image"] == "ghcr.io/acme/web:2", "the application's once it serves"
 
 
 async def test_an_update_says_what_the_next_deployment_will_change(shell: GatewayProcess, tmp_path: Path) -> None:
