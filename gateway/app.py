@@ -78,11 +78,23 @@ async def running(settings: Settings) -> AsyncIterator[str]:
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     told = asyncio.Event()
+    begins = asyncio.current_task()
+
+    def tell() -> None:
+        told.set()
+        if begins is not None:  # it has not begun yet: a migration may take long, and the lock of one too
+            begins.cancel()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    async with running(settings) as address:
-        _LOG.info("Serving", address=address)
-        await told.wait()
-        _LOG.info("Stopping")
+        loop.add_signal_handler(number, tell)
+    try:
+        async with running(settings) as address:
+            begins = None
+            _LOG.info("Serving", address=address)
+            await told.wait()
+            _LOG.info("Stopping")
+    except asyncio.CancelledError:
+        if not told.is_set():
+            raise
     _LOG.info("Stopped")

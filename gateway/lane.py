@@ -18,6 +18,7 @@ from gateway.store import (
     deliveries,
     deployments,
     environments,
+    migrations,
     registries,
     subscriptions,
     swaps,
@@ -39,8 +40,10 @@ _SATISFIED_WITHIN = timedelta(seconds=60)
 async def claim(
     pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], held: Sequence[str], lease: float
 ) -> Deployment | None:
-    """Take the next deployment, its application bound to the engine from now on."""
+    """Take the next deployment, its application bound to the engine from now on; none where the schema is too new."""
     async with transaction(pool) as connection:
+        if await migrations.select_newer(connection) is not None:
+            return None
         deployment = await claims.claim_deployment(
             connection,
             owner=owner,

@@ -169,11 +169,12 @@ async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
 
 
 @asynccontextmanager
-async def answering(web_pool: Pool) -> AsyncIterator[Web]:
+async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
-        await connection.execute(
-            "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
-        )
+        if emptied:
+            await connection.execute(
+                "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
+            )
         key, _ = await keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})

@@ -44,7 +44,7 @@ async def test_a_newer_database_is_refused(empty: Pool) -> None:
 
 async def test_a_migration_that_fails_leaves_nothing(empty: Pool) -> None:
     broken = Migration(9999, "9999_broken.sql", "CREATE TABLE half (); SELECT nonsense")
-    with pytest.raises(asyncpg.PostgresError):
+    with pytest.raises(Unavailable, match=r"9999_broken\.sql failed, and none is applied: .*nonsense"):
         await migrate(empty, [*shipped(), broken])
     assert await empty.fetchval("SELECT to_regclass('deployments')") is None
 

@@ -90,7 +90,7 @@ async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Lo
                       ) AS one
                ) AS taken
          WHERE looks.repository = taken.repository AND looks.tag = taken.tag
-        RETURNING looks.*
+        RETURNING looks.repository, looks.tag, looks.looked_at, looks.digest, looks.etag
         """,  # noqa: S608 - a constant
         resting,
     )

@@ -103,7 +103,7 @@ def _as_it_ran(vault: Vault, application: Application, deployment_id: str, seale
         environment=ran["environment"],
         resolved=ran.get("resolved"),
         configuration=Configuration.model_validate(ran["configuration"]),
-        base=None if ran["base"] is None else Base.load(ran["base"]),
+        base=None if ran.get("base") is None else Base.load(ran["base"]),  # older rows know none
     )
 
 

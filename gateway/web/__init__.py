@@ -17,6 +17,7 @@ from gateway.web import (
     auditing,
     deploy_address,
     notifier,
+    outdated,
     outward,
     pages,
     patience,
@@ -43,16 +44,26 @@ def build(
     pool: Pool, vault: Vault, rollouts: Rollouts, settings: Settings, registry: RegistryClient
 ) -> web.Application:
     """Return the application; it owns the task that notifies and what webhooks need outside."""
-    application = web.Application(client_max_size=settings.body_limit, middlewares=[_keep_nowhere, _answer_errors])
+    application = web.Application(
+        client_max_size=settings.body_limit, middlewares=[_keep_nowhere, _answer_errors, outdated.refuse_outdated]
+    )
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
     application[GUESSES] = Guesses()
     application[TURNS] = Turns()
     application[READINESS] = Readiness()
+    application[outdated.OUTDATED] = outdated.Outdated()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(
-        [notifier.notifying, refusals.writing, auditing.writing, outward.reaching_out, patience.finishing]
+        [
+            outdated.looking,
+            notifier.notifying,
+            refusals.writing,
+            auditing.writing,
+            outward.reaching_out,
+            patience.finishing,
+        ]
     )
     application.add_routes(
         [

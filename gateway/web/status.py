@@ -14,6 +14,7 @@ from gateway.store import deployments, swaps, watches
 from gateway.store.database import transaction
 from gateway.web.admission import admit, sender
 from gateway.web.context import CONTEXT, Context, Host
+from gateway.web.outdated import OUTDATED
 from gateway.web.readiness import READINESS
 
 _DEADLINE = 3.0  # seconds for a key
@@ -43,7 +44,7 @@ async def ready(request: web.Request) -> web.Response:
     The engines' states, and loops in the background that do not recover, are told beside it, to who may know of them.
     """
     context = request.app[CONTEXT]
-    wrong = await request.app[READINESS].look(context.pool)
+    wrong = await request.app[READINESS].look(context.pool) or await request.app[OUTDATED].look(context.pool)
     failing = context.rollouts.loops.failing
     body: dict[str, object] = {
         "status": "unavailable" if wrong else "degraded" if failing else "ok",
