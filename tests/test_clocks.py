@@ -60,6 +60,16 @@ async def test_a_look_is_put_off_by_no_more_than_its_interval(web: Web) -> None:
         await connection.execute("DELETE FROM looks")
 
 
+async def test_a_plain_body_is_a_repetition_for_no_longer_than_it_was_to_be(web: Web) -> None:
+    path, bearer = await web.endpoint("generic", "s"), {"Authorization": "Bearer s"}
+    receipts = [(await web.post(path, {"image": "acme/web:1"}, **bearer))[1] for _ in range(2)]
+    assert receipts[1]["duplicateOf"] == receipts[0]["deliveryId"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE delivery_keys SET seen_at = seen_at + interval '1 hour'")
+    _, again = await web.post(path, {"image": "acme/web:1"}, **bearer)
+    assert again["duplicateOf"] is None
+
+
 @pytest.mark.parametrize(("attempts", "asked"), [(1025, None), (2**31 - 1, None), (1, 1e300)])
 async def test_a_deployment_waits_for_some_hours_at_most(
     web: Web, first: Deployment, attempts: int, asked: float | None

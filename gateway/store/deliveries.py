@@ -71,15 +71,18 @@ async def claim_delivery_key(
 ) -> str | None:
     """Return the delivery that holds the key already, or None: then it is ours.
 
-    Two at once wait for each other here. A key holds for `valid_for`, or for as long as its delivery is kept.
+    Two at once wait for each other here. A key holds for `valid_for`, or for as long as its delivery is kept; one that
+    was seen further ahead than that was seen before the clock stepped back.
     """
     row = await connection.fetchrow(
         """
         INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
         VALUES ($1, $2, $3)
             ON CONFLICT (endpoint_id, key) DO UPDATE
-           SET delivery_id = CASE WHEN k.seen_at < now() - $4::interval THEN $3 ELSE k.delivery_id END,
-               seen_at = CASE WHEN k.seen_at < now() - $4::interval THEN now() ELSE k.seen_at END
+           SET delivery_id = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                                  THEN $3 ELSE k.delivery_id END,
+               seen_at = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                              THEN now() ELSE k.seen_at END
         RETURNING delivery_id
         """,
         endpoint_id,

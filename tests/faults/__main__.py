@@ -55,6 +55,7 @@ def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *
                 await scenes.set_aside_stays_down(one, tally)
             elif faults is REFUSALS:
                 await scenes.few_connections(one, tally)
+                await scenes.kills_each_gateway(one, tally)
             else:
                 await scenes.deaf_to_sigterm(one, tally)
 

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from gateway.demo.images import Behaviour, Image
 from gateway.demo.process import until
+from tests.faults import strikes
 from tests.faults.matrix import Tally
 from tests.faults.wire import Break, Wire
 from tests.faults.world import Asked, Violation, World, lost
@@ -66,6 +67,38 @@ async def _settled(world: World) -> bool | None:
 
 #: bytes of the small disk
 DISK = 96 * 1024**2
+
+
+async def kills_each_gateway(world: World, tally: Tally) -> None:
+    """Whatever a rollout does first ends its gateway, before the swap and in it: it ends, and the next one is done."""
+    for at in (0, _IN_THE_SWAP):
+        async with _scene(world, tally, "each gateway killed"):
+            await world.struck(strikes.KILL.on(world), Asked.PUSH, at, after=False)
+            for _ in range(_MORE_THAN_ENOUGH):
+                await world.gateway.stop()
+                world.proxy.arm(strikes.KILL.on(world), 0, after=False)
+                await world.gateway.start()
+                if not await _is_struck_again(world):
+                    break
+            world.proxy.disarm()
+            await until(lambda: _settled(world))
+            newest = (await world.rows())[0]
+            if newest["state"] != "failed" or newest["reason"]["code"] != "gateway_killed":
+                raise Violation(f"what kills each gateway is told as {newest['state']}: {newest['reason']}")
+            await world.ends(await world.ask(Asked.PUSH))
+
+
+_IN_THE_SWAP = 5  # the call that stops the old one, or one beside it
+_MORE_THAN_ENOUGH = 20  # gateways
+
+
+async def _is_struck_again(world: World) -> bool:
+    """Return once the gateway is killed, or has ended what kills it."""
+
+    async def looked() -> bool | None:
+        return True if world.proxy.struck.is_set() else False if await world.settled() else None
+
+    return await until(looked)
 
 
 async def few_connections(world: World, tally: Tally) -> None:
