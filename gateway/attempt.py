@@ -11,6 +11,7 @@ from gateway.deployments import Deployment, Journal
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime
 from gateway.errors import Code, Failed, Reason
+from gateway.pending import Ran
 from gateway.reference import Digest, Reference
 from gateway.registries import Login
 from gateway.registry.client import RegistryClient
@@ -84,6 +85,8 @@ class Task:
     flaw: str | None = None
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
+    #: what serves, as it was written down
+    former: Ran | None = None
 
 
 @dataclass(slots=True)

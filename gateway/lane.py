@@ -71,6 +71,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         elif deployment.kind is Kind.ROLLBACK and application.base is not None:
             target = Target(None, application.base.reference, application.as_found())
         image = target.reference if target else deployment.reference or application.reference
+        former = await versions.select_serving(connection, vault, application)
         login = NOBODY
         if image is not None and deployment.kind not in {Kind.STOP, Kind.DELETE}:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
@@ -84,7 +85,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         async with transaction(pool) as connection:
             return await deployments.select_knows(connection, deployment, digest)
 
-    return Task(deployment, application, login, satisfied_by, target, flaw, knows), left_open, caused_by
+    return Task(deployment, application, login, satisfied_by, target, flaw, knows, former), left_open, caused_by
 
 
 async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:

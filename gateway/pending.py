@@ -21,6 +21,8 @@ class Ran:
     reference: Reference | None
     application: Application
     spec_hash: str | None
+    #: the deployment that brought it to serve; None for what was adopted
+    deployment_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

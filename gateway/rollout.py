@@ -16,7 +16,7 @@ from gateway.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.engine import runtimes
 from gateway.engine.refusals import UNPACKED
 from gateway.engine.runtime import Serving, Version
-from gateway.errors import Code, Failed, Reason
+from gateway.errors import Code, Failed, Postponed, Reason
 from gateway.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.resolving import lagging, other_than_told, refuse_other, resolve
@@ -43,6 +43,7 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
             means.pace.of(application.configuration),
             making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
             begun=left_open.runtime if left_open else None,
+            former=task.former,
         )
         attempt = Attempt(means, task, journal, runtime, deadline)
         if left_open is not None and (outcome := await swaps.settle(attempt, left_open)):
@@ -52,6 +53,9 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
             return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
+        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < swaps.TAKEN_AWAY:
+            # What somebody has taken away is done again.
+            raise Postponed(error.reason.code, error.reason.message) from error
         return Outcome(Status.FAILED, error.reason, log=error.log)
 
 

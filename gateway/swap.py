@@ -18,20 +18,37 @@ from gateway.reference import Digest
 
 _LOG = structlog.get_logger()
 
+#: attempts, while somebody removes what was made
+TAKEN_AWAY = 5
+# Attempts at finishing a swap, and at putting one back, that was left open: then it ends as it is.
+_FORWARD, _BACK = 6, 10
+
 
 async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     """Finish our own swap; put any other back, and return how ours ended if that was it."""
     attempt.journal.note(Step.SETTLE, f"a swap was left open going {left_open.direction}")
     await attempt.journal.flush_if_possible()
     await attempt.journal.stretch_lease_if_possible(attempt.runtime.longest_call())
+    if await attempt.runtime.is_over(left_open):
+        # The database is of a time before: it was restored.
+        _LOG.warning("A newer deployment serves than the swap is of that was left open", swap=left_open.deployment_id)
+        await attempt.journal.close_swap()
+        return None
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     wanted = attempt.task.deployment.cancelled_at is None
-    if ours and wanted and left_open.direction is Direction.FORWARD:
+    patient = attempt.task.deployment.attempts <= _FORWARD
+    if ours and wanted and patient and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
     await attempt.runtime.outlast(left_open)
-    await attempt.runtime.put_back(left_open)
+    try:
+        await attempt.runtime.put_back(left_open)
+    except Postponed as error:
+        if error.reason.code is Code.ENGINE_UNREACHABLE or attempt.task.deployment.attempts < _BACK:
+            raise
+        _LOG.exception("A swap that was left open cannot be put back: it ends as it is")
+        left_open = replace(left_open, reason=left_open.reason or error.reason)
     if ours and left_open.reason is not None:
-        return _put_back_outcome(left_open)
+        return await _put_back_outcome(attempt, left_open)
     await attempt.journal.close_swap()
     return None
 
@@ -101,6 +118,9 @@ async def _or_put_back(attempt: Attempt, swap: Swap, act: Coroutine[object, obje
     except (Postponed, LeaseLost):
         raise  # the record stays open, for whoever is claimed next
     except Exception as error:
+        if isinstance(error, Failed) and _taken_away(attempt, error):
+            await unbroken(_turn_back(attempt, swap, None))
+            raise
         if not isinstance(error, Failed):
             _LOG.exception("A swap failed on a defect")
         reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
@@ -120,7 +140,8 @@ async def _turn_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Out
     await attempt.runtime.put_back(back)
     if reason is None:
         await attempt.journal.close_swap_if_possible()
-    return _put_back_outcome(back)
+        return Outcome(Status.ROLLED_BACK)
+    return await _put_back_outcome(attempt, back)
 
 
 async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
@@ -132,7 +153,7 @@ async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
         # What serves is proven; that tidying up is refused does not make it any less so.
         _LOG.warning("Cannot tidy up after a rollout", exc_info=True)
     serving = await attempt.runtime.serving()
-    if serving is None or serving.digest is None:
+    if serving is None or serving.digest is None or not serving.running:
         raise Postponed(Code.ENGINE_REFUSED, f"{swap.serving_name} was taken away while it was being committed")
     return Outcome(
         Status.SUCCEEDED,
@@ -151,5 +172,32 @@ async def _last_lines(attempt: Attempt, swap: Swap) -> str:
         return f"(the container's log cannot be read: {error})"
 
 
-def _put_back_outcome(swap: Swap) -> Outcome:
-    return Outcome(Status.ROLLED_BACK if swap.old else Status.FAILED, swap.reason, log=swap.log)
+async def _put_back_outcome(attempt: Attempt, swap: Swap) -> Outcome:
+    """Say what is observed to serve once it was put back, which need not be what was to."""
+    reason = swap.reason or Reason(Code.INTERNAL, "it was put back")
+    if swap.old is None:
+        return Outcome(Status.FAILED, reason, log=swap.log)
+    serving = await attempt.runtime.serving()
+    if serving is None or not serving.running:
+        return _failed(
+            swap, reason, f"nothing serves {swap.serving_name} now: what served before could not be put back"
+        )
+    new = serving.deployment_id == swap.deployment_id or (serving.object_id == swap.new)
+    try:
+        await attempt.runtime.prove_back(swap, serving)
+    except Failed as error:
+        what = "the new version, since what served before could not be put back" if new else "what served before"
+        return _failed(swap, reason, f"{serving.name} is {what}, and is not well: {error.reason.message}")
+    if new:
+        _LOG.warning("What was to be put back is gone, and the new version serves", reason=reason.message)
+        return await _commit(attempt, swap)
+    return Outcome(Status.ROLLED_BACK, reason, log=swap.log)
+
+
+def _failed(swap: Swap, reason: Reason, serves: str) -> Outcome:
+    return Outcome(Status.FAILED, Reason(reason.code, f"{reason.message}; {serves}"), log=swap.log)
+
+
+def _taken_away(attempt: Attempt, error: Failed) -> bool:
+    """Tell whether somebody has removed what was made, so that it is to be made again."""
+    return error.reason.code is Code.CONTAINER_MISSING and attempt.task.deployment.attempts < TAKEN_AWAY

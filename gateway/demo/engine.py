@@ -63,15 +63,20 @@ class PrivateEngine:
 
     async def stop(self, number: int = signal.SIGTERM) -> None:
         """End the daemon, its containers with it (not so with SIGKILL)."""
-        if self._process is None or self._process.returncode is not None:
+        self.tell(number)
+        if self._process is None:
             return
-        self._process.send_signal(number)
         try:
             async with asyncio.timeout(_STOP_DEADLINE):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+
+    def tell(self, number: int = signal.SIGTERM) -> None:
+        """Send it a signal; told to end, it stops its containers first, and answers meanwhile."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
 
     async def remove_containers(self) -> None:
         async with connect(self.host) as engine:

@@ -100,6 +100,19 @@ def endpoints(base: Base) -> dict[str, dict[str, Any]]:
     return {name: _endpoint(networks[name] or {}, base.object_id[:_SHORT]) for name in names}
 
 
+def joined(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return, by name, the id of each network that a container is on, `but` for these, and its endpoint there."""
+    mode, known = found["HostConfig"]["NetworkMode"], {*but, "host", "none"}
+    if mode in {"default", "bridge"}:
+        known.add("bridge")
+    seen = {name: endpoint or {} for name, endpoint in (found["NetworkSettings"]["Networks"] or {}).items()}
+    return {
+        name: (endpoint.get("NetworkID", ""), _endpoint(endpoint, found["Id"][:_SHORT]))
+        for name, endpoint in seen.items()
+        if name not in known and not any(endpoint.get("NetworkID", "").startswith(one) for one in known)
+    }
+
+
 def _endpoint(seen: Mapping[str, Any], short_id: str) -> dict[str, Any]:
     kept = {name: value for name, value in seen.items() if name not in _OPERATIONAL and value}
     if aliases := [alias for alias in kept.pop("Aliases", ()) if alias != short_id]:

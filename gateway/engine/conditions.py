@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from gateway.engine import containers, probes, refusals, service_spec, services, spec
 from gateway.engine.client import Engine, named
+from gateway.engine.containers import Container
 from gateway.errors import Code, Failed, RolloutError
 
 _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
@@ -81,6 +82,14 @@ async def network(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
         how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
         raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; to make it: {how}") from error
     return found
+
+
+async def networks_there(engine: Engine, container: Container) -> bool:
+    """Tell whether each network that a container is on is there: by id, since one made anew is another to it."""
+    wanted = {network_id for network_id in container.networks.values() if network_id}
+    if not wanted:
+        return True
+    return wanted <= {str(one["Id"]) for one in await engine.call("GET", "networks")}
 
 
 async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:

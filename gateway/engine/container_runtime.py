@@ -1,17 +1,14 @@
-"""An application as one container of an engine: how the next one takes the place of the last.
+"""An application as one container of an engine: what is there of it, what is made for it, what is kept.
 
-stop-first    old renamed aside, new takes the name; old stopped, new started; the restart policy of old off
-start-first   new is given its aliases, then the name, with no moment in which nobody answers to it; old is drained,
-              its restart policy off, and stopped
-put back      whatever of that was done is undone, and the new one removed
-
-The only part that touches what serves. Every call may be repeated.
+How the next one takes the place of the last is told in `container_swap`.
 """
 
-import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+import structlog
 
 from gateway.applications import Application
 from gateway.configuration import Order
@@ -27,22 +24,27 @@ from gateway.engine import (
     health,
     identity,
     images,
-    order,
+    naming,
     probes,
     spec,
     stops,
 )
+from gateway.engine import order as orders
 from gateway.engine.client import Engine
+from gateway.engine.container_swap import PUT_BACK_GRACE, ContainerSwap, remove
 from gateway.engine.containers import Container
 from gateway.engine.runtime import Pace, Progress, Serving, Version
-from gateway.errors import Code, Failed, Postponed, Reason
+from gateway.errors import Absent, Code, Failed, Postponed, Reason
 from gateway.health import Probe
+from gateway.pending import Ran
 from gateway.reference import Reference
 from gateway.registries import Credentials, Obtain, with_login
 
-_NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
-_PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
-_LOOK_AGAIN = 0.1  # seconds
+_LOG = structlog.get_logger()
+
+
+async def _unseen(_detail: str) -> None:
+    """Nobody watches the pull."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +56,42 @@ class ContainerRuntime:
     application: Application
     login: Obtain
     pace: Pace
+    #: what serves, as it was written down
+    former: Ran | None = None
 
     # -- what is there
 
     async def clear(self) -> None:
-        for container in await self._all():
-            if container.name.startswith(f"{self._name}.new."):
+        for container in sorted(await self._all(), key=lambda one: (one.down, one.name != self._name)):
+            if naming.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
-            elif container.running and container.name.startswith(f"{self._name}.old."):
+            elif naming.is_aside(self._name, container.name):
                 # A kept one that was to serve again, and whose rollback died or was overtaken.
                 await self._rest(container)
+            elif naming.was_changed(self._name, container.name):
+                await self._name_again(container)
+
+    async def _renamed(self) -> Container | None:
+        """Return what somebody has renamed while it served, by its name again."""
+        found = [one for one in await self._all() if naming.was_changed(self._name, one.name)]
+        for container in sorted(found, key=lambda one: (one.down, one.name)):
+            await self._name_again(container)
+            return await containers.inspect(self.engine, self._name)
+        return None
+
+    async def _name_again(self, container: Container) -> None:
+        """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
+        bearer = await containers.inspect(self.engine, self._name)
+        if bearer is not None and not identity.is_of(self.application, bearer):
+            return
+        name = self._name if bearer is None else naming.aside(self._name, container.container_id)
+        _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
+        await containers.rename(self.engine, container, name)
+        if bearer is not None:
+            await self._rest(container)
 
     async def serving(self) -> Serving | None:
-        found = await containers.inspect(self.engine, self._name)
+        found = await containers.inspect(self.engine, self._name) or await self._renamed()
         if found is None:
             return None
         if not identity.is_of(self.application, found):
@@ -91,13 +116,16 @@ class ContainerRuntime:
     async def check(self) -> None:
         serving, body = await self.serving(), spec.wanted(self.application)
         if serving is not None:
-            order.refuse_impossible(body, self.application.configuration.order)
+            orders.refuse_impossible(body, self.application.configuration.order)
         await conditions.check(
             self.engine,
             body,
             self._networks,
             serving=serving.object_id if serving else None,
         )
+
+    async def _get(self, reference: Reference) -> None:
+        await self.obtain(reference, _unseen)
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
         async def pull(credentials: Credentials | None) -> images.Image:
@@ -112,11 +140,14 @@ class ContainerRuntime:
 
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
-        body, shown = await creation.request(self.engine, self.application, version, old), self._networks
-        if self._order(old) is Order.START_FIRST:
+        body = await creation.request(self.engine, self.application, version, old.mounts if old else ())
+        joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+        shown = self._networks
+        order = self._order(old, joined)
+        if order is Order.START_FIRST:
             # Until it is proven, nobody is to find it by a name that another answers to.
-            body, shown = spec.without_aliases(body), spec.unnamed(shown)
-        name = f"{self._name}.new.{version.deployment_id[:12]}"
+            body, shown, joined = spec.without_aliases(body), spec.unnamed(shown), spec.unnamed(joined)
+        name = naming.new(self._name, version.deployment_id)
         try:
             created = await self._create(name, body, shown)
         except Failed as error:
@@ -126,173 +157,102 @@ class ContainerRuntime:
             await self.clear()
             created = await self._create(name, body, shown)
         try:
-            await files.put(self.engine, created, self.application.configuration.files)
+            await self._equip(created, joined)
         except Failed:
             await containers.remove(self.engine, created)
             raise
         if old is not None and old.removes_itself:
-            await creation.stand_in(self.engine, old, self._stand_in_name(old.container_id))
-        return self._swap(version.deployment_id, old, created)
+            await creation.stand_in(self.engine, old, naming.stand_in(self._name, old.container_id))
+        return self._swap(version.deployment_id, old, created, order)
+
+    async def _equip(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
+        new = await health.expect(self.engine, created)
+        for network, endpoint in joined.items():
+            await containers.connect(self.engine, new, network, endpoint)
+        await files.put(self.engine, created, self.application.configuration.files)
 
     async def _create(self, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
         try:
             return await containers.create(self.engine, name, body, networks)
         except Failed as error:
-            raise Failed(error.reason.code, f"{self._name} cannot be created: {error.reason.message}") from error
+            text = f"{self._name} cannot be created: {error.reason.message}"
+            if error.reason.code is Code.NOT_FOUND:
+                # It was here a moment ago: somebody has cleared images away.
+                raise Postponed(Code.PULL_INTERRUPTED, text) from error
+            raise Failed(error.reason.code, text) from error
 
     async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
         wanted = (version.digest, spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._kept():
-            same = identity.version_of(self.application, kept) == wanted
-            if same and await dependents.can_start(self.engine, kept):
-                swap = self._swap(version.deployment_id, old, kept.container_id)
+            if identity.version_of(self.application, kept) == wanted and await self._can_start(kept):
+                joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+                swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
                 return replace(swap, new_restart_policy=identity.restart_policy(self.application, kept))
         return None
 
-    def _swap(self, deployment_id: str, old: Container | None, new: str) -> Swap:
+    async def _can_start(self, kept: Container) -> bool:
+        """Tell whether all is there that it is tied to by id: one made since must take its place else."""
+        return await conditions.networks_there(self.engine, kept) and await dependents.can_start(self.engine, kept)
+
+    def _swap(self, deployment_id: str, old: Container | None, new: str, order: Order) -> Swap:
         return Swap(
             application_id=self.application.application_id,
             deployment_id=deployment_id,
             serving_name=self._name,
-            order=self._order(old),
+            order=order,
             old=old.container_id if old else None,
             old_restart_policy=old.restart_policy if old else None,
             new=new,
         )
 
-    async def present(self, swap: Swap) -> None:
-        await self._start_new(swap)
-
-    async def discard(self, swap: Swap) -> None:
-        await self._set_new_aside(swap)
-        await self._drop_stand_in(swap)
-
     # -- the swap
 
-    async def exchange(self, swap: Swap) -> None:
-        old = await containers.inspect(self.engine, swap.old) if swap.old else None
-        new = await health.expect(self.engine, swap.new)
-        if swap.order is Order.START_FIRST:
-            await self._move_names(swap, old, new)
-            return
-        if old is not None:
-            await containers.rename(self.engine, old, self._aside(old))
-        await containers.rename(self.engine, new, swap.serving_name)
-        if old is not None and (old.running or old.restarting):
-            await containers.stop(self.engine, old.container_id, grace=self._grace)
-        await self._start_new(swap)
-        if old is not None:
-            await containers.set_restart_policy(self.engine, old, _NO_RESTART)
+    def _of(self, swap: Swap) -> ContainerSwap:
+        return ContainerSwap(self.engine, self.application, self.former, self._get, swap)
 
-    async def _move_names(self, swap: Swap, old: Container | None, new: Container) -> None:
-        """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
-        for network, endpoint in self._networks.items():
-            await containers.connect(self.engine, new, network, endpoint)
-        if old is not None and old.name == swap.serving_name:
-            new = await containers.rename(self.engine, new, self._away(swap))
-        if old is not None:
-            await containers.rename(self.engine, old, self._aside(old))
-        await containers.rename(self.engine, new, swap.serving_name)
+    async def present(self, swap: Swap) -> None:
+        await self._of(swap).start_new()
+
+    async def discard(self, swap: Swap) -> None:
+        await self._of(swap).set_new_aside()
+        await self._of(swap).drop_stand_in()
+
+    async def exchange(self, swap: Swap) -> None:
+        await self._of(swap).exchange()
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:
         pace = replace(self.pace, stable_window=0.0) if again else self.pace
         await health.prove(self.engine, swap.new, pace, self._probe)
 
     async def retire(self, swap: Swap) -> None:
-        old = await containers.inspect(self.engine, swap.old) if swap.old else None
-        if old is None:
-            return
-        await dependents.follow(self.engine, old.container_id, swap.new)
-        if old.running and self._networks:
-            await asyncio.sleep(self.application.configuration.drain)
-        await containers.set_restart_policy(self.engine, old, _NO_RESTART)
-        if old.running or old.restarting:
-            await containers.stop(self.engine, old.container_id, grace=self._grace)
+        await self._of(swap).retire()
 
     async def outlast(self, swap: Swap) -> None:
-        # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.longest_call()
-        while swap.old and swap.order is Order.STOP_FIRST and clock() < deadline:
-            old = await containers.inspect(self.engine, swap.old)
-            if old is None or not old.running:
-                return
-            await asyncio.sleep(_LOOK_AGAIN)
+        await self._of(swap).outlast(self.longest_call())
 
     async def put_back(self, swap: Swap) -> None:
         try:
-            await self._put_back(swap)
+            await self._of(swap).put_back()
         except Failed as error:
             raise Postponed(
                 error.reason.code, f"{swap.serving_name} cannot be put back yet: {error.reason.message}"
             ) from error
 
-    async def _put_back(self, swap: Swap) -> None:
+    async def is_over(self, swap: Swap) -> bool:
+        found = await containers.inspect(self.engine, self._name)
+        if found is None or found.container_id in {swap.old, swap.new} or not identity.is_of(self.application, found):
+            return False
+        known = {swap.deployment_id, self.former.deployment_id if self.former else None}
+        if spec.ORIGIN in found.labels or found.labels.get(spec.DEPLOYMENT) in known:
+            return False  # the like of the old one
         new = await containers.inspect(self.engine, swap.new)
-        old = await self._returning(swap)
-        if swap.old is not None and old is None and new is not None:
-            # It was removed once the new one had proven itself, or by somebody: the new one is all there is.
-            await self.exchange(swap)
-            return
-        if old is not None and not old.running and swap.order is Order.START_FIRST:
-            await self._start(old.container_id)
-        if new is not None and (new.running or new.restarting) and swap.order is Order.STOP_FIRST:
-            await containers.stop(self.engine, new.container_id, grace=_PUT_BACK_GRACE)
-        if old is not None and not old.running and swap.order is Order.STOP_FIRST:
-            await self._start(old.container_id)
-        if new is not None and new.name == swap.serving_name:
-            await containers.rename(self.engine, new, self._away(swap))
-        if old is not None:
-            await containers.rename(self.engine, old, swap.serving_name)
-            await containers.set_restart_policy(self.engine, old, swap.old_restart_policy or _NO_RESTART)
-            await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
-        await self._set_new_aside(swap)
-        await self._drop_stand_in(swap)
+        return not found.down or new is None or containers.time(new.created) < containers.time(found.created)
 
-    async def _drop_stand_in(self, swap: Swap) -> None:
-        """Remove what was to stand in for the old one, which serves on."""
-        if swap.old and (left := await containers.inspect(self.engine, self._stand_in_name(swap.old))):
-            await containers.remove(self.engine, left.container_id)
-
-    async def _returning(self, swap: Swap) -> Container | None:
-        if swap.old is None:
-            return None
-        name = self._stand_in_name(swap.old)
-        return await creation.returning(self.engine, swap.old, name, swap.serving_name, swap.new)
-
-    async def _start_new(self, swap: Swap) -> None:
-        if swap.new_restart_policy is not None:
-            kept = await health.expect(self.engine, swap.new)
-            await containers.set_restart_policy(self.engine, kept, swap.new_restart_policy)
-        await self._start(swap.new)
-
-    async def _start(self, container_id: str) -> None:
-        try:
-            await containers.start(self.engine, container_id)
-        except Failed as error:
-            told = await conditions.by_whom(self.engine, error, but=container_id)
-            raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
-
-    async def _set_new_aside(self, swap: Swap) -> None:
-        """Remove it, or keep on keeping it where it was kept."""
-        new = await containers.inspect(self.engine, swap.new)
-        if new is None:
-            return
-        if swap.new_restart_policy is None and swap.reason is None:
-            await containers.remove(self.engine, new.container_id)  # it is tried again, with the same image
-            return
-        if swap.new_restart_policy is None:
-            await self._remove(new)
-            return
-        await containers.rename(self.engine, new, self._aside(new))
-        await self._rest(new)
-
-    async def _rest(self, container: Container) -> None:
-        """Let a container that is kept stay down."""
-        await containers.set_restart_policy(self.engine, container, _NO_RESTART)
-        if container.running or container.restarting:
-            await containers.stop(self.engine, container.container_id, grace=_PUT_BACK_GRACE)
+    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+        former = self.former.application.configuration.probe if self.former else self._probe
+        probe = self._probe if serving.object_id == swap.new else former
+        await health.prove(self.engine, serving.object_id, self.pace, probe)
 
     # -- after
 
@@ -300,13 +260,14 @@ class ContainerRuntime:
         new = await health.expect(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.follow(self.engine, swap.old, swap.new)
+            if (old := await containers.inspect(self.engine, swap.old)) is not None:
+                await self._rest(old)  # somebody may have started it again
         if reference := identity.reference(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
-        if new.removes_itself:
-            await self.clear()  # what was to stand in for the old one
         # What compose takes for its own it would start beside the new one.
         own = adoption.of_compose(new.labels)
         await self._forget(at_most=0 if own else self.application.configuration.kept)
+        await self.clear()  # what was to stand in for the old one, and what somebody has renamed, or started again
 
     async def expire(self) -> None:
         await self._forget()
@@ -316,27 +277,51 @@ class ContainerRuntime:
         oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
         for number, container in enumerate(await self._kept()):
             young = (at_most is None or number < at_most) and container.finished_at >= oldest
-            if young or container.running:
+            if young or not container.down:
                 continue
-            await self._remove(container)
+            # Never one that runs by now: it may have been recalled since it was looked at.
+            with suppress(Failed):
+                await remove(self.engine, container, running=False)
 
-    async def _remove(self, container: Container) -> None:
-        """Remove it, and its image where nothing else holds on to that."""
-        await containers.remove(self.engine, container.container_id)
-        if reference := spec.reference(container.labels):
-            await images.untag(self.engine, reference)
+    async def _rest(self, container: Container) -> None:
+        """Let a container that is kept stay down."""
+        await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
+        if not container.down:
+            await containers.stop(self.engine, container.container_id, grace=PUT_BACK_GRACE)
 
     async def last_lines(self, swap: Swap) -> str:
         return await containers.last_lines(self.engine, swap.new)
 
     async def start(self, serving: Serving) -> None:
-        await self._start(serving.object_id)
+        found = await health.expect(self.engine, serving.object_id)
+        if found.down and not await self._can_start(found):
+            found = await self._made_anew(found)
         try:
-            await health.prove(self.engine, serving.object_id, self.pace, self._probe)
+            await containers.start(self.engine, found.container_id)
+        except Absent:
+            raise
         except Failed as error:
-            log = await containers.last_lines(self.engine, serving.object_id)
+            told = await conditions.by_whom(self.engine, error, but=found.container_id)
+            raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
+        try:
+            await health.prove(self.engine, found.container_id, self.pace, self._probe)
+        except Failed as error:
+            log = await containers.last_lines(self.engine, found.container_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
-        await dependents.rejoin(self.engine, serving.object_id, serving.object_id)
+        await dependents.rejoin(self.engine, serving.object_id, found.container_id)
+
+    async def _made_anew(self, down: Container) -> Container:
+        """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
+        reference = identity.reference(self.application, down)
+        if reference is not None and await images.inspect(self.engine, down.image_id) is None:
+            await self._get(reference)
+        ran = self.former.application if self.former else self.application
+        made = await creation.like(self.engine, down.container_id, naming.stand_in(self._name, down.container_id), ran)
+        new = await health.expect(self.engine, made or down.container_id)
+        await containers.rename(self.engine, down, naming.aside(self._name, down.container_id))
+        new = await containers.rename(self.engine, new, self._name)
+        await containers.remove(self.engine, down.container_id)
+        return new
 
     async def stop(self, serving: Serving) -> None:
         await containers.stop(self.engine, serving.object_id, grace=self._grace)
@@ -347,7 +332,7 @@ class ContainerRuntime:
                 continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
-            await self._remove(container)
+            await remove(self.engine, container)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
@@ -380,24 +365,13 @@ class ContainerRuntime:
     def _networks(self) -> dict[str, dict[str, Any]]:
         return spec.networks(self.application)
 
-    def _order(self, old: Container | None) -> Order:
+    def _order(self, old: Container | None, joined: dict[str, dict[str, Any]]) -> Order:
         body = adoption.carry(spec.wanted(self.application), old.mounts if old else ())
-        return order.order_of(body, self._networks, self.application.configuration.order)
+        return orders.order_of(body, {**joined, **self._networks}, self.application.configuration.order)
 
     @property
     def _grace(self) -> int:
         return self.application.configuration.stop_grace
-
-    def _aside(self, container: Container) -> str:
-        return f"{self._name}.old.{container.container_id[:12]}"
-
-    def _away(self, swap: Swap) -> str:
-        """Return a name beside the serving one: names that differ in case are two to the engine, one to its DNS."""
-        other = self._name.swapcase()
-        return other if other != self._name else f"{self._name}.new.{swap.deployment_id[:12]}"
-
-    def _stand_in_name(self, container_id: str) -> str:
-        return f"{self._name}.new.{container_id[:12]}"
 
     async def _all(self) -> list[Container]:
         labelled = await containers.select(self.engine, self.application.application_id)
@@ -410,5 +384,5 @@ class ContainerRuntime:
 
     async def _kept(self) -> list[Container]:
         """Return what was replaced, the latest first."""
-        aside = [one for one in await self._all() if one.name.startswith(f"{self._name}.old.")]
+        aside = [one for one in await self._all() if naming.is_aside(self._name, one.name)]
         return sorted(aside, key=lambda one: one.finished_at, reverse=True)

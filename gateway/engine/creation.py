@@ -1,19 +1,28 @@
-"""The request for an application's next container, with what only the engine can tell."""
+"""Containers that are to be created: an application's next one, and the like of one that is there, or was."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import structlog
+
 from gateway.applications import Application
-from gateway.engine import adoption, containers, dependents, images, log_driver, originals, spec
+from gateway.engine import adoption, containers, dependents, files, identity, images, log_driver, originals, spec
 from gateway.engine.client import Engine
 from gateway.engine.containers import Container
 from gateway.engine.images import Image
 from gateway.engine.runtime import Version
-from gateway.reference import Reference
+from gateway.errors import Failed
+from gateway.pending import Ran
+from gateway.reference import Digest, Reference
+
+_LOG = structlog.get_logger()
 
 
-async def request(engine: Engine, application: Application, version: Version, old: Container | None) -> dict[str, Any]:
-    """Return it, with the volumes nobody named that the old one holds."""
-    body = adoption.carry(spec.creation(application, version), old.mounts if old else ())
+async def request(
+    engine: Engine, application: Application, version: Version, mounts: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return it, with the volumes nobody named that are among the mounts of what it takes the place of."""
+    body = adoption.carry(spec.creation(application, version), mounts)
     base = application.base
     if spec.is_whole(application):
         body["HostConfig"] |= await log_driver.for_container(engine)
@@ -34,20 +43,76 @@ async def find_image(engine: Engine, reference: Reference) -> Image | None:
     return await images.inspect(engine, str(reference)) or await images.inspect(engine, str(reference.digest))
 
 
+async def joined_by_hand(
+    engine: Engine, application: Application, former: Ran | None, old: Container | None
+) -> dict[str, dict[str, Any]]:
+    """Return the endpoints of the networks that somebody connected the container to since it was made.
+
+    None of a container that is not known to have been made as `former` tells, nor of a network that is no more.
+    """
+    made_as = _made_as(application, former, old)
+    found = None if made_as is None or old is None else await containers.inspection(engine, old.container_id)
+    if made_as is None or found is None:
+        return {}
+    joined = adoption.joined(found, but={**spec.networks(made_as), **spec.networks(application)})
+    there = {str(one["Id"]) for one in await engine.call("GET", "networks")} if joined else set()
+    return {name: endpoint for name, (network_id, endpoint) in joined.items() if network_id in there}
+
+
+def _made_as(application: Application, former: Ran | None, old: Container | None) -> Application | None:
+    """Return the application as it was when the container was made; None where that is not known."""
+    if old is None:
+        return None
+    if application.base is not None and identity.is_original(application, old):
+        return application.as_found()
+    for known in (application, former.application if former else None):
+        if known is not None and spec.spec_hash(known) == old.labels.get(spec.SPEC):
+            return known
+    return None
+
+
+# -- the like of what is there, or was
+
+
 async def stand_in(engine: Engine, old: Container, name: str) -> None:
     """Make the like of one that will be gone once it stops, to be put back in its stead."""
-    found = await containers.inspection(engine, old.container_id)
-    if found is not None and await containers.inspect(engine, name) is None:
-        await originals.duplicate(engine, found, name)
+    if await containers.inspect(engine, name) is None:
+        await like(engine, old.container_id, name)
 
 
-async def returning(engine: Engine, old: str, stand_in_name: str, serving_name: str, new: str) -> Container | None:
-    """Return what is to serve again: for one that has removed itself, or is about to, the like of it."""
-    found = await containers.inspect(engine, old)
-    if found is not None and (found.running or not found.removes_itself):
-        return found
-    if made := await containers.inspect(engine, stand_in_name):
-        return made
-    by_name = await containers.inspect(engine, serving_name)
-    put_back_already = by_name is not None and by_name.container_id != new and spec.ORIGIN in by_name.labels
-    return by_name if put_back_already else found
+async def like(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
+    """Create the like of a container that is there, its application's files in it; None where it is gone."""
+    found = await containers.inspection(engine, container)
+    if found is None:
+        return None
+    made = await originals.duplicate(engine, found, name)
+    if application is not None:
+        await files.put(engine, made, application.configuration.files)
+    return made
+
+
+async def anew(engine: Engine, former: Ran, gone: str, name: str, new: Container | None) -> str:
+    """Create what a container that is gone was, from what was written down of it, and return its id.
+
+    `new` took its place meanwhile, and so has its volumes. The image is there.
+    """
+    application, reference = former.application, former.reference
+    if reference is None or reference.digest is None:
+        raise ValueError("what served is not known")
+    version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
+    body = await request(engine, application, version, new.mounts if new else ())
+    base = application.base
+    if former.deployment_id is None and base is not None:
+        # It was somebody else's: so is its like.
+        gone = base.object_id
+        ours = {spec.APPLICATION, spec.DEPLOYMENT, spec.ATTEMPT, spec.DIGEST, spec.SPEC, spec.IMAGE, spec.RESTART}
+        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in ours}
+    body["Labels"] |= {spec.ORIGIN: gone}
+    created = await containers.create(engine, name, body, spec.networks(application))
+    try:
+        await files.put(engine, created, application.configuration.files)
+    except Failed:
+        await containers.remove(engine, created)
+        raise
+    _LOG.warning("Somebody removed a container that was to serve again: it was made anew", container=gone, name=name)
+    return created

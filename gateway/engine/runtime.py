@@ -114,7 +114,13 @@ class Runtime(Protocol):
         """Wait until no call that an attempt before has begun can reach the old one any more."""
 
     async def put_back(self, swap: Swap) -> None:
-        """Let the old one serve again, or the new one where the old is gone; raises Postponed until that is done."""
+        """Let the old one serve again, or its like, else the new one; raises Postponed until that is done."""
+
+    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+        """Return once what serves after a swap was put back is observed sound; raises Failed where it is not."""
+
+    async def is_over(self, swap: Swap) -> bool:
+        """Tell whether a newer deployment serves than the swap is of: what is written down of it holds no more."""
 
     async def tidy(self, swap: Swap) -> None:
         """Make it lasting: the local tag points at what runs, and of the replaced ones only those to keep stay."""

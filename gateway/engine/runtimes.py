@@ -9,6 +9,7 @@ from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace, Runtime
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.errors import Code, Failed, Postponed
+from gateway.pending import Ran
 from gateway.registries import Obtain
 
 
@@ -47,8 +48,9 @@ async def choose(
     *,
     making: bool,
     begun: RuntimeKind | None,
+    former: Ran | None = None,
 ) -> Runtime:
-    """Return the application's runtime; `begun` is that of a swap under way."""
+    """Return the application's runtime; `begun` is that of a swap under way, `former` what served before it."""
     kind = begun
     if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
         kind = await _container_there(engine, application)
@@ -63,7 +65,7 @@ async def choose(
         kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
         return ServiceRuntime(engine.managing(), application, login, pace)
-    return ContainerRuntime(engine, identity.platform, application, login, pace)
+    return ContainerRuntime(engine, identity.platform, application, login, pace, former)
 
 
 async def present(engine: Engine, application: Application) -> RuntimeKind | None:

@@ -205,6 +205,13 @@ class ServiceRuntime:
             await services.update(self.engine, service, service.spec, {}, back=True)
         await self._until_back()
 
+    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+        """It was watched on its way back."""
+
+    async def is_over(self, swap: Swap) -> bool:  # noqa: ARG002 - the containers'
+        """The version index refuses what comes late."""
+        return False
+
     async def _until_back(self) -> None:
         """Watch the Swarm going back; that it does not get there is told, not waited for."""
 

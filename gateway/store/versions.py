@@ -108,7 +108,10 @@ def _as_it_ran(vault: Vault, application: Application, deployment_id: str, seale
 
 
 async def select_serving(connection: Connection, vault: Vault, application: Application) -> Ran | None:
-    """Return what the last deployment brought to serve, else what was adopted; None where nothing ever served."""
+    """Return what the last deployment brought to serve, else what was adopted; None where nothing ever served.
+
+    What was adopted anew since then is what serves.
+    """
     row = await connection.fetchrow(
         """
         SELECT d.deployment_id, d.ran, d.digest, d.spec_hash, coalesce(d.reference, brought.reference) AS reference
@@ -120,14 +123,14 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
         """,
         application.application_id,
     )
-    if row is None:
-        base = application.base
+    base = application.base
+    ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
+    if row is None or ran is None or (base and ran.base and base.object_id != ran.base.object_id):
         return None if base is None else Ran(base.reference, application.as_found(), None)
     reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()
     if reference is not None and row["digest"] is not None:
         reference = reference.with_digest(Digest(row["digest"]))
-    ran = _as_it_ran(vault, application, row["deployment_id"], row["ran"])
-    return Ran(reference, ran, row["spec_hash"])
+    return Ran(reference, ran, row["spec_hash"], row["deployment_id"])
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:

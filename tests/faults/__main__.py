@@ -12,9 +12,10 @@ from pathlib import Path
 
 from gateway.configuration import Order
 from gateway.demo.engine import private_engine
+from gateway.demo.images import Behaviour
 from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry
-from tests.faults import scenes, strikes
+from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
 from tests.faults.service_world import service_world
@@ -43,12 +44,26 @@ ENGINE = tuple(
 )
 
 
-def every(order: Order, faults: tuple[tuple[strikes.Fault, Asked, bool], ...], *, always: bool = False) -> Part:
+RESTARTED = tuple((strikes.ENGINE_RESTARTED, asked, after) for asked in Asked for after in AROUND)
+PERSON = (
+    *((fault, Asked.PUSH, after) for fault in meddling.MEDDLING for after in AROUND),
+    (meddling.PRUNED, Asked.ROLLBACK, False),
+)
+
+
+def every(
+    order: Order,
+    faults: tuple[tuple[strikes.Fault, Asked, bool], ...],
+    *,
+    always: bool = False,
+    behaviour: Behaviour = Behaviour.SERVES,
+) -> Part:
     async def part(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
         async with (
             private_engine(arguments=SIDE_BY_SIDE) as dockerd,
             world(order, dockerd, f"{registry.address}/{directory.name}", directory, always=always) as one,
         ):
+            one.behaviour = behaviour
             for fault, asked, after in faults:
                 await at_every_call(one, tally, fault, asked, after=after)
             if always:
@@ -96,6 +111,8 @@ PARTS: dict[str, Part] = {
     **{f"database-{order}": every(order, DATABASE) for order in Order},
     **{f"refusals-{order}": every(order, REFUSALS) for order in Order},
     **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},
+    **{f"restarted-{order}": every(order, RESTARTED, behaviour=Behaviour.FINISHES) for order in Order},
+    **{f"person-{order}": every(order, PERSON) for order in Order},
     **{f"service-{order}": every_service(order) for order in Order},
     "twins": twins,
     "supplies": supplies,

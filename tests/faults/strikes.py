@@ -89,6 +89,15 @@ async def _start_engine(world: World) -> None:
     return await world.dockerd.start()
 
 
+async def _tell_engine(world: World) -> None:
+    world.dockerd.tell()
+
+
+async def _restart_engine(world: World) -> None:
+    await world.dockerd.stop()
+    await _start_engine(world)
+
+
 async def _nothing(_world: World) -> None:
     """There is nothing to mend."""
 
@@ -151,6 +160,7 @@ KILL_LATE = Fault("gateway killed, its call lands later", _signal(signal.SIGKILL
 TERMINATE = Fault("gateway told to stop", _signal(signal.SIGTERM), _stopped_and_started)
 ENGINE_STOPPED = Fault("engine stopped", _stop_engine(signal.SIGTERM), _start_engine, cuts=True)
 ENGINE_KILLED = Fault("engine killed", _stop_engine(signal.SIGKILL), _start_engine, cuts=True)
+ENGINE_RESTARTED = Fault("engine restarted in order", _tell_engine, _restart_engine)
 FROZEN = Fault("gateway frozen, taken over from, woken", _signal(signal.SIGSTOP), _taken_over)
 DATABASE_RESTARTED = Fault("database restarted", _restart_database, _nothing)
 DATABASE_CUT = Fault("database cut off", _cut_database, _mend_database)
