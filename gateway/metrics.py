@@ -6,7 +6,9 @@ DELIVERIES = Counter("gateway_deliveries_total", "Webhook requests.", ["source",
 ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
 TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within watch windows, and what it led to.", ["led_to"])
 ALERTS = Counter("gateway_alerts_total", "Alerts, one an address.", ["outcome"])
-WRONG_KEYS = Counter("gateway_wrong_keys_total", "Requests with an API key that is none.")
+WRONG_KEYS = Counter(
+    "gateway_wrong_keys_total", "Requests with an API key that is none, or was not looked up after many of those."
+)
 THROTTLED_KEYS = Counter("gateway_throttled_keys_total", "Requests with an unknown API key, refused unseen.")
 CONNECTIONS = Gauge("gateway_connections_open", "Connections of clients.")
 CLOSED = Counter("gateway_connections_closed_total", "Connections that the gateway closed, and why.", ["why"])

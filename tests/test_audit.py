@@ -125,6 +125,16 @@ async def test_wrong_keys_are_told_and_counted_without_the_key(web: Web) -> None
     assert "a-guess" not in orjson.dumps(told).decode()
 
 
+async def test_wrong_keys_go_on_to_be_told_once_they_are_not_looked_up_any_more(web: Web) -> None:
+    await web.query("audit.list")  # a key that is known goes past this
+    for number in range(80):
+        async with asking_with(web, f"gw_a-guess-{number}"):
+            await web.get("/api/application.all")
+    told = [one for one in await rows(web) if one["action"] == "key"]
+    assert sum(one["times"] for one in told) == 80
+    assert any("too many wrong API keys" in one["detail"] for one in told)
+
+
 async def test_a_deployment_names_the_key_that_asked_for_it(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     key, made = await a_key(web, permission=Permission.DEPLOY)

@@ -123,6 +123,7 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
         "kind": found.kind,
         "image": found.reference,
         "digest": found.digest,
+        **({"asked by": found.asked_by} if found.asked_by else {}),
     }
     if found.reason is not None:
         fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}

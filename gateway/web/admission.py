@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.endpoints import Address, sender_address
-from gateway.errors import Forbidden
+from gateway.errors import Forbidden, Throttled
 from gateway.keys import Caller, Grants
 from gateway.store import belongings, keys
 from gateway.store.belongings import Noun
@@ -53,15 +53,22 @@ async def admit(request: web.Request, calls: int = 1, *, bearer: bool = False) -
         key = key.strip() if scheme.lower() == "bearer" else ""
     if not key:
         return None
-    remote = sender(request)
+    remote, looked_up = sender(request), False
 
     async def look_up() -> Caller | None:
+        nonlocal looked_up
+        looked_up = True
         async with statement(request.app[CONTEXT].pool) as connection:
             return await keys.select_caller(connection, key, calls=calls, remote=remote)
 
-    caller = await request.app[GUESSES].find(key, remote, look_up)
+    try:
+        caller = await request.app[GUESSES].find(key, remote, look_up)
+    except Throttled as error:
+        if not looked_up:  # else it is a known key that is used too often
+            auditing.wrong_key(request.app, address(request), str(error))
+        raise
     if caller is None:
-        auditing.wrong_key(request.app, address(request))
+        auditing.wrong_key(request.app, address(request), "there is no such key, or it is revoked or over")
     return caller
 
 

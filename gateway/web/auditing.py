@@ -46,11 +46,11 @@ def not_done(application: web.Application, actor: Actor, error: Exception, given
     _gather(application, Told(actor, outcome, _detail(error)[:_LONGEST], _target(given)))
 
 
-def wrong_key(application: web.Application, address: str | None) -> None:
-    """Count a request with a key that is none."""
+def wrong_key(application: web.Application, address: str | None, why: str) -> None:
+    """Count a request with a key that is none, or was not looked up as too many of them were none."""
     WRONG_KEYS.inc()
     actor = Actor("api", "nobody", "key", address=address)
-    _gather(application, Told(actor, Outcome.REFUSED, "there is no such key, or it is revoked or over"))
+    _gather(application, Told(actor, Outcome.REFUSED, why))
 
 
 def _detail(error: Exception) -> str:
