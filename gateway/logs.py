@@ -1,12 +1,30 @@
-"""One structured line an event; ids of the delivery and the deployment are bound by whoever works on one."""
+"""One structured line an event; ids of the delivery and the deployment are bound by whoever works on one.
 
+Lines are made where they are said and written by a thread: a reader of standard error that hangs holds up nobody. What
+does not fit into the queue meanwhile, or is far too long, is dropped and counted.
+"""
+
+import atexit
 import logging
+import os
+import queue
+import select
 import sys
+import threading
+import time
+from contextlib import suppress
 
+import orjson
 import structlog
 
+from gateway.metrics import DROPPED_LINES
 
-def configure(level: str, form: str) -> None:
+_MOST_WAITING = 10_000  # lines
+_LONGEST = 64 * 1024  # characters of a line that is written
+_LAST = 1.0  # seconds the lines that are left get at the end
+
+
+def configure(level: str, form: str, *, queued: bool = False) -> None:
     """Send the gateway's lines and its libraries' to standard error, in one form: json or text."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -27,7 +45,7 @@ def configure(level: str, form: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Queued(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -42,3 +60,58 @@ def configure(level: str, form: str) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # One line a request is what a proxy is for; ours tell of deliveries and deployments.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+class Queued(logging.Handler):
+    """Hands lines to a thread that writes them to a file; what it cannot take is counted."""
+
+    def __init__(self, file: int, *, most: int = _MOST_WAITING) -> None:
+        super().__init__()
+        self._file, self._lines = file, queue.Queue[str](most)
+        self.dropped = 0
+        self._writer = threading.Thread(target=self._write_for_ever, name="log", daemon=True)
+        self._writer.start()
+        atexit.register(self.finish)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if len(line) > _LONGEST or not self._takes(line):
+            self.dropped += 1
+            DROPPED_LINES.inc()
+
+    def _takes(self, line: str) -> bool:
+        with suppress(queue.Full):
+            self._lines.put_nowait(line)
+            return True
+        return False
+
+    def finish(self) -> None:
+        """Write what is left, as far as it is taken soon."""
+        until = time.monotonic() + _LAST
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _write_for_ever(self) -> None:
+        told = 0
+        while True:
+            line = self._lines.get()
+            _write(self._file, f"{line}\n".encode(errors="backslashreplace"))
+            if dropped := self.dropped - told:
+                told += dropped
+                _write(self._file, orjson.dumps({"event": "Lines of the log were dropped", "lines": dropped}) + b"\n")
+            self._lines.task_done()
+
+
+def _write(file: int, data: bytes) -> None:
+    """Write all of it, however long that takes; a file that is gone takes nothing."""
+    while data:
+        try:
+            data = data[os.write(file, data) :]
+        except BlockingIOError:
+            select.select([], [file], [])
+        except OSError:
+            return

@@ -18,7 +18,7 @@ def serve(*, as_json: bool) -> None:
 
     try:
         settings = config.load()
-        logs.configure(settings.log_level, "json" if as_json else settings.log_format)
+        logs.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
         uvloop.run(app.serve(settings))
     except (GatewayError, OSError) as error:
         fail(str(error), as_json=as_json)
