@@ -56,7 +56,7 @@ def _own_engine(settings: Settings) -> Access:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
     """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
-    limits = limits_for(raise_file_limit())
+    limits = limits_for(raise_file_limit(), settings.body_limit)
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
         engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))

@@ -271,7 +271,7 @@ async def test_slashes_that_are_too_many_mean_nothing_anywhere(web: Web, path: s
 
 
 def test_a_quarter_of_the_files_is_left_for_what_the_gateway_asks_itself() -> None:
-    assert [limits_for(files).connections for files in (64, 256, 1024, 65_536)] == [16, 192, 768, 4096]
+    assert [limits_for(files, 1).connections for files in (64, 256, 1024, 65_536)] == [16, 192, 768, 4096]
 
 
 # -- who has no key

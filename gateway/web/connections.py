@@ -45,7 +45,7 @@ class Limits:
 
     connections: int = 768
     #: of all requests that are not answered yet
-    held: int = 64 << 20
+    held: int = 32 << 20
     #: of one request's head
     head: int = 96 << 10
     head_seconds: float = 10.0
@@ -86,9 +86,9 @@ def raise_file_limit() -> int:
     return _WANTED_FILES if soft == resource.RLIM_INFINITY else soft
 
 
-def limits_for(files: int) -> Limits:
+def limits_for(files: int, body: int) -> Limits:
     """Return the limits of a process that may open so many files, a quarter of them for what it asks itself."""
-    return Limits(connections=max(16, min(4096, files - max(files // 4, 64))))
+    return Limits(connections=max(16, min(4096, files - max(files // 4, 64))), held=max(32 << 20, 4 * body))
 
 
 def error_body(code: str, message: str) -> bytes:
