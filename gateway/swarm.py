@@ -13,6 +13,8 @@ _strict = with_config(ConfigDict(extra="forbid"))
 
 Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+#: -1 is no limit
+Limit = Annotated[int, Field(ge=-1, le=2**63 - 1)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 UpdateOrder = Literal["start-first", "stop-first"]
 
@@ -144,5 +146,5 @@ class Ulimit(TypedDict):
     """A limit of the tasks' processes."""
 
     Name: Annotated[str, Field(pattern=r"^[a-z]+$")]
-    Soft: int
-    Hard: int
+    Soft: Limit
+    Hard: Limit

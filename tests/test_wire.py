@@ -1,14 +1,17 @@
 """Both surfaces answer whatever is sent to them as the contract has it, and never with a fault of their own."""
 
 import io
+import json
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 import pytest
 
 from gateway import superjson, trpc
 from gateway.errors import InvalidInput
+from gateway.web.procedures import PROCEDURES
 from tests.real_web import Web
 
 APP = {"applicationId": "app-123"}
@@ -271,3 +274,39 @@ async def test_a_byte_order_mark_is_passed_over(app: Web) -> None:
         body = b"\xef\xbb\xbf" + orjson.dumps({**APP, "description": path})
         assert (await ask(app, "POST", path, body, **JSON))[0] == 200
         assert (await app.query("application.one", **APP))["description"] == path
+
+
+# -- numbers beyond what is counted
+
+
+def _integers(field: Any) -> bool:
+    kinds = (field, *field.get("anyOf", ()))
+    return any(one.get("type") in {"integer", "number"} for one in kinds)
+
+
+@pytest.mark.parametrize("number", [2**63, -1e300])
+async def test_a_number_beyond_what_is_counted_is_refused_wherever_one_is_taken(app: Web, number: float) -> None:
+    for procedure in PROCEDURES.values():
+        fields = procedure.takes.model_json_schema().get("properties", {})
+        for name in filter(lambda name: _integers(fields[name]), fields):
+            given = {**APP, "projectId": "x", "name": "n", name: number}
+            body = b'{"json":%s}' % json.dumps(given).encode()
+            if procedure.kind == "query":
+                answer = await ask(app, "GET", f"/api/trpc/{procedure.name}?input={quote(body)}")
+            else:
+                answer = await ask(app, "POST", f"/api/trpc/{procedure.name}", body, **JSON)
+            assert answer[0] == 400, (procedure.name, name)
+
+
+@pytest.mark.parametrize("number", [2**63, 1e30])
+async def test_a_number_beyond_what_is_counted_is_refused_within_an_object(app: Web, number: float) -> None:
+    for more in (
+        {"ulimitsSwarm": [{"Name": "nofile", "Soft": number, "Hard": number}]},
+        {"healthCheckSwarm": {"Test": ["CMD", "true"], "Interval": number}},
+        {"updateConfigSwarm": {"Parallelism": number}},
+        {"modeSwarm": {"Replicated": {"Replicas": number}}},
+        {"restartPolicySwarm": {"Delay": number}},
+        {"ports": [{"targetPort": number, "publishedPort": 1}]},
+    ):
+        body = json.dumps({**APP, **more}).encode()
+        assert (await ask(app, "POST", "/api/application.update", body, **JSON))[0] == 400, more

@@ -6,6 +6,7 @@ from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
+import asyncpg
 import structlog
 from aiohttp import web
 from pydantic import ValidationError
@@ -16,12 +17,13 @@ from gateway.keys import Caller
 from gateway.trpc import Issue, Problem
 from gateway.web import auditing
 from gateway.web.admission import address, authorize
-from gateway.web.context import CONTEXT
+from gateway.web.context import CONTEXT, Context
 from gateway.web.notifier import tell
-from gateway.web.procedures import PROCEDURES, Answer, Procedure
+from gateway.web.procedures import PROCEDURES, Answer, Input, Procedure
 
 _LOG = structlog.get_logger()
 _BY_LOWER = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
+_LONGEST_ERROR = 300  # characters in the log
 _MOST_ISSUES = 100  # of one input that are told
 
 # What is said of our own types means nothing to who sent it.
@@ -57,7 +59,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     token = ACTOR.set(actor if changes else None)
     try:
         understood = await authorize(context, caller, procedure, given)
-        answered = await procedure.run(context, understood)
+        answered = await _run(procedure, context, understood)
     except (GatewayError, ValidationError) as error:
         if changes or isinstance(error, Forbidden):
             auditing.not_done(request.app, actor, error, given)
@@ -72,6 +74,15 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     if changes:
         await auditing.done(request.app, actor, given)
     return answered
+
+
+async def _run(procedure: Procedure, context: Context, understood: Input) -> Answer:
+    try:
+        return await procedure.run(context, understood)
+    except asyncpg.DataError as error:
+        # The last line: a number or a text beyond what a column holds, which the input's description lets through.
+        _LOG.warning("An input cannot be stored", procedure=procedure.name, error=str(error)[:_LONGEST_ERROR])
+        raise InvalidInput("a number or a text of the input is beyond what can be stored") from error
 
 
 def problem_of(error: Exception) -> Problem:

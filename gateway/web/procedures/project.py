@@ -50,7 +50,7 @@ class Search(Input):
     name: Words = ""
     description: Words = ""
     limit: Annotated[int, Field(ge=1, le=100)] = 20
-    offset: Annotated[int, Field(ge=0)] = 0
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
 class Created(TypedDict):
