@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import re
 import socket
+import struct
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ _HEAD = re.compile(rb"HTTP/1\.[01] (\d{3}) [^\r]*\r\n(.*?)\r\n\r\n", re.DOTALL)
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _SECRET = "a secret of the good ones"
 _SOURCES = ("generic", "dockerhub", "github", "distribution", "harbor", "quay", "gitlab", "acr")
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closed at once, by a reset
 _SHOWN = 5
 
 
@@ -90,12 +92,12 @@ class Conversation:
             await self._send(writer, made, random)
             async with asyncio.timeout(_ANSWERED_IN):
                 await self._read(reader, made)
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, RuntimeError):  # of uvloop: the handler is closed
             self._seen.closed += 1
         finally:
-            if random.random() < 0.1:
-                with suppress(OSError):
-                    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            if random.random() < 0.1 and (one := writer.get_extra_info("socket")) is not None:
+                with suppress(OSError, RuntimeError):
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             writer.transport.abort() if random.random() < 0.5 else writer.close()
 
     async def _send(self, writer: asyncio.StreamWriter, made: list[Made], random: Random) -> None:
@@ -110,7 +112,7 @@ class Conversation:
             writer.write(data[cut * 20 :])
         elif way < 0.06:  # the first part, and no more
             writer.write(data[: random.randint(0, len(data))])
-            with suppress(OSError):
+            with suppress(OSError, RuntimeError):
                 writer.write_eof()
         else:
             writer.write(data)
@@ -162,7 +164,7 @@ async def storm(port: int, known: Known, requests: int, seed: int) -> Seen:
 async def _stay_half(port: int, maker: Maker, random: Random) -> None:
     while True:
         await asyncio.sleep(random.random() * 5)
-        with suppress(OSError):
+        with suppress(OSError, RuntimeError):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             data = maker.make().data
             try:
@@ -170,7 +172,7 @@ async def _stay_half(port: int, maker: Maker, random: Random) -> None:
                 async with asyncio.timeout(random.random() * 60):
                     while await reader.read(65536):
                         pass
-            except TimeoutError:
+            except (TimeoutError, RuntimeError):
                 pass
             finally:
                 writer.transport.abort()
