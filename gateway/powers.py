@@ -32,20 +32,33 @@ def powers(configuration: Configuration, app_name: str) -> dict[str, str]:
 
 
 def _each(configuration: Configuration, app_name: str) -> Iterator[tuple[str, str]]:
-    for mount in configuration.mounts:
-        if mount.type == "bind":
-            how = "read" if mount.read_only else "mount"
-            yield f"{how} {mount.source} of the host", "mounts"
-        if mount.type == "volume" and not own_volume(app_name, mount.source):
-            yield f"mount the volume {mount.source}, which is not called {app_name}-… and may be another's", "mounts"
+    for words in _mounts(configuration, app_name):
+        yield words, "mounts"
     for capability in configuration.cap_add:
         if capability.removeprefix("CAP_") not in _USUAL:
             yield f"have the capability {capability}", "capAdd"
     for network in configuration.networks:
         if network != _USUAL_NETWORK:
             yield f"join the network {network}", "networks"
+    for words in _attachments(configuration):
+        yield words, "networkSwarm"
+
+
+def _mounts(configuration: Configuration, app_name: str) -> Iterator[str]:
+    for mount in configuration.mounts:
+        if mount.type == "bind":
+            yield f"{'read' if mount.read_only else 'mount'} {mount.source} of the host"
+        if mount.type == "volume" and not own_volume(app_name, mount.source):
+            yield f"mount the volume {mount.source}, which is not called {app_name}-… and may be another's"
+
+
+def _attachments(configuration: Configuration) -> Iterator[str]:
     for attachment in configuration.network_swarm or ():
-        yield f"join the network {attachment.get('Target')}", "networkSwarm"
+        target = attachment.get("Target")
+        yield f"join the network {target}"
+        yield from (f"be called {alias} on the network {target}" for alias in attachment.get("Aliases") or ())
+        options = attachment.get("DriverOpts") or {}
+        yield from (f"have {name}={value} on the network {target}" for name, value in options.items())
 
 
 def added(before: Configuration, wanted: Configuration, app_name: str) -> tuple[str, str] | None:

@@ -64,6 +64,17 @@ async def test_a_mount_that_reaches_the_host_is_not_made_or_changed_into_one_by_
         await web.mutate("mounts.update", mountId=reading["mountId"], mountPath="/elsewhere")
 
 
+async def test_on_a_network_it_is_on_an_application_takes_no_name_of_others(web: Web) -> None:
+    key = await mine_and_another(web)
+    on = {"applicationId": "mine", "networkSwarm": [{"Target": "front", "Aliases": ["mine"]}]}
+    await web.mutate("application.update", **on)
+    async with asking_with(web, key):
+        await web.mutate("application.update", **on)
+        for more in ({"Aliases": ["mine", "another"]}, {"Aliases": ["mine"], "DriverOpts": {"o": "1"}}):
+            wish = {"applicationId": "mine", "networkSwarm": [{"Target": "front", **more}]}
+            assert (await web.post("/api/application.update", wish))[0] == 403
+
+
 async def test_a_project_s_key_makes_no_application_that_reaches_the_host(web: Web) -> None:
     made = await web.mutate("project.create", name="mine")
     key, _ = await a_key(web, projects=[made["project"]["projectId"]])

@@ -18,7 +18,7 @@ from gateway.errors import Forbidden, InvalidInput, Throttled, Unavailable
 from gateway.metrics import WRONG_KEYS
 from gateway.store import audit
 from gateway.store.audit import Told
-from gateway.store.database import transaction
+from gateway.store.database import statement
 from gateway.web.context import CONTEXT
 
 _LOG = structlog.get_logger()
@@ -34,7 +34,7 @@ async def done(application: web.Application, actor: Actor, given: Any) -> None:
     """Write down what a caller had done: the log, and the audit where no table has told of it."""
     _log(Told(actor, Outcome.DONE, target=_target(given)))
     try:
-        async with transaction(application[CONTEXT].pool) as connection:
+        async with statement(application[CONTEXT].pool) as connection:
             await audit.insert_told(connection, [Told(actor, Outcome.DONE, target=_target(given))])
     except Unavailable:
         _LOG.warning("The audit does not have it: the database does not answer", call=actor.call_id)
@@ -114,7 +114,7 @@ async def write(application: web.Application) -> None:
     for one in told:
         _log(one)
     try:
-        async with transaction(application[CONTEXT].pool) as connection:
+        async with statement(application[CONTEXT].pool) as connection:
             await audit.insert_told(connection, told)
     except Unavailable:
         _LOG.warning("The audit does not have refusals: the database does not answer", refusals=len(told))
