@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import LONGEST_GRACE
-from gateway.engine import originals
+from gateway.engine import adoption, containers, originals
 from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.identity import is_of
 from gateway.errors import Conflict, RolloutError, Unavailable
 from gateway.store import addresses, applications, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
@@ -46,6 +48,35 @@ async def adopt(
         await applications.bind_engine(connection, application_id, identity.engine_id)
         await subscriptions.replace_subscription(connection, application_id, reference)
     return application_id
+
+
+async def adopt_anew(
+    pool: Pool, vault: Vault, engine: Engine, identity: EngineIdentity, application: Application
+) -> str | None:
+    """Take over what compose has made anew in place of an adopted container; return what to tell, None if it has not.
+
+    The image is the application's own, unless compose was told another one. Raises RolloutError, and Conflict where
+    what is there belongs to another application.
+    """
+    base, name = application.base, application.app_name
+    if base is None or base.is_service:
+        return None
+    found = await containers.inspect(engine, name)
+    if found is None or is_of(application, found):
+        return None
+    if not adoption.made_anew(base.found["Config"].get("Labels") or {}, found.labels):
+        return None
+    fresh = await originals.look(engine, name, host_name=identity.name)
+    reference, before = fresh.reference.without_digest(), base.reference.without_digest()
+    changes: dict[str, object] = {"base": fresh.dump()}
+    if reference != before:
+        changes["docker_image"] = str(reference)
+    async with transaction(pool) as connection:
+        await applications.update_application(connection, vault, application.application_id, changes)
+        if reference != before:
+            await subscriptions.replace_subscription(connection, application.application_id, reference)
+    moved = f", of {reference} instead of {before}" if reference != before else ""
+    return f"compose made {name} anew{moved}: it was adopted as it is now"
 
 
 def _columns(base: Base) -> dict[str, Any]:

@@ -19,14 +19,15 @@ import aiojobs
 import structlog
 
 from gateway import lane
+from gateway.adopt import adopt_anew
 from gateway.alerts import Alert, Tells, sending
 from gateway.attempt import Means, Task
 from gateway.cleaning import clean
 from gateway.config import Settings
-from gateway.deployments import Deployment, LeaseLost, Outcome, Status, Step, Swap
+from gateway.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step, Swap
 from gateway.engine.client import Engine
 from gateway.engine.runtime import Pace
-from gateway.errors import Code, DatabaseUnavailable, Postponed, Reason, Unavailable
+from gateway.errors import Code, Conflict, DatabaseUnavailable, Failed, InvalidInput, Postponed, Reason, Unavailable
 from gateway.fleet import Fleet
 from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, Loops, ended
@@ -244,6 +245,8 @@ class Supervisor:
                 failed = Outcome(Status.FAILED, _killed(deployment))
                 await self._conclude(task, deployment, journal, failed, settled=False)
                 return
+            if await self._adopted_anew(means, task, journal):
+                task, left_open, _ = await lane.prepare(self._pool, self._vault, deployment)
             _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             outcome = await self._roll_out(means, task, journal, left_open)
         except Postponed as error:
@@ -273,6 +276,21 @@ class Supervisor:
             await self._postpone(task, deployment, journal, again, defect=True)
         else:
             await self._conclude(task, deployment, journal, Outcome(Status.FAILED, reason))
+
+    async def _adopted_anew(self, means: Means, task: Task, journal: PostgresJournal) -> bool:
+        """Take over what compose has made anew, and tell so; what cannot be taken over is refused further on."""
+        if task.deployment.kind is Kind.DELETE:
+            return False
+        try:
+            told = await adopt_anew(self._pool, self._vault, means.engine, means.identity, task.application)
+        except (Failed, Conflict, InvalidInput):
+            return False
+        if told is None:
+            return False
+        _LOG.warning("Compose made an adopted container anew", told=told)
+        await journal.begin(Step.SETTLE, told)
+        self._alerts.tell(Alert(f"{task.application.name}: adopted anew", told))
+        return True
 
     async def _roll_out(self, means: Means, task: Task, journal: PostgresJournal, left_open: Swap | None) -> Outcome:
         """Roll it out; where it is cancelled meanwhile, settle what was begun as a next owner would."""

@@ -11,7 +11,7 @@ from gateway.demo.process import GatewayProcess, Refused, free_port, until
 from gateway.deployments import Status
 from gateway.engine import containers, images, originals
 from gateway.errors import Code, Conflict, NotFound
-from gateway.store import applications
+from gateway.store import applications, steps
 from tests.adopting import BUSY, Host
 from tests.lane import VAULT
 from tests.real_parts import Pushes
@@ -156,6 +156,45 @@ async def test_compose_finds_its_own_again_and_up_to_date(host: Host, pushes: Pu
     assert await host.names() == [host.name]
     back = await host.roll_back(application)
     assert (back.status, (await host.inspect())["Image"]) == (Status.SUCCEEDED, found["Image"])
+
+
+COMPOSE = {
+    "com.docker.compose.project": "shop",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.container-number": "1",
+}
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["as it was found", "replaced since"])
+async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes: Pushes, *, replaced: bool) -> None:
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    if replaced:
+        await pushes("v2")
+        await host.deploy(application)
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await host.run(Labels=COMPOSE, Env=["CHANGED=1"])
+    digest = await pushes("v3")
+    deployment = await host.deploy(application)
+    assert (deployment.status, deployment.digest, deployment.reason) == (Status.SUCCEEDED, digest, None)
+    assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
+    async with host.pool.acquire() as connection:
+        found = await steps.select_steps(connection, [deployment.deployment_id])
+    details = [step.detail for step in found[deployment.deployment_id]]
+    assert f"compose made {host.name} anew: it was adopted as it is now" in details
+
+
+async def test_what_compose_made_anew_of_another_image_is_followed_there(host: Host, pushes: Pushes) -> None:
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await pushes("other", "next")
+    other = pushes.name("next")
+    await host.engine.images.pull(other)
+    made = await containers.create(host.engine, host.name, {"Image": other, "Labels": COMPOSE}, {})
+    await containers.start(host.engine, made)
+    await host.deploy(application, tag="next")
+    assert (await host.application(application.application_id)).docker_image == other
 
 
 async def test_what_compose_made_anew_is_refused_until_it_is_adopted_again(host: Host, pushes: Pushes) -> None:

@@ -17,6 +17,7 @@ _SHORT = 12  # characters of an id, as the engine makes a host name of it
 _LONG = 64  # characters of an id, as the engine names a volume that nobody named
 
 _COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
+_COMPOSE_IDENTITY = (_COMPOSE_PROJECT, "com.docker.compose.service", "com.docker.compose.container-number")
 _COMPOSE_IMAGE = "com.docker.compose.image"
 
 # Of a container's Config: what depends on the image, or is named again by whoever creates.
@@ -255,6 +256,11 @@ def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
 
 
 # -- compose
+
+
+def made_anew(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Tell by the labels whether compose has made the same container of the same service again."""
+    return all(before.get(label) is not None and before.get(label) == now.get(label) for label in _COMPOSE_IDENTITY)
 
 
 def of_compose(labels: Mapping[str, str]) -> bool:

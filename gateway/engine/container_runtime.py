@@ -243,6 +243,8 @@ class ContainerRuntime:
         found = await containers.inspect(self.engine, self._name)
         if found is None or found.container_id in {swap.old, swap.new} or not identity.is_of(self.application, found):
             return False
+        if self.application.base is not None and found.container_id == self.application.base.object_id:
+            return True  # adopted anew meanwhile
         known = {swap.deployment_id, self.former.deployment_id if self.former else None}
         if spec.ORIGIN in found.labels or found.labels.get(spec.DEPLOYMENT) in known:
             return False  # the like of the old one
