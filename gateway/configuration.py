@@ -163,6 +163,8 @@ class Configuration(BaseModel):
     """Seconds it must run to be proven, where it has neither HEALTHCHECK nor probe; null: as the gateway is set."""
     watch: Annotated[float, NUMBER, Field(ge=0, le=86_400)] | None = None
     """Seconds of trouble afterwards that bring the former version back; null: as the gateway is set."""
+    heal: bool = False
+    """Whether it is brought back where it is seen to be missing, stopped or changed by hand."""
     restart_policy_swarm: swarm.RestartPolicy | None = None
     placement_swarm: swarm.Placement | None = None
     update_config_swarm: swarm.UpdateConfig | None = None

@@ -5,6 +5,7 @@ Each has its own loops and slots, so that one that is dead or hangs holds up nob
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -13,9 +14,9 @@ import structlog
 
 from gateway.attempt import SwapSlots
 from gateway.deployments import Deployment
-from gateway.engine import probes
+from gateway.engine import events, probes
 from gateway.engine.client import Engine, EngineIdentity, Reached
-from gateway.errors import Code, Postponed, Reason, RolloutError
+from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.loops import LOOK_AGAIN, Loops, ended, pause
 from gateway.store import claims, engines, servers
 from gateway.store.database import Pool, transaction
@@ -41,7 +42,10 @@ class Duty:
 
     name: str
     every: float
-    do: Callable[[Reached], Awaitable[None]]
+    #: returns after how many seconds it is to be done again, None for the usual
+    do: Callable[[Reached], Awaitable[float | None]]
+    #: it is done too when something happens on the engine
+    on_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,14 @@ class Peers(Protocol):
         """Begin it, without waiting for its end."""
 
 
+async def _until(stirred: asyncio.Event, wait: float) -> None:
+    """Return after so many seconds, or soon after something happened: what happens at once is seen at once."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await stirred.wait()
+            await asyncio.sleep(LOOK_AGAIN)
+
+
 class Host:
     """An address of an engine. `server_id` is None for the gateway's own."""
 
@@ -96,6 +108,7 @@ class Host:
         self._pool = pool
         self._peers = peers
         self._wanted = asyncio.Event()
+        self._stirred = asyncio.Event()
         self._retired = False
 
     @property
@@ -119,6 +132,7 @@ class Host:
         begin = partial(self._peers.loops.begin, about=self.host)
         beside = [
             begin("engine watch", self._watch),
+            begin("engine events", self._listen),
             *(begin(duty.name, partial(self._do, duty), patience=duty.every) for duty in self._peers.duties),
         ]
         try:
@@ -128,20 +142,31 @@ class Host:
 
     async def _do(self, duty: Duty) -> None:
         """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
-        failures = 0
+        failures, stirred = 0, self._stirred if duty.on_events else asyncio.Event()
         while True:
             if not self.reachable or self.identity is None or not (served := self._served()):
                 await asyncio.sleep(LOOK_AGAIN)
                 continue
+            stirred.clear()
             try:
-                await duty.do(Reached(self.engine, self.identity, served))
+                wait = await duty.do(Reached(self.engine, self.identity, served)) or duty.every
             except Postponed as error:
                 _LOG.info("A duty waits for the engine", duty=duty.name, host=self.host, error=str(error))
                 failures += 1
                 await asyncio.sleep(pause(failures, duty.every))
             else:
                 failures = 0
-                await asyncio.sleep(duty.every)
+                await _until(stirred, wait)
+
+    async def _listen(self) -> None:
+        """Hear what happens on the engine, where a duty asks for that."""
+        while any(duty.on_events for duty in self._peers.duties):
+            if self.reachable and self._served():
+                with suppress(Postponed, Failed):
+                    async with aclosing(events.follow(self.engine)) as happened:
+                        async for _ in happened:
+                            self._stirred.set()
+            await asyncio.sleep(LOOK_AGAIN)
 
     # -- claims
 

@@ -5,6 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 DELIVERIES = Counter("gateway_deliveries_total", "Webhook requests.", ["source", "verdict"])
 ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
 TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within watch windows, and what it led to.", ["led_to"])
+HEALED = Counter("gateway_healed_total", "Applications that were put right, by what they were.", ["state"])
 ALERTS = Counter("gateway_alerts_total", "Alerts, one an address.", ["outcome"])
 WRONG_KEYS = Counter(
     "gateway_wrong_keys_total", "Requests with an API key that is none, or was not looked up after many of those."

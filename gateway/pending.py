@@ -10,7 +10,7 @@ from gateway.mounts import Mount
 from gateway.reference import Reference
 
 # Of a configuration: how one version takes the place of another, which is no part of what runs.
-_NOT_OF_WHAT_RUNS = {"order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch"}
+_NOT_OF_WHAT_RUNS = {"order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "heal"}
 _CHANGED = "changed"
 
 

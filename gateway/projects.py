@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from gateway.applications import Desired
+from gateway.observations import State
 
 #: the project of applications that are made without one, and its environment
 DEFAULT = "default"
@@ -49,6 +50,8 @@ class Member:
     description: str | None
     server_id: str | None
     desired: Desired
+    #: what it is seen to do; None before it was deployed
+    observed: State | None
     #: of its newest deployment that says something of it
     status: str | None
     created_at: datetime

@@ -32,6 +32,7 @@ from gateway.fleet import Fleet
 from gateway.host import Claimed, Duty, Host
 from gateway.loops import LOOK_AGAIN, Loops, ended
 from gateway.metrics import ROLLOUTS, STEPS
+from gateway.observer import OBSERVE_EVERY, Observer
 from gateway.registry.client import RegistryClient
 from gateway.renewal import RENEW_EVERY, renew_logins
 from gateway.rollout import roll_out
@@ -108,6 +109,7 @@ class Supervisor:
         )
         duties = [
             Duty("watch", LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
+            Duty("observation", OBSERVE_EVERY, Observer(pool, vault, alerts).observe, on_events=True),
             Duty("kept versions", SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
             Duty("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]

@@ -2,13 +2,26 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from gateway.errors import Code
 from gateway.inbox import Verdict
-from gateway.store import applications, claims, deployments, inbox, members, versions, watches
+from gateway.observations import Seen, State
+from gateway.store import (
+    applications,
+    claims,
+    deployments,
+    inbox,
+    inbox_size,
+    members,
+    observations,
+    retention,
+    versions,
+    watches,
+)
 from gateway.store.cursors import Cursor, Page
 from gateway.store.database import Pool
 from gateway.store.migrations import migrate
@@ -114,6 +127,16 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "members in short": lambda c: members.select_named(c, ["a3", "a4"]),
     "what is watched": watches.count_open,
     "the version before": lambda c: versions.select_previous(c, "a3"),
+    "what is expected on an engine": lambda c: observations.select_expected(c, "n", [None]),
+    "what was seen": lambda c: observations.upsert_observations(c, {"a3": Seen(State.RUNNING)}, datetime.now(UTC)),
+    "what is surplus": lambda c: retention.delete_surplus(
+        c, "a3", previous=None, most=10, older_than=timedelta(days=90)
+    ),
+    "old steps and logs": lambda c: retention.delete_details(c, "a3", timedelta(days=30)),
+    "what came since": inbox_size.select_gap,
+    "a span of the inbox": lambda c: inbox_size.measure(c, datetime.now(UTC), datetime.now(UTC) + inbox_size.SPAN),
+    "the oldest of the inbox": lambda c: inbox_size.delete_oldest(c, 1000, datetime.now(UTC)),
+    "what an engine wakes": lambda c: claims.wake_waiting(c, None, "n", [Code.ENGINE_REFUSED]),
     "the next to claim": lambda c: claims.claim_deployment(
         c, owner="o", engine_id="n", server_ids=[None], held=[], lease=timedelta(seconds=15)
     ),

@@ -21,11 +21,12 @@ from gateway.engine.runtime import Pace, Version
 from gateway.engine.service_runtime import ServiceRuntime
 from gateway.engine.services import Service, Task
 from gateway.errors import Code, Conflict, Failed, InvalidInput, Postponed
+from gateway.observations import State
 from gateway.reference import Reference, parse_domain
 from gateway.registries import Registration, nobody
 from gateway.registry import client as registries
 from gateway.renewal import renew_logins
-from gateway.store import applications, watches
+from gateway.store import applications, observations, watches
 from gateway.store import registries as logins
 from tests.guards import amazon, filled, gate
 from tests.lane import VAULT, Lane, an_application
@@ -646,3 +647,25 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
         guard.passed.clear()
         await scaled(lane, 1)
         assert set(guard.passed) == aws.good  # which is the one that was sent last
+
+
+async def test_a_service_is_observed_and_what_was_changed_by_hand_is_drifted(lane: Lane, pushes: Pushes) -> None:
+    async def until_it_is(state: State) -> None:
+        async def look() -> bool | None:
+            async with lane.pool.acquire() as connection:
+                found = await observations.select_observations(connection, [lane.application_id])
+            return (found.get(lane.application_id) is not None and found[lane.application_id].state is state) or None
+
+        await until(look, within=60)
+
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await until_it_is(State.RUNNING)
+    service = await service_of(lane)
+    other = await pushes("v2", tag="other")
+    made = orjson.loads(orjson.dumps(service.spec).decode().replace(str(digest), str(other)))
+    made["Labels"] = service.spec["Labels"]
+    await services.update(lane.engine, service, made, {})
+    await until_it_is(State.DRIFTED)
+    await services.remove(lane.engine, await service_of(lane))
+    await until_it_is(State.MISSING)

@@ -17,6 +17,7 @@ from gateway.engine import containers
 from gateway.engine.client import EngineIdentity
 from gateway.errors import Code, Failed, Postponed
 from gateway.host import Duty, Host
+from gateway.loops import Loops
 from gateway.store import deployments, swaps
 from gateway.store.journal import PostgresJournal
 from gateway.supervisor import Supervisor
@@ -158,6 +159,9 @@ class _Alone:
     """A fleet of one host that claims nothing."""
 
     duties: Sequence[Duty] = ()
+
+    def __init__(self) -> None:
+        self.loops = Loops()
 
     def served_by(self, _host: Host) -> list[str | None]:
         return []

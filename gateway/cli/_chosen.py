@@ -28,6 +28,8 @@ _OPTIONS = (
                  "serves."),
     click.option("--watch", type=float, help="Seconds after a rollout in which trouble brings the former version "
                  "back."),
+    click.option("--heal/--no-heal", default=None, help="Whether to bring it back where it is missing, stopped or "
+                 "changed by hand."),
     click.option("--registry-url", help="The registry the login is for."),
     click.option("--username", help="A login for the image's registry."),
     click.option("--password-file", help="Its password or token, in a file (- is standard input)."),
@@ -52,6 +54,7 @@ def columns(chosen: Mapping[str, Any]) -> dict[str, Any]:
         "command": chosen["words"],
         "probe": _probe(chosen["probe"]) if chosen["probe"] else None,
         "watch": chosen["watch"],
+        "heal": chosen["heal"],
         "registryUrl": chosen["registry_url"],
         "username": chosen["username"],
         "password": read_secret(chosen["password_file"]),

@@ -140,22 +140,33 @@ async def _free_name(connection: Any, name: str) -> str:
 @command
 async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show applications, the newest first."""
-    from gateway.store import applications
+    from gateway.store import applications, observations
     from gateway.store.database import transaction
     from gateway.web.procedures.columns import row
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await applications.select_applications(connection, kept.vault, page)
-        states = await applications.select_states(connection, [one.application_id for one in found])
+        ids = [one.application_id for one in found]
+        states = await applications.select_states(connection, ids)
+        seen = await observations.select_observations(connection, ids)
     if as_json:
-        show([row(one, states.get(one.application_id), secrets=True) for one in found])
+        show(
+            [row(one, states.get(one.application_id), secrets=True, seen=seen.get(one.application_id)) for one in found]
+        )
     else:
         rows = [
-            (one.application_id, one.name, one.app_name, one.docker_image, states.get(one.application_id))
+            (
+                one.application_id,
+                one.name,
+                one.app_name,
+                one.docker_image,
+                seen[one.application_id].state if one.application_id in seen else None,
+                states.get(one.application_id),
+            )
             for one in found
         ]
-        show_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE"], rows)
+        show_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT"], rows)
     tell_more(page.next(found, lambda one: (one.created_at, one.application_id)))
 
 
@@ -165,7 +176,7 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
 @command
 async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
-    from gateway.store import applications
+    from gateway.store import applications, observations
     from gateway.store.database import transaction
     from gateway.web.procedures._updating import pending
     from gateway.web.procedures.columns import row
@@ -174,9 +185,11 @@ async def show_app(app: str, *, as_json: bool) -> None:
         application_id = await applications.select_application_id(connection, app)
         found = await applications.select_application(connection, kept.vault, application_id)
         states = await applications.select_states(connection, [application_id])
+        seen = (await observations.select_observations(connection, [application_id])).get(application_id)
         waits = await pending(connection, kept.vault, found)
     if as_json:
-        show({**row(found, states.get(application_id), secrets=True), "pending": [asdict(one) for one in waits]})
+        shown = row(found, states.get(application_id), secrets=True, seen=seen)
+        show({**shown, "pending": [asdict(one) for one in waits]})
         return
     parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}
     configuration = found.configuration.model_dump(exclude_defaults=True, exclude=parts)
@@ -186,7 +199,9 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "name": found.name,
             "container": found.app_name,
             "image": found.docker_image,
-            "state": states.get(application_id, "never deployed"),
+            "state": f"{seen.state} since {seen.since:%Y-%m-%d %H:%M:%S}" if seen else None,
+            "detail": seen.detail if seen and seen.detail else None,
+            "deployment": states.get(application_id, "never deployed"),
             "wanted": found.desired,
             "server": found.server_id,
             "engine": found.engine_id,

@@ -173,6 +173,15 @@ async def tasks(engine: Engine, service: Service) -> list[Task]:
     return await _tasks(engine, {"service": [service.name]})
 
 
+async def tasks_by_service(engine: Engine) -> dict[str, list[Task]]:
+    """Return the tasks of all services by the service's id, the newest first."""
+    found = await engine.call("GET", "tasks")
+    by_service: dict[str, list[Task]] = {}
+    for one in sorted(found, key=lambda one: str(one["CreatedAt"]), reverse=True):
+        by_service.setdefault(one.get("ServiceID", ""), []).append(_task(one))
+    return by_service
+
+
 async def tasks_of(engine: Engine, application_id: str) -> list[Task]:
     """Return the tasks of an application's services, of those that are no more too."""
     return await _tasks(engine, {"label": [f"{labels.APPLICATION}={application_id}"]})

@@ -2,14 +2,19 @@
 
 from collections.abc import Collection, Sequence
 
+import asyncpg
+
 from gateway.applications import Desired
+from gateway.observations import State
 from gateway.projects import Member
 from gateway.store.database import Connection
+from gateway.store.observations import CURRENT
 
-_MEMBERS = """
+_MEMBERS = f"""
     SELECT a.application_id, a.environment_id, a.name, a.app_name, a.description, a.server_id, a.desired,
-           a.created_at, d.status
+           a.created_at, d.status, CASE WHEN o.application_id IS NOT NULL THEN {CURRENT} END AS observed
       FROM applications a
+      LEFT JOIN observations o USING (application_id)
       LEFT JOIN LATERAL (
            SELECT status
              FROM deployments
@@ -18,7 +23,14 @@ _MEMBERS = """
             LIMIT 1
            ) d ON true
      WHERE a.desired <> 'deleted'
-"""
+"""  # noqa: S608 - a constant
+
+
+def _member(row: asyncpg.Record) -> Member:
+    observed = row["observed"]
+    return Member(
+        **{**row, "desired": Desired(row["desired"]), "observed": None if observed is None else State(observed)}
+    )
 
 
 async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[Member]:
@@ -26,13 +38,13 @@ async def select_members(connection: Connection, environment_ids: Sequence[str])
     rows = await connection.fetch(
         f"{_MEMBERS} AND a.environment_id = ANY($1) ORDER BY a.created_at, a.application_id", environment_ids
     )
-    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
+    return [_member(row) for row in rows]
 
 
 async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[Member]:
     """Return these; none that is being deleted."""
     rows = await connection.fetch(f"{_MEMBERS} AND a.application_id = ANY($1)", application_ids)
-    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows]
+    return [_member(row) for row in rows]
 
 
 _MATCHING = """
@@ -85,7 +97,7 @@ async def search_members(
         f"SELECT count(*) FROM applications a WHERE a.desired <> 'deleted' {_MATCHING}",  # noqa: S608 - constants
         *wanted,
     )
-    return [Member(**{**row, "desired": Desired(row["desired"])}) for row in rows], total
+    return [_member(row) for row in rows], total
 
 
 async def release_deleted(connection: Connection, environment_ids: Sequence[str]) -> None:

@@ -83,7 +83,9 @@ async def delete_surplus(
              UNION
             SELECT named.deployment_id
               FROM held
-              JOIN deployments d USING (deployment_id)
+             CROSS JOIN LATERAL (
+                   SELECT superseded_by, rolls_back_to FROM deployments WHERE deployment_id = held.deployment_id LIMIT 1
+                   ) AS d
              CROSS JOIN LATERAL (VALUES (d.superseded_by), (d.rolls_back_to)) AS named (deployment_id)
              WHERE named.deployment_id IS NOT NULL
         )

@@ -10,7 +10,8 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.endpoints import parse_networks
 from gateway.errors import GatewayError, Unavailable
-from gateway.store import deployments, swaps, watches
+from gateway.observations import State
+from gateway.store import deployments, observations, swaps, watches
 from gateway.store.database import transaction
 from gateway.web.admission import admit, sender
 from gateway.web.context import CONTEXT, Context, Host
@@ -23,6 +24,7 @@ _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
 _RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
 _OLDEST = Gauge("gateway_queue_age_seconds", "How long the oldest has waited.")
 _WATCHED = Gauge("gateway_watches_open", "Applications within their watch window.")
+_APPLICATIONS = Gauge("gateway_applications", "Applications, by what they were seen to do.", ["state"])
 _UNSERVED = Gauge("gateway_applications_unserved", "Applications whose swap went neither forward nor back yet.")
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
@@ -125,6 +127,7 @@ async def _observe(context: Context) -> None:
         async with transaction(context.pool) as connection:
             depth = await deployments.select_queue_depth(connection)
             watched = await watches.count_open(connection)
+            states = await observations.count_states(connection)
             unserved = await swaps.count_unserved(connection)
     except Unavailable:
         _DATABASE.set(0)
@@ -132,6 +135,8 @@ async def _observe(context: Context) -> None:
     _DATABASE.set(1)
     _WATCHED.set(watched)
     _UNSERVED.set(unserved)
+    for state in State:
+        _APPLICATIONS.labels(state).set(states.get(state, 0))
     _QUEUED.set(depth.queued)
     _RUNNING.set(depth.running)
     _OLDEST.set(depth.oldest)

@@ -15,6 +15,7 @@ from gateway.store import (
     deployments,
     domains,
     environments,
+    observations,
     projects,
     servers,
     steps,
@@ -109,8 +110,14 @@ async def shown_row(connection: Connection, context: Context, application_id: st
     application = await applications.select_application(connection, context.vault, application_id)
     states = await applications.select_states(connection, [application_id])
     tokens = await addresses.select_tokens(connection, context.vault, [application_id])
-    secrets = context.caller.sees_secrets
-    return row(application, states.get(application_id), secrets=secrets, token=tokens.get(application_id))
+    seen = await observations.select_observations(connection, [application_id])
+    return row(
+        application,
+        states.get(application_id),
+        secrets=context.caller.sees_secrets,
+        token=tokens.get(application_id),
+        seen=seen.get(application_id),
+    )
 
 
 async def create(context: Context, given: Create) -> Answer:
@@ -215,12 +222,19 @@ async def select_all(context: Context, given: Paged) -> Answer:
         ids = [one.application_id for one in found]
         states = await applications.select_states(connection, ids)
         tokens = await addresses.select_tokens(connection, context.vault, ids)
+        seen = await observations.select_observations(connection, ids)
     secrets = context.caller.sees_secrets
     return paged(
         found,
         page,
         lambda one: (one.created_at, one.application_id),
-        lambda one: row(one, states.get(one.application_id), secrets=secrets, token=tokens.get(one.application_id)),
+        lambda one: row(
+            one,
+            states.get(one.application_id),
+            secrets=secrets,
+            token=tokens.get(one.application_id),
+            seen=seen.get(one.application_id),
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from gateway.observations import State
 from gateway.projects import Member
 from gateway.store import applications, belongings, members
 from gateway.store.database import transaction
@@ -40,6 +41,7 @@ class FoundRow(TypedDict):
     description: str | None
     environmentId: str
     applicationStatus: ApplicationStatus
+    observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
     sourceType: str
     createdAt: Moment
 
@@ -59,6 +61,7 @@ def _found(member: Member) -> FoundRow:
         "description": member.description,
         "environmentId": member.environment_id,
         "applicationStatus": application_status(member.desired, member.status),
+        "observed": member.observed,
         "sourceType": "docker",
         "createdAt": member.created_at.isoformat(),
     }

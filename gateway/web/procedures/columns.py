@@ -12,6 +12,7 @@ from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.deployments import DokployStatus
 from gateway.engine import adoption
+from gateway.observations import Observation, State
 from gateway.web.procedures._parts import MountRow, PortRow, mount_row, port_row
 from gateway.web.procedures._procedure import Moment
 from gateway.web.procedures.nesting import application_status
@@ -143,6 +144,26 @@ class AdoptedService(TypedDict):
     dockerImage: str
 
 
+class ObservedRow(TypedDict):
+    """What an application is seen to do on its engine, apart from how its last deployment ended."""
+
+    state: State
+    detail: str
+    since: Annotated[Moment, Field(description="It has been in this state.")]
+    observedAt: Moment
+
+
+def observed_row(seen: Observation | None) -> ObservedRow | None:
+    if seen is None:
+        return None
+    return {
+        "state": seen.state,
+        "detail": seen.detail,
+        "since": seen.since.isoformat(),
+        "observedAt": seen.observed_at.isoformat(),
+    }
+
+
 class _Own(BaseModel):
     """An application: the contract's columns, and ours beside them."""
 
@@ -165,6 +186,7 @@ class _Own(BaseModel):
     stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
     adopted: AdoptedContainer | AdoptedService | None
     application_status: Literal[DokployStatus, "idle"]
+    observed: Annotated[ObservedRow | None, Field(description="Null before it was deployed.")]
     created_at: Moment
     ports: list[PortRow]
     mounts: list[MountRow]
@@ -196,7 +218,14 @@ ApplicationRow: Any = create_model(
 _NANO = 10**9
 
 
-def row(application: Application, status: str | None, *, secrets: bool, token: str | None = None) -> dict[str, Any]:
+def row(
+    application: Application,
+    status: str | None,
+    *,
+    secrets: bool,
+    token: str | None = None,
+    seen: Observation | None = None,
+) -> dict[str, Any]:
     """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
@@ -222,6 +251,7 @@ def row(application: Application, status: str | None, *, secrets: bool, token: s
         "environmentId": application.environment_id,
         "adopted": None if application.base is None else adopted(application.base),
         "applicationStatus": application_status(application.desired, status),
+        "observed": observed_row(seen),
         "createdAt": application.created_at.isoformat(),
         "ports": [port_row(application.application_id, port) for port in application.configuration.ports],
         "mounts": [

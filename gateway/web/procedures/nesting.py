@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from gateway.applications import Desired
 from gateway.deployments import DOKPLOY_STATUS, DokployStatus, Status
 from gateway.keys import Caller
+from gateway.observations import State
 from gateway.projects import Environment, Member, Project
 from gateway.web.procedures._procedure import Moment
 
@@ -49,6 +50,7 @@ class MemberRow(TypedDict):
     environmentId: str
     serverId: str | None
     applicationStatus: ApplicationStatus
+    observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
     icon: None
     server: None
 
@@ -109,6 +111,7 @@ def _member_row(member: Member) -> MemberRow:
         "environmentId": member.environment_id,
         "serverId": member.server_id,
         "applicationStatus": application_status(member.desired, member.status),
+        "observed": member.observed,
         "icon": None,
         "server": None,
     }

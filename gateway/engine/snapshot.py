@@ -1,0 +1,164 @@
+"""What is on an engine now, in a few calls whatever there is, and what that means for an application."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.applications import Desired
+from gateway.engine import convergence, images, service_spec, services, spec
+from gateway.engine.client import Engine, EngineIdentity
+from gateway.engine.convergence import Mark
+from gateway.engine.services import Node, Service, Task
+from gateway.observations import Expected, Seen, State
+
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
+_DOWN = frozenset({"created", "exited", "paused"})
+_GOING = frozenset({"removing", "dead"})
+_BY_HEALTH: Mapping[str | None, State] = {"healthy": State.HEALTHY, "unhealthy": State.UNHEALTHY}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A container as a list of them tells of it."""
+
+    container_id: str
+    name: str
+    state: str
+    #: in words, with its health
+    status: str
+    image_id: str
+    labels: Mapping[str, str] = field(repr=False)
+
+    @property
+    def health(self) -> str | None:
+        found = _HEALTH.search(self.status)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Containers and services by name."""
+
+    containers: Mapping[str, Listed]
+    services: Mapping[str, tuple[Service, list[Task]]]
+    nodes: Mapping[str, Node]
+    #: of images that containers run, the digests they are known by
+    digests: Mapping[str, frozenset[str]]
+
+
+async def take(engine: Engine, identity: EngineIdentity, known: dict[str, frozenset[str]]) -> Snapshot:
+    """Look at the engine; `known` are the digests of images from one time to the next."""
+    found = await engine.call("GET", "containers/json", params={"all": 1})
+    containers = {one.name: one for one in map(_listed, found)}
+    ours = {one.image_id for one in containers.values() if spec.APPLICATION in one.labels}
+    for gone in known.keys() - ours:
+        del known[gone]
+    for image_id in ours - known.keys():
+        image = await images.inspect(engine, image_id)
+        known[image_id] = frozenset({image.image_id, *image.repo_digests}) if image else frozenset()
+    if not identity.swarm_manager:
+        return Snapshot(containers, {}, {}, dict(known))
+    there = await services.select(engine)
+    tasks = await services.tasks_by_service(engine)
+    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in there}
+    return Snapshot(containers, by_name, await services.nodes(engine), dict(known))
+
+
+def _listed(found: Mapping[str, Any]) -> Listed:
+    # A container may have further names: those of links to it, which have a slash in them.
+    names = [name.removeprefix("/") for name in found.get("Names") or ()]
+    return Listed(
+        container_id=found["Id"],
+        name=next((name for name in names if "/" not in name), found["Id"]),
+        state=found["State"],
+        status=found["Status"],
+        image_id=found["ImageID"],
+        labels=found.get("Labels") or {},
+    )
+
+
+def seen(expected: Expected, snapshot: Snapshot) -> Seen:
+    """Return what the application is seen to do."""
+    if found := snapshot.services.get(expected.app_name):
+        return _of_service(expected, *found, nodes=snapshot.nodes)
+    container = snapshot.containers.get(expected.app_name)
+    if container is None or container.state in _GOING:
+        return _absent(expected, snapshot)
+    if drift := _drift(expected, container.labels, "container") or _another_image(expected, container, snapshot):
+        return Seen(State.DRIFTED, drift)
+    return _settled(expected, _of_container(container))
+
+
+def _absent(expected: Expected, snapshot: Snapshot) -> Seen:
+    for one in snapshot.containers.values():
+        if not expected.original and one.state == "running" and _is_the_serving(expected, one.labels):
+            return Seen(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
+    return Seen(State.MISSING, f"there is no container or service called {expected.app_name}")
+
+
+def _is_the_serving(expected: Expected, labels: Mapping[str, str]) -> bool:
+    return (
+        expected.deployment_id is not None
+        and labels.get(spec.APPLICATION) == expected.application_id
+        and labels.get(spec.DEPLOYMENT) == expected.deployment_id
+    )
+
+
+def _of_container(container: Listed) -> Seen:
+    if container.state in _DOWN:
+        return Seen(State.STOPPED, "it is paused" if container.state == "paused" else container.status)
+    if container.state == "restarting":
+        return Seen(State.RESTARTING, container.status)
+    state = _BY_HEALTH.get(container.health, State.RUNNING)
+    if state is State.UNHEALTHY:
+        return Seen(state, container.status)
+    return Seen(state, "its health check has not passed yet" if container.health == "starting" else "")
+
+
+def _settled(expected: Expected, found: Seen) -> Seen:
+    """Return what was seen, as it is meant to be or not."""
+    if expected.desired is not Desired.RUNNING and found.state is not State.STOPPED:
+        return Seen(State.DRIFTED, f"it is {found.state}, and should be stopped")
+    return found
+
+
+def _drift(expected: Expected, labels: Mapping[str, str], what: str) -> str:
+    """Return how what bears the application's name is not what its last deployment brought; "" where it is."""
+    owner = labels.get(spec.APPLICATION)
+    if expected.original:
+        return "" if owner is None else f"another {what} took the place of the one that was adopted"
+    if owner != expected.application_id:
+        return f"a {what} of somebody else is called {expected.app_name}"
+    if expected.installation and labels.get(spec.INSTALLATION, expected.installation) != expected.installation:
+        return f"a {what} of another gateway is called {expected.app_name}"
+    if expected.digest is not None and labels.get(spec.DIGEST) != expected.digest:
+        return f"it runs {labels.get(spec.DIGEST)}, and the last deployment brought {expected.digest}"
+    if expected.spec_hash is not None and labels.get(spec.SPEC) != expected.spec_hash:
+        return f"the {what} is configured as another deployment made it"
+    return ""
+
+
+def _another_image(expected: Expected, container: Listed, snapshot: Snapshot) -> str:
+    digests = snapshot.digests.get(container.image_id, frozenset())
+    # An image that was untagged by force has no digests any more, and runs on.
+    told = {one.rpartition("@")[2] for one in digests if "@" in one}
+    if expected.original or expected.digest is None or not told or expected.digest in {*told, container.image_id}:
+        return ""
+    return f"it runs the image {container.image_id}, which is not {expected.digest}"
+
+
+def _of_service(expected: Expected, service: Service, tasks: list[Task], *, nodes: Mapping[str, Node]) -> Seen:
+    if drift := _drift(expected, service.labels, "service"):
+        return Seen(State.DRIFTED, drift)
+    made = service.spec["TaskTemplate"]["ContainerSpec"]
+    if not expected.original and expected.digest is not None and expected.digest not in made.get("Image", ""):
+        return Seen(State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}")
+    if service_spec.is_stopped(service.spec):
+        return _settled(expected, Seen(State.STOPPED, "no task is wanted"))
+    now = convergence.observe(service, tasks, Mark.of(service.labels), nodes=nodes)
+    if now.running >= now.wanted > 0:
+        return _settled(expected, Seen(State.HEALTHY if made.get("Healthcheck") else State.RUNNING))
+    lagging = f"; {now.lagging.state}: {now.lagging.said}" if now.lagging else ""
+    so_far = f"{now.running} of {now.wanted} tasks run{lagging}"
+    return _settled(expected, Seen(State.UNHEALTHY if now.running else State.RESTARTING, so_far))

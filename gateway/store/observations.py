@@ -1,0 +1,171 @@
+"""What applications were seen to do, by whichever gateway reaches their engine."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from gateway.applications import Desired
+from gateway.observations import STALE, Expected, Observation, Seen, State
+from gateway.store.database import Connection
+
+_TOUCHED = timedelta(seconds=30)  # an unchanged row is written again after so long
+_WELL = timedelta(minutes=5)  # after which people are told anew
+
+#: the state of the row `o`, for a statement that joins it
+CURRENT = f"""
+    CASE WHEN o.observed_at > now() - interval '{STALE.seconds} seconds' THEN o.state::text ELSE 'unknown' END
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is to be done about what was seen: the state has lasted so long; `told` is the one people know of."""
+
+    state: State
+    lasted: timedelta
+    told: State | None
+    since_healed: timedelta | None
+
+
+async def select_expected(
+    connection: Connection, engine_id: str, server_ids: Sequence[str | None]
+) -> tuple[list[Expected], datetime]:
+    """Return what should be on these servers' engine, and the time as of which it should."""
+    rows = await connection.fetch(
+        """
+        SELECT a.application_id, a.name, a.app_name, a.desired,
+               coalesce((a.configuration ->> 'heal')::boolean, false) AS heal,
+               served.deployment_id IS NULL OR (served.kind = 'rollback' AND served.rolls_back_to IS NULL) AS original,
+               CASE WHEN served.kind = 'rollback' THEN served.rolls_back_to ELSE served.deployment_id END
+                   AS deployment_id,
+               served.digest, served.spec_hash,
+               (SELECT installation_id FROM installation) AS installation,
+               EXISTS (SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running')
+                   AS busy,
+               EXISTS (SELECT FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued')
+                   OR EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
+                   OR EXISTS (
+                          SELECT FROM watches w WHERE w.application_id = a.application_id AND w.until > now()
+                      ) AS attended
+          FROM applications a
+          LEFT JOIN LATERAL (
+               SELECT deployment_id, kind, rolls_back_to, digest, spec_hash
+                 FROM deployments d
+                WHERE d.application_id = a.application_id AND d.status = 'succeeded' AND d.replaced
+                ORDER BY d.finished_at DESC
+                LIMIT 1
+               ) AS served ON true
+         WHERE a.engine_id = $1 AND coalesce(a.server_id, '') = ANY($2::text[]) AND a.desired <> 'deleted'
+           AND (served.deployment_id IS NOT NULL OR a.base IS NOT NULL)
+        """,
+        engine_id,
+        [server_id or "" for server_id in server_ids],
+    )
+    as_of: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return [Expected(**{**row, "desired": Desired(row["desired"])}) for row in rows], as_of
+
+
+async def upsert_observations(
+    connection: Connection, found: Mapping[str, Seen], as_of: datetime
+) -> dict[str, Standing]:
+    """Write down what was seen, and return how it stands.
+
+    Of those alone of which no deployment runs, or has ended since what was expected of them was read.
+    """
+    rows = await connection.fetch(
+        """
+        WITH found AS (
+            SELECT f.application_id, f.state::observed AS state, f.detail
+              FROM unnest($1::text[], $2::text[], $3::text[]) AS f (application_id, state, detail)
+              JOIN applications a USING (application_id)
+             WHERE NOT EXISTS (
+                       SELECT FROM deployments d
+                        WHERE d.application_id = f.application_id AND (d.status = 'running' OR d.finished_at > $4)
+                   )
+        ),
+        written AS (
+            INSERT INTO observations AS o (application_id, state, detail)
+            SELECT application_id, state, detail FROM found ORDER BY application_id
+                ON CONFLICT (application_id) DO UPDATE
+               SET state = excluded.state, detail = excluded.detail, observed_at = now(),
+                   since = CASE WHEN o.state = excluded.state THEN o.since ELSE now() END
+             WHERE (o.state, o.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
+                OR o.observed_at < now() - $5::interval
+            RETURNING application_id, since
+        )
+        SELECT f.application_id, f.state::text, o.told::text, now() - o.healed_at AS since_healed,
+               now() - coalesce(w.since, o.since, now()) AS lasted
+          FROM found f
+          LEFT JOIN written w USING (application_id)
+          LEFT JOIN observations o USING (application_id)
+        """,
+        list(found),
+        [one.state for one in found.values()],
+        [one.detail for one in found.values()],
+        as_of,
+        _TOUCHED,
+    )
+    return {row["application_id"]: _standing(row) for row in rows}
+
+
+def _standing(row: asyncpg.Record) -> Standing:
+    told = row["told"]
+    return Standing(State(row["state"]), row["lasted"], None if told is None else State(told), row["since_healed"])
+
+
+async def mark_told(connection: Connection, application_id: str, state: State) -> bool:
+    """Note that people are told of this state; False where somebody else has told them already."""
+    done = await connection.execute(
+        "UPDATE observations SET told = $2 WHERE application_id = $1 AND state = $2 AND told IS DISTINCT FROM $2",
+        application_id,
+        state,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def forget_told(connection: Connection, application_ids: Sequence[str]) -> None:
+    """Tell people anew where one of these, which are well, has been so for a while."""
+    await connection.execute(
+        """
+        UPDATE observations SET told = NULL
+         WHERE application_id = ANY($1) AND told IS NOT NULL AND since < now() - $2::interval
+        """,
+        application_ids,
+        _WELL,
+    )
+
+
+async def mark_healed(connection: Connection, application_id: str, pause: timedelta) -> bool:
+    """Note that it is put right now; False where that was less than a pause ago."""
+    done = await connection.execute(
+        """
+        UPDATE observations SET healed_at = now()
+         WHERE application_id = $1 AND (healed_at IS NULL OR healed_at < now() - $2::interval)
+        """,
+        application_id,
+        pause,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def select_observations(connection: Connection, application_ids: Sequence[str]) -> dict[str, Observation]:
+    """Return what was seen of these; of those that were not looked at lately, that nothing is known."""
+    rows = await connection.fetch(
+        f"""
+        SELECT application_id, {CURRENT} AS state, detail, since, observed_at
+          FROM observations o
+         WHERE application_id = ANY($1)
+        """,  # noqa: S608 - a constant
+        application_ids,
+    )
+    return {
+        row["application_id"]: Observation(State(row["state"]), row["detail"], row["since"], row["observed_at"])
+        for row in rows
+    }
+
+
+async def count_states(connection: Connection) -> dict[State, int]:
+    rows = await connection.fetch(f"SELECT {CURRENT} AS state, count(*) AS n FROM observations o GROUP BY 1")  # noqa: S608
+    return {State(row["state"]): row["n"] for row in rows}
