@@ -1,11 +1,13 @@
 """Who changed what, from where and what became of it is written down, and nothing secret with it."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.audit import ACTOR, Actor, Outcome
 from gateway.keys import Grants, Permission
@@ -210,6 +212,31 @@ async def test_what_the_gateway_does_by_itself_is_not_told_as_somebodys(web: Web
         await connection.execute("UPDATE applications SET docker_image = 'acme/web:v10'")
     ACTOR.reset(token)
     assert (await rows(web, limit=1000))[-1]["action"] == "apps.update"
+
+
+async def test_what_commands_change_has_a_line_in_the_log_of_the_server(web: Web) -> None:
+    seen = await auditing.tell_commands(web.client.server.app, None)
+    token = ACTOR.set(Actor("cli", "root", "apps.update", address="host"))
+    async with transaction(web.pool) as connection:
+        await connection.execute("INSERT INTO projects (project_id, name) VALUES ('p-1', 'shop')")
+    ACTOR.reset(token)
+    await web.mutate("project.create", name="by the API")
+    with capture_logs() as lines:
+        seen = await auditing.tell_commands(web.client.server.app, seen)
+        assert await auditing.tell_commands(web.client.server.app, seen) == seen
+    assert [(one["event"], one["who"], one["action"], one["target"]) for one in lines] == [
+        ("Audit", "root", "apps.update", "p-1")
+    ]
+
+
+@pytest.mark.parametrize("named", ["\x1b]52;c;aGk=\x07", "a\nb", "\ud800", "x" * 301, "\0"], ids=ascii)
+async def test_what_a_log_or_a_terminal_could_act_on_is_no_target(web: Web, named: str) -> None:
+    body = orjson.dumps({"applicationId": "@"}).replace(b"@", json.dumps(named)[1:-1].encode())
+    assert (await web.post("/api/application.stop", body))[0] in {400, 404}
+    await web.mutate("project.create", name="after")
+    told = await rows(web)
+    assert {one["target"] for one in told if one["outcome"] == "failed"} <= {None}
+    assert "\\u001b" not in orjson.dumps(told).decode()
 
 
 async def test_each_call_of_a_batch_counts_for_a_limited_key(web: Web) -> None:

@@ -90,6 +90,27 @@ async def select_entries(
     return [_from_row(row) for row in rows]
 
 
+async def select_newest(connection: Connection) -> int:
+    """Return the number of the newest row, 0 where there is none."""
+    return int(await connection.fetchval("SELECT coalesce(max(number), 0) FROM audit"))
+
+
+async def select_commands(connection: Connection, above: int, newest: int) -> list[Entry]:
+    """Return what commands have changed, the oldest first, of the rows beyond one and up to another."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM audit
+         WHERE number > $1 AND number <= $2 AND via = 'cli'
+         ORDER BY number
+         LIMIT {_AT_ONCE}
+        """,  # noqa: S608 - constants
+        above,
+        newest,
+    )
+    return [_from_row(row) for row in rows]
+
+
 async def delete_expired(connection: Connection, *, older_than: timedelta, most: int) -> bool:
     """Forget what is past its time, and the oldest beyond so many; return whether there may be more.
 

@@ -4,6 +4,7 @@ A refusal costs no statement of its own: those of a few seconds that are alike a
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from gateway.audit import Actor, Outcome
-from gateway.errors import Forbidden, InvalidInput, Throttled, Unavailable
+from gateway.errors import Forbidden, InvalidInput, Throttled, Unavailable, shortened
 from gateway.metrics import WRONG_KEYS
 from gateway.store import audit
 from gateway.store.audit import Told
@@ -25,6 +26,8 @@ _LOG = structlog.get_logger()
 _GATHER = 2.0  # seconds whose refusals are written as one
 _MOST = 100  # that differ, in that time
 _LONGEST = 300  # characters of a detail
+
+_ID = re.compile(r"[\x21-\x7e]+")  # nothing else reaches a log or a terminal
 
 _Alike = tuple[str | None, str, str | None, Outcome, str]
 GATHERED: web.AppKey[dict[_Alike, Told]] = web.AppKey("audited", dict)
@@ -43,7 +46,7 @@ async def done(application: web.Application, actor: Actor, given: Any) -> None:
 def not_done(application: web.Application, actor: Actor, error: Exception, given: Any) -> None:
     """Count what a caller was refused, or what failed."""
     outcome = Outcome.REFUSED if isinstance(error, Forbidden | Throttled) else Outcome.FAILED
-    _gather(application, Told(actor, outcome, _detail(error)[:_LONGEST], _target(given)))
+    _gather(application, Told(actor, outcome, shortened(_detail(error), _LONGEST), _target(given)))
 
 
 def wrong_key(application: web.Application, address: str | None, why: str) -> None:
@@ -72,7 +75,7 @@ def _target(given: Any) -> str | None:
         (
             value
             for name, value in sent.items()
-            if str(name).endswith("Id") and isinstance(value, str) and len(value) <= _LONGEST and "\0" not in value
+            if str(name).endswith("Id") and isinstance(value, str) and len(value) <= _LONGEST and _ID.fullmatch(value)
         ),
         None,
     )
@@ -100,9 +103,22 @@ async def writing(application: web.Application) -> AsyncIterator[None]:
 
 
 async def _write_for_ever(application: web.Application) -> None:
+    seen = None
     while True:
+        seen = await tell_commands(application, seen)
         await asyncio.sleep(_GATHER)
         await write(application)
+
+
+async def tell_commands(application: web.Application, above: int | None) -> int:
+    """Log what commands have changed since this row, in processes of their own; return the newest row."""
+    async with statement(application[CONTEXT].pool) as connection:
+        newest = await audit.select_newest(connection)
+        found = [] if above is None or newest == above else await audit.select_commands(connection, above, newest)
+    for entry in found:
+        actor = Actor(entry.via, entry.who, entry.action, entry.key_id, entry.address, entry.call_id)
+        _log(Told(actor, entry.outcome, target=entry.target))
+    return newest
 
 
 async def write(application: web.Application) -> None:
