@@ -1,6 +1,5 @@
 """What the gateway keeps running, and what it runs with. It performs no I/O."""
 
-import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,10 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from dotenv.parser import parse_stream
-
 from gateway.bases import Base
 from gateway.configuration import Configuration
+from gateway.dotenv import parse_variables
 from gateway.errors import InvalidInput
 from gateway.policies import Policy
 from gateway.reference import Domain, Reference, Repository
@@ -35,12 +33,7 @@ def parse_environment(text: str) -> dict[str, str]:
 
     Written in one line, a backslash and an n between two variables is the end of the first: `A=1\nB=2`.
     """
-    variables: dict[str, str] = {}
-    for binding in parse_stream(io.StringIO(_in_lines(text))):
-        if binding.error or (binding.key is not None and binding.value is None):
-            raise InvalidInput(f"line {binding.original.line} is not NAME=value", field="env")
-        if binding.key is not None and binding.value is not None:
-            variables[binding.key] = binding.value
+    variables = parse_variables(_in_lines(text))
     if any("\0" in word for pair in variables.items() for word in pair):
         raise InvalidInput("a variable holds a zero byte", field="env")
     return variables

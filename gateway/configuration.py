@@ -1,7 +1,7 @@
 """What an application runs with, as its user wrote it and already proven to mean something. It performs no I/O."""
 
 import ipaddress
-import shlex
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -28,6 +28,7 @@ from gateway.quantities import parse_cpus, parse_memory
 
 _LABEL_PREFIX = "gateway."
 _LONGEST_COMMAND = 65536
+_SHOWN = 80  # characters of what is wrong
 LONGEST_GRACE = 3600  # seconds
 
 _Part = TypeVar("_Part", Port, Mount)
@@ -47,15 +48,35 @@ class RuntimeKind(StrEnum):
     SERVICE = "service"
 
 
+# As shlex.split has it, which takes the square of a word's length.
+_PIECE = re.compile(
+    r"""(?P<blank>[ \t\r\n]++)|(?P<plain>[^ \t\r\n'"\\]++)|'(?P<single>[^']*+)'"""
+    r"""|"(?P<double>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>.)""",
+    re.DOTALL,
+)
+_ESCAPED = re.compile(r'\\([\\"])')
+
+
 def parse_command(text: str) -> list[str]:
     """Split a command as a shell would; raises InvalidInput."""
-    # Splitting takes the square of a word's length.
     if len(text) > _LONGEST_COMMAND:
         raise InvalidInput(f"a command has at most {_LONGEST_COMMAND} characters", field="command")
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise InvalidInput(f"{text!r} cannot be split into words: {error}", field="command") from error
+    words: list[list[str]] = []
+    place, inside = 0, False
+    while place < len(text):
+        found = _PIECE.match(text, place)
+        if found is None:
+            what = "no character after a \\ at its end" if text[place] == "\\" else "no closing quotation mark"
+            raise InvalidInput(f"{text[:_SHOWN]!r} cannot be split into words: {what}", field="command")
+        kind, place = found.lastgroup or "", found.end()
+        if kind == "blank":
+            inside = False
+            continue
+        if not inside:
+            words.append([])
+        inside = True
+        words[-1].append(_ESCAPED.sub(r"\1", found[kind]) if kind == "double" else found[kind])
+    return ["".join(pieces) for pieces in words]
 
 
 def _as_text(value: object) -> object:

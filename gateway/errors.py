@@ -34,12 +34,12 @@ class GatewayError(Exception):
 
 
 class InvalidInput(GatewayError):
-    """What was sent cannot mean anything; `field` names the part of it, dotted."""
+    """What was sent cannot mean anything; `field` names the part of it, dotted. A long message is cut."""
 
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message)
+        super().__init__(message if len(message) <= _LONGEST_MESSAGE else shortened(message, _LONGEST_MESSAGE))
         self.field = field
 
     @property

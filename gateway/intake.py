@@ -17,7 +17,7 @@ from gateway.endpoints import Endpoint
 from gateway.events import Ignored, Notification, PushEvent
 from gateway.following import Choice, Follower, choose
 from gateway.reference import Reference
-from gateway.sources import unform
+from gateway.sources import keepable, unform
 from gateway.store import applications, deliveries, deployments, inbox, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
@@ -93,7 +93,7 @@ async def deliver(
             receipt.delivery_id,
             endpoint_id=endpoint.endpoint_id,
             source=endpoint.source,
-            body=body,
+            body=keepable(body),
             headers=headers,
             verdict=receipt.verdict,
             ignored=receipt.ignored,
@@ -120,7 +120,7 @@ async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, heade
             receipt.delivery_id,
             endpoint_id=endpoint.endpoint_id,
             source=endpoint.source,
-            body=body[:_REJECTED_BODY],
+            body=keepable(body)[:_REJECTED_BODY],
             headers=headers,
             verdict="rejected",
             ignored=receipt.ignored,

@@ -32,6 +32,11 @@ class Credentials:
     expires_at: datetime | None = None
 
 
+def typed(username: str, password: str) -> Credentials:
+    """Return a login as somebody typed or pasted it: as in `docker login --password-stdin`, a line's end is no part."""
+    return Credentials(username.strip(), password.rstrip("\r\n"))
+
+
 #: Returns the login for a registry, None for nobody's; given one that was refused, another, or None if there is none.
 Obtain: TypeAlias = Callable[[Credentials | None], Awaitable[Credentials | None]]
 
@@ -183,16 +188,15 @@ class Registry(Registration):
 
 
 def _credentials(given: Mapping[str, Any], *, optional: bool) -> Credentials | None:
-    # As `docker login --password-stdin` does: the line's end is none of the password.
-    username, password = str(given.get("username") or "").strip(), str(given.get("password") or "").rstrip("\r\n")
-    if optional and not username and not password:
+    login = typed(str(given.get("username") or ""), str(given.get("password") or ""))
+    if optional and not login.username and not login.password:
         return None
-    for name, value in (("username", username), ("password", password)):
+    for name, value in (("username", login.username), ("password", login.password)):
         if not value:
             raise InvalidInput(f"{name} is needed", field=name)
-    if ":" in username:
+    if ":" in login.username:
         raise InvalidInput("a user name has no colon", field="username")
-    return Credentials(username, password)
+    return login
 
 
 def _amazon_keys(given: Mapping[str, Any]) -> Mapping[str, Any]:

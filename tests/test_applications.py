@@ -1,6 +1,10 @@
 """What an application runs with is proven to mean something when it is saved."""
 
+import shlex
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.applications import parse_environment, slug
@@ -17,6 +21,31 @@ def test_a_quoted_value_may_span_lines() -> None:
     assert parse_environment('KEY="one\ntwo"\n# a comment\nexport B=2') == {"KEY": "one\ntwo", "B": "2"}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A=a#b", "a"),
+        ("A=a #b", "a"),
+        ('A="a#b"', "a#b"),
+        (r'A="a\"b"', r"a\"b"),
+        (r'A="{\"a\": 1}" # why', r"{\"a\": 1}"),
+        (r'A="a\nb\tc"', "a\nb\\tc"),
+        (r"A='a\nb'", r"a\nb"),
+        ('A=`it\'s "so"`', 'it\'s "so"'),
+        ("A=`one\ntwo`", "one\ntwo"),
+        ("A: b", "b"),
+        ("A:  'b' # c", "b"),
+        ("A: b=c", "b=c"),
+        ("A = b ", "b"),
+        ("A=it's", "it's"),
+        ('A="b" c', '"b" c'),
+        ("A=x" + " " * 40_000 + "y", "x" + " " * 40_000 + "y"),
+    ],
+)
+def test_a_value_is_read_as_npms_dotenv_reads_it(text: str, value: str) -> None:
+    assert parse_environment(text) == {"A": value}
+
+
 @pytest.mark.parametrize("text", ["no value", "A=1\nB", "=1"])
 def test_a_line_that_sets_nothing_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match="line"):
@@ -27,6 +56,17 @@ def test_a_command_is_split_as_a_shell_would() -> None:
     assert parse_command("redis-server --save '60 1'") == ["redis-server", "--save", "60 1"]
     with pytest.raises(InvalidInput, match="characters"):
         parse_command("a" * 100_000)
+
+
+@given(st.text("ab \t\n\\'\"é#", max_size=20))
+def test_a_command_is_split_as_pythons_shlex_does(text: str) -> None:
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        with pytest.raises(InvalidInput):
+            parse_command(text)
+    else:
+        assert parse_command(text) == words
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What came can be looked at and done again; what proves nothing takes no room."""
 
 from datetime import timedelta
+from urllib.parse import quote_plus
 
 import orjson
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from gateway.cleaning import bound_inbox
 from gateway.demo.process import until
 from gateway.inbox import without_secrets
+from gateway.sources import keepable
 from gateway.store import inbox
 from tests.real_web import Web
 from tests.test_webhooks import BEARER, dockerhub, github, signed
@@ -126,3 +128,55 @@ def test_no_header_that_holds_a_secret_is_kept() -> None:
     }
     removed = dict.fromkeys(sent, "(removed)")
     assert without_secrets(sent, ["s3cret", ""]) == {**removed, "content-type": "application/json"}
+
+
+PIPELINE = {
+    "object_kind": "pipeline",
+    "object_attributes": {"status": "success", "variables": [{"key": "DB_PASSWORD", "value": "s3cret"}]},
+    "project": {"path_with_namespace": "acme/web"},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (orjson.dumps(PIPELINE), {"key": "DB_PASSWORD", "value": "(removed)"}),
+        (b"payload=" + quote_plus(orjson.dumps(PIPELINE)).encode(), {"key": "DB_PASSWORD", "value": "(removed)"}),
+    ],
+)
+async def test_a_pipelines_variables_are_not_kept(web: Web, body: bytes, kept: dict[str, str]) -> None:
+    await web.post(await web.endpoint("gitlab", "s"), body, Authorization="Bearer s")
+    (delivery,) = await web.query("delivery.all")
+    one = await web.query("delivery.one", deliveryId=delivery["deliveryId"])
+    assert "s3cret" not in orjson.dumps(one).decode()
+    async with web.pool.acquire() as connection:
+        stored = orjson.loads(await connection.fetchval("SELECT body FROM deliveries"))
+    assert stored["object_attributes"]["variables"] == [kept]
+    assert stored["project"] == PIPELINE["project"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"secret": "s3cret"},  # Gitea repeats it
+        {"a": [{"auth": {"api_key": "s3cret", "access_token": "s3cret"}}]},
+        {"config": {"webhookSecret": "s3cret", "PASSWORD": "s3cret"}},
+        {"Type": "SubscriptionConfirmation", "Token": "s3cret", "SubscribeURL": "https://s3cret"},
+        {"variables": {"A": "s3cret"}},
+        {"variables": "s3cret"},
+    ],
+)
+def test_what_is_called_a_secret_is_not_kept_of_a_body(body: object) -> None:
+    assert b"s3cret" not in keepable(orjson.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"password": "s3cret"', b"variables: s3cret", b'{"a":' * 300 + b'{"token":"s3cret"}' + b"}" * 300]
+)
+def test_what_is_no_plain_json_is_not_kept_where_it_speaks_of_secrets(body: bytes) -> None:
+    assert b"s3cret" not in keepable(body)
+
+
+def test_a_body_without_secrets_is_kept_as_it_is() -> None:
+    for body in (b'{ "a" : 1.0 }', b"\xff not JSON", b'{"secret": "", "tags": ["token"]}'):
+        assert keepable(body) == body

@@ -9,6 +9,8 @@ from gateway.amazon import Amazon
 from gateway.errors import InvalidInput
 from gateway.reference import Repository
 from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope, choose
+from gateway.store import applications
+from tests.real_web import VAULT, Web
 
 OWN = Credentials("own", "secret")
 
@@ -164,3 +166,18 @@ def test_keys_of_amazons_may_come_as_user_name_and_password() -> None:
     made = Registration.parse({**given, "role_arn": ROLE, "external_id": "ours"})
     assert made.login == Amazon("us-east-1", False, "AKIA", "s3", None, ROLE, "ours")
     assert "s3" not in repr(made)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_a_line_end_after_an_applications_own_password_is_none_of_it(web: Web, end: str) -> None:
+    given = {
+        "name": "a",
+        "dockerImage": "r.io/a",
+        "registryUrl": "r.io",
+        "username": "plain",
+        "password": f"simple{end}",
+    }
+    made = await web.mutate("application.create", **given)
+    async with web.pool.acquire() as connection:
+        found = await applications.select_application(connection, VAULT, made["applicationId"])
+    assert found.credentials == Credentials("plain", "simple")

@@ -50,6 +50,24 @@ async def test_it_goes_back_to_what_served_before_and_again_further(web: Web) ->
         assert await versions.select_previous(connection, "app") == first
 
 
+async def test_it_goes_back_past_redeploys_of_what_serves_to_another_image_or_configuration(web: Web) -> None:
+    await created(web)
+    first, second, third = await served(web, 1), await served(web, 2), await served(web, 3)
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            """
+            UPDATE deployments d SET digest = s.digest, spec_hash = 'a'
+              FROM deployments s
+             WHERE s.deployment_id = $1 AND d.deployment_id = ANY($2)
+            """,
+            second,
+            [second, third],
+        )
+        assert await versions.select_previous(connection, "app") == first
+        await connection.execute("UPDATE deployments SET spec_hash = 'b' WHERE deployment_id = $1", third)
+        assert await versions.select_previous(connection, "app") == second
+
+
 async def test_nothing_that_never_served_is_gone_back_to(web: Web) -> None:
     await created(web)
     status, answer = await web.post("/api/trpc/application.rollback", {"applicationId": "app"})

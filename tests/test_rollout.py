@@ -386,6 +386,23 @@ async def test_a_rollback_starts_the_kept_container_again_and_keeps_the_other(
     assert (await lane.serving()).labels["gateway.digest"] == replaced.labels["gateway.digest"]
 
 
+async def test_a_rollback_after_a_redeploy_of_the_same_starts_the_kept_version_before(
+    lane: Lane, pushes: Pushes
+) -> None:
+    first = await pushes("first")
+    await lane.ask(Kind.DEPLOY)
+    former = (await lane.serving()).container_id
+    await pushes("second")
+    await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET finished_at = finished_at - interval '1 hour'")
+    assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
+    assert [one.container_id for one in await lane.containers() if not one.running] == [former]
+    back = await lane.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first)
+    assert (await lane.serving()).container_id == former
+
+
 async def test_a_rollback_makes_anew_what_is_no_longer_kept_as_it_was_configured(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration={"kept": 0, "labels": {"team": "one"}})
     first = await pushes("v1")

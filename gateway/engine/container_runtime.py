@@ -275,10 +275,18 @@ class ContainerRuntime:
         await self._forget()
 
     async def _forget(self, *, at_most: int | None = None) -> None:
-        """Remove what is kept for too long, and beyond so many; never what somebody has started again."""
+        """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
         oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
-        for number, container in enumerate(await self._kept()):
-            young = (at_most is None or number < at_most) and container.finished_at >= oldest
+        serving = await containers.inspect(self.engine, self._name)
+        known = {identity.version_of(self.application, serving)} if serving else set()
+        number = 0
+        for container in await self._kept():
+            version = identity.version_of(self.application, container)
+            # What serves, or is kept, already is no other version to go back to.
+            again = version in known and None not in version
+            known.add(version)
+            young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
+            number += not again
             if young or not container.down:
                 continue
             # Never one that runs by now: it may have been recalled since it was looked at.

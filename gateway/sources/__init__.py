@@ -21,9 +21,10 @@ from gateway.sources import (
     zot,
 )
 from gateway.sources._json import unform
+from gateway.sources._kept import keepable
 from gateway.sources._source import Handshake, Request, Source, Trust
 
-__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "unform"]
+__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "keepable", "unform"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {

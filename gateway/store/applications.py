@@ -12,7 +12,7 @@ from gateway.bases import Base
 from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Domain
-from gateway.registries import Credentials
+from gateway.registries import typed
 from gateway.store import projects
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
@@ -46,7 +46,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
         description=row["description"],
         docker_image=row["docker_image"],
         registry_url=row["registry_url"],
-        credentials=Credentials(username, opened) if username and opened else None,
+        credentials=typed(username, opened) if username and opened else None,
         username=username,
         password_for=None if row["password_for"] is None else Domain(row["password_for"]),
         has_password=bool(opened),

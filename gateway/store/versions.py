@@ -134,7 +134,7 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:
-    """Return the deployment whose version served before the one that serves now."""
+    """Return the deployment whose version, another image or configuration, served before the one that serves now."""
     row = await connection.fetchval(
         """
         WITH shown AS (
@@ -150,6 +150,7 @@ async def select_previous(connection: Connection, application_id: str) -> str | 
            AND d.ran IS NOT NULL  -- else there is no way back to it
            AND serving.kind <> 'rollback'  -- else what was adopted serves, and nothing was before that
            AND d.finished_at < serving.finished_at
+           AND (d.digest, d.spec_hash) IS DISTINCT FROM (serving.digest, serving.spec_hash)
          ORDER BY d.finished_at DESC
          LIMIT 1
         """,

@@ -9,10 +9,15 @@ from functools import partial
 from typing import Any
 
 from gateway import trpc, variables
-from gateway.applications import parse_environment
-from gateway.registry import answers
+from gateway.applications import Desired, parse_environment
+from gateway.configuration import parse_command
+from gateway.events import PushEvent
+from gateway.following import Follower, choose
+from gateway.policies import Policy
+from gateway.reference import Reference, Repository, Tag
+from gateway.registry import answers, refusals
 from gateway.registry.challenge import parse_challenge
-from gateway.sources import SOURCES
+from gateway.sources import SOURCES, keepable
 from gateway.web.procedures import PROCEDURES
 from tests.fuzz.growth import Case
 from tests.fuzz.targets import targets
@@ -24,6 +29,7 @@ def cases() -> Iterator[Case]:
     yield from REGISTRIES
     yield from _bodies()
     yield from _inputs()
+    yield from FOLLOWED
 
 
 def _call(body: bytes) -> object:
@@ -91,6 +97,16 @@ def _resolve(text: str) -> object:
 
 STORED = [
     Case("environment: many lines", parse_environment, lambda n: "A=1\n" * (n // 4)),
+    Case("environment: blanks in a value", parse_environment, lambda n: "A=x" + " " * n + "y"),
+    Case("environment: escaped quotes", parse_environment, lambda n: 'A="' + '\\"  ' * (n // 4)),
+    Case("environment: a quote without an end", parse_environment, lambda n: "A='" + "x\n" * (n // 2)),
+    Case("environment: quotes without ends", parse_environment, lambda n: 'A="\n' * (n // 4)),
+    Case("environment: lines written in one", parse_environment, lambda n: "A=1\\n" * (n // 5)),
+    Case("command: one word", parse_command, lambda n: "a" * n, 1 << 16),
+    Case("command: many quotes", parse_command, lambda n: "'a'" * (n // 3), 1 << 16),
+    Case("command: a quote without an end", parse_command, lambda n: '"' + "\\a" * (n // 2), 1 << 16),
+    Case("a body that is kept: many members", keepable, lambda n: _json({f"a{one}": "b" for one in range(n // 12)})),
+    Case("a body that is kept: many variables", keepable, lambda n: _json({"variables": [{"key": "a"}] * (n // 15)})),
     Case("variables: each names the next", _resolve, lambda n: "".join(_names(one) for one in range(n // 16))),
     Case("variables: many names in one value", _resolve, lambda n: "B=1\nA=" + "${{B}}" * (n // 6)),
 ]
@@ -102,6 +118,11 @@ def _names(one: int) -> str:
 
 # -- what a registry answers
 
+
+def _nearest(tags: list[str]) -> object:
+    return refusals.nearest(Reference.parse(f"r.io/app:v{'1' * 125}"), tags)
+
+
 REGISTRIES = [
     Case(
         "registry: an index of many platforms",
@@ -110,6 +131,12 @@ REGISTRIES = [
     ),
     Case("registry: a manifest", answers.config_digest, lambda n: _json({"config": {"digest": "sha256:" + "a" * n}})),
     Case("registry: many tags", answers.tags, lambda n: _json({"tags": [f"v{one}" for one in range(n // 10)]})),
+    Case("registry: a tag of any length", answers.tags, lambda n: _json({"tags": ["a" * n]})),
+    Case("registry: the nearest of many tags", _nearest, lambda n: [f"v{'1' * 120}{one}" for one in range(n // 130)]),
+    Case("registry: layers of an artifact", answers.artifact, lambda n: {"layers": [{"mediaType": "a"}] * (n // 20)}),
+    Case(
+        "registry: images of an index", answers.artifact, lambda n: {"manifests": [{"artifactType": "a"}] * (n // 20)}
+    ),
     Case("registry: a challenge", parse_challenge, lambda n: "Bearer " + 'a="b",' * (n // 6)),
     Case("registry: a challenge without an end", parse_challenge, lambda n: "Bearer " + "a" * n),
 ]
@@ -117,6 +144,18 @@ REGISTRIES = [
 
 def _index(platforms: int) -> Any:
     return {"manifests": [{"platform": {"os": str(one), "architecture": "a"}} for one in range(platforms)]}
+
+
+# -- who follows what
+
+
+def _follower(n: int) -> Follower:
+    policy, repository = Policy.parse("semver", "*"), Repository.parse("r.io/app")
+    events = [PushEvent(repository, Tag(f"1.0.{one}")) for one in range(n // 60)]
+    return Follower("a", Desired.RUNNING, None, tuple((event, policy) for event in events))
+
+
+FOLLOWED = [Case("a delivery of versions", lambda follower: choose(follower, ()), _follower)]
 
 
 # -- bodies of webhooks: the recorded ones, their lists and texts longer
