@@ -1,13 +1,28 @@
 """Which of the pushes told at once an application follows, and why not the others. It performs no I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 from gateway.applications import Desired
 from gateway.events import Ignored, PushEvent
 from gateway.policies import Policy, Rule, is_version, lower
 from gateway.reference import Reference, Repository, Tag
+
+
+_NOBODY = "no subscription"
+_SHOWN = 5  # of what is followed instead
+
+
+class Followed(Protocol):
+    """What is followed of a path: at which host's repository, and which of its tags."""
+
+    @property
+    def repository(self) -> Repository: ...
+
+    @property
+    def policy(self) -> Policy: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +89,31 @@ def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | Non
         chosen = Choice(event, policy, follower.image)
         reached.add(event.reference)
     return chosen, passed_over
+
+
+def nobody_follows(events: Iterable[PushEvent], followed: Sequence[Followed]) -> list[Ignored]:
+    """Say of pushes that nobody follows what is followed instead, once a repository, and how to follow them."""
+    told: set[Repository] = set()
+    ignored = []
+    for event in events:
+        reason = _NOBODY if event.repository in told else f"{_NOBODY}: {_instead(event, followed)}"
+        told.add(event.repository)
+        ignored.append(Ignored(str(event.reference), reason))
+    return ignored
+
+
+def _instead(event: PushEvent, followed: Sequence[Followed]) -> str:
+    here = sorted({str(one.policy) for one in followed if one.repository == event.repository})
+    there = sorted({str(one.repository) for one in followed if one.repository.path == event.repository.path})
+    to_follow = (
+        f"to follow this: gateway subscriptions create APPLICATION exact {event.tag} --repository {event.repository}"
+    )
+    if here:
+        return f"of {event.repository} is followed {', '.join(here[:_SHOWN])}; {to_follow}"
+    if there:
+        hosts = ", ".join(there[:_SHOWN])
+        return f"{event.repository} is followed by nobody, but {hosts} is: compare the webhook's --host; or {to_follow}"
+    return f"{event.repository} is followed by nobody; {to_follow}"
 
 
 class _Reached:

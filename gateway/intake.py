@@ -15,7 +15,7 @@ from gateway.applications import Desired
 from gateway.deployments import Deployment
 from gateway.endpoints import Endpoint
 from gateway.events import Ignored, Notification, PushEvent
-from gateway.following import Choice, Follower, choose
+from gateway.following import Choice, Follower, choose, nobody_follows
 from gateway.reference import Reference
 from gateway.sources import keepable, unform
 from gateway.store import applications, deliveries, deployments, inbox, subscriptions
@@ -182,8 +182,11 @@ async def _match(
         made = await deployments.insert_pushed(connection, fresh)
         queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
     unmatched = _unmatched(notification.events, followers)
-    if unmatched:
-        why = "no subscription" if only is None else await _not_followed(connection, only)
+    if unmatched and only is None:
+        followed = await subscriptions.select_followed(connection, {event.repository for event in unmatched})
+        ignored.extend(nobody_follows(unmatched, followed))
+    elif unmatched and only is not None:
+        why = await _not_followed(connection, only)
         ignored.extend(Ignored(str(event.reference), why) for event in unmatched)
     return Receipt(delivery_id, deployments=tuple(queued), ignored=_bounded(ignored))
 

@@ -38,7 +38,7 @@ async def test_what_is_out_of_range_is_nobodys(web: Web, tag: str) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1.2")
     status, answer = await web.push(f"r.io/acme/web:{tag}")
-    assert (status, answer["ignored"][0]["reason"]) == (200, "no subscription")
+    assert (status, answer["ignored"][0]["reason"].partition(":")[0]) == (200, "no subscription")
     assert await _image(web, application_id) == "r.io/acme/web:1.2.0"
 
 
@@ -92,7 +92,7 @@ async def test_the_tag_an_image_had_is_followed_no_more_once_a_policy_left_it(we
     await web.push("r.io/acme/web:main-2")
     await conclude(web)
     _, answer = await web.push("r.io/acme/web:main-1")
-    assert answer["ignored"][0]["reason"] == "no subscription"
+    assert answer["ignored"][0]["reason"].startswith("no subscription")
 
 
 async def test_tags_named_one_by_one_are_all_followed_for_good(web: Web) -> None:

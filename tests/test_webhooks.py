@@ -181,7 +181,23 @@ async def test_a_proven_registry_is_never_refused_but_its_nonsense_is_kept_as_re
 async def test_no_match_is_a_success_with_a_reason(web: Web) -> None:
     status, answer = await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
     assert status == 200
-    assert answer["ignored"] == [{"reference": "docker.io/acme/web:latest", "reason": "no subscription"}]
+    (ignored,) = answer["ignored"]
+    assert ignored["reference"] == "docker.io/acme/web:latest"
+    assert ignored["reason"] == (
+        "no subscription: docker.io/acme/web is followed by nobody; "
+        "to follow this: gateway subscriptions create APPLICATION exact latest --repository docker.io/acme/web"
+    )
+
+
+async def test_no_match_says_what_is_followed_instead(web: Web) -> None:
+    await application(web, "acme/web:stable")
+    path = await web.endpoint("dockerhub", "s")
+    _, answer = await web.post(path, dockerhub())
+    assert "of docker.io/acme/web is followed exact stable; to follow this" in answer["ignored"][0]["reason"]
+    elsewhere = await web.endpoint("quay", "s")
+    _, answer = await web.post(elsewhere, {"docker_url": "quay.io/acme/web", "updated_tags": ["stable", "latest"]})
+    assert "but docker.io/acme/web is: compare the webhook's --host" in answer["ignored"][0]["reason"]
+    assert answer["ignored"][1]["reason"] == "no subscription"
 
 
 async def test_a_repetition_starts_nothing_and_names_the_first(web: Web) -> None:

@@ -1,6 +1,7 @@
 """Which applications follow which images."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import asyncpg
@@ -94,6 +95,35 @@ async def lock_followers(
             desired = Desired(told[0]["desired"])
             followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
     return followers
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """What is followed of a path: at which host's repository, and which of its tags."""
+
+    repository: Repository
+    policy: Policy
+
+
+async def select_followed(connection: Connection, repositories: Collection[Repository]) -> list[Followed]:
+    """Return what is followed of these, and of the same paths at other hosts: a few of each."""
+    rows = await connection.fetch(
+        f"""
+        SELECT DISTINCT f.repository, {POLICY}
+          FROM unnest($1::text[]) AS told (path)
+         CROSS JOIN LATERAL (
+               SELECT s.*
+                 FROM subscriptions s
+                 JOIN applications a USING (application_id)
+                WHERE substr(s.repository, strpos(s.repository, '/') + 1) = told.path
+                  AND a.desired <> 'deleted' AND a.auto_deploy
+                LIMIT 20
+               ) AS f
+         ORDER BY f.repository
+        """,  # noqa: S608 - constants
+        list({repository.path for repository in repositories}),
+    )
+    return [Followed(Repository.parse(row["repository"]), policy_of(row)) for row in rows]
 
 
 async def select_subscriptions(connection: Connection, application_id: str) -> list[Subscription]:
