@@ -10,7 +10,6 @@ from gateway.events import Ignored, PushEvent
 from gateway.policies import Policy, Rule, is_version, lower
 from gateway.reference import Reference, Repository, Tag
 
-
 _NOBODY = "no subscription"
 _SHOWN = 5  # of what is followed instead
 
