@@ -26,12 +26,14 @@ class PrivateEngine:
         self._directory = directory
         self._environment = dict(environment)
         self._arguments = list(arguments)
+        self._prefix: list[str] = []
         self._process: asyncio.subprocess.Process | None = None
         self.socket = directory / "docker.sock"
         self.host = f"unix://{self.socket}"
 
-    async def start(self, prefix: Sequence[str] = ()) -> None:
-        """Start it, under `prefix` if given, and wait until it answers; raises Unavailable."""
+    async def start(self, prefix: Sequence[str] | None = None) -> None:
+        """Start it, under `prefix` if given, else as before, and wait until it answers; raises Unavailable."""
+        prefix = self._prefix = self._prefix if prefix is None else list(prefix)
         with (self._directory / "dockerd.log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 *WITH_US, *prefix, "dockerd",

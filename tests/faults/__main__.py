@@ -86,6 +86,27 @@ def every_service(order: Order) -> Part:
     return part
 
 
+def meddled_service(order: Order) -> Part:
+    async def part(_registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+        async with service_world(order, directory) as one:
+            for fault in (strikes.SERVICE_REMOVED, strikes.ENGINE_RESTARTED):
+                for after in AROUND:
+                    await at_every_call(one, tally, fault, Asked.PUSH, after=after)
+            await scenes.image_set_by_hand(one, tally)
+
+    return part
+
+
+async def clones(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """Engines of one machine read one key, and so have one id."""
+    async with (
+        private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+        private_engine(arguments=SIDE_BY_SIDE) as clone,
+        world(Order.START_FIRST, dockerd, f"{registry.address}/clones", directory) as one,
+    ):
+        await scenes.two_engines_of_one_id(one, clone, tally)
+
+
 async def twins(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     async with private_engine(arguments=SIDE_BY_SIDE) as dockerd:
         for order in Order:
@@ -114,6 +135,8 @@ PARTS: dict[str, Part] = {
     **{f"restarted-{order}": every(order, RESTARTED, behaviour=Behaviour.FINISHES) for order in Order},
     **{f"person-{order}": every(order, PERSON) for order in Order},
     **{f"service-{order}": every_service(order) for order in Order},
+    **{f"meddled-service-{order}": meddled_service(order) for order in Order},
+    "clones": clones,
     "twins": twins,
     "supplies": supplies,
 }

@@ -1,18 +1,25 @@
 """Faults that strike elsewhere than at the engine's calls: the registry, the disk, the application itself, a twin."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
+from gateway.configuration import Order
+from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour, Image
 from gateway.demo.process import until
+from gateway.engine.client import connect
 from tests.faults import strikes
 from tests.faults.matrix import Tally
+from tests.faults.strikes import SET_IMAGE
 from tests.faults.wire import Break, Wire
 from tests.faults.world import Asked, Violation, World, lost
 
 _BALLAST = 1_000_000  # bytes
+_LOOKS = 4  # seconds in which each watch window is looked at some times
 
 
 @asynccontextmanager
@@ -131,6 +138,52 @@ async def set_aside_stays_down(world: World, tally: Tally) -> None:
             await world.dockerd.stop(number)
             await world.dockerd.start()
             await world.one_serves(digest)
+
+
+async def two_engines_of_one_id(world: World, clone: PrivateEngine, tally: Tally) -> None:
+    """What runs on one is not missed on the other, and neither waits for the other, or stands for it."""
+    async with _scene(world, tally, "two engines of one id"), connect(clone.host) as engine:
+        if (await engine.identify()).engine_id != (await world.engine.identify()).engine_id:
+            raise RuntimeError("the engines have an id each")
+        server = await world.gateway.mutate("server.create", {"name": "clone", "host": clone.host})
+        there = replace(
+            world, order=Order.STOP_FIRST, dockerd=clone, engine=engine, repository=f"{world.repository}-there",
+            server_id=server["serverId"], served=[], app="", count=0, _apps=0,
+        )  # fmt: skip
+        try:
+            await there.begin_anew()
+            for one in (world, there, world, there):
+                await one.ends(await one.ask(Asked.PUSH))
+            await clone.stop()
+            await world.ends(await world.ask(Asked.PUSH))
+            wanted = await there.ask(Asked.PUSH)
+            await asyncio.sleep(_LOOKS)  # while the other one answers to its id
+            await clone.start()
+            await there.ends(wanted)
+            await asyncio.sleep(_LOOKS)  # at the windows of both
+            for one in (world, there):
+                await one.one_serves(one.served[-1])
+                if len(await one.rows()) != one.count:
+                    raise Violation(f"{one.app} was deployed without being asked: {(await one.rows())[0]}")
+        finally:
+            await there.clear()
+
+
+async def image_set_by_hand(world: World, tally: Tally) -> None:
+    """Somebody sets another image around each call of an update: nothing is said to serve that does not."""
+    at, called = 0, True
+    while called:
+        for after in (False, True):
+            async with _scene(world, tally, "image set by hand"):
+                wanted, call = await world.struck(SET_IMAGE.on(world), Asked.PUSH, at, after=after)
+                world.proxy.disarm()
+                called = call is not None
+                await until(lambda: _settled(world))
+                (newest, *_) = await world.rows()
+                if newest["state"] == "succeeded":
+                    await world.one_serves(wanted)
+                await world.ends(await world.ask(Asked.PUSH))
+        at += 1
 
 
 async def two_gateways(world: World, tally: Tally, *, pushes: int = 6) -> None:

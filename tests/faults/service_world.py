@@ -36,7 +36,7 @@ class ServiceWorld(World):
         if [(one.name, one.labels[spec.DIGEST]) for one in ours] != [(await self.name(), wanted)]:
             raise Violation(f"{wanted[:19]} should be one service: {[(one.name, one.labels) for one in ours]}")
         running = await self._running(ours[0])
-        if [task.labels[spec.DIGEST] for task in running] != [wanted]:
+        if [task.image.rpartition("@")[2] for task in running] != [wanted]:
             raise Violation(f"{wanted[:19]} should run alone: {_seen(running)}")
 
     async def somebody_answers(self) -> None:
@@ -48,7 +48,7 @@ class ServiceWorld(World):
 
 
 def _seen(tasks: Sequence[Task]) -> str:
-    return ", ".join(f"{task.state} {task.labels[spec.DIGEST][:19]} {task.said}" for task in tasks)
+    return ", ".join(f"{task.state} {task.image.rpartition('@')[2][:19]} {task.said}" for task in tasks)
 
 
 @asynccontextmanager

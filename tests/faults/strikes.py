@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from gateway.demo.process import until
+from gateway.engine import services
 from gateway.engine.unbroken import unbroken
 from gateway.errors import Unavailable
 from tests.faults.world import World
@@ -98,6 +99,23 @@ async def _restart_engine(world: World) -> None:
     await _start_engine(world)
 
 
+async def _remove_service(world: World) -> None:
+    found = await services.inspect(world.engine, await world.name())
+    if found is not None:
+        await services.remove(world.engine, found)
+
+
+async def _set_image(world: World) -> None:
+    """Do as docker service update --image does, with the image of another version."""
+    found = await services.inspect(world.engine, await world.name())
+    if found is None:
+        return
+    template = found.spec["TaskTemplate"]
+    image = f"{world.image.rpartition(':')[0]}@{world.served[0]}"
+    made = {**template, "ContainerSpec": {**template["ContainerSpec"], "Image": image}}
+    await services.update(world.engine, found, {**found.spec, "TaskTemplate": made}, {})
+
+
 async def _nothing(_world: World) -> None:
     """There is nothing to mend."""
 
@@ -161,6 +179,8 @@ TERMINATE = Fault("gateway told to stop", _signal(signal.SIGTERM), _stopped_and_
 ENGINE_STOPPED = Fault("engine stopped", _stop_engine(signal.SIGTERM), _start_engine, cuts=True)
 ENGINE_KILLED = Fault("engine killed", _stop_engine(signal.SIGKILL), _start_engine, cuts=True)
 ENGINE_RESTARTED = Fault("engine restarted in order", _tell_engine, _restart_engine)
+SERVICE_REMOVED = Fault("service removed by hand", _remove_service, _nothing)
+SET_IMAGE = Fault("image set by hand", _set_image, _nothing)
 FROZEN = Fault("gateway frozen, taken over from, woken", _signal(signal.SIGSTOP), _taken_over)
 DATABASE_RESTARTED = Fault("database restarted", _restart_database, _nothing)
 DATABASE_CUT = Fault("database cut off", _cut_database, _mend_database)

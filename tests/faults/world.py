@@ -72,6 +72,8 @@ class World:
     always: bool = False
     #: what each version does
     behaviour: Behaviour = Behaviour.SERVES
+    #: where the applications are; None is the gateway's own engine
+    server_id: str | None = None
     #: digests that were served, the newest last, and the deployments there were
     served: list[Digest] = field(default_factory=list)
     count: int = 0
@@ -107,7 +109,8 @@ class World:
             shown: dict[str, Any] = {"ports": [{"targetPort": 8080, "publishedPort": free_port()}]}
         else:
             shown = {"networks": [self.network]}
-        return {"stopGrace": 1, "drain": 0.1, **shown}
+        there = {} if self.server_id is None else {"serverId": self.server_id}
+        return {"stopGrace": 1, "drain": 0.1, **shown, **there}
 
     async def clear(self) -> None:
         for number in range(1, self._apps + 1):
