@@ -26,7 +26,7 @@ from gateway.reference import Reference, parse_domain
 from gateway.registries import Registration, nobody
 from gateway.registry import client as registries
 from gateway.renewal import renew_logins
-from gateway.store import applications, observations, watches
+from gateway.store import applications, observations, versions, watches
 from gateway.store import registries as logins
 from tests.guards import amazon, filled, gate
 from tests.lane import VAULT, Lane, an_application
@@ -462,6 +462,32 @@ async def test_a_service_that_somebody_removes_in_an_update_is_made_again(lane: 
     assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
 
 
+async def test_a_bad_version_of_a_service_that_somebody_removes_gives_way_to_what_was_written_down(
+    lane: Lane, pushes: Pushes
+) -> None:
+    first = await pushes("v1")
+    await lane.set(configuration=QUICK | {"stableWindow": 2})
+    good = await lane.ask(Kind.DEPLOY)
+    before = await service_of(lane)
+    runtime = await runtime_of(lane)
+    async with lane.pool.acquire() as connection:
+        former = await versions.select_serving(connection, VAULT, runtime.application)
+    runtime = replace(runtime, former=former)
+    second = await pushes("v2")
+    swap = await runtime.prepare(Version(Reference.parse(pushes.name()), second, "bad", 1), await runtime.serving())
+    await runtime.exchange(swap)
+    assert not await runtime.is_over(swap)
+    assert await runtime.is_over(replace(swap, deployment_id="of a backup"))
+    await services.remove(lane.engine, await service_of(lane))
+    await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    await runtime.prove_back(swap, serving)
+    assert (serving.digest, serving.deployment_id) == (first, good.deployment_id)
+    assert (await service_of(lane)).service_id != before.service_id
+    assert (await lane.ask(Kind.DEPLOY)).digest == second
+
+
 async def test_an_image_that_somebody_sets_is_not_said_to_be_ours(lane: Lane, pushes: Pushes) -> None:
     other = f"{pushes.address}/{pushes.path}@{await pushes('other', tag='other')}"
     await pushes("v1")
@@ -480,7 +506,7 @@ async def test_an_image_that_somebody_sets_is_not_said_to_be_ours(lane: Lane, pu
 
     await set_image()
     deployment = await asked
-    assert deployment.status is not Status.SUCCEEDED
+    assert deployment.status is Status.FAILED
     assert deployment.reason is not None
     assert f"somebody else set the image of app-{lane.application_id} to {other}" in deployment.reason.message
     assert (await service_of(lane)).image == other  # theirs is left

@@ -64,7 +64,7 @@ async def choose(
         there = await present(engine, application) if identity.swarm_manager else None
         kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
-        return ServiceRuntime(engine.managing(), application, login, pace)
+        return ServiceRuntime(engine.managing(), application, login, pace, former)
     return ContainerRuntime(engine, identity.platform, application, login, pace, former)
 
 

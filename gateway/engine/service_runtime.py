@@ -9,7 +9,7 @@ What the Swarm says of itself is believed only for the worse. Every call may be 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -33,12 +33,15 @@ from gateway.engine.runtime import Pace, Progress, Serving, Version
 from gateway.engine.service_watch import LOOK_AGAIN, ServiceWatch
 from gateway.engine.services import Service, Task
 from gateway.errors import Absent, Code, Failed, Postponed, Reason
+from gateway.pending import Ran
 from gateway.reference import Digest, Reference
 from gateway.registries import Obtain
 
 _LOG = structlog.get_logger()
 
 _SENT_AGAIN = 3  # times, where an update was given up or taken away that nothing is wrong with
+# The deployment that is told of what was adopted, where it is made anew.
+_ADOPTED = "adopted"
 _BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
 
 
@@ -50,6 +53,8 @@ class ServiceRuntime:
     application: Application
     login: Obtain
     pace: Pace
+    #: what served before, as it was written down
+    former: Ran | None = None
 
     # -- what is there
 
@@ -137,23 +142,27 @@ class ServiceRuntime:
     async def exchange(self, swap: Swap) -> None:
         service = await self._own()
         if service is None or not await self._was_sent(service, swap):
-            await self._send(swap, service)
+            await self._send(_version(swap), service)
 
-    async def _send(self, swap: Swap, service: Service | None) -> None:
-        image = Reference.parse(swap.new)
+    async def _send(self, version: Version, service: Service | None) -> None:
         made = service_spec.service_spec(
             self.application,
-            Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt),
+            version,
             networks=await service_conditions.network_ids(self.engine, self.application),
             secrets=await service_files.provide(self.engine, self.application),
             monitor=self.pace.stable_window,
             hosts_networks=await self._hosts_networks(),
             log=None if service_spec.found(self.application) else await log_driver.for_service(self.engine),
         )
-        made, authorized = services.authorized(made, image, await self.login(None))
+        made, authorized = services.authorized(made, version.reference, await self.login(None))
         if service is not None:
-            await services.update(self.engine, service, made, authorized)
-            return
+            try:
+                await services.update(self.engine, service, made, authorized)
+            except Absent:
+                if await self._own() is not None:
+                    raise
+            else:
+                return
         await services.create(self.engine, made, authorized)
         await self._own()
 
@@ -173,7 +182,7 @@ class ServiceRuntime:
                 return await self._watch.converge(_mark(swap))
             except (convergence.Interrupted, Absent) as error:
                 _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
-                await self._send(swap, await self._own())
+                await self._send(_version(swap), await self._own())
         return await self._watch.converge(_mark(swap))
 
     async def retire(self, swap: Swap) -> None:
@@ -192,25 +201,51 @@ class ServiceRuntime:
 
     async def _put_back(self, swap: Swap) -> None:
         service = await self._own()
-        if service is None:
-            return
-        if Mark.of(service.labels) == _mark(swap):
+        if service is None or Mark.of(service.labels) == _mark(swap):
             if swap.old is None:
-                await self.remove()
-                return
-            previous = service.previous_spec
-            if previous is None or Mark.of(previous.get("Labels") or {}) == _mark(swap):
-                _LOG.warning("A service was changed by somebody else, and is left as it is", service=self._name)
-                return
+                return await self.remove()
+            if not await self._sent_back(swap, service):
+                return None
+        return await self._until_back()
+
+    async def _sent_back(self, swap: Swap, service: Service | None) -> bool:
+        """Send what served before: as the Swarm knows it, else as it was written down; False where neither can be."""
+        if service is not None and not service.is_as_marked:
+            _LOG.warning("Somebody else has set an image, and it is left", service=self._name, image=service.image)
+            return False
+        previous = service.previous_spec if service else None
+        if service is not None and previous is not None and Mark.of(previous.get("Labels") or {}) != _mark(swap):
             await services.update(self.engine, service, service.spec, {}, back=True)
-        await self._until_back()
+            return True
+        reference = self.former.reference if self.former else None
+        if self.former is None or reference is None or reference.digest is None:
+            _LOG.warning("Nothing is known of what served before a service was changed", service=self._name)
+            return False
+        version = Version(reference, Digest(reference.digest), self.former.deployment_id or _ADOPTED, 0)
+        await replace(self, application=self.former.application)._send(version, service)  # noqa: SLF001 - its own
+        return True
 
     async def prove_back(self, swap: Swap, serving: Serving) -> None:
-        """It was watched on its way back."""
+        service = await self._own()
+        if service is None:
+            raise Absent(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
+        reference = self.former.reference if self.former else None
+        theirs = reference is not None and reference.digest != serving.digest
+        if not service.is_as_marked or (theirs and serving.deployment_id != swap.deployment_id):
+            raise Failed(Code.ENGINE_REFUSED, f"somebody else has set its image to {service.image}")
+        if serving.deployment_id == swap.deployment_id:
+            return await self._watch.converge(_mark(swap))
+        seen = await self._watch.see(service, Mark.of(service.labels))
+        if not seen.converged:
+            raise Failed(Code.TIMED_OUT, f"{seen.running} of {seen.wanted} of its tasks run after {_BACK:.0f} s")
+        return None
 
-    async def is_over(self, swap: Swap) -> bool:  # noqa: ARG002 - the containers'
-        """The version index refuses what comes late."""
-        return False
+    async def is_over(self, swap: Swap) -> bool:
+        service = await self._own()
+        if service is None or self._original(service) is not None:
+            return False
+        known = {swap.deployment_id, (self.former.deployment_id if self.former else None) or _ADOPTED}
+        return service.labels.get(spec.DEPLOYMENT) not in known
 
     async def _until_back(self) -> None:
         """Watch the Swarm going back; that it does not get there is told, not waited for."""
@@ -321,6 +356,11 @@ class ServiceRuntime:
     @property
     def _grace(self) -> float:
         return self.application.configuration.stop_grace + CALL_DEADLINE
+
+
+def _version(swap: Swap) -> Version:
+    image = Reference.parse(swap.new)
+    return Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt)
 
 
 def _mark(swap: Swap) -> Mark:
