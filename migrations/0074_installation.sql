@@ -8,8 +8,8 @@ CREATE TABLE installation (
 
 INSERT INTO installation DEFAULT VALUES;
 
--- Whether all that its attempts made bears that id. What was made before, or by a gateway of an earlier version, is
--- recognised by the deployment it names.
-ALTER TABLE deployments ADD COLUMN marked boolean NOT NULL DEFAULT false;
+-- The epoch up to which whoever claimed it marked with that id what it made. Where it lags behind `epoch`, a gateway of an
+-- earlier version has had it, and what it made is recognised by the deployment it names.
+ALTER TABLE deployments ADD COLUMN marked_to bigint NOT NULL DEFAULT 0;
 
-CREATE INDEX deployments_unmarked ON deployments (application_id) WHERE NOT marked;
+CREATE INDEX deployments_unmarked ON deployments (application_id) WHERE marked_to <> epoch;

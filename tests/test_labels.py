@@ -114,6 +114,8 @@ async def test_what_was_made_before_there_were_installations_is_known_by_its_dep
     made = replace(found, labels=former)
     assert not identity.is_of(await of(lane), made)
     async with lane.pool.acquire() as connection:
-        await connection.execute("UPDATE deployments SET marked = false WHERE deployment_id = $1", first.deployment_id)
+        await connection.execute(
+            "UPDATE deployments SET epoch = epoch + 1 WHERE deployment_id = $1", first.deployment_id
+        )
     assert identity.is_of(await of(lane), made)
     assert "deployment unknown here" in identity.refusal(replace(await of(lane), unmarked=frozenset()), made)

@@ -24,7 +24,7 @@ _COLUMNS = """
     engine_id, created_at, base, files, environment_id, other_secrets, password_for,
     (SELECT installation_id FROM installation) AS installation,
     ARRAY(SELECT d.deployment_id FROM deployments d
-           WHERE d.application_id = applications.application_id AND NOT d.marked) AS unmarked
+           WHERE d.application_id = applications.application_id AND d.marked_to <> d.epoch) AS unmarked
 """
 
 

@@ -75,7 +75,8 @@ async def claim_deployment(
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
                takeovers = CASE WHEN status = 'running' THEN takeovers + 1 ELSE 0 END,
                epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
-               reason_code = NULL, reason_message = NULL, marked = marked OR epoch = 0
+               reason_code = NULL, reason_message = NULL,
+               marked_to = CASE WHEN marked_to = epoch THEN epoch + 1 ELSE marked_to END
           FROM next
          WHERE d.deployment_id = next.deployment_id
         RETURNING {", ".join("d." + column.strip() for column in COLUMNS.split(","))}
