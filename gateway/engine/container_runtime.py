@@ -268,8 +268,9 @@ class ContainerRuntime:
             await images.tag(self.engine, new.image_id, reference)
         # What compose takes for its own it would start beside the new one.
         own = adoption.of_compose(new.labels)
+        await self.clear()  # what was to stand in for the old one, and what somebody has renamed
         await self._forget(at_most=0 if own else self.application.configuration.kept)
-        await self.clear()  # what was to stand in for the old one, and what somebody has renamed, or started again
+        await self.clear()  # what somebody has started again meanwhile
 
     async def expire(self) -> None:
         await self._forget()

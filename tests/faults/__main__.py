@@ -38,7 +38,7 @@ DATABASE = tuple(
 )
 REFUSALS = tuple((fault, Asked.PUSH, False) for fault in strikes.REFUSALS)
 #: of a soak: mostly kills
-AT_RANDOM = (*(strikes.KILL,) * 5, *strikes.REFUSALS)
+AT_RANDOM = (*(strikes.KILL,) * 12, *strikes.REFUSALS, *meddling.MEDDLING, strikes.ENGINE_RESTARTED)
 ENGINE = tuple(
     (fault, Asked.PUSH, after) for fault in (strikes.ENGINE_STOPPED, strikes.ENGINE_KILLED) for after in AROUND
 )
@@ -68,6 +68,9 @@ def every(
                 await at_every_call(one, tally, fault, asked, after=after)
             if always:
                 await scenes.set_aside_stays_down(one, tally)
+            elif faults is PERSON:
+                await scenes.crash_loops(one, tally)
+                await scenes.networks_made_anew(one, tally)
             elif faults is REFUSALS:
                 await scenes.few_connections(one, tally)
                 await scenes.kills_each_gateway(one, tally)
@@ -159,7 +162,7 @@ async def faults(names: list[str], directory: Path) -> bool:
 
 
 async def soak(minutes: float, directory: Path) -> bool:
-    """Kill the gateway, and let the database refuse, at random for so many minutes, in both orders at once."""
+    """Strike at random for so many minutes, in both orders at once: kills, a database that refuses, a person's hand."""
     tally, began = Tally(), time.monotonic()
 
     async def kill_on(one: World) -> None:

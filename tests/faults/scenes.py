@@ -11,6 +11,7 @@ from gateway.configuration import Order
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.images import Behaviour, Image
 from gateway.demo.process import until
+from gateway.engine import containers
 from gateway.engine.client import connect
 from tests.faults import strikes
 from tests.faults.matrix import Tally
@@ -119,6 +120,61 @@ async def few_connections(world: World, tally: Tally) -> None:
         world.count = before + 1  # those that came while another waited have joined it
         await world.ends(digest)
         await world.database.refuse_nothing()
+
+
+#: serves until it is told that it is sick, and never again
+_SICK_LATER = (
+    b"#!/bin/busybox sh\n[ -f /sick ] && exit 5\n/bin/busybox httpd -f -p 8080 -h /www &\n"
+    b"trap 'kill $!; exit 0' TERM\nwhile [ ! -f /sick ]; do /bin/busybox sleep 0.05; done; exit 4\n"
+)
+
+
+async def crash_loops(world: World, tally: Tally) -> None:
+    """A new one that loops is put back; one that serves and then loops is replaced by the next that is well."""
+    async with _scene(world, tally, "new one in a crash loop"):
+        await world.told(await world.pushed(Image(f"{world.app} loops {world.count}", Behaviour.EXITS)))
+        await until(lambda: _settled(world))
+        newest = (await world.rows())[0]
+        if newest["state"] not in {"failed", "rolled_back"} or newest["reason"]["code"] != "exited":
+            raise Violation(f"a crash loop is told as {newest['state']}: {newest['reason']}")
+        await world.one_serves(world.served[-1])
+    async with _scene(world, tally, "old one in a crash loop"):
+        sick = await world.pushed(Image(f"{world.app} sick {world.count}", files={"entry": _SICK_LATER}))
+        await world.told(sick)
+        await world.ends(sick)
+        await world.inside("touch", "/sick")
+
+        async def loops() -> bool | None:
+            found = await containers.inspect(world.engine, await world.name())
+            return True if found is not None and found.restarting else None
+
+        await until(loops)
+        await world.ends(await world.ask(Asked.PUSH))
+
+
+async def networks_made_anew(world: World, tally: Tally) -> None:
+    """A stopped application is started, and a kept version recalled, after their network was made anew."""
+    if world.order is not Order.START_FIRST:
+        return
+    async with _scene(world, tally, "network made anew"):
+        serving, before = world.served[-1], world.served[-2]
+        await world.ask_for("stop")
+        await _make_network_anew(world)
+        await world.ask_for("start")
+        await world.one_serves(serving)
+        await world.clear_running()
+        await _make_network_anew(world)
+        back = await world.ask(Asked.ROLLBACK)
+        if back != before:
+            raise Violation(f"{before[:19]} should be gone back to, not {back[:19]}")
+        await world.ends(back)
+
+
+async def _make_network_anew(world: World) -> None:
+    found = await world.engine.call("GET", f"networks/{world.network}")
+    await world.engine.call("DELETE", f"networks/{world.network}")
+    body = {"Name": world.network, "IPAM": {"Config": found["IPAM"]["Config"]}}
+    await world.engine.call("POST", "networks/create", body=body)
 
 
 async def deaf_to_sigterm(world: World, tally: Tally) -> None:

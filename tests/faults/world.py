@@ -156,6 +156,30 @@ class World:
         self.count += 1
         return Digest(before["digest"])
 
+    async def ask_for(self, state: str) -> None:
+        """Stop or start the application, and wait for the end of that."""
+        await self.gateway.mutate(f"application.{state}", {"applicationId": self.app})
+        self.count += 1
+
+        async def ended() -> bool | None:
+            return await self.settled() or None
+
+        await until(ended)
+        newest = (await self.rows())[0]
+        if newest["state"] != "succeeded":
+            raise Violation(f"a {state} ended as {_row(newest)}")
+
+    async def clear_running(self) -> None:
+        """Stop all that runs of the application, as who takes a network away must."""
+        for one in await containers.select(self.engine, self.app):
+            await containers.stop(self.engine, one.container_id, grace=1)
+
+    async def inside(self, *words: str) -> None:
+        """Run a command in what serves, without waiting for it."""
+        body = {"Cmd": ["/bin/busybox", *words]}
+        made = await self.engine.call("POST", f"containers/{await self.name()}/exec", body=body)
+        await self.engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
+
     async def struck(self, strike: Strike, asked: Asked, at: int, *, after: bool) -> tuple[Digest, str | None]:
         """Ask, and be struck at the call numbered `at`; return what was asked for and the call, if there was one."""
         self.proxy.arm(strike, at, after=after)
