@@ -5,13 +5,13 @@ One that keeps failing is named by /readyz until it has gone on for a while.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
-from gateway.errors import Unavailable
+from gateway.errors import DatabaseUnavailable, Postponed, Unavailable
 from gateway.metrics import LOOP_FAILURES, LOOPS_FAILING
 
 _LOG = structlog.get_logger()
@@ -119,6 +119,18 @@ class Loops:
         for loop in self.failing:
             LOOPS_FAILING.labels(loop.name).inc()
         return self.failing
+
+
+@contextmanager
+def sparing(name: str, about: str) -> Iterator[None]:
+    """Let a defect with one of many be logged and counted, and end nothing for the others."""
+    try:
+        yield
+    except (DatabaseUnavailable, Postponed):
+        raise
+    except Exception:
+        LOOP_FAILURES.labels(name).inc()
+        _LOG.exception("One of many failed", loop=name, about=about)
 
 
 def pause(failures: int, longest: float) -> float:

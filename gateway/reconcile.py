@@ -20,7 +20,7 @@ from gateway import intake
 from gateway.config import Settings
 from gateway.errors import InvalidInput, RolloutError
 from gateway.events import PushEvent
-from gateway.loops import Loops
+from gateway.loops import Loops, sparing
 from gateway.policies import Policy, highest, lower
 from gateway.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest, parse_tag
 from gateway.registries import NOBODY, Login, choose
@@ -70,11 +70,12 @@ class Reconciler:
         return len(due)
 
     async def _look(self, look: Look) -> None:
-        try:
-            await (self._at_tags(look) if look.tag is None else self._at_tag(look, look.tag))
-        except RolloutError as error:
-            self._rest(look, 429, {})
-            _LOG.info("Cannot look for missed pushes", repository=str(look.repository), reason=str(error))
+        with sparing("missed pushes", str(look.repository)):
+            try:
+                await (self._at_tags(look) if look.tag is None else self._at_tag(look, look.tag))
+            except RolloutError as error:
+                self._rest(look, 429, {})
+                _LOG.info("Cannot look for missed pushes", repository=str(look.repository), reason=str(error))
 
     async def _at_tag(self, look: Look, tag: Tag) -> None:
         reference = Reference(look.repository, tag)

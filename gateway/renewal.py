@@ -4,7 +4,8 @@ What a service has is sent again with a newer token. That is no update of its ta
 the token is good. Applications that are being deployed are left alone, since that sends a fresh one too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 
 import structlog
@@ -14,6 +15,7 @@ from gateway.engine import identity, service_spec, services, spec
 from gateway.engine.client import Engine, Reached
 from gateway.engine.services import Service
 from gateway.errors import RolloutError
+from gateway.loops import sparing
 from gateway.reference import Reference
 from gateway.registries import Credentials, choose
 from gateway.registry.client import RegistryClient
@@ -47,7 +49,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         if service is None or image is None or not identity.is_ours(application, service.labels):
             continue
         login = choose(image.repository, application.own_login, kept)
-        try:
+        with sparing("logins of services", service.name), _told(service):
             credentials = await registry.credentials(login) if login.ends else None
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue
@@ -55,8 +57,14 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
                 still = await applications.is_resting(connection, application.application_id)
             if still:
                 await _send(engine, service, image, credentials)
-        except RolloutError as error:
-            _LOG.warning("Cannot renew the login of a service", service=service.name, reason=str(error))
+
+
+@contextmanager
+def _told(service: Service) -> Iterator[None]:
+    try:
+        yield
+    except RolloutError as error:
+        _LOG.warning("Cannot renew the login of a service", service=service.name, reason=str(error))
 
 
 def _is_newer(credentials: Credentials, labels: Mapping[str, str]) -> bool:

@@ -1,17 +1,13 @@
 """Removes replaced versions that have been kept for long enough, of applications nobody is deploying just now."""
 
-import structlog
-
 from gateway.engine import runtimes
 from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace
-from gateway.errors import Failed
+from gateway.loops import sparing
 from gateway.registries import nobody
 from gateway.store import applications
 from gateway.store.database import Pool, transaction
 from gateway.store.vault import Vault
-
-_LOG = structlog.get_logger()
 
 SWEEP_EVERY = 3600.0  # seconds
 
@@ -22,12 +18,10 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
     async with transaction(pool) as connection:
         resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
-        try:
+        with sparing("kept versions", application.application_id):
             runtime = await runtimes.choose(engine, identity, application, nobody, pace, making=False, begun=None)
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:
                 still = await applications.is_resting(connection, application.application_id)
             if still:
                 await runtime.expire()
-        except Failed:
-            _LOG.warning("Cannot remove what was replaced", application=application.application_id, exc_info=True)

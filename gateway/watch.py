@@ -20,6 +20,7 @@ from gateway.engine import runtimes
 from gateway.engine.client import Engine, EngineIdentity, Reached
 from gateway.engine.runtime import Pace, Runtime
 from gateway.errors import Conflict, NotFound, Reason, RolloutError
+from gateway.loops import sparing
 from gateway.metrics import TROUBLES
 from gateway.registries import nobody
 from gateway.store import applications, deployments, versions, watches
@@ -65,7 +66,8 @@ class Lookout:
 
         async def one(watch: Watch) -> None:
             async with at_once:
-                await self._look_at(reached.engine, reached.identity, await self._recall(watch))
+                with sparing("watch", watch.deployment_id):
+                    await self._look_at(reached.engine, reached.identity, await self._recall(watch))
 
         for ended in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
             if isinstance(ended, BaseException):

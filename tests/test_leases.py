@@ -115,3 +115,19 @@ async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web
     assert await shown() == ("queued", "running", "slots_taken", waits_for)
     await journal.go_on()
     assert await shown() == ("running", "running", None, None)
+
+
+async def test_a_row_that_cannot_be_read_ends_and_is_in_nobodys_way(web: Web, first: Deployment) -> None:
+    await web.mutate("application.create", name="another", applicationId="another", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="another")
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET reference = '///' WHERE application_id = 'app'")
+    claimed = await claim(web, "second", lease=9)
+    assert claimed is not None
+    assert claimed.application_id == "another"
+    async with web.pool.acquire() as connection:
+        row = await connection.fetchrow(
+            "SELECT status, reason_code FROM deployments WHERE deployment_id = $1", first.deployment_id
+        )
+    assert row is not None
+    assert tuple(row) == ("failed", "internal")

@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 from gateway import loops as module
 from gateway.attempt import SwapSlots
 from gateway.engine.client import EngineIdentity
-from gateway.errors import Code, Postponed, Unavailable
+from gateway.errors import Code, DatabaseUnavailable, Postponed, Unavailable
 from gateway.host import Duty, Host, Slots
-from gateway.loops import LOOK_AGAIN, Loops, ended, pause
+from gateway.loops import LOOK_AGAIN, Loops, ended, pause, sparing
 from gateway.store.database import Pool, statement, transaction
 from tests.real_web import Web
 
@@ -180,3 +180,13 @@ class OneDuty:
 
     def slots(self, _identity: EngineIdentity) -> Slots:
         return Slots(asyncio.Semaphore(0), SwapSlots(1))
+
+
+def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:
+    before = counted("tried")
+    with sparing("tried", "this one"):
+        raise KeyError("a defect")
+    assert counted("tried") == before + 1
+    for waits in (DatabaseUnavailable("away"), Postponed(Code.ENGINE_UNREACHABLE, "away")):
+        with pytest.raises(type(waits)), sparing("tried", "this one"):
+            raise waits

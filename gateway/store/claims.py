@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from gateway.deployments import Deployment, Outcome
-from gateway.errors import Code, Reason
+from gateway.errors import Code, GatewayError, Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN
@@ -87,7 +87,30 @@ async def claim_deployment(
         [server_id or "" for server_id in server_ids],
         list(held),
     )
-    return None if row is None else from_row(row)
+    if row is None:
+        return None
+    try:
+        return from_row(row)
+    except (ValueError, GatewayError) as error:
+        # In the way of all others for ever, if it stayed.
+        await _end_unreadable(connection, row["deployment_id"], error)
+    return await claim_deployment(
+        connection, owner=owner, engine_id=engine_id, server_ids=server_ids, held=held, lease=lease
+    )
+
+
+async def _end_unreadable(connection: Connection, deployment_id: str, error: Exception) -> None:
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'failed', finished_at = clock_timestamp(), lease_until = NULL,
+               reason_code = $2, reason_message = $3
+         WHERE deployment_id = $1
+        """,
+        deployment_id,
+        Code.INTERNAL,
+        f"its row in the database cannot be read: {error}",
+    )
 
 
 async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> dict[str, bool]:
