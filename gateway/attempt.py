@@ -10,7 +10,7 @@ from gateway.applications import Application
 from gateway.deployments import Deployment, Journal
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.runtime import Pace, Runtime
-from gateway.errors import Code, Failed, Reason
+from gateway.errors import Code, Failed
 from gateway.pending import Ran
 from gateway.reference import Digest, Reference
 from gateway.registries import Login
@@ -127,7 +127,7 @@ async def slot(attempt: Attempt) -> AsyncIterator[None]:
     clock = asyncio.get_running_loop().time
     asked, waits_for = clock(), attempt.means.swaps.taken
     if waits_for is not None:
-        await attempt.journal.wait(Reason(Code.SLOTS_TAKEN, waits_for))
+        await attempt.journal.wait(waits_for)
     async with attempt.means.swaps.hold(attempt.task.application.name):
         attempt.deadline += clock() - asked
         if waits_for is not None:

@@ -242,8 +242,8 @@ class Journal(Protocol):
     async def turn_back(self, swap: Swap) -> None:
         """Write down that the swap goes back, and why, whatever the database answers."""
 
-    async def wait(self, reason: Reason) -> None:
-        """Tell what the rollout waits for, unless the database refuses."""
+    async def wait(self, waits_for: str) -> None:
+        """Tell for whom the rollout waits, unless the database refuses."""
 
     async def go_on(self) -> None:
         """It waits no more."""

@@ -141,6 +141,11 @@ class Code(StrEnum):
     UP_TO_DATE = "up_to_date"
     INTERNAL = "internal"
 
+    @classmethod
+    def known(cls, text: str) -> "Code":
+        """Return the code of this name; one that a newer gateway wrote is none that is known here."""
+        return cls(text) if text in cls.__members__.values() else cls.INTERNAL
+
 
 REMEDIES: dict[Code, str] = {
     Code.DENIED: "Check the user name and token of the registry, or of the application, "

@@ -4,7 +4,7 @@ import pytest
 
 from gateway import lane
 from gateway.deployments import Deployment, LeaseLost
-from gateway.errors import Code, Postponed, Reason
+from gateway.errors import Code, Postponed
 from gateway.store.journal import PostgresJournal
 from tests.real_web import Web
 
@@ -110,9 +110,9 @@ async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web
         found = await web.query("deployment.one", deploymentId=first.deployment_id)
         return found["state"], found["status"], found["reason"] and found["reason"]["code"], found["waitsFor"]
 
-    await journal.wait(Reason(Code.SLOTS_TAKEN, "the engine stops and starts 1 at once, now another"))
+    await journal.wait("the engine stops and starts 1 at once, now another")
     waits_for = "its turn: the engine stops and starts 1 at once, now another"
-    assert await shown() == ("queued", "running", "slots_taken", waits_for)
+    assert await shown() == ("queued", "running", Code.SLOTS_TAKEN, waits_for)
     await journal.go_on()
     assert await shown() == ("running", "running", None, None)
 
@@ -131,3 +131,10 @@ async def test_a_row_that_cannot_be_read_ends_and_is_in_nobodys_way(web: Web, fi
         )
     assert row is not None
     assert tuple(row) == ("failed", "internal")
+
+
+async def test_a_reason_that_a_newer_gateway_wrote_is_read_without_its_code(web: Web, first: Deployment) -> None:
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET reason_code = 'of_tomorrow', reason_message = 'it rains'")
+    found = await web.query("deployment.one", deploymentId=first.deployment_id)
+    assert (found["reason"]["code"], found["reason"]["message"]) == ("internal", "it rains")

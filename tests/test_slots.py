@@ -11,7 +11,7 @@ from gateway import attempt, rollout
 from gateway.configuration import Configuration, Order
 from gateway.deployments import Kind, Outcome, Status, Swap
 from gateway.engine import runtimes
-from gateway.errors import Code, Reason
+from gateway.errors import Code
 from gateway.reference import Reference
 from gateway.registries import NOBODY
 
@@ -59,8 +59,7 @@ async def test_what_waits_for_a_slot_says_for_whom(monkeypatch: pytest.MonkeyPat
         rollback = asyncio.create_task(scene.roll_back())
         await told.wait()
     await rollback
-    reason = Reason(Code.SLOTS_TAKEN, "the engine stops and starts 1 at once, now another")
-    scene.journal.wait.assert_awaited_once_with(reason)
+    scene.journal.wait.assert_awaited_once_with("the engine stops and starts 1 at once, now another")
     scene.journal.go_on.assert_awaited_once_with()
 
 

@@ -75,7 +75,7 @@ async def claim_deployment(
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
                takeovers = CASE WHEN status = 'running' THEN takeovers + 1 ELSE 0 END,
                epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
-               reason_code = NULL, reason_message = NULL,
+               reason_code = NULL, reason_message = NULL, waits_for = NULL,
                marked_to = CASE WHEN marked_to = epoch THEN epoch + 1 ELSE marked_to END
           FROM next
          WHERE d.deployment_id = next.deployment_id
@@ -162,17 +162,16 @@ async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, 
     return length
 
 
-async def tell_wait(connection: Connection, deployment_id: str, epoch: int, reason: Reason | None) -> bool:
+async def tell_wait(connection: Connection, deployment_id: str, epoch: int, waits_for: str | None) -> bool:
     """Write down what one that runs waits for, None for nothing; False for a stale owner."""
     done = await connection.execute(
         """
-        UPDATE deployments SET reason_code = $3, reason_message = $4
+        UPDATE deployments SET waits_for = $3
          WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
         """,
         deployment_id,
         epoch,
-        reason.code if reason else None,
-        reason.message if reason else None,
+        waits_for,
     )
     return bool(done == "UPDATE 1")
 

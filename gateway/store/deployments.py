@@ -19,7 +19,8 @@ _TITLE, _DESCRIPTION = 500, 5000  # characters that are kept
 COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
-    superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key, takeovers, defects
+    superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key, takeovers, defects,
+    waits_for
 """
 
 
@@ -29,9 +30,11 @@ def from_row(row: asyncpg.Record) -> Deployment:
         "kind": Kind(row["kind"]),
         "status": Status(row["status"]),
         "reference": None if reference is None else Reference.parse(reference),
-        "reason": None if code is None else Reason(Code(code), row["reason_message"]),
+        "reason": None if code is None else Reason(Code.known(code), row["reason_message"]),
     }
-    del values["reason_code"], values["reason_message"]
+    if row["status"] == Status.RUNNING and row["waits_for"] is not None:
+        values["reason"] = Reason(Code.SLOTS_TAKEN, row["waits_for"])
+    del values["reason_code"], values["reason_message"], values["waits_for"]
     return Deployment(**values)
 
 

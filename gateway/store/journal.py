@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from gateway.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
-from gateway.errors import Reason, Unavailable
+from gateway.errors import Unavailable
 from gateway.reference import Digest
 from gateway.store import claims, steps, swaps
 from gateway.store.database import Connection, Pool, statement, transaction, within
@@ -131,16 +131,16 @@ class PostgresJournal:
     async def stretch_lease_if_possible(self, longest_call: float) -> None:
         await self._if_possible(self.stretch_lease(longest_call), "Going on with a swap under the lease as it is")
 
-    async def wait(self, reason: Reason) -> None:
-        await self._if_possible(self._tell(reason), "What a rollout waits for is not told")
+    async def wait(self, waits_for: str) -> None:
+        await self._if_possible(self._tell(waits_for), "What a rollout waits for is not told")
 
     async def go_on(self) -> None:
         await self._if_possible(self._tell(None), "A rollout still says that it waits")
 
-    async def _tell(self, reason: Reason | None) -> None:
+    async def _tell(self, waits_for: str | None) -> None:
         async with statement(self._pool) as connection:
             await self._own(
-                claims.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, reason)
+                claims.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
             )
 
     async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
