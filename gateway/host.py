@@ -109,6 +109,7 @@ class Host:
         self._peers = peers
         self._wanted = asyncio.Event()
         self._stirred = asyncio.Event()
+        self._interrupted = False
         self._retired = False
 
     @property
@@ -166,6 +167,8 @@ class Host:
                     async with aclosing(events.follow(self.engine)) as happened:
                         async for _ in happened:
                             self._stirred.set()
+                # It may have been restarted in so short a time that no look at it has failed.
+                self._interrupted = True
             await asyncio.sleep(LOOK_AGAIN)
 
     # -- claims
@@ -239,7 +242,8 @@ class Host:
         if not self.reachable:
             _LOG.info("The Docker Engine answers", host=self.host, engine=identity.engine_id)
         # One that was restarted between two looks is another run of the same engine.
-        back = not self.reachable or self.identity is None or self.identity.run != identity.run
+        back = not self.reachable or self._interrupted or self.identity is None or self.identity.run != identity.run
+        self._interrupted = False
         async with transaction(self._pool) as connection:
             await engines.upsert_engine(
                 connection,

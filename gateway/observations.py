@@ -69,8 +69,10 @@ class Expected:
     spec_hash: str | None
     #: one of its deployments runs: it is between two states
     busy: bool
-    #: it has a deployment that waits, an open swap or a watch, and so somebody who sees to it
-    attended: bool
+    #: it has an open swap or a watch: who sees to that tells of it
+    watched: bool
+    #: a deployment of it waits, and may put it right
+    waits: bool
 
     def is_wrong(self, state: State) -> bool:
         """Tell whether people are to be told of it."""
@@ -79,9 +81,10 @@ class Expected:
         return state in _AWAY | _UNWELL
 
     def is_to_be_healed(self, state: State) -> bool:
-        return self.heal and not self.attended and self.desired is Desired.RUNNING and state in _AWAY
+        attended = self.watched or self.waits
+        return self.heal and not attended and self.desired is Desired.RUNNING and state in _AWAY
 
 
-def patience(state: State) -> timedelta:
-    """Return how long a state must last until it is believed: an unwell one may get well by itself."""
-    return _LATER if state in _UNWELL else _SOON
+def patience(state: State, *, waits: bool) -> timedelta:
+    """Return how long a state must last until people are told: it may get well by itself, or by what waits."""
+    return _LATER if waits or state in _UNWELL else _SOON

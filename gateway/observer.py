@@ -1,8 +1,8 @@
 """Looks at what applications do on their engines: whenever something happens there, and once a minute anyway.
 
 What differs from what the last deployment brought is told once, when it has lasted for a moment, and put right where
-the application says so: its `heal`. One of which a deployment runs is not looked at. One that a deployment waits for,
-or that is within its watch window, is neither told of nor put right: that is seen to already.
+the application says so: its `heal`. One of which a deployment runs is not looked at. One of which a deployment waits,
+or that is within its watch window or a swap, is not put right: that is seen to already.
 """
 
 from collections.abc import Mapping
@@ -64,7 +64,7 @@ class Observer:
                 continue
             if not one.is_wrong(standing.state):
                 well += [one.application_id] if standing.told else []
-            elif standing.lasted < patience(standing.state):
+            elif standing.lasted < patience(standing.state, waits=one.waits):
                 unsure = True
             else:
                 await self._tell(one, found[one.application_id], standing)
@@ -75,7 +75,7 @@ class Observer:
         return unsure
 
     async def _tell(self, one: Expected, seen: Seen, standing: Standing) -> None:
-        if standing.told is seen.state or one.attended:
+        if standing.told is seen.state or one.watched:
             return
         async with statement(self._pool) as connection:
             if not await observations.mark_told(connection, one.application_id, seen.state):

@@ -35,7 +35,8 @@ EXPECTED = Expected(
     digest="sha256:1",
     spec_hash="s",
     busy=False,
-    attended=False,
+    watched=False,
+    waits=False,
 )
 LABELS = {
     spec.APPLICATION: "app",
@@ -95,6 +96,14 @@ def test_what_was_adopted_is_seen_without_labels() -> None:
     assert seen(adopted, _there(UP)).state is State.DRIFTED
 
 
+def test_what_somebody_sees_to_is_not_put_right() -> None:
+    wants = replace(EXPECTED, heal=True)
+    assert wants.is_to_be_healed(State.MISSING)
+    assert not wants.is_to_be_healed(State.UNHEALTHY), "its watch window saw to that"
+    for attended in ({"watched": True}, {"waits": True}, {"heal": False}, {"desired": Desired.STOPPED}):
+        assert not replace(wants, **attended).is_to_be_healed(State.MISSING)
+
+
 def test_what_should_be_stopped_and_runs_has_drifted() -> None:
     stopped = replace(EXPECTED, desired=Desired.STOPPED)
     assert seen(stopped, _there(UP)).state is State.DRIFTED
@@ -110,7 +119,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     """The alerts; what is seen is believed at once."""
     alerts: list[Alert] = []
     monkeypatch.setattr(Alerts, "tell", lambda _self, alert: alerts.append(alert))
-    monkeypatch.setattr("gateway.observer.patience", lambda _state: timedelta(0))
+    monkeypatch.setattr("gateway.observer.patience", lambda *_state, **_waits: timedelta(0))
     return alerts
 
 

@@ -1,9 +1,10 @@
 """What serves nothing is told of at once and tried often; an engine that recovers wakes what waits for it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from gateway.configuration import Order
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Swap
 from gateway.engine import containers
-from gateway.engine.client import EngineIdentity
+from gateway.engine.client import EngineIdentity, Reached
 from gateway.errors import Code, Failed, Postponed
 from gateway.host import Duty, Host
 from gateway.loops import Loops
@@ -155,19 +156,29 @@ class _Engine:
         return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run)
 
 
+async def _nothing(_reached: Reached) -> float | None:
+    return None
+
+
 class _Alone:
     """A fleet of one host that claims nothing."""
 
-    duties: Sequence[Duty] = ()
+    duties: Sequence[Duty] = (Duty("nothing", 60, _nothing, on_events=True),)
 
     def __init__(self) -> None:
         self.loops = Loops()
 
     def served_by(self, _host: Host) -> list[str | None]:
-        return []
+        return [None]
 
     def reaches(self, _identity: EngineIdentity) -> bool:
         return False
+
+    def slots(self, _identity: EngineIdentity) -> Any:
+        return SimpleNamespace(rollouts=asyncio.Semaphore())
+
+    async def claim(self, _engine_id: str, _server_ids: list[str | None]) -> None:
+        """There is nothing to claim."""
 
 
 async def _waits_until(web: Web, code: str) -> bool:
@@ -177,12 +188,20 @@ async def _waits_until(web: Web, code: str) -> bool:
     )
 
 
-@pytest.mark.parametrize("restarted", [False, True], ids=["away", "restarted between two looks"])
+@pytest.mark.parametrize("restarted", ["", "another run", "its events ended"])
 async def test_an_engine_that_recovers_wakes_what_waits_for_it(
-    web: Web, monkeypatch: pytest.MonkeyPatch, restarted: bool
+    web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
     for name in ("LOOK_AGAIN", "_ENGINE_LOOK"):
         monkeypatch.setattr(f"gateway.host.{name}", 0.02)
+    breaks = asyncio.Event()
+
+    async def follow(_engine: Any) -> AsyncGenerator[None, None]:
+        yield
+        await breaks.wait()
+        breaks.clear()
+
+    monkeypatch.setattr("gateway.engine.events.follow", follow)
     codes = ("engine_unreachable", "engine_refused", "registry_unreachable", "port_taken")
     for code in codes:
         await web.mutate("application.create", name=code, applicationId=code, dockerImage="acme/web")
@@ -206,9 +225,13 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
     try:
         engine.answers.set()
         await until(lambda: _now(web, "engine_refused"))
-        if restarted:
+        if restarted == "another run":
             await wait_long()
             engine.run = "2"
+            await until(lambda: _now(web, "engine_refused"))
+        if restarted == "its events ended":
+            await wait_long()
+            breaks.set()
             await until(lambda: _now(web, "engine_refused"))
         assert [await _waits_until(web, code) for code in codes] == [True, True, False, True]
     finally:

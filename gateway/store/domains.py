@@ -50,7 +50,7 @@ async def select_domain(connection: Connection, domain_id: str) -> Domain:
 async def select_domains(connection: Connection, application_id: str) -> list[Domain]:
     """Return those of an application, the oldest first."""
     rows = await connection.fetch(
-        f"SELECT {_COLUMNS} FROM domains WHERE application_id = $1 ORDER BY number",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM domains WHERE application_id = $1 ORDER BY number LIMIT 1000",  # noqa: S608
         application_id,
     )
     return [_found(row) for row in rows]

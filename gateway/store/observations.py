@@ -45,10 +45,11 @@ async def select_expected(
                EXISTS (SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running')
                    AS busy,
                EXISTS (SELECT FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued')
-                   OR EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
+                   AS waits,
+               EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
                    OR EXISTS (
                           SELECT FROM watches w WHERE w.application_id = a.application_id AND w.until > now()
-                      ) AS attended
+                      ) AS watched
           FROM applications a
           LEFT JOIN LATERAL (
                SELECT deployment_id, kind, rolls_back_to, digest, spec_hash
