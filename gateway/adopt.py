@@ -61,10 +61,11 @@ async def adopt_anew(
     base, name = application.base, application.app_name
     if base is None or base.is_service:
         return None
-    found = await containers.inspect(engine, name)
-    if found is None or is_of(application, found):
+    found, told = await containers.inspect(engine, name), await containers.inspection(engine, name)
+    if found is None or told is None or is_of(application, found) or not adoption.of_compose(found.labels):
         return None
-    if not adoption.made_anew(base.found["Config"].get("Labels") or {}, found.labels):
+    # Compose writes what they are of into the images that it builds, too.
+    if not adoption.made_anew(base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}):
         return None
     fresh = await originals.look(engine, name, host_name=identity.name)
     reference, before = fresh.reference.without_digest(), base.reference.without_digest()

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour
+from gateway.demo.images import Behaviour, Image, push
 from gateway.demo.process import GatewayProcess, Refused, free_port, until
 from gateway.deployments import Status
 from gateway.engine import containers, images, originals
@@ -182,6 +182,27 @@ async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes
         found = await steps.select_steps(connection, [deployment.deployment_id])
     details = [step.detail for step in found[deployment.deployment_id]]
     assert f"compose made {host.name} anew: it was adopted as it is now" in details
+
+
+async def test_what_compose_made_anew_of_an_image_that_it_built_is_adopted_too(host: Host, pushes: Pushes) -> None:
+    built = {name: value for name, value in COMPOSE.items() if not name.endswith("-number")}
+    await push(Image("built", config={"Labels": built}), pushes.name())
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await host.run(Labels=COMPOSE, Env=["CHANGED=1"])
+    await pushes("v3")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
+
+    await push(Image("all", config={"Labels": COMPOSE}), pushes.name("all"))
+    await host.engine.images.pull(pushes.name("all"))
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    by_hand = await containers.create(host.engine, host.name, {"Image": pushes.name("all")}, {})
+    refused = await host.deploy(application)
+    assert refused.reason is not None
+    assert (refused.status, refused.reason.code) == (Status.FAILED, Code.NAME_TAKEN)
+    assert (await host.inspect())["Id"] == by_hand
 
 
 async def test_what_compose_made_anew_of_another_image_is_followed_there(host: Host, pushes: Pushes) -> None:

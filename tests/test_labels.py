@@ -7,7 +7,7 @@ import pytest
 from gateway.applications import Application
 from gateway.demo.images import Image, push
 from gateway.deployments import Kind, Status
-from gateway.engine import adoption, containers, identity, originals, spec
+from gateway.engine import adoption, containers, identity, originals, snapshot, spec
 from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.runtime import Pace
 from gateway.errors import Code, Failed
@@ -71,6 +71,9 @@ async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_
     assert deployed.digest is not None
     kept = f"{pushes.address}/{pushes.path}@{deployed.digest}"
     database = await by_hand(lane, kept)
+    seen = await snapshot.take(lane.engine, await lane.engine.identify(), {})
+    assert spec.APPLICATION in seen.containers[f"app-{lane.application_id}"].labels
+    assert spec.APPLICATION not in seen.containers[f"somebodys-{lane.application_id}"].labels
     assert (await originals.look(lane.engine, database, host_name="")).object_id == database
     await (await runtime(lane)).remove()
     assert await lane.containers() == []

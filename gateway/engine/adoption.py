@@ -17,7 +17,8 @@ _SHORT = 12  # characters of an id, as the engine makes a host name of it
 _LONG = 64  # characters of an id, as the engine names a volume that nobody named
 
 _COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
-_COMPOSE_IDENTITY = (_COMPOSE_PROJECT, "com.docker.compose.service", "com.docker.compose.container-number")
+_COMPOSE_NUMBER = "com.docker.compose.container-number"
+_COMPOSE_IDENTITY = (_COMPOSE_PROJECT, "com.docker.compose.service", _COMPOSE_NUMBER)
 _COMPOSE_IMAGE = "com.docker.compose.image"
 
 # Of a container's Config: what depends on the image, or is named again by whoever creates.
@@ -266,9 +267,9 @@ def made_anew(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
 def of_compose(labels: Mapping[str, str]) -> bool:
     """Tell whether compose takes a container with these labels, its image's left out, for its own.
 
-    Compose writes the project into the images it builds as well, the hash into containers alone.
+    Compose writes the project into the images it builds as well, the hash and the number into containers alone.
     """
-    return _COMPOSE_PROJECT in labels or _COMPOSE_HASH in labels
+    return not {_COMPOSE_PROJECT, _COMPOSE_HASH, _COMPOSE_NUMBER}.isdisjoint(labels)
 
 
 def with_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:

@@ -154,11 +154,15 @@ async def inspect(engine: Engine, container: str) -> Container | None:
 
 
 async def labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the labels of what was inspected, without those of its image: what an image says of itself is not true."""
-    labels = found["Config"]["Labels"] or {}
+    """Return the labels of what was inspected, without those of its image."""
+    return await own_labels(engine, found["Config"]["Labels"] or {}, found["Image"])
+
+
+async def own_labels(engine: Engine, labels: Mapping[str, str], image_id: str) -> dict[str, str]:
+    """Return a container's labels without those of its image, which may say anything of itself."""
     if not spec.are_telling(labels):
         return dict(labels)
-    return spec.own_labels(labels, await images.labels(engine, found["Image"]))
+    return spec.own_labels(labels, await images.labels(engine, image_id))
 
 
 async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.applications import Desired
-from gateway.engine import convergence, images, service_spec, services, spec
+from gateway.engine import containers, convergence, images, service_spec, services, spec
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.convergence import Mark
 from gateway.engine.services import Node, Service, Task
@@ -50,22 +50,22 @@ class Snapshot:
 async def take(engine: Engine, identity: EngineIdentity, known: dict[str, frozenset[str]]) -> Snapshot:
     """Look at the engine; `known` are the digests of images from one time to the next."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
-    containers = {one.name: one for one in map(_listed, found)}
-    ours = {one.image_id for one in containers.values() if spec.APPLICATION in one.labels}
+    listed = [await _listed(engine, one) for one in found]
+    there = {one.name: one for one in listed}
+    ours = {one.image_id for one in listed if spec.APPLICATION in one.labels}
     for gone in known.keys() - ours:
         del known[gone]
     for image_id in ours - known.keys():
         image = await images.inspect(engine, image_id)
         known[image_id] = frozenset({image.image_id, *image.repo_digests}) if image else frozenset()
     if not identity.swarm_manager:
-        return Snapshot(containers, {}, {}, dict(known))
-    there = await services.select(engine)
+        return Snapshot(there, {}, {}, dict(known))
     tasks = await services.tasks_by_service(engine)
-    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in there}
-    return Snapshot(containers, by_name, await services.nodes(engine), dict(known))
+    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.select(engine)}
+    return Snapshot(there, by_name, await services.nodes(engine), dict(known))
 
 
-def _listed(found: Mapping[str, Any]) -> Listed:
+async def _listed(engine: Engine, found: Mapping[str, Any]) -> Listed:
     # A container may have further names: those of links to it, which have a slash in them.
     names = [name.removeprefix("/") for name in found.get("Names") or ()]
     return Listed(
@@ -74,7 +74,7 @@ def _listed(found: Mapping[str, Any]) -> Listed:
         state=found["State"],
         status=found["Status"],
         image_id=found["ImageID"],
-        labels=found.get("Labels") or {},
+        labels=await containers.own_labels(engine, found.get("Labels") or {}, found["ImageID"]),
     )
 
 
