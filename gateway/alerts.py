@@ -18,6 +18,7 @@ from gateway.deployments import Deployment
 from gateway.errors import InvalidInput, Reason
 from gateway.loops import Loops
 from gateway.metrics import ALERTS
+from gateway.shown import line, lines
 
 if TYPE_CHECKING:  # slow to import, and needed only where there is an address
     from apprise import Apprise
@@ -27,6 +28,7 @@ _LOG = structlog.get_logger()
 _WAITING = 1000  # alerts; what comes beyond is lost, and counted
 _DEADLINE = 30.0  # seconds one address may take
 _LAST_WORDS = 5.0  # seconds for what waits when the gateway stops
+_ACTS = re.compile(r"@(?=(all|channel|everyone|here|room)\b)|\](?=[(\[:])|<(?=[A-Za-z!@#/])", re.IGNORECASE)
 # Addresses may hold commas of their own.
 _BETWEEN = re.compile(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
@@ -42,8 +44,8 @@ class Alert:
     def of(cls, application: str, what: str, deployment: Deployment, reason: Reason | None) -> "Alert":
         why = [reason.message, reason.remedy] if reason else []
         code = [f"Code: {reason.code}"] if reason else []
-        lines = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
-        return cls(f"{application}: {what}", "\n".join(lines))
+        told = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
+        return cls(f"{application}: {what}", "\n".join(map(line, told)))
 
 
 class Tells(Protocol):
@@ -81,9 +83,13 @@ class Alerts:
 
 
 async def _send(address: "Apprise", alert: Alert) -> None:
+    from apprise import NotifyFormat
+
+    title, body = _plain(line(alert.title)), _plain(lines(alert.body))
     try:
         async with asyncio.timeout(_DEADLINE):
-            done = bool(await address.async_notify(body=alert.body, title=alert.title))
+            # Plain text: what looks like HTML or Markdown is shown as it stands.
+            done = bool(await address.async_notify(body=body, title=title, body_format=NotifyFormat.TEXT))
     except Exception as error:  # whatever a plugin does not foresee
         _LOG.warning("An alert could not be sent", alert=alert.title, error=type(error).__name__)
         done = False
@@ -91,6 +97,11 @@ async def _send(address: "Apprise", alert: Alert) -> None:
         if not done:
             _LOG.warning("An alert was not taken", alert=alert.title)
     ALERTS.labels("sent" if done else "failed").inc()
+
+
+def _plain(text: str) -> str:
+    """Return it so that no chat calls everybody by it, or hides an address behind other words; a name may say so."""
+    return _ACTS.sub("\\g<0>\u2060", text)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 class Settings(BaseModel):
     """One field a `GATEWAY_…` variable; a secret may also come as `…_FILE`, the path of a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(hide_input_in_errors=True, frozen=True, extra="forbid")
 
     listen: str = Field("127.0.0.1:8080", description="Address and port of the HTTP server.")
     database_url: SecretStr | None = Field(

@@ -128,11 +128,11 @@ class Configuration(BaseModel):
     """A field that is None is the image's own choice."""
 
     model_config = ConfigDict(
+        hide_input_in_errors=True,
         frozen=True,
         alias_generator=to_camel,
         populate_by_name=True,
         extra="forbid",
-        hide_input_in_errors=True,
         use_attribute_docstrings=True,
     )
 

@@ -35,7 +35,7 @@ class HealthCheck(TypedDict, total=False):
     What is absent is the image's: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]  # pydantic looks for it here
+    __pydantic_config__ = ConfigDict(hide_input_in_errors=True, extra="forbid")  # type: ignore[misc]  # pydantic looks for it here
     Test: Annotated[list[str], AfterValidator(_in_form)] | None
     Interval: _Nanoseconds | None
     Timeout: _Nanoseconds | None
@@ -47,7 +47,12 @@ class Probe(BaseModel):
     """A question the gateway asks the application itself. `status` None takes any answer from 200 to 399."""
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
     type: Literal["http", "tcp"] = "http"

@@ -13,11 +13,14 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from io import StringIO
+from typing import TextIO
 
 import orjson
 import structlog
 
 from gateway.metrics import DROPPED_LINES
+from gateway.shown import line, lines
 
 _MOST_WAITING = 10_000  # lines
 _LONGEST = 64 * 1024  # characters of a line that is written
@@ -35,10 +38,12 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        else structlog.dev.ConsoleRenderer(exception_formatter=_draw)
     )
+    safe: list[structlog.typing.Processor] = []
     if form == "text":
         shared.pop()  # the console renderer draws exceptions itself
+        safe.append(_in_one_line)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -49,7 +54,7 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *safe, last],
         )
     )
     root = logging.getLogger()
@@ -115,3 +120,16 @@ def _write(file: int, data: bytes) -> None:
             select.select([], [file], [])
         except OSError:
             return
+
+
+def _in_one_line(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Let nothing that others have said act on a terminal, or pose as a line of ours."""
+    return {line(name): value if name == "exc_info" else line(str(value)) for name, value in event.items()}
+
+
+def _draw(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    drawn = StringIO()
+    structlog.dev.plain_traceback(drawn, exc_info)
+    stream.write(lines(drawn.getvalue()))

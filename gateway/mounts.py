@@ -82,7 +82,11 @@ class Mount(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", hide_input_in_errors=True
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
     )
 
     mount_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
@@ -168,7 +172,9 @@ class Mount(BaseModel):
 class Tmpfs(BaseModel):
     """A folder of the container that is kept in memory; its path alone says as much."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid")
+    model_config = ConfigDict(
+        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid"
+    )
 
     target: Target
     size: Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)] | None = None

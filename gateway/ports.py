@@ -32,7 +32,12 @@ class Port(BaseModel):
     """A container's port reachable on the host. `port_id` names it in the API, and means nothing to what runs."""
 
     model_config = ConfigDict(
-        frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid", use_attribute_docstrings=True
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
     )
 
     port_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None

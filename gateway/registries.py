@@ -78,7 +78,10 @@ class Scope:
         try:
             parts = urlsplit(text if "://" in text else f"//{text}")
         except ValueError as error:
-            raise InvalidInput(f"{text!r} is not a registry's address: {error}") from error
+            # Not repeated, nor the parser's words on it: a password may stand in it.
+            raise InvalidInput(
+                "that is not a registry's address, as in ghcr.io or https://index.docker.io/v1/"
+            ) from error
         if "@" in parts.netloc:  # not repeated here, as a password may stand in it
             raise InvalidInput("a registry's address holds no login: give username and password beside it")
         if parts.scheme not in {"", "http", "https"} or parts.query or parts.fragment:

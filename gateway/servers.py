@@ -31,7 +31,8 @@ class Address:
             parts = urlsplit(text.strip())
             port = parts.port
         except ValueError as error:
-            raise InvalidInput(f"{text!r} is not an engine's address, as in {_FORMS}", field="host") from error
+            # Not repeated: a password may stand in it.
+            raise InvalidInput(f"that is not an engine's address, as in {_FORMS}", field="host") from error
         if parts.password is not None:
             raise InvalidInput("a password does not belong in an engine's address: give an SSH key", field="host")
         if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:

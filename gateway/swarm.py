@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-_strict = with_config(ConfigDict(extra="forbid"))
+_strict = with_config(ConfigDict(hide_input_in_errors=True, extra="forbid"))
 
 Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -1,7 +1,6 @@
 """What an application runs with, as options of commands."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import PurePath
 from typing import Any, TypeVar
@@ -60,23 +59,6 @@ def columns(chosen: Mapping[str, Any]) -> dict[str, Any]:
         "password": read_secret(chosen["password_file"]),
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-@contextmanager
-def told_in_a_line() -> Iterator[None]:
-    """Raise InvalidInput naming the field for whatever is wrong with a configuration."""
-    from pydantic import ValidationError
-
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise InvalidInput(f"{field}: {first['msg'].removeprefix('Value error, ')}") from error
-    except InvalidInput as error:
-        if error.field is None:
-            raise
-        raise InvalidInput(f"{error.field}: {error}") from error
 
 
 def _port(text: str) -> dict[str, object]:

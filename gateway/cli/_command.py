@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 import click
 
 from gateway.audit import ACTOR, Actor
-from gateway.errors import GatewayError
+from gateway.cli._errors import explain, refuse_undecoded
+from gateway.shown import line, lines
 
 if TYPE_CHECKING:
     from gateway.keep import Keep
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+_LONGEST_FILE = 1024**2  # characters
 _PIPE_WIDTH = 1000  # characters of a line that no person's window cuts
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -50,7 +52,7 @@ def page_of(limit: int, cursor: str | None) -> "Page":
 def tell_more(following: "Cursor | None") -> None:
     """Say where the next page begins, beside the rows."""
     if following is not None:
-        click.echo(f"there may be more: --cursor {following}", err=True)
+        say(f"there may be more: --cursor {following}", err=True)
 
 
 def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
@@ -61,32 +63,48 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         async def body() -> None:
             await function(*arguments, **options)
 
-        try:
-            asyncio.run(body())
-        except GatewayError as error:
-            fail(str(error), as_json=bool(options.get("as_json")))
+        asyncio.run(body())
 
     return run
 
 
+def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
+    """Print text for people, or programs; nothing of others in it can act on a terminal."""
+    click.echo(lines(text) + end, nl=False, err=err)
+
+
+def indented(text: str) -> str:
+    """Return what others have said so that none of its lines poses as one of ours."""
+    return "\n".join(f"  {one}" for one in text.splitlines())
+
+
 def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
-    click.echo(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+    say(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
     sys.exit(code)
 
 
 class Root(click.Group):
-    """Tells programs, who ask for JSON, in JSON too that they asked wrongly."""
+    """Tells every error in words, with an exit code; programs, who ask for JSON, in JSON."""
 
     def main(self, *arguments: Any, **extra: Any) -> Any:
-        words = arguments[0] if arguments else extra.get("args")
-        if "--json" not in (sys.argv[1:] if words is None else words):
-            return super().main(*arguments, **extra)
+        given = arguments[0] if arguments else extra.get("args")
+        words = list(sys.argv[1:] if given is None else given)
+        as_json = "--json" in words
         try:
+            refuse_undecoded(words)
             code = super().main(*arguments, **{**extra, "standalone_mode": False})
         except click.ClickException as error:
+            if not as_json:
+                error.show()
+                sys.exit(error.exit_code)
             fail(error.format_message(), as_json=True, code=error.exit_code)
-        except click.Abort:
-            fail("aborted", as_json=True)
+        except (click.Abort, KeyboardInterrupt):
+            fail("aborted", as_json=as_json)
+        except BrokenPipeError:  # whoever read has read enough
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
+            sys.exit(1)
+        except Exception as error:
+            fail(explain(error), as_json=as_json)
         return sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -123,7 +141,7 @@ def _actor() -> Actor:
 
 def show(value: Any) -> None:
     """Print one JSON document."""
-    click.echo(json.dumps(value, indent=2, default=_plain))
+    say(json.dumps(value, indent=2, default=_plain))
 
 
 def _plain(value: object) -> str:
@@ -134,12 +152,13 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     """Print rows for people."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0)  # an id is there to be copied
     for row in rows:
-        table.add_row(*(_cell(value) for value in row))
+        table.add_row(*(Text(line(_cell(value))) for value in row))  # what looks like markup is none
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
@@ -150,10 +169,10 @@ def _cell(value: object) -> str:
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
-    """Print one thing for people."""
+    """Print one thing for people; a value of several lines stands in its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        click.echo(f"{name:<{width}}  {_cell(value)}")
+        say(f"{name:<{width}}  " + lines(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:
@@ -164,9 +183,13 @@ def read_secret(path: str | None) -> str | None:
 
     try:
         with click.open_file(path, encoding="utf-8") as file:
-            secret = str(file.read()).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {path}: {error}") from error
+            secret = str(file.read(_LONGEST_FILE + 1)).strip()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:  # its own words hold what it read
+        raise InvalidInput(f"cannot read {path}: it is not UTF-8") from error
+    if len(secret) > _LONGEST_FILE:
+        raise InvalidInput(f"{path} is longer than {_LONGEST_FILE} characters")
     if not secret:
         raise InvalidInput(f"{path} is empty")
     return secret

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import show
+from gateway.cli._command import say, show
 from gateway.cli.deployments import document, print_outcome, read, step_line
+from gateway.shown import line
 
 if TYPE_CHECKING:
     from gateway.deployments import Deployment, StepRecord
@@ -26,7 +27,7 @@ async def conclude(pool: "Pool", deployment_id: str, *, follow: bool, as_json: b
         if as_json:
             show({"deploymentId": deployment_id})
         else:
-            click.echo(deployment_id)
+            say(deployment_id)
         return
     found, records = await _follow(pool, deployment_id, quiet=as_json)
     if as_json:
@@ -40,6 +41,7 @@ async def conclude(pool: "Pool", deployment_id: str, *, follow: bool, as_json: b
 async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[Deployment, list[StepRecord]]":
     from rich.console import Console
     from rich.status import Status as Spinner
+    from rich.text import Text
 
     from gateway.deployments import FINISHED
     from gateway.store.database import transaction
@@ -52,11 +54,11 @@ async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[De
                 found, records = await read(connection, deployment_id)
             ended = [record for record in records if record.finished_at is not None]
             for record in ended[told:]:
-                console.print(step_line(record), highlight=False, markup=False)
+                console.print(Text(step_line(record)), highlight=False)
             told = len(ended)
             if found.status in FINISHED:
                 return found, records
-            spinner.update(_now(found, records))
+            spinner.update(Text(line(_now(found, records))))
             await asyncio.sleep(_LOOK_AGAIN)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show
+from gateway.cli._command import command, json_option, keep, say, show
 
 if TYPE_CHECKING:
     from gateway.keep import Keep
@@ -40,7 +40,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
     if as_json:
         show(row(found, None, secrets=True))
     else:
-        click.echo(taken)
+        say(taken)
 
 
 async def _server(kept: "Keep", named: str) -> "Server":

@@ -15,6 +15,7 @@ from gateway.cli._command import (
     keep,
     page_of,
     paged,
+    say,
     show,
     show_fields,
     show_table,
@@ -47,7 +48,7 @@ async def create(
     if as_json:
         show({"applicationId": created, "name": name, "image": image})
     else:
-        click.echo(created)
+        say(created)
 
 
 async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
@@ -66,8 +67,7 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
             description=None,
         )
         await addresses.renew_token(connection, kept.vault, created)
-        with _chosen.told_in_a_line():
-            await apply(connection, kept.vault, created, Changes.model_validate(sent), limits=None)
+        await apply(connection, kept.vault, created, Changes.model_validate(sent), limits=None)
     return created
 
 
@@ -97,21 +97,20 @@ async def update(
     sent = {**dict.fromkeys(unset), **_chosen.columns(chosen), **given}
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
-        with _chosen.told_in_a_line():
-            wish = Changes.model_validate(sent)
-            updated = await set_and_compare(
-                connection, kept.vault, application_id, lambda _: wish, limits=None, must_change=True
-            )
+        wish = Changes.model_validate(sent)
+        updated = await set_and_compare(
+            connection, kept.vault, application_id, lambda _: wish, limits=None, must_change=True
+        )
     if as_json:
         show({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
     elif not _show_pending(updated.pending):
-        click.echo("The next deployment changes nothing of what runs.")
+        say("The next deployment changes nothing of what runs.")
 
 
 def _show_pending(pending: Sequence["Difference"]) -> bool:
     """Print what the next deployment will change; False where that is nothing."""
     if pending:
-        click.echo(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
+        say(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
         rows = [(one.field, _written(one.runs), _written(one.wanted)) for one in pending]
         show_table(["FIELD", "RUNS", "WANTED"], rows)
     return bool(pending)

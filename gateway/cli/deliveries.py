@@ -6,15 +6,18 @@ import click
 
 from gateway.cli._command import (
     command,
+    indented,
     json_option,
     keep,
     page_of,
     paged,
+    say,
     show,
     show_fields,
     show_table,
     tell_more,
 )
+from gateway.shown import line
 
 if TYPE_CHECKING:
     from gateway.inbox import Delivery
@@ -97,12 +100,12 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
         }
     )
     for one in found.caused:
-        click.echo(f"deployment  {one.deployment_id}  {one.status}")
-    click.echo()
+        say(f"deployment  {one.deployment_id}  {one.status}")
+    say()
     for name, value in found.headers.items():
-        click.echo(f"{name}: {value}")
-    click.echo()
-    click.echo(body.decode(errors="replace"))
+        say(line(f"  {name}: {value}"))
+    say()
+    say(indented(body.decode(errors="replace")))
 
 
 @deliveries.command()
@@ -123,4 +126,4 @@ async def replay(delivery: str, *, as_json: bool) -> None:
     if as_json:
         show(shown(found))
     else:
-        click.echo(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())
+        say(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())

@@ -6,15 +6,18 @@ import click
 
 from gateway.cli._command import (
     command,
+    indented,
     json_option,
     keep,
     page_of,
     paged,
+    say,
     show,
     show_fields,
     show_table,
     tell_more,
 )
+from gateway.shown import line
 
 if TYPE_CHECKING:
     from gateway.deployments import Deployment, StepRecord
@@ -99,7 +102,7 @@ async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     if as_json:
         show({"deploymentId": deployment, "state": state})
     else:
-        click.echo("cancelled" if state == "cancelled" else "asked for: what it has begun is put back")
+        say("cancelled" if state == "cancelled" else "asked for: what it has begun is put back")
 
 
 async def read(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":
@@ -129,12 +132,12 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
         fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}
     show_fields(fields)
     for record in records:
-        click.echo(step_line(record))
+        say(step_line(record))
     if found.log:
-        click.echo("last lines of the container:")
-        click.echo("".join(f"  {line}\n" for line in found.log.splitlines()), nl=False)
+        say("last lines of the container:")
+        say(indented(found.log))
 
 
 def step_line(record: "StepRecord") -> str:
     took = f"{record.seconds * 1000:8.0f} ms" if record.finished_at else "        …   "
-    return f"  {record.step:<9}{took}  {record.detail}".rstrip()
+    return f"  {record.step:<9}{took}  {line(record.detail)}".rstrip()

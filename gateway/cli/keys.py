@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, show, show_table, tell_more
+from gateway.cli._command import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
 from gateway.keys import Grants, Permission, parse_expiry
 
 if TYPE_CHECKING:
@@ -65,18 +65,16 @@ async def create(
     if as_json:
         show({**_row(made), "key": key})
         return
-    click.echo(key)
+    say(key)
     if scope is None:
-        click.echo(f"gateway: {_told(made)}", err=True)
+        say(f"gateway: {_told(made)}", err=True)
 
 
 def _ask_scope(*, as_json: bool) -> str:
     """Return what a person at a terminal chooses; admin where a program asks."""
     if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return Permission.ADMIN.word
-    click.echo(
-        "What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True
-    )
+    say("What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True)
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
 
@@ -156,7 +154,7 @@ async def revoke(key: str, *, as_json: bool) -> None:
     if as_json:
         show({"revoked": key})
     else:
-        click.echo(f"revoked {key}")
+        say(f"revoked {key}")
 
 
 @keys.command("rotate-master")
@@ -183,4 +181,4 @@ async def rotate_master(*, as_json: bool) -> None:
     if as_json:
         show(asdict(done))
     else:
-        click.echo(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")
+        say(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")

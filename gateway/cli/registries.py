@@ -4,7 +4,18 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, read_secret, show, show_table, tell_more
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    read_secret,
+    say,
+    show,
+    show_table,
+    tell_more,
+)
 
 
 @click.group()
@@ -62,7 +73,7 @@ async def create(
     if as_json:
         show({"registryId": made.registry_id, "registryName": name, "registryUrl": url})
     else:
-        click.echo(made.registry_id)
+        say(made.registry_id)
 
 
 @registries.command("list")
@@ -113,7 +124,7 @@ async def test(registry_id: str, *, as_json: bool) -> None:
     if as_json:
         show({"loggedIn": found.registry_id})
     else:
-        click.echo(f"{found.scope.domain} takes the login")
+        say(f"{found.scope.domain} takes the login")
 
 
 @registries.command()
@@ -130,4 +141,4 @@ async def remove(registry_id: str, *, as_json: bool) -> None:
     if as_json:
         show({"removed": removed.registry_id})
     else:
-        click.echo(f"removed {removed.registry_id}")
+        say(f"removed {removed.registry_id}")

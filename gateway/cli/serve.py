@@ -1,11 +1,8 @@
 """`gateway serve` and `gateway migrate`."""
 
-import sys
-
 import click
 
-from gateway.cli._command import command, fail, json_option, show
-from gateway.errors import GatewayError
+from gateway.cli._command import command, json_option, say, show
 
 
 @click.command()
@@ -16,13 +13,9 @@ def serve(*, as_json: bool) -> None:
 
     from gateway import app, config, logs
 
-    try:
-        settings = config.load()
-        logs.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
-        uvloop.run(app.serve(settings))
-    except (GatewayError, OSError) as error:
-        fail(str(error), as_json=as_json)
-    sys.exit(0)
+    settings = config.load()
+    logs.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
+    uvloop.run(app.serve(settings))
 
 
 @click.command()
@@ -39,4 +32,4 @@ async def migrate(*, as_json: bool) -> None:
     if as_json:
         show({"applied": applied})
     else:
-        click.echo("\n".join(f"applied {name}" for name in applied) or "up to date")
+        say("\n".join(f"applied {name}" for name in applied) or "up to date")

@@ -12,6 +12,7 @@ from gateway.cli._command import (
     page_of,
     paged,
     read_secret,
+    say,
     show,
     show_fields,
     show_table,
@@ -65,7 +66,7 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
     if as_json:
         show({"serverId": made.server_id, "name": name, "host": host})
     else:
-        click.echo(made.server_id)
+        say(made.server_id)
 
 
 @servers.command()
@@ -96,7 +97,7 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
     if as_json:
         show({"updated": found.server_id})
     else:
-        click.echo(f"updated {found.server_id}")
+        say(f"updated {found.server_id}")
 
 
 @servers.command("list")
@@ -176,4 +177,4 @@ async def remove(server: str, *, as_json: bool) -> None:
     if as_json:
         show({"removed": found.server_id})
     else:
-        click.echo(f"removed {found.server_id}")
+        say(f"removed {found.server_id}")

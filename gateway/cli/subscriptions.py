@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, show, show_table, tell_more
+from gateway.cli._command import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
 
 
 @click.group()
@@ -52,7 +52,7 @@ async def create(
     if as_json:
         show(shown(made))
     else:
-        click.echo(made.subscription_id)
+        say(made.subscription_id)
 
 
 @subscriptions.command("list")
@@ -99,7 +99,7 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
     if as_json:
         show({"applicationId": application_id, "reconcileSeconds": seconds})
     else:
-        click.echo("as its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
+        say("as its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
 
 
 @subscriptions.command()
@@ -116,4 +116,4 @@ async def remove(subscription: str, *, as_json: bool) -> None:
     if as_json:
         show({"removed": subscription})
     else:
-        click.echo(f"removed {subscription}")
+        say(f"removed {subscription}")

@@ -5,7 +5,18 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, read_secret, show, show_table, tell_more
+from gateway.cli._command import (
+    command,
+    json_option,
+    keep,
+    page_of,
+    paged,
+    read_secret,
+    say,
+    show,
+    show_table,
+    tell_more,
+)
 
 
 @click.group()
@@ -60,7 +71,7 @@ async def create(
     async with keep() as kept, transaction(kept.pool) as connection:
         made = await webhook.open_endpoint(connection, kept.vault, given)
     printed = {field: made[field] for field in ("source", "path", "secret", "header")}
-    click.echo(json.dumps(printed, indent=None if as_json else 2))
+    say(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
         text = steps(
             webhook.find_source(source),
@@ -70,9 +81,9 @@ async def create(
             host=host,
             settings=given.settings,
         )
-        click.echo(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n\n{text}", err=True)
+        say(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n\n{text}", err=True)
         if kept.settings.public_url is None:
-            click.echo("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
+            say("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
 
 
 @webhooks.command("list")
@@ -114,9 +125,9 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
     given = webhook.Rotate(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
     async with keep() as kept, transaction(kept.pool) as connection:
         made = await webhook.rotate_endpoint(connection, kept.vault, given)
-    click.echo(json.dumps(made, indent=None if as_json else 2))
+    say(json.dumps(made, indent=None if as_json else 2))
     if not as_json:
-        click.echo(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
+        say(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
 
 
 @webhooks.command()
@@ -146,7 +157,7 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
     if as_json:
         show({"endpointId": endpoint, "enabled": enabled})
     else:
-        click.echo(f"{'enabled' if enabled else 'disabled'} {endpoint}")
+        say(f"{'enabled' if enabled else 'disabled'} {endpoint}")
 
 
 @webhooks.command()
@@ -163,4 +174,4 @@ async def remove(endpoint: str, *, as_json: bool) -> None:
     if as_json:
         show({"removed": endpoint})
     else:
-        click.echo(f"removed {endpoint}")
+        say(f"removed {endpoint}")

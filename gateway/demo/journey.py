@@ -24,6 +24,7 @@ from gateway.demo.process import GatewayProcess, free_port, gateway_process, unt
 from gateway.demo.registry import Told, private_registry
 from gateway.engine.client import connect
 from gateway.errors import GatewayError, RolloutError, Unavailable
+from gateway.shown import lines
 
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "1", "GATEWAY_LOG_LEVEL": "info"}
 _APPLICATION = "demo"
@@ -64,7 +65,7 @@ async def run(*, as_json: bool) -> bool:
     try:
         await _journey(journey, tell)
     except (GatewayError, TimeoutError) as error:
-        click.secho(f"The demonstration failed: {str(error) or 'a step took too long'}", fg="red", err=True)
+        click.secho(f"The demonstration failed: {lines(str(error)) or 'a step took too long'}", fg="red", err=True)
         return False
     except asyncio.CancelledError:
         click.secho("Stopped; everything is cleaned up.", err=True)

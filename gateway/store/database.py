@@ -10,7 +10,7 @@ import asyncpg.pool
 import orjson
 
 from gateway.audit import ACTOR
-from gateway.errors import DatabaseUnavailable, Unavailable
+from gateway.errors import DatabaseUnavailable, InvalidInput, Unavailable
 from gateway.metrics import REFUSALS
 from gateway.store.outages import heals, is_read_only, leaves_no_connection, told
 
@@ -57,6 +57,11 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
             server_settings={"application_name": name},
         )
     except Exception as error:
+        if isinstance(error, ValueError):  # its own words may hold the password
+            raise InvalidInput(
+                "GATEWAY_DATABASE_URL is not an address of PostgreSQL, as in postgresql://user:password@host/database; "
+                "letters such as @ : / # in the password are written %40 %3A %2F %23"
+            ) from error
         if not (heals(error) or isinstance(error, asyncpg.PostgresError)):
             raise
         why = str(error) or "it does not answer in time"

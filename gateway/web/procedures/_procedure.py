@@ -48,7 +48,9 @@ class Surface(StrEnum):
 class Input(BaseModel):
     """Takes camelCase names; what it does not know is dropped, as the contract has it."""
 
-    model_config = ConfigDict(frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore")
+    model_config = ConfigDict(
+        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore"
+    )
 
     def given(self) -> set[str]:
         """Return the names of the fields that were sent, in our spelling."""

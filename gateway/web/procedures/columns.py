@@ -21,7 +21,7 @@ _Text = Annotated[str, Field(max_length=100_000)]
 _Texts = Annotated[list[_Text], Field(max_length=1000)]
 _Number = Annotated[int, Field(ge=-(2**31), le=2**31 - 1)]
 
-_COLUMNS = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+_COLUMNS = ConfigDict(hide_input_in_errors=True, alias_generator=to_camel, populate_by_name=True)
 
 
 _KEPT: dict[str, JsonValue] = {"x-kept": True}
