@@ -24,6 +24,8 @@ from gateway.reconcile import reconciling
 from gateway.reference import Domain, parse_domain
 from gateway.registry import client as registries
 from gateway.servers import Access
+from gateway.store import serving
+from gateway.store.database import transaction
 from gateway.supervisor import supervise
 from gateway.web import Runner, build, limits_for, raise_file_limit
 
@@ -72,7 +74,10 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         host, port = settings.address
         await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         listening = runner.addresses[0]
-        yield f"http://{listening[0]}:{listening[1]}"
+        address = f"http://{listening[0]}:{listening[1]}"
+        async with transaction(keep.pool) as connection:
+            await serving.update_serving(connection, public_url=settings.public_url, listens=address)
+        yield address
 
 
 async def serve(settings: Settings) -> None:

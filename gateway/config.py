@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
@@ -133,6 +134,16 @@ class Settings(BaseModel):
         if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
             raise ValueError("an address and a port are needed, as in 127.0.0.1:8080")
         return text
+
+    @field_validator("public_url")
+    @classmethod
+    def _public(cls, text: str | None) -> str | None:
+        if text is None:
+            return None
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("an address with http:// or https:// is needed, as in https://gateway.example.com")
+        return text.rstrip("/")
 
     @field_validator("trusted_proxies", "status_networks")
     @classmethod

@@ -54,6 +54,21 @@ def test_a_misspelt_setting_stops_the_start() -> None:
         Settings.from_environ({"HOME": "/home/me", "GATEWAY_LISTNE": "127.0.0.1:80"})
 
 
+def test_a_public_address_without_a_scheme_is_refused() -> None:
+    for text in (
+        "gateway.example.com",
+        "gateway.example.com:8080",
+        "//gateway",
+        "https://",
+        "ftp://h",
+        "https://h?a=b",
+    ):
+        with pytest.raises(InvalidInput, match="GATEWAY_PUBLIC_URL: an address with http"):
+            Settings.from_environ({"HOME": "/", "GATEWAY_PUBLIC_URL": text})
+    settings = Settings.from_environ({"HOME": "/", "GATEWAY_PUBLIC_URL": "https://gateway.example.com/at/"})
+    assert settings.public_url == "https://gateway.example.com/at"
+
+
 def test_what_an_orchestrator_injects_is_let_pass() -> None:
     environ = {"HOME": "/home/me", "GATEWAY_PORT_8080_TCP": "tcp://10.0.0.1:8080", "GATEWAY_SERVICE_HOST": "10.0.0.1"}
     assert Settings.from_environ(environ).listen == "127.0.0.1:8080"

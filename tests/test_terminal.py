@@ -24,6 +24,7 @@ from gateway.cli import main
 from gateway.cli._errors import explain
 from gateway.loops import Loops
 from gateway.shown import line, lines
+from gateway.store import serving
 from gateway.web.procedures import PROCEDURES
 from tests.real_web import Web
 
@@ -197,6 +198,21 @@ async def test_no_answer_repeats_a_secret_that_was_wrong(web: Web) -> None:
                 assert MARK not in str(answer), (procedure.name, field)
                 tried += 1
     assert tried > 100
+
+
+async def test_a_webhook_is_shown_at_the_address_of_the_server_not_of_the_shell(
+    web: Web, web_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_PUBLIC_URL", "https://shell.example.com")
+    for public_url, shown in ((None, "https://shell.example.com"), ("https://a.example.com", "https://a.example.com")):
+        async with web.pool.acquire() as connection:
+            await serving.update_serving(connection, public_url=public_url, listens="http://127.0.0.1:8080")
+        code, out, err = await run(web_postgres, "webhooks", "create", "github")
+        assert code == 0
+        assert shown + orjson.loads(out)["path"] in err
+    monkeypatch.delenv("GATEWAY_PUBLIC_URL")
+    await web.empty("serving")
+    assert "GATEWAY_PUBLIC_URL is not set" in (await run(web_postgres, "webhooks", "create", "github"))[2]
 
 
 # -- elsewhere than at a terminal

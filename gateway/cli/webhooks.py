@@ -52,6 +52,7 @@ async def create(
     """Open an endpoint for SOURCE and print its path and secret: the only time they are shown."""
     from gateway.cli._steps import steps
     from gateway.errors import InvalidInput
+    from gateway.store import serving
     from gateway.store.database import transaction
     from gateway.web.procedures import webhook
 
@@ -69,20 +70,22 @@ async def create(
         rate=rate,
     )
     async with keep() as kept, transaction(kept.pool) as connection:
+        public_url, listens = await serving.select_serving(connection)
+        public_url = public_url or kept.settings.public_url
         made = await webhook.open_endpoint(connection, kept.vault, given)
     printed = {field: made[field] for field in ("source", "path", "secret", "header")}
     say(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
         text = steps(
             webhook.find_source(source),
-            base=kept.settings.public_url or f"http://{kept.settings.listen}",
+            base=public_url or listens or f"http://{kept.settings.listen}",
             path=made["path"],
             secret=made["secret"],
             host=host,
             settings=given.settings,
         )
         say(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n\n{text}", err=True)
-        if kept.settings.public_url is None:
+        if public_url is None:
             say("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
 
 
