@@ -324,7 +324,7 @@ async def test_a_revoked_key_is_refused_at_once(web: Web) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Content-Type", "Content-Encoding", "x-api-key", "X-Forwarded-For", "trpc-accept", "X-Foo"]
+    "name", ["Content-Type", "Content-Encoding", "x-api-key", "X-Forwarded-For", "trpc-accept", "X-Foo", "Expect"]
 )
 async def test_a_header_beyond_utf8_is_no_fault_of_ours(web: Web, name: str) -> None:
     async with asyncio.timeout(SOON):

@@ -34,6 +34,7 @@ _LINGER = 2.0  # seconds a sender that was answered may go on sending its body
 _READ_AHEAD = 1 << 14  # bytes of a body that wait to be read
 _WANTED_FILES = 65_536
 _MOST_PARTS = 32  # of a path
+_CONTINUE = "100-continue"
 _NOWHERE = URL("/-")
 
 _Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
@@ -163,9 +164,12 @@ class Connection(RequestHandler):
         self, request: BaseRequest, start_time: float | None, request_handler: _Handler
     ) -> tuple[web.StreamResponse, bool]:
         async def answer(request: BaseRequest) -> web.StreamResponse:
+            """Answer in our words what aiohttp would answer in its own, outside of the application."""
+            if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
+                return refusal(web.HTTPExpectationFailed())
             try:
                 return await request_handler(request)
-            except web.HTTPException as error:  # of aiohttp's own, outside of the application
+            except web.HTTPException as error:
                 return refusal(error)
 
         try:
