@@ -70,9 +70,10 @@ test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs
 test: setup $(CLIENTS_READY) ## All tests.
 	@$(BIN)/python -m pytest -n 4 --dist loadfile
 
-fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10.
+fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10 REQUESTS=100000.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz.growth
+	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
 	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/test_conforming.py --timeout=3600
 

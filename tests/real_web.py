@@ -65,6 +65,7 @@ class Web:
     key: str
     rollouts: Nobody
     registry: str = ""
+    held: Held = field(default_factory=Held)
 
     async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -185,5 +186,5 @@ async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[We
         server = _Server(application)
         await server.start_server()
         async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
-            yield Web(client, web_pool, key, rollouts)
+            yield Web(client, web_pool, key, rollouts, held=held)
     assert held.lies == []

@@ -581,3 +581,10 @@ async def test_a_header_that_is_no_text_loses_no_push(web: Web, odd: bytes) -> N
     writer.close()
     assert answer.split()[1] == b"202", answer
     assert await web.count("deployments") == 1
+
+
+async def test_a_byte_order_mark_before_the_json_is_passed_over(web: Web) -> None:
+    path = await web.endpoint("generic", "s")
+    body = b"\xef\xbb\xbf" + orjson.dumps({"image": "acme/app:v1"})
+    status, told = await web.post(path, body, Authorization="Bearer s")
+    assert (status, told["ignored"][0]["reference"]) == (200, "docker.io/acme/app:v1")

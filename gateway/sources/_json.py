@@ -3,6 +3,7 @@
 Size is bounded before the bytes come here, nesting by orjson (1024 levels), and the length of a list here.
 """
 
+import codecs
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -89,7 +90,7 @@ def parse_objects(body: bytes) -> list[Part]:
 def parse_value(body: bytes) -> object:
     """Parse a body that may be anything; raises InvalidInput."""
     try:
-        loaded: object = orjson.loads(body)
+        loaded: object = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
     return loaded

@@ -4,6 +4,7 @@ Which registry it is, its form tells: nobody has to say so. The address is the p
 nothing. Of one that does not tell its host, the image's is meant; what is told is compared.
 """
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 
@@ -127,7 +128,7 @@ def parse(request: Request, image: Reference) -> Notification:
 
     `image` is what the address stands for: of a registry that tells no host, and of a pipeline that tells no image.
     """
-    body = unform(request.body).strip()
+    body = unform(request.body).removeprefix(codecs.BOM_UTF8).strip()
     if not body or _says_it_is_none(body, request.headers):
         return Notification(unnamed=True)
     loaded = parse_value(body)

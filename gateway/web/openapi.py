@@ -89,12 +89,16 @@ def _tags(procedures: Iterable[Procedure]) -> list[dict[str, str]]:
 
 def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus]:
     """Return how a call may be refused."""
-    found = {HTTPStatus.UNAUTHORIZED, Throttled.status, Unavailable.status, *(one.status for one in procedure.raises)}
+    found = {
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        Throttled.status,
+        Unavailable.status,
+        *(one.status for one in procedure.raises),
+    }
     if procedure.kind == "mutation":
-        found |= {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
+        found |= {HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE}
         found |= {NotFound.status} if any(name.endswith("Id") for name in takes["properties"]) else set()
-    if takes["properties"]:
-        found.add(HTTPStatus.BAD_REQUEST)
     if any(name.endswith("Id") for name in takes.get("required", ())) and not procedure.name.endswith(".all"):
         found.add(NotFound.status)
     if procedure.opens is not Opens.TO_ALL or procedure.permission is not Permission.READ:
