@@ -19,6 +19,7 @@ from gateway.store import (
     deployments,
     environments,
     migrations,
+    pulled,
     registries,
     subscriptions,
     swaps,
@@ -118,6 +119,7 @@ async def conclude(
         if settled:
             await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
         ours = await claims.finish_deployment(connection, deployment, outcome)
+        await pulled.look_soon(connection, deployment.application_id)
         if ours and outcome.status is not Status.UNCHANGED:
             await watches.delete_watch(connection, deployment.application_id)
         if ours and outcome.status is Status.UNCHANGED and outcome.reason and outcome.reason.code is Code.NO_IMAGE:
@@ -132,6 +134,7 @@ async def conclude(
         if ours and outcome.status is Status.CANCELLED:
             await cancellations.restore_desired(connection, deployment.application_id)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
+            await pulled.insert_all_pulled(connection, deployment.application_id)
             await applications.delete_application(connection, deployment.application_id)
         return ours
 
@@ -198,6 +201,7 @@ async def postpone(
             return Later(Status.CANCELLED, reason)
         if successor is not None:
             await claims.yield_to_successor(connection, deployment, successor.deployment_id)
+            await pulled.look_soon(connection, deployment.application_id)
             if deployment.forced:
                 await claims.inherit_force(
                     connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY

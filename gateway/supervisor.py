@@ -40,7 +40,7 @@ from gateway.store import cancellations, claims, deployments, servers
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
-from gateway.sweep import SWEEP_EVERY, expire_kept
+from gateway.sweep import IMAGES_EVERY, SWEEP_EVERY, expire_kept, remove_images
 from gateway.watch import LOOK_EVERY, Lookout
 
 _LOG = structlog.get_logger()
@@ -111,6 +111,7 @@ class Supervisor:
             Duty("watch", LOOK_EVERY, Lookout(pool, vault, self._pace, alerts).look),
             Duty("observation", OBSERVE_EVERY, Observer(pool, vault, alerts).observe, on_events=True),
             Duty("kept versions", SWEEP_EVERY, partial(expire_kept, pool, vault, self._pace)),
+            Duty("images", IMAGES_EVERY, partial(remove_images, pool)),
             Duty("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]
         self.loops = loops

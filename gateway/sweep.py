@@ -1,15 +1,16 @@
-"""Removes replaced versions that have been kept for long enough, of applications nobody is deploying just now."""
+"""Removes replaced versions that have been kept for long enough, and images that nothing is of any more."""
 
-from gateway.engine import runtimes
+from gateway.engine import images, runtimes
 from gateway.engine.client import Reached
 from gateway.engine.runtime import Pace
 from gateway.loops import sparing
 from gateway.registries import nobody
-from gateway.store import applications
+from gateway.store import applications, pulled
 from gateway.store.database import Pool, transaction
 from gateway.store.vault import Vault
 
 SWEEP_EVERY = 3600.0  # seconds
+IMAGES_EVERY = 15.0
 
 
 async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) -> None:
@@ -25,3 +26,20 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
                 still = await applications.is_resting(connection, application.application_id)
             if still:
                 await runtime.expire()
+
+
+async def remove_images(pool: Pool, reached: Reached) -> None:
+    """Remove what was pulled there and no container is of; raises Postponed where the engine is away."""
+    async with transaction(pool) as connection:
+        idle = await pulled.select_idle(connection, reached.identity.engine_id, reached.server_ids)
+    for one in idle:
+        used = await images.is_used(reached.engine, one.reference)
+        async with transaction(pool) as connection:
+            if used:
+                await pulled.put_off(connection, one)
+            # Since it was selected somebody may have asked for it.
+            idle_yet = not used and await pulled.is_idle(connection, one)
+        if idle_yet:
+            await images.discard(reached.engine, one.reference, tag=one.tag_is_free)
+            async with transaction(pool) as connection:
+                await pulled.delete_pulled(connection, one)

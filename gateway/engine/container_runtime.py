@@ -343,7 +343,7 @@ class ContainerRuntime:
                 continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
-            await remove(self.engine, container)
+            await remove(self.engine, container, image=False)  # with its tag, once the application is gone
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)

@@ -156,3 +156,30 @@ async def untag(engine: Engine, reference: Reference) -> None:
     with suppress(Failed):
         if not await engine.call("GET", "containers/json", params={"all": 1, "filters": of_it}):
             await engine.call("DELETE", f"images/{name}")
+
+
+async def is_used(engine: Engine, reference: Reference) -> bool:
+    """Tell whether a container, whoever made it, is of the image that is known by this digest."""
+    image = await inspect(engine, f"{reference.repository}@{reference.digest}")
+    if image is None:
+        return False
+    found = await engine.call("GET", "containers/json", params={"all": 1})
+    return any(one["ImageID"] == image.image_id for one in found)
+
+
+async def discard(engine: Engine, reference: Reference, *, tag: bool) -> None:
+    """Forget the image under its digest, and with `tag` under its tag where that names it; not by force."""
+    image = await inspect(engine, f"{reference.repository}@{reference.digest}")
+    if image is None:
+        return
+    name = f"{reference.repository}:{reference.tag}"
+    if tag and reference.tag is not None:
+        tagged = await inspect(engine, name)
+        if tagged is not None and tagged.image_id == image.image_id:
+            await _forget(engine, name)
+    await _forget(engine, f"{reference.repository}@{reference.digest}")
+
+
+async def _forget(engine: Engine, name: str) -> None:
+    with suppress(Failed):
+        await engine.call("DELETE", f"images/{name}")

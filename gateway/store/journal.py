@@ -10,7 +10,7 @@ import structlog
 from gateway.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
 from gateway.errors import Unavailable
 from gateway.reference import Digest
-from gateway.store import claims, steps, swaps
+from gateway.store import claims, pulled, steps, swaps
 from gateway.store.database import Connection, Pool, statement, transaction, within
 
 _LOG = structlog.get_logger()
@@ -53,6 +53,7 @@ class PostgresJournal:
             await self._own(
                 steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
             )
+            await pulled.insert_pulled(connection, self._deployment.deployment_id)
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
         async with transaction(self._pool) as connection:
