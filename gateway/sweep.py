@@ -1,7 +1,9 @@
 """Removes replaced versions that have been kept for long enough, and images that nothing is of any more."""
 
+from collections.abc import Collection
+
 from gateway.engine import images, runtimes
-from gateway.engine.client import Reached
+from gateway.engine.client import Engine, Reached
 from gateway.engine.runtime import Pace
 from gateway.loops import sparing
 from gateway.registries import nobody
@@ -32,14 +34,21 @@ async def remove_images(pool: Pool, reached: Reached) -> None:
     """Remove what was pulled there and no container is of; raises Postponed where the engine is away."""
     async with transaction(pool) as connection:
         idle = await pulled.select_idle(connection, reached.identity.engine_id, reached.server_ids)
+    used = await images.used(reached.engine) if idle else frozenset()
     for one in idle:
-        used = await images.is_used(reached.engine, one.reference)
-        async with transaction(pool) as connection:
-            if used:
-                await pulled.put_off(connection, one)
-            # Since it was selected somebody may have asked for it.
-            idle_yet = not used and await pulled.is_idle(connection, one)
-        if idle_yet:
-            await images.discard(reached.engine, one.reference, tag=one.tag_is_free)
-            async with transaction(pool) as connection:
-                await pulled.delete_pulled(connection, one)
+        with sparing("images", str(one.reference)):
+            await _remove_image(pool, reached.engine, one, used)
+
+
+async def _remove_image(pool: Pool, engine: Engine, one: pulled.Pulled, used: Collection[str]) -> None:
+    image = await images.inspect(engine, f"{one.reference.repository}@{one.reference.digest}")
+    async with transaction(pool) as connection:
+        if image is not None and image.image_id in used:
+            await pulled.put_off(connection, one)
+            return
+        # Since it was selected somebody may have asked for it.
+        if not await pulled.is_idle(connection, one):
+            return
+    await images.discard(engine, one.reference, tag=one.tag_is_free)
+    async with transaction(pool) as connection:
+        await pulled.delete_pulled(connection, one)

@@ -158,13 +158,10 @@ async def untag(engine: Engine, reference: Reference) -> None:
             await engine.call("DELETE", f"images/{name}")
 
 
-async def is_used(engine: Engine, reference: Reference) -> bool:
-    """Tell whether a container, whoever made it, is of the image that is known by this digest."""
-    image = await inspect(engine, f"{reference.repository}@{reference.digest}")
-    if image is None:
-        return False
+async def used(engine: Engine) -> frozenset[str]:
+    """Return the ids of the images that containers are of, whoever made them."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
-    return any(one["ImageID"] == image.image_id for one in found)
+    return frozenset(one["ImageID"] for one in found)
 
 
 async def discard(engine: Engine, reference: Reference, *, tag: bool) -> None:
