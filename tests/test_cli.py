@@ -81,27 +81,21 @@ async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: Gate
     assert b"of scope admin for everything, which is root on every host, without an end; --scope" in err
 
 
-async def test_a_person_at_a_terminal_is_asked_what_a_key_may(shell: GatewayProcess) -> None:
+async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never(shell: GatewayProcess) -> None:
     leader, follower = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "gateway",
-        "keys",
-        "create",
-        "asked",
-        env=shell.environment,
-        stdin=follower,
-        stdout=-1,
-        stderr=follower,
-    )
-    os.write(leader, b"deploy\n")
-    out, _ = await process.communicate()
+    for name, out in (("asked", follower), ("of-a-script", asyncio.subprocess.PIPE)):
+        words = ("-m", "gateway", "keys", "create", name)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *words, env=shell.environment, stdin=follower, stdout=out, stderr=follower
+        )
+        os.write(leader, b"deploy\n")
+        await process.communicate()
+        assert process.returncode == 0
     os.close(leader)
     os.close(follower)
-    assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
     listed = orjson.loads(await shell.cli("keys", "list", "--json"))
-    assert [one["scope"] for one in listed if one["name"] == "asked"] == ["deploy"]
+    scopes = {one["name"]: one["scope"] for one in listed}
+    assert (scopes["asked"], scopes["of-a-script"]) == ("deploy", "admin")
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ async def create(
 
 
 def _ask_scope(*, as_json: bool) -> str:
-    """Return what a person at a terminal chooses; admin where a program asks."""
-    if as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    """Return what a person at a terminal chooses; admin where a program asks, as in KEY=$(gateway keys create ci)."""
+    if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return Permission.ADMIN.word
     say("What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True)
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
