@@ -36,7 +36,7 @@ class Observer:
         self._pool = pool
         self._vault = vault
         self._alerts = alerts
-        self._digests: dict[str, dict[str, frozenset[str]]] = {}
+        self._known: dict[str, snapshot.Known] = {}
 
     async def observe(self, reached: Reached) -> float | None:
         """Look once; return the seconds until the next look, None for the usual. Raises Postponed."""
@@ -45,7 +45,7 @@ class Observer:
             expected, as_of = await observations.select_expected(connection, identity.engine_id, reached.server_ids)
         if not expected:
             return None
-        known = self._digests.setdefault(identity.daemon, {})
+        known = self._known.setdefault(identity.daemon, {})
         now = await snapshot.take(reached.engine, identity, known)
         found = {one.application_id: snapshot.seen(one, now) for one in expected if not one.busy}
         async with transaction(self._pool) as connection:

@@ -1,6 +1,5 @@
 """What an application does is observed, apart from how its last deployment ended; told once, put right where wanted."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -11,7 +10,7 @@ from gateway.alerts import Alert, Alerts
 from gateway.applications import Desired
 from gateway.demo.process import until
 from gateway.deployments import FINISHED, Deployment, Kind, Status
-from gateway.engine import containers, spec
+from gateway.engine import containers, images, snapshot, spec
 from gateway.engine.containers import Container
 from gateway.engine.snapshot import Listed, Snapshot, seen
 from gateway.observations import Expected, Observation, State
@@ -48,8 +47,8 @@ LABELS = {
 UP = Listed("c", "web", "running", "Up 5 minutes", "sha256:image", LABELS)
 
 
-def _there(*listed: Listed, digests: Mapping[str, frozenset[str]] | None = None) -> Snapshot:
-    return Snapshot({one.name: one for one in listed}, {}, {}, digests or {})
+def _there(*listed: Listed) -> Snapshot:
+    return Snapshot({one.name: one for one in listed}, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -79,15 +78,14 @@ def test_a_container_is_seen_as_what_it_does(there: Listed, state: State) -> Non
 @pytest.mark.parametrize(
     ("digests", "state"),
     [
-        ({"r@sha256:1"}, State.RUNNING),
-        ({"r@sha256:2"}, State.DRIFTED),
-        ({"r@sha256:2", "r@sha256:1"}, State.RUNNING),
+        ({"sha256:1"}, State.RUNNING),
+        ({"sha256:2"}, State.DRIFTED),
+        ({"sha256:2", "sha256:1"}, State.RUNNING),
         (set(), State.RUNNING),  # untagged by force, it has none any more
     ],
 )
 def test_labels_are_not_believed_against_the_image(digests: set[str], state: State) -> None:
-    known = {"sha256:image": frozenset({"sha256:image", *digests})}
-    assert seen(EXPECTED, _there(UP, digests=known)).state is state
+    assert seen(EXPECTED, _there(replace(UP, digests=frozenset(digests)))).state is state
 
 
 def test_what_was_adopted_is_seen_without_labels() -> None:
@@ -212,6 +210,19 @@ async def test_what_was_changed_by_hand_is_put_right_where_the_application_says_
     assert (back.status, back.digest, back.forced) == (Status.SUCCEEDED, digest, False)
     await _until(lane, State.RUNNING)
     assert len(_of(lane, told)) == 1
+
+
+async def test_a_look_asks_for_the_image_of_a_container_once(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    known: snapshot.Known = {}
+    identity = await lane.engine.identify()
+    first = await snapshot.take(lane.engine, identity, known)
+    monkeypatch.setattr(images, "inspect", None)  # a second call would fail
+    assert await snapshot.take(lane.engine, identity, known) == first
+    assert (await lane.serving()).container_id in known
 
 
 async def test_what_a_person_stops_is_not_told(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.applications import Desired
-from gateway.engine import containers, convergence, images, service_spec, services, spec
+from gateway.engine import convergence, images, service_spec, services, spec
 from gateway.engine.client import Engine, EngineIdentity
 from gateway.engine.convergence import Mark
+from gateway.engine.images import Image
 from gateway.engine.services import Node, Service, Task
 from gateway.observations import Expected, Seen, State
 
@@ -28,7 +29,10 @@ class Listed:
     #: in words, with its health
     status: str
     image_id: str
+    #: without those of its image, whose maker may have written anything
     labels: Mapping[str, str] = field(repr=False)
+    #: what its image is known by, where it bears our labels
+    digests: frozenset[str] = frozenset()
 
     @property
     def health(self) -> str | None:
@@ -43,38 +47,40 @@ class Snapshot:
     containers: Mapping[str, Listed]
     services: Mapping[str, tuple[Service, list[Task]]]
     nodes: Mapping[str, Node]
-    #: of images that containers run, the digests they are known by
-    digests: Mapping[str, frozenset[str]]
 
 
-async def take(engine: Engine, identity: EngineIdentity, known: dict[str, frozenset[str]]) -> Snapshot:
-    """Look at the engine; `known` are the digests of images from one time to the next."""
+#: the images of containers that bear labels as ours do, by the container's id, from one look to the next
+Known = dict[str, Image | None]
+
+
+async def take(engine: Engine, identity: EngineIdentity, known: Known) -> Snapshot:
+    """Look at the engine; of an image is asked once for each of its containers."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
-    listed = [await _listed(engine, one) for one in found]
-    there = {one.name: one for one in listed}
-    ours = {one.image_id for one in listed if spec.APPLICATION in one.labels}
-    for gone in known.keys() - ours:
+    telling = {one["Id"]: one["ImageID"] for one in found if spec.are_telling(one.get("Labels") or {})}
+    for gone in known.keys() - telling.keys():
         del known[gone]
-    for image_id in ours - known.keys():
-        image = await images.inspect(engine, image_id)
-        known[image_id] = frozenset({image.image_id, *image.repo_digests}) if image else frozenset()
+    for container_id in telling.keys() - known.keys():
+        known[container_id] = await images.inspect(engine, telling[container_id])
+    there = {one.name: one for one in (_listed(one, known.get(one["Id"])) for one in found)}
     if not identity.swarm_manager:
-        return Snapshot(there, {}, {}, dict(known))
+        return Snapshot(there, {}, {})
     tasks = await services.tasks_by_service(engine)
     by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.select(engine)}
-    return Snapshot(there, by_name, await services.nodes(engine), dict(known))
+    return Snapshot(there, by_name, await services.nodes(engine))
 
 
-async def _listed(engine: Engine, found: Mapping[str, Any]) -> Listed:
+def _listed(found: Mapping[str, Any], image: Image | None) -> Listed:
     # A container may have further names: those of links to it, which have a slash in them.
     names = [name.removeprefix("/") for name in found.get("Names") or ()]
+    labels = found.get("Labels") or {}
     return Listed(
         container_id=found["Id"],
         name=next((name for name in names if "/" not in name), found["Id"]),
         state=found["State"],
         status=found["Status"],
         image_id=found["ImageID"],
-        labels=await containers.own_labels(engine, found.get("Labels") or {}, found["ImageID"]),
+        labels=spec.own_labels(labels, (image.config.get("Labels") or {}) if image else {}),
+        digests=frozenset(one.rpartition("@")[2] for one in image.repo_digests) if image else frozenset(),
     )
 
 
@@ -85,7 +91,7 @@ def seen(expected: Expected, snapshot: Snapshot) -> Seen:
     container = snapshot.containers.get(expected.app_name)
     if container is None or container.state in _GOING:
         return _absent(expected, snapshot)
-    if drift := _drift(expected, container.labels, "container") or _another_image(expected, container, snapshot):
+    if drift := _drift(expected, container.labels, "container") or _another_image(expected, container):
         return Seen(State.DRIFTED, drift)
     return _settled(expected, _of_container(container))
 
@@ -139,11 +145,10 @@ def _drift(expected: Expected, labels: Mapping[str, str], what: str) -> str:
     return ""
 
 
-def _another_image(expected: Expected, container: Listed, snapshot: Snapshot) -> str:
-    digests = snapshot.digests.get(container.image_id, frozenset())
+def _another_image(expected: Expected, container: Listed) -> str:
     # An image that was untagged by force has no digests any more, and runs on.
-    told = {one.rpartition("@")[2] for one in digests if "@" in one}
-    if expected.original or expected.digest is None or not told or expected.digest in {*told, container.image_id}:
+    known = {*container.digests, container.image_id}
+    if expected.original or expected.digest is None or not container.digests or expected.digest in known:
         return ""
     return f"it runs the image {container.image_id}, which is not {expected.digest}"
 
