@@ -128,13 +128,29 @@ async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed
 async def _start(attempt: Attempt) -> Outcome:
     serving = await attempt.runtime.serving()
     if serving is None:
-        return await _replace(attempt)
+        return await _start_what_is_gone(attempt)
     await attempt.journal.begin(Step.START)
     try:
         await attempt.runtime.start(serving)
     except Failed as error:
         return Outcome(Status.FAILED, error.reason, log=error.log)
     return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest) if serving.digest else None)
+
+
+async def _start_what_is_gone(attempt: Attempt) -> Outcome:
+    """Run the version again that somebody has removed while it was stopped; what the tag means where there is none."""
+    former = attempt.task.former
+    if former is None or former.reference is None or former.reference.digest is None or attempt.task.flaw is not None:
+        return await _replace(attempt)
+    digest = former.reference.digest
+    await attempt.journal.begin(Step.RESOLVE, f"{former.reference}, which served before it was removed")
+    await attempt.journal.resolved(digest)
+    try:
+        return await _roll_forward(attempt, former.reference, digest, None)
+    except Failed as error:
+        if error.reason.code not in {Code.NOT_FOUND, Code.DENIED}:
+            raise
+        return await _replace(attempt)  # its registry has it no longer
 
 
 async def _stop(attempt: Attempt) -> Outcome:

@@ -1,7 +1,9 @@
 """What a runtime does in states that only a crash at the wrong moment leaves behind."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -68,6 +70,27 @@ async def test_what_has_nothing_to_go_back_to_serves_on(runtime: ContainerRuntim
     serving = await runtime.serving()
     assert serving is not None
     assert (serving.object_id, serving.running) == (swap.new, True)
+
+
+async def test_where_the_old_one_cannot_be_started_again_the_new_one_serves(
+    runtime: ContainerRuntime, pushes: Pushes, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    bind = {"type": "bind", "source": str(place), "target": "/place", "readOnly": True}
+    bound = Configuration.model_validate({"drain": 0, "order": "stop-first", "mounts": [bind]})
+    await shown(replace(runtime, application=replace(runtime.application, configuration=bound)), pushes, "v1")
+    plain = Configuration.model_validate({"drain": 0, "order": "stop-first"})
+    runtime = replace(runtime, application=replace(runtime.application, configuration=plain))
+    swap = await shown(runtime, pushes, "v2")
+    place.rmdir()
+    await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (swap.new, True)
+    new = await containers.inspect(runtime.engine, swap.new)
+    assert new is not None
+    assert new.restart_policy["Name"] == "unless-stopped"
 
 
 async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: ContainerRuntime, pushes: Pushes) -> None:

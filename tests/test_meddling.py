@@ -279,6 +279,36 @@ async def test_start_and_rollback_outlive_a_network_that_was_made_anew(lane: Lan
     await lane.engine.call("DELETE", f"networks/{name}")
 
 
+async def test_what_was_removed_while_it_was_stopped_is_started_as_it_was(lane: Lane, pushes: Pushes) -> None:
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    await pruned(lane)
+    await pushes("v2")
+    started = await lane.ask(Kind.START)
+    assert (started.status, started.digest) == (Status.SUCCEEDED, first)
+    await one_serves(lane, first)
+
+
+async def test_limits_that_were_set_by_hand_stay_until_they_are_chosen_anew(lane: Lane, pushes: Pushes) -> None:
+    async def memory() -> int:
+        found = await containers.inspection(lane.engine, (await lane.serving()).container_id)
+        assert found is not None
+        return int(found["HostConfig"]["Memory"])
+
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    limits = {"Memory": 64 * 1024**2, "MemorySwap": 64 * 1024**2}
+    await lane.engine.call("POST", f"containers/{(await lane.serving()).container_id}/update", body=limits)
+    for version in ("v2", "v3"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+        assert await memory() == 64 * 1024**2
+    await lane.set(configuration={"memoryLimit": "32m"})
+    await lane.ask(Kind.REDEPLOY)
+    assert await memory() == 32 * 1024**2
+
+
 async def test_one_whose_image_was_removed_by_force_is_started(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)

@@ -137,6 +137,23 @@ def _joins_another(host: Mapping[str, Any]) -> bool:
     return str(host.get("NetworkMode", "")).startswith(_CONTAINER)
 
 
+# -- what docker update has changed since
+
+_UPDATED = (
+    "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuQuota", "CpuPeriod", "CpusetCpus",
+    "CpusetMems", "BlkioWeight", "PidsLimit",
+)  # fmt: skip
+
+
+def updated(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits of a HostConfig that somebody has changed since it was made, and that are not chosen anew."""
+    return {
+        name: now[name]
+        for name in _UPDATED
+        if (now.get(name) or 0) != (made.get(name) or 0) and (made.get(name) or 0) == (wanted.get(name) or 0)
+    }
+
+
 # -- namespaces of other containers
 
 

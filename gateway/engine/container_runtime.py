@@ -141,7 +141,11 @@ class ContainerRuntime:
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         body = await creation.request(self.engine, self.application, version, old.mounts if old else ())
+        limits = await creation.limited_by_hand(self.engine, self.application, self.former, old)
         joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+        if limits or joined:
+            _LOG.info("What was changed by hand is carried over", limits=limits, networks=sorted(joined))
+        body["HostConfig"] |= limits
         shown = self._networks
         order = self._order(old, joined)
         if order is Order.START_FIRST:

@@ -43,6 +43,18 @@ async def find_image(engine: Engine, reference: Reference) -> Image | None:
     return await images.inspect(engine, str(reference)) or await images.inspect(engine, str(reference.digest))
 
 
+async def limited_by_hand(
+    engine: Engine, application: Application, former: Ran | None, old: Container | None
+) -> dict[str, Any]:
+    """Return the limits that docker update has given the container since it was made; none where that is not known."""
+    made_as = _made_as(application, former, old)
+    found = None if made_as is None or old is None else await containers.inspection(engine, old.container_id)
+    if made_as is None or found is None:
+        return {}
+    made, wanted = spec.wanted(made_as)["HostConfig"], spec.wanted(application)["HostConfig"]
+    return adoption.updated(found["HostConfig"], made, wanted)
+
+
 async def joined_by_hand(
     engine: Engine, application: Application, former: Ran | None, old: Container | None
 ) -> dict[str, dict[str, Any]]:
