@@ -181,8 +181,8 @@ async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> Asyn
             await connection.add_listener(channel, notified)
         yield closed
     finally:
-        connection.remove_termination_listener(lost)
         try:
+            connection.remove_termination_listener(lost)
             for channel in channels:
                 await connection.remove_listener(channel, notified)
         except Exception as error:

@@ -16,7 +16,11 @@ def main(user: str, program: str, *arguments: str) -> None:
     outside = {"uid_map": os.getuid(), "gid_map": os.getgid()}
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER):
         why = os.strerror(ctypes.get_errno())
-        sys.exit(f"this system does not allow root a user namespace to run PostgreSQL in: {why}")
+        sys.exit(
+            f"PostgreSQL cannot run as root, and this system allows no user namespace ({why}). "
+            "Run the gateway as another user, or give the folder to one who reaches it (chown), "
+            "or set GATEWAY_DATABASE_URL"
+        )
     own = Path("/proc/self")
     own.joinpath("setgroups").write_text("deny", encoding="ascii")
     for name, number in outside.items():
