@@ -150,7 +150,8 @@ class Host:
                 continue
             stirred.clear()
             try:
-                wait = await duty.do(Reached(self.engine, self.identity, served)) or duty.every
+                engine = self.engine.managing() if self.identity.swarm_manager else self.engine
+                wait = await duty.do(Reached(engine, self.identity, served)) or duty.every
             except Postponed as error:
                 _LOG.info("A duty waits for the engine", duty=duty.name, host=self.host, error=str(error))
                 failures += 1

@@ -41,6 +41,8 @@ class Observer:
     async def observe(self, reached: Reached) -> float | None:
         """Look once; return the seconds until the next look, None for the usual. Raises Postponed."""
         identity = reached.identity
+        if identity.swarm_starting:
+            return _SOON  # what is missing and what only is not told yet look alike
         async with statement(self._pool) as connection:
             expected, as_of = await observations.select_expected(connection, identity.engine_id, reached.server_ids)
         if not expected:

@@ -282,6 +282,19 @@ def test_a_task_that_ended_with_the_engine_of_its_node_breaks_nothing(
     assert isinstance(refused.value, convergence.Interrupted) is excused
 
 
+@pytest.mark.parametrize(
+    ("said", "unplaced"),
+    [
+        ("no suitable node (scheduling constraints not satisfied on 3 nodes)", True),
+        ("no suitable node (1 node not available for new tasks; insufficient resources on 2 nodes)", True),
+        ("no suitable node (3 nodes not available for new tasks)", False),  # the managers have just begun anew
+    ],
+)
+def test_a_task_waits_for_nodes_that_are_all_away(said: str, unplaced: bool) -> None:
+    seen = convergence.observe(service(), [task(1, "pending", said=said)], MARK)
+    assert (seen.unplaced is not None, seen.lagging is not None) == (unplaced, True)
+
+
 def test_a_task_of_another_image_is_of_another_version_whatever_its_labels_say() -> None:
     marked = {**task(1, "running").labels, "gateway.image": "web:v1@sha256:1"}
     told = [replace(task(slot, "running"), labels=marked, image="web:v1@sha256:1") for slot in (1, 2)]

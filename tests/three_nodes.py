@@ -1,7 +1,7 @@
 """`make swarm`: a Swarm of three nodes, a service of three replicas on it, and a client that asks through the overlay.
 
-It is updated start-first under load; then a node dies in the middle of an update. Ends with 1 where a request failed,
-or where what was told is not what is.
+It is updated start-first under load; then nodes are restarted in the middle of an update, and one dies in another. Ends
+with 1 where a request failed, where what was told is not what is, or where a restart cost a sound version.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ async def main() -> int:
             try:
                 await first(lane, pushes)
                 await under_load(lane, pushes)
+                await with_nodes_restarted(swarm, lane, pushes)
                 await with_a_node_lost(swarm, lane, pushes)
             except Violation as violation:
                 say(f"VIOLATION: {violation}")
@@ -98,6 +100,27 @@ async def under_load(lane: Lane, pushes: Pushes) -> None:
         say(f"                       {failure}")
     require(not answers["failures"], f"{len(answers['failures'])} requests failed")
     require(len(answers["bodies"]) == UPDATES + 1, f"only {sorted(answers['bodies'])} have answered")
+
+
+async def with_nodes_restarted(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
+    """Restart an engine when the first new task runs on it: no sound version is given up for that."""
+    for number, node in enumerate(reversed(swarm.nodes)):
+        here = await node_id(swarm, node)
+        digest = await version(f"restarted {number}", pushes)
+        queued, began = await asked(lane), time.monotonic()
+        await until(partial(_runs_there, lane, digest, here), within=60)
+        await node.dockerd.stop()
+        await node.restart()
+        deployment = await ended(lane, queued)
+        say(f"a node is restarted    {deployment.status} after {time.monotonic() - began:.1f} s")
+        require(deployment.status is Status.SUCCEEDED, f"it {deployment.status}: {deployment.reason}")
+        found = sorted(task.image.rpartition("@")[2] for task in await running(lane))
+        require(set(found) == {digest}, f"it succeeded with {found}")
+
+
+async def _runs_there(lane: Lane, digest: str, node_id: str) -> bool | None:
+    found = [task.node_id for task in await running(lane) if task.labels[spec.DIGEST] == digest]
+    return True if node_id in found else None
 
 
 async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:

@@ -17,6 +17,8 @@ _BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Cod
 # Why no node takes a task, where it is the one reason of all of them.
 _UNPLACED = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
 _GONE = "no such container"
+# Of every node: so it is said while the managers have just begun anew, and none has come to them yet.
+_AWAY = re.compile(r"no suitable node \(\d+ nodes? not available for new tasks\)")
 _EXITED = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
 
 
@@ -47,7 +49,7 @@ class Seen:
     settled: bool
     #: the newest task of this version that ended by itself, or never began
     broke: Task | None
-    #: a task of this version that no node takes
+    #: a task of this version that no node takes, though there are some
     unplaced: Task | None
     #: a task of this version that does not run yet
     lagging: Task | None
@@ -95,7 +97,7 @@ def observe(
         leftover=others + [task for task in leaving if task.node_id not in down],
         settled=service.update_state in _SETTLED,
         broke=_first(broken),
-        unplaced=_first(task for task in waiting if "no suitable node" in task.said),
+        unplaced=_first(task for task in waiting if "no suitable node" in task.said and not _AWAY.search(task.said)),
         lagging=_first(waiting),
         stuck=_first(task for task in ours if task.node_id in down and task.state not in _ENDED | {"running"})
         if service.update_state == "updating"
