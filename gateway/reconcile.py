@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
-import orjson
 import structlog
 from yarl import URL
 
@@ -22,8 +21,9 @@ from gateway.errors import InvalidInput, RolloutError
 from gateway.events import PushEvent
 from gateway.loops import Loops, sparing
 from gateway.policies import Policy, highest, lower
-from gateway.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest, parse_tag
+from gateway.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest
 from gateway.registries import NOBODY, Login, choose
+from gateway.registry import answers
 from gateway.registry.answers import Answer
 from gateway.registry.budget import rest
 from gateway.registry.client import RegistryClient
@@ -38,6 +38,7 @@ _PACE = 1.0  # seconds between two looks at one registry
 _IDLE = 5.0  # seconds, while nothing is due
 _MERGE = 30.0  # seconds until it is noticed that something is wanted, or no more
 _MOST_PAGES = 20  # of tags
+_MOST_TAGS = 20_000
 _FOUND, _UNCHANGED = 200, 304
 
 
@@ -98,10 +99,16 @@ class Reconciler:
         async with transaction(self._pool) as connection:
             rising = await looks.select_rising(connection, look)
             reached = await deployments.select_reached(connection, [application for application, _ in rising])
-            missed: dict[Tag, None] = {}
-            for application, policy in rising:
-                top = _above(tags, policy, [one.tag for one in reached.get(application, []) if one.tag])
-                if top and not await looks.select_known(connection, application, Reference(look.repository, top)):
+        tops: list[tuple[str, Tag]] = []
+        for application, policy in rising:
+            running = [one.tag for one in reached.get(application, []) if one.tag]
+            # A registry may have any number of tags.
+            if top := await asyncio.to_thread(_above, tags, policy, running):
+                tops.append((application, top))
+        missed: dict[Tag, None] = {}
+        async with transaction(self._pool) as connection:
+            for application, top in tops:
+                if not await looks.select_known(connection, application, Reference(look.repository, top)):
                     missed[top] = None
         if missed:
             await self._tell(*(PushEvent(look.repository, tag) for tag in missed))
@@ -117,11 +124,11 @@ class Reconciler:
             self._rest(look, answer.status, answer.headers)
             if answer.status != _FOUND:
                 break
-            tags += _tags(answer.body)
+            tags += map(Tag, answers.tags(answer.body) or ())
             before, last = last, following(answer.headers.get("Link", ""))
-            if last in {"", before}:
+            if last in {"", before} or len(tags) >= _MOST_TAGS:
                 break
-        return tags
+        return tags[:_MOST_TAGS]
 
     async def _tell(self, *events: PushEvent) -> None:
         receipt = await intake.found(self._pool, events)
@@ -159,14 +166,6 @@ def _above(tags: list[Tag], policy: Policy, reached: list[Tag]) -> Tag | None:
     """Return the highest version of the policy where it is above all that runs or starts."""
     top = highest(tags, policy)
     return top if top and all(lower(tag, top) for tag in reached) else None
-
-
-def _tags(body: bytes) -> list[Tag]:
-    try:
-        listed = orjson.loads(body)["tags"] or []
-        return [parse_tag(tag) for tag in listed]
-    except (orjson.JSONDecodeError, KeyError, TypeError, InvalidInput):
-        return []
 
 
 def following(link: str) -> str:

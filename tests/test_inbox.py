@@ -10,7 +10,8 @@ from gateway.cleaning import bound_inbox
 from gateway.demo.process import until
 from gateway.inbox import without_secrets
 from gateway.sources import keepable
-from gateway.store import inbox
+from gateway.store import applications, inbox
+from tests.concluding import conclude
 from tests.real_web import Web
 from tests.test_webhooks import BEARER, dockerhub, github, signed
 
@@ -45,6 +46,16 @@ async def test_the_verdict_follows_what_becomes_of_the_deployment(web: Web, stat
     assert [one["verdict"] for one in await _list(web)] == [verdict]
     assert len(await _list(web, verdict=verdict)) == 1
     assert await _list(web, verdict="queued") == []
+
+
+async def test_the_verdict_stays_once_the_application_is_deleted(web: Web) -> None:
+    made = await web.mutate("application.create", name="a", dockerImage="r.io/a/web")
+    await web.push("r.io/a/web:latest")
+    await conclude(web)
+    async with web.pool.acquire() as connection:
+        await applications.delete_application(connection, made["applicationId"])
+    (delivery,) = await web.query("delivery.all")
+    assert delivery["verdict"] == "deployed"
 
 
 async def test_why_something_was_ignored_rejected_or_a_duplicate_is_kept(web: Web) -> None:

@@ -114,6 +114,8 @@ async def select_outrun(connection: Connection, delivery_id: str) -> bool:
               JOIN deployments AS later USING (application_id)
              WHERE delivery_id = $1
                AND later.created_at > mine.created_at AND later.reference IS DISTINCT FROM mine.reference
+        ) OR EXISTS (  -- what is no longer kept was long ago
+            SELECT FROM deliveries WHERE delivery_id = $1 AND ended <> '{}'
         )
         """,
         delivery_id,
