@@ -3,9 +3,12 @@
 Asked when a configuration is saved: one that was saved before there was a rule is still read.
 """
 
+import posixpath
+
 from gateway.configuration import Configuration, RuntimeKind
 from gateway.errors import InvalidInput
-from gateway.mounts import covers
+from gateway.mounts import around
+from gateway.ports import EVERYWHERE
 from gateway.quantities import parse_cpus, parse_memory
 
 # https://man7.org/linux/man-pages/man2/getrlimit.2.html, as the Docker Engine calls them
@@ -23,26 +26,30 @@ def refuse(configuration: Configuration) -> None:
 
 
 def _ports(configuration: Configuration) -> None:
+    taken: dict[tuple[int, str], set[str | None]] = {}
     for number, port in enumerate(configuration.ports):
         if port.host_ip is not None and configuration.runtime is RuntimeKind.SERVICE:
             raise InvalidInput(
                 "a service publishes at all addresses of a node: leave hostIp out, or let runtime be container",
                 field=f"ports.{number}.hostIp",
             )
-        if any(port.collides_with(other) for other in configuration.ports[:number]):
+        addresses = taken.setdefault((port.published_port, port.protocol), set())
+        everywhere = port.host_ip in EVERYWHERE or not EVERYWHERE.isdisjoint(addresses)
+        if port.host_ip in addresses or (addresses and everywhere):
             raise InvalidInput(
                 f"{port.published_port}/{port.protocol} is published twice; "
                 "a port of the host leads to one of the container",
                 field=f"ports.{number}.publishedPort",
             )
+        addresses.add(port.host_ip)
 
 
 def _targets(configuration: Configuration) -> None:
-    taken: list[str] = []
+    taken: set[str] = set()
     for target, field in _mounted(configuration):
-        if any(covers(target, other) and covers(other, target) for other in taken):
+        if (place := posixpath.normpath(target)) in taken:
             raise InvalidInput(f"something is mounted at {target} already", field=field)
-        taken.append(target)
+        taken.add(place)
 
 
 def _mounted(configuration: Configuration) -> list[tuple[str, str]]:
@@ -59,7 +66,7 @@ def _files(configuration: Configuration) -> None:
                 raise InvalidInput("a Swarm keeps no empty file", field=f"mounts.{number}.content")
         return
     files = {one.target for one in configuration.files}
-    folders = [target for target, _ in _mounted(configuration) if target not in files]
+    folders = {posixpath.normpath(target): target for target, _ in _mounted(configuration) if target not in files}
     for target, field in _mounted(configuration):
         if target not in files:
             continue
@@ -69,7 +76,7 @@ def _files(configuration: Configuration) -> None:
                 "set runtime to service, where it can, or mount it in a folder of the host",
                 field=field,
             )
-        if over := next((folder for folder in folders if covers(folder, target)), None):
+        if over := next((folders[place] for place in around(target) if place in folders), None):
             raise InvalidInput(
                 f"{target} would be hidden by what is mounted at {over}: put the file elsewhere, or into that",
                 field=field,

@@ -7,6 +7,7 @@ source volumeName, hostPath or filePath.
 import hashlib
 import posixpath
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -183,6 +184,19 @@ class Tmpfs(BaseModel):
     @classmethod
     def _of_a_path(cls, given: Any) -> Any:
         return {"target": given} if isinstance(given, str) else given
+
+
+def around(path: str) -> Iterator[str]:
+    """Yield the path in its plain form, and each folder that it lies in.
+
+    >>> list(around("/etc/app/x/.."))
+    ['/etc/app', '/etc', '/']
+    """
+    place = posixpath.normpath(path)
+    yield place
+    while place.strip("/"):
+        place = posixpath.dirname(place)
+        yield place
 
 
 def covers(one: str, other: str) -> bool:

@@ -59,13 +59,9 @@ class Port(BaseModel):
         """Tell whether both publish the same, however they are named."""
         return self.model_copy(update={"port_id": None}) == other.model_copy(update={"port_id": None})
 
-    def collides_with(self, other: Self) -> bool:
-        """Tell whether the host cannot have both."""
-        one_place = self.host_ip == other.host_ip or not _EVERYWHERE.isdisjoint((self.host_ip, other.host_ip))
-        return one_place and (self.published_port, self.protocol) == (other.published_port, other.protocol)
 
-
-_EVERYWHERE = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
+#: addresses of a published port that are all of the host's
+EVERYWHERE = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
 
 
 def _is_row(given: Any) -> bool:

@@ -8,11 +8,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from gateway import trpc, variables
+from yarl import URL
+
+from gateway import contradictions, trpc, variables
 from gateway.applications import Desired, parse_environment
-from gateway.configuration import parse_command
+from gateway.configuration import Configuration, parse_command
+from gateway.endpoints import parse_network, sender_address
+from gateway.engine.refusals import classify
 from gateway.events import PushEvent
 from gateway.following import Follower, choose
+from gateway.inbox import without_secrets
 from gateway.policies import Policy
 from gateway.reference import Reference, Repository, Tag
 from gateway.registry import answers, refusals
@@ -26,6 +31,8 @@ from tests.fuzz.targets import targets
 def cases() -> Iterator[Case]:
     yield from WIRE
     yield from STORED
+    yield from CONFIGURED
+    yield from HEADS
     yield from REGISTRIES
     yield from _bodies()
     yield from _inputs()
@@ -116,6 +123,52 @@ def _names(one: int) -> str:
     return f"A{one}=${{{{A{one + 1}}}}}\n"
 
 
+# -- what an application runs with: rules over all of its parts
+
+
+def _configured(given: dict[str, Any]) -> object:
+    configuration = Configuration.model_validate(given)
+    contradictions.refuse(configuration)
+    return configuration.identified(configuration)
+
+
+def _each(field: str, bytes_each: int, make: Callable[[int], Any]) -> Callable[[int], dict[str, Any]]:
+    return lambda n: {field: [make(one) for one in range(n // bytes_each)]}
+
+
+def _port(one: int) -> dict[str, Any]:
+    return {"targetPort": 80, "publishedPort": 1 + one % 60_000}
+
+
+def _address(one: int) -> dict[str, Any]:
+    return {"targetPort": 80, "publishedPort": 80, "hostIp": f"10.{one // 250 % 250}.{one % 250}.{one // 62_500}"}
+
+
+CONFIGURED = [
+    Case("configuration: ports", _configured, _each("ports", 50, _port)),
+    Case("configuration: addresses of one port", _configured, _each("ports", 60, _address)),
+    Case(
+        "configuration: volumes",
+        _configured,
+        _each("mounts", 60, lambda one: {"type": "volume", "source": f"a{one}", "target": f"/a{one}"}),
+    ),
+    Case(
+        "configuration: files",
+        _configured,
+        _each("mounts", 60, lambda one: {"type": "file", "filePath": "a", "content": "", "target": f"/a{one}"}),
+    ),
+    Case(
+        "configuration: files deep in folders",
+        _configured,
+        _each("mounts", 4000, lambda one: {"type": "file", "content": "", "target": f"/a{one}" + "/a" * 2000}),
+    ),
+    Case("configuration: tmpfs", _configured, _each("tmpfs", 20, lambda one: {"target": f"/a{one}"})),
+    Case("configuration: hosts", _configured, _each("extraHosts", 14, lambda one: f"a{one}:10.0.0.1")),
+    Case(
+        "configuration: labels", _configured, lambda n: {"labels": {f"a{one}": "" for one in range(n // 10)}}, 1 << 18
+    ),
+]
+
 # -- what a registry answers
 
 
@@ -157,6 +210,30 @@ def _follower(n: int) -> Follower:
 
 FOLLOWED = [Case("a delivery of versions", lambda follower: choose(follower, ()), _follower)]
 
+
+# -- headers, and what an engine says
+
+
+def _sent_by(forwarded: str) -> object:
+    return sender_address("127.0.0.1", forwarded, [parse_network("0.0.0.0/0")])
+
+
+def _parameters(text: str) -> object:
+    query = URL.build(path="/", query_string=text, encoded=True).query
+    return [query.getall(name) for name in query]
+
+
+HEADS = [
+    Case("head: addresses of proxies", _sent_by, lambda n: "1.2.3.4," * (n // 8)),
+    Case("head: many headers", without_secrets, lambda n: {f"x-{one}": "a" for one in range(n // 10)}),
+    Case("head: many parameters", _parameters, lambda n: "&".join(f"a{one}=1" for one in range(n // 8)), 1 << 16),
+    Case("head: one parameter many times", _parameters, lambda n: "a=1&" * (n // 4), 1 << 16),
+    Case("engine: words", lambda said: classify(500, said), lambda n: "a: " * (n // 3)),
+    Case(
+        "engine: a name without an end", lambda said: classify(409, said), lambda n: 'The container name "/' + "a" * n
+    ),
+    Case("engine: ports", lambda said: classify(500, said), lambda n: "0.0.0.0:80 " * (n // 11)),
+]
 
 # -- bodies of webhooks: the recorded ones, their lists and texts longer
 
