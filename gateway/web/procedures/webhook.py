@@ -33,7 +33,10 @@ class Create(Input):
     settings: dict[str, str] = Field(default_factory=dict)
     repositories: _Words = ()
     networks: _Words = ()
-    rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    rate: Annotated[
+        Annotated[int, Field(ge=1, le=1_000_000)] | None,
+        Field(description="Requests a minute; null is as the gateway is set."),
+    ] = None
 
 
 class Named(Input):
