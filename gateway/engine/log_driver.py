@@ -39,26 +39,26 @@ async def _is_unbounded(engine: Engine) -> bool:
     """Tell whether the log of a container that chooses nothing grows for ever; asked once of each run of an engine."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
-    unbounded = bool((await engine.call("GET", "info")).get("LoggingDriver") == _UNBOUNDED)
-    if unbounded:
-        unbounded = await _shows_no_bound(engine)
-    if engine.run:
+    shown: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _UNBOUNDED)
+    if shown:
+        shown = await _shows_no_bound(engine)
+    if engine.run and shown is not None:
         engine.unbounded_logs.clear()
-        engine.unbounded_logs[engine.run] = unbounded
-    return unbounded
+        engine.unbounded_logs[engine.run] = shown
+    return shown is not False
 
 
-async def _shows_no_bound(engine: Engine) -> bool:
-    """Make a container, which is never started, and look what the engine has chosen for it."""
+async def _shows_no_bound(engine: Engine) -> bool | None:
+    """Make a container, which is never started, and look what the engine has chosen for it; None where it cannot be."""
     there = await engine.call("GET", "images/json")
     if not there:
-        return True
+        return None
     try:
         async with _container(engine, str(there[0]["Id"])) as made:
             found = await containers.inspection(engine, made)
     except Failed:
-        return True  # of another platform, or removed meanwhile
-    return found is None or _BOUND not in (found["HostConfig"]["LogConfig"].get("Config") or {})
+        return None  # its image is of another platform, or was removed meanwhile
+    return None if found is None else _BOUND not in (found["HostConfig"]["LogConfig"].get("Config") or {})
 
 
 @asynccontextmanager
