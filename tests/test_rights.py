@@ -157,7 +157,7 @@ def test_every_field_of_a_configuration_was_thought_of() -> None:
         "cpu_reservation", "replicas", "ports", "tmpfs", "read_only", "cap_drop", "extra_hosts", "labels", "stop_grace",
         "runtime", "order", "drain", "kept", "health_check_swarm", "probe", "health_deadline", "stable_window", "watch",
         "restart_policy_swarm", "placement_swarm", "update_config_swarm", "rollback_config_swarm", "mode_swarm",
-        "endpoint_spec_swarm", "ulimits_swarm",
+        "endpoint_spec_swarm", "ulimits_swarm", "heal",
     }  # fmt: skip
     reaching = {"mounts", "cap_add", "networks", "network_swarm"}
     assert harmless | reaching == set(Configuration.model_fields)
