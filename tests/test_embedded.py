@@ -203,6 +203,18 @@ async def test_a_folder_of_others_things_is_refused(tmp_path: Path) -> None:
             pass
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+async def test_a_folder_that_another_user_has_put_where_all_may_write_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "data"
+    place.mkdir()
+    place.chmod(0o1777)
+    (place / "postgres").mkdir()
+    os.chown(place / "postgres", 65534, 65534)
+    with pytest.raises(Unavailable, match="belongs to"):
+        async with embedded_postgres(place):
+            pass
+
+
 async def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
     place = tmp_path / "data"
     place.mkdir()

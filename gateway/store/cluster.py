@@ -355,7 +355,9 @@ def _make_private(directory: Path) -> None:
         directory.mkdir(mode=0o700)
     except FileExistsError:
         found = directory.stat()
-        if os.geteuid() not in {0, found.st_uid}:
+        above = directory.parent.stat()
+        stranger = above.st_mode & stat.S_IWOTH and found.st_uid not in {0, above.st_uid, os.geteuid()}
+        if os.geteuid() not in {0, found.st_uid} or stranger:
             raise Unavailable(f"{directory} belongs to {_name(found.st_uid)}: run the gateway as that user") from None
         if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
             directory.chmod(0o700)
