@@ -12,8 +12,10 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from gateway.web import status
 from gateway.web.bodies import read_body
 from gateway.web.connections import Limits, Runner, Server, limits_for
+from gateway.web.context import CONTEXT
 from tests.real_web import Web
 
 SOON = 10  # seconds a test waits for what happens in one or two
@@ -311,6 +313,23 @@ async def test_guesses_hold_one_connection_to_the_database(web: Web) -> None:
     finally:
         for connection in held:
             await web.pool.release(connection)
+
+
+async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[object] = []
+
+    async def observe(context: object) -> None:
+        looks.append(context)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(status, "_observe", observe)
+    context, looking = web.client.app[CONTEXT], status.Looking()
+    await asyncio.gather(*(looking.look(context) for _ in range(40)))
+    assert len(looks) == 1
+    await looking.look(context)
+    assert len(looks) == 2
 
 
 async def test_a_revoked_key_is_refused_at_once(web: Web) -> None:

@@ -53,6 +53,7 @@ def build(
     application[GUESSES] = Guesses()
     application[TURNS] = Turns()
     application[READINESS] = Readiness()
+    application[status.LOOKING] = status.Looking()
     application[outdated.OUTDATED] = outdated.Outdated()
     application[webhooks.TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(

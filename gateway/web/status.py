@@ -107,12 +107,27 @@ class _Public(CollectorRegistry):
 async def metrics(request: web.Request) -> web.Response:
     """Answer what Prometheus asks; what names an engine or an application, to who may know it."""
     registry = REGISTRY if await _may_know(request) else _Public()
-    await _observe(request.app[CONTEXT])
+    await request.app[LOOKING].look(request.app[CONTEXT])
     return web.Response(body=prometheus_client.generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
 
 
 _NAMES_SOMETHING = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+
+
+class Looking:
+    """One look at the database at a time, for all who ask meanwhile: strangers may ask as often as they like."""
+
+    def __init__(self) -> None:
+        self._look: asyncio.Task[None] | None = None
+
+    async def look(self, context: Context) -> None:
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(_observe(context), name="metrics")
+        await asyncio.shield(self._look)
+
+
+LOOKING = web.AppKey("looking", Looking)
 
 
 async def _observe(context: Context) -> None:
