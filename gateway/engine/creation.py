@@ -117,8 +117,7 @@ async def anew(engine: Engine, former: Ran, gone: str, name: str, new: Container
     if former.deployment_id is None and base is not None:
         # It was somebody else's: so is its like.
         gone = base.object_id
-        ours = {spec.APPLICATION, spec.DEPLOYMENT, spec.ATTEMPT, spec.DIGEST, spec.SPEC, spec.IMAGE, spec.RESTART}
-        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in ours}
+        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in spec.MARKS}
     body["Labels"] |= {spec.ORIGIN: gone}
     created = await containers.create(engine, name, body, spec.networks(application))
     try:

@@ -27,6 +27,8 @@ RESTART = "gateway.restart"
 ORIGIN = "gateway.origin"
 #: the id of the database that the application is kept in
 INSTALLATION = "gateway.installation"
+#: by which one of our containers is known, and what it is of
+MARKS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, INSTALLATION})
 
 # What a container is told by; each that the gateway makes for an application is given all of these.
 _PREFIX = "gateway."
