@@ -69,8 +69,13 @@ async def serving(**limits: Any) -> AsyncIterator[tuple[Connect, Server]]:
     async def large(_request: web.Request) -> web.Response:
         return web.Response(body=b"x" * (8 << 20))
 
+    async def gone(_request: web.Request) -> web.Response:
+        raise ConnectionResetError("the client is gone")
+
     application = web.Application(client_max_size=1 << 20)
-    application.add_routes([web.post("/", echo), web.route("*", "/deaf", deaf), web.get("/large", large)])
+    application.add_routes(
+        [web.post("/", echo), web.route("*", "/deaf", deaf), web.get("/large", large), web.get("/gone", gone)]
+    )
     runner = Runner(application, Limits(look_seconds=0.05, **limits), shutdown_timeout=0.1)
     async with AsyncExitStack() as stack:
         await runner.setup()
@@ -237,6 +242,13 @@ async def test_what_is_no_http_is_answered_in_our_words_and_not_logged(
     assert orjson.loads(body)["error"]["code"] == "InvalidInput"
     assert b"SECRET" not in told + body
     assert "SECRET" not in caplog.text
+    assert caplog.records == []
+
+
+async def test_a_client_that_is_gone_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (connect, _server):
+        peer = await connect()
+        assert (await peer.ask(b"GET /gone HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 400
     assert caplog.records == []
 
 

@@ -171,6 +171,8 @@ class Connection(RequestHandler):
                 return await request_handler(request)
             except web.HTTPException as error:
                 return refusal(error)
+            except ConnectionError:  # the client is gone: nobody takes an answer
+                return refusal(web.HTTPBadRequest())
 
         try:
             return await super()._handle_request(request, start_time, answer)
