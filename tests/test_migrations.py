@@ -97,6 +97,7 @@ async def fill(pool: Pool, number: int) -> None:
         await pool.execute("UPDATE deployments SET ran = $1 WHERE deployment_id = 'one'", ran("one", **more))
 
 
+@pytest.mark.timeout(600)  # a database for each, which takes long on a machine that does much else
 async def test_a_database_of_each_former_version_becomes_todays_with_its_rows(
     web_pool: Pool, web_postgres: str
 ) -> None:
