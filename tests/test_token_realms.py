@@ -64,6 +64,7 @@ async def _resolve(host: str, _port: int | None) -> frozenset[Address]:
         ("registry.corp.example", "https://auth.corp.example/token"),
         ("127.0.0.1:5000", "http://127.0.0.1:5001/token"),
         ("127.0.0.1:5000", "https://localhost:5001/token"),
+        ("127.0.0.1:5000", "https://127.0.0.2:5001/token"),
         ("registry.example.com", "https://named.example.net/token"),
         ("registry.example.com", "http://plain.example.net:5001/token"),
     ],
