@@ -62,6 +62,7 @@ async def _resolve(host: str, _port: int | None) -> frozenset[Address]:
         ("registry.example.com", "https://auth.example.com/token"),
         ("registry.example.com", "https://registry.example.com:8443/token"),
         ("registry.corp.example", "https://auth.corp.example/token"),
+        ("registry.corp.example", "https://inside.example.com/token"),
         ("127.0.0.1:5000", "http://127.0.0.1:5001/token"),
         ("127.0.0.1:5000", "https://localhost:5001/token"),
         ("127.0.0.1:5000", "https://127.0.0.2:5001/token"),

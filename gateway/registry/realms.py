@@ -77,10 +77,9 @@ class Realms:
             )
         if same:
             return
-        there, here = await self._refuse_private(realm, registry)
-        # Of two names of one machine, which this is where both are on loopback, one owner has both.
-        one_machine = there & here or all(one.is_loopback for one in there | here)
-        if login and not bound(host, own) and not one_machine:
+        within = await self._refuse_private(realm, registry)
+        # In a private network that both are in, whoever runs it has given both their names.
+        if login and not bound(host, own) and not within:
             raise Failed(
                 Code.DENIED,
                 f"{registry} asks for the login at {_shown(realm)}, which is not known to be its own: the login was "
@@ -95,11 +94,11 @@ class Realms:
     def _is_named(self, address: URL) -> bool:
         return (address.host or "").lower() in self._trusted or Domain(address.authority.lower()) in self._insecure
 
-    async def _refuse_private(self, address: URL, registry: Domain) -> tuple[frozenset[Address], frozenset[Address]]:
-        """Return both hosts' addresses; raises Failed where one is private and the registry is not there too."""
+    async def _refuse_private(self, address: URL, registry: Domain) -> bool:
+        """Tell whether it is private; raises Failed where the registry is not there too."""
         there = await _resolve(address.host or "", address.port)
         if all(one.is_global for one in there):
-            return there, frozenset()
+            return False
         here = await _resolve(host_of(registry), None)
         for one in there - here:
             if not one.is_global and not any(_near(one, other) for other in here):
@@ -107,7 +106,7 @@ class Realms:
                     Code.DENIED,
                     f"{registry} sends us to {_shown(address)}, of a private network that it is not in itself",
                 )
-        return there, here
+        return not any(one.is_global for one in here)
 
 
 def host_of(registry: Domain) -> str:
