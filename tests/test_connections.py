@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
+from gateway.store import keys, migrations
 from gateway.web import status
 from gateway.web.bodies import read_body
 from gateway.web.connections import Limits, Runner, Server, limits_for
@@ -309,6 +310,10 @@ async def test_wrong_keys_from_one_address_are_bounded_and_take_nothing_from_who
     assert seen[-1] == 429
     assert (await web.post("/api/project.all", b"", **{"x-api-key": "wrong 3"}))[0] == 401
     assert (await web.get("/api/project.all"))[0] == 200
+    # A valid key that is used for the first time is found, from the same address too.
+    async with web.pool.acquire() as connection:
+        late, _ = await keys.insert_key(connection, "late")
+    assert (await web.post("/api/project.create", {"name": "p"}, **{"x-api-key": late}))[0] == 200
     # From elsewhere a key that was not seen before is looked up.
     elsewhere = {"x-api-key": "wrong again", "X-Forwarded-For": "192.0.2.7"}
     assert (await web.post("/api/project.all", b"", **elsewhere))[0] == 401
@@ -325,6 +330,21 @@ async def test_guesses_hold_one_connection_to_the_database(web: Web) -> None:
     finally:
         for connection in held:
             await web.pool.release(connection)
+
+
+async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    original = migrations.select_newer
+
+    async def select_newer(connection: Any) -> int | None:
+        asked.append(connection)
+        return await original(connection)
+
+    monkeypatch.setattr(migrations, "select_newer", select_newer)
+    assert {one[0] for one in await asyncio.gather(*(web.get("/readyz") for _ in range(40)))} == {200}
+    assert len(asked) < 10
 
 
 async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(

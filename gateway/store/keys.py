@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -178,6 +179,19 @@ async def select_caller(
             "UPDATE api_keys SET last_used_at = now(), last_used_from = $2 WHERE key_id = $1", row["key_id"], remote
         )
     return Caller(row["key_id"], row["name"], Permission[row["permission"].upper()], _grants(row))
+
+
+async def select_valid(connection: Connection, digests: Collection[bytes]) -> frozenset[bytes]:
+    """Return which of these hashes are those of valid keys."""
+    rows = await connection.fetch(
+        """
+        SELECT key_hash
+          FROM api_keys
+         WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+        """,
+        list(digests),
+    )
+    return frozenset(row["key_hash"] for row in rows)
 
 
 async def _count(connection: Connection, key_id: str, calls: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 
 import structlog
@@ -14,6 +15,7 @@ from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.vault import Vault
 from gateway.web import (
+    admission,
     auditing,
     deploy_address,
     notifier,
@@ -50,7 +52,7 @@ def build(
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
     application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
-    application[GUESSES] = Guesses()
+    application[GUESSES] = Guesses(partial(admission.select_valid, pool))
     application[TURNS] = Turns()
     application[READINESS] = Readiness()
     application[status.LOOKING] = status.Looking()

@@ -6,7 +6,7 @@ so that a new one has to be thought of before it is open. What there is elsewher
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
@@ -16,7 +16,7 @@ from gateway.errors import Forbidden, Throttled
 from gateway.keys import Caller, Grants
 from gateway.store import belongings, keys
 from gateway.store.belongings import Noun
-from gateway.store.database import statement
+from gateway.store.database import Pool, statement
 from gateway.web import auditing
 from gateway.web.context import CONTEXT, Context
 from gateway.web.guesses import GUESSES
@@ -70,6 +70,12 @@ async def admit(request: web.Request, calls: int = 1, *, bearer: bool = False) -
     if caller is None:
         auditing.wrong_key(request.app, address(request), "there is no such key, or it is revoked or over")
     return caller
+
+
+async def select_valid(pool: Pool, digests: Collection[bytes]) -> Collection[bytes]:
+    """Return which of these hashes are those of valid keys; raises Unavailable."""
+    async with statement(pool) as connection:
+        return await keys.select_valid(connection, digests)
 
 
 def sender(request: web.Request) -> Address | None:

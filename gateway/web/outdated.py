@@ -26,9 +26,15 @@ class Outdated:
 
     def __init__(self) -> None:
         self.why = ""
+        self._look: asyncio.Task[str] | None = None
 
     async def look(self, pool: Pool) -> str:
-        """Return why it is; raises Unavailable."""
+        """Return why it is, by one look for all who ask meanwhile; raises Unavailable."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._looked(pool), name="schema")
+        return await asyncio.shield(self._look)
+
+    async def _looked(self, pool: Pool) -> str:
         async with statement(pool) as connection:
             newer = await migrations.select_newer(connection)
         why = "" if newer is None else migrations.too_old(newer)
