@@ -43,6 +43,10 @@ class SwapSlots:
                 self._held.remove(name)
 
 
+def _tell_nobody(_title: str, _body: str) -> None:
+    """There is nobody to tell."""
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a rollout works with: one engine, and the slots in which its containers may be started and stopped."""
@@ -56,6 +60,8 @@ class Means:
     progress_deadline: float
     #: seconds a registry may take until its tag names what it has told of
     registry_lag: float = 30.0
+    #: tells people what no outcome does: a title, and what there is to say
+    tell: Callable[[str, str], None] = _tell_nobody
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,9 @@ class Swap:
     direction: Direction = Direction.FORWARD
     reason: Reason | None = None
     log: str = ""
+    #: attempts that left it open since, for what its engine or its images did; and those that ended on a defect
+    settlings: int = 0
+    defects: int = 0
 
     @property
     def beside(self) -> bool:

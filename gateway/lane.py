@@ -29,11 +29,15 @@ from gateway.store import (
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
+from gateway.swap import MOST_DEFECTS, MOST_SETTLINGS
 
 _LONGEST_DELAY = 300.0  # seconds between attempts
 _LONGEST_UNSERVED = 8.0  # of those of an application that may serve nothing
 _LONGEST_ASKED = 21_600.0  # seconds, of those a registry may ask for
 _MOST_DOUBLINGS = 16
+# Attempts that left a swap open for what is no matter of the swap are not counted as such.
+_AWAY = frozenset({Code.ENGINE_UNREACHABLE, Code.GATEWAY_STOPPED, Code.DATABASE_UNAVAILABLE})
+_LAST_LOOKS = 3  # attempts at looking at what serves, before a swap that cannot be settled is closed without
 # A redeploy asked for this soon after a rollout of the same image is satisfied by it: CI pushes, then calls.
 _SATISFIED_WITHIN = timedelta(seconds=60)
 
@@ -118,6 +122,9 @@ async def conclude(
         await journal.flush(connection)
         if settled:
             await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
+        else:
+            # It may be what its gateways died of: the next deployment tries once more, the one after that only looks.
+            await swaps.count_settling(connection, deployment.application_id, settlings=0, defects=MOST_DEFECTS - 1)
         ours = await claims.finish_deployment(connection, deployment, outcome)
         await pulled.look_soon(connection, deployment.application_id)
         if ours and outcome.status is not Status.UNCHANGED:
@@ -184,7 +191,8 @@ async def postpone(
     """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
 
     A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, and no long wait,
-    since the application is left between two containers, and may serve nothing.
+    since the application is left between two containers, and may serve nothing. One that was tried to settle more
+    often than that, and could not even be looked at, is closed.
     """
     journal.end()
     async with transaction(pool) as connection:
@@ -192,7 +200,8 @@ async def postpone(
         await applications.lock_row(connection, deployment.application_id)
         successor = await deployments.select_queued(connection, deployment.application_id)
         swap = await swaps.select_swap(connection, deployment.application_id)
-        between = swap is not None
+        spent = swap is not None and await _is_spent(connection, deployment, swap, error, defect=defect)
+        between = swap is not None and not spent
         found = await deployments.select_deployment(connection, deployment.deployment_id)
         if found.cancelled_at is not None and (successor is not None or not between):
             reason = Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}")
@@ -208,8 +217,9 @@ async def postpone(
                 )
             return Later(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
         late = await deployments.select_age(connection, deployment.deployment_id) > deadline
-        if late and not between:
-            reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{deployment.attempts} attempts; the last: {error}")
+        if spent or (late and not between):
+            what = "its swap is closed without being settled, and nobody knows what serves" if spent else "it ends"
+            reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{what} after {deployment.attempts} attempts; the last: {error}")
             await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Later(Status.FAILED, reason)
         stopped = error.reason.code is Code.GATEWAY_STOPPED
@@ -221,6 +231,20 @@ async def postpone(
         delay = timedelta(seconds=seconds)
         await claims.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
         return Later(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
+
+
+async def _is_spent(
+    connection: Connection, deployment: Deployment, swap: Swap, error: Postponed, *, defect: bool
+) -> bool:
+    """Count the attempt that left the swap open; where there were too many, close it and return True."""
+    if error.reason.code in _AWAY:
+        return False
+    settlings, defects = (0, 1) if defect else (1, 0)
+    await swaps.count_settling(connection, swap.application_id, settlings=settlings, defects=defects)
+    if max(swap.settlings + settlings - MOST_SETTLINGS, swap.defects + defects - MOST_DEFECTS) < _LAST_LOOKS:
+        return False
+    await swaps.delete_swap(connection, swap.application_id, deployment.deployment_id, deployment.epoch)
+    return True
 
 
 def _of_unserved(swap: Swap, reason: Reason) -> Reason:

@@ -239,6 +239,7 @@ class Supervisor:
             self._pace,
             self._settings.progress_deadline,
             self._settings.registry_lag,
+            lambda title, body: self._alerts.tell(Alert(title, body)),
         )
         task = None
         try:
@@ -270,7 +271,7 @@ class Supervisor:
             await self._conclude(task, deployment, journal, outcome)
 
     async def _end_on_a_defect(self, task: Task | None, deployment: Deployment, journal: PostgresJournal) -> None:
-        """Try a few times more: the push was accepted. While a swap is open there is no last time."""
+        """Try a few times more: the push was accepted. While a swap is open the times are those of the swap."""
         reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
         if deployment.defects + 1 < _MOST_DEFECTS or await self._until_written(
             lambda: lane.swap_is_open(self._pool, deployment)

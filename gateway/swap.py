@@ -12,6 +12,7 @@ import structlog
 
 from gateway.attempt import Attempt, in_time, refuse_late, slot
 from gateway.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
+from gateway.engine.runtime import Serving
 from gateway.engine.unbroken import unbroken
 from gateway.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.reference import Digest
@@ -22,6 +23,9 @@ _LOG = structlog.get_logger()
 TAKEN_AWAY = 5
 # Attempts at finishing a swap, and at putting one back, that was left open: then it ends as it is.
 _FORWARD, _BACK = 6, 10
+#: attempts at settling one that end on a defect, and all, whatever they end on: then it is only looked at and closed
+MOST_DEFECTS, MOST_SETTLINGS = 5, 100
+_OF_REGISTRIES = frozenset({Code.REGISTRY_UNREACHABLE, Code.RATE_LIMITED, Code.PULL_INTERRUPTED})
 
 
 async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
@@ -29,6 +33,8 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     attempt.journal.note(Step.SETTLE, f"a swap was left open going {left_open.direction}")
     await attempt.journal.flush_if_possible()
     await attempt.journal.stretch_lease_if_possible(attempt.runtime.longest_call())
+    if left_open.defects >= MOST_DEFECTS or left_open.settlings >= MOST_SETTLINGS:
+        return await _end_as_it_is(attempt, left_open)
     if await attempt.runtime.is_over(left_open):
         # The database is of a time before: it was restored.
         _LOG.warning("A newer deployment serves than the swap is of that was left open", swap=left_open.deployment_id)
@@ -36,14 +42,15 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         return None
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     wanted = attempt.task.deployment.cancelled_at is None
-    patient = attempt.task.deployment.attempts <= _FORWARD
+    patient = left_open.settlings < _FORWARD
     if ours and wanted and patient and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
     await attempt.runtime.outlast(left_open)
     try:
         await attempt.runtime.put_back(left_open)
     except Postponed as error:
-        if error.reason.code is Code.ENGINE_UNREACHABLE or attempt.task.deployment.attempts < _BACK:
+        most = MOST_SETTLINGS if error.reason.code in _OF_REGISTRIES else _BACK
+        if error.reason.code is Code.ENGINE_UNREACHABLE or left_open.settlings + 1 < most:
             raise
         _LOG.exception("A swap that was left open cannot be put back: it ends as it is")
         left_open = replace(left_open, reason=left_open.reason or error.reason)
@@ -51,6 +58,43 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         return await _put_back_outcome(attempt, left_open)
     await attempt.journal.close_swap()
     return None
+
+
+async def _end_as_it_is(attempt: Attempt, swap: Swap) -> Outcome | None:
+    """Close a record that nothing settles, and say what is observed to serve; the next deployment begins anew."""
+    serving, seen = await _look(attempt, swap)
+    told = f"the swap stayed open after {swap.settlings + swap.defects} more attempts, and is closed as it is: {seen}"
+    _LOG.error("A swap that was left open cannot be settled", swap=swap.deployment_id, seen=seen)
+    attempt.means.tell(f"{attempt.task.application.name}: a swap is given up", told)
+    if swap.deployment_id != attempt.task.deployment.deployment_id:
+        await attempt.journal.close_swap()
+        return None
+    former = serving is not None and serving.running and serving.object_id == swap.old
+    first = f"{swap.reason.message}; " if swap.reason else ""
+    reason = Reason(swap.reason.code if swap.reason else Code.TOO_MANY_ATTEMPTS, first + told)
+    return Outcome(Status.ROLLED_BACK if former else Status.FAILED, reason, log=swap.log)
+
+
+async def _look(attempt: Attempt, swap: Swap) -> tuple[Serving | None, str]:
+    """Return what serves, and in words; whatever hinders the look but an engine that is away is part of these."""
+    name = swap.serving_name
+    try:
+        serving = await attempt.runtime.serving()
+    except LeaseLost:
+        raise
+    except Exception as error:
+        if isinstance(error, Postponed) and error.reason.code is Code.ENGINE_UNREACHABLE:
+            raise
+        _LOG.exception("What serves cannot be looked at")
+        why = str(error) if isinstance(error, RolloutError) else "a defect of the gateway"
+        return None, f"what serves {name} cannot be told: {why}"
+    if serving is None or not serving.running:
+        return serving, f"nothing serves {name}"
+    if serving.object_id == swap.old:
+        return serving, f"what served before serves {name}"
+    if serving.deployment_id == swap.deployment_id or serving.object_id == swap.new:
+        return serving, f"the new version runs as {name}, and was not proven"
+    return serving, f"{name} is neither what served before nor the new version"
 
 
 async def show(attempt: Attempt, swap: Swap) -> Outcome:

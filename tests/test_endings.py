@@ -1,8 +1,10 @@
 """Each deployment comes to an end, or waits: whatever its gateways die of, fail on, or are told in the middle."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import AsyncMock
 
 import asyncpg
 import pytest
@@ -13,12 +15,16 @@ from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Swap
 from gateway.engine.client import Engine
+from gateway.engine.container_runtime import ContainerRuntime
 from gateway.engine.containers import Container
 from gateway.errors import Code, Reason
 from gateway.store import claims, deployments, swaps
+from gateway.supervisor import Supervisor
 from tests.lane import Lane, a_gateway
 from tests.real_parts import Pushes
 from tests.real_web import Web
+from tests.test_meddling import left_open
+from tests.test_unserved import Told
 
 
 async def silent(lane: Lane, takeovers: int, *, replaces: Container | None = None) -> str:
@@ -96,6 +102,40 @@ async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
     await pushes("1")
     fail(monkeypatch, defects)
     assert (await lane.ask(Kind.DEPLOY)).status is status
+
+
+@pytest.mark.parametrize(("also", "ours"), [((), True), (("serving",), True), ((), False)])
+async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observed(
+    lane: Lane,
+    pushes: Pushes,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+    also: Sequence[str],
+    ours: bool,
+) -> None:
+    monkeypatch.setattr(lanes, "_LONGEST_UNSERVED", 0.01)
+    monkeypatch.setattr(supervisor, "_alerts", told := Told())
+    first = await pushes("1")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    serving = await lane.serving()
+    with monkeypatch.context() as broken:
+        for name in ("is_over", *also):
+            broken.setattr(ContainerRuntime, name, AsyncMock(side_effect=KeyError("a defect")))
+        if ours:
+            found = await lane.ended(await silent(lane, 0, replaces=serving))
+            assert found.reason is not None
+            assert "is closed as it is" in found.reason.message
+            assert (found.status, "cannot be told" in found.reason.message) == (
+                (Status.FAILED, True) if also else (Status.ROLLED_BACK, False)
+            )
+        else:
+            await left_open(lane, serving.container_id, "0" * 64)
+            found = await lane.ask(Kind.DEPLOY)
+            assert (found.status, found.digest) == (Status.UNCHANGED, first)
+    assert any("a swap is given up" in alert.title for alert in told.alerts)
+    assert not await open_swap(lane)
+    digest = await pushes("2")
+    assert (await lane.ask(Kind.DEPLOY)).digest == digest
 
 
 async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(

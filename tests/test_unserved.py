@@ -22,6 +22,7 @@ from gateway.loops import Loops
 from gateway.store import deployments, swaps
 from gateway.store.journal import PostgresJournal
 from gateway.supervisor import Supervisor
+from gateway.swap import MOST_DEFECTS, MOST_SETTLINGS
 from tests.lane import Lane
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -87,6 +88,29 @@ async def test_where_something_serves_nobody_is_told(web: Web, order: Order | No
     assert (later.unserved, "serve nothing" in later.reason.message) == (False, False)
 
 
+@pytest.mark.parametrize(
+    ("code", "defect", "status"),
+    [
+        (Code.INTERNAL, False, Status.FAILED),
+        (Code.INTERNAL, True, Status.FAILED),
+        (Code.ENGINE_UNREACHABLE, False, Status.QUEUED),
+    ],
+)
+async def test_a_swap_that_nobody_can_even_look_at_is_closed(
+    web: Web, code: Code, defect: bool, status: Status
+) -> None:
+    claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=1)
+    await web.pool.execute("UPDATE swaps SET settlings = $1, defects = $2", MOST_SETTLINGS + 2, MOST_DEFECTS + 2)
+    error = Postponed(code, "it cannot be read")
+    journal = PostgresJournal(web.pool, claimed)
+    later = await lanes.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
+    assert later.status is status
+    assert await web.pool.fetchval("SELECT count(*) FROM swaps") == (0 if status is Status.FAILED else 1)
+    found = await web.query("deployment.one", deploymentId=claimed.deployment_id)
+    assert found["state"] == status
+    assert ("nobody knows what serves" in found["reason"]["message"]) is (status is Status.FAILED)
+
+
 async def test_without_an_open_swap_the_waits_grow(web: Web) -> None:
     _, wait = await _postponed(web, await _claimed(web, order=None, attempts=7), Code.REGISTRY_UNREACHABLE)
     assert wait > 8
@@ -127,7 +151,7 @@ async def test_an_application_that_can_go_neither_way_is_told_of_and_serves_once
         deployment_id = receipt.deployments[0].deployment_id
 
         async def tried_again() -> bool | None:
-            return refused >= 4 or None  # forward and back, twice
+            return (refused >= 4 and bool(told.alerts)) or None  # forward and back, and written down
 
         await until(tried_again, within=30)
         async with lane.pool.acquire() as connection:

@@ -67,6 +67,16 @@ async def delete_swap(connection: Connection, application_id: str, deployment_id
     return bool(done == "DELETE 1")
 
 
+async def count_settling(connection: Connection, application_id: str, *, settlings: int, defects: int) -> None:
+    """Note so many attempts more that left it open."""
+    await connection.execute(
+        "UPDATE swaps SET settlings = settlings + $2, defects = defects + $3 WHERE application_id = $1",
+        application_id,
+        settlings,
+        defects,
+    )
+
+
 async def mark_told(connection: Connection, application_id: str) -> bool:
     """Note that people are told that nothing serves; False where they were before."""
     done = await connection.execute(
@@ -84,7 +94,7 @@ async def select_swap(connection: Connection, application_id: str) -> Swap | Non
     row = await connection.fetchrow(
         """
         SELECT application_id, deployment_id, serving_name, old, old_restart_policy, new, new_restart_policy,
-               runtime, swap_order, attempt, direction, reason_code, reason_message, log
+               runtime, swap_order, attempt, direction, reason_code, reason_message, log, settlings, defects
           FROM swaps
          WHERE application_id = $1
         """,
@@ -109,4 +119,6 @@ def _swap(row: asyncpg.Record) -> Swap:
         direction=Direction(row["direction"]),
         reason=None if code is None else Reason(Code.known(code), row["reason_message"]),
         log=row["log"],
+        settlings=row["settlings"],
+        defects=row["defects"],
     )
