@@ -21,7 +21,7 @@ _UNLIMITED = -1
 
 def refuse(configuration: Configuration) -> None:
     """Raises InvalidInput naming the field that cannot be as long as the others are."""
-    for rule in (_ports, _targets, _files, _reservations, _ulimits):
+    for rule in (_ports, _targets, _files, _reservations, _ulimits, _attachments, _service_ports):
         rule(configuration)
 
 
@@ -103,4 +103,18 @@ def _ulimits(configuration: Configuration) -> None:
         if hard != _UNLIMITED and (limit["Soft"] > hard or limit["Soft"] == _UNLIMITED):
             raise InvalidInput(
                 f"{limit['Soft']} is more than the hard limit, {hard}", field=f"ulimitsSwarm.{number}.Soft"
+            )
+
+
+def _attachments(configuration: Configuration) -> None:
+    for number, attachment in enumerate(configuration.network_swarm or ()):
+        if not attachment.get("Target"):
+            raise InvalidInput("which network is it? Give its name", field=f"networkSwarm.{number}.Target")
+
+
+def _service_ports(configuration: Configuration) -> None:
+    for number, port in enumerate((configuration.endpoint_spec_swarm or {}).get("Ports") or ()):
+        if not port.get("TargetPort"):
+            raise InvalidInput(
+                "which port of the container does it lead to?", field=f"endpointSpecSwarm.Ports.{number}.TargetPort"
             )

@@ -187,6 +187,8 @@ VOLUME = {"source": "data", "target": "/data"}
         ({"cpuLimit": "1", "cpuReservation": 2}, "cpuReservation"),
         ({"ulimitsSwarm": [{"Name": "files", "Soft": 1, "Hard": 1}]}, "ulimitsSwarm.0.Name"),
         ({"ulimitsSwarm": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}, "ulimitsSwarm.0.Soft"),
+        ({"networkSwarm": [{"Target": "front"}, {"Aliases": ["db"]}]}, "networkSwarm.1.Target"),
+        ({"endpointSpecSwarm": {"Ports": [{"PublishMode": "host"}]}}, "endpointSpecSwarm.Ports.0.TargetPort"),
     ],
     ids=lambda one: str(one)[:70],
 )
@@ -292,6 +294,13 @@ def test_networks_of_both_columns_are_joined_with_their_aliases() -> None:
     both: dict[str, Any] = {"networks": ["front", "back"], "networkSwarm": [{"Target": "back", "Aliases": ["db"]}]}
     assert spec.networks(application(**both)) == {"front": {}, "back": {"Aliases": ["db"]}}
     assert task(**both)["Networks"] == [{"Target": "front"}, {"Target": "back", "Aliases": ["db"]}]
+
+
+def test_what_was_saved_without_a_network_or_a_port_is_still_read() -> None:
+    saved: dict[str, Any] = {"networkSwarm": [{}], "endpointSpecSwarm": {"Ports": [{"PublishMode": "host"}]}}
+    assert spec.networks(application(**saved)) == {}
+    assert task(**saved).get("Networks", []) == []
+    assert spec.spec_hash(application(**saved)) == spec.spec_hash(application())
 
 
 def test_ports_are_published_as_they_are_for_a_container() -> None:

@@ -111,6 +111,46 @@ async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
     assert said in str(error)
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["http://[::1", "http://a:99999/", "http://a:b/", f"http://{'a' * 70}.example/", "http://a..b/", "//u:p@a..b/", ""],
+)
+@pytest.mark.parametrize("header", ["Location", "WWW-Authenticate"])
+async def test_an_address_that_is_none_is_told_as_the_registrys_fault(
+    client: RegistryClient, header: str, address: str
+) -> None:
+    def send_on(_request: web.Request) -> web.Response:
+        value, status = (address, 302) if header == "Location" else (f'Bearer realm="{address}"', 401)
+        return web.Response(status=status, headers={header: value})
+
+    async with answering(send_on) as there:
+        error = await refusal(client.resolve(Reference.parse(f"{there}/app:v1"), NOBODY))
+    assert error.reason.code in {Code.REGISTRY_UNREACHABLE, Code.DENIED}
+
+
+async def test_a_login_in_a_token_services_address_is_not_used() -> None:
+    shown: list[str | None] = []
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            shown.append(request.headers.get("Authorization"))
+            return web.json_response({"token": "t"})
+        if request.headers.get("Authorization") == "Bearer t":
+            return web.Response(headers={"Docker-Content-Digest": DIGEST})
+        realm = f'Bearer realm="http://its:own@{request.host}/token"'
+        return web.Response(status=401, headers={"WWW-Authenticate": realm})
+
+    async with connect() as client, answering(answer) as there:
+        login = Login(Credentials("u", "p"))
+        assert (await client.resolve(Reference.parse(f"{there}/app:v1"), login)).digest == DIGEST
+    assert shown == ["Basic dTpw"]
+
+
+async def test_a_host_that_has_no_name_is_told_as_one_that_does_not_answer(client: RegistryClient) -> None:
+    error = await refusal(client.resolve(Reference.parse(f"{'a' * 70}.example/app:v1"), NOBODY))
+    assert error.reason.code is Code.REGISTRY_UNREACHABLE
+
+
 async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: RegistryClient) -> None:
     def answer(request: web.Request) -> web.Response:
         if request.path == f"/v2/app/blobs/{DIGEST}":

@@ -180,7 +180,7 @@ def holds_of_its_node(made: Mapping[str, Any], hosts_networks: Collection[str] =
     """Return what of a node only one of its tasks can have, or None; the host's network goes by its name or an id."""
     ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
     if held := [
-        str(port.get("PublishedPort") or port["TargetPort"]) for port in ports if port.get("PublishMode") == "host"
+        str(port.get("PublishedPort") or port.get("TargetPort")) for port in ports if port.get("PublishMode") == "host"
     ]:
         return f"port {', '.join(held)} of its node"
     if any(one["Target"] in {_HOST, *hosts_networks} for one in attachments(made)):
@@ -272,7 +272,8 @@ def _restart_policy(policy: Mapping[str, Any]) -> Spec:
 
 def _attachments(application: Application) -> list[Spec]:
     named = [{"Target": name} for name in spec.networks(application)]
-    return _by("Target", named, [_sent(one) for one in application.configuration.network_swarm or ()])
+    chosen = [_sent(one) for one in application.configuration.network_swarm or () if one.get("Target")]
+    return _by("Target", named, chosen)
 
 
 def _endpoint_spec(application: Application) -> Spec | None:

@@ -175,7 +175,8 @@ def networks(application: Application) -> dict[str, dict[str, Any]]:
     found |= {name: {} for name in configuration.networks if name not in found}
     for attachment in configuration.network_swarm or ():
         chosen = {name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})}
-        found[attachment["Target"]] = {**found.get(attachment["Target"], {}), **chosen}
+        if name := attachment.get("Target"):  # one that was saved without, before that was refused, joins nothing
+            found[name] = {**found.get(name, {}), **chosen}
     return found
 
 

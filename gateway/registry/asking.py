@@ -174,7 +174,7 @@ class Asking:
                 except aiohttp.ClientSSLError:
                     continue
             return await call(last)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:  # a name that cannot be resolved
             raise refusals.unreached(subject.domain, subject.text, error) from error
 
     async def _request(
@@ -232,7 +232,7 @@ def _onward(url: URL, response: aiohttp.ClientResponse) -> URL | None:
     """Return where an answer sends us on to, None where it is one itself."""
     if response.status not in _ONWARD or "Location" not in response.headers:
         return None
-    return _address(str(url.join(URL(response.headers["Location"]))))
+    return _address(response.headers["Location"], url)
 
 
 def _circle(subject: Subject, url: URL) -> Postponed:
@@ -241,12 +241,14 @@ def _circle(subject: Subject, url: URL) -> Postponed:
     )
 
 
-def _address(realm: str) -> URL | None:
+def _address(text: str, base: URL | None = None) -> URL | None:
+    """Return an address as a registry wrote it, without a login in it; None where it is none that can be asked."""
     try:
-        url = URL(realm)
+        url = URL(text) if base is None else base.join(URL(text))
+        (url.host_subcomponent or "").encode("idna")  # as whoever resolves it will
     except ValueError:
         return None
-    return url if url.scheme in {"http", "https"} and url.host else None
+    return url.with_user(None) if url.scheme in {"http", "https"} and url.host else None
 
 
 def _as_the_registrys(status: int) -> int:
