@@ -99,6 +99,8 @@ def _port_bindings(configuration: Configuration) -> dict[str, list[dict[str, str
     chosen = (configuration.endpoint_spec_swarm or {}).get("Ports")
     if chosen is not None:
         for one in chosen:
+            if "TargetPort" not in one:  # saved before that was refused: it leads nowhere
+                continue
             inside = f"{one['TargetPort']}/{one.get('Protocol', 'tcp')}"
             ports.setdefault(inside, []).append({"HostPort": str(one.get("PublishedPort") or "")})
         return ports
