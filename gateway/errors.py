@@ -9,7 +9,8 @@
     ├── Conflict           409
     ├── Throttled          429   too much was asked at once
     ├── Unavailable        503   a part we need does not answer
-    │   └── DatabaseUnavailable  the database, or it refuses what it may do later
+    │   ├── DatabaseUnavailable  the database, or it refuses what it may do later
+    │   └── Unreadable           a secret that none of the keys opens
     └── RolloutError             a rollout cannot go on; carries a Reason
         ├── Postponed            what heals by itself: the deployment waits and is tried again
         └── Failed               what does not
@@ -97,6 +98,14 @@ class Unavailable(GatewayError):
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer, or refuses what it may do later."""
+
+
+class Unreadable(Unavailable):
+    """A secret that none of the keys opens; `place` is where it is kept."""
+
+    def __init__(self, message: str, *, place: str) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 class Code(StrEnum):

@@ -18,7 +18,7 @@ from gateway.attempt import SwapSlots
 from gateway.config import Settings
 from gateway.deployments import Deployment
 from gateway.engine.client import Engine, EngineIdentity, connect
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, Unavailable
 from gateway.host import Claimed, Duty, Host, Slots
 from gateway.loops import Loops, ended
 from gateway.servers import Server
@@ -169,6 +169,8 @@ class Fleet:
         if key not in self._registered:
             return
         try:
+            if server.unreadable is not None:
+                raise Unavailable(server.unreadable)
             async with connect(server.access) as engine:
                 self._hosts[key] = Host(self._pool, self, engine, server.access.host, server.server_id)
                 await self._hosts[key].live()

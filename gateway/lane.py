@@ -65,8 +65,13 @@ async def claim(
 async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Task, Swap | None, Sequence[str]]:
     """Return what is to be done, the swap an earlier attempt left open, and the deliveries that caused it."""
     async with transaction(pool) as connection:
-        application = await applications.select_application(connection, vault, deployment.application_id)
-        application, flaw = await environments.resolve_variables(connection, vault, application)
+        ends = deployment.kind in {Kind.STOP, Kind.DELETE}
+        application = await applications.select_application(
+            connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
+        )
+        flaw = None
+        if not ends:
+            application, flaw = await environments.resolve_variables(connection, vault, application)
         left_open = await swaps.select_swap(connection, deployment.application_id)
         caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         target = None
@@ -78,7 +83,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         image = target.reference if target else deployment.reference or application.reference
         former = await versions.select_serving(connection, vault, application)
         login = NOBODY
-        if image is not None and deployment.kind not in {Kind.STOP, Kind.DELETE}:
+        if image is not None and not ends:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
             login = choose(image.repository, application.own_login, kept)
 

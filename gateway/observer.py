@@ -15,6 +15,7 @@ from gateway.alerts import Alert, Tells
 from gateway.engine import snapshot
 from gateway.engine.client import Reached
 from gateway.errors import Conflict, NotFound
+from gateway.loops import sparing
 from gateway.metrics import HEALED
 from gateway.observations import Expected, Seen, patience
 from gateway.store import applications, observations
@@ -69,8 +70,9 @@ class Observer:
             elif standing.lasted < patience(standing.state, waits=one.waits):
                 unsure = True
             else:
-                await self._tell(one, found[one.application_id], standing)
-                await self._heal(one, found[one.application_id], standing)
+                with sparing("observation", one.application_id):
+                    await self._tell(one, found[one.application_id], standing)
+                    await self._heal(one, found[one.application_id], standing)
         if well:
             async with statement(self._pool) as connection:
                 await observations.forget_told(connection, well)

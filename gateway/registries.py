@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from gateway.amazon import Amazon, region_of
-from gateway.errors import Code, Failed, InvalidInput
+from gateway.errors import Code, Failed, InvalidInput, Unavailable
 from gateway.reference import DOCKER_HUB, Domain, Repository, parse_domain
 
 T = TypeVar("T")
@@ -188,6 +188,8 @@ class Registry(Registration):
 
     registry_id: str
     created_at: datetime
+    #: why its login is without a password, where no key opens that
+    unreadable: str | None = None
 
 
 def _credentials(given: Mapping[str, Any], *, optional: bool) -> Credentials | None:
@@ -256,6 +258,7 @@ def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None,
     """Return the login for `repository`: the application's own where it fits, else the nearest kept one.
 
     An own login of which that is not known is meant for the image's own registry; one for another is never sent.
+    Raises Unavailable where the password of that which fits cannot be read.
     """
     there = [registry for registry in kept if registry.scope.domain == repository.domain]
     authority = "".join(registry.authority for registry in there if registry.authority) or None
@@ -268,6 +271,8 @@ def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None,
     fitting = [registry for registry in there if registry.login and registry.scope.covers(repository)]
     if fitting:
         nearest = max(fitting, key=lambda registry: (len(registry.scope.path), registry.created_at))
+        if nearest.unreadable is not None:
+            raise Unavailable(nearest.unreadable)
         return Login(nearest.login, nearest.whose, "; ".join(withheld), authority)
     return Login(None, "without a login", "; ".join([*withheld, *_elsewhere(there)]), authority)
 

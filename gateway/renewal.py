@@ -48,8 +48,8 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         image = spec.reference(service.labels) if service else None
         if service is None or image is None or not identity.is_ours(application, service.labels):
             continue
-        login = choose(image.repository, application.own_login, kept)
         with sparing("logins of services", service.name), _told(service):
+            login = choose(image.repository, application.own_login, kept)
             credentials = await registry.credentials(login) if login.ends else None
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue

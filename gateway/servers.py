@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Self
 from urllib.parse import SplitResult, urlsplit
 
-from gateway.errors import InvalidInput
+from gateway.errors import InvalidInput, Unavailable
 
 _FORMS = "unix:///var/run/docker.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5"
 _PLAIN_PORT, _SSH_PORT = 2375, 22
@@ -146,3 +146,11 @@ class Server:
     error: str | None
     created_at: datetime
     changed_at: datetime
+    #: why its access is without what lets us in, where no key opens that
+    unreadable: str | None = None
+
+    def changed(self, changes: Mapping[str, str | None]) -> Access:
+        """Return its access with these fields as sent; raises Unavailable where what lets us in is neither."""
+        if self.unreadable is not None and not changes.keys() - {"host"}:
+            raise Unavailable(self.unreadable)
+        return self.access.changed(changes)

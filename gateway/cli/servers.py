@@ -91,7 +91,7 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
             found.server_id,
             name=name or found.name,
             description=found.description,
-            access=await checked(found.access.changed(changes)),
+            access=await checked(found.changed(changes)),
         )
         await store.notify(connection)
     if as_json:
@@ -154,7 +154,7 @@ async def test(server: str, *, as_json: bool) -> None:
     async with keep() as kept:
         async with transaction(kept.pool) as connection:
             found = await store.select_server(connection, kept.vault, server)
-        answered = shown_identity(await ask(found.access))
+        answered = shown_identity(await ask(found.changed({})))
     if as_json:
         show(answered)
     else:

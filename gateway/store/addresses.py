@@ -5,6 +5,7 @@ from collections.abc import Collection
 
 from gateway.endpoints import DEPLOY, Endpoint
 from gateway.errors import NotFound
+from gateway.store import unreadable
 from gateway.store.database import Connection
 from gateway.store.endpoints import COLUMNS, from_row, hash_token, place
 from gateway.store.vault import Vault
@@ -25,12 +26,16 @@ async def select_address(connection: Connection, vault: Vault, endpoint_id: str)
 
 
 async def select_tokens(connection: Connection, vault: Vault, application_ids: Collection[str]) -> dict[str, str]:
-    """Return the tokens by application, of those that have one."""
+    """Return the tokens by application, of those that have one which a key opens."""
     rows = await connection.fetch(
         "SELECT application_id, endpoint_id, secret FROM endpoints WHERE application_id = ANY($1)",
         list(application_ids),
     )
-    return {row["application_id"]: vault.open(row["secret"], place(row["endpoint_id"])) for row in rows}
+    return dict(
+        unreadable.readable(
+            rows, lambda row: (row["application_id"], vault.open(row["secret"], place(row["endpoint_id"])))
+        )
+    )
 
 
 async def renew_token(connection: Connection, vault: Vault, application_id: str) -> str:

@@ -13,9 +13,10 @@ from gateway.configuration import Configuration
 from gateway.errors import Conflict, NotFound
 from gateway.reference import Domain
 from gateway.registries import typed
-from gateway.store import projects
+from gateway.store import projects, unreadable
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 _COLUMNS = """
@@ -32,7 +33,7 @@ def _place(application_id: str, column: str) -> str:
     return f"applications:{application_id}:{column}"
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
+def _from_row(row: Row, vault: Vault) -> Application:
     application_id = row["application_id"]
     username, password = row["registry_username"], row["registry_password"]
     # Clients send both empty for an image that needs no login.
@@ -65,7 +66,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Application:
     )
 
 
-def _other_secrets(row: asyncpg.Record, vault: Vault) -> dict[str, Any]:
+def _other_secrets(row: Row, vault: Vault) -> dict[str, Any]:
     sealed = row["other_secrets"]
     if sealed is None:
         return {}
@@ -98,15 +99,21 @@ def _parted(configuration: Configuration) -> dict[str, object]:
     return {"configuration": plain, "files": orjson.dumps(contents).decode() if contents else None}
 
 
-async def select_application(connection: Connection, vault: Vault, application_id: str) -> Application:
-    """Return it, the deleted too; raises NotFound."""
+async def select_application(
+    connection: Connection, vault: Vault, application_id: str, *, without: Collection[str] = ()
+) -> Application:
+    """Return it, the deleted too; raises NotFound, and Unreadable where it holds a secret that no key opens.
+
+    Unless that is in one of the columns `without` which it will do.
+    """
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM applications WHERE application_id = $1",  # noqa: S608 - a constant
         application_id,
     )
     if row is None:
         raise NotFound("Application not found")
-    return _from_row(row, vault)
+    ((application, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    return application
 
 
 async def select_holder(
@@ -125,7 +132,7 @@ async def select_holder(
 async def select_applications(
     connection: Connection, vault: Vault, page: Page = FIRST, *, only: Collection[str] | None = None
 ) -> list[Application]:
-    """Return a page of them, or of `only` these."""
+    """Return a page of them, or of `only` these; those that hold what no key opens without any secret."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -138,13 +145,13 @@ async def select_applications(
         *page.bounds,
         None if only is None else list(only),
     )
-    return [_from_row(row, vault) for row in rows]
+    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), _SEALED)]
 
 
 async def select_resting(
     connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[Application]:
-    """Return those on these servers, bound to their engine, of which no deployment waits or runs."""
+    """Return those on these servers, bound to their engine, of which no deployment waits or runs, and which we read."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -158,7 +165,7 @@ async def select_resting(
         engine_id,
         [server_id or "" for server_id in server_ids],
     )
-    return [_from_row(row, vault) for row in rows]
+    return unreadable.readable(rows, lambda row: _from_row(row, vault))
 
 
 async def is_resting(connection: Connection, application_id: str) -> bool:
@@ -287,6 +294,10 @@ _SETTABLE = (
     "environment_id",
 )
 _SEALED = frozenset({"registry_password", "environment", "base", "files", "other_secrets"})
+#: without these it can be stopped and removed; which container was adopted is none of them
+TO_RUN = _SEALED - {"base"}
+#: what a change sets whole, whatever it was before
+SET_WHOLE = frozenset({"registry_password", "environment"})
 
 
 async def update_application(

@@ -5,12 +5,12 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-import asyncpg
-
 from gateway.endpoints import Endpoint, Network
 from gateway.errors import NotFound
+from gateway.store import unreadable
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 COLUMNS = """
@@ -30,13 +30,13 @@ def hash_token(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def from_row(row: asyncpg.Record, vault: Vault) -> Endpoint:
+def from_row(row: Row, vault: Vault) -> Endpoint:
     endpoint_id, former = row["endpoint_id"], row["former_secret"]
     return Endpoint(
         endpoint_id=endpoint_id,
         source=row["source"],
         name=row["name"],
-        secret=vault.open(row["secret"], place(endpoint_id)),
+        secret="" if row["secret"] is None else vault.open(row["secret"], place(endpoint_id)),
         former_secret=None if former is None else vault.open(former, place(endpoint_id, "former_secret")),
         former_until=row["former_until"],
         host=row["host"],
@@ -79,7 +79,7 @@ async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_i
 
 
 async def select_endpoints(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Endpoint]:
-    """Return a page of those of registries."""
+    """Return a page of those of registries; without secrets that no key opens."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
@@ -90,7 +90,8 @@ async def select_endpoints(connection: Connection, vault: Vault, page: Page = FI
         """,  # noqa: S608 - a constant
         *page.bounds,
     )
-    return [from_row(row, vault) for row in rows]
+    found = unreadable.shown(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
+    return [one for one, _ in found]
 
 
 async def insert_endpoint(

@@ -9,8 +9,9 @@ from gateway import variables
 from gateway.applications import Application
 from gateway.errors import InvalidInput, NotFound
 from gateway.projects import Environment
-from gateway.store import projects
+from gateway.store import projects, unreadable
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 _COLUMNS = "environment_id, project_id, name, description, variables, is_default, created_at"
@@ -21,7 +22,7 @@ def _place(environment_id: str) -> str:
     return f"environments:{environment_id}:variables"
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Environment:
+def _from_row(row: Row, vault: Vault) -> Environment:
     sealed = row["variables"]
     return Environment(
         environment_id=row["environment_id"],
@@ -35,7 +36,7 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Environment:
 
 
 async def select_environments(connection: Connection, vault: Vault, project_ids: Sequence[str]) -> list[Environment]:
-    """Return those of these projects, the default of each first."""
+    """Return those of these projects, the default of each first; without variables that no key opens."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -45,7 +46,7 @@ async def select_environments(connection: Connection, vault: Vault, project_ids:
         """,  # noqa: S608 - a constant
         list(project_ids),
     )
-    return [_from_row(row, vault) for row in rows]
+    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +73,18 @@ async def select_places(connection: Connection, environment_ids: Collection[str]
     return {row["environment_id"]: Place(**row) for row in rows}
 
 
-async def select_environment(connection: Connection, vault: Vault, environment_id: str) -> Environment:
-    """Raises NotFound."""
+async def select_environment(
+    connection: Connection, vault: Vault, environment_id: str, *, without: Collection[str] = ()
+) -> Environment:
+    """Raises NotFound, and Unreadable unless it will do without the variables."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM environments WHERE environment_id = $1",  # noqa: S608 - a constant
         environment_id,
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    return _from_row(row, vault)
+    ((found, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    return found
 
 
 async def select_variables(connection: Connection, vault: Vault, environment_id: str) -> tuple[str | None, str | None]:

@@ -1,13 +1,13 @@
 """Projects, their variables sealed."""
 
-from collections.abc import Collection, Mapping
-
-import asyncpg
+from collections.abc import Collection, Iterable, Mapping
 
 from gateway.errors import Conflict, NotFound
 from gateway.projects import DEFAULT, PRODUCTION, Project
+from gateway.store import unreadable
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 _COLUMNS = "project_id, name, description, variables, created_at"
@@ -18,7 +18,7 @@ def _place(project_id: str) -> str:
     return f"projects:{project_id}:variables"
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Project:
+def _from_row(row: Row, vault: Vault) -> Project:
     sealed = row["variables"]
     return Project(
         project_id=row["project_id"],
@@ -27,6 +27,11 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Project:
         variables=None if sealed is None else vault.open(sealed, _place(row["project_id"])),
         created_at=row["created_at"],
     )
+
+
+def _read(rows: Iterable[Row], vault: Vault) -> list[Project]:
+    """Return them; those whose variables no key opens without these."""
+    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 async def select_projects(
@@ -44,7 +49,7 @@ async def select_projects(
         *page.bounds,
         None if only is None else list(only),
     )
-    return [_from_row(row, vault) for row in rows]
+    return _read(rows, vault)
 
 
 _MATCHING = """
@@ -73,15 +78,18 @@ async def search_projects(
         offset,
     )
     total = await connection.fetchval(f"SELECT count(*) FROM projects WHERE {_MATCHING}", q, name, description)  # noqa: S608
-    return [_from_row(row, vault) for row in rows], int(total)
+    return _read(rows, vault), int(total)
 
 
-async def select_project(connection: Connection, vault: Vault, project_id: str) -> Project:
-    """Raises NotFound."""
+async def select_project(
+    connection: Connection, vault: Vault, project_id: str, *, without: Collection[str] = ()
+) -> Project:
+    """Raises NotFound, and Unreadable unless it will do without the variables."""
     row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM projects WHERE project_id = $1", project_id)  # noqa: S608
     if row is None:
         raise NotFound(_NOT_FOUND)
-    return _from_row(row, vault)
+    ((found, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    return found
 
 
 async def select_project_id(connection: Connection, named: str) -> str:

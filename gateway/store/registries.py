@@ -1,16 +1,17 @@
 """Logins that are kept for all applications, their passwords sealed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
-
-import asyncpg
 
 from gateway.amazon import Amazon
 from gateway.errors import NotFound
 from gateway.reference import Domain
 from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope
+from gateway.store import unreadable
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 _COLUMNS = """
@@ -24,7 +25,7 @@ def _place(registry_id: str) -> str:
     return f"registries:{registry_id}:password"
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Registry:
+def _from_row(row: Row, vault: Vault) -> Registry:
     return Registry(
         registry_id=row["registry_id"],
         registry_name=row["registry_name"],
@@ -32,10 +33,20 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Registry:
         registry_type=RegistryType(row["registry_type"]),
         image_prefix=row["image_prefix"],
         scope=Scope(row["domain"], row["path"]),
-        login=_login(row["username"], vault.open(row["password"], _place(row["registry_id"])), row["amazon"]),
+        login=_login(
+            row["username"],
+            "" if row["password"] is None else vault.open(row["password"], _place(row["registry_id"])),
+            row["amazon"],
+        ),
         authority=row["authority"],
         created_at=row["created_at"],
     )
+
+
+def _read(rows: Sequence[Row], vault: Vault) -> list[Registry]:
+    """Return them; those whose password no key opens without it, and with why."""
+    found = unreadable.shown(rows, lambda row: _from_row(row, vault), ["password"])
+    return [registry if why is None else replace(registry, unreadable=why) for registry, why in found]
 
 
 def _login(username: str, password: str, amazon: Mapping[str, Any] | None) -> Credentials | Amazon | None:
@@ -80,7 +91,7 @@ async def select_registries_page(connection: Connection, vault: Vault, page: Pag
         """,  # noqa: S608 - a constant
         *page.bounds,
     )
-    return [_from_row(row, vault) for row in rows]
+    return _read(rows, vault)
 
 
 async def select_registries(connection: Connection, vault: Vault, domain: Domain | None = None) -> list[Registry]:
@@ -89,7 +100,7 @@ async def select_registries(connection: Connection, vault: Vault, domain: Domain
         f"SELECT {_COLUMNS} FROM registries WHERE $1::text IS NULL OR domain = $1 ORDER BY created_at",  # noqa: S608
         domain,
     )
-    return [_from_row(row, vault) for row in rows]
+    return _read(rows, vault)
 
 
 async def select_registry(connection: Connection, vault: Vault, registry_id: str) -> Registry:
@@ -100,7 +111,7 @@ async def select_registry(connection: Connection, vault: Vault, registry_id: str
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    return _from_row(row, vault)
+    return _read([row], vault)[0]
 
 
 async def insert_registry(connection: Connection, vault: Vault, registration: Registration) -> Registry:
@@ -139,4 +150,4 @@ async def delete_registry(connection: Connection, vault: Vault, registry_id: str
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    return _from_row(row, vault)
+    return _read([row], vault)[0]

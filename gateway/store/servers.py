@@ -1,12 +1,16 @@
 """Hosts, what lets us in there sealed."""
 
+from dataclasses import replace
+
 import asyncpg
 import orjson
 
 from gateway.errors import Conflict, NotFound
 from gateway.servers import Access, Server
+from gateway.store import unreadable
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.unreadable import Row
 from gateway.store.vault import Vault
 
 CHANNEL = "gateway_servers"
@@ -19,7 +23,7 @@ def _place(server_id: str) -> str:
     return f"servers:{server_id}:credentials"
 
 
-def _from_row(row: asyncpg.Record, vault: Vault) -> Server:
+def _from_row(row: Row, vault: Vault) -> Server:
     sealed = row["credentials"]
     secrets = {} if sealed is None else orjson.loads(vault.open(sealed, _place(row["server_id"])))
     return Server(
@@ -34,6 +38,12 @@ def _from_row(row: asyncpg.Record, vault: Vault) -> Server:
     )
 
 
+def _read(row: Row, vault: Vault) -> Server:
+    """Return it; where no key opens what lets us in there, without that, and with why."""
+    ((server, why),) = unreadable.shown([row], lambda one: _from_row(one, vault), ["credentials"])
+    return server if why is None else replace(server, error=why, unreadable=why)
+
+
 def _sealed(vault: Vault, server_id: str, access: Access) -> bytes | None:
     secrets = access.secrets()
     return vault.seal(orjson.dumps(secrets).decode(), _place(server_id)) if secrets else None
@@ -46,7 +56,7 @@ async def notify(connection: Connection) -> None:
 
 async def select_servers(connection: Connection, vault: Vault) -> list[Server]:
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM servers ORDER BY created_at, server_id")  # noqa: S608
-    return [_from_row(row, vault) for row in rows]
+    return [_read(row, vault) for row in rows]
 
 
 async def select_servers_page(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Server]:
@@ -61,7 +71,7 @@ async def select_servers_page(connection: Connection, vault: Vault, page: Page =
         """,  # noqa: S608 - a constant
         *page.bounds,
     )
-    return [_from_row(row, vault) for row in rows]
+    return [_read(row, vault) for row in rows]
 
 
 async def select_server(connection: Connection, vault: Vault, named: str) -> Server:
@@ -72,7 +82,7 @@ async def select_server(connection: Connection, vault: Vault, named: str) -> Ser
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    return _from_row(row, vault)
+    return _read(row, vault)
 
 
 async def insert_server(connection: Connection, vault: Vault, *, name: str, description: str, access: Access) -> Server:

@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.errors import Unavailable
+from gateway.errors import Unreadable
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -81,13 +81,14 @@ class Vault:
         return bytes([cipher.number]) + nonce + cipher.aead.encrypt(nonce, secret.encode(), place.encode())
 
     def open(self, sealed: bytes, place: str) -> str:
-        """Return the secret; raises Unavailable where it was sealed with another key or for another place."""
-        for cipher in sorted(self._current(), key=lambda one: one.number != sealed[0]):
+        """Return the secret; raises Unreadable where it was sealed with another key or for another place."""
+        for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != sealed[:1]):
             if (secret := _opened(cipher, sealed, place)) is not None:
                 return secret
-        raise Unavailable(
+        raise Unreadable(
             f"the secret of {place} was sealed with another key: is GATEWAY_MASTER_KEY the one it was made with, "
-            "or that one among GATEWAY_FORMER_MASTER_KEYS?"
+            "or that one among GATEWAY_FORMER_MASTER_KEYS? Where that key is lost, set the secret anew.",
+            place=place,
         )
 
     def seals_alike(self, sealed: bytes, place: str) -> bool:
@@ -99,5 +100,5 @@ def _opened(cipher: _Cipher, sealed: bytes, place: str) -> str | None:
     nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
     try:
         return cipher.aead.decrypt(nonce, ciphertext, place.encode()).decode()
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # the latter where it is cut, or no text
         return None

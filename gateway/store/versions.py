@@ -9,9 +9,10 @@ import orjson
 from gateway.applications import Application
 from gateway.bases import Base
 from gateway.configuration import Configuration
-from gateway.errors import Conflict, NotFound
+from gateway.errors import Conflict, NotFound, Unreadable
 from gateway.pending import Ran
 from gateway.reference import Digest, Reference
+from gateway.store import unreadable
 from gateway.store.database import Connection
 from gateway.store.vault import Vault
 
@@ -124,7 +125,11 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
         application.application_id,
     )
     base = application.base
-    ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
+    try:
+        ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
+    except Unreadable as error:
+        unreadable.tell(error)  # then it is as with one that nothing is known of
+        ran = None
     if row is None or ran is None or (base and ran.base and base.object_id != ran.base.object_id):
         return None if base is None else Ran(base.reference, application.as_found(), None)
     reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()

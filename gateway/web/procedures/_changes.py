@@ -109,7 +109,7 @@ async def apply(
     for column in ("name", "auto_deploy", "environment_id"):
         if column in changes and changes[column] is None:
             del changes[column]
-    current = await applications.select_application(connection, vault, application_id)
+    current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
     wanted = merged(current.configuration, given.settings) if given.settings else None
     if wanted is not None:
         await _refuse_impossible(connection, application_id, wanted)

@@ -38,7 +38,9 @@ async def change(
     """
     async with transaction(context.pool) as connection:
         await applications.select_live(connection, application_id)
-        before = await applications.select_application(connection, context.vault, application_id)
+        before = await applications.select_application(
+            connection, context.vault, application_id, without=applications.SET_WHOLE
+        )
     await refuse_unreachable(context, before, wish(before))
     async with transaction(context.pool) as connection:
         return await set_and_compare(
@@ -57,7 +59,7 @@ async def set_and_compare(
 ) -> Updated:
     """Set what is wished for, whether or not a probe can be asked then."""
     await applications.lock_application(connection, application_id)
-    current = await applications.select_application(connection, vault, application_id)
+    current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
     await apply(connection, vault, application_id, wish(current), limits=limits, must_change=must_change)
     stored = await applications.select_application(connection, vault, application_id)
     return Updated(stored, await pending(connection, vault, stored))

@@ -1,6 +1,7 @@
 """application.*: what is kept running, and what may be done with it."""
 
 import string
+from collections.abc import Collection
 from secrets import choice
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -100,14 +101,18 @@ def _app_name(given: Create) -> str:
     return parse_app_name(f"{wanted}-{suffix}")
 
 
-async def known(connection: Connection, context: Context, given: Named) -> Application:
+async def known(
+    connection: Connection, context: Context, given: Named, *, without: Collection[str] = ()
+) -> Application:
     """Return one that is there, and not being deleted; raises NotFound."""
     await applications.select_live(connection, given.application_id)
-    return await applications.select_application(connection, context.vault, given.application_id)
+    return await applications.select_application(connection, context.vault, given.application_id, without=without)
 
 
-async def shown_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
-    application = await applications.select_application(connection, context.vault, application_id)
+async def shown_row(
+    connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
+) -> dict[str, Any]:
+    application = await applications.select_application(connection, context.vault, application_id, without=without)
     states = await applications.select_states(connection, [application_id])
     tokens = await addresses.select_tokens(connection, context.vault, [application_id])
     seen = await observations.select_observations(connection, [application_id])
@@ -190,16 +195,20 @@ async def select_one(context: Context, given: Named) -> Answer:
         return Answer(await whole_row(connection, context, given.application_id))
 
 
-async def whole_row(connection: Connection, context: Context, application_id: str) -> dict[str, Any]:
+async def whole_row(
+    connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the WholeApplication."""
-    found = await shown_row(connection, context, application_id)
+    found = await shown_row(connection, context, application_id, without=without)
     newest = await deployments.select_deployments_of(connection, [application_id], Page(_NEWEST))
     reached = await domains.select_domains(connection, application_id)
     records = await steps.select_steps(connection, [one.deployment_id for one in newest])
     server_id = found["serverId"]
     server = await servers.select_server(connection, context.vault, server_id) if server_id else None
-    environment = await environments.select_environment(connection, context.vault, found["environmentId"])
-    project = await projects.select_project(connection, context.vault, environment.project_id)
+    environment = await environments.select_environment(
+        connection, context.vault, found["environmentId"], without=("variables",)
+    )
+    project = await projects.select_project(connection, context.vault, environment.project_id, without=("variables",))
     parts = {
         "environment": {
             **environment_row(environment, context.caller),

@@ -13,7 +13,7 @@ from gateway.deployments import Kind
 from gateway.errors import Conflict, Forbidden
 from gateway.keys import Caller, Permission
 from gateway.reference import Reference
-from gateway.store import deployments
+from gateway.store import applications, deployments
 from gateway.store.database import transaction
 from gateway.web.context import Context
 from gateway.web.procedures._procedure import Answer, Id, Procedure, Text
@@ -100,7 +100,7 @@ async def reload(context: Context, given: Reload) -> Answer:
 async def kill_build(context: Context, given: Named) -> Answer:
     """Cancel what runs, and not what waits; nothing is built here."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
+        await known(connection, context, given, without=applications.TO_RUN)
         runs = await deployments.select_running(connection, given.application_id)
     if runs is not None:
         with suppress(Conflict):  # it has just ended, or ends by itself
@@ -121,8 +121,9 @@ async def rollback(context: Context, given: Rollback) -> Answer:
 async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
     """Return the application as it was before."""
     async with transaction(context.pool) as connection:
-        application = await known(connection, context, given)
-        before = await whole_row(connection, context, given.application_id)
+        without = () if kind is Kind.START else applications.TO_RUN
+        application = await known(connection, context, given, without=without)
+        before = await whole_row(connection, context, given.application_id, without=without)
     deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
     headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
     return Answer(before, headers=headers, changed=True)
@@ -146,7 +147,7 @@ async def delete(context: Context, given: Named) -> Answer:
 async def cancel_deployment(context: Context, given: Named) -> Answer:
     """Cancel what waits and what runs; in the contract's words whatever there was."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
+        await known(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_of(context.pool, given.application_id, running=True)
     return Answer({"success": True, "message": "Deployment cancellation requested"})
 
@@ -154,7 +155,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
 async def clean_queues(context: Context, given: Named) -> Answer:
     """Cancel what waits, and leave what runs."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
+        await known(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_of(context.pool, given.application_id, running=False)
     return Answer()
 
@@ -162,14 +163,14 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 async def mark_running(context: Context, given: Named) -> Answer:
     """Do nothing: whether it runs is what was observed, and is not set by anybody."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
+        await known(connection, context, given, without=applications.TO_RUN)
     return Answer()
 
 
 async def clear_deployments(context: Context, given: Named) -> Answer:
     """Forget the lines that the containers of its deployments have printed; the deployments stay."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
+        await known(connection, context, given, without=applications.TO_RUN)
         await deployments.clear_logs(connection, given.application_id)
     return Answer(value=True)
 

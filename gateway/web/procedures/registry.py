@@ -11,7 +11,7 @@ from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
 from gateway.amazon import Amazon, region_of
-from gateway.errors import Failed, InvalidInput, Postponed
+from gateway.errors import Failed, InvalidInput, Postponed, Unavailable
 from gateway.registries import Credentials, Login, Registration, Registry, RegistryType
 from gateway.registry import ecr
 from gateway.registry.client import RegistryClient
@@ -163,6 +163,8 @@ async def update(context: Context, given: Update) -> Answer:
         raise InvalidInput("a registry has a name", field="registryName")
     async with transaction(context.pool) as connection:
         found = await registries.select_registry(connection, context.vault, given.registry_id)
+        if found.unreadable is not None and not (sent.get("password") or sent.get("secret_access_key")):
+            raise Unavailable(found.unreadable)
         wanted = registered({**_kept(found, sent), **sent})
         _refuse_elsewhere(found, wanted, sent)
         await registries.update_registry(connection, context.vault, found.registry_id, wanted)
@@ -226,6 +228,8 @@ async def test_by_id(context: Context, given: Named) -> Answer:
 
 async def log_in(client: RegistryClient, registration: Registration) -> None:
     """Raises InvalidInput where the registry does not take the login, or does not answer."""
+    if isinstance(registration, Registry) and registration.unreadable is not None:
+        raise Unavailable(registration.unreadable)
     domain = registration.scope.domain
     login = Login(registration.login, registration.whose, authority=registration.authority)
     try:

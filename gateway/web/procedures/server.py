@@ -205,7 +205,7 @@ async def update(context: Context, given: Update) -> Answer:
             server.server_id,
             name=given.name or server.name,
             description=(given.description or "") if "description" in sent else server.description,
-            access=await checked(server.access.changed(given.access())),
+            access=await checked(server.changed(given.access())),
         )
         await servers.notify(connection)
     return Answer(value=True)
@@ -226,7 +226,7 @@ async def test(context: Context, given: Trial) -> Answer:
         return Answer(shown_identity(await ask(_new(given))))
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(shown_identity(await ask(server.access.changed(given.access()))))
+    return Answer(shown_identity(await ask(server.changed(given.access()))))
 
 
 async def validate(context: Context, given: Named) -> Answer:
