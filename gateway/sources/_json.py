@@ -88,12 +88,19 @@ def parse_objects(body: bytes) -> list[Part]:
 
 
 def parse_value(body: bytes) -> object:
-    """Parse a body that may be anything; raises InvalidInput."""
+    """Parse a body that may be anything; raises InvalidInput. No registry sends a byte order mark."""
+    if body.startswith(codecs.BOM_UTF8):
+        raise InvalidInput("the body begins with a byte order mark: send JSON without one")
     try:
-        loaded: object = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
+        loaded: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
     return loaded
+
+
+def unmarked(body: bytes) -> bytes:
+    """Return a body that a person's own program sends, without the byte order mark of some editors and shells."""
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def _object(value: object, path: str) -> Part:

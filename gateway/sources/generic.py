@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.errors import InvalidInput
 from gateway.events import Ignored, Notification
 from gateway.signatures import prove_credentials, prove_hmac
-from gateway.sources._json import bounded, parse_value
+from gateway.sources._json import bounded, parse_value, unmarked
 from gateway.sources._pointer import parse_pointer, resolve
 from gateway.sources._purl import image_of
 from gateway.sources._pushes import Said, notification, pushed_image, quoted
@@ -61,7 +61,7 @@ def _chosen_header(settings: Mapping[str, str]) -> str | None:
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    loaded = parse_value(request.body)
+    loaded = parse_value(unmarked(request.body))
     # Pointers count from the outermost array, if there is one.
     parts = bounded(loaded, "") if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
     ids = [_word(part, trust.settings.get("id", "/id")) for part in parts]

@@ -4,9 +4,9 @@ Which registry it is, its form tells: nobody has to say so. The address is the p
 nothing. Of one that does not tell its host, the image's is meant; what is told is compared.
 """
 
-import codecs
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from gateway.errors import InvalidInput, TooLarge
 from gateway.events import Ignored, Notification
@@ -28,7 +28,7 @@ from gateway.sources import (
     quay,
     zot,
 )
-from gateway.sources._json import Part, parse_value, unform
+from gateway.sources._json import Part, parse_value, unform, unmarked
 from gateway.sources._source import Request, Source, Trust
 
 _NO_JSON = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
@@ -128,7 +128,7 @@ def parse(request: Request, image: Reference) -> Notification:
 
     `image` is what the address stands for: of a registry that tells no host, and of a pipeline that tells no image.
     """
-    body = unform(request.body).removeprefix(codecs.BOM_UTF8).strip()
+    body = unmarked(unform(request.body)).strip()
     if not body or _says_it_is_none(body, request.headers):
         return Notification(unnamed=True)
     loaded = parse_value(body)
@@ -137,7 +137,7 @@ def parse(request: Request, image: Reference) -> Notification:
         part = Part(first)
         for source, fits in _FORMS:
             if fits(part, request.headers):
-                return _parsed(source, request, image)
+                return _parsed(source, replace(request, body=unmarked(request.body)), image)
     return Notification(unnamed=True)
 
 
