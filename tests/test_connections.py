@@ -332,6 +332,23 @@ async def test_guesses_hold_one_connection_to_the_database(web: Web) -> None:
             await web.pool.release(connection)
 
 
+async def test_calls_with_a_key_leave_connections_to_pushes(web: Web) -> None:
+    application_id, hook = await web.application("acme/app:v1"), await web.endpoint("generic", "s")
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    async with web.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM applications FOR UPDATE")
+        wish = {"applicationId": application_id, "description": "d"}
+        calls = [asyncio.create_task(web.post("/api/application.update", wish)) for _ in range(20)]
+        async with asyncio.timeout(SOON):
+            held = 0
+            while held < web.pool.get_max_size() // 2:
+                await connection.execute("SELECT pg_stat_clear_snapshot()")
+                held = await connection.fetchval(waiting)
+            status, _ = await web.post(hook, {"image": "acme/other:v1"}, Authorization="Bearer s")
+    assert status == 200
+    assert {one[0] for one in await asyncio.gather(*calls)} == {200}
+
+
 async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import asyncpg
 import asyncpg.pool
@@ -24,6 +24,40 @@ else:
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
 _ACQUIRE_DEADLINE = 10.0  # seconds
 _ASK_AGAIN = 0.05  # seconds until another connection may be free
+
+
+class _Share:
+    """As much of a pool as is used here, with some of its connections."""
+
+    def __init__(self, pool: Pool, most: int) -> None:
+        self._pool = pool
+        self._free = asyncio.Semaphore(most)
+
+    async def acquire(self, *, timeout: float) -> _Lent:
+        """Lend one; raises TimeoutError."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout
+        async with asyncio.timeout(timeout):
+            await self._free.acquire()
+        try:
+            return await self._pool.acquire(timeout=max(_ASK_AGAIN, until - clock()))
+        except BaseException:
+            self._free.release()
+            raise
+
+    async def release(self, connection: _Lent) -> None:
+        try:
+            await self._pool.release(connection)
+        finally:
+            self._free.release()
+
+    async def expire_connections(self) -> None:
+        await self._pool.expire_connections()
+
+
+def share(pool: Pool, most: int) -> Pool:
+    """Return so many of a pool's connections at a time: whoever is given these leaves the rest to others."""
+    return cast(Pool, _Share(pool, most))
 
 
 async def _prepare(connection: Connection) -> None:

@@ -12,7 +12,7 @@ from gateway.config import Settings
 from gateway.endpoints import parse_networks
 from gateway.errors import GatewayError
 from gateway.registry.client import RegistryClient
-from gateway.store.database import Pool
+from gateway.store.database import Pool, share
 from gateway.store.vault import Vault
 from gateway.web import (
     admission,
@@ -29,7 +29,7 @@ from gateway.web import (
     webhooks,
 )
 from gateway.web.connections import Runner, error_body, limits_for, raise_file_limit, refusal, word
-from gateway.web.context import CONTEXT, Context, Rollouts
+from gateway.web.context import CONTEXT, SHARE, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.guesses import GUESSES, Guesses
 from gateway.web.readiness import READINESS, Readiness
@@ -51,7 +51,9 @@ def build(
     )
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
     application[notifier.WANTED] = asyncio.Event()
-    application[GATES] = Gates(rate=settings.webhook_rate, slots=max(1, settings.database_connections // 2))
+    half = max(1, settings.database_connections // 2)
+    application[SHARE] = share(pool, half)
+    application[GATES] = Gates(rate=settings.webhook_rate, slots=half)
     application[GUESSES] = Guesses(partial(admission.select_valid, pool))
     application[TURNS] = Turns()
     application[READINESS] = Readiness()

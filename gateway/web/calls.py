@@ -17,7 +17,7 @@ from gateway.keys import Caller
 from gateway.trpc import Issue, Problem
 from gateway.web import auditing
 from gateway.web.admission import address, authorize
-from gateway.web.context import CONTEXT, Context
+from gateway.web.context import CONTEXT, SHARE, Context
 from gateway.web.notifier import tell
 from gateway.web.procedures import PROCEDURES, Answer, Input, Procedure
 
@@ -53,7 +53,7 @@ def method_of(procedure: Procedure) -> str:
 
 async def answer(request: web.Request, procedure: Procedure, given: Any, caller: Caller) -> Answer:
     """Run it; raises Refused, and nothing else."""
-    context = replace(request.app[CONTEXT], caller=caller)
+    context = replace(request.app[CONTEXT], caller=caller, pool=request.app[SHARE])
     actor = Actor("api", caller.name, procedure.name, caller.key_id, address(request))
     changes = procedure.kind == "mutation"
     token = ACTOR.set(actor if changes else None)

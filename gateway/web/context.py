@@ -60,3 +60,5 @@ class Context:
 
 
 CONTEXT = web.AppKey("context", Context)
+#: the connections that calls with a key may hold: pushes find others
+SHARE: web.AppKey[Pool] = web.AppKey("share")
