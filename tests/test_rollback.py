@@ -50,6 +50,43 @@ async def test_it_goes_back_to_what_served_before_and_again_further(web: Web) ->
         assert await versions.select_previous(connection, "app") == first
 
 
+async def rolled_back(web: Web, to: str | None, number: int) -> None:
+    """Let a rollback to the version of `to`, or to what was adopted, have served `number` minutes after the first."""
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            """
+            INSERT INTO deployments (application_id, kind, forced, status, title, rolls_back_to, digest, spec_hash, ran,
+                                     replaced, finished_at)
+            SELECT 'app', 'rollback', true, 'succeeded', '', $1, v.digest, v.spec_hash, v.ran, true,
+                   now() - make_interval(mins => 60 - $2)
+              FROM (SELECT 1) AS one LEFT JOIN deployments v ON v.deployment_id = $1
+            """,
+            to,
+            number,
+        )
+
+
+async def test_it_goes_back_to_what_a_rollback_brought_and_not_to_what_that_turned_away_from(web: Web) -> None:
+    await created(web)
+    first, _ = await served(web, 1), await served(web, 2)
+    await rolled_back(web, first, 3)
+    await served(web, 4)
+    async with web.pool.acquire() as connection:
+        assert await versions.select_previous(connection, "app") == first
+    await rolled_back(web, first, 5)
+    async with web.pool.acquire() as connection:
+        assert await versions.select_previous(connection, "app") is None  # nothing served before the first one
+
+
+async def test_it_goes_back_to_what_was_adopted_where_a_rollback_brought_that(web: Web) -> None:
+    await created(web)
+    await served(web, 1)
+    await rolled_back(web, None, 2)
+    await served(web, 3)
+    async with web.pool.acquire() as connection:
+        assert await versions.select_previous(connection, "app") is None
+
+
 async def test_it_goes_back_past_redeploys_of_what_serves_to_another_image_or_configuration(web: Web) -> None:
     await created(web)
     first, second, third = await served(web, 1), await served(web, 2), await served(web, 3)

@@ -139,7 +139,11 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:
-    """Return the deployment whose version, another image or configuration, served before the one that serves now."""
+    """Return the deployment whose version, another image or configuration, served before the one that serves now.
+
+    A rollback counts as the version that it brought: what it turned away from did not serve after it.
+    None where nothing did, or where that is what was adopted.
+    """
     row = await connection.fetchval(
         """
         WITH shown AS (
@@ -148,15 +152,17 @@ async def select_previous(connection: Connection, application_id: str) -> str | 
              WHERE application_id = $1 AND status = 'succeeded' AND replaced
         ),
         now AS (SELECT version FROM shown ORDER BY finished_at DESC LIMIT 1)
-        SELECT d.deployment_id
-          FROM deployments d, now
+        SELECT CASE WHEN d.kind <> 'rollback' THEN d.deployment_id END
+          FROM deployments before
+          JOIN deployments d ON d.deployment_id = coalesce(before.rolls_back_to, before.deployment_id)
+         CROSS JOIN now
           JOIN deployments serving ON serving.deployment_id = now.version
-         WHERE d.application_id = $1 AND d.status = 'succeeded' AND d.replaced AND d.kind <> 'rollback'
-           AND d.ran IS NOT NULL  -- else there is no way back to it
+         WHERE before.application_id = $1 AND before.status = 'succeeded' AND before.replaced
+           AND (d.ran IS NOT NULL OR d.kind = 'rollback')  -- a way back to it, or to what was adopted
            AND serving.kind <> 'rollback'  -- else what was adopted serves, and nothing was before that
-           AND d.finished_at < serving.finished_at
+           AND before.finished_at < serving.finished_at
            AND (d.digest, d.spec_hash) IS DISTINCT FROM (serving.digest, serving.spec_hash)
-         ORDER BY d.finished_at DESC
+         ORDER BY before.finished_at DESC
          LIMIT 1
         """,
         application_id,
