@@ -6,6 +6,8 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -111,18 +113,21 @@ async def asyncpg_answers(url: str) -> bool:
         await connection.close()
 
 
-async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runtime = tmp_path / "run"
-    runtime.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+@pytest.fixture
+def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A private directory with a short path, as a login has one."""
+    with tempfile.TemporaryDirectory(prefix="run-") as short:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", short)
+        yield Path(short)
+
+
+async def test_a_path_too_long_for_a_socket_is_reached_by_a_private_link(tmp_path: Path, runtime: Path) -> None:
     place = tmp_path / ("long" * 20) / "with, a comma"
     place.mkdir(parents=True)
     async with embedded_postgres(place) as url:
         assert await asyncpg_answers(url)
         assert (place / "postgres/.s.PGSQL.5432").is_socket()
-        assert modes(*runtime.iterdir()) == [0o700]
+        assert modes(*(runtime / name for name in within(runtime))) == [0o700]
         async with embedded_postgres(place) as other:  # shares it, by a link of its own
             assert await asyncpg_answers(other)
     assert within(runtime) == []

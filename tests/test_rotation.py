@@ -216,7 +216,7 @@ async def test_beside_a_server_that_runs_and_killed_half_way_it_loses_nothing(tm
         assert [one["env"] for one in await gateway.query("application.all")] == ["A=c", "A=b", "A=a"]
         await gateway.mutate("application.create", {"name": "d", "applicationId": "d", "env": "A=d"})
         await gateway.cli("keys", "rotate-master", "--json")
-        assert [one["env"] for one in await gateway.query("application.all")] == ["A=a", "A=b", "A=c", "A=d"]
+        assert [one["env"] for one in await gateway.query("application.all")] == ["A=d", "A=c", "A=b", "A=a"]
         assert len(path.read_bytes()) == 64
         assert first not in path.read_bytes()
     finally:
