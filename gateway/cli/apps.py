@@ -191,7 +191,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
         show({**shown, "pending": [asdict(one) for one in waits]})
         return
     parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}
-    configuration = found.configuration.model_dump(exclude_defaults=True, exclude=parts)
+    configuration = found.configuration.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=parts)
     show_fields(
         {
             "id": found.application_id,
@@ -204,7 +204,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "wanted": found.desired,
             "server": found.server_id,
             "engine": found.engine_id,
-            **configuration,
+            **{name: value if isinstance(value, str) else json.dumps(value) for name, value in configuration.items()},
         }
     )
     _show_pending(waits)

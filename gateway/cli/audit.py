@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, show, show_table
+from gateway.cli._command import command, json_option, keep, say, show, show_table
 
 
 @click.command()
@@ -60,6 +60,8 @@ async def audit(
         )
         for one in found
     ]
+    if not rows and (key_id or action):
+        say("no such rows; --key takes an id, as gateway keys list has it, --action a whole name", err=True)
     show_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
 
 

@@ -69,7 +69,12 @@ def _summary(delivery: "Delivery") -> str:
     if delivery.duplicate_of:
         return f"of {delivery.duplicate_of}"
     parts = [f"{one.application_id}: {one.status}" for one in delivery.caused]
-    parts += [f"{one.reference} {one.reason}".strip() for one in delivery.ignored]
+    parts += [
+        one.reason
+        if one.reference and one.reason.startswith(one.reference)
+        else f"{one.reference} {one.reason}".strip()
+        for one in delivery.ignored
+    ]
     return "; ".join(parts) + (f" ({delivery.times} times)" if delivery.times > 1 else "")
 
 

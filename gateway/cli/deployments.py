@@ -124,6 +124,8 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
         "deployment": found.deployment_id,
         "state": found.state,
         "kind": found.kind,
+        "title": found.title or None,
+        **({"because": found.description} if found.description else {}),
         "image": found.reference,
         "digest": found.digest,
         **({"asked by": found.asked_by} if found.asked_by else {}),

@@ -99,7 +99,7 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     grants = caller.grants
     if grants is None or procedure.opens is Opens.TO_ALL:
         return procedure.takes.model_validate(given)
-    refused = Forbidden(f"key {caller.name!r} is for {grants}, and may not have this {procedure.name} done")
+    refused = Forbidden(f"key {caller.name!r} is for {grants} only: this {procedure.name} reaches beyond that")
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _AN_ID.search(_spelt(name)) for one in _each(value)]
     for name, value in ids:
