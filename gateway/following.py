@@ -1,5 +1,6 @@
 """Which of the pushes told at once an application follows, and why not the others. It performs no I/O."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,10 @@ from gateway.reference import Reference, Repository, Tag
 
 _NOBODY = "no subscription"
 _SHOWN = 5  # of what is followed instead
+
+
+#: pushes, each with the policies that take it
+Taken = tuple[tuple[PushEvent, Policy], ...]
 
 
 class Followed(Protocol):
@@ -33,12 +38,50 @@ class Follower:
     #: the application's, or that of a deployment that waits or runs: it is to be the application's
     image: Reference | None
     #: the pushes, in the order they were told, each with the policies that take it
-    taken: tuple[tuple[PushEvent, Policy], ...]
+    taken: Taken
 
     @property
     def rises(self) -> bool:
         """Whether it matters what runs."""
         return any(policy.rises for _, policy in self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Follows:
+    """One way in which an application follows pushes: of a repository, or the one with this number, counted from 1."""
+
+    number: int | None
+    repository: str
+    policy: Policy
+    from_image: bool
+
+
+class Pushes:
+    """The pushes told at once. Which of them a policy takes is found once, however many applications have it."""
+
+    def __init__(self, events: Sequence[PushEvent]) -> None:
+        self._events = events
+        self._of: dict[str, list[int]] = {}
+        for number, event in enumerate(events, 1):
+            self._of.setdefault(str(event.repository), []).append(number)
+        self._numbers: dict[tuple[int | None, str, Policy], list[int]] = {}
+        self._taken: dict[tuple[Follows, ...], Taken] = {}
+
+    async def taken(self, follows: tuple[Follows, ...]) -> Taken:
+        """Return those that are taken in one of these ways, in the order they were told, the image's own way first."""
+        if follows not in self._taken:
+            found = [(number, not one.from_image, one.policy) for one in follows for number in await self._take(one)]
+            found.sort(key=lambda pair: pair[:2])
+            self._taken[follows] = tuple((self._events[number - 1], policy) for number, _, policy in found)
+        return self._taken[follows]
+
+    async def _take(self, one: Follows) -> list[int]:
+        way = (one.number, one.repository, one.policy)
+        if way not in self._numbers:
+            await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
+            numbers = self._of.get(one.repository, []) if one.number is None else [one.number]
+            self._numbers[way] = [number for number in numbers if one.policy.takes(self._events[number - 1].tag)]
+        return self._numbers[way]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,9 +3,10 @@
 the delivery's key ─▶ followers, their queues held ─▶ the push each follows ─▶ joined or queued ─▶ the inbox
 """
 
+import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
 from uuid import uuid4
@@ -164,9 +165,10 @@ async def _match(
     ignored = list(notification.ignored)
     queued: list[Queued] = []
     fresh: dict[str, Choice] = {}
+    chosen: _Chosen = {}
     for follower in followers:
         waits = waiting.get(follower.application_id)
-        choice, passed_over = choose(follower, _above(follower, waits, reached))
+        choice, passed_over = await _choose(follower, waits, reached, chosen)
         ignored.extend(passed_over)
         if choice is None:
             continue
@@ -208,6 +210,23 @@ async def _lanes(connection: Connection, followers: Sequence[Follower]) -> _Lane
     return waiting, await deployments.select_reached(connection, rising) if rising else {}
 
 
+_Chosen = dict[tuple[int, Desired], tuple[Choice | None, list[Ignored]]]
+
+
+async def _choose(
+    follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]], chosen: _Chosen
+) -> tuple[Choice | None, list[Ignored]]:
+    """Return the push to follow, and what was passed over; the same for all who take the same, whatever they run."""
+    if follower.rises:
+        await asyncio.sleep(0)  # others have their turn: there may be many followers of many pushes
+        return choose(follower, _above(follower, waits, reached))
+    alike = (id(follower.taken), follower.desired)
+    if alike not in chosen:
+        chosen[alike] = choose(follower, ())
+    choice, passed_over = chosen[alike]
+    return (None if choice is None else replace(choice, image=follower.image)), passed_over
+
+
 def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
     """Return what a rising version is measured by: what was never deployed is measured by its image."""
     served = reached.get(follower.application_id) or ([follower.image] if follower.image else [])
@@ -215,7 +234,8 @@ def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list
 
 
 def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[PushEvent]:
-    matched = {event for follower in followers for event, _ in follower.taken}
+    distinct = {id(follower.taken): follower.taken for follower in followers}
+    matched = {event for taken in distinct.values() for event, _ in taken}
     return [event for event in events if event not in matched]
 
 

@@ -9,7 +9,7 @@ import asyncpg
 from gateway.applications import Desired, Subscription
 from gateway.errors import Conflict, InvalidInput, NotFound
 from gateway.events import PushEvent
-from gateway.following import Follower
+from gateway.following import Follower, Follows, Pushes
 from gateway.policies import Policy, Rule
 from gateway.reference import Reference, Repository
 from gateway.store.applications import WANTED_IMAGE
@@ -44,12 +44,12 @@ def _from_row(row: asyncpg.Record) -> Subscription:
     )
 
 
-# Who follows the push `p`. What waits or runs with another image has moved the subscription to the image's tag already:
-# pushes meanwhile are those of the new tag.
-_FOLLOWED = f"""
+# Who follows the push `p` by its tag. What waits or runs with another image has moved the subscription to the image's
+# tag already: pushes meanwhile are those of the new tag.
+_BY_TAG = f"""
     SELECT f.application_id, f.from_image, {POLICY}
       FROM subscriptions f
-     WHERE f.repository = p.repository AND f.tag IN (p.tag, '')
+     WHERE f.repository = p.repository AND f.tag = p.tag
        AND NOT (f.from_image AND EXISTS (
                SELECT FROM deployments d
                 WHERE d.application_id = f.application_id AND d.status IN ('queued', 'running')
@@ -63,6 +63,21 @@ _FOLLOWED = f"""
        AND d.image IS NOT NULL AND d.moves_subscription
 """  # noqa: S608 - constants
 
+# Who follows a repository by another policy is one row, however many pushes of it are told: which it takes, the policy
+# says. `number` is of the push, null where it is any of the repository's.
+_FOLLOWED = f"""
+    WITH told AS MATERIALIZED (
+        SELECT * FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
+    )
+    SELECT s.application_id, s.from_image, p.number, p.repository, {POLICY}
+      FROM told p
+     CROSS JOIN LATERAL ({_BY_TAG}) AS s
+     UNION ALL
+    SELECT f.application_id, false, NULL, f.repository, {POLICY}
+      FROM (SELECT DISTINCT repository FROM told) AS p
+      JOIN subscriptions f ON f.repository = p.repository AND f.tag = ''
+"""  # noqa: S608 - constants
+
 
 async def lock_followers(
     connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
@@ -74,23 +89,22 @@ async def lock_followers(
     """
     rows = await connection.fetch(
         f"""
-        SELECT a.application_id, a.desired, {WANTED_IMAGE} AS image, p.number, {POLICY}
-          FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
-         CROSS JOIN LATERAL ({_FOLLOWED}) AS s
+        SELECT a.application_id, a.desired, {WANTED_IMAGE} AS image, s.number, s.repository, s.from_image, {POLICY}
+          FROM ({_FOLLOWED}) AS s
           JOIN applications a USING (application_id)
          WHERE a.desired <> 'deleted' AND a.auto_deploy AND ($3::text IS NULL OR a.application_id = $3)
-         ORDER BY a.application_id, p.number, s.from_image DESC
+         ORDER BY a.application_id, s.number, s.from_image DESC
            FOR NO KEY UPDATE OF a
         """,  # noqa: S608 - constants
         [str(event.repository) for event in events],
         [event.tag for event in events],
         only,
     )
-    followers = []
+    followers, pushes = [], Pushes(events)
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
         told = list(group)
-        pairs = [(events[row["number"] - 1], policy_of(row)) for row in told]
-        if taken := tuple((event, policy) for event, policy in pairs if policy.takes(event.tag)):
+        follows = tuple(Follows(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
+        if taken := await pushes.taken(follows):
             image = told[0]["image"]
             desired = Desired(told[0]["desired"])
             followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
