@@ -4,6 +4,8 @@ import pytest
 
 from gateway.deployments import Status
 from gateway.errors import Code
+from gateway.policies import Policy
+from gateway.reference import Tag
 from tests.concluding import begin, conclude
 from tests.real_web import Web
 
@@ -198,3 +200,31 @@ async def test_a_push_to_many_applications_is_one_delivery_and_one_deployment_ea
     _, again = await web.push("r.io/acme/web:1")
     first = {one["deploymentId"] for one in answer["deployments"]}
     assert {one["deploymentId"] for one in again["deployments"]} == first
+
+
+async def test_a_policy_is_asked_once_for_a_tag_however_many_applications_have_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(10):
+        await _follow(web, await _application(web), "any")
+    asked: list[str] = []
+    takes = Policy.takes
+
+    def count(policy: Policy, tag: Tag) -> bool:
+        asked.append(tag)
+        return takes(policy, tag)
+
+    monkeypatch.setattr(Policy, "takes", count)
+    _, answer = await web.push(*(f"r.io/acme/web:t{number}" for number in range(20)))
+    assert len(answer["deployments"]) == 10
+    assert len(asked) == 20
+    assert {one["reference"] for one in answer["ignored"]} == {f"r.io/acme/web:t{number}" for number in range(19)}
+
+
+async def test_an_application_follows_so_much_and_no_more(web: Web) -> None:
+    application_id = await _application(web)
+    for number in range(99):
+        await _follow(web, application_id, "exact", f"t{number}")
+    given = {"applicationId": application_id, "policy": "any", "pattern": ""}
+    status, answer = await web.post("/api/subscription.create", given)
+    assert (status, "at most 100" in answer["message"]) == (409, True)

@@ -16,6 +16,8 @@ from gateway.store.applications import WANTED_IMAGE
 from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
 
+_MOST = 100  # subscriptions of an application
+
 POLICY = "rule, pattern, include, exclude, prereleases, downgrades"
 _RECONCILE = "(SELECT reconcile FROM applications a WHERE a.application_id = subscriptions.application_id) AS reconcile"
 _COLUMNS = f"subscription_id, application_id, repository, {POLICY}, from_image, created_at, {_RECONCILE}"
@@ -191,7 +193,10 @@ async def select_subscription(connection: Connection, subscription_id: str) -> S
 async def insert_subscription(
     connection: Connection, application_id: str, repository: Repository, policy: Policy
 ) -> Subscription:
-    """Let the application follow this too; raises Conflict where it does already."""
+    """Let the application follow this too; raises Conflict where it does already, or follows too much."""
+    follows = await connection.fetchval("SELECT count(*) FROM subscriptions WHERE application_id = $1", application_id)
+    if follows >= _MOST:
+        raise Conflict(f"an application has at most {_MOST} subscriptions: remove one, or follow by a wider policy")
     try:
         row = await connection.fetchrow(
             f"""
