@@ -5,6 +5,8 @@ Asked when a configuration is saved: one that was saved before there was a rule 
 
 import posixpath
 
+from pydantic.alias_generators import to_camel
+
 from gateway.configuration import Configuration, RuntimeKind
 from gateway.errors import InvalidInput
 from gateway.mounts import around
@@ -17,12 +19,24 @@ _ULIMITS = frozenset({
     "rttime", "sigpending", "stack",
 })  # fmt: skip
 _UNLIMITED = -1
+_MOST = 1000  # parts of a list
+_LARGEST = 8 << 20  # bytes of all of it
 
 
 def refuse(configuration: Configuration) -> None:
     """Raises InvalidInput naming the field that cannot be as long as the others are."""
-    for rule in (_ports, _targets, _files, _reservations, _ulimits, _attachments, _service_ports):
+    for rule in (_bounds, _ports, _targets, _files, _reservations, _ulimits, _attachments, _service_ports):
         rule(configuration)
+
+
+def _bounds(configuration: Configuration) -> None:
+    """Each list of applications reads all of it."""
+    for name in type(configuration).model_fields:
+        found = getattr(configuration, name)
+        if isinstance(found, list | dict) and len(found) > _MOST:
+            raise InvalidInput(f"{len(found)} are more than the {_MOST} that one may have", field=to_camel(name))
+    if len(configuration.model_dump_json()) > _LARGEST:
+        raise InvalidInput(f"all that is set together is larger than {_LARGEST} bytes: mount a volume for large files")
 
 
 def _ports(configuration: Configuration) -> None:

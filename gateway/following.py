@@ -1,6 +1,5 @@
 """Which of the pushes told at once an application follows, and why not the others. It performs no I/O."""
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -67,18 +66,23 @@ class Pushes:
         self._numbers: dict[tuple[int | None, str, Policy], list[int]] = {}
         self._taken: dict[tuple[Follows, ...], Taken] = {}
 
-    async def taken(self, follows: tuple[Follows, ...]) -> Taken:
+    def ask(self, one: Follows) -> bool:
+        """Find what is taken in this way; tell whether that was not known, and so may have taken a while."""
+        new = (one.number, one.repository, one.policy) not in self._numbers
+        self._take(one)
+        return new
+
+    def taken(self, follows: tuple[Follows, ...]) -> Taken:
         """Return those that are taken in one of these ways, in the order they were told, the image's own way first."""
         if follows not in self._taken:
-            found = [(number, not one.from_image, one.policy) for one in follows for number in await self._take(one)]
+            found = [(number, not one.from_image, one.policy) for one in follows for number in self._take(one)]
             found.sort(key=lambda pair: pair[:2])
             self._taken[follows] = tuple((self._events[number - 1], policy) for number, _, policy in found)
         return self._taken[follows]
 
-    async def _take(self, one: Follows) -> list[int]:
+    def _take(self, one: Follows) -> list[int]:
         way = (one.number, one.repository, one.policy)
         if way not in self._numbers:
-            await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
             numbers = self._of.get(one.repository, []) if one.number is None else [one.number]
             self._numbers[way] = [number for number in numbers if one.policy.takes(self._events[number - 1].tag)]
         return self._numbers[way]

@@ -7,19 +7,18 @@
 An application's may name all three, an environment's those of its project and its own, a project's its own.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gateway.applications import parse_environment
 from gateway.errors import InvalidInput
 
-_OPENING = "${{"
-_NAMED = re.compile(r"\$\{\{(.*?)\}\}")
+_OPENING, _CLOSING = "${{", "}}"
 _DEEPEST = 32
 # What Linux hands to a program: https://man7.org/linux/man-pages/man2/execve.2.html#NOTES
 _LONGEST_VALUE = 128 * 1024
 _LONGEST = 4 * 1024 * 1024
+_TOO_LONG = "the variables together are longer than a program can be given"
 
 _SET_WITH = {"project": "project.update", "environment": "environment.update", "": "application.saveEnvironment"}
 _OWNER = {"project": "the project", "environment": "the environment", "": "the application"}
@@ -32,7 +31,7 @@ def names_others(text: str | None) -> bool:
 
 def names_of_others(text: str) -> frozenset[str]:
     """Return what of the project and the environment it names, as project.NAME."""
-    named = (found.strip() for found in _NAMED.findall(text))
+    named = (found.strip() for found in _pieces(text)[1::2])
     return frozenset(name for name in named if name.partition(".")[0] in {"project", "environment"} and "." in name)
 
 
@@ -45,8 +44,29 @@ def resolve(own: str | None, *, environment: str | None, project: str | None) ->
     resolution = _Resolution({scope: parse_environment(text or "") for scope, text in texts.items()})
     found = {name: resolution.value("", name, ()) for name in resolution.texts[""]}
     if sum(len(name) + len(value) for name, value in found.items()) > _LONGEST:
-        raise InvalidInput("the variables together are longer than a program can be given", field="env")
+        raise InvalidInput(_TOO_LONG, field="env")
     return found
+
+
+def _pieces(text: str) -> list[str]:
+    """Return what stands between, and the names, by turns. A name ends on the line it begins on.
+
+    >>> _pieces("a${{B}}c ${{ d")
+    ['a', 'B', 'c ${{ d']
+    """
+    pieces, done = [], 0
+    begin, end = text.find(_OPENING), -1
+    while begin >= 0:
+        inside = begin + len(_OPENING)
+        if end < inside and (end := text.find(_CLOSING, inside)) < 0:
+            break  # and nothing that begins later ends
+        if (line := text.find("\n", inside, end)) >= 0:
+            begin = text.find(_OPENING, line)
+            continue
+        pieces += [text[done:begin], text[inside:end]]
+        done = end + len(_CLOSING)
+        begin = text.find(_OPENING, done)
+    return [*pieces, text[done:]]
 
 
 @dataclass(slots=True)
@@ -54,6 +74,8 @@ class _Resolution:
     #: by scope, and there by name
     texts: Mapping[str, Mapping[str, str]]
     known: dict[tuple[str, str], str] = field(default_factory=dict)
+    #: characters of those that name others, until now
+    made: int = 0
 
     def value(self, scope: str, name: str, way: tuple[tuple[str, str], ...]) -> str:
         """Return one with what it names put in; `way` is what led here."""
@@ -65,11 +87,14 @@ class _Resolution:
             if len(way) >= _DEEPEST:
                 raise InvalidInput(f"{_written(way[0])} leads to variables more than {_DEEPEST} deep", field="env")
             text = self.texts[scope][name]
-            pieces = _NAMED.split(text)  # what stands between, and the names, by turns
+            pieces = _pieces(text)
             pieces[1::2] = [self._named(place, named.strip(), way) for named in pieces[1::2]]
             value = "".join(pieces)
             if len(pieces) > 1 and len(value) > _LONGEST_VALUE:
                 raise InvalidInput(f"{_written(place)} becomes longer than a program can be given", field="env")
+            self.made += len(value) if len(pieces) > 1 else 0
+            if self.made > _LONGEST:
+                raise InvalidInput(_TOO_LONG, field="env")
             self.known[place] = value
         return self.known[place]
 

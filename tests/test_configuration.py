@@ -188,11 +188,14 @@ VOLUME = {"source": "data", "target": "/data"}
         ({"ulimitsSwarm": [{"Name": "files", "Soft": 1, "Hard": 1}]}, "ulimitsSwarm.0.Name"),
         ({"ulimitsSwarm": [{"Name": "nofile", "Soft": 2, "Hard": 1}]}, "ulimitsSwarm.0.Soft"),
         ({"networkSwarm": [{"Target": "front"}, {"Aliases": ["db"]}]}, "networkSwarm.1.Target"),
+        ({"args": ["x"] * 1001}, "args"),
+        ({"extraHosts": [f"h{number}:10.0.0.1" for number in range(1001)]}, "extraHosts"),
+        ({"mounts": [{**FILE, "mountPath": f"/{number}", "content": "x" * 490_000} for number in range(20)]}, None),
         ({"endpointSpecSwarm": {"Ports": [{"PublishMode": "host"}]}}, "endpointSpecSwarm.Ports.0.TargetPort"),
     ],
     ids=lambda one: str(one)[:70],
 )
-def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any], field: str | None) -> None:
     with pytest.raises(InvalidInput) as refused:
         contradictions.refuse(Configuration.model_validate(together))
     assert refused.value.field == field

@@ -1,5 +1,8 @@
 """Variables name others: what is there is put in, and what is not is told with where to set it."""
 
+import time
+import tracemalloc
+
 import pytest
 
 from gateway.errors import InvalidInput
@@ -55,3 +58,25 @@ def test_most_name_nothing() -> None:
     assert not names_others("A=$B ${C} {{D}}")
     assert not names_others(None)
     assert names_others("A=${{B}}")
+
+
+def test_openings_without_an_end_are_text_and_cost_no_more_than_they_are_long() -> None:
+    def seconds(size: int) -> float:
+        text = "A=" + "${{" * size
+        began = time.process_time()
+        assert resolve(text, environment=None, project=None) == {"A": "${{" * size}
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(40_000) < 20 * max(seconds(10_000), 0.005)
+
+
+def test_values_that_are_too_long_together_are_refused_before_they_are_made() -> None:
+    made = "B=" + "x" * 100_000 + "\n" + "\n".join(f"A{number}=${{{{B}}}}" for number in range(5000))
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="longer than a program"):
+            resolve(made, environment=None, project=None)
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()

@@ -1,5 +1,6 @@
 """Which applications follow which images."""
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -106,7 +107,10 @@ async def lock_followers(
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
         told = list(group)
         follows = tuple(Follows(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
-        if taken := await pushes.taken(follows):
+        for one in follows:
+            if pushes.ask(one):
+                await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
+        if taken := pushes.taken(follows):
             image = told[0]["image"]
             desired = Desired(told[0]["desired"])
             followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
