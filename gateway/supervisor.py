@@ -36,7 +36,7 @@ from gateway.observer import OBSERVE_EVERY, Observer
 from gateway.registry.client import RegistryClient
 from gateway.renewal import RENEW_EVERY, renew_logins
 from gateway.rollout import roll_out
-from gateway.store import cancellations, claims, deployments, servers
+from gateway.store import cancellations, claims, deployments, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.journal import PostgresJournal
 from gateway.store.vault import Vault
@@ -146,6 +146,7 @@ class Supervisor:
             async with transaction(self._pool) as connection:
                 ours = await claims.renew_leases(connection, self.fleet.owner, held) if held else {}
                 await claims.shorten_leases(connection)
+                await watches.shorten_watches(connection)
             for deployment_id in (one for one, cancelled in ours.items() if cancelled):
                 self._cancel(deployment_id)
             for deployment_id in set(held) - ours.keys():

@@ -8,7 +8,7 @@ from gateway import lane
 from gateway.deployments import Deployment, Kind
 from gateway.engine import containers
 from gateway.errors import Code, Postponed
-from gateway.store import claims, deployments, looks
+from gateway.store import claims, deployments, looks, watches
 from gateway.store.journal import PostgresJournal
 from tests.real_web import Web
 from tests.test_leases import claim, first
@@ -30,6 +30,18 @@ async def test_a_lease_lasts_no_longer_than_its_length(web: Web, first: Deployme
     again = await claim(web, "second", lease=9)
     assert again is not None
     assert again.deployment_id == first.deployment_id
+
+
+async def test_a_window_lasts_no_longer_than_its_length(web: Web, first: Deployment) -> None:
+    async with web.pool.acquire() as connection:
+        await watches.insert_watch(connection, first, "an id", 0, timedelta(seconds=60))
+        await connection.execute("UPDATE watches SET until = until + interval '1 hour'")
+        await watches.shorten_watches(connection)
+        left = await connection.fetchval("SELECT until - now() FROM watches")
+        assert left <= timedelta(seconds=60)
+        await connection.execute("UPDATE watches SET until = until - interval '30 seconds'")
+        await watches.shorten_watches(connection)
+        assert await connection.fetchval("SELECT until - now() FROM watches") <= timedelta(seconds=30)
 
 
 async def test_what_waits_is_tried_again_after_no_more_than_it_was_to_wait(web: Web, first: Deployment) -> None:

@@ -21,8 +21,8 @@ async def insert_watch(
     """Look at what the deployment brought to serve; the caller has ended the watch of what served before."""
     await connection.execute(
         """
-        INSERT INTO watches (application_id, deployment_id, object_id, restarts, until)
-        VALUES ($1, $2, $3, $4, now() + $5::interval)
+        INSERT INTO watches (application_id, deployment_id, object_id, restarts, until, length)
+        VALUES ($1, $2, $3, $4, now() + $5::interval, $5::interval)
         """,
         deployment.application_id,
         deployment.deployment_id,
@@ -30,6 +30,11 @@ async def insert_watch(
         restarts,
         window,
     )
+
+
+async def shorten_watches(connection: Connection) -> None:
+    """Let no window last longer than its length from now on: where one does, the clock has stepped back."""
+    await connection.execute("UPDATE watches SET until = now() + length WHERE until > now() + length")
 
 
 async def select_watches(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[Watch]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.demo.engine import private_engine
 from gateway.demo.process import free_port
 from gateway.demo.registry import private_registry
+from tests import leftovers
 from tests.bench import accepting, deploying, recovering
 from tests.bench.report import Figure, show
 
@@ -26,4 +27,5 @@ async def main() -> bool:
     return show(figures, Path("bench.json"))
 
 
+leftovers.begin()
 sys.exit(0 if asyncio.run(main()) else 1)

@@ -15,6 +15,7 @@ from gateway.demo.engine import private_engine
 from gateway.demo.images import Behaviour
 from gateway.demo.process import free_port
 from gateway.demo.registry import PrivateRegistry, private_registry
+from tests import leftovers
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
@@ -194,6 +195,7 @@ def main() -> int:
     parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="all, where none is named")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     given = parser.parse_args()
+    leftovers.begin()
     with tempfile.TemporaryDirectory(prefix="gateway-faults-") as place:
         directory = Path(place)
         kept = soak(given.soak, directory) if given.soak else faults(given.part or list(PARTS), directory)

@@ -10,6 +10,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests import leftovers
 from tests.fuzz.targets import targets
 
 PLACE = Path(".fuzz")
@@ -64,4 +65,5 @@ def main(minutes: float, chosen: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    leftovers.begin()
     sys.exit(main(float(sys.argv[1]), sys.argv[2:]))
