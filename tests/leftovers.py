@@ -26,6 +26,7 @@ _MARK = "/nonexistent/tests-"
 _PATIENCE = 30.0  # seconds to end by itself; an engine stops its containers first
 _LAST = 10.0  # seconds to end when it is killed
 _LOOK_AGAIN = 0.1  # seconds
+_NOTE_EVERY = 1000  # milliseconds
 
 
 def pytest_configure(config: "pytest.Config") -> None:
@@ -55,12 +56,14 @@ def begin() -> None:
 
 def watch(pid: int, mark: bytes) -> None:
     """Wait until the process has ended, then end what bears the mark."""
+    engines: set[tuple[Path, str]] = set()
     with suppress(ProcessLookupError):
         poll = select.poll()
         poll.register(os.pidfd_open(pid), select.POLLIN)
-        poll.poll()
+        while not poll.poll(_NOTE_EVERY):
+            # They end with the session by themselves, often before they could be seen then.
+            engines |= _engines(_marked(mark))
     began, told = time.monotonic(), set[int]()
-    engines: set[tuple[Path, str]] = set()
     while (left := _marked(mark)) and time.monotonic() < began + _PATIENCE + _LAST:
         engines |= _engines(left)
         late = time.monotonic() > began + _PATIENCE
