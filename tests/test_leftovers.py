@@ -11,7 +11,9 @@ import pytest
 from gateway.demo.process import until
 
 _INNER = """
+import asyncio
 import os
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from gateway.demo.engine import private_engine
@@ -22,15 +24,17 @@ from gateway.store.embedded import embedded_postgres
 
 
 async def test_waits(tmp_path: Path) -> None:
-    async with (
-        private_engine(arguments=("--iptables=false",)) as engine,
-        private_registry(tmp_path / "registry", free_port()) as registry,
-        embedded_postgres(tmp_path / "data"),
-    ):
-        started = [os.getpid(), Cluster(tmp_path / "data").postmaster(), engine._process.pid, registry._process.pid]
-        Path("PLACE/draft").write_text(" ".join(map(str, started)) + f" {engine.socket.parent}")
-        Path("PLACE/draft").rename("PLACE/started")
-        await __import__("asyncio").sleep(600)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(embedded_postgres(tmp_path / "data"))
+        started, directory = [os.getpid(), Cluster(tmp_path / "data").postmaster()], tmp_path / "none"
+        if {engine}:
+            registry = await stack.enter_async_context(private_registry(tmp_path / "registry", free_port()))
+            engine = await stack.enter_async_context(private_engine(arguments=("--iptables=false",)))
+            started += [engine._process.pid, registry._process.pid]
+            directory = engine.socket.parent
+        Path("{place}/draft").write_text(" ".join(map(str, [*started, directory])))
+        Path("{place}/draft").rename("{place}/started")
+        await asyncio.sleep(600)
 """
 
 
@@ -46,19 +50,19 @@ def _is_there(directory: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("workers", "whom", "number"),
+    ("workers", "whom", "number", "engine"),
     [
-        (0, "controller", signal.SIGKILL),
-        (0, "controller", signal.SIGTERM),
-        (1, "controller", signal.SIGKILL),
-        (1, "worker", signal.SIGKILL),
+        (0, "controller", signal.SIGKILL, True),
+        (0, "controller", signal.SIGTERM, False),
+        (1, "controller", signal.SIGKILL, False),
+        (1, "worker", signal.SIGKILL, False),
     ],
 )
 async def test_a_session_that_is_killed_leaves_nothing_running(
-    tmp_path: Path, workers: int, whom: str, number: signal.Signals
+    tmp_path: Path, workers: int, whom: str, number: signal.Signals, engine: bool
 ) -> None:
     inner = tmp_path / "test_inner.py"
-    inner.write_text(_INNER.replace("PLACE", str(tmp_path)))
+    inner.write_text(_INNER.format(place=tmp_path, engine=engine))
     session = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "-p", "no:cacheprovider", "-n", str(workers),
         "--max-worker-restart=0", f"--basetemp={tmp_path / 'inner'}", str(inner), stdout=-3, stderr=-3,
