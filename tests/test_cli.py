@@ -63,6 +63,19 @@ async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_
     assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
 
 
+async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(shell: GatewayProcess) -> None:
+    await shell.cli("apps", "create", "Gone", "acme/gone:1", "--id", "app-gone")
+    shell.key = await shell.cli("keys", "create", "deleter")
+    await shell.start()
+    try:
+        await shell.mutate("application.delete", {"applicationId": "app-gone"})
+    finally:
+        await shell.stop()
+    assert "application.delete" in await shell.cli("audit", "--app", "app-gone")
+    with pytest.raises(Refused, match="no application called 'app-never'"):
+        await shell.cli("audit", "--app", "app-never")
+
+
 async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: GatewayProcess) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,

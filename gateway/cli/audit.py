@@ -9,7 +9,9 @@ from gateway.cli._command import command, json_option, keep, say, show, show_tab
 
 
 @click.command()
-@click.option("--app", help="Only what concerns this application, by id, container name or name.")
+@click.option(
+    "--app", help="Only what concerns this application, by id, container name or name; a deleted one by its id."
+)
 @click.option("--key", "key_id", help="Only what was done with this key, by its id.")
 @click.option("--action", help="Only this procedure or command, as application.update.")
 @click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only what became of it so.")
@@ -29,21 +31,29 @@ async def audit(
 ) -> None:
     """Show who changed what, from where, and who was refused."""
     from gateway.audit import Outcome
+    from gateway.errors import NotFound
     from gateway.store import applications
     from gateway.store import audit as store
     from gateway.store.database import transaction
     from gateway.web.procedures.audit import shown
 
     async with keep() as kept, transaction(kept.pool) as connection:
+        application_id, unknown = app, None
+        try:
+            application_id = await applications.select_application_id(connection, app) if app else None
+        except NotFound as error:  # one that is deleted still has its rows, by its id
+            unknown = error
         found = await store.select_entries(
             connection,
             below=before,
-            application_id=await applications.select_application_id(connection, app) if app else None,
+            application_id=application_id,
             key_id=key_id,
             action=action,
             outcome=Outcome(outcome) if outcome else None,
             limit=limit,
         )
+    if unknown is not None and not found:
+        raise unknown
     if as_json:
         show([shown(one) for one in found])
         return
