@@ -22,7 +22,7 @@ from uuid import uuid4
 if TYPE_CHECKING:
     import pytest
 
-_MARK = "/nonexistent/tests-"
+MARK = "/nonexistent/tests-"
 _PATIENCE = 30.0  # seconds to end by itself; an engine stops its containers first
 _LAST = 10.0  # seconds to end when it is killed
 _LOOK_AGAIN = 0.1  # seconds
@@ -38,9 +38,9 @@ def pytest_configure(config: "pytest.Config") -> None:
 
 def begin() -> None:
     """Let this process be watched, and mark what it starts from now on."""
-    mark = f"{_MARK}{uuid4().hex}"
+    mark = f"{MARK}{uuid4().hex}"
     path = os.environ.get("PATH", os.defpath)
-    unmarked = os.pathsep.join(part for part in path.split(os.pathsep) if not part.startswith(_MARK))
+    unmarked = os.pathsep.join(part for part in path.split(os.pathsep) if not part.startswith(MARK))
     os.posix_spawn(
         sys.executable,
         [sys.executable, "-I", __file__, str(os.getpid()), mark],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.demo.process import until
+from tests import leftovers
 
 _INNER = """
 import asyncio
@@ -45,6 +46,11 @@ def _lives(pid: int) -> bool:
         return False
 
 
+def test_every_session_is_watched(request: pytest.FixtureRequest) -> None:
+    assert request.config.pluginmanager.has_plugin("tests.leftovers")
+    assert leftovers.MARK in os.environ["PATH"]
+
+
 def _is_there(directory: str) -> bool:
     return Path(directory).exists()
 
@@ -64,7 +70,8 @@ async def test_a_session_that_is_killed_leaves_nothing_running(
     inner = tmp_path / "test_inner.py"
     inner.write_text(_INNER.format(place=tmp_path, engine=engine))
     session = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "-p", "no:cacheprovider", "-n", str(workers),
+        sys.executable, "-m", "pytest", "-c", "pyproject.toml", "-q", "-o", "addopts=",
+        "-p", "tests.leftovers", "-p", "no:cacheprovider", "-n", str(workers),
         "--max-worker-restart=0", f"--basetemp={tmp_path / 'inner'}", str(inner), stdout=-3, stderr=-3,
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
