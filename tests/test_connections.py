@@ -13,10 +13,11 @@ from aiohttp import web
 from yarl import URL
 
 from gateway.store import keys, migrations
-from gateway.web import status
+from gateway.web import calls, status, surfaces
 from gateway.web.bodies import read_body
 from gateway.web.connections import Limits, Runner, Server, limits_for
 from gateway.web.context import CONTEXT
+from gateway.web.procedures import Answer, Procedure
 from tests.real_web import Web
 
 SOON = 10  # seconds a test waits for what happens in one or two
@@ -347,6 +348,51 @@ async def test_calls_with_a_key_leave_connections_to_pushes(web: Web) -> None:
             status, _ = await web.post(hook, {"image": "acme/other:v1"}, Authorization="Bearer s")
     assert status == 200
     assert {one[0] for one in await asyncio.gather(*calls)} == {200}
+
+
+async def test_of_one_key_a_few_calls_are_answered_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once: list[int] = []
+    running = 0
+    original = calls.answer
+
+    async def answer(*given: Any) -> Any:
+        nonlocal running
+        running += 1
+        at_once.append(running)
+        try:
+            return await original(*given)
+        finally:
+            running -= 1
+
+    monkeypatch.setattr(surfaces, "answer", answer)
+    asked = [web.get("/api/project.all") for _ in range(20)]
+    batch = "/api/trpc/" + ",".join(["project.all"] * 5) + "?batch=1"
+    assert {one[0] for one in await asyncio.gather(*asked, *(web.get(batch) for _ in range(5)))} == {200}
+    assert len(at_once) == 45
+    assert max(at_once) <= 8
+
+
+async def test_what_nobody_waits_for_any_more_of_a_batch_is_not_done(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = asyncio.Event(), asyncio.Event()
+    done: list[str] = []
+
+    async def answer(_request: object, procedure: Procedure, *_: object) -> Answer:
+        done.append(procedure.name)
+        begun.set()
+        await over.wait()
+        return Answer(None)
+
+    monkeypatch.setattr(surfaces, "answer", answer)
+    asking = asyncio.create_task(web.get("/api/trpc/" + ",".join(["project.all"] * 50) + "?batch=1"))
+    await begun.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    for _ in range(3):
+        await web.get("/healthz")
+    over.set()
+    for _ in range(3):
+        await web.get("/healthz")
+    assert done == ["project.all"]
 
 
 async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(

@@ -32,6 +32,7 @@ from gateway.web.connections import Runner, error_body, limits_for, raise_file_l
 from gateway.web.context import CONTEXT, SHARE, Context, Rollouts
 from gateway.web.gates import GATES, Gates
 from gateway.web.guesses import GUESSES, Guesses
+from gateway.web.lanes import LANES, Lanes
 from gateway.web.readiness import READINESS, Readiness
 from gateway.web.turns import TURNS, Turns
 
@@ -55,6 +56,7 @@ def build(
     application[SHARE] = share(pool, half)
     application[GATES] = Gates(rate=settings.webhook_rate, slots=half)
     application[GUESSES] = Guesses(partial(admission.select_valid, pool))
+    application[LANES] = Lanes()
     application[TURNS] = Turns()
     application[READINESS] = Readiness()
     application[status.LOOKING] = status.Looking()

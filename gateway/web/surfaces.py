@@ -14,9 +14,11 @@ from gateway.trpc import UNDEFINED, Problem
 from gateway.web.admission import admit
 from gateway.web.bodies import printable, read_body
 from gateway.web.calls import Refused, answer, find, method_of, problem_of, when
+from gateway.web.lanes import LANES
 from gateway.web.procedures import Answer
 
 _UNAUTHORIZED = Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED")
+_GONE = Problem(HTTPStatus.BAD_REQUEST, "whoever asked has gone")
 _MOST_CALLS = 50  # in one batch
 
 
@@ -45,7 +47,9 @@ async def trpc_call(request: web.Request) -> web.Response:
     headers: dict[str, str] = {}
     for name, one in zip(names, given, strict=True):
         try:
-            answered = await _trpc_answer(request, name, one, caller)
+            _refuse_gone(request)
+            async with request.app[LANES].take(caller):
+                answered = await _trpc_answer(request, name, one, caller)
         except Refused as refused:
             envelopes.append(trpc.error(refused.problem, name))
             statuses.append(int(refused.problem.status))
@@ -58,6 +62,12 @@ async def trpc_call(request: web.Request) -> web.Response:
     if batch and request.headers.get("trpc-accept") == "application/jsonl":
         return _line(envelopes, headers)
     return _trpc_json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
+
+
+def _refuse_gone(request: web.Request) -> None:
+    """Raises Refused where nobody waits for an answer any more."""
+    if request.transport is None or request.transport.is_closing():
+        raise Refused(_GONE)
 
 
 async def _trpc_answer(request: web.Request, name: str, given: Any, caller: Caller | None) -> Answer:
@@ -113,7 +123,9 @@ async def rest_call(request: web.Request) -> web.Response:
         procedure = find(name)
         if procedure is None or request.method != method_of(procedure):
             return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)
-        answered = await answer(request, procedure, await _rest_input(request), caller)
+        given = await _rest_input(request)
+        async with request.app[LANES].take(caller):
+            answered = await answer(request, procedure, given, caller)
     except (Refused, GatewayError) as error:
         problem = problem_of(error)
         return _json(trpc.rest_error(problem, name), problem.status, when(error))
