@@ -395,6 +395,19 @@ async def test_what_nobody_waits_for_any_more_of_a_batch_is_not_done(web: Web, m
     assert done == ["project.all"]
 
 
+async def test_a_batch_is_answered_so_much_and_the_rest_of_it_refused(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_: object) -> Answer:
+        return Answer("x" * (6 << 20))
+
+    monkeypatch.setattr(surfaces, "answer", answer)
+    status, answers = await web.get("/api/trpc/" + ",".join(["settings.getDokployVersion"] * 5) + "?batch=1")
+    assert status == 207
+    assert ["result" in one for one in answers] == [True, True, True, False, False]
+    assert answers[-1]["error"]["json"]["data"]["code"] == "PAYLOAD_TOO_LARGE"
+
+
 async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,10 @@ from gateway.web.procedures import Answer
 
 _UNAUTHORIZED = Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED")
 _GONE = Problem(HTTPStatus.BAD_REQUEST, "whoever asked has gone")
+_LARGEST = 16 << 20  # bytes of answers in a batch, after which the rest is refused
+_TOO_MUCH = Problem(
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the batch is answered with more than {_LARGEST} bytes: ask for less"
+)
 _MOST_CALLS = 50  # in one batch
 
 
@@ -45,9 +49,11 @@ async def trpc_call(request: web.Request) -> web.Response:
     envelopes: list[Any] = []
     statuses: list[int] = []
     headers: dict[str, str] = {}
+    line = batch and request.headers.get("trpc-accept") == "application/jsonl"
+    size = 0
     for name, one in zip(names, given, strict=True):
         try:
-            _refuse_gone(request)
+            _refuse_more(request, size)
             async with request.app[LANES].take(caller):
                 answered = await _trpc_answer(request, name, one, caller)
         except Refused as refused:
@@ -56,18 +62,28 @@ async def trpc_call(request: web.Request) -> web.Response:
             if (procedure := find(name)) and refused.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 headers["Allow"] = method_of(procedure)
         else:
-            envelopes.append(trpc.result(answered.value))
+            envelope, encoded = _encoded(answered)
+            size += len(encoded)
+            envelopes.append(envelope if line else orjson.Fragment(encoded))
             statuses.append(int(HTTPStatus.OK))
             headers.update(answered.headers)
-    if batch and request.headers.get("trpc-accept") == "application/jsonl":
+    if line:
         return _line(envelopes, headers)
     return _trpc_json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
 
 
-def _refuse_gone(request: web.Request) -> None:
-    """Raises Refused where nobody waits for an answer any more."""
+def _encoded(answered: Answer) -> tuple[Mapping[str, Any], bytes]:
+    """Return the envelope, and its JSON, which is kept instead of it: it takes a tenth of the memory."""
+    envelope = trpc.result(answered.value)
+    return envelope, _dumped(envelope)
+
+
+def _refuse_more(request: web.Request, size: int) -> None:
+    """Raises Refused where nobody waits for an answer any more, or there is too much of it already."""
     if request.transport is None or request.transport.is_closing():
         raise Refused(_GONE)
+    if size > _LARGEST:
+        raise Refused(_TOO_MUCH)
 
 
 async def _trpc_answer(request: web.Request, name: str, given: Any, caller: Caller | None) -> Answer:
@@ -161,5 +177,10 @@ async def _body(request: web.Request) -> bytes:
 
 
 def _json(value: Any, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
-    body = orjson.dumps(value, default=superjson.iso, option=orjson.OPT_PASSTHROUGH_DATETIME)
-    return web.Response(body=body, status=int(status), headers={**(headers or {}), "Content-Type": "application/json"})
+    return web.Response(
+        body=_dumped(value), status=int(status), headers={**(headers or {}), "Content-Type": "application/json"}
+    )
+
+
+def _dumped(value: Any) -> bytes:
+    return orjson.dumps(value, default=superjson.iso, option=orjson.OPT_PASSTHROUGH_DATETIME)
