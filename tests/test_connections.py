@@ -405,7 +405,7 @@ async def test_a_batch_is_answered_so_much_and_the_rest_of_it_refused(
     status, answers = await web.get("/api/trpc/" + ",".join(["settings.getDokployVersion"] * 5) + "?batch=1")
     assert status == 207
     assert ["result" in one for one in answers] == [True, True, True, False, False]
-    assert answers[-1]["error"]["json"]["data"]["code"] == "PAYLOAD_TOO_LARGE"
+    assert answers[-1]["error"]["json"]["data"]["code"] == "BAD_REQUEST"
 
 
 async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(

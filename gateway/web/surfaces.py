@@ -20,9 +20,7 @@ from gateway.web.procedures import Answer
 _UNAUTHORIZED = Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED")
 _GONE = Problem(HTTPStatus.BAD_REQUEST, "whoever asked has gone")
 _LARGEST = 16 << 20  # bytes of answers in a batch, after which the rest is refused
-_TOO_MUCH = Problem(
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"the batch is answered with more than {_LARGEST} bytes: ask for less"
-)
+_TOO_MUCH = Problem(HTTPStatus.BAD_REQUEST, f"the batch is answered with more than {_LARGEST} bytes: ask for less")
 _MOST_CALLS = 50  # in one batch
 
 
