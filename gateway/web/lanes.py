@@ -1,4 +1,4 @@
-"""How many calls of one key are answered at once: the others wait, and hold no more than what they sent."""
+"""How many calls or batches of one key are answered at once: the others wait, and hold no more than what they sent."""
 
 import asyncio
 from collections.abc import AsyncIterator

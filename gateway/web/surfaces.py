@@ -49,22 +49,22 @@ async def trpc_call(request: web.Request) -> web.Response:
     headers: dict[str, str] = {}
     line = batch and request.headers.get("trpc-accept") == "application/jsonl"
     size = 0
-    for name, one in zip(names, given, strict=True):
-        try:
-            _refuse_more(request, size)
-            async with request.app[LANES].take(caller):
+    async with request.app[LANES].take(caller):
+        for name, one in zip(names, given, strict=True):
+            try:
+                _refuse_more(request, name, size)
                 answered = await _trpc_answer(request, name, one, caller)
-        except Refused as refused:
-            envelopes.append(trpc.error(refused.problem, name))
-            statuses.append(int(refused.problem.status))
-            if (procedure := find(name)) and refused.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                headers["Allow"] = method_of(procedure)
-        else:
-            envelope, encoded = _encoded(answered)
-            size += len(encoded)
-            envelopes.append(envelope if line else orjson.Fragment(encoded))
-            statuses.append(int(HTTPStatus.OK))
-            headers.update(answered.headers)
+            except Refused as refused:
+                envelopes.append(trpc.error(refused.problem, name))
+                statuses.append(int(refused.problem.status))
+                if (procedure := find(name)) and refused.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                    headers["Allow"] = method_of(procedure)
+            else:
+                envelope, encoded = _encoded(answered)
+                size += len(encoded)
+                envelopes.append(envelope if line else orjson.Fragment(encoded))
+                statuses.append(int(HTTPStatus.OK))
+                headers.update(answered.headers)
     if line:
         return _line(envelopes, headers)
     return _trpc_json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
@@ -76,9 +76,10 @@ def _encoded(answered: Answer) -> tuple[Mapping[str, Any], bytes]:
     return envelope, _dumped(envelope)
 
 
-def _refuse_more(request: web.Request, size: int) -> None:
-    """Raises Refused where nobody waits for an answer any more, or there is too much of it already."""
-    if request.transport is None or request.transport.is_closing():
+def _refuse_more(request: web.Request, name: str, size: int) -> None:
+    """Raises Refused where nobody waits for what a query answers any more, or there is too much of it already."""
+    gone, procedure = request.transport is None or request.transport.is_closing(), find(name)
+    if gone and procedure is not None and procedure.kind == "query":
         raise Refused(_GONE)
     if size > _LARGEST:
         raise Refused(_TOO_MUCH)
