@@ -149,7 +149,8 @@ class World:
             await self.told(digest)
             return digest
         serving = self.served[-1]
-        before = next(one for one in await self.rows() if one["state"] == "succeeded" and one["digest"] != serving)
+        ran = [one for one in await self.rows() if one["state"] == "succeeded" and one["kind"] not in {"start", "stop"}]
+        before = next(one for one in ran if one["digest"] != serving)
         to = {"applicationId": self.app, "deploymentId": before["deploymentId"]}
         with suppress(aiohttp.ClientError):  # struck already: it was taken, and the answer was lost
             await self.gateway.mutate("application.rollback", to)
