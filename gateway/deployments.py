@@ -174,6 +174,7 @@ class Swap:
         return self.order is Order.START_FIRST and self.runtime is RuntimeKind.CONTAINER
 
 
+_CONTAINER_ID = 64  # characters
 _SERVES_ALREADY = frozenset({Code.UP_TO_DATE, Code.SATISFIED})
 
 
@@ -209,6 +210,11 @@ class Watch:
     object_id: str
     restarts: int
     until: datetime
+
+    @property
+    def runtime(self) -> RuntimeKind:
+        """What the object is: only a container's id has 64 characters."""
+        return RuntimeKind.CONTAINER if len(self.object_id) == _CONTAINER_ID else RuntimeKind.SERVICE
 
 
 class LeaseLost(Exception):

@@ -6,7 +6,7 @@ Each has its own loops and slots, so that one that is dead or hangs holds up nob
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -26,6 +26,7 @@ _LOG = structlog.get_logger()
 #: what a deployment waits with that an engine which has recovered may do
 _WAITS_FOR_ENGINE = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
 _ENGINE_LOOK = 5.0  # seconds between looks at an engine that answers
+_SWARM_STARTS = 60.0  # seconds that an engine which managed a Swarm has to manage it again after a restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,8 @@ class Host:
         self._pool = pool
         self._peers = peers
         self._wanted = asyncio.Event()
+        #: when it was last seen to manage a Swarm, by the loop's clock
+        self._managed_at: float | None = None
         self._stirred = asyncio.Event()
         self._interrupted = False
         self._retired = False
@@ -239,7 +242,19 @@ class Host:
                 engine_id = known.engine_id if known else None
                 await claims.mark_waiting(connection, self.server_id, engine_id, reason)
 
+    def _believed(self, identity: EngineIdentity, now: float) -> EngineIdentity:
+        """Return it as a node whose Swarm is starting where it managed one until just now.
+
+        An engine that was restarted may say for a while that it is in no Swarm.
+        """
+        if identity.swarm_manager:
+            self._managed_at = now
+        elif self._managed_at is not None and now - self._managed_at < _SWARM_STARTS:
+            return replace(identity, swarm_starting=True)
+        return identity
+
     async def _came(self, identity: EngineIdentity) -> None:
+        identity = self._believed(identity, asyncio.get_running_loop().time())
         if not self.reachable:
             _LOG.info("The Docker Engine answers", host=self.host, engine=identity.engine_id)
         # One that was restarted between two looks is another run of the same engine.

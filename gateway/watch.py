@@ -90,7 +90,11 @@ class Lookout:
     async def _look_at(self, engine: Engine, identity: EngineIdentity, watched: _Watched) -> None:
         application = watched.application
         try:
-            runtime = await runtimes.choose(engine, identity, application, nobody, self._pace, making=False, begun=None)
+            # What it is stays known while an engine that was restarted does not manage its Swarm yet.
+            begun = watched.watch.runtime
+            runtime = await runtimes.choose(
+                engine, identity, application, nobody, self._pace, making=False, begun=begun
+            )
             reason = await _trouble(runtime, watched)
         except RolloutError:
             return  # the engine does not say

@@ -1,7 +1,6 @@
 """A sample of `make faults`: killed around calls that change something, nothing is lost in either order."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -15,9 +14,10 @@ from tests.real_parts import Pushes
 
 @pytest.mark.timeout(300)
 async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
-    dockerd: PrivateEngine, pushes: Pushes, tmp_path: Path
+    dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     tally = Tally()
+    place = tmp_path_factory.mktemp("kills")  # short enough for the address of a socket in it
 
     async def every_second_call(one: World, asked: Asked, *, after: bool) -> None:
         at = 0
@@ -25,7 +25,7 @@ async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
             at += 2
 
     async def in_order(order: Order) -> None:
-        async with world(order, dockerd, f"{pushes.address}/{pushes.path}-{order}", tmp_path / order) as one:
+        async with world(order, dockerd, f"{pushes.address}/{pushes.path}-{order}", place / order) as one:
             await every_second_call(one, Asked.PUSH, after=order is Order.STOP_FIRST)
             await every_second_call(one, Asked.ROLLBACK, after=order is Order.START_FIRST)
 

@@ -173,11 +173,12 @@ class _Engine:
 
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     run: str = "1"
+    manages: bool = False
 
     async def identify(self) -> EngineIdentity:
         if not self.answers.is_set():
             raise Postponed(Code.ENGINE_UNREACHABLE, "it is away")
-        return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run)
+        return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run, swarm_manager=self.manages)
 
 
 async def _nothing(_reached: Reached) -> float | None:
@@ -266,3 +267,39 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
 
 async def _now(web: Web, code: str) -> bool | None:
     return await _waits_until(web, code) or None
+
+
+async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_while(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(_engine: object) -> AsyncGenerator[None]:
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr("gateway.engine.events.follow", silent)
+    monkeypatch.setattr("gateway.host._ENGINE_LOOK", 0.01)
+    engine: Any = _Engine(manages=True)
+    alone: Any = _Alone()
+    host = Host(web.pool, alone, engine, "unix:///engine")
+
+    async def seen(*states: bool) -> None:
+        async def look() -> bool | None:
+            one = host.identity
+            return (one is not None and (one.swarm_manager, one.swarm_starting) == states) or None
+
+        await until(look)
+
+    life = asyncio.create_task(host.live())
+    try:
+        engine.answers.set()
+        await seen(True, False)
+        engine.manages = False
+        await seen(False, True)
+        engine.manages = True
+        await seen(True, False)
+        monkeypatch.setattr("gateway.host._SWARM_STARTS", 0.0)
+        engine.manages = False  # for good, as after docker swarm leave
+        await seen(False, False)
+    finally:
+        host.retire()
+        await life

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client import REGISTRY
 
+from gateway.alerts import Alert
 from gateway.demo.engine import PrivateEngine
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Watch
@@ -18,6 +19,7 @@ from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrations import migrate
 from gateway.sweep import expire_kept
+from gateway.watch import Lookout
 from tests.lane import VAULT, Lane, a_gateway, an_application
 from tests.real_parts import Pushes
 
@@ -124,6 +126,29 @@ async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: 
         await connection.execute("DELETE FROM deployments WHERE title = 'later'")
 
 
+class Told(list[Alert]):
+    """Keeps what people would be told."""
+
+    def tell(self, alert: Alert, /) -> None:
+        self.append(alert)
+
+
+async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.pool.execute(
+        "UPDATE watches SET object_id = $2 WHERE application_id = $1", lane.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
+    )
+    pace = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
+    told = Told()
+    lookout = Lookout(lane.pool, VAULT, pace, told)
+    for _ in range(3):
+        await lookout.look(Reached(lane.engine, await lane.engine.identify(), [None]))
+    assert (await watched(lane) is not None, told) == (True, [])
+    await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
+
+
 async def _of(lane: Lane, found: list[Watch]) -> list[Watch]:
     return [watch for watch in found if watch.application_id == lane.application_id]
 
@@ -178,6 +203,7 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
         async with lane.pool.acquire() as connection:
             await connection.execute(
                 "UPDATE deployments SET status = $2::status, next_attempt_at = now() + interval '1 hour',"
+                " wait_length = '1 hour',"
                 " finished_at = CASE WHEN $2::status <> 'queued' THEN now() END"
                 " WHERE deployment_id = $1",
                 (await lane.newest()).deployment_id,
