@@ -310,7 +310,7 @@ async def test_limits_that_were_set_by_hand_stay_until_they_are_chosen_anew(lane
 
 
 async def test_one_whose_image_was_removed_by_force_is_started(lane: Lane, pushes: Pushes) -> None:
-    await pushes("v1")
+    await pushes(f"{lane.application_id} alone has this image")
     await lane.ask(Kind.DEPLOY)
     await lane.ask(Kind.STOP)
     await lane.engine.call("DELETE", f"images/{(await lane.serving()).image_id}", params={"force": 1})

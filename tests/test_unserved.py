@@ -1,7 +1,7 @@
 """What serves nothing is told of at once and tried often; an engine that recovers wakes what waits for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from gateway.alerts import Alert
 from gateway.configuration import Order
 from gateway.demo.process import until
 from gateway.deployments import Deployment, Kind, Status, Swap
-from gateway.engine import containers
+from gateway.engine import containers, events
 from gateway.engine.client import EngineIdentity, Reached
 from gateway.errors import Code, Failed, Postponed
 from gateway.host import Duty, Host
@@ -213,6 +213,12 @@ async def _waits_until(web: Web, code: str) -> bool:
     )
 
 
+def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], AsyncGenerator[None, None]]) -> None:
+    """Let this one's events be these; other gateways of the process go on hearing theirs."""
+    real = events.follow
+    monkeypatch.setattr(events, "follow", lambda engine: follow() if engine is ours else real(engine))
+
+
 @pytest.mark.parametrize("restarted", ["", "another run", "its events ended"])
 async def test_an_engine_that_recovers_wakes_what_waits_for_it(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
@@ -221,12 +227,14 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
         monkeypatch.setattr(f"gateway.host.{name}", 0.02)
     breaks = asyncio.Event()
 
-    async def follow(_engine: Any) -> AsyncGenerator[None, None]:
+    engine: Any = _Engine()
+
+    async def follow() -> AsyncGenerator[None, None]:
         yield
         await breaks.wait()
         breaks.clear()
 
-    monkeypatch.setattr("gateway.engine.events.follow", follow)
+    hear(monkeypatch, engine, follow)
     codes = ("engine_unreachable", "engine_refused", "registry_unreachable", "port_taken")
     for code in codes:
         await web.mutate("application.create", name=code, applicationId=code, dockerImage="acme/web")
@@ -243,7 +251,6 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
         "INSERT INTO swaps (application_id, deployment_id, serving_name, new)"
         " SELECT application_id, deployment_id, 'web', 'c' FROM deployments WHERE application_id = 'port_taken'"
     )
-    engine: Any = _Engine()
     alone: Any = _Alone()
     host = Host(web.pool, alone, engine, "unix:///engine")
     life = asyncio.create_task(host.live())
@@ -272,13 +279,14 @@ async def _now(web: Web, code: str) -> bool | None:
 async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_while(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(_engine: object) -> AsyncGenerator[None]:
+    engine: Any = _Engine(manages=True)
+
+    async def silent() -> AsyncGenerator[None, None]:
         await asyncio.Event().wait()
         yield
 
-    monkeypatch.setattr("gateway.engine.events.follow", silent)
+    hear(monkeypatch, engine, silent)
     monkeypatch.setattr("gateway.host._ENGINE_LOOK", 0.01)
-    engine: Any = _Engine(manages=True)
     alone: Any = _Alone()
     host = Host(web.pool, alone, engine, "unix:///engine")
 
