@@ -73,6 +73,28 @@ async def test_a_version_that_cannot_serve_says_why(
 _ONCE = "#!/bin/busybox sh\ntest -e /been && exec /bin/busybox sleep 600\n/bin/busybox touch /been\n{}\n"
 
 
+_Event = tuple[str, dict[str, str]]
+_KILLED: _Event = ("die", {"exitCode": "137"})
+_ENDED: _Event = ("die", {"exitCode": "5"})
+_STARVED: _Event = ("oom", {})
+
+
+@pytest.mark.parametrize(
+    ("events", "starved"),
+    [
+        ([_STARVED, _KILLED], True),
+        ([_KILLED, _STARVED], True),
+        ([_KILLED], False),
+        ([_STARVED, _KILLED, _ENDED], False),
+        ([_ENDED, _STARVED, _KILLED], True),
+    ],
+)
+def test_a_want_of_memory_is_told_before_or_after_the_kill_it_led_to(events: list[_Event], *, starved: bool) -> None:
+    end = endings.last_end(events)
+    assert end is not None
+    assert end.out_of_memory is starved
+
+
 @pytest.mark.parametrize(
     ("first", "code", "says"),
     [

@@ -6,7 +6,8 @@ that means nothing.
 
 import asyncio
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -17,13 +18,13 @@ from gateway.errors import Code, Reason, RolloutError
 
 _LINES = 5  # of the log, the last
 _DEADLINE = 5.0  # seconds
-_SIGNALLED, _SIGNALS = 128, 64
+_SIGNALLED, _SIGNALS, _KILLED = 128, 64, 137
 _MEANINGS = {
     0: "it ended by itself: a command that goes on running is needed",
     126: "what it was to run may not be executed",
     127: "what it was to run is not there",
     134: "aborted",
-    137: "killed, by SIGKILL",
+    _KILLED: "killed, by SIGKILL",
     139: "a segmentation fault",
     143: "told to stop, by SIGTERM",
 }
@@ -42,7 +43,7 @@ _SAYS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _End:
+class End:
     """How its process ended."""
 
     exit_code: int
@@ -109,20 +110,27 @@ def never_ran(log: str) -> tuple[Code, str] | None:
     return None
 
 
-async def _end(engine: Engine, container: Container) -> _End | None:
+async def _end(engine: Engine, container: Container) -> End | None:
     """Return how it ended last; of one that runs again, by what the engine still remembers."""
     if not container.running or container.restarting:
-        return _End(container.exit_code, container.out_of_memory)
+        return End(container.exit_code, container.out_of_memory)
     # Until it was started again, by the engine's own clock, the answer comes to an end by itself.
     filters = {"container": [container.container_id], "event": ["die", "oom"]}
     until = {"since": containers.stamp(container.created), "until": containers.stamp(container.started_at)}
     said = await logs.read(engine, "events", {**until, "filters": orjson.dumps(filters).decode()})
     events = [orjson.loads(line) for line in said.splitlines() if line.strip()]
+    return last_end([(one["Action"], one["Actor"]["Attributes"]) for one in events])
+
+
+def last_end(events: Sequence[tuple[str, Mapping[str, str]]]) -> End | None:
+    """Return the last end of these events. The engine may tell of a want of memory after the kill that it led to."""
     end, starved_since = None, False
-    for event in events:
-        if event["Action"] == "die":
-            end = _End(int(event["Actor"]["Attributes"]["exitCode"]), starved_since)
-        starved_since = event["Action"] == "oom"
+    for action, attributes in events:
+        if action == "die":
+            end = End(int(attributes["exitCode"]), starved_since)
+        elif end is not None and end.exit_code == _KILLED:
+            end = replace(end, out_of_memory=True)
+        starved_since = action == "oom"
     return end
 
 

@@ -116,6 +116,7 @@ STORED = [
     Case("a body that is kept: many variables", keepable, lambda n: _json({"variables": [{"key": "a"}] * (n // 15)})),
     Case("variables: each names the next", _resolve, lambda n: "".join(_names(one) for one in range(n // 16))),
     Case("variables: many names in one value", _resolve, lambda n: "B=1\nA=" + "${{B}}" * (n // 6)),
+    Case("variables: openings without an end", _resolve, lambda n: "A=" + "${{" * (n // 3)),
 ]
 
 
