@@ -41,7 +41,7 @@ def cost(run: Callable[[bytes], None], data: bytes) -> float:
 
 def grows(run: Callable[[bytes], None], make: Callable[[int], bytes]) -> bool:
     small, large = make(SMALL), make(LARGE)
-    for _ in range(3):
+    for _ in range(8):
         above = cost(run, large)
         if above < NEGLIGIBLE or above < MOST * min(cost(run, small) for _ in range(3)):
             return False
