@@ -263,7 +263,11 @@ async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: P
     assert failed.status is Status.ROLLED_BACK
     assert failed.reason is not None
     assert "the Swarm paused" in failed.reason.message
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+
+    async def settled() -> bool | None:
+        return [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] or None
+
+    await until(settled)
 
 
 async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
