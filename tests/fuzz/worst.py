@@ -16,7 +16,7 @@ from gateway.configuration import Configuration, parse_command
 from gateway.endpoints import parse_network, sender_address
 from gateway.engine.refusals import classify
 from gateway.events import PushEvent
-from gateway.following import Follower, choose
+from gateway.following import Follower, Follows, Pushes, choose
 from gateway.inbox import without_secrets
 from gateway.policies import Policy
 from gateway.reference import Reference, Repository, Tag
@@ -209,7 +209,25 @@ def _follower(n: int) -> Follower:
     return Follower("a", Desired.RUNNING, None, tuple((event, policy) for event in events))
 
 
-FOLLOWED = [Case("a delivery of versions", lambda follower: choose(follower, ()), _follower)]
+_MOST_PUSHES = 1000  # of one delivery
+
+
+def _many_followers(n: int) -> tuple[list[PushEvent], int]:
+    """As many pushes as one delivery may have, and followers, each in the same way."""
+    events = [PushEvent(Repository.parse("r.io/app"), Tag(f"1.0.{one}")) for one in range(min(n // 60, _MOST_PUSHES))]
+    return events, n // 60
+
+
+def _taken(given: tuple[list[PushEvent], int]) -> object:
+    events, followers = given
+    pushes, follows = Pushes(events), (Follows(None, "r.io/app", Policy.parse("semver", "*"), from_image=False),)
+    return [(pushes.ask(follows[0]), pushes.taken(follows)) for _ in range(followers)]
+
+
+FOLLOWED = [
+    Case("a delivery of versions", lambda follower: choose(follower, ()), _follower),
+    Case("a delivery of many versions to many followers", _taken, _many_followers),
+]
 
 
 # -- headers, and what an engine says
