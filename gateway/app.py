@@ -16,18 +16,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
+from gateway.api import Runner, build, limits_for, raise_file_limit
 from gateway.config import Settings
-from gateway.engine import client as engines
-from gateway.errors import InvalidInput
-from gateway.keep import open_keep
-from gateway.reconcile import reconciling
-from gateway.reference import Domain, parse_domain
+from gateway.docker.engine import client as engines
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Domain, parse_domain
+from gateway.model.servers import Access
 from gateway.registry import client as registries
-from gateway.servers import Access
-from gateway.store import serving
+from gateway.store import gateway_address as serving
 from gateway.store.database import transaction
-from gateway.supervisor import supervise
-from gateway.web import Runner, build, limits_for, raise_file_limit
+from gateway.store.storage import open_keep
+from gateway.worker.registry_poller import reconciling
+from gateway.worker.supervisor import supervise
 
 _LOG = structlog.get_logger()
 _SERVER_SHUTDOWN = 5.0  # seconds requests get to finish

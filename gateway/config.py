@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from gateway.errors import InvalidInput
+from gateway.model.errors import InvalidInput
 
 _PREFIX = "GATEWAY_"
 _FILE = "_file"

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from gateway import dispatch
-from gateway.adopt import adopt
-from gateway.applications import Application
-from gateway.demo.process import until
-from gateway.deployments import FINISHED, Deployment, Kind
-from gateway.engine import containers, images
-from gateway.engine.client import Engine
-from gateway.errors import NotFound
+from gateway.admin.adoption import adopt
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.model.applications import Application
+from gateway.model.deployments import FINISHED, Deployment, Kind
+from gateway.model.errors import NotFound
+from gateway.queue import enqueue as dispatch
 from gateway.store import applications, deployments
 from gateway.store.database import Pool
-from gateway.supervisor import Supervisor
+from gateway.worker.supervisor import Supervisor
 from tests.lane import VAULT
 from tests.real_parts import Pushes
 

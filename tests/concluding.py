@@ -1,10 +1,10 @@
 """What waits is begun, and concluded, without anybody who rolls it out."""
 
-from gateway import lane
-from gateway.deployments import Deployment, Outcome, Status
-from gateway.errors import Code, Reason
+from gateway.model.deployments import Deployment, Outcome, Status
+from gateway.model.errors import Code, Reason
 from gateway.store import deployments
-from gateway.store.journal import PostgresJournal
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
 from tests.real_web import VAULT, Web
 
 

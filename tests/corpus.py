@@ -14,9 +14,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from gateway.errors import InvalidInput, Unauthenticated
-from gateway.events import Notification
-from gateway.reference import Domain
+from gateway.model.errors import InvalidInput, Unauthenticated
+from gateway.model.events import Notification
+from gateway.model.reference import Domain
 from gateway.sources import SOURCES, Request, Trust
 
 HERE = Path(__file__).parent / "samples"

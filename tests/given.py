@@ -9,9 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
-from gateway.web.openapi import document
-from gateway.web.procedures import PROCEDURES, Surface
+from gateway.api.procedures import PROCEDURES, Surface
+from gateway.api.rpc.openapi import document
+from gateway.api.rpc.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
 
 
 @cache

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from moto.server import ThreadedMotoServer
 from multidict import CIMultiDict
 
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
-from gateway.reference import Digest
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import private_registry
+from gateway.model.reference import Digest
 
 
 async def filled(place: Path, path: str, *tags: str) -> list[Digest]:

@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import orjson
 
-from gateway.demo.process import GatewayProcess
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.process import GatewayProcess
+from gateway.model.reference import Digest, Reference
 
 
 def envelope(name: str, digest: Digest, event_id: str | None = None) -> bytes:

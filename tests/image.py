@@ -8,10 +8,10 @@ from pathlib import Path
 
 import orjson
 
-from gateway.demo.engine import PrivateEngine, private_engine
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port, until
-from gateway.demo.registry import private_registry
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.cli.demo.registry import private_registry
 
 ROOT = Path(__file__).parents[1]
 

@@ -20,14 +20,13 @@ from pathlib import Path
 import trustme
 from aiohttp import ClientSession, TCPConnector, web
 
-from gateway.demo import WITH_US
-from gateway.demo.engine import PrivateEngine, ip, private_engine
-from gateway.demo.images import Image, push
-from gateway.demo.process import GatewayProcess
-from gateway.demo.registry import PrivateRegistry, Told, private_registry
-from gateway.engine.client import Engine, connect
-from gateway.errors import Unavailable
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.engine import PrivateEngine, ip, private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import WITH_US, GatewayProcess
+from gateway.cli.demo.registry import PrivateRegistry, Told, private_registry
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.errors import Unavailable
+from gateway.model.reference import Digest, Reference
 from tests.image import run
 from tests.tokens import ISSUER, SERVICE, Tokens
 

@@ -6,25 +6,26 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway import dispatch, intake
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
 from gateway.config import Settings
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.process import until
-from gateway.deployments import FINISHED, Deployment, Kind, Status, Step
-from gateway.endpoints import Endpoint
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.engine.containers import Container
-from gateway.events import Notification, PushEvent
-from gateway.reference import Reference
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status, Step
+from gateway.model.endpoints import Endpoint
+from gateway.model.events import Notification, PushEvent
+from gateway.model.reference import Reference
+from gateway.queue import enqueue as dispatch
+from gateway.queue import ingest as intake
 from gateway.registry import client as registries
 from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
-from gateway.store.cursors import Page
 from gateway.store.database import Pool, connect
-from gateway.store.embedded import embedded_postgres
-from gateway.store.migrations import migrate
-from gateway.store.vault import Vault
-from gateway.supervisor import Supervisor, supervise
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import Vault
+from gateway.store.migrate import migrate
+from gateway.store.pagination import Page
+from gateway.worker.supervisor import Supervisor, supervise
 from tests.real_parts import Pushes
 
 VAULT = Vault(b"k" * 32)

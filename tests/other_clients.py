@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Image, push
-from gateway.demo.process import GatewayProcess, gateway_process
-from gateway.demo.registry import PrivateRegistry
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.reference import Digest
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.registry import PrivateRegistry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest
 
 HERE = Path(__file__).parent / "clients"
 #: where npm and pip put what they brought

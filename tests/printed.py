@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from gateway.demo.images import Image
-from gateway.demo.registry import Told
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.images import Image
+from gateway.cli.demo.registry import Told
+from gateway.model.reference import Digest, Reference
 from tests.documented import Block, blocks, examples
 from tests.internet import Internet, small_internet
 from tests.test_documented import RUN

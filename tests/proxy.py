@@ -11,10 +11,10 @@ from pathlib import Path
 
 import aiohttp
 
-from gateway.demo.engine import private_engine
-from gateway.demo.images import Image, push
-from gateway.demo.process import GatewayProcess, free_port, gateway_process, until
-from gateway.demo.registry import PrivateRegistry, private_registry
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
+from gateway.cli.demo.registry import PrivateRegistry, private_registry
 from tests.hooks import Hook, envelope
 from tests.image import Docker, run
 

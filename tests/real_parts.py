@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo.engine import PrivateEngine, private_engine
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import free_port
-from gateway.demo.registry import PrivateRegistry, private_registry
-from gateway.engine.client import Engine, connect
-from gateway.reference import Digest
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import PrivateRegistry, private_registry
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.reference import Digest
 
 # Engines that run at once on one machine take each other's packet rules away; on loopback no port needs any.
 SIDE_BY_SIDE = ("--iptables=false",)

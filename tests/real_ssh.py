@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gateway.demo import WITH_US
-from gateway.demo.process import free_port, until
-from gateway.servers import Access
+from gateway.cli.demo.process import WITH_US, free_port, until
+from gateway.model.servers import Access
 
 _SSHD = "/usr/sbin/sshd"  # it starts itself anew by its path, which must be absolute
 

@@ -12,18 +12,19 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway.api import Runner, build
+from gateway.api.connections import Limits
+from gateway.background import Loops
 from gateway.config import Settings
-from gateway.engine.client import EngineIdentity
-from gateway.loops import Loops
-from gateway.reference import Digest
+from gateway.docker.engine.client import EngineIdentity
+from gateway.model.reference import Digest
 from gateway.registry import client as registries
-from gateway.store import endpoints, keys
+from gateway.store import api_keys as keys
+from gateway.store import endpoints
 from gateway.store.database import Pool, connect
-from gateway.store.embedded import embedded_postgres
-from gateway.store.migrations import migrate
-from gateway.store.vault import Vault
-from gateway.web import Runner, build
-from gateway.web.connections import Limits
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import Vault
+from gateway.store.migrate import migrate
 from tests.given import Held
 from tests.hooks import envelope
 

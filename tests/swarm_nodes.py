@@ -7,19 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gateway.cli.demo.engine import PrivateEngine, ip, private_engine
+from gateway.cli.demo.process import free_port, until
+from gateway.cli.demo.registry import private_registry
 from gateway.config import Settings
-from gateway.demo.engine import PrivateEngine, ip, private_engine
-from gateway.demo.process import free_port, until
-from gateway.demo.registry import private_registry
-from gateway.engine.client import Engine, connect
-from gateway.errors import RolloutError
-from gateway.reference import parse_domain
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.errors import RolloutError
+from gateway.model.reference import parse_domain
 from gateway.registry import client as registries
 from gateway.store import database
 from gateway.store.database import Pool
-from gateway.store.embedded import embedded_postgres
-from gateway.store.migrations import migrate
-from gateway.supervisor import supervise
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.migrate import migrate
+from gateway.worker.supervisor import supervise
 from tests.lane import VAULT
 
 _PORT = 2377

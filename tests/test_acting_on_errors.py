@@ -7,19 +7,22 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from gateway.demo.engine import private_engine
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port, until
-from gateway.deployments import Kind, Status
-from gateway.engine import containers, convergence, endings, health, images
-from gateway.engine.client import Engine, connect
-from gateway.engine.containers import Container
-from gateway.engine.runtime import Pace
-from gateway.engine.service_watch import ServiceWatch
-from gateway.engine.services import Task
-from gateway.errors import Absent, Code, Failed, Postponed
-from gateway.reference import Reference
-from gateway.registries import nobody
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import readiness as health
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine, connect
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.services import Task
+from gateway.docker.runtime import Pace
+from gateway.docker.swarm import convergence
+from gateway.docker.swarm.watcher import ServiceWatch
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Absent, Code, Failed, Postponed
+from gateway.model.reference import Reference
+from gateway.model.registries import nobody
 from tests.image import run
 from tests.lane import Lane
 from tests.real_parts import SIDE_BY_SIDE, Pushes

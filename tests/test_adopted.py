@@ -5,12 +5,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import GatewayProcess, Refused, free_port, until
-from gateway.deployments import Status
-from gateway.engine import containers, images, originals
-from gateway.errors import Code, Conflict, NotFound
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import GatewayProcess, Refused, free_port, until
+from gateway.docker import adoption as originals
+from gateway.docker.engine import containers, images
+from gateway.model.deployments import Status
+from gateway.model.errors import Code, Conflict, NotFound
 from gateway.store import applications, steps
 from tests.adopting import BUSY, Host
 from tests.lane import VAULT

@@ -8,10 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port
-from gateway.deployments import Status
-from gateway.engine import containers
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port
+from gateway.docker.engine import containers
+from gateway.model.deployments import Status
 from tests.adopting import BUSY, Host
 
 _EXAMPLES = int(os.environ.get("ADOPTION_EXAMPLES", "0"))

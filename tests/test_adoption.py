@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from gateway.bases import Base
-from gateway.engine import adoption
+from gateway.docker.container import adopted_spec as adoption
+from gateway.model.adoption import Base
 
 ID = "a1b2c3d4e5f6" + "0" * 52
 VOLUME = "f" * 64

@@ -10,9 +10,9 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from gateway.alerts import Alert, sending
-from gateway.errors import InvalidInput
-from gateway.loops import Loops
+from gateway.background import Loops
+from gateway.model.errors import InvalidInput
+from gateway.worker.alerts import Alert, sending
 
 Receiver: TypeAlias = tuple[BaseTestServer, "asyncio.Queue[Any]"]
 

@@ -7,10 +7,10 @@ from datetime import datetime, tzinfo
 
 import pytest
 
-from gateway.reference import Reference
+from gateway.api.ingress import pipeline as receiving
+from gateway.api.ingress.key_fetcher import Outward
+from gateway.model.reference import Reference
 from gateway.sources import SOURCES, Trust
-from gateway.web import receiving
-from gateway.web.outward import Outward
 from tests.corpus import CORPUS, OURS, SENT, SENT_NAMES, Outcome, Sample, expected_of, named, outcome, trust_of
 from tests.real_web import Web
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gateway.applications import parse_environment, slug
-from gateway.configuration import Configuration, parse_command
-from gateway.errors import InvalidInput
+from gateway.model.applications import parse_environment, slug
+from gateway.model.configuration import Configuration, parse_command
+from gateway.model.errors import InvalidInput
 
 
 def test_an_environment_is_read_as_the_documentation_prints_it() -> None:

@@ -7,24 +7,18 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import Code
-from gateway.inbox import Verdict
-from gateway.observations import Seen, State
-from gateway.store import (
-    applications,
-    claims,
-    deployments,
-    inbox,
-    inbox_size,
-    members,
-    observations,
-    retention,
-    versions,
-    watches,
-)
-from gateway.store.cursors import Cursor, Page
+from gateway.model.deliveries import Verdict
+from gateway.model.errors import Code
+from gateway.model.observations import Seen, State
+from gateway.store import application_summaries as members
+from gateway.store import applications, deployments, observations, versions, watches
+from gateway.store import delivery_log as inbox
+from gateway.store import delivery_log_size as inbox_size
+from gateway.store import deployment_retention as retention
+from gateway.store import leases as claims
 from gateway.store.database import Pool
-from gateway.store.migrations import migrate
+from gateway.store.migrate import migrate
+from gateway.store.pagination import Cursor, Page
 from tests.real_web import another_database
 
 ROWS = 20_000

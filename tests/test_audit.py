@@ -9,11 +9,12 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.audit import ACTOR, Actor, Outcome
-from gateway.keys import Grants, Permission
-from gateway.store import audit, keys
+from gateway.api import audit as auditing
+from gateway.model.api_keys import Grants, Permission
+from gateway.model.audit import ACTOR, Actor, Outcome
+from gateway.store import api_keys as keys
+from gateway.store import audit
 from gateway.store.database import transaction
-from gateway.web import auditing
 from tests.real_web import Web
 from tests.test_keys import a_key, asking_with
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.reference import Reference
-from gateway.registries import Credentials, Login, choose
+from gateway.model.reference import Reference
+from gateway.model.registries import Credentials, Login, choose
 from gateway.store import applications
 from tests.real_web import VAULT, Web
 

@@ -2,12 +2,14 @@
 
 import pytest
 
-from gateway import cancel, dispatch
-from gateway.applications import Application, Desired
-from gateway.demo.process import free_port, until
-from gateway.deployments import Deployment, Kind, Status, Step
-from gateway.errors import Code, Conflict, NotFound
-from gateway.store import applications, cancellations, deployments, steps, waiting
+from gateway.cli.demo.process import free_port, until
+from gateway.model.applications import Application, Desired
+from gateway.model.deployments import Deployment, Kind, Status, Step
+from gateway.model.errors import Code, Conflict, NotFound
+from gateway.queue import cancel
+from gateway.queue import enqueue as dispatch
+from gateway.store import applications, cancellations, deployments, steps
+from gateway.store import queue_position as waiting
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
 

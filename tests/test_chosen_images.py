@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from gateway.keys import Permission
-from gateway.store import keys
+from gateway.model.api_keys import Permission
+from gateway.store import api_keys as keys
 from tests.concluding import conclude
 from tests.real_web import Web
 

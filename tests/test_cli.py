@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway.demo.process import GatewayProcess, Refused
+from gateway.cli.demo.process import GatewayProcess, Refused
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from gateway.demo.process import free_port
+from gateway.cli.demo.process import free_port
 from tests.other_clients import HERE, NODE, PYTHON, Desk
 
 pytestmark = pytest.mark.timeout(300)  # each program has a deadline of its own

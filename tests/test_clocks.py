@@ -4,12 +4,14 @@ from datetime import timedelta
 
 import pytest
 
-from gateway import lane
-from gateway.deployments import Deployment, Kind
-from gateway.engine import containers
-from gateway.errors import Code, Postponed
-from gateway.store import claims, deployments, looks, watches
-from gateway.store.journal import PostgresJournal
+from gateway.docker.engine import containers
+from gateway.model.deployments import Deployment, Kind
+from gateway.model.errors import Code, Postponed
+from gateway.store import deployments, watches
+from gateway.store import leases as claims
+from gateway.store import poll_targets as looks
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
 from tests.real_web import Web
 from tests.test_leases import claim, first
 

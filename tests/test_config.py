@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import Settings
-from gateway.errors import InvalidInput
+from gateway.model.errors import InvalidInput
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -6,14 +6,17 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway import contradictions
-from gateway.applications import Application, Desired, parse_environment
-from gateway.configuration import Configuration
-from gateway.engine import service_files, service_spec, spec
-from gateway.engine.runtime import Version
-from gateway.errors import InvalidInput
-from gateway.pending import Difference, Ran, differences
-from gateway.reference import Digest, Reference
+from gateway.docker.container import spec
+from gateway.docker.engine.labels import labelled_restart_policy
+from gateway.docker.runtime import Version
+from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm import spec as service_spec
+from gateway.model import configuration_rules as contradictions
+from gateway.model.applications import Application, Desired, parse_environment
+from gateway.model.configuration import Configuration
+from gateway.model.configuration_diff import Difference, Ran, differences
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Digest, Reference
 
 MIB = 1024**2
 DIGEST = Digest("sha256:" + "a" * 64)
@@ -289,7 +292,7 @@ def test_a_restart_policy_means_the_same_for_both(
 ) -> None:
     made = container(restartPolicySwarm=chosen)
     assert made["HostConfig"]["RestartPolicy"] == policy
-    assert spec.restart_policy(made["Labels"])["Name"] == policy["Name"]
+    assert labelled_restart_policy(made["Labels"])["Name"] == policy["Name"]
     assert task(restartPolicySwarm=chosen)["RestartPolicy"]["Condition"] == condition
 
 

@@ -6,11 +6,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port, until
-from gateway.deployments import Kind, Status
-from gateway.engine import containers
-from gateway.errors import Code
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.docker.engine import containers
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code
 from tests.lane import Lane
 from tests.real_parts import Pushes
 

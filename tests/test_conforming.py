@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from gateway.web.openapi import document
-from gateway.web.procedures import PROCEDURES, Surface
+from gateway.api.procedures import PROCEDURES, Surface
+from gateway.api.rpc.openapi import document
 from tests.conforming import ask
 from tests.real_web import Web
 

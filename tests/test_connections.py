@@ -12,12 +12,15 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from gateway.store import keys, migrations
-from gateway.web import calls, status, surfaces
-from gateway.web.bodies import read_body
-from gateway.web.connections import Limits, Runner, Server, limits_for
-from gateway.web.context import CONTEXT
-from gateway.web.procedures import Answer, Procedure
+from gateway.api import health as status
+from gateway.api.connections import Limits, Runner, Server, limits_for
+from gateway.api.context import CONTEXT
+from gateway.api.procedures import Answer, Procedure
+from gateway.api.request_body import read_body
+from gateway.api.rpc import dispatch as calls
+from gateway.api.rpc import handlers as surfaces
+from gateway.store import api_keys as keys
+from gateway.store import migrate as migrations
 from tests.real_web import Web
 
 SOON = 10  # seconds a test waits for what happens in one or two

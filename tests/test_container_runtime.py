@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gateway.applications import Application, Desired
-from gateway.configuration import Configuration
-from gateway.deployments import Swap
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.engine.container_runtime import ContainerRuntime
-from gateway.engine.runtime import Pace, Version
-from gateway.reference import Reference
-from gateway.registries import nobody
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.docker.runtime import Pace, Version
+from gateway.model.applications import Application, Desired
+from gateway.model.configuration import Configuration
+from gateway.model.deployments import Swap
+from gateway.model.reference import Reference
+from gateway.model.registries import nobody
 from tests.real_parts import Pushes
 
 PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.errors import InvalidInput, Unauthenticated
-from gateway.signatures import prove_hmac
+from gateway.model.errors import InvalidInput, Unauthenticated
+from gateway.model.signatures import prove_hmac
 from gateway.sources import SOURCES, Trust
 from tests.corpus import (
     CORPUS,

@@ -2,11 +2,11 @@
 
 import pytest
 
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import until
-from gateway.deployments import Kind, Status
-from gateway.engine import containers
-from gateway.engine.client import Engine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.deployments import Kind, Status
 from tests.adopting import Host
 from tests.lane import Lane
 from tests.real_parts import Pushes

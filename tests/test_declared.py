@@ -6,7 +6,7 @@ It learns the API from `settings.getOpenApiDocument` before it does anything, an
 import orjson
 import pytest
 
-from gateway.demo.process import free_port
+from gateway.cli.demo.process import free_port
 from tests.other_clients import PYTHON, Desk
 
 _MANIFEST = """

@@ -6,11 +6,11 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from gateway.errors import GatewayError
-from gateway.keys import Permission
-from gateway.reference import Reference
-from gateway.sources import told
-from gateway.store import keys
+from gateway.model.api_keys import Permission
+from gateway.model.errors import GatewayError
+from gateway.model.reference import Reference
+from gateway.sources import detect as told
+from gateway.store import api_keys as keys
 from tests.corpus import OURS, Sample
 from tests.real_web import Web
 

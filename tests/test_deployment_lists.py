@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gateway.keys import Grants
-from gateway.store import keys
+from gateway.model.api_keys import Grants
+from gateway.store import api_keys as keys
 from tests.real_web import Web
 from tests.test_rollback import created, served
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import click
 import pytest
 
-from gateway import trpc
+from gateway.api.rpc import trpc
 from gateway.cli import main
-from gateway.errors import REMEDIES, Code
+from gateway.model.errors import REMEDIES, Code
 from gateway.sources import SOURCES
 
 ROOT = Path(__file__).parents[1]

@@ -1,6 +1,6 @@
 """Where an application is reached is kept and shown for clients that write it down."""
 
-from gateway.errors import NotFound
+from gateway.model.errors import NotFound
 from tests.real_web import Web
 
 SENT = {"host": "shop.example.com", "applicationId": "app"}

@@ -13,10 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.demo.process import until
-from gateway.errors import Unavailable
-from gateway.store.cluster import Cluster
-from gateway.store.embedded import embedded_postgres
+from gateway.cli.demo.process import until
+from gateway.model.errors import Unavailable
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.postgres_cluster import Cluster
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads what Linux tells of processes")
 

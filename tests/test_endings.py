@@ -9,17 +9,18 @@ from unittest.mock import AsyncMock
 import asyncpg
 import pytest
 
-from gateway import lane as lanes
-from gateway import rollout
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.process import until
-from gateway.deployments import Deployment, Kind, Status, Swap
-from gateway.engine.client import Engine
-from gateway.engine.container_runtime import ContainerRuntime
-from gateway.engine.containers import Container
-from gateway.errors import Code, Reason
-from gateway.store import claims, deployments, swaps
-from gateway.supervisor import Supervisor
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.model.deployments import Deployment, Kind, Status, Swap
+from gateway.model.errors import Code, Reason
+from gateway.rollout import recipes as rollout
+from gateway.store import deployments, swaps
+from gateway.store import leases as claims
+from gateway.worker import execution as lanes
+from gateway.worker.supervisor import Supervisor
 from tests.lane import Lane, a_gateway
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -91,7 +92,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             raise KeyError("a defect")
         return await roll_out(*given)
 
-    monkeypatch.setattr("gateway.supervisor.roll_out", broken)
+    monkeypatch.setattr("gateway.worker.supervisor.roll_out", broken)
 
 
 @pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])

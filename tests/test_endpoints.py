@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from gateway import intake
-from gateway.demo.process import until
-from gateway.endpoints import Endpoint, parse_networks, sender_address
-from gateway.errors import InvalidInput
-from gateway.intake import Receipt
+from gateway.api.ingress.rate_limit import GATES, Gates
+from gateway.cli.demo.process import until
+from gateway.model.endpoints import Endpoint, parse_networks, sender_address
+from gateway.model.errors import InvalidInput
+from gateway.queue import ingest as intake
+from gateway.queue.ingest import Receipt
 from gateway.sources import SOURCES
 from gateway.store import endpoints
-from gateway.web.gates import GATES, Gates
 from tests.hooks import envelope
 from tests.real_web import Web
 from tests.test_webhooks import DIGEST, dockerhub, ecr, github, signed

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.engine import endings
-from gateway.engine.convergence import broken, unplaced
-from gateway.engine.refusals import classify, port_of
-from gateway.engine.services import Task
-from gateway.errors import REMEDIES, Absent, Code, Postponed
+from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.engine.errors import classify, port_of
+from gateway.docker.engine.services import Task
+from gateway.docker.swarm.convergence import broken, unplaced
+from gateway.model.errors import REMEDIES, Absent, Code, Postponed
 from gateway.registry.challenge import parse_challenge
 
 DIGEST = "sha256:" + "0" * 64

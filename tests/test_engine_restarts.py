@@ -7,17 +7,18 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.demo.engine import PrivateEngine, private_engine
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import until
-from gateway.deployments import Kind, Status
-from gateway.engine import containers, stops
-from gateway.engine.client import Engine, connect
-from gateway.engine.container_runtime import ContainerRuntime
-from gateway.errors import Code, Postponed, Reason
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
+from gateway.docker.container import stop_cause as stops
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code, Postponed, Reason
 from gateway.store import database
 from gateway.store.database import Pool
-from gateway.store.migrations import migrate
+from gateway.store.migrate import migrate
 from tests.lane import Lane, a_gateway, an_application
 from tests.real_parts import SIDE_BY_SIDE, Pushes
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from gateway.configuration import Order
-from gateway.demo.engine import PrivateEngine
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.model.configuration import Order
 from tests.faults import strikes
 from tests.faults.matrix import Tally, strike_once
 from tests.faults.world import Asked, World, world

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway.deployments import Status
-from gateway.errors import Code
-from gateway.policies import Policy
-from gateway.reference import Tag
+from gateway.model.deployments import Status
+from gateway.model.errors import Code
+from gateway.model.reference import Tag
+from gateway.model.tag_policies import Policy
 from tests.concluding import begin, conclude
 from tests.real_web import Web
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import keys
+from gateway.store import api_keys as keys
 from tests.fuzz.making import Known, Maker
 from tests.fuzz.requests import Conversation, Seen
 from tests.real_web import Web

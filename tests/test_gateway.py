@@ -9,12 +9,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Image, Pusher
-from gateway.demo.process import GatewayProcess, gateway_process, until
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, Pusher
+from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest, Reference
 from tests.hooks import Hook, envelope
 from tests.real_parts import Pushes
 

@@ -8,14 +8,15 @@ from unittest.mock import AsyncMock
 import pytest
 from pydantic import ValidationError
 
-from gateway.bases import Base
-from gateway.configuration import Configuration, RuntimeKind
-from gateway.demo.process import free_port
-from gateway.deployments import Kind, Status
-from gateway.engine import probes, runtimes
-from gateway.engine.client import Engine, EngineIdentity
-from gateway.errors import Code
-from gateway.health import Probe
+from gateway.cli.demo.process import free_port
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.container import probes
+from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.model.adoption import Base
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code
+from gateway.model.health_checks import Probe
 from gateway.store import applications
 from tests.lane import Lane
 from tests.real_parts import Pushes

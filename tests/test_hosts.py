@@ -10,21 +10,21 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway import dispatch
+from gateway.api.procedures.server import ServerRow, ask, row
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.process import free_port, until
 from gateway.config import Settings
-from gateway.demo.engine import PrivateEngine, private_engine
-from gateway.demo.process import free_port, until
-from gateway.deployments import FINISHED, Deployment, Kind, Status
-from gateway.engine import containers
-from gateway.engine.client import Engine, connect
-from gateway.errors import Code, InvalidInput
-from gateway.reference import Reference
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status
+from gateway.model.errors import Code, InvalidInput
+from gateway.model.reference import Reference
+from gateway.model.servers import Access, Server
+from gateway.queue import enqueue as dispatch
 from gateway.registry import client as registries
-from gateway.servers import Access, Server
 from gateway.store import applications, deployments, engines, servers, subscriptions, watches
 from gateway.store.database import Pool
-from gateway.supervisor import Supervisor, supervise
-from gateway.web.procedures.server import ServerRow, ask, row
+from gateway.worker.supervisor import Supervisor, supervise
 from tests.real_parts import SIDE_BY_SIDE, Pushes
 from tests.real_ssh import SSHServer, ssh_server
 from tests.real_web import VAULT
@@ -71,7 +71,7 @@ async def supervisor(
     web_pool: Pool, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Supervisor]:
     """One rollout at a time on an engine, so that each would be in the other's way if they shared anything."""
-    monkeypatch.setattr("gateway.host._ENGINE_LOOK", 0.2)
+    monkeypatch.setattr("gateway.worker.engine_worker._ENGINE_LOOK", 0.2)
     async with web_pool.acquire() as connection:
         await connection.execute("TRUNCATE applications, servers CASCADE")
     settings = Settings.from_environ(

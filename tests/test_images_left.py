@@ -2,14 +2,14 @@
 
 import pytest
 
-from gateway import dispatch
-from gateway.demo.process import until
-from gateway.deployments import Kind, Status
-from gateway.engine import containers, images
-from gateway.engine.client import Reached
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Reached
+from gateway.model.deployments import Kind, Status
+from gateway.model.reference import Digest, Reference
+from gateway.queue import enqueue as dispatch
 from gateway.store import applications
-from gateway.sweep import remove_images
+from gateway.worker.version_retention import remove_images
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
 

@@ -6,11 +6,12 @@ from urllib.parse import quote_plus
 import orjson
 import pytest
 
-from gateway.cleaning import bound_inbox
-from gateway.demo.process import until
-from gateway.inbox import without_secrets
+from gateway.cli.demo.process import until
+from gateway.model.deliveries import without_secrets
 from gateway.sources import keepable
-from gateway.store import applications, inbox
+from gateway.store import applications
+from gateway.store import delivery_log as inbox
+from gateway.worker.retention import bound_inbox
 from tests.concluding import conclude
 from tests.real_web import Web
 from tests.test_webhooks import BEARER, dockerhub, github, signed
@@ -93,7 +94,7 @@ async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
 
 
 async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.intake._REJECTED", 3)
+    monkeypatch.setattr("gateway.queue.ingest._REJECTED", 3)
     path = await web.endpoint("distribution", "s")
     for _ in range(5):
         assert (await web.post(path, b"{" + b"x" * 200_000, **BEARER))[0] == 200

@@ -10,12 +10,12 @@ import orjson
 import pytest
 from pydantic.alias_generators import to_camel
 
-from gateway import keys as rules
-from gateway.errors import InvalidInput
-from gateway.keys import Grants, Permission
-from gateway.store import keys
-from gateway.web.admission import LEADS
-from gateway.web.procedures import PROCEDURES, Opens, Procedure
+from gateway.api.procedures import PROCEDURES, Opens, Procedure
+from gateway.api.rpc.auth import LEADS
+from gateway.model import api_keys as rules
+from gateway.model.api_keys import Grants, Permission
+from gateway.model.errors import InvalidInput
+from gateway.store import api_keys as keys
 from tests.real_web import Web
 
 UNAUTHORIZED = {"message": "Unauthorized"}

@@ -4,14 +4,19 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.applications import Application
-from gateway.demo.images import Image, push
-from gateway.deployments import Kind, Status
-from gateway.engine import adoption, containers, identity, originals, snapshot, spec
-from gateway.engine.container_runtime import ContainerRuntime
-from gateway.engine.runtime import Pace
-from gateway.errors import Code, Failed
-from gateway.registries import nobody
+from gateway.cli.demo.images import Image, push
+from gateway.docker import adoption as originals
+from gateway.docker import snapshot
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import ownership as identity
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.labels import APPLICATION, INSTALLATION, own_labels
+from gateway.docker.runtime import Pace
+from gateway.model.applications import Application
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code, Failed
+from gateway.model.registries import nobody
 from gateway.store import applications
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
@@ -32,13 +37,13 @@ OURS = {"gateway.application": "web", "gateway.deployment": "d2", "gateway.diges
     ],
 )
 def test_a_label_of_the_image_is_not_the_containers(image: dict[str, str], own: dict[str, str]) -> None:
-    assert spec.own_labels({**image, **OURS}, image) == own
+    assert own_labels({**image, **OURS}, image) == own
 
 
 def test_a_project_that_compose_wrote_into_an_image_does_not_make_a_container_composes() -> None:
     built = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
-    assert not adoption.of_compose(spec.own_labels(built, built))
-    assert adoption.of_compose(spec.own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
+    assert not adoption.of_compose(own_labels(built, built))
+    assert adoption.of_compose(own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
 
 
 async def of(lane: Lane) -> Application:
@@ -72,8 +77,8 @@ async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_
     kept = f"{pushes.address}/{pushes.path}@{deployed.digest}"
     database = await by_hand(lane, kept)
     seen = await snapshot.take(lane.engine, await lane.engine.identify(), {})
-    assert spec.APPLICATION in seen.containers[f"app-{lane.application_id}"].labels
-    assert spec.APPLICATION not in seen.containers[f"somebodys-{lane.application_id}"].labels
+    assert APPLICATION in seen.containers[f"app-{lane.application_id}"].labels
+    assert APPLICATION not in seen.containers[f"somebodys-{lane.application_id}"].labels
     assert (await originals.look(lane.engine, database, host_name="")).object_id == database
     await (await runtime(lane)).remove()
     assert await lane.containers() == []
@@ -95,7 +100,7 @@ async def test_another_installation_neither_takes_nor_removes_an_application_of_
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
-    assert before.labels[spec.INSTALLATION] == (await of(lane)).installation
+    assert before.labels[INSTALLATION] == (await of(lane)).installation
     another = await runtime(lane, installation="another", unmarked=frozenset())
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
@@ -113,7 +118,7 @@ async def test_what_was_made_before_there_were_installations_is_known_by_its_dep
     await pushes("v1")
     first = await lane.ask(Kind.DEPLOY)
     found = await lane.serving()
-    former = {name: value for name, value in found.labels.items() if name != spec.INSTALLATION}
+    former = {name: value for name, value in found.labels.items() if name != INSTALLATION}
     made = replace(found, labels=former)
     assert not identity.is_of(await of(lane), made)
     async with lane.pool.acquire() as connection:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway import lane
-from gateway.deployments import Deployment, LeaseLost
-from gateway.errors import Code, Postponed
-from gateway.store.journal import PostgresJournal
+from gateway.model.deployments import Deployment, LeaseLost
+from gateway.model.errors import Code, Postponed
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
 from tests.real_web import Web
 
 ENGINE = "leases-engine"

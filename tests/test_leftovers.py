@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.demo.process import until
+from gateway.cli.demo.process import until
 from tests import leftovers
 
 _INNER = """

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.engine import PrivateEngine, private_engine
-from gateway.demo.images import Image, push
-from gateway.engine import containers, images, log_driver
-from gateway.engine.client import Engine, connect
-from gateway.reference import Reference
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.docker.engine import containers, images, log_driver
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.reference import Reference
 from tests.real_parts import SIDE_BY_SIDE, Pushes
 
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gateway.logs import Queued
+from gateway.cli._logging import Queued
 
 
 @pytest.fixture

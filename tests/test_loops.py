@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway import loops as module
-from gateway.attempt import SwapSlots
-from gateway.engine.client import EngineIdentity
-from gateway.errors import Code, DatabaseUnavailable, Postponed, Unavailable
-from gateway.host import Duty, Host, Slots
-from gateway.loops import LOOK_AGAIN, Loops, ended, pause, sparing
+from gateway import background as module
+from gateway.background import LOOK_AGAIN, Loops, ended, pause, sparing
+from gateway.docker.engine.client import EngineIdentity
+from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
+from gateway.rollout.attempt import SwapSlots
 from gateway.store.database import Pool, statement, transaction
+from gateway.worker.engine_worker import Duty, Host, Slots
 from tests.real_web import Web
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let loops pause for no time."""
-    monkeypatch.setattr("gateway.loops.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("gateway.background.LOOK_AGAIN", 0.0)
 
 
 def counted(name: str) -> float:
@@ -108,8 +108,8 @@ async def test_a_defect_ends_nobody_who_writes_for_requests(web: Web, monkeypatc
 
         return begun
 
-    monkeypatch.setattr("gateway.web.notifier.transaction", fails_first("notify", transaction))
-    monkeypatch.setattr("gateway.web.refusals.statement", fails_first("refusals", statement))
+    monkeypatch.setattr("gateway.api.notify.transaction", fails_first("notify", transaction))
+    monkeypatch.setattr("gateway.api.ingress.rejections.statement", fails_first("refusals", statement))
     path = await web.endpoint("distribution", "s")
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     async with asyncio.timeout(60):
@@ -133,7 +133,7 @@ async def test_readiness_names_loops_that_do_not_recover(web: Web) -> None:
 
 
 async def test_readiness_tells_of_a_database_that_takes_no_writes(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.web.readiness._KEPT", 0.0)
+    monkeypatch.setattr("gateway.api.readiness._KEPT", 0.0)
     async with web.pool.acquire() as connection:
         await connection.execute("SET default_transaction_read_only = on")
     status, answer = await web.get("/readyz")
@@ -158,7 +158,7 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
     async def wait_for_the_engine(_: object) -> None:
         raise Postponed(Code.ENGINE_UNREACHABLE, "it does not answer")
 
-    monkeypatch.setattr("gateway.host.pause", at_once)
+    monkeypatch.setattr("gateway.worker.engine_worker.pause", at_once)
     monkeypatch.setattr(Host, "_watch", asyncio.Event().wait)
     peers = OneDuty(Duty("tried", 3600.0, wait_for_the_engine))
     host = Host(web.pool, peers, None, "here")  # type: ignore[arg-type]

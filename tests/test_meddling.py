@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.images import Behaviour
-from gateway.demo.process import free_port
-from gateway.deployments import Kind, Status
-from gateway.engine import containers, logs
-from gateway.engine.client import Engine, Reached
-from gateway.engine.containers import Container
-from gateway.engine.runtime import Pace
-from gateway.errors import Code
-from gateway.sweep import expire_kept
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import free_port
+from gateway.docker.engine import containers, logs
+from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.containers import Container
+from gateway.docker.runtime import Pace
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code
+from gateway.worker.version_retention import expire_kept
 from tests.adopting import Host
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
@@ -159,7 +159,7 @@ async def test_a_new_one_that_somebody_removes_is_made_again(
 async def test_somebody_who_removes_it_each_time_ends_it_in_the_end(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.swap.TAKEN_AWAY", 2)
+    monkeypatch.setattr("gateway.rollout.swap.TAKEN_AWAY", 2)
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await pushes("v2")
@@ -386,7 +386,7 @@ async def test_a_swap_that_a_restored_database_remembers_is_over_where_a_newer_d
 
 
 async def test_a_swap_that_can_go_neither_way_ends(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.swap._BACK", 1)
+    monkeypatch.setattr("gateway.rollout.swap._BACK", 1)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     serving = await lane.serving()

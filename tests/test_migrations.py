@@ -10,12 +10,13 @@ import asyncpg
 import orjson
 import pytest
 
-from gateway import lane
-from gateway.demo.process import until
-from gateway.errors import Unavailable
-from gateway.store import database, migrations
+from gateway.cli.demo.process import until
+from gateway.model.errors import Unavailable
+from gateway.store import database
+from gateway.store import migrate as migrations
 from gateway.store.database import Connection, Pool
-from gateway.store.migrations import Migration, migrate, shipped
+from gateway.store.migrate import Migration, migrate, shipped
+from gateway.worker import execution as lane
 from tests.real_web import VAULT, Web, another_database, answering
 
 DIGEST = "sha256:" + "ab" * 32

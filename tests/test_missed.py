@@ -10,13 +10,13 @@ from pathlib import Path
 
 import aiohttp
 
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Image, Pusher
-from gateway.demo.process import GatewayProcess, free_port, gateway_process
-from gateway.demo.registry import Told, private_registry
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, Pusher
+from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process
+from gateway.cli.demo.registry import Told, private_registry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest, Reference
 
 APPLICATIONS = int(os.environ.get("MISSED_APPLICATIONS", "6"))
 AWAY = float(os.environ.get("MISSED_AWAY", "2"))  # seconds

@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from gateway.alerts import Alert, Alerts
-from gateway.applications import Desired
-from gateway.demo.process import until
-from gateway.deployments import FINISHED, Deployment, Kind, Status
-from gateway.engine import containers, images, snapshot, spec
-from gateway.engine.client import Engine
-from gateway.engine.containers import Container
-from gateway.engine.snapshot import Listed, Snapshot, seen
-from gateway.observations import Expected, Observation, State
+from gateway.cli.demo.process import until
+from gateway.docker import snapshot
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC
+from gateway.docker.snapshot import Listed, Snapshot, seen
+from gateway.model.applications import Desired
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status
+from gateway.model.observations import Expected, Observation, State
 from gateway.store import observations
 from gateway.store.database import transaction
+from gateway.worker.alerts import Alert, Alerts
 from tests.lane import Lane
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -39,11 +41,11 @@ EXPECTED = Expected(
     waits=False,
 )
 LABELS = {
-    spec.APPLICATION: "app",
-    spec.INSTALLATION: "i",
-    spec.DEPLOYMENT: "d",
-    spec.DIGEST: "sha256:1",
-    spec.SPEC: "s",
+    APPLICATION: "app",
+    INSTALLATION: "i",
+    DEPLOYMENT: "d",
+    DIGEST: "sha256:1",
+    SPEC: "s",
 }
 UP = Listed("c", "web", "running", "Up 5 minutes", "sha256:image", LABELS)
 
@@ -66,10 +68,10 @@ def _there(*listed: Listed) -> Snapshot:
         (replace(UP, name="other", labels={}), State.MISSING),
         (replace(UP, name="renamed"), State.DRIFTED),
         (replace(UP, labels={}), State.DRIFTED),
-        (replace(UP, labels={**LABELS, spec.APPLICATION: "theirs"}), State.DRIFTED),
-        (replace(UP, labels={**LABELS, spec.INSTALLATION: "theirs"}), State.DRIFTED),
-        (replace(UP, labels={**LABELS, spec.DIGEST: "sha256:2"}), State.DRIFTED),
-        (replace(UP, labels={**LABELS, spec.SPEC: "t"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, APPLICATION: "theirs"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, INSTALLATION: "theirs"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, DIGEST: "sha256:2"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, SPEC: "t"}), State.DRIFTED),
     ],
 )
 def test_a_container_is_seen_as_what_it_does(there: Listed, state: State) -> None:
@@ -122,7 +124,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     """The alerts; what is seen is believed at once."""
     alerts: list[Alert] = []
     monkeypatch.setattr(Alerts, "tell", lambda _self, alert: alerts.append(alert))
-    monkeypatch.setattr("gateway.observer.patience", lambda *_state, **_waits: timedelta(0))
+    monkeypatch.setattr("gateway.worker.state_monitor.patience", lambda *_state, **_waits: timedelta(0))
     return alerts
 
 
@@ -185,7 +187,7 @@ async def _put_right(lane: Lane) -> Deployment:
 
 async def _take_its_name(lane: Lane, serving: Container) -> None:
     """Let another container, made otherwise, be called as the one that serves."""
-    body = {"Image": serving.image_id, "Labels": {**serving.labels, spec.SPEC: "changed"}}
+    body = {"Image": serving.image_id, "Labels": {**serving.labels, SPEC: "changed"}}
     other = f"{serving.name}-other"
     await containers.start(lane.engine, await containers.create(lane.engine, other, body, {}))
     made = await containers.inspect(lane.engine, other)

@@ -10,12 +10,12 @@ import aiohttp
 import orjson
 import pytest
 
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour
-from gateway.demo.process import GatewayProcess, gateway_process
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.reference import Digest
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest
 from tests.hooks import Hook, envelope
 from tests.real_parts import Pushes
 

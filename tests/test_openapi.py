@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from gateway.web import manual
-from gateway.web.openapi import document
-from gateway.web.procedures import MODULES, PROCEDURES, Surface
+from gateway.api.docs import render as manual
+from gateway.api.procedures import MODULES, PROCEDURES, Surface
+from gateway.api.rpc.openapi import document
 from tests.real_web import Web
 
 REST = document(PROCEDURES, Surface.REST, base="", version="1")

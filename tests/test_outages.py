@@ -5,10 +5,10 @@ import asyncio
 import asyncpg
 import pytest
 
-from gateway.deployments import Deployment, LeaseLost, Step, Swap
+from gateway.model.deployments import Deployment, LeaseLost, Step, Swap
 from gateway.store.database import Pool, connect, statement
-from gateway.store.journal import PostgresJournal
-from gateway.store.outages import heals, heals_by_state, leaves_no_connection
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.store.transient_errors import heals, heals_by_state, leaves_no_connection
 from tests.real_web import Web
 from tests.test_leases import claim, first
 

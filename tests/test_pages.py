@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from gateway.errors import InvalidInput
-from gateway.keys import Grants
-from gateway.store import keys
-from gateway.store.cursors import Cursor, Page
+from gateway.model.api_keys import Grants
+from gateway.model.errors import InvalidInput
+from gateway.store import api_keys as keys
+from gateway.store.pagination import Cursor, Page
 from tests.real_web import Web
 
 COUNT = 7

@@ -10,13 +10,13 @@ import asyncpg
 import pytest
 from aiohttp import web
 
-from gateway.demo.engine import private_engine
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port, until
-from gateway.demo.registry import Told, private_registry
-from gateway.engine.client import connect
-from gateway.errors import Failed
-from gateway.store.embedded import embedded_postgres
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.cli.demo.registry import Told, private_registry
+from gateway.docker.engine.client import connect
+from gateway.model.errors import Failed
+from gateway.store.embedded_postgres import embedded_postgres
 from tests.real_parts import SIDE_BY_SIDE
 
 

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from gateway.deployments import Kind
-from gateway.reference import Digest
+from gateway.model.deployments import Kind
+from gateway.model.reference import Digest
 from gateway.store import applications, versions
 from tests.real_web import VAULT, Web
 

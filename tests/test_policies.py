@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidInput
-from gateway.policies import Policy, highest, lower
-from gateway.reference import Tag
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Tag
+from gateway.model.tag_policies import Policy, highest, lower
 
 
 @pytest.mark.parametrize(

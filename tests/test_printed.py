@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.demo.process import Refused, until
-from gateway.engine import services
-from gateway.reference import Reference
+from gateway.cli.demo.process import Refused, until
+from gateway.docker.engine import services
+from gateway.model.reference import Reference
 from tests.documented import Block, calls, examples, steps
 from tests.printed import APPLICATION, FIRST, JSON, LOGINS, RECIPES, SCRIPTS, Printed, World, needs_swarm
 

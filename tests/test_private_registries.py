@@ -10,13 +10,13 @@ import pytest
 import trustme
 from aiohttp import web as http
 
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
-from gateway.deployments import Deployment, Kind, Status
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.errors import Code
-from gateway.registries import Registration
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import private_registry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code
+from gateway.model.registries import Registration
 from gateway.store import registries
 from gateway.store.database import Pool
 from tests.guards import Amazon, Gate, TokenService, amazon, filled, gate, served

@@ -7,10 +7,11 @@ from unittest.mock import AsyncMock
 import orjson
 import pytest
 
-from gateway.keys import Grants, Permission
-from gateway.store import applications, keys
-from gateway.trpc import UNDEFINED as UNDEFINED_VALUE
-from gateway.web.context import CONTEXT
+from gateway.api.context import CONTEXT
+from gateway.api.rpc.trpc import UNDEFINED as UNDEFINED_VALUE
+from gateway.model.api_keys import Grants, Permission
+from gateway.store import api_keys as keys
+from gateway.store import applications
 from tests.given import lie
 from tests.real_web import VAULT, Web
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gateway.errors import InvalidInput
-from gateway.quantities import parse_cpus, parse_memory
+from gateway.model.errors import InvalidInput
+from gateway.model.quantities import parse_cpus, parse_memory
 
 MIB = 1024**2
 

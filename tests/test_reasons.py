@@ -9,21 +9,27 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway import attempt, lane, rollout, supervisor
-from gateway.applications import Application
-from gateway.configuration import Configuration
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour
-from gateway.demo.process import GatewayProcess, gateway_process, until
-from gateway.deployments import Deployment, Kind, Status
-from gateway.engine import containers, health, images, runtimes, spec
-from gateway.engine.client import Engine
-from gateway.engine.runtime import Pace
-from gateway.errors import Code, Failed, Postponed
-from gateway.reference import Reference
-from gateway.registries import NOBODY
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.container import readiness as health
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.labels import DIGEST
+from gateway.docker.runtime import Pace
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY
+from gateway.rollout import attempt
+from gateway.rollout import recipes as rollout
 from gateway.store import deployments
-from gateway.store.journal import PostgresJournal
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
+from gateway.worker import supervisor
 from tests.lane import Lane
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -165,7 +171,7 @@ async def test_a_pull_that_ends_without_the_image_is_tried_again(
 async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Engine, pushes: Pushes) -> None:
     reference = Reference.parse(pushes.name()).with_digest(await pushes("v1"))
     await images.pull(engine, reference, None, progress=quiet, stall=20)
-    body = {"Image": f"{reference.repository}@{reference.digest}", "Labels": {spec.DIGEST: "sha256:" + "0" * 64}}
+    body = {"Image": f"{reference.repository}@{reference.digest}", "Labels": {DIGEST: "sha256:" + "0" * 64}}
     container = await containers.create(engine, f"other-{pushes.path.rpartition('/')[2]}", body, {})
     try:
         await containers.start(engine, container)

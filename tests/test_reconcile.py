@@ -8,11 +8,11 @@ import pytest
 from aiohttp import web as http
 from aiohttp.test_utils import TestServer
 
-from gateway.reconcile import Reconciler, following
-from gateway.reference import Reference
-from gateway.registries import NOBODY
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY
 from gateway.registry import client as registries
-from gateway.registry.budget import rest
+from gateway.registry.rate_limit import rest
+from gateway.worker.registry_poller import Reconciler, following
 from tests.real_parts import Pushes
 from tests.real_web import VAULT, Web
 

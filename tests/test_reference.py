@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidInput
-from gateway.reference import Digest, Reference, Repository, Tag, parse_digest, parse_domain, parse_tag
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Digest, Reference, Repository, Tag, parse_digest, parse_domain, parse_tag
 
 HEX = "0123456789abcdef" * 4
 

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.amazon import Amazon
-from gateway.errors import InvalidInput
-from gateway.reference import Repository
-from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope, choose
+from gateway.model.ecr import Amazon
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Repository
+from gateway.model.registries import Credentials, Registration, Registry, RegistryType, Scope, choose
 from gateway.store import applications
 from tests.real_web import VAULT, Web
 

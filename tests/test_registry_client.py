@@ -16,14 +16,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
-from gateway.amazon import Amazon
-from gateway.demo.process import free_port
-from gateway.errors import Code, Failed, Postponed, RolloutError
-from gateway.reference import Reference
-from gateway.registries import NOBODY, Credentials, Login
-from gateway.registry.budget import wait
+from gateway.cli.demo.process import free_port
+from gateway.model.ecr import Amazon
+from gateway.model.errors import Code, Failed, Postponed, RolloutError
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY, Credentials, Login
 from gateway.registry.client import Described, RegistryClient, connect
-from gateway.registry.tokens import Tokens
+from gateway.registry.rate_limit import wait
+from gateway.registry.token_cache import Tokens
 from tests.guards import amazon, served
 
 DIGEST = "sha256:" + "ab" * 32

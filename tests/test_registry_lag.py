@@ -9,20 +9,22 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from gateway import dispatch, intake
-from gateway.demo.images import Image, Pusher, digest_of
-from gateway.demo.process import until
-from gateway.deployments import Deployment, Kind, Status
-from gateway.engine import containers
-from gateway.engine.client import Engine
-from gateway.errors import Code
-from gateway.events import Notification, PushEvent
-from gateway.inbox import Verdict
-from gateway.policies import Policy
-from gateway.reference import Digest, Reference
-from gateway.store import applications, deployments, inbox, subscriptions
+from gateway.cli.demo.images import Image, Pusher, digest_of
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.deliveries import Verdict
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code
+from gateway.model.events import Notification, PushEvent
+from gateway.model.reference import Digest, Reference
+from gateway.model.tag_policies import Policy
+from gateway.queue import enqueue as dispatch
+from gateway.queue import ingest as intake
+from gateway.store import applications, deployments, subscriptions
+from gateway.store import delivery_log as inbox
 from gateway.store.database import Pool
-from gateway.supervisor import Supervisor
+from gateway.worker.supervisor import Supervisor
 from tests.guards import served
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes

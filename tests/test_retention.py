@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from gateway.cleaning import bound_deployments, bound_inbox, clean
 from gateway.config import Settings
-from gateway.store import inbox_size, retention
+from gateway.store import delivery_log_size as inbox_size
+from gateway.store import deployment_retention as retention
 from gateway.store.database import transaction
+from gateway.worker.retention import bound_deployments, bound_inbox, clean
 from tests.real_web import Web
 from tests.test_inbox import _list
 from tests.test_rollback import created, served

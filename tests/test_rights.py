@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from gateway.configuration import Configuration
-from gateway.keys import Permission
-from gateway.powers import powers
-from gateway.web.context import CONTEXT
+from gateway.api.context import CONTEXT
+from gateway.model.api_keys import Permission
+from gateway.model.configuration import Configuration
+from gateway.model.host_privileges import powers
 from tests.real_web import Web
 from tests.test_keys import a_key, asking_with
 

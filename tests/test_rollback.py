@@ -2,10 +2,10 @@
 
 import pytest
 
-from gateway import dispatch
-from gateway.deployments import Kind
-from gateway.errors import Conflict
-from gateway.reference import Digest
+from gateway.model.deployments import Kind
+from gateway.model.errors import Conflict
+from gateway.model.reference import Digest
+from gateway.queue import enqueue as dispatch
 from gateway.store import applications, deployments, versions
 from tests.real_web import VAULT, Web
 

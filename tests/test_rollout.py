@@ -8,13 +8,17 @@ from unittest.mock import AsyncMock
 
 import pytest
 
-from gateway import dispatch
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import free_port, until
-from gateway.deployments import Deployment, Kind, Status, Step
-from gateway.engine import conditions, containers, images, output, probes, spec
-from gateway.errors import Code, Conflict, Failed
-from gateway.reference import Reference
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.docker import application_logs as output
+from gateway.docker.container import preflight as conditions
+from gateway.docker.container import probes
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.labels import APPLICATION
+from gateway.model.deployments import Deployment, Kind, Status, Step
+from gateway.model.errors import Code, Conflict, Failed
+from gateway.model.reference import Reference
+from gateway.queue import enqueue as dispatch
 from gateway.store import applications, deployments, environments, projects
 from tests.lane import VAULT, Lane
 from tests.real_parts import Pushes
@@ -231,7 +235,7 @@ async def test_a_port_of_another_application_is_named_and_what_is_touched_put_ba
     port = free_port()
     body = {
         "Image": pushes.name(),
-        "Labels": {spec.APPLICATION: "another"},
+        "Labels": {APPLICATION: "another"},
         "HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}},
     }
     async with AsyncExitStack() as stack:

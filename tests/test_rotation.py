@@ -10,18 +10,18 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from gateway.admin.master_key import rotate
+from gateway.cli.demo.process import GatewayProcess, until
 from gateway.config import Settings
-from gateway.demo.process import GatewayProcess, until
-from gateway.errors import Conflict, Unavailable
-from gateway.keep import open_keep
-from gateway.rotation import rotate
-from gateway.store.cluster import Cluster
+from gateway.model.errors import Conflict, Unavailable
 from gateway.store.database import Connection, Pool, connect
-from gateway.store.embedded import embedded_postgres
-from gateway.store.keyfile import KeyFile
-from gateway.store.presence import session_name
-from gateway.store.sealed import SEALED, reseal
-from gateway.store.vault import FixedKeys, Vault
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import FixedKeys, Vault
+from gateway.store.master_key_file import KeyFile
+from gateway.store.postgres_cluster import Cluster
+from gateway.store.reencryption import SEALED, reseal
+from gateway.store.sessions import session_name
+from gateway.store.storage import open_keep
 from tests.real_web import VAULT, Web
 
 OLD, NEW = b"k" * 32, b"n" * 32

@@ -20,12 +20,12 @@ import orjson
 import pytest
 import trustme
 
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import GatewayProcess, free_port, gateway_process
-from gateway.demo.registry import private_registry
-from gateway.engine.client import Engine
-from gateway.store.embedded import embedded_postgres
-from gateway.web.procedures import PROCEDURES
+from gateway.api.procedures import PROCEDURES
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process
+from gateway.cli.demo.registry import private_registry
+from gateway.docker.engine.client import Engine
+from gateway.store.embedded_postgres import embedded_postgres
 from tests.guards import filled
 from tests.hooks import envelope
 from tests.swarm_nodes import swarm_of

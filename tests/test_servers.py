@@ -6,10 +6,11 @@ import asyncssh
 import pytest
 import trustme
 
-from gateway.demo.process import GatewayProcess, Refused, free_port
-from gateway.errors import InvalidInput
-from gateway.servers import Access, Address
-from gateway.store import claims, engines
+from gateway.cli.demo.process import GatewayProcess, Refused, free_port
+from gateway.model.errors import InvalidInput
+from gateway.model.servers import Access, Address
+from gateway.store import engines
+from gateway.store import leases as claims
 from tests.real_web import Web
 
 

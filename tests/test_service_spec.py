@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.applications import Application, Desired
-from gateway.bases import Base
-from gateway.configuration import Configuration, RuntimeKind
-from gateway.deployments import Kind
-from gateway.engine import convergence, service_spec, services
-from gateway.engine import spec as container_spec
-from gateway.engine.convergence import Mark
-from gateway.engine.runtime import Version
-from gateway.engine.runtimes import kind_of
-from gateway.engine.services import Node, Service, Task
-from gateway.errors import Code, Failed
-from gateway.reference import Digest, Reference
-from gateway.registries import Credentials
+from gateway.docker.container import spec as container_spec
+from gateway.docker.engine import services
+from gateway.docker.engine.services import Node, Service, Task
+from gateway.docker.runtime import Version
+from gateway.docker.runtime_factory import kind_of
+from gateway.docker.swarm import convergence
+from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm.convergence import Mark
+from gateway.model.adoption import Base
+from gateway.model.applications import Application, Desired
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.deployments import Kind
+from gateway.model.errors import Code, Failed
+from gateway.model.reference import Digest, Reference
+from gateway.model.registries import Credentials
 
 DIGEST = Digest("sha256:" + "a" * 64)
 VERSION = Version(Reference.parse("ghcr.io/acme/web:v2"), DIGEST, "d1", 2)

@@ -9,25 +9,28 @@ from pathlib import Path
 import orjson
 import pytest
 
-from gateway import dispatch
-from gateway.adopt import adopt
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import free_port, until
-from gateway.demo.registry import PrivateRegistry
-from gateway.deployments import Kind, Status
-from gateway.engine import containers, convergence, service_files, services, spec
-from gateway.engine.client import Reached
-from gateway.engine.runtime import Pace, Version
-from gateway.engine.service_runtime import ServiceRuntime
-from gateway.engine.services import Service, Task
-from gateway.errors import Code, Conflict, Failed, InvalidInput, Postponed
-from gateway.observations import State
-from gateway.reference import Reference, parse_domain
-from gateway.registries import Registration, nobody
+from gateway.admin.adoption import adopt
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import free_port, until
+from gateway.cli.demo.registry import PrivateRegistry
+from gateway.docker.engine import containers, services
+from gateway.docker.engine.client import Reached
+from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
+from gateway.docker.engine.services import Service, Task
+from gateway.docker.runtime import Pace, Version
+from gateway.docker.swarm import convergence
+from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm.runtime import ServiceRuntime
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code, Conflict, Failed, InvalidInput, Postponed
+from gateway.model.observations import State
+from gateway.model.reference import Reference, parse_domain
+from gateway.model.registries import Registration, nobody
+from gateway.queue import enqueue as dispatch
 from gateway.registry import client as registries
-from gateway.renewal import renew_logins
 from gateway.store import applications, observations, versions, watches
 from gateway.store import registries as logins
+from gateway.worker.login_renewal import renew_logins
 from tests.guards import amazon, filled, gate
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
@@ -87,7 +90,7 @@ async def test_on_a_manager_it_runs_as_a_service_pinned_by_digest(lane: Lane, pu
     assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest), deployment.reason
     service = await service_of(lane)
     assert service.spec["TaskTemplate"]["ContainerSpec"]["Image"] == f"{pushes.name()}@{digest}"
-    assert service.labels[spec.DEPLOYMENT] == deployment.deployment_id
+    assert service.labels[DEPLOYMENT] == deployment.deployment_id
     assert service.spec["UpdateConfig"]["FailureAction"] == "rollback"
     assert len(await running(lane)) == 1
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
@@ -101,7 +104,7 @@ async def test_every_replica_is_replaced_before_it_is_said_to_be(lane: Lane, pus
     digest = await pushes("v2")
     deployment = await lane.ask(Kind.DEPLOY)
     assert deployment.status is Status.SUCCEEDED, deployment.reason
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] * 3
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest] * 3
     assert (await service_of(lane)).update_state == "completed"
 
 
@@ -208,8 +211,8 @@ async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lan
     assert failed.reason.code is Code.EXITED
     assert "non-zero exit (3)" in failed.reason.message
     assert "boom: cannot reach the database" in failed.log
-    assert (await service_of(lane)).labels[spec.DIGEST] == digest
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+    assert (await service_of(lane)).labels[DIGEST] == digest
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
 @pytest.mark.parametrize(
@@ -246,7 +249,7 @@ async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, push
     assert failed.reason is not None
     assert "the Swarm rolled" in failed.reason.message
     after = await service_of(lane)
-    assert after.labels[spec.DIGEST] == digest
+    assert after.labels[DIGEST] == digest
     runtime = await runtime_of(lane)
     version = Version(Reference.parse(pushes.name()), bad, failed.deployment_id, failed.epoch)
     await runtime.exchange(await runtime.prepare(version, await runtime.serving()))
@@ -265,7 +268,7 @@ async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: P
     assert "the Swarm paused" in failed.reason.message
 
     async def settled() -> bool | None:
-        return [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] or None
+        return [task.labels[DIGEST] for task in await running(lane)] == [digest] or None
 
     await until(settled)
 
@@ -342,7 +345,7 @@ async def test_a_port_of_the_host_is_handed_over_stop_first(lane: Lane, pushes: 
     digest = await pushes("v2")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     assert (await service_of(lane)).spec["UpdateConfig"]["Order"] == "stop-first"
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
 def on_the_hosts_network(version: str, port: int) -> Image:
@@ -357,7 +360,7 @@ async def test_a_service_on_the_hosts_network_is_replaced_stop_first(lane: Lane,
         digest = await push(on_the_hosts_network(version, port), pushes.name())
         deployment = await lane.ask(Kind.DEPLOY)
         assert deployment.status is Status.SUCCEEDED, deployment.reason
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
 async def test_an_adopted_service_on_the_hosts_network_is_replaced_or_refused_at_once(
@@ -420,7 +423,7 @@ async def restart(node: Node) -> None:
 async def begun(lane: Lane, digest: str) -> None:
     async def look() -> bool | None:
         one = await services.inspect(lane.engine, f"app-{lane.application_id}")
-        return (one is not None and one.labels[spec.DIGEST] == digest) or None
+        return (one is not None and one.labels[DIGEST] == digest) or None
 
     await until(look)
 
@@ -442,7 +445,7 @@ async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_i
 
     async def three() -> bool | None:
         with suppress(Postponed):
-            return [task.labels[spec.DIGEST] for task in await running(lane)] == [digest] * 3 or None
+            return [task.labels[DIGEST] for task in await running(lane)] == [digest] * 3 or None
         return None
 
     await until(three)
@@ -463,7 +466,7 @@ async def test_a_service_that_somebody_removes_in_an_update_is_made_again(lane: 
     await services.remove(lane.engine, await service_of(lane))
     deployment = await asked
     assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest), deployment.reason
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [digest]
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
 async def test_a_bad_version_of_a_service_that_somebody_removes_gives_way_to_what_was_written_down(
@@ -528,7 +531,7 @@ async def test_a_rollback_runs_the_recorded_version_again(lane: Lane, pushes: Pu
     await lane.ask(Kind.DEPLOY)
     back = await lane.roll_back()
     assert back.status is Status.SUCCEEDED, back.reason
-    assert [task.labels[spec.DIGEST] for task in await running(lane)] == [first]
+    assert [task.labels[DIGEST] for task in await running(lane)] == [first]
 
 
 async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, pushes: Pushes) -> None:
@@ -577,7 +580,7 @@ async def test_a_task_that_dies_within_the_watch_window_brings_the_former_versio
     back = await lane.went_back()
     assert (back.digest, back.forced) == (digest, False)
     assert watched.deployment_id in back.description
-    assert (await service_of(lane)).labels[spec.DIGEST] == digest
+    assert (await service_of(lane)).labels[DIGEST] == digest
     async with lane.pool.acquire() as connection:
         await watches.delete_watch(connection, lane.application_id)
 
@@ -663,7 +666,7 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
             await renew_logins(lane.pool, VAULT, client, reached)
             renewed = await service_of(lane)
             await renew_logins(lane.pool, VAULT, client, reached)
-        assert renewed.labels[spec.LOGIN_UNTIL] > sent.labels[spec.LOGIN_UNTIL]
+        assert renewed.labels[LOGIN_UNTIL] > sent.labels[LOGIN_UNTIL]
         assert renewed.update_state == ""
         assert (await service_of(lane)).version == renewed.version > sent.version
         assert [task.task_id for task in await running(lane)] == [task.task_id for task in tasks]

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import Unauthenticated
-from gateway.signatures import (
+from gateway.model.errors import Unauthenticated
+from gateway.model.signatures import (
     prove_basic,
     prove_bearer,
     prove_credentials,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.errors import InvalidInput, Unauthenticated
+from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.sources import SOURCES, Handshake, Request, Trust
 from tests.corpus import OURS, Sample, named
 from tests.test_sources import ENVELOPED

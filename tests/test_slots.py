@@ -7,13 +7,14 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
-from gateway import attempt, rollout
-from gateway.configuration import Configuration, Order
-from gateway.deployments import Kind, Outcome, Status, Swap
-from gateway.engine import runtimes
-from gateway.errors import Code
-from gateway.reference import Reference
-from gateway.registries import NOBODY
+from gateway.docker import runtime_factory as runtimes
+from gateway.model.configuration import Configuration, Order
+from gateway.model.deployments import Kind, Outcome, Status, Swap
+from gateway.model.errors import Code
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY
+from gateway.rollout import attempt
+from gateway.rollout import recipes as rollout
 
 DEADLINE = 0.5  # seconds
 DIGEST = "sha256:" + "0" * 64

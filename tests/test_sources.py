@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from gateway.errors import InvalidInput, Unauthenticated
-from gateway.reference import Domain
+from gateway.model.errors import InvalidInput, Unauthenticated
+from gateway.model.reference import Domain
 from gateway.sources import SOURCES, Request, Trust
 from tests.corpus import OURS, Sample, named
 

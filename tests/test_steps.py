@@ -11,10 +11,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.cli._steps import steps
-from gateway.demo import WITH_US
-from gateway.demo.images import Image, push
-from gateway.demo.process import free_port, until
+from gateway.cli._setup_steps import steps
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import WITH_US, free_port, until
 from gateway.sources import SOURCES, Request, Trust
 
 AWS = """

@@ -8,12 +8,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from gateway.errors import Conflict, Unavailable
+from gateway.model.errors import Conflict, Unavailable
 from gateway.store import applications
 from gateway.store.database import Pool
-from gateway.store.keyfile import KeyFile
-from gateway.store.migrations import Migration, migrate, shipped
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.master_key_file import KeyFile
+from gateway.store.migrate import Migration, migrate, shipped
 from tests.real_web import another_database
 
 

@@ -19,13 +19,13 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 import gateway
-from gateway.alerts import Alert, sending
+from gateway.api.procedures import PROCEDURES
+from gateway.background import Loops
 from gateway.cli import main
 from gateway.cli._errors import explain
-from gateway.loops import Loops
-from gateway.shown import line, lines
-from gateway.store import serving
-from gateway.web.procedures import PROCEDURES
+from gateway.model.sanitize import line, lines
+from gateway.store import gateway_address as serving
+from gateway.worker.alerts import Alert, sending
 from tests.real_web import Web
 
 ROOT = Path(gateway.__file__).parent
@@ -37,7 +37,7 @@ MARK = "s3cret-mark"
 
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.logs.configure", lambda *_: None)
+    monkeypatch.setattr("gateway.cli._logging.configure", lambda *_: None)
 
 
 async def run(url: str, *words: str, stdin: bytes = b"") -> tuple[int, str, str]:
@@ -165,7 +165,7 @@ def test_commands_print_by_one_function() -> None:
         for path in (ROOT / "cli").glob("*.py")
         if re.search(r"click\.s?echo\(|(?<!\w)print\(", path.read_text(encoding="utf-8"))
     }
-    assert printers <= {"_command.py", "_follow.py", "api.py", "_errors.py"}
+    assert printers <= {"_runner.py", "_follow.py", "api.py", "_errors.py"}
 
 
 def test_every_model_hides_what_it_was_given_from_its_errors() -> None:

@@ -8,12 +8,12 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from gateway.errors import Code, Failed, Postponed
-from gateway.reference import Domain, Reference, parse_domain
-from gateway.registries import NOBODY, Credentials, Login
-from gateway.registry import realms
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.model.reference import Domain, Reference, parse_domain
+from gateway.model.registries import NOBODY, Credentials, Login
+from gateway.registry import trusted_hosts as realms
 from gateway.registry.client import connect
-from gateway.registry.realms import Address, Realms
+from gateway.registry.trusted_hosts import Address, Realms
 from tests.guards import served
 
 DIGEST = "sha256:" + "ab" * 32

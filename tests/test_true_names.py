@@ -18,13 +18,13 @@ import pytest
 import trustme
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from gateway.demo.engine import private_engine
-from gateway.demo.images import Image, Pusher
-from gateway.demo.process import GatewayProcess, gateway_process
-from gateway.demo.registry import private_registry
-from gateway.engine import containers
-from gateway.engine.client import Engine, connect
-from gateway.reference import Digest, Reference
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Image, Pusher
+from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.registry import private_registry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.reference import Digest, Reference
 from tests.hooks import envelope
 from tests.real_parts import SIDE_BY_SIDE
 from tests.test_webhooks import signed

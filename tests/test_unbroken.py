@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.engine.unbroken import unbroken
+from gateway.docker.engine.shield import unbroken
 
 
 async def begun(ended: list[str], go_on: asyncio.Event) -> None:

@@ -2,13 +2,14 @@
 
 import pytest
 
-from gateway.errors import Unavailable, Unreadable
-from gateway.reference import Domain, Repository
-from gateway.registries import choose
-from gateway.store import addresses, applications, registries, servers
-from gateway.store.sealed import SEALED
-from gateway.store.vault import Vault
-from gateway.web.procedures import PROCEDURES
+from gateway.api.procedures import PROCEDURES
+from gateway.model.errors import Unavailable, Unreadable
+from gateway.model.reference import Domain, Repository
+from gateway.model.registries import choose
+from gateway.store import applications, registries, servers
+from gateway.store import deploy_tokens as addresses
+from gateway.store.encryption import Vault
+from gateway.store.reencryption import SEALED
 from tests.real_web import VAULT, Web
 
 LISTS = {

@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
-from gateway import lane as lanes
-from gateway.alerts import Alert
-from gateway.configuration import Order
-from gateway.demo.process import until
-from gateway.deployments import Deployment, Kind, Status, Swap
-from gateway.engine import containers, events
-from gateway.engine.client import EngineIdentity, Reached
-from gateway.errors import Code, Failed, Postponed
-from gateway.host import Duty, Host
-from gateway.loops import Loops
+from gateway.background import Loops
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers, events
+from gateway.docker.engine.client import EngineIdentity, Reached
+from gateway.model.configuration import Order
+from gateway.model.deployments import Deployment, Kind, Status, Swap
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
 from gateway.store import deployments, swaps
-from gateway.store.journal import PostgresJournal
-from gateway.supervisor import Supervisor
-from gateway.swap import MOST_DEFECTS, MOST_SETTLINGS
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lanes
+from gateway.worker.alerts import Alert
+from gateway.worker.engine_worker import Duty, Host
+from gateway.worker.supervisor import Supervisor
 from tests.lane import Lane
 from tests.real_parts import Pushes
 from tests.real_web import Web
@@ -224,7 +224,7 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
     for name in ("LOOK_AGAIN", "_ENGINE_LOOK"):
-        monkeypatch.setattr(f"gateway.host.{name}", 0.02)
+        monkeypatch.setattr(f"gateway.worker.engine_worker.{name}", 0.02)
     breaks = asyncio.Event()
 
     engine: Any = _Engine()
@@ -286,7 +286,7 @@ async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_whil
         yield
 
     hear(monkeypatch, engine, silent)
-    monkeypatch.setattr("gateway.host._ENGINE_LOOK", 0.01)
+    monkeypatch.setattr("gateway.worker.engine_worker._ENGINE_LOOK", 0.01)
     alone: Any = _Alone()
     host = Host(web.pool, alone, engine, "unix:///engine")
 
@@ -305,7 +305,7 @@ async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_whil
         await seen(False, True)
         engine.manages = True
         await seen(True, False)
-        monkeypatch.setattr("gateway.host._SWARM_STARTS", 0.0)
+        monkeypatch.setattr("gateway.worker.engine_worker._SWARM_STARTS", 0.0)
         engine.manages = False  # for good, as after docker swarm leave
         await seen(False, False)
     finally:

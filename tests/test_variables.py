@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from gateway.errors import InvalidInput
-from gateway.variables import names_others, resolve
+from gateway.model.errors import InvalidInput
+from gateway.model.interpolation import names_others, resolve
 
 
 def test_an_application_names_its_project_its_environment_and_itself() -> None:

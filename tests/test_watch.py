@@ -8,18 +8,19 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.alerts import Alert
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.process import until
-from gateway.deployments import Deployment, Kind, Status, Watch
-from gateway.engine import containers, runtimes
-from gateway.engine.client import Engine, Reached
-from gateway.engine.runtime import Pace, Runtime
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.runtime import Pace, Runtime
+from gateway.model.deployments import Deployment, Kind, Status, Watch
 from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
-from gateway.store.migrations import migrate
-from gateway.sweep import expire_kept
-from gateway.watch import Lookout
+from gateway.store.migrate import migrate
+from gateway.worker.alerts import Alert
+from gateway.worker.rollout_monitor import Lookout
+from gateway.worker.version_retention import expire_kept
 from tests.lane import VAULT, Lane, a_gateway, an_application
 from tests.real_parts import Pushes
 

@@ -15,12 +15,12 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestServer
 
-from gateway.demo.process import until
-from gateway.errors import Unauthenticated
-from gateway.events import Notification
-from gateway.reference import Digest
+from gateway.api.ingress import webhooks
+from gateway.cli.demo.process import until
+from gateway.model.errors import Unauthenticated
+from gateway.model.events import Notification
+from gateway.model.reference import Digest
 from gateway.sources import Handshake, Request, Source, Trust
-from gateway.web import webhooks
 from tests.hooks import envelope
 from tests.real_web import Web
 

@@ -9,9 +9,9 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from gateway import superjson, trpc
-from gateway.errors import InvalidInput
-from gateway.web.procedures import PROCEDURES
+from gateway.api.procedures import PROCEDURES
+from gateway.api.rpc import superjson, trpc
+from gateway.model.errors import InvalidInput
 from tests.real_web import Web
 
 APP = {"applicationId": "app-123"}

@@ -18,14 +18,16 @@ from typing import Any
 
 import orjson
 
-from gateway import dispatch, logs
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import until
-from gateway.deployments import Deployment, Kind, Status
-from gateway.engine import containers, services, spec
-from gateway.engine.client import Engine
-from gateway.engine.services import Task
-from gateway.errors import RolloutError
+from gateway.cli import _logging as logs
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers, services
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.labels import DIGEST
+from gateway.docker.engine.services import Task
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import RolloutError
+from gateway.queue import enqueue as dispatch
 from gateway.store import applications
 from tests.lane import VAULT, Lane, an_application
 from tests.real_parts import Pushes
@@ -91,7 +93,7 @@ async def under_load(lane: Lane, pushes: Pushes) -> None:
             deployment = await ended(lane, await asked(lane))
             took.append(time.monotonic() - began)
             require(deployment.status is Status.SUCCEEDED, f"update {number} {deployment.status}: {deployment.reason}")
-            found = sorted(task.labels[spec.DIGEST] for task in await running(lane))
+            found = sorted(task.labels[DIGEST] for task in await running(lane))
             require(found == [digest] * REPLICAS, f"update {number} succeeded with {found}")
     say(f"updates, start-first   {UPDATES} of {REPLICAS} replicas, {sum(took) / len(took):.1f} s each")
     say(f"requests meanwhile     {answers['asked']}, by version {answers['bodies']}")
@@ -119,18 +121,18 @@ async def with_nodes_restarted(swarm: Swarm, lane: Lane, pushes: Pushes) -> None
 
 
 async def _runs_there(lane: Lane, digest: str, node_id: str) -> bool | None:
-    found = [task.node_id for task in await running(lane) if task.labels[spec.DIGEST] == digest]
+    found = [task.node_id for task in await running(lane) if task.labels[DIGEST] == digest]
     return True if node_id in found else None
 
 
 async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
     """Kill a node's engine when the first new task runs: it converges or rolls back, and says which."""
-    before = {task.labels[spec.DIGEST] for task in await running(lane)}
+    before = {task.labels[DIGEST] for task in await running(lane)}
     digest = await version("lost", pushes)
     queued, began = await asked(lane), time.monotonic()
 
     async def under_way() -> bool | None:
-        return any(task.labels[spec.DIGEST] == digest for task in await running(lane)) or None
+        return any(task.labels[DIGEST] == digest for task in await running(lane)) or None
 
     await until(under_way)
     lost = swarm.nodes[2]
@@ -144,7 +146,7 @@ async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
     gone = await node_id(swarm, lost)
 
     async def as_told() -> bool | None:
-        digests = [task.labels[spec.DIGEST] for task in await running(lane, without=gone)]
+        digests = [task.labels[DIGEST] for task in await running(lane, without=gone)]
         return True if digests == sorted(expected) * REPLICAS else None
 
     # The Swarm itself learns of a dead node only after a while, and starts its tasks elsewhere then.
@@ -191,7 +193,7 @@ async def of_application(engine: Engine, application_id: str) -> list[str]:
         found = await containers.select(engine, application_id)
     except RolloutError:
         return ["(no answer)"]
-    return [container.labels[spec.DIGEST] for container in found if container.running]
+    return [container.labels[DIGEST] for container in found if container.running]
 
 
 async def node_id(swarm: Swarm, lost: Node) -> str:

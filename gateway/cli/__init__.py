@@ -21,7 +21,7 @@ from gateway.cli import (
     subscriptions,
     webhooks,
 )
-from gateway.cli._command import Root
+from gateway.cli._runner import Root
 
 __all__ = ["main"]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gateway.errors import GatewayError, InvalidInput
+from gateway.model.errors import GatewayError, InvalidInput
 
 
 def explain(error: Exception) -> str:
@@ -40,7 +40,7 @@ def _of_the_database(error: Exception) -> str | None:
         return None
     import asyncpg
 
-    from gateway.store.outages import heals, told
+    from gateway.store.transient_errors import heals, told
 
     if heals(error):
         return told(error)

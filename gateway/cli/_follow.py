@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import say, show
+from gateway.cli._runner import say, show
 from gateway.cli.deployments import document, print_outcome, read, step_line
-from gateway.shown import line
+from gateway.model.sanitize import line
 
 if TYPE_CHECKING:
-    from gateway.deployments import Deployment, StepRecord
+    from gateway.model.deployments import Deployment, StepRecord
     from gateway.store.database import Pool
 
 _LOOK_AGAIN = 0.1  # seconds
@@ -43,7 +43,7 @@ async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[De
     from rich.status import Status as Spinner
     from rich.text import Text
 
-    from gateway.deployments import FINISHED
+    from gateway.model.deployments import FINISHED
     from gateway.store.database import transaction
 
     console = Console(stderr=True, quiet=quiet)

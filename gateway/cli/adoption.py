@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import command, json_option, keep, say, show
+from gateway.cli._runner import command, json_option, keep, say, show
 
 if TYPE_CHECKING:
-    from gateway.keep import Keep
-    from gateway.servers import Server
+    from gateway.model.servers import Server
+    from gateway.store.storage import Keep
 
 
 @click.command()
@@ -24,11 +24,11 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
 
     It is not touched until the next push of its image, or a deploy.
     """
-    from gateway.adopt import adopt as take_over
-    from gateway.engine import client
+    from gateway.admin.adoption import adopt as take_over
+    from gateway.api.procedures._application_row import row
+    from gateway.docker.engine import client
     from gateway.store import applications
     from gateway.store.database import transaction
-    from gateway.web.procedures.columns import row
 
     async with keep() as kept:
         there = await _server(kept, server) if server else None

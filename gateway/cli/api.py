@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._command import command, json_option, show
+from gateway.cli._runner import command, json_option, show
 
 _FORMS = ("openapi", "markdown", "html")
 
@@ -14,9 +14,9 @@ _FORMS = ("openapi", "markdown", "html")
 @command
 async def api(form: str, surface: str, *, as_json: bool) -> None:
     """Print the description of the API: for programs that make clients, or to be read."""
-    from gateway.web import manual
-    from gateway.web.procedures import Surface
-    from gateway.web.procedures.settings import described
+    from gateway.api.docs import render as manual
+    from gateway.api.procedures import Surface
+    from gateway.api.procedures.settings import described
 
     document = described(Surface(surface), "")
     if form == "openapi" or as_json:

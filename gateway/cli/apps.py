@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli import _chosen
-from gateway.cli._command import (
+from gateway.cli import _application_options as _chosen
+from gateway.cli._runner import (
     command,
     json_option,
     keep,
@@ -21,10 +21,10 @@ from gateway.cli._command import (
     show_table,
     tell_more,
 )
-from gateway.errors import InvalidInput
+from gateway.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from gateway.pending import Difference
+    from gateway.model.configuration_diff import Difference
 
 
 @click.group()
@@ -52,9 +52,10 @@ async def create(
 
 
 async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
-    from gateway.store import addresses, applications, servers
+    from gateway.admin.applications import Changes, apply
+    from gateway.store import applications, servers
+    from gateway.store import deploy_tokens as addresses
     from gateway.store.database import transaction
-    from gateway.web.procedures._changes import Changes, apply
 
     async with keep() as kept, transaction(kept.pool) as connection:
         if server is not None:
@@ -86,10 +87,10 @@ async def update(
 
     --publish and --network replace all that there are, --volume and --file all mounts.
     """
+    from gateway.admin.application_update import set_and_compare
+    from gateway.admin.applications import Changes, is_column
     from gateway.store import applications
     from gateway.store.database import transaction
-    from gateway.web.procedures._changes import Changes, is_column
-    from gateway.web.procedures._updating import set_and_compare
 
     if unknown := [field for field in unset if not is_column(field)]:
         raise InvalidInput(f"--unset takes the name of a field, as memoryLimit or env, not {unknown[0]!r}")
@@ -122,8 +123,8 @@ def _written(value: Any) -> str:
 
 async def _free_name(connection: Any, name: str) -> str:
     """Return what the container is called: as the application, where no other is."""
-    from gateway.applications import slug
-    from gateway.errors import NotFound
+    from gateway.model.applications import slug
+    from gateway.model.errors import NotFound
     from gateway.store import applications
 
     try:
@@ -139,9 +140,9 @@ async def _free_name(connection: Any, name: str) -> str:
 @command
 async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show applications, the newest first."""
+    from gateway.api.procedures._application_row import row
     from gateway.store import applications, observations
     from gateway.store.database import transaction
-    from gateway.web.procedures.columns import row
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -175,10 +176,10 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
 @command
 async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
+    from gateway.admin.application_update import pending
+    from gateway.api.procedures._application_row import row
     from gateway.store import applications, observations
     from gateway.store.database import transaction
-    from gateway.web.procedures._updating import pending
-    from gateway.web.procedures.columns import row
 
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, say, show, show_table
+from gateway.cli._runner import command, json_option, keep, say, show, show_table
 
 
 @click.command()
@@ -30,12 +30,12 @@ async def audit(
     as_json: bool,
 ) -> None:
     """Show who changed what, from where, and who was refused."""
-    from gateway.audit import Outcome
-    from gateway.errors import NotFound
+    from gateway.api.procedures.audit import shown
+    from gateway.model.audit import Outcome
+    from gateway.model.errors import NotFound
     from gateway.store import applications
     from gateway.store import audit as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.audit import shown
 
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id, unknown = app, None

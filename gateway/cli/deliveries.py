@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import (
+from gateway.cli._runner import (
     command,
     indented,
     json_option,
@@ -17,10 +17,10 @@ from gateway.cli._command import (
     show_table,
     tell_more,
 )
-from gateway.shown import line
+from gateway.model.sanitize import line
 
 if TYPE_CHECKING:
-    from gateway.inbox import Delivery
+    from gateway.model.deliveries import Delivery
 
 _VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate", "rejected"]
 
@@ -47,10 +47,10 @@ async def list_deliveries(
     as_json: bool,
 ) -> None:
     """Show deliveries, the newest first."""
-    from gateway.inbox import Verdict
-    from gateway.store import inbox
+    from gateway.api.procedures.delivery import shown
+    from gateway.model.deliveries import Verdict
+    from gateway.store import delivery_log as inbox
     from gateway.store.database import statement
-    from gateway.web.procedures.delivery import shown
 
     wanted, page = Verdict(verdict) if verdict else None, page_of(limit, cursor)
     async with keep() as kept, statement(kept.pool) as connection:
@@ -84,9 +84,9 @@ def _summary(delivery: "Delivery") -> str:
 @command
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
     """Show one delivery: its headers without secrets, its body, what it caused."""
-    from gateway.store import inbox
+    from gateway.api.procedures.delivery import shown_whole
+    from gateway.store import delivery_log as inbox
     from gateway.store.database import statement
-    from gateway.web.procedures.delivery import shown_whole
 
     async with keep() as kept, statement(kept.pool) as connection:
         found, body = await inbox.select_delivery(connection, delivery)
@@ -119,10 +119,10 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 @command
 async def replay(delivery: str, *, as_json: bool) -> None:
     """Do what a delivery said again, as if it came now."""
-    from gateway.replay import replay as do_again
-    from gateway.store import inbox
+    from gateway.api.procedures.delivery import shown
+    from gateway.queue.replay import replay as do_again
+    from gateway.store import delivery_log as inbox
     from gateway.store.database import statement
-    from gateway.web.procedures.delivery import shown
 
     async with keep() as kept:
         receipt = await do_again(kept.pool, kept.vault, delivery)

@@ -2,8 +2,8 @@
 
 import click
 
-from gateway.cli._command import command, json_option, keep
 from gateway.cli._follow import conclude, follow_option
+from gateway.cli._runner import command, json_option, keep
 
 
 @click.command()
@@ -23,8 +23,8 @@ async def deploy(
     APP is the application's id, container name or name. With --follow the exit code
     is 0 only when what was asked for runs.
     """
-    from gateway import dispatch
-    from gateway.deployments import Kind
+    from gateway.model.deployments import Kind
+    from gateway.queue import enqueue as dispatch
     from gateway.store import applications
     from gateway.store.database import transaction
 
@@ -52,7 +52,7 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
     APP is the application's id, container name or name. A version that is kept starts again at
     once; another one is made anew, as it was configured then.
     """
-    from gateway import dispatch
+    from gateway.queue import enqueue as dispatch
     from gateway.store import applications
     from gateway.store.database import transaction
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._command import (
+from gateway.cli._runner import (
     command,
     indented,
     json_option,
@@ -17,12 +17,12 @@ from gateway.cli._command import (
     show_table,
     tell_more,
 )
-from gateway.shown import line
+from gateway.model.sanitize import line
 
 if TYPE_CHECKING:
-    from gateway.deployments import Deployment, StepRecord
+    from gateway.api.procedures.deployment import DeploymentRow
+    from gateway.model.deployments import Deployment, StepRecord
     from gateway.store.database import Connection
-    from gateway.web.procedures.deployment import DeploymentRow
 
 
 @click.group()
@@ -37,10 +37,10 @@ def deployments() -> None:
 @command
 async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show deployments, the newest first, of one application or of all."""
+    from gateway.api.procedures.deployment import shown
     from gateway.store import applications, steps
     from gateway.store import deployments as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.deployment import shown
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -74,9 +74,9 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
     """Show one with its steps, its reason and the container's last lines."""
-    from gateway.store import waiting
+    from gateway.api.procedures.deployment import shown_wait
+    from gateway.store import queue_position as waiting
     from gateway.store.database import transaction
-    from gateway.web.procedures.deployment import shown_wait
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found, records = await read(connection, deployment)
@@ -95,7 +95,7 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
 @command
 async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     """End one that waits; let one that runs put back what it has begun."""
-    from gateway import cancel
+    from gateway.queue import cancel
 
     async with keep() as kept:
         state = await cancel.cancel_deployment(kept.pool, deployment)
@@ -114,7 +114,7 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
 
 
 def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
-    from gateway.web.procedures.deployment import shown
+    from gateway.api.procedures.deployment import shown
 
     return shown(found, records, whole=True)
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
-from gateway.keys import Grants, Permission, parse_expiry
+from gateway.cli._runner import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
+from gateway.model.api_keys import Grants, Permission, parse_expiry
 
 if TYPE_CHECKING:
-    from gateway.store.keys import Key
+    from gateway.store.api_keys import Key
 
 _SCOPES = [one.word for one in reversed(Permission)]
 
@@ -43,8 +43,8 @@ async def create(
     It may do all that its scope allows, to everything, unless applications or projects are named. Of scope admin for
     everything it is root on every host.
     """
+    from gateway.store import api_keys as store
     from gateway.store import applications as apps
-    from gateway.store import keys as store
     from gateway.store import projects as kept_projects
     from gateway.store.database import transaction
 
@@ -95,7 +95,7 @@ def _told(made: "Key") -> str:
 @command
 async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show keys, the newest first, without their secrets."""
-    from gateway.store import keys as store
+    from gateway.store import api_keys as store
     from gateway.store.database import transaction
 
     page = page_of(limit, cursor)
@@ -146,7 +146,7 @@ def _row(key: "Key") -> dict[str, Any]:
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
     """Refuse a key from now on; KEY is its id, its prefix or its name."""
-    from gateway.store import keys as store
+    from gateway.store import api_keys as store
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -168,8 +168,8 @@ async def rotate_master(*, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from gateway import rotation
-    from gateway.audit import ACTOR, Outcome
+    from gateway.admin import master_key as rotation
+    from gateway.model.audit import ACTOR, Outcome
     from gateway.store import audit
     from gateway.store.database import transaction
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import (
+from gateway.cli._runner import (
     command,
     json_option,
     keep,
@@ -58,9 +58,9 @@ async def create(
 
     URL is as ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; without one, Docker Hub.
     """
+    from gateway.api.procedures.registry import registered
     from gateway.store import registries as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.registry import registered
 
     secrets = {
         "password": read_secret(password_file),
@@ -82,9 +82,9 @@ async def create(
 @command
 async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show them, the newest first, without their secrets."""
+    from gateway.api.procedures.registry import row
     from gateway.store import registries as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.registry import row
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -98,7 +98,7 @@ async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> N
 
 
 def _who(registry: Any) -> str | None:
-    from gateway.registries import Credentials
+    from gateway.model.registries import Credentials
 
     login = registry.login
     return login.username if isinstance(login, Credentials) else str(login) if login else None
@@ -111,10 +111,10 @@ def _who(registry: Any) -> str | None:
 async def test(registry_id: str, *, as_json: bool) -> None:
     """Log in now, with what is kept; say what failed, and what to do."""
     from gateway import app
+    from gateway.api.procedures.registry import log_in
     from gateway.registry import client
     from gateway.store import registries as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.registry import log_in
 
     async with keep() as kept:
         async with transaction(kept.pool) as connection:

@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._command import command, json_option, say, show
+from gateway.cli._runner import command, json_option, say, show
 
 
 @click.command()
@@ -11,7 +11,8 @@ def serve(*, as_json: bool) -> None:
     """Serve until told to stop. Then what runs is finished, or put back."""
     import uvloop
 
-    from gateway import app, config, logs
+    from gateway import app, config
+    from gateway.cli import _logging as logs
 
     settings = config.load()
     logs.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
@@ -24,8 +25,8 @@ def serve(*, as_json: bool) -> None:
 async def migrate(*, as_json: bool) -> None:
     """Bring the database up to date; `serve` does it too."""
     from gateway import config
-    from gateway.keep import open_pool
-    from gateway.store import migrations
+    from gateway.store import migrate as migrations
+    from gateway.store.storage import open_pool
 
     async with open_pool(config.load()) as pool:
         applied = [migration.name for migration in await migrations.migrate(pool)]

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._command import (
+from gateway.cli._runner import (
     command,
     json_option,
     keep,
@@ -54,10 +54,10 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 
     HOST is as unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
     """
-    from gateway.servers import Access
+    from gateway.api.procedures.server import checked
+    from gateway.model.servers import Access
     from gateway.store import servers as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.server import checked
 
     access = await checked(Access(host).changed(_read(files)))
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -78,9 +78,9 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 @command
 async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
     """Change where SERVER is, or what lets us in there. What is not given stays."""
+    from gateway.api.procedures.server import checked
     from gateway.store import servers as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.server import checked
 
     changes = _read(files) | ({"host": host} if host else {})
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -106,9 +106,9 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @command
 async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show them, the newest first, and whether they answered last."""
+    from gateway.api.procedures.server import row
     from gateway.store import servers as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.server import row
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -128,9 +128,9 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
 @command
 async def show_server(server: str, *, as_json: bool) -> None:
     """Show one, by id or name; what lets us in there is not shown."""
+    from gateway.api.procedures.server import row
     from gateway.store import servers as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.server import row
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found = dict(row(await store.select_server(connection, kept.vault, server), ()))
@@ -147,9 +147,9 @@ async def show_server(server: str, *, as_json: bool) -> None:
 @command
 async def test(server: str, *, as_json: bool) -> None:
     """Reach SERVER's engine now, and say who answers."""
+    from gateway.api.procedures.server import ask, shown_identity
     from gateway.store import servers as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.server import ask, shown_identity
 
     async with keep() as kept:
         async with transaction(kept.pool) as connection:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
+from gateway.cli._runner import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
 
 
 @click.group()
@@ -36,11 +36,11 @@ async def create(
     as_json: bool,
 ) -> None:
     """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
-    from gateway.policies import Policy
+    from gateway.api.procedures.subscription import followed_repository, shown
+    from gateway.model.tag_policies import Policy
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.subscription import followed_repository, shown
 
     wanted = Policy.parse(
         policy, pattern, include=include, exclude=exclude, prereleases=prereleases, downgrades=allow_downgrade
@@ -62,10 +62,10 @@ async def create(
 @command
 async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show what is followed, by one application or by all, the newest first."""
+    from gateway.api.procedures.subscription import shown
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
-    from gateway.web.procedures.subscription import shown
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:

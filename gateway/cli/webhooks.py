@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._command import (
+from gateway.cli._runner import (
     command,
     json_option,
     keep,
@@ -50,11 +50,11 @@ async def create(
     as_json: bool,
 ) -> None:
     """Open an endpoint for SOURCE and print its path and secret: the only time they are shown."""
-    from gateway.cli._steps import steps
-    from gateway.errors import InvalidInput
-    from gateway.store import serving
+    from gateway.api.procedures import webhook
+    from gateway.cli._setup_steps import steps
+    from gateway.model.errors import InvalidInput
+    from gateway.store import gateway_address as serving
     from gateway.store.database import transaction
-    from gateway.web.procedures import webhook
 
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
@@ -95,9 +95,9 @@ async def create(
 @command
 async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show endpoints, the newest first, without their paths and secrets."""
+    from gateway.api.procedures.webhook import shown
     from gateway.store import endpoints
     from gateway.store.database import transaction
-    from gateway.web.procedures.webhook import shown
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -122,8 +122,8 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 @command
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
     """Make a new secret, by the endpoint's id; for a source that cannot sign, a new path."""
+    from gateway.api.procedures import webhook
     from gateway.store.database import transaction
-    from gateway.web.procedures import webhook
 
     given = webhook.Rotate(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
     async with keep() as kept, transaction(kept.pool) as connection:

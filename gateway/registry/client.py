@@ -6,14 +6,16 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from gateway.errors import Code, Failed, InvalidInput, RolloutError
-from gateway.reference import Digest, Domain, Reference, parse_digest
-from gateway.registries import Credentials, Login, Obtain
-from gateway.registry import answers, ecr, refusals
-from gateway.registry.answers import FOUND, INDEXES, MISSING, Answer
-from gateway.registry.asking import Asking
-from gateway.registry.refusals import Subject, refuse
-from gateway.registry.tokens import Tokens
+from gateway.model.errors import Code, Failed, InvalidInput, RolloutError
+from gateway.model.reference import Digest, Domain, Reference, parse_digest
+from gateway.model.registries import Credentials, Login, Obtain
+from gateway.registry import ecr_tokens as ecr
+from gateway.registry import errors as refusals
+from gateway.registry import responses as answers
+from gateway.registry.errors import Subject, refuse
+from gateway.registry.responses import FOUND, INDEXES, MISSING, Answer
+from gateway.registry.token_cache import Tokens
+from gateway.registry.transport import Asking
 
 _PAGE = 1000  # tags
 _PAGE_TYPE = "text/html"  # of what is no registry's

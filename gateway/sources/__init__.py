@@ -21,7 +21,7 @@ from gateway.sources import (
     zot,
 )
 from gateway.sources._json import unform
-from gateway.sources._kept import keepable
+from gateway.sources._redaction import keepable
 from gateway.sources._source import Handshake, Request, Source, Trust
 
 __all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "keepable", "unform"]

@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-from gateway.errors import InvalidInput, TooLarge
+from gateway.model.errors import InvalidInput, TooLarge
 
 #: pushes, or tags, that one delivery may tell
 MOST = 1000

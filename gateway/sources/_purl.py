@@ -6,7 +6,7 @@ https://github.com/package-url/purl-spec: `pkg:oci/app@sha256%3A…?repository_u
 
 from urllib.parse import parse_qs, unquote
 
-from gateway.errors import InvalidInput
+from gateway.model.errors import InvalidInput
 
 _SCHEME = "pkg:"
 _MOST_FIELDS = 16

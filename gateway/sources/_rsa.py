@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 from cryptography.x509 import load_pem_x509_certificate
 
-from gateway.errors import Unauthenticated
+from gateway.model.errors import Unauthenticated
 
 _SKEW = 60.0  # seconds between two clocks
 

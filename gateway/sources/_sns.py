@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
 
-from gateway.errors import InvalidInput, Unauthenticated
+from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.sources._json import Part, parse_object
 from gateway.sources._rsa import prove_certified
 from gateway.sources._source import Handshake, Request, Trust

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from gateway.errors import InvalidInput
-from gateway.events import Notification
-from gateway.reference import Domain
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Notification
+from gateway.model.reference import Domain
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Mapping
 
-from gateway.errors import InvalidInput
+from gateway.model.errors import InvalidInput
 
 _WORD = re.compile(r"\{([^{}]*)\}")
 

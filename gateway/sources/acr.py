@@ -12,10 +12,10 @@ Neither signs. A webhook carries headers of the operator's choice; Event Grid ca
 
 import re
 
-from gateway.events import Notification
+from gateway.model.events import Notification
+from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_tag
 from gateway.sources._json import Part, parse_objects
-from gateway.sources._pushes import Said, is_image, not_a_push, notification, pushed, quoted, split_tag
-from gateway.sources._secret import prove_secret
+from gateway.sources._shared_secret import prove_secret
 from gateway.sources._source import Handshake, Request, Source, Trust
 
 _HEADER = "Authorization"

@@ -5,9 +5,9 @@ https://www.alibabacloud.com/help/en/acr/user-guide/use-webhooks
 An Enterprise instance has a host of its own, which its notifications do not tell: the endpoint's host does.
 """
 
-from gateway.events import Notification
+from gateway.model.events import Notification
+from gateway.sources._events import notification, pushed
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import notification, pushed
 from gateway.sources._source import Request, Source, Trust
 
 

@@ -14,11 +14,11 @@ import base64
 import binascii
 from collections.abc import Mapping
 
-from gateway.errors import InvalidInput, Unauthenticated
-from gateway.events import Notification
-from gateway.signatures import prove_token
+from gateway.model.errors import InvalidInput, Unauthenticated
+from gateway.model.events import Notification
+from gateway.model.signatures import prove_token
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address, split_tag
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address, split_tag
 from gateway.sources._rsa import prove_id_token
 from gateway.sources._source import Request, Source, Trust
 

@@ -5,10 +5,10 @@ https://distribution.github.io/distribution/about/notifications/
 It repeats an event until it is answered 2xx, for ever, and holds back all that follows: never refuse.
 """
 
-from gateway.events import Notification
-from gateway.signatures import prove_credentials
+from gateway.model.events import Notification
+from gateway.model.signatures import prove_credentials
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"

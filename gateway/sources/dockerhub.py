@@ -5,10 +5,10 @@ https://docs.docker.com/docker-hub/repos/manage/webhooks/
 `callback_url` in the body is never requested: it answers no more, and could be anybody's address.
 """
 
-from gateway.events import Notification
-from gateway.reference import DOCKER_HUB
+from gateway.model.events import Notification
+from gateway.model.reference import DOCKER_HUB
+from gateway.sources._events import is_image, not_a_push, notification, pushed, quoted
 from gateway.sources._json import parse_object
-from gateway.sources._pushes import is_image, not_a_push, notification, pushed, quoted
 from gateway.sources._source import Request, Source, Trust
 
 

@@ -10,21 +10,12 @@ https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
 
 from collections.abc import Mapping, Sequence
 
-from gateway.errors import InvalidInput
-from gateway.events import Ignored, Notification
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Ignored, Notification
 from gateway.sources import _sns
+from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_address, split_tag
 from gateway.sources._json import Part, parse_objects
-from gateway.sources._pushes import (
-    Said,
-    is_image,
-    not_a_push,
-    notification,
-    pushed,
-    quoted,
-    split_address,
-    split_tag,
-)
-from gateway.sources._secret import prove_secret
+from gateway.sources._shared_secret import prove_secret
 from gateway.sources._source import Handshake, Request, Source, Trust
 
 _HEADER = "x-api-key"

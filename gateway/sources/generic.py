@@ -7,13 +7,13 @@ With them, JSON Pointers say where in any JSON the image, tag and digest stand.
 from collections.abc import Mapping
 from typing import Literal
 
-from gateway.errors import InvalidInput
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_credentials, prove_hmac
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_credentials, prove_hmac
+from gateway.sources._events import Said, notification, pushed_image, quoted
 from gateway.sources._json import bounded, parse_value, unmarked
-from gateway.sources._pointer import parse_pointer, resolve
+from gateway.sources._json_pointer import parse_pointer, resolve
 from gateway.sources._purl import image_of
-from gateway.sources._pushes import Said, notification, pushed_image, quoted
 from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"

@@ -6,10 +6,10 @@ Every manifest fires one, those inside a multi-arch image too: the version is th
 the signature of a form is that of the JSON in it; without a secret its header is there, and empty.
 """
 
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_hmac
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_hmac
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._json import Part, parse_object, unform
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._source import Request, Source, Trust, always
 
 _HEADER = "X-Gitea-Signature"

@@ -6,10 +6,9 @@ Its headers are not signed, so the body alone says which event it is. One push s
 different delivery ids: the second joins what the first has queued.
 """
 
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_hmac
-from gateway.sources._json import Part, parse_object, unform
-from gateway.sources._pushes import (
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_hmac
+from gateway.sources._events import (
     Said,
     first_digest,
     is_image,
@@ -20,6 +19,7 @@ from gateway.sources._pushes import (
     split_address,
     split_tag,
 )
+from gateway.sources._json import Part, parse_object, unform
 from gateway.sources._source import Request, Source, Trust, always
 
 _HEADER = "X-Hub-Signature-256"

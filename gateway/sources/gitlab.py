@@ -11,11 +11,11 @@ import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from gateway.events import Ignored, Notification
-from gateway.signatures import STANDARD_PREFIX, prove_credentials, prove_standard_webhook
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import STANDARD_PREFIX, prove_credentials, prove_standard_webhook
 from gateway.sources import distribution
+from gateway.sources._events import Said, notification, pushed_image, quoted, split_address
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, notification, pushed_image, quoted, split_address
 from gateway.sources._source import Request, Source, Trust
 from gateway.sources._template import check_template, fill
 

@@ -9,12 +9,12 @@ https://goharbor.io/docs/main/working-with-projects/project-configuration/config
 What arrives by replication or through a proxy cache is told as a push too. Adding a tag to an image is not told.
 """
 
-from gateway.errors import InvalidInput
-from gateway.events import Notification
-from gateway.reference import split_domain
-from gateway.signatures import prove_credentials
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Notification
+from gateway.model.reference import split_domain
+from gateway.model.signatures import prove_credentials
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_tag
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_tag
 from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"

@@ -7,11 +7,11 @@ A pull through a remote repository tells `pushed` too: the tag has moved there, 
 
 from collections.abc import Mapping
 
-from gateway.errors import Unauthenticated
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_hmac, prove_token
+from gateway.model.errors import Unauthenticated
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_hmac, prove_token
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._source import Request, Source, Trust
 from gateway.sources._template import check_template, fill
 

@@ -7,10 +7,10 @@ It tells neither host nor digest: the endpoint's host says where clients pull.
 
 from collections.abc import Mapping
 
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_hmac
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_hmac
+from gateway.sources._events import Said, not_a_push, notification, pushed, quoted
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, not_a_push, notification, pushed, quoted
 from gateway.sources._source import Request, Source, Trust, always
 from gateway.sources._template import check_template, fill
 

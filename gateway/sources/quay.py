@@ -6,9 +6,9 @@ Nothing in the body says which event it is, so its fields do: only a push lists 
 three times in a row is switched off.
 """
 
-from gateway.events import Notification
+from gateway.model.events import Notification
+from gateway.sources._events import not_a_push, notification, pushed, split_address
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import not_a_push, notification, pushed, split_address
 from gateway.sources._source import Request, Source, Trust
 
 _HOST = "quay.io"

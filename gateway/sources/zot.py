@@ -6,11 +6,11 @@ Nothing of it is signed, so its headers are as good as its body. An upload that 
 that succeeded but for the event's type.
 """
 
-from gateway.errors import InvalidInput
-from gateway.events import Ignored, Notification
-from gateway.signatures import prove_credentials
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Ignored, Notification
+from gateway.model.signatures import prove_credentials
+from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._json import Part, parse_object
-from gateway.sources._pushes import Said, is_image, not_a_push, notification, pushed, quoted, split_address
 from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"

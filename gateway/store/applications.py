@@ -7,17 +7,18 @@ from typing import Any
 import asyncpg
 import orjson
 
-from gateway.applications import OTHER_SECRETS, Application, Desired
-from gateway.bases import Base
-from gateway.configuration import Configuration
-from gateway.errors import Conflict, NotFound
-from gateway.reference import Domain
-from gateway.registries import typed
-from gateway.store import projects, unreadable
-from gateway.store.cursors import FIRST, Page
+from gateway.model.adoption import Base
+from gateway.model.applications import OTHER_SECRETS, Application, Desired
+from gateway.model.configuration import Configuration
+from gateway.model.errors import Conflict, NotFound
+from gateway.model.reference import Domain
+from gateway.model.registries import typed
+from gateway.store import projects
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.pagination import FIRST, Page
+from gateway.store.undecryptable import Row
 
 _COLUMNS = """
     application_id, name, app_name, description, docker_image, registry_url, registry_username,

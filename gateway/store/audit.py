@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from gateway.audit import Actor, Entry, Outcome
+from gateway.model.audit import Actor, Entry, Outcome
 from gateway.store.database import Connection
 
 _COLUMNS = """

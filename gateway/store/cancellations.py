@@ -1,6 +1,6 @@
 """Deployments that are not wanted any more. The caller holds the application's queue."""
 
-from gateway.errors import Reason
+from gateway.model.errors import Reason
 from gateway.store import projects
 from gateway.store.database import Connection
 

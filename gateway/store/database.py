@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import asyncpg
 import asyncpg.pool
 import orjson
+from prometheus_client import Counter
 
-from gateway.audit import ACTOR
-from gateway.errors import DatabaseUnavailable, InvalidInput, Unavailable
-from gateway.metrics import REFUSALS
-from gateway.store.outages import heals, is_read_only, leaves_no_connection, told
+from gateway.model.audit import ACTOR
+from gateway.model.errors import DatabaseUnavailable, InvalidInput, Unavailable
+from gateway.store.transient_errors import heals, is_read_only, leaves_no_connection, told
+
+REFUSALS = Counter(
+    "gateway_database_refusals_total", "What the database refused that it may do later, by SQLSTATE.", ["sqlstate"]
+)
 
 if TYPE_CHECKING:  # generic in the stubs alone
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from gateway.events import Ignored
+from gateway.model.events import Ignored
 from gateway.store.database import Connection
 
 

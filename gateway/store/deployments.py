@@ -6,12 +6,12 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from gateway.deployments import Deployment, Kind, Status
-from gateway.errors import Code, NotFound, Reason
-from gateway.following import Choice
-from gateway.reference import Digest, Reference
-from gateway.store.cursors import FIRST, MOST, Page
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code, NotFound, Reason
+from gateway.model.matching import Choice
+from gateway.model.reference import Digest, Reference
 from gateway.store.database import Connection
+from gateway.store.pagination import FIRST, MOST, Page
 
 CHANNEL = "gateway_deployments"
 _TITLE, _DESCRIPTION = 500, 5000  # characters that are kept

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import asyncpg
 
-from gateway.errors import NotFound
+from gateway.model.errors import NotFound
 from gateway.store.database import Connection
 
 _COLUMNS = "domain_id, number, application_id, host, columns, created_at"

@@ -5,13 +5,13 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from gateway.endpoints import Endpoint, Network
-from gateway.errors import NotFound
-from gateway.store import unreadable
-from gateway.store.cursors import FIRST, Page
+from gateway.model.endpoints import Endpoint, Network
+from gateway.model.errors import NotFound
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.pagination import FIRST, Page
+from gateway.store.undecryptable import Row
 
 COLUMNS = """
     endpoint_id, source, name, secret, host, aliases, settings, repositories, networks, rate, enabled, created_at,

@@ -5,14 +5,15 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
-from gateway import variables
-from gateway.applications import Application
-from gateway.errors import InvalidInput, NotFound
-from gateway.projects import Environment
-from gateway.store import projects, unreadable
+from gateway.model import interpolation as variables
+from gateway.model.applications import Application
+from gateway.model.errors import InvalidInput, NotFound
+from gateway.model.projects import Environment
+from gateway.store import projects
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.undecryptable import Row
 
 _COLUMNS = "environment_id, project_id, name, description, variables, is_default, created_at"
 _NOT_FOUND = "Environment not found"

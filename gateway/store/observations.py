@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from gateway.applications import Desired
-from gateway.observations import STALE, Expected, Observation, Seen, State
+from gateway.model.applications import Desired
+from gateway.model.observations import STALE, Expected, Observation, Seen, State
 from gateway.store.database import Connection
 
 _TOUCHED = timedelta(seconds=30)  # an unchanged row is written again after so long

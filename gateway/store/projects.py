@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from gateway.errors import Conflict, NotFound
-from gateway.projects import DEFAULT, PRODUCTION, Project
-from gateway.store import unreadable
-from gateway.store.cursors import FIRST, Page
+from gateway.model.errors import Conflict, NotFound
+from gateway.model.projects import DEFAULT, PRODUCTION, Project
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.pagination import FIRST, Page
+from gateway.store.undecryptable import Row
 
 _COLUMNS = "project_id, name, description, variables, created_at"
 _NOT_FOUND = "Project not found"

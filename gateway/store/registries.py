@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.amazon import Amazon
-from gateway.errors import NotFound
-from gateway.reference import Domain
-from gateway.registries import Credentials, Registration, Registry, RegistryType, Scope
-from gateway.store import unreadable
-from gateway.store.cursors import FIRST, Page
+from gateway.model.ecr import Amazon
+from gateway.model.errors import NotFound
+from gateway.model.reference import Domain
+from gateway.model.registries import Credentials, Registration, Registry, RegistryType, Scope
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.pagination import FIRST, Page
+from gateway.store.undecryptable import Row
 
 _COLUMNS = """
     registry_id, registry_name, registry_url, registry_type, image_prefix, domain, path, username, password,

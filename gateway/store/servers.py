@@ -5,13 +5,13 @@ from dataclasses import replace
 import asyncpg
 import orjson
 
-from gateway.errors import Conflict, NotFound
-from gateway.servers import Access, Server
-from gateway.store import unreadable
-from gateway.store.cursors import FIRST, Page
+from gateway.model.errors import Conflict, NotFound
+from gateway.model.servers import Access, Server
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.unreadable import Row
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
+from gateway.store.pagination import FIRST, Page
+from gateway.store.undecryptable import Row
 
 CHANNEL = "gateway_servers"
 

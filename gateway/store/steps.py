@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gateway.deployments import Step, StepRecord
+from gateway.model.deployments import Step, StepRecord
 from gateway.store.database import Connection
 
 

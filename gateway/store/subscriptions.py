@@ -7,15 +7,15 @@ from itertools import groupby
 
 import asyncpg
 
-from gateway.applications import Desired, Subscription
-from gateway.errors import Conflict, InvalidInput, NotFound
-from gateway.events import PushEvent
-from gateway.following import Follower, Follows, Pushes
-from gateway.policies import Policy, Rule
-from gateway.reference import Reference, Repository
+from gateway.model.applications import Desired, Subscription
+from gateway.model.errors import Conflict, InvalidInput, NotFound
+from gateway.model.events import PushEvent
+from gateway.model.matching import Follower, Follows, Pushes
+from gateway.model.reference import Reference, Repository
+from gateway.model.tag_policies import Policy, Rule
 from gateway.store.applications import WANTED_IMAGE
-from gateway.store.cursors import FIRST, Page
 from gateway.store.database import Connection
+from gateway.store.pagination import FIRST, Page
 
 _MOST = 100  # subscriptions of an application
 

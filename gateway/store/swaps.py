@@ -2,9 +2,9 @@
 
 import asyncpg
 
-from gateway.configuration import Order, RuntimeKind
-from gateway.deployments import Direction, Swap
-from gateway.errors import Code, Reason
+from gateway.model.configuration import Order, RuntimeKind
+from gateway.model.deployments import Direction, Swap
+from gateway.model.errors import Code, Reason
 from gateway.store.database import Connection
 
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import orjson
 
-from gateway.applications import Application
-from gateway.bases import Base
-from gateway.configuration import Configuration
-from gateway.errors import Conflict, NotFound, Unreadable
-from gateway.pending import Ran
-from gateway.reference import Digest, Reference
-from gateway.store import unreadable
+from gateway.model.adoption import Base
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration
+from gateway.model.configuration_diff import Ran
+from gateway.model.errors import Conflict, NotFound, Unreadable
+from gateway.model.reference import Digest, Reference
+from gateway.store import undecryptable as unreadable
 from gateway.store.database import Connection
-from gateway.store.vault import Vault
+from gateway.store.encryption import Vault
 
 
 @dataclass(frozen=True, slots=True)

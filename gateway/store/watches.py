@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from gateway.deployments import Deployment, Kind, Watch
+from gateway.model.deployments import Deployment, Kind, Watch
 from gateway.store.database import Connection
 
 # A newer deployment that waits or runs takes the place of what is watched, or is about to.

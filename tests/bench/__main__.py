@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gateway.demo.engine import private_engine
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import private_registry
 from tests import leftovers
 from tests.bench import accepting, deploying, recovering
 from tests.bench.report import Figure, show

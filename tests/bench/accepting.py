@@ -14,8 +14,8 @@ import aiohttp
 import asyncpg
 import orjson
 
-from gateway.demo.process import GatewayProcess, free_port, gateway_process, until
-from gateway.store.embedded import embedded_postgres
+from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
+from gateway.store.embedded_postgres import embedded_postgres
 from tests.bench import sources
 from tests.bench.report import Figure, figure
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gateway.demo.client import watching
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Image, push
-from gateway.demo.process import GatewayProcess, free_port, gateway_process, until
-from gateway.demo.registry import PrivateRegistry
-from gateway.engine import containers
-from gateway.engine.client import Engine, connect
+from gateway.cli.demo.client import watching
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
+from gateway.cli.demo.registry import PrivateRegistry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
 from tests.bench.report import Figure, figure
 from tests.hooks import Hook, envelope
 

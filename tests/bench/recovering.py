@@ -6,13 +6,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from gateway.configuration import Order
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Image, push
-from gateway.demo.process import GatewayProcess, gateway_process, until
-from gateway.demo.registry import PrivateRegistry
-from gateway.engine import containers
-from gateway.engine.client import Engine, connect
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, push
+from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.cli.demo.registry import PrivateRegistry
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.configuration import Order
 from tests.bench.report import Figure, figure
 from tests.faults.strikes import KILL
 from tests.faults.world import SETTINGS, Asked, World, world

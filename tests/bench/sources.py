@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.demo.process import GatewayProcess
+from gateway.cli.demo.process import GatewayProcess
 from gateway.sources import SOURCES
 from tests.bench.report import Figure
 

@@ -10,11 +10,11 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from gateway.configuration import Order
-from gateway.demo.engine import private_engine
-from gateway.demo.images import Behaviour
-from gateway.demo.process import free_port
-from gateway.demo.registry import PrivateRegistry, private_registry
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import PrivateRegistry, private_registry
+from gateway.model.configuration import Order
 from tests import leftovers
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway.demo.process import until
-from gateway.store.cluster import Cluster
-from gateway.store.embedded import embedded_postgres
+from gateway.cli.demo.process import until
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.postgres_cluster import Cluster
 from tests.faults.wire import Wire, wire
 
 # The gateway's own role: a limit of connections does not hold the owner of the server.

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from gateway.engine import containers
-from gateway.engine.containers import Container
-from gateway.errors import RolloutError
+from gateway.docker.engine import containers
+from gateway.docker.engine.containers import Container
+from gateway.model.errors import RolloutError
 from tests.faults.strikes import Fault
 from tests.faults.world import RENAMED, World
 

@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from gateway.configuration import Order
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour, Image
-from gateway.demo.process import until
-from gateway.engine import containers
-from gateway.engine.client import connect
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour, Image
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import connect
+from gateway.model.configuration import Order
 from tests.faults import strikes
 from tests.faults.matrix import Tally
 from tests.faults.strikes import SET_IMAGE

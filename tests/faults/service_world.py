@@ -5,12 +5,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from gateway.configuration import Order
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
-from gateway.engine import services, spec
-from gateway.engine.services import Service, Task
-from gateway.reference import Digest
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import private_registry
+from gateway.docker.engine import services
+from gateway.docker.engine.labels import APPLICATION, DIGEST
+from gateway.docker.engine.services import Service, Task
+from gateway.model.configuration import Order
+from gateway.model.reference import Digest
 from tests.faults.world import SETTINGS, Violation, World, world
 from tests.swarm_nodes import swarm_of
 
@@ -30,11 +31,11 @@ class ServiceWorld(World):
 
     async def services(self) -> list[Service]:
         """Return those of the application: what becomes of one before, after a violation, is another story."""
-        return [one for one in await services.select(self.engine) if one.labels.get(spec.APPLICATION) == self.app]
+        return [one for one in await services.select(self.engine) if one.labels.get(APPLICATION) == self.app]
 
     async def one_serves(self, wanted: Digest) -> None:
         ours = await self.services()
-        if [(one.name, one.labels[spec.DIGEST]) for one in ours] != [(await self.name(), wanted)]:
+        if [(one.name, one.labels[DIGEST]) for one in ours] != [(await self.name(), wanted)]:
             raise Violation(f"{wanted[:19]} should be one service: {[(one.name, one.labels) for one in ours]}")
         running = await self._running(ours[0])
         if [task.image.rpartition("@")[2] for task in running] != [wanted]:

@@ -6,10 +6,10 @@ import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from gateway.demo.process import until
-from gateway.engine import services
-from gateway.engine.unbroken import unbroken
-from gateway.errors import Unavailable
+from gateway.cli.demo.process import until
+from gateway.docker.engine import services
+from gateway.docker.engine.shield import unbroken
+from gateway.model.errors import Unavailable
 from tests.faults.world import World
 
 

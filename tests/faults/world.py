@@ -14,15 +14,15 @@ from typing import Any
 
 import aiohttp
 
-from gateway.configuration import Order
-from gateway.demo.engine import PrivateEngine
-from gateway.demo.images import Behaviour, Image, push
-from gateway.demo.process import FINISHED, GatewayProcess, Refused, free_port, gateway_process, until
-from gateway.engine import containers
-from gateway.engine.client import Engine, connect
-from gateway.engine.containers import Container
-from gateway.errors import Unavailable
-from gateway.reference import Digest
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import FINISHED, GatewayProcess, Refused, free_port, gateway_process, until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.docker.engine.containers import Container
+from gateway.model.configuration import Order
+from gateway.model.errors import Unavailable
+from gateway.model.reference import Digest
 from tests.faults.database import Database, database
 from tests.faults.engine_proxy import EngineProxy, Strike, engine_proxy
 from tests.hooks import Hook, envelope

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.errors import GatewayError
+from gateway.model.errors import GatewayError
 
 MOST = 6.0  # times the cost, for four times the size
 START = 1 << 10

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-from gateway.web.procedures import PROCEDURES
+from gateway.api.procedures import PROCEDURES
 from tests.corpus import OURS
 from tests.fuzz.mutation import mutate
 from tests.fuzz.worst import WIRE

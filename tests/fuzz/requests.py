@@ -27,7 +27,7 @@ from random import Random
 import aiohttp
 import uvloop
 
-from gateway.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.process import GatewayProcess, gateway_process
 from tests.fuzz.making import Known, Made, Maker
 
 FILES = 1024

@@ -8,21 +8,22 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
-from gateway import trpc, variables
-from gateway.applications import parse_environment
-from gateway.configuration import parse_command
-from gateway.endpoints import parse_network, parse_repository_glob
-from gateway.errors import InvalidInput, Unauthenticated
-from gateway.events import Notification
-from gateway.policies import Policy, Rule
-from gateway.quantities import parse_cpus, parse_memory
-from gateway.reference import Reference, parse_tag
-from gateway.registries import Scope
+from gateway.api.rpc import trpc
+from gateway.model import interpolation as variables
+from gateway.model.applications import parse_environment
+from gateway.model.configuration import parse_command
+from gateway.model.endpoints import parse_network, parse_repository_glob
+from gateway.model.errors import InvalidInput, Unauthenticated
+from gateway.model.events import Notification
+from gateway.model.quantities import parse_cpus, parse_memory
+from gateway.model.reference import Reference, parse_tag
+from gateway.model.registries import Scope
+from gateway.model.servers import Address
+from gateway.model.tag_policies import Policy, Rule
 from gateway.registry.challenge import parse_challenge
-from gateway.servers import Address
 from gateway.sources import SOURCES, Request
-from gateway.sources import told as bodies
-from gateway.sources._pointer import parse_pointer
+from gateway.sources import detect as bodies
+from gateway.sources._json_pointer import parse_pointer
 from tests.corpus import OURS, Sample
 
 _LONGEST_TEXT = 2000

@@ -10,20 +10,23 @@ from typing import Any
 
 from yarl import URL
 
-from gateway import contradictions, trpc, variables
-from gateway.applications import Desired, parse_environment
-from gateway.configuration import Configuration, parse_command
-from gateway.endpoints import parse_network, sender_address
-from gateway.engine.refusals import classify
-from gateway.events import PushEvent
-from gateway.following import Follower, Follows, Pushes, choose
-from gateway.inbox import without_secrets
-from gateway.policies import Policy
-from gateway.reference import Reference, Repository, Tag
-from gateway.registry import answers, refusals
+from gateway.api.procedures import PROCEDURES
+from gateway.api.rpc import trpc
+from gateway.docker.engine.errors import classify
+from gateway.model import configuration_rules as contradictions
+from gateway.model import interpolation as variables
+from gateway.model.applications import Desired, parse_environment
+from gateway.model.configuration import Configuration, parse_command
+from gateway.model.deliveries import without_secrets
+from gateway.model.endpoints import parse_network, sender_address
+from gateway.model.events import PushEvent
+from gateway.model.matching import Follower, Follows, Pushes, choose
+from gateway.model.reference import Reference, Repository, Tag
+from gateway.model.tag_policies import Policy
+from gateway.registry import errors as refusals
+from gateway.registry import responses as answers
 from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, keepable
-from gateway.web.procedures import PROCEDURES
 from tests.fuzz.growth import Case
 from tests.fuzz.targets import targets
 

@@ -1,0 +1,124 @@
+"""What docker run, compose or a stack started becomes an application. It is not touched until the first deployment."""
+
+from typing import Any
+
+from gateway.docker import adoption as originals
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container.ownership import is_of
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.model.adoption import Base
+from gateway.model.applications import Application
+from gateway.model.configuration import LONGEST_GRACE
+from gateway.model.errors import Conflict, RolloutError, Unavailable
+from gateway.store import applications, engines, subscriptions
+from gateway.store import deploy_tokens as addresses
+from gateway.store.database import Connection, Pool, transaction
+from gateway.store.encryption import Vault
+
+
+async def adopt(
+    pool: Pool, vault: Vault, engine: Engine, container: str, *, name: str | None = None, server_id: str | None = None
+) -> str:
+    """Take the container, or service, over and return the application's id; of what was adopted before, as it is now.
+
+    Raises NotFound, Conflict where it is the gateway's own or belongs to another application, InvalidInput where its
+    image has no name, Unavailable where the engine does not answer.
+    """
+    try:
+        identity = await engine.identify()
+        base = await originals.look(engine, container, host_name=identity.name)
+    except RolloutError as error:
+        raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
+    # What a push is told for has a tag; the digest is what ran when it was found.
+    reference = base.reference if base.reference.tag is None else base.reference.without_digest()
+    changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
+    async with transaction(pool) as connection:
+        await _know(connection, identity)
+        known = await _adopted(connection, vault, base.name, identity.engine_id, server_id)
+        application_id = known or await applications.insert_application(
+            connection,
+            application_id=None,
+            name=name or base.name,
+            app_name=base.name,
+            description=None,
+            server_id=server_id,
+        )
+        if known is None:
+            changes["configuration"] = _columns(base)
+            await addresses.renew_token(connection, vault, application_id)
+        await applications.update_application(connection, vault, application_id, changes)
+        await applications.bind_engine(connection, application_id, identity.engine_id)
+        await subscriptions.replace_subscription(connection, application_id, reference)
+    return application_id
+
+
+async def adopt_anew(
+    pool: Pool, vault: Vault, engine: Engine, identity: EngineIdentity, application: Application
+) -> str | None:
+    """Take over what compose has made anew in place of an adopted container; return what to tell, None if it has not.
+
+    The image is the application's own, unless compose was told another one. Raises RolloutError, and Conflict where
+    what is there belongs to another application.
+    """
+    base, name = application.base, application.app_name
+    if base is None or base.is_service:
+        return None
+    found, told = await containers.inspect(engine, name), await containers.inspection(engine, name)
+    if found is None or told is None or is_of(application, found) or not adoption.of_compose(found.labels):
+        return None
+    # Compose writes what they are of into the images that it builds, too.
+    if not adoption.made_anew(base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}):
+        return None
+    fresh = await originals.look(engine, name, host_name=identity.name)
+    reference, before = fresh.reference.without_digest(), base.reference.without_digest()
+    changes: dict[str, object] = {"base": fresh.dump()}
+    if reference != before:
+        changes["docker_image"] = str(reference)
+    async with transaction(pool) as connection:
+        await applications.update_application(connection, vault, application.application_id, changes)
+        if reference != before:
+            await subscriptions.replace_subscription(connection, application.application_id, reference)
+    moved = f", of {reference} instead of {before}" if reference != before else ""
+    return f"compose made {name} anew{moved}: it was adopted as it is now"
+
+
+def _columns(base: Base) -> dict[str, Any]:
+    """Return what of it the application has columns for that the gateway itself goes by."""
+    if base.is_service:
+        template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]
+        grace = None if template.get("StopGracePeriod") is None else template["StopGracePeriod"] // 10**9
+        replicas = (mode.get("Replicated") or {}).get("Replicas", 1)
+        columns = {"modeSwarm": {"Global": {}}} if "Global" in mode else {"replicas": max(replicas, 1)}
+    else:
+        grace, columns = base.found["Config"].get("StopTimeout"), {}
+    if grace is None:
+        return columns
+    return {**columns, "stopGrace": min(grace, LONGEST_GRACE) if grace >= 0 else LONGEST_GRACE}
+
+
+async def _know(connection: Connection, identity: EngineIdentity) -> None:
+    await engines.upsert_engine(
+        connection,
+        engine_id=identity.engine_id,
+        name=identity.name,
+        version=identity.version,
+        platform=identity.platform,
+        swarm_manager=identity.swarm_manager,
+    )
+
+
+async def _adopted(
+    connection: Connection, vault: Vault, app_name: str, engine_id: str, server_id: str | None
+) -> str | None:
+    """Return the application that was adopted under this name, since made anew; raises Conflict where it is another."""
+    application_id = await applications.select_named(connection, app_name, server_id)
+    if application_id is None:
+        return None
+    found = await applications.select_application(connection, vault, application_id)
+    if found.base is None or found.engine_id != engine_id:
+        raise Conflict(
+            f"the application {application_id} is called {app_name} on this host already, and is another one: "
+            "delete it, or rename the container"
+        )
+    return application_id

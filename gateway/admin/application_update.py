@@ -1,0 +1,85 @@
+"""A change of an application, and what it will change of what runs."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gateway.admin.applications import Changes, apply
+from gateway.admin.context import Context
+from gateway.admin.privileges import Limits, limits_of
+from gateway.admin.probe_reachability import refuse_unreachable
+from gateway.docker.container import spec
+from gateway.docker.swarm import spec as service_spec
+from gateway.model.applications import Application
+from gateway.model.configuration_diff import Difference, differences
+from gateway.store import applications, environments, versions
+from gateway.store.database import Connection, transaction
+from gateway.store.encryption import Vault
+
+PENDING_HEADER = "X-Pending-Changes"
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """An application as it is stored now, and what its next deployment will change."""
+
+    application: Application
+    pending: list[Difference]
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {PENDING_HEADER: ", ".join(one.field for one in self.pending)} if self.pending else {}
+
+
+async def change(
+    context: Context, application_id: str, wish: Callable[[Application], Changes], *, must_change: bool = False
+) -> Updated:
+    """Set what is wished for of the application as it is, all of it or nothing.
+
+    Raises NotFound, or InvalidInput naming the field that is wrong.
+    """
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, application_id)
+        before = await applications.select_application(
+            connection, context.vault, application_id, without=applications.SET_WHOLE
+        )
+    await refuse_unreachable(context, before, wish(before))
+    async with transaction(context.pool) as connection:
+        return await set_and_compare(
+            connection, context.vault, application_id, wish, limits=limits_of(context), must_change=must_change
+        )
+
+
+async def set_and_compare(
+    connection: Connection,
+    vault: Vault,
+    application_id: str,
+    wish: Callable[[Application], Changes],
+    *,
+    limits: Limits | None,
+    must_change: bool = False,
+) -> Updated:
+    """Set what is wished for, whether or not a probe can be asked then."""
+    await applications.lock_application(connection, application_id)
+    current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
+    await apply(connection, vault, application_id, wish(current), limits=limits, must_change=must_change)
+    stored = await applications.select_application(connection, vault, application_id)
+    return Updated(stored, await pending(connection, vault, stored))
+
+
+async def pending(connection: Connection, vault: Vault, application: Application) -> list[Difference]:
+    """Return what the next deployment will change of what the last one brought to serve."""
+    application, _ = await environments.resolve_variables(connection, vault, application)
+    serving = await versions.select_serving(connection, vault, application)
+    found = differences(application, serving)
+    same_image = all(one.field != "dockerImage" for one in found)
+    hashes = [how(application) for how in _hashes(application)]
+    if same_image and serving is not None and serving.spec_hash in hashes:
+        return []  # what differs is of no meaning for what it runs as
+    return found
+
+
+def _hashes(application: Application) -> list[Callable[[Application], str]]:
+    """Return how its choice may be written down: what was adopted stays what it is."""
+    if application.base is None:
+        return [spec.spec_hash, service_spec.spec_hash]
+    return [service_spec.spec_hash if application.base.is_service else spec.spec_hash]

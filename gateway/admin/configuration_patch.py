@@ -1,0 +1,101 @@
+"""What was sent of an application's configuration: laid over what it has, and refused by the names it was sent by."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from gateway.model import configuration_rules as contradictions
+from gateway.model.configuration import LONGEST_GRACE, Configuration
+from gateway.model.errors import InvalidInput
+
+_NANO = 10**9
+# The contract's names for what our configuration calls otherwise.
+OTHER_NAMES = {"labelsSwarm": "labels", "stopGracePeriodSwarm": "stopGrace", "volumes": "mounts"}
+_NAMES = {field.alias for field in Configuration.model_fields.values()} | set(OTHER_NAMES)
+# What the parts of a list may be called instead.
+_SYNONYMS = {"target": ("mountPath",), "source": ("volumeName", "hostPath", "filePath")}
+
+
+def is_setting(name: str) -> bool:
+    """Tell whether it is one of a configuration's, by a name it is sent by."""
+    return name in _NAMES
+
+
+def gathered(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was sent of a configuration, by the names it was sent by; raises InvalidInput for two of one."""
+    sent = {name: given[name] for name in given if name in _NAMES}
+    for name, ours in OTHER_NAMES.items():
+        if name in sent and ours in sent and name != "labelsSwarm" and _own(name, sent[name]) != sent[ours]:
+            raise InvalidInput(f"{name} and {ours} are the same thing, and differ", field=name)
+    return sent
+
+
+def names_of(settings: Mapping[str, Any]) -> set[str]:
+    """Return what our configuration calls what was sent."""
+    return {OTHER_NAMES.get(name, name) for name in settings}
+
+
+def merged(current: Configuration, settings: Mapping[str, Any]) -> Configuration:
+    """Return the configuration with these settings, null meaning the image's own choice again.
+
+    Raises InvalidInput or ValidationError, naming what is wrong as it was sent.
+    """
+    changed = {OTHER_NAMES.get(name, name): _own(name, value) for name, value in settings.items()}
+    whole = {**current.model_dump(by_alias=True), **changed}
+    with _as_sent(settings):
+        wanted = Configuration.model_validate({name: value for name, value in whole.items() if value is not None})
+        contradictions.refuse(wanted)
+    return wanted.identified(current)
+
+
+def _own(name: str, value: Any) -> Any:
+    if name != "stopGracePeriodSwarm" or value is None:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_GRACE * _NANO:
+        return value // _NANO
+    raise InvalidInput(f"nanoseconds are needed, up to {LONGEST_GRACE} s", field="stopGracePeriodSwarm")
+
+
+@contextmanager
+def _as_sent(settings: Mapping[str, Any]) -> Iterator[None]:
+    try:
+        yield
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            error.title,
+            [
+                InitErrorDetails(
+                    type=one["type"],
+                    loc=tuple(_path(settings, one["loc"])),
+                    input=one["input"],
+                    ctx=one.get("ctx", {}),
+                )
+                for one in error.errors()
+            ],
+            hide_input=True,
+        ) from error
+    except InvalidInput as error:
+        raise InvalidInput(str(error), field=".".join(map(str, _path(settings, error.path or [""])))) from error
+
+
+def _path(settings: Mapping[str, Any], path: Sequence[int | str]) -> list[int | str]:
+    """Return the path to a field as it was sent; to one that was not, as it is."""
+    first, *rest = path
+    sent = next((name for name in settings if OTHER_NAMES.get(name, name) == first), first)
+    found, inside = [sent], settings.get(str(sent))
+    for part in rest:
+        name = part
+        if isinstance(inside, Mapping) and part not in inside:
+            name = next((other for other in _SYNONYMS.get(str(part), ()) if inside.get(other) is not None), part)
+        found.append(name)
+        inside = _inside(inside, name)
+    return found
+
+
+def _inside(value: Any, part: int | str) -> Any:
+    if isinstance(value, Mapping):
+        return value.get(part)
+    return value[part] if isinstance(value, list) and isinstance(part, int) and part < len(value) else None

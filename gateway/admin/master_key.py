@@ -1,0 +1,85 @@
+"""Another master key, while everything runs.
+
+Whoever seals with an older key could leave a secret behind that opens with that one alone. So nothing begins before all
+who use the database seal with the new key, and it is gone through again until there is nothing left to do. Until then
+both keys open: killed at any point, it is begun again and goes on.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.model.errors import Conflict, Unavailable
+from gateway.store import reencryption as sealed
+from gateway.store import sessions as presence
+from gateway.store.database import Pool, statement
+from gateway.store.encryption import KEY_BYTES, Vault, mark_of
+from gateway.store.master_key_file import KeyFile
+
+_MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """What was done: `mark` tells the key that all secrets are sealed with now."""
+
+    mark: str
+    resealed: int
+    secrets: int
+
+
+async def rotate(pool: Pool, vault: Vault) -> Rotation:
+    """Seal every secret with the key that seals; one in a file is replaced by a new one before.
+
+    Raises Conflict where somebody is in the way, Unavailable where a secret opens with no key.
+    """
+    async with _alone(pool):
+        await _expect_the_same_key(pool, vault)
+        if not isinstance(vault.keyring, KeyFile):
+            return await _reseal_all(pool, vault)
+        file, (before, *former) = vault.keyring, vault.keyring.own()
+        new = secrets.token_bytes(KEY_BYTES)
+        file.replace([new, before, *former])
+        rotation = await _reseal_all(pool, vault)
+        # The one before stays: somebody may have sealed with it just before, and not yet written that down.
+        file.replace([new, before])
+        return rotation
+
+
+async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
+    done = 0
+    for _ in range(_MOST_ROUNDS):
+        tally = await sealed.reseal(pool, vault)
+        done += tally.resealed
+        if tally.lost:
+            raise Unavailable(
+                f"{len(tally.lost)} secrets open with none of the keys, {', '.join(tally.lost[:5])}: give the key they "
+                "were sealed with in GATEWAY_FORMER_MASTER_KEYS and do this again, or set them anew"
+            )
+        if not tally.resealed:
+            await _expect_the_same_key(pool, vault)
+            return Rotation(mark_of(vault.keyring.keys()[0]), done, tally.current)
+    raise Unavailable("somebody keeps sealing with another key: see that all have the new one, and do this again")
+
+
+async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
+    async with statement(pool) as connection:
+        others = await presence.select_marks(connection) - {vault.keyring.mark}
+    if others:
+        raise Conflict(
+            "a gateway on this database seals with another key, and would not open what is sealed with this one: "
+            "restart each with the new GATEWAY_MASTER_KEY, and the former one in GATEWAY_FORMER_MASTER_KEYS, "
+            "then do this again"
+        )
+
+
+@asynccontextmanager
+async def _alone(pool: Pool) -> AsyncIterator[None]:
+    async with statement(pool) as connection:
+        if not await presence.take_turn(connection):
+            raise Conflict("the master key is being rotated already: wait for that")
+        try:
+            yield
+        finally:
+            await presence.give_turn_back(connection)

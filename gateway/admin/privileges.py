@@ -1,0 +1,88 @@
+"""What a key that is for some applications or projects may not set on them."""
+
+from gateway.admin.context import Context
+from gateway.model import host_privileges as powers
+from gateway.model.api_keys import Caller
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration
+from gateway.model.errors import Forbidden
+from gateway.model.interpolation import names_of_others
+from gateway.store import resource_owners as belongings
+from gateway.store.database import Connection
+from gateway.store.resource_owners import Noun
+
+
+class Limits:
+    """Of a caller who may not do everything to everything."""
+
+    def __init__(self, caller: Caller, *, host_powers: bool) -> None:
+        self._caller = caller
+        self._host_powers = host_powers
+
+    async def check(
+        self,
+        connection: Connection,
+        current: Application,
+        *,
+        wanted: Configuration | None,
+        env: str | None,
+        server_id: str | None,
+    ) -> None:
+        """Raises Forbidden unless the caller may set these."""
+        self._refuse_place(current, server_id)
+        if wanted is not None:
+            self._refuse_powers(current, wanted)
+            await self._refuse_volumes(connection, current, wanted)
+        if env is not None:
+            await self._refuse_variables(connection, current, env)
+
+    def _refuse_powers(self, current: Application, wanted: Configuration) -> None:
+        """Raises Forbidden where it would reach beyond its container, and did not before."""
+        if self._host_powers or (found := powers.added(current.configuration, wanted, current.app_name)) is None:
+            return
+        words, field = found
+        raise Forbidden(
+            f"key {self._caller.name!r} is for {self._caller.grants}, and may not let them {words} ({field}): "
+            "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
+        )
+
+    async def _refuse_volumes(self, connection: Connection, current: Application, wanted: Configuration) -> None:
+        """Raises Forbidden where a volume that was not mounted before is another application's."""
+        had = {mount.source for mount in current.configuration.mounts}
+        for mount in wanted.mounts:
+            if self._host_powers or mount.type != "volume" or mount.source in had:
+                continue
+            if await belongings.is_volume_of_another(
+                connection, mount.source, application_id=current.application_id, app_name=current.app_name
+            ):
+                raise Forbidden(
+                    f"key {self._caller.name!r} may not let {current.name} mount the volume {mount.source}: "
+                    "it is another application's"
+                )
+
+    async def _refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
+        """Raises Forbidden where it names variables that the key may not see, and did not before."""
+        named = names_of_others(env) - names_of_others(current.environment or "")
+        if not named or current.environment_id is None:
+            return
+        where = await belongings.select_belonging(connection, Noun.ENVIRONMENT, current.environment_id)
+        if where is None or not self._caller.sees_variables(where.project_id or ""):
+            raise Forbidden(
+                f"key {self._caller.name!r} is for {self._caller.grants}, and may not see {min(named)}: "
+                "the variables of a project take a key for the project"
+            )
+
+    def _refuse_place(self, current: Application, server_id: str | None) -> None:
+        """Raises Forbidden where it would go to another host."""
+        if server_id != current.server_id and not self._host_powers:
+            raise Forbidden(
+                f"key {self._caller.name!r} is for {self._caller.grants}, and may not choose the server (serverId): "
+                "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
+            )
+
+
+def limits_of(context: Context) -> Limits | None:
+    """Return what the caller may not set; None where it may set everything."""
+    if context.caller.is_global_admin:
+        return None
+    return Limits(context.caller, host_powers=context.settings.host_powers == "any")

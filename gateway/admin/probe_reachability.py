@@ -1,0 +1,67 @@
+"""Whether a probe, as it is to be saved, can be asked from here."""
+
+from gateway.admin.applications import Changes
+from gateway.admin.configuration_patch import merged, names_of
+from gateway.admin.context import Context
+from gateway.admin.engine_status import Host
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.container import adopted_spec as adoption
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.errors import InvalidInput, RolloutError
+
+_NO_PROBE = "a service's tasks are not reached by a probe: set healthCheckSwarm"
+_DECIDING = frozenset({"probe", "ports", "networks", "runtime"})
+
+
+async def refuse_unreachable(context: Context, application: Application | None, given: Changes) -> None:
+    """Raises InvalidInput where the probe's port is neither published nor routed; an engine that is away is believed.
+
+    `application` is None where it is being created.
+    """
+    if not _DECIDING & names_of(given.settings) and "server_id" not in given.given():
+        return
+    current = application.configuration if application else Configuration()
+    base = application.base if application else None
+    wanted = merged(current, given.settings)
+    probe = wanted.probe
+    if probe is None:
+        return
+    if wanted.runtime is RuntimeKind.SERVICE or (base is not None and base.is_service):
+        raise InvalidInput(_NO_PROBE, field="probe")
+    host = _host_of(context, application, given)
+    if host is not None and wanted.runtime is None and await _becomes_service(host, application):
+        raise InvalidInput(f"{_NO_PROBE}, or runtime to container", field="probe")
+    found = {} if base is None else base.found["HostConfig"].get("PortBindings") or {}
+    if f"{probe.port}/tcp" in {*found, *(f"{one.target_port}/{one.protocol}" for one in wanted.ports)}:
+        return
+    if host is None or host.error is not None:
+        return
+    try:
+        routed = await host.routed([*(adoption.endpoints(base) if base else ()), *wanted.networks])
+    except RolloutError:
+        return
+    if not routed:
+        raise InvalidInput(
+            f"the probe cannot reach port {probe.port}: the containers' addresses on {host.host} are not routed from "
+            "the gateway's host, and the port is not published; publish it with ports",
+            field="probe.port",
+        )
+
+
+async def _becomes_service(host: Host, application: Application | None) -> bool:
+    """Tell whether it runs, or will run, as a service where that is left to the engine."""
+    if host.error is not None or host.identity is None or not host.identity.swarm_manager:
+        return False
+    try:
+        present = await runtimes.present(host.engine, application) if application else None
+    except RolloutError:
+        return False
+    return present is not RuntimeKind.CONTAINER
+
+
+def _host_of(context: Context, application: Application | None, given: Changes) -> Host | None:
+    """Return where the application is, or is to be, deployed."""
+    known = application.server_id if application else None
+    server_id = given.server_id if "server_id" in given.given() else known
+    return next((host for host in context.rollouts.hosts if host.server_id == server_id), None)

@@ -1,0 +1,173 @@
+"""An application as the contract shows it: a hundred columns, most of no meaning for an image."""
+
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, JsonValue, create_model
+from pydantic.alias_generators import to_camel
+from typing_extensions import TypedDict
+
+from gateway.api.procedures._port_mount_rows import MountRow, PortRow, mount_row, port_row
+from gateway.api.procedures._project_rows import application_status
+from gateway.api.rpc.procedure import Moment
+from gateway.docker.container import adopted_spec as adoption
+from gateway.model.adoption import Base
+from gateway.model.applications import OTHER_SECRETS, Application
+from gateway.model.configuration import Configuration
+from gateway.model.deployments import DokployStatus
+from gateway.model.dokploy_columns import _COLUMNS, _KEPT, Other
+from gateway.model.observations import Observation, State
+
+_NEW = Other().model_dump(by_alias=True)
+
+
+class AdoptedContainer(TypedDict):
+    """The container an application was adopted with; of what may be secret only the name."""
+
+    containerId: str
+    dockerImage: str
+    variables: list[str]
+    labels: list[str]
+    networks: list[str]
+    ports: list[str]
+    mounts: list[str]
+
+
+class AdoptedService(TypedDict):
+    """The service an application was adopted with."""
+
+    serviceId: str
+    dockerImage: str
+
+
+class ObservedRow(TypedDict):
+    """What an application is seen to do on its engine, apart from how its last deployment ended."""
+
+    state: State
+    detail: str
+    since: Annotated[Moment, Field(description="It has been in this state.")]
+    observedAt: Moment
+
+
+def observed_row(seen: Observation | None) -> ObservedRow | None:
+    if seen is None:
+        return None
+    return {
+        "state": seen.state,
+        "detail": seen.detail,
+        "since": seen.since.isoformat(),
+        "observedAt": seen.observed_at.isoformat(),
+    }
+
+
+class _Own(BaseModel):
+    """An application: the contract's columns, and ours beside them."""
+
+    model_config = _COLUMNS
+
+    application_id: str
+    name: str
+    app_name: str
+    description: str | None
+    docker_image: str | None
+    registry_url: str | None
+    username: str | None
+    password: Annotated[None, Field(description="Never shown.")]
+    env: str | None
+    auto_deploy: bool
+    refresh_token: Annotated[str | None, Field(description="The end of its own address, /api/deploy/….")]
+    server_id: str | None
+    environment_id: str
+    labels_swarm: dict[str, str] | None
+    stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
+    adopted: AdoptedContainer | AdoptedService | None
+    application_status: Literal[DokployStatus, "idle"]
+    observed: Annotated[ObservedRow | None, Field(description="Null before it was deployed.")]
+    created_at: Moment
+    ports: list[PortRow]
+    mounts: list[MountRow]
+
+
+def _always(
+    model: type[BaseModel], *, but: Collection[str] = (), extra: dict[str, JsonValue] | None = None
+) -> dict[str, Any]:
+    """Return the fields of a model as an answer has them: each is there."""
+    return {
+        name: Annotated[
+            field.annotation,
+            *field.metadata,
+            Field(alias=field.alias or to_camel(name), description=field.description, json_schema_extra=extra),
+        ]
+        for name, field in model.model_fields.items()
+        if name not in but
+    }
+
+
+ApplicationRow: Any = create_model(
+    "ApplicationRow",
+    __base__=_Own,
+    __doc__=_Own.__doc__,
+    **_always(Other, extra=_KEPT),
+    **_always(Configuration, but={"stop_grace", "ports", "mounts"}),
+)
+
+_NANO = 10**9
+
+
+def row(
+    application: Application,
+    status: str | None,
+    *,
+    secrets: bool,
+    token: str | None = None,
+    seen: Observation | None = None,
+) -> dict[str, Any]:
+    """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
+    configuration = application.configuration.model_dump(by_alias=True)
+    grace = configuration.pop("stopGrace")
+    return {
+        **_NEW,
+        **application.other_columns,
+        **({} if secrets else dict.fromkeys(OTHER_SECRETS)),
+        **configuration,
+        "labelsSwarm": configuration["labels"] or None,
+        "stopGracePeriodSwarm": grace * _NANO,
+        "applicationId": application.application_id,
+        "name": application.name,
+        "appName": application.app_name,
+        "description": application.description,
+        "dockerImage": application.docker_image,
+        "registryUrl": application.registry_url,
+        "username": application.username,
+        "password": None,
+        "env": application.environment if secrets else None,
+        "autoDeploy": application.auto_deploy,
+        "refreshToken": token if secrets else None,
+        "serverId": application.server_id,
+        "environmentId": application.environment_id,
+        "adopted": None if application.base is None else adopted(application.base),
+        "applicationStatus": application_status(application.desired, status),
+        "observed": observed_row(seen),
+        "createdAt": application.created_at.isoformat(),
+        "ports": [port_row(application.application_id, port) for port in application.configuration.ports],
+        "mounts": [
+            mount_row(application.application_id, mount, secrets=secrets) for mount in application.configuration.mounts
+        ],
+    }
+
+
+def adopted(base: Base) -> AdoptedContainer | AdoptedService:
+    """Return what an application was adopted with; of what may be secret only the name."""
+    if base.is_service:
+        return {"serviceId": base.object_id, "dockerImage": base.image}
+    body = adoption.chosen(base)
+    host = body["HostConfig"]
+    return {
+        "containerId": base.object_id,
+        "dockerImage": base.image,
+        "variables": [text.partition("=")[0] for text in body.get("Env", ())],
+        "labels": sorted(body.get("Labels", {})),
+        "networks": sorted(adoption.endpoints(base)),
+        "ports": sorted(host.get("PortBindings") or {}),
+        "mounts": sorted(adoption.mounted(host)),
+    }

@@ -1,0 +1,48 @@
+"""What lists take and give to be read page by page."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
+
+from gateway.admin.inputs import Input
+from gateway.api.rpc.procedure import Answer
+from gateway.store.pagination import BEGINNING, MOST, Cursor, Page
+
+#: tells where the next page begins; absent on the last one
+NEXT_HEADER = "X-Next-Cursor"
+
+T = TypeVar("T")
+
+_Limit = Annotated[int, Field(ge=1, le=MOST, description="At most so many, the newest first.")]
+
+
+class Paged(Input):
+    """A list, of which one page is given."""
+
+    limit: _Limit = MOST
+    cursor: Annotated[
+        str | None,
+        Field(min_length=1, max_length=300, description=f"Where the page begins: {NEXT_HEADER} of the page before."),
+    ] = None
+
+    @property
+    def page(self) -> Page:
+        """Raises InvalidInput."""
+        return Page(self.limit, BEGINNING if self.cursor is None else Cursor.parse(self.cursor))
+
+
+class ShortPaged(Paged):
+    """A list of rows that are large, or many."""
+
+    limit: _Limit = 100
+
+
+def paged(rows: Sequence[T], page: Page, key: Callable[[T], tuple[datetime, str]], shown: Callable[[T], Any]) -> Answer:
+    """Answer with a page of rows, and where the next one begins."""
+    return Answer([shown(one) for one in rows], headers=headers(page.next(rows, key)))
+
+
+def headers(following: Cursor | None) -> dict[str, str]:
+    return {} if following is None else {NEXT_HEADER: str(following)}

@@ -1,0 +1,270 @@
+"""application.*: what is kept running, and what may be done with it."""
+
+import string
+from collections.abc import Collection
+from secrets import choice
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, StringConstraints, create_model
+
+from gateway.admin.application_update import change
+from gateway.admin.applications import Changes, apply
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.admin.privileges import limits_of
+from gateway.admin.probe_reachability import refuse_unreachable
+from gateway.api.procedures._application_row import ApplicationRow, row
+from gateway.api.procedures._pagination import Paged, paged
+from gateway.api.procedures._project_rows import EnvironmentRow, ProjectRow, environment_row, project_row
+from gateway.api.procedures.deployment import DeploymentRow, shown
+from gateway.api.procedures.domain import DomainRow, domain_row
+from gateway.api.procedures.server import ServerRow
+from gateway.api.procedures.server import row as server_row
+from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.model.applications import Application, parse_app_name, slug
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.store import applications, deployments, domains, environments, observations, projects, servers, steps
+from gateway.store import deploy_tokens as addresses
+from gateway.store import resource_owners as belongings
+from gateway.store.database import Connection, transaction
+from gateway.store.pagination import Page
+from gateway.store.resource_owners import Noun
+
+_SUFFIX = 6  # characters, as the contract has it
+_NEWEST = 10  # deployments that are shown with an application
+
+
+class Create(Changes):
+    makes_anew: ClassVar = True
+    name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
+    app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
+    project_id: Annotated[Id | None, Field(description="Ignored beside environmentId; alone it says too little.")] = (
+        None
+    )
+
+
+class Named(Input):
+    application_id: Id
+
+
+class Update(Changes, Named):
+    pass
+
+
+class EnvironmentOfProject(EnvironmentRow):
+    """The environment it belongs to, with its project."""
+
+    project: ProjectRow
+
+
+# What the contract shows beside an application that is built from source.
+_SOURCES = ("github", "gitlab", "bitbucket", "gitea", "registry", "buildRegistry", "rollbackRegistry")
+_NOTHING: dict[str, Any] = {
+    **dict.fromkeys((*_SOURCES, "unauthorizedProvider"), type(None)),
+    "hasGitProviderAccess": bool,
+}
+_NOT_OF_AN_IMAGE = {**dict.fromkeys(_SOURCES), "hasGitProviderAccess": True, "unauthorizedProvider": None}
+
+WholeApplication: Any = create_model(
+    "WholeApplication",
+    __base__=ApplicationRow,
+    __doc__="An application, with where it belongs, the server it is on and its newest deployments; "
+    "what belongs to a build is empty.",
+    server=ServerRow | None,
+    environment=EnvironmentOfProject,
+    deployments=list[DeploymentRow],
+    domains=list[DomainRow],
+    redirects=list[Any],
+    security=list[Any],
+    previewDeployments=list[Any],
+    **_NOTHING,
+)
+
+
+def _app_name(given: Create) -> str:
+    suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
+    wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
+    return parse_app_name(f"{wanted}-{suffix}")
+
+
+async def known(
+    connection: Connection, context: Context, given: Named, *, without: Collection[str] = ()
+) -> Application:
+    """Return one that is there, and not being deleted; raises NotFound."""
+    await applications.select_live(connection, given.application_id)
+    return await applications.select_application(connection, context.vault, given.application_id, without=without)
+
+
+async def shown_row(
+    connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
+) -> dict[str, Any]:
+    application = await applications.select_application(connection, context.vault, application_id, without=without)
+    states = await applications.select_states(connection, [application_id])
+    tokens = await addresses.select_tokens(connection, context.vault, [application_id])
+    seen = await observations.select_observations(connection, [application_id])
+    return row(
+        application,
+        states.get(application_id),
+        secrets=context.caller.sees_secrets,
+        token=tokens.get(application_id),
+        seen=seen.get(application_id),
+    )
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
+    await refuse_unreachable(context, None, given)
+    async with transaction(context.pool) as connection:
+        await _refuse_nowhere(connection, given)
+        application_id = await applications.insert_application(
+            connection,
+            application_id=given.application_id,
+            name=given.name,
+            app_name=_app_name(given),
+            description=given.description,
+            environment_id=given.environment_id,
+        )
+        await addresses.renew_token(connection, context.vault, application_id)
+        await apply(connection, context.vault, application_id, given, limits=limits_of(context))
+        return Answer(await shown_row(connection, context, application_id))
+
+
+async def _refuse_nowhere(connection: Connection, given: Create) -> None:
+    """Raises InvalidInput where what is named is no environment."""
+    if given.environment_id is None:
+        if given.project_id is not None:
+            raise InvalidInput(
+                "an application is made in an environment: send environmentId, one of those that project.one shows",
+                field="environmentId",
+            )
+        return
+    if await belongings.select_belonging(connection, Noun.ENVIRONMENT, given.environment_id) is None:
+        raise InvalidInput(f"there is no environment {given.environment_id!r}; see project.all", field="environmentId")
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears.
+
+    It takes effect with the next deployment; the header X-Pending-Changes says what that will change.
+    """
+    changed = await change(context, given.application_id, lambda _: given, must_change=True)
+    return Answer(value=True, headers=changed.headers)
+
+
+async def save_docker_provider(context: Context, given: Update) -> Answer:
+    """Set the image, and the login to its registry: absent keeps, null clears."""
+    return await update(context, given)
+
+
+async def save_environment(context: Context, given: Update) -> Answer:
+    """Set its variables: absent keeps, null clears. They reach it with the next deployment."""
+    return await update(context, given)
+
+
+async def save_build_type(context: Context, given: Update) -> Answer:
+    """Set how it would be built: kept and returned, since images are not built here."""
+    return await update(context, given)
+
+
+async def refresh_token(context: Context, given: Named) -> Answer:
+    """Give its own address, /api/deploy/…, a new end; the former is not known any more."""
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, given.application_id)
+        await addresses.renew_token(connection, context.vault, given.application_id)
+    return Answer(value=True)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """The row, and its newest deployments; parts of an application built from source are empty."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given)
+        return Answer(await whole_row(connection, context, given.application_id))
+
+
+async def whole_row(
+    connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the WholeApplication."""
+    found = await shown_row(connection, context, application_id, without=without)
+    newest = await deployments.select_deployments_of(connection, [application_id], Page(_NEWEST))
+    reached = await domains.select_domains(connection, application_id)
+    records = await steps.select_steps(connection, [one.deployment_id for one in newest])
+    server_id = found["serverId"]
+    server = await servers.select_server(connection, context.vault, server_id) if server_id else None
+    environment = await environments.select_environment(
+        connection, context.vault, found["environmentId"], without=("variables",)
+    )
+    project = await projects.select_project(connection, context.vault, environment.project_id, without=("variables",))
+    parts = {
+        "environment": {
+            **environment_row(environment, context.caller),
+            "project": project_row(project, context.caller),
+        },
+        "server": None if server is None else server_row(server, context.rollouts.hosts),
+        **_NOT_OF_AN_IMAGE,
+        "domains": [domain_row(one) for one in reached],
+    }
+    empty: dict[str, Any] = {name: [] for name in ("redirects", "security", "previewDeployments")}
+    return {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
+
+
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return the applications that the key is for, newest first."""
+    page, grants = given.page, context.caller.grants
+    async with transaction(context.pool) as connection:
+        only = await belongings.select_covered(connection, grants) if grants else None
+        found = await applications.select_applications(connection, context.vault, page, only=only)
+        ids = [one.application_id for one in found]
+        states = await applications.select_states(connection, ids)
+        tokens = await addresses.select_tokens(connection, context.vault, ids)
+        seen = await observations.select_observations(connection, ids)
+    secrets = context.caller.sees_secrets
+    return paged(
+        found,
+        page,
+        lambda one: (one.created_at, one.application_id),
+        lambda one: row(
+            one,
+            states.get(one.application_id),
+            secrets=secrets,
+            token=tokens.get(one.application_id),
+            seen=seen.get(one.application_id),
+        ),
+    )
+
+
+PROCEDURES = [
+    Procedure(
+        "application.create",
+        "mutation",
+        Create,
+        create,
+        gives=ApplicationRow,
+        raises=(Conflict,),
+        led_by=frozenset({"environment_id"}),
+    ),
+    Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
+    Procedure("application.all", "query", Paged, select_all, gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN),
+    Procedure("application.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
+    Procedure(
+        "application.saveDockerProvider",
+        "mutation",
+        Update,
+        save_docker_provider,
+        gives=Literal[True],
+        raises=(Conflict,),
+    ),
+    Procedure(
+        "application.saveEnvironment",
+        "mutation",
+        Update,
+        save_environment,
+        gives=Literal[True],
+        raises=(Conflict,),
+    ),
+    Procedure(
+        "application.saveBuildType", "mutation", Update, save_build_type, gives=Literal[True], raises=(Conflict,)
+    ),
+    Procedure("application.refreshToken", "mutation", Named, refresh_token, gives=Literal[True]),
+]

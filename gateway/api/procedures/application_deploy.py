@@ -1,0 +1,224 @@
+"""application.*: what may be asked of it, done one after the other in its queue."""
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from pydantic import AliasChoices, Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Text
+from gateway.api.procedures.application import Named, WholeApplication, known, whole_row
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.api_keys import Caller, Permission
+from gateway.model.applications import Application
+from gateway.model.deployments import Kind
+from gateway.model.errors import Conflict, Forbidden
+from gateway.model.reference import Reference
+from gateway.queue import cancel
+from gateway.queue import enqueue as dispatch
+from gateway.store import applications, deployments
+from gateway.store.database import transaction
+
+
+class Deploy(Named):
+    title: Text | None = None
+    description: Text | None = None
+    docker_image: Annotated[
+        Text | None, Field(description="Deploy this image, and stay on it; a key of scope deploy does it once.")
+    ] = None
+    tag: Annotated[
+        Text | None,
+        Field(
+            description="Deploy this tag of the application's repository, and stay on it; "
+            "a key of scope deploy does it once.",
+            validation_alias=AliasChoices("tag", "imageTag", "image_tag"),
+        ),
+    ] = None
+
+
+class Reload(Named):
+    app_name: Text | None = None
+
+
+class Rollback(Named):
+    deployment_id: Id | None = None
+    title: Text | None = None
+
+
+class Requested(TypedDict):
+    """The contract's words for: it is cancelled, or on its way there."""
+
+    success: Literal[True]
+    message: str
+
+
+def _refuse_another_repository(caller: Caller, application: Application, given: Deploy) -> None:
+    """Raises Forbidden where a key that may have it deployed as it is configured names an image from elsewhere."""
+    if given.docker_image is None or caller.permission is Permission.ADMIN:
+        return
+    configured = application.reference
+    if configured is None or Reference.parse(given.docker_image).repository != configured.repository:
+        raise Forbidden(
+            f"a key of scope {caller.permission.word} may deploy another tag of the application's repository; "
+            "an image from elsewhere takes one of scope admin"
+        )
+
+
+async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
+    async with transaction(context.pool) as connection:
+        application = await known(connection, context, given)
+    _refuse_another_repository(context.caller, application, given)
+    deployment_id = await dispatch.request_deployment(
+        context.pool,
+        application,
+        kind,
+        title=given.title or default_title,
+        description=given.description or "",
+        image=given.docker_image,
+        tag=given.tag,
+        stays=context.caller.permission is Permission.ADMIN,
+    )
+    return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
+
+
+async def deploy(context: Context, given: Deploy) -> Answer:
+    """Queue a deployment of the image, or of the one that is named; nothing is replaced where that runs already."""
+    return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
+
+
+async def redeploy(context: Context, given: Deploy) -> Answer:
+    """Queue a deployment that pulls the newest image, or the one that is named, and replaces the container anyway."""
+    return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
+
+
+async def reload(context: Context, given: Reload) -> Answer:
+    """Replace what runs by the same as it is configured now."""
+    answer = await _roll_out(context, Deploy(application_id=given.application_id), Kind.REDEPLOY, "Reload")
+    return replace(answer, value=True)
+
+
+async def kill_build(context: Context, given: Named) -> Answer:
+    """Cancel what runs, and not what waits; nothing is built here."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given, without=applications.TO_RUN)
+        runs = await deployments.select_running(connection, given.application_id)
+    if runs is not None:
+        with suppress(Conflict):  # it has just ended, or ends by itself
+            await cancel.cancel_deployment(context.pool, runs.deployment_id)
+    return Answer()
+
+
+async def rollback(context: Context, given: Rollback) -> Answer:
+    """Go back to what served before, or to what the named deployment ran."""
+    async with transaction(context.pool) as connection:
+        application = await known(connection, context, given)
+    queued = await dispatch.request_rollback(
+        context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
+    )
+    return Answer(headers={"X-Deployment-Id": queued}, changed=True)
+
+
+async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
+    """Return the application as it was before."""
+    async with transaction(context.pool) as connection:
+        without = () if kind is Kind.START else applications.TO_RUN
+        application = await known(connection, context, given, without=without)
+        before = await whole_row(connection, context, given.application_id, without=without)
+    deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
+    headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
+    return Answer(before, headers=headers, changed=True)
+
+
+async def start(context: Context, given: Named) -> Answer:
+    """Queue its start; return the application as it was before."""
+    return await _set_state(context, given, Kind.START, "Start")
+
+
+async def stop(context: Context, given: Named) -> Answer:
+    """Queue its stop, after which pushes are ignored; return the application as it was before."""
+    return await _set_state(context, given, Kind.STOP, "Stop")
+
+
+async def delete(context: Context, given: Named) -> Answer:
+    """Queue its deletion with its containers; return the application as it was before."""
+    return await _set_state(context, given, Kind.DELETE, "Delete")
+
+
+async def cancel_deployment(context: Context, given: Named) -> Answer:
+    """Cancel what waits and what runs; in the contract's words whatever there was."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given, without=applications.TO_RUN)
+    await cancel.cancel_of(context.pool, given.application_id, running=True)
+    return Answer({"success": True, "message": "Deployment cancellation requested"})
+
+
+async def clean_queues(context: Context, given: Named) -> Answer:
+    """Cancel what waits, and leave what runs."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given, without=applications.TO_RUN)
+    await cancel.cancel_of(context.pool, given.application_id, running=False)
+    return Answer()
+
+
+async def mark_running(context: Context, given: Named) -> Answer:
+    """Do nothing: whether it runs is what was observed, and is not set by anybody."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given, without=applications.TO_RUN)
+    return Answer()
+
+
+async def clear_deployments(context: Context, given: Named) -> Answer:
+    """Forget the lines that the containers of its deployments have printed; the deployments stay."""
+    async with transaction(context.pool) as connection:
+        await known(connection, context, given, without=applications.TO_RUN)
+        await deployments.clear_logs(connection, given.application_id)
+    return Answer(value=True)
+
+
+PROCEDURES = [
+    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY, queues=True),
+    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY, queues=True),
+    Procedure(
+        "application.reload", "mutation", Reload, reload, gives=Literal[True], needs=Permission.DEPLOY, queues=True
+    ),
+    Procedure("application.killBuild", "mutation", Named, kill_build, gives=None, needs=Permission.DEPLOY),
+    Procedure(
+        "application.rollback",
+        "mutation",
+        Rollback,
+        rollback,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+        queues=True,
+    ),
+    Procedure(
+        "application.cancelDeployment",
+        "mutation",
+        Named,
+        cancel_deployment,
+        gives=Requested,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+    ),
+    Procedure(
+        "application.cleanQueues",
+        "mutation",
+        Named,
+        clean_queues,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+    ),
+    Procedure("application.markRunning", "mutation", Named, mark_running, gives=None),
+    Procedure("application.clearDeployments", "mutation", Named, clear_deployments, gives=Literal[True]),
+    Procedure(
+        "application.start", "mutation", Named, start, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
+    ),
+    Procedure(
+        "application.stop", "mutation", Named, stop, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
+    ),
+    Procedure("application.delete", "mutation", Named, delete, gives=WholeApplication, queues=True),
+]

@@ -1,0 +1,90 @@
+"""application.*: what it prints."""
+
+import re
+import time
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from gateway.admin.context import Context
+from gateway.admin.engine_status import Host
+from gateway.admin.inputs import Input, Words
+from gateway.api.procedures.application import Named, known
+from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.docker import application_logs as output
+from gateway.model.applications import Application
+from gateway.model.errors import RolloutError, Unavailable
+from gateway.store.database import transaction
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_AGE = re.compile(r"(\d{1,9})([smhd])")
+
+
+def _age(text: str) -> str:
+    if text != "all" and not _AGE.fullmatch(text):
+        raise ValueError("all, or an age is needed, as in 90s, 10m, 2h or 7d")
+    return text
+
+
+class Read(Named):
+    tail: Annotated[int, Field(ge=1, le=10_000)] = 100
+    since: Annotated[str, AfterValidator(_age)] = "all"
+    search: Annotated[str, Field(max_length=500)] = ""
+
+
+class Monitored(Input):
+    app_name: Words = ""
+
+
+def _since(age: str) -> int:
+    """Return the time so long ago, in seconds; 0 is the beginning."""
+    found = _AGE.fullmatch(age)
+    return max(0, int(time.time()) - int(found[1]) * _SECONDS[found[2]]) if found else 0
+
+
+def _host(context: Context, application: Application) -> Host:
+    """Return where its containers are; raises Unavailable where nobody answers there."""
+    registered = next((one for one in context.rollouts.hosts if one.server_id == application.server_id), None)
+    identity = registered.identity if registered else None
+    if registered is not None and identity is not None and identity.engine_id == application.engine_id:
+        for host in (registered, *context.rollouts.hosts):  # another address of the same daemon may answer
+            if host.error is None and host.identity is not None and host.identity.daemon == identity.daemon:
+                return host
+    raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")
+
+
+async def read_logs(context: Context, given: Read) -> Answer:
+    """Return its last lines, those with the searched words in them; of an application that has no container none."""
+    async with transaction(context.pool) as connection:
+        application = await known(connection, context, given)
+    if application.engine_id is None:
+        return Answer("")
+    host = _host(context, application)
+    swarm = host.identity is not None and host.identity.swarm_manager
+    try:
+        text = await output.read(host.engine, application, swarm=swarm, lines=given.tail, since=_since(given.since))
+    except RolloutError as error:
+        raise Unavailable(f"the log of {application.name} cannot be had: {error}") from error
+    if given.search:
+        wanted = given.search.lower()
+        text = "".join(line for line in text.splitlines(keepends=True) if wanted in line.lower())
+    return Answer(text)
+
+
+async def nothing(_context: Context, _given: Input) -> Answer:
+    """Answer null: there is neither a monitor nor a Traefik here."""
+    return Answer(None)
+
+
+PROCEDURES = [
+    Procedure("application.readLogs", "query", Read, read_logs, gives=str, raises=(Unavailable,)),
+    Procedure(
+        "application.readAppMonitoring",
+        "query",
+        Monitored,
+        nothing,
+        gives=dict[str, Any] | None,
+        opens=Opens.TO_ALL,
+    ),
+    Procedure("application.readTraefikConfig", "query", Named, nothing, gives=str | None),
+]

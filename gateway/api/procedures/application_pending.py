@@ -1,0 +1,42 @@
+"""application.pending: what the next deployment will change of what runs."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin import application_update as _updating
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.configuration_diff import Difference
+from gateway.store import applications
+from gateway.store.database import transaction
+
+
+class Named(Input):
+    application_id: Id
+
+
+class PendingChange(TypedDict):
+    """A field that the next deployment will change. Of what may be secret only the names are here."""
+
+    field: str
+    runs: Annotated[Any, Field(description="As the last deployment ran it; null where it was not set.")]
+    wanted: Annotated[Any, Field(description="As the next one will run it; of variables, what becomes of each.")]
+
+
+async def select_pending(context: Context, given: Named) -> Answer:
+    """Compare the application with what serves; where nothing ever did, all that is set is pending."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        application = await applications.select_application(connection, context.vault, given.application_id)
+        found = await _updating.pending(connection, context.vault, application)
+    return Answer([shown(one) for one in found])
+
+
+def shown(difference: Difference) -> PendingChange:
+    return {"field": difference.field, "runs": difference.runs, "wanted": difference.wanted}
+
+
+PROCEDURES = [Procedure("application.pending", "query", Named, select_pending, gives=list[PendingChange])]

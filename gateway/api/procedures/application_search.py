@@ -1,0 +1,95 @@
+"""application.*: where it belongs, and finding it."""
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input, Words
+from gateway.api.procedures._application_row import ApplicationRow
+from gateway.api.procedures._project_rows import ApplicationStatus, application_status
+from gateway.api.procedures.application import Named, shown_row
+from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedure
+from gateway.model.observations import State
+from gateway.model.projects import Member
+from gateway.store import application_summaries as members
+from gateway.store import applications
+from gateway.store import resource_owners as belongings
+from gateway.store.database import transaction
+
+
+class Move(Named):
+    target_environment_id: Id
+
+
+class Search(Input):
+    q: Words = ""
+    name: Words = ""
+    app_name: Words = ""
+    description: Words = ""
+    docker_image: Words = ""
+    project_id: Id | None = None
+    environment_id: Id | None = None
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class FoundRow(TypedDict):
+    """An application that was found."""
+
+    applicationId: str
+    name: str
+    appName: str
+    description: str | None
+    environmentId: str
+    applicationStatus: ApplicationStatus
+    observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
+    sourceType: str
+    createdAt: Moment
+
+
+class FoundApplications(TypedDict):
+    """Some of the applications that were found, and how many there are."""
+
+    items: list[FoundRow]
+    total: int
+
+
+def _found(member: Member) -> FoundRow:
+    return {
+        "applicationId": member.application_id,
+        "name": member.name,
+        "appName": member.app_name,
+        "description": member.description,
+        "environmentId": member.environment_id,
+        "applicationStatus": application_status(member.desired, member.status),
+        "observed": member.observed,
+        "sourceType": "docker",
+        "createdAt": member.created_at.isoformat(),
+    }
+
+
+async def move(context: Context, given: Move) -> Answer:
+    """Let it belong to another environment; what that one's variables make of it runs with its next deploy."""
+    async with transaction(context.pool) as connection:
+        await applications.lock_application(connection, given.application_id)
+        await applications.update_application(
+            connection, context.vault, given.application_id, {"environment_id": given.target_environment_id}
+        )
+        return Answer(await shown_row(connection, context, given.application_id))
+
+
+async def search(context: Context, given: Search) -> Answer:
+    """Find applications by words in their name, container, description or image."""
+    async with transaction(context.pool) as connection:
+        grants = context.caller.grants
+        only = None if grants is None else await belongings.select_covered(connection, grants)
+        found, total = await members.search_members(connection, only=only, **given.model_dump())
+    return Answer({"items": [_found(one) for one in found], "total": total})
+
+
+PROCEDURES = [
+    Procedure("application.move", "mutation", Move, move, gives=ApplicationRow),
+    Procedure("application.search", "query", Search, search, gives=FoundApplications, opens=Opens.TO_ITS_OWN),
+]

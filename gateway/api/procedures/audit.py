@@ -1,0 +1,97 @@
+"""audit.*: who changed what, from where, and who was refused. Rows are added and expire; nothing changes one."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.model.api_keys import Permission
+from gateway.model.audit import Entry, Outcome, Via
+from gateway.store import audit
+from gateway.store.database import statement
+
+_LAST = 2**63 - 1
+
+
+class Filter(Input):
+    application_id: Id | None = None
+    key_id: Id | None = None
+    action: Annotated[str, Field(max_length=128)] | None = None
+    outcome: Outcome | None = None
+    limit: Annotated[int, Field(ge=1, le=1000)] = 100
+    cursor: Annotated[
+        int | None, Field(ge=1, le=_LAST, description="nextCursor of the page before: rows that are older.")
+    ] = None
+
+
+class AuditRow(TypedDict):
+    """What one call or command changed of one thing; or that it was refused, or failed."""
+
+    number: Annotated[int, Field(description="Grows.")]
+    at: Moment
+    callId: Annotated[str, Field(description="The same for all that one call changed.")]
+    via: Via
+    who: Annotated[str, Field(description="The key's name, or the user on the command line.")]
+    keyId: str | None
+    address: Annotated[str | None, Field(description="Where it was asked from.")]
+    action: Annotated[str, Field(description="The procedure, or the command.")]
+    noun: str | None
+    target: Annotated[str | None, Field(description="The id of what was changed.")]
+    applicationId: str | None
+    before: Annotated[dict[str, Any] | None, Field(description="What was changed; of a secret that there was one.")]
+    after: dict[str, Any] | None
+    outcome: Outcome
+    detail: Annotated[str, Field(description="Why it was refused, or failed.")]
+    times: Annotated[int, Field(description="How many that are alike the row stands for.")]
+
+
+class AuditPage(TypedDict):
+    """Rows, the newest first; nextCursor leads to those before, null where there are none."""
+
+    items: list[AuditRow]
+    nextCursor: int | None
+
+
+def shown(entry: Entry) -> AuditRow:
+    return {
+        "number": entry.number,
+        "at": entry.at.isoformat(),
+        "callId": entry.call_id,
+        "via": entry.via,
+        "who": entry.who,
+        "keyId": entry.key_id,
+        "address": entry.address,
+        "action": entry.action,
+        "noun": entry.noun,
+        "target": entry.target,
+        "applicationId": entry.application_id,
+        "before": entry.before,
+        "after": entry.after,
+        "outcome": entry.outcome,
+        "detail": entry.detail,
+        "times": entry.times,
+    }
+
+
+async def list_entries(context: Context, given: Filter) -> Answer:
+    """Return a page of the audit, the newest first."""
+    async with statement(context.pool) as connection:
+        found = await audit.select_entries(
+            connection,
+            below=given.cursor,
+            application_id=given.application_id,
+            key_id=given.key_id,
+            action=given.action,
+            outcome=given.outcome,
+            limit=given.limit + 1,
+        )
+    page = found[: given.limit]
+    return Answer(
+        AuditPage(items=[shown(one) for one in page], nextCursor=page[-1].number if len(found) > given.limit else None)
+    )
+
+
+PROCEDURES = [Procedure("audit.list", "query", Filter, list_entries, gives=AuditPage, needs=Permission.ADMIN)]

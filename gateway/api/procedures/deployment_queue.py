@@ -1,0 +1,244 @@
+"""deployment.*: those of all applications, what waits and runs, and what may be done with one."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Input
+from gateway.api.procedures._pagination import ShortPaged, headers
+from gateway.api.procedures.deployment import (
+    DeploymentRow,
+    Named,
+    QueuedDeployment,
+    RollbackRow,
+    listed,
+    shown,
+    shown_version,
+)
+from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.model.api_keys import Permission
+from gateway.model.deployments import Deployment, Status, StepRecord
+from gateway.model.errors import Conflict
+from gateway.queue import cancel
+from gateway.queue import history as forget
+from gateway.store import application_summaries as members
+from gateway.store import deployments, environments, steps, versions
+from gateway.store import queue_position as waiting
+from gateway.store import resource_owners as belongings
+from gateway.store.database import Connection, transaction
+
+_Kind = Literal[
+    "application", "compose", "server", "schedule", "previewDeployment", "backup", "volumeBackup"
+]  # the contract's; only the first has any here
+
+
+class OfKind(ShortPaged):
+    id: Annotated[str, Field(min_length=1, max_length=128)]
+    type: _Kind = "application"
+
+
+class Read(Named):
+    tail: Annotated[int, Field(ge=1, le=10_000)] = 100
+
+
+class WithVersion(QueuedDeployment):
+    """A deployment, and the version it can be gone back to."""
+
+    rollback: RollbackRow | None
+
+
+class PlaceRow(TypedDict):
+    """Where an application belongs."""
+
+    environmentId: str
+    name: str
+    project: dict[Literal["projectId", "name"], str]
+
+
+class OwnerRow(TypedDict):
+    """The application of a deployment."""
+
+    applicationId: str
+    name: str
+    appName: str
+    environment: PlaceRow
+
+
+class CentralRow(DeploymentRow):
+    """A deployment with its application."""
+
+    application: OwnerRow
+    compose: None
+    server: None
+
+
+class ServicePath(TypedDict):
+    """Where the contract's pages show it."""
+
+    href: str
+    label: str
+
+
+class JobRow(TypedDict):
+    """A deployment that waits or runs, as a job of the contract's queue."""
+
+    id: str
+    name: Literal["deployments"]
+    data: dict[str, Any]
+    timestamp: Annotated[int, Field(description="Milliseconds.")]
+    processedOn: Annotated[int | None, Field(description="Milliseconds.")]
+    finishedOn: None
+    failedReason: str | None
+    state: Literal["waiting", "active"]
+    servicePath: ServicePath
+
+
+async def select_by_type(context: Context, given: OfKind) -> Answer:
+    """Return those of an application, the newest first, each with the version it can be gone back to."""
+    if given.type != "application":
+        return Answer([])
+    page = given.page
+    async with transaction(context.pool) as connection:
+        rows, following = await listed(connection, given.id, page)
+        kept = await versions.select_kept(connection, given.id)
+    found = {deployment_id: shown_version(one) for deployment_id, one in kept.items()}
+    return Answer([{**row, "rollback": found.get(row["deploymentId"])} for row in rows], headers=following)
+
+
+async def _owners(connection: Connection, application_ids: list[str]) -> dict[str, OwnerRow]:
+    named = {one.application_id: one for one in await members.select_named(connection, list(set(application_ids)))}
+    places = await environments.select_places(connection, {one.environment_id for one in named.values()})
+    owners: dict[str, OwnerRow] = {}
+    for application_id, member in named.items():
+        place = places[member.environment_id]
+        owners[application_id] = {
+            "applicationId": application_id,
+            "name": member.name,
+            "appName": member.app_name,
+            "environment": {
+                "environmentId": place.environment_id,
+                "name": place.name,
+                "project": {"projectId": place.project_id, "name": place.project_name},
+            },
+        }
+    return owners
+
+
+async def select_central(context: Context, given: ShortPaged) -> Answer:
+    """Return the newest of all applications that the key is for."""
+    page, grants = given.page, context.caller.grants
+    async with transaction(context.pool) as connection:
+        if grants is None:
+            found = await deployments.select_deployments(connection, page)
+        else:
+            covered = await belongings.select_covered(connection, grants)
+            found = await deployments.select_deployments_of(connection, covered, page)
+        records = await steps.select_steps(connection, [one.deployment_id for one in found])
+        owners = await _owners(connection, [one.application_id for one in found])
+    return Answer(
+        [
+            {
+                **shown(one, records[one.deployment_id]),
+                "application": owners[one.application_id],
+                "compose": None,
+                "server": None,
+            }
+            for one in found
+            if one.application_id in owners
+        ],
+        headers=headers(page.next(found, deployments.place)),
+    )
+
+
+async def select_queue(context: Context, _given: Input) -> Answer:
+    """Return what waits and runs, what was asked for first at the head."""
+    async with transaction(context.pool) as connection:
+        only = await belongings.select_covered(connection, context.caller.grants) if context.caller.grants else None
+        found = await deployments.select_pending(connection, only=only)
+        owners = await _owners(connection, [one.application_id for one in found])
+    return Answer([_job(one, owners[one.application_id]) for one in found if one.application_id in owners])
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
+    place = owner["environment"]
+    project = place["project"]
+    return {
+        "id": deployment.deployment_id,
+        "name": "deployments",
+        "data": {
+            "applicationId": deployment.application_id,
+            "titleLog": deployment.title,
+            "descriptionLog": deployment.description,
+            "type": deployment.kind,
+            "applicationType": "application",
+            "server": False,
+        },
+        "timestamp": _milliseconds(deployment.requested_at),
+        "processedOn": _milliseconds(deployment.started_at) if deployment.started_at else None,
+        "finishedOn": None,
+        "failedReason": deployment.reason.message if deployment.reason else None,
+        "state": "active" if deployment.state is Status.RUNNING else "waiting",
+        "servicePath": {
+            "href": f"/dashboard/project/{project['projectId']}/environment/{place['environmentId']}"
+            f"/services/application/{deployment.application_id}",
+            "label": owner["name"],
+        },
+    }
+
+
+async def read_logs(context: Context, given: Read) -> Answer:
+    """Return how it went as text: its steps, why it ended as it did, the last lines of a container that failed."""
+    async with transaction(context.pool) as connection:
+        deployment = await deployments.select_deployment(connection, given.deployment_id)
+        records = await steps.select_steps(connection, [given.deployment_id])
+        wait = await waiting.select_wait(connection, deployment)
+    lines = [_told(record) for record in records[given.deployment_id]]
+    if wait is not None:
+        lines.append(f"waits for {wait.waits_for}")
+    if deployment.reason is not None:
+        lines += [f"{deployment.reason.code}: {deployment.reason.message}", deployment.reason.remedy]
+    if deployment.finished_at is not None:
+        lines.append(f"{_at(deployment.finished_at)} {deployment.status}")
+    lines += deployment.log.splitlines()
+    return Answer("".join(f"{line}\n" for line in lines[-given.tail :]))
+
+
+def _at(moment: datetime) -> str:
+    return moment.isoformat(sep=" ", timespec="milliseconds")
+
+
+def _told(record: StepRecord) -> str:
+    took = "" if record.finished_at is None else f" ({record.seconds:.1f} s)"
+    return f"{_at(record.started_at)} {record.step}{' ' if record.detail else ''}{record.detail}{took}"
+
+
+async def kill(context: Context, given: Named) -> Answer:
+    """Cancel it, waiting or running; what it has begun is put back."""
+    await cancel.cancel_deployment(context.pool, given.deployment_id)
+    return Answer()
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Forget one that has ended, and return it as it was; what runs stays known."""
+    return Answer(shown(await forget.forget_deployment(context.pool, given.deployment_id), []))
+
+
+PROCEDURES = [
+    Procedure("deployment.allByType", "query", OfKind, select_by_type, gives=list[WithVersion]),
+    Procedure(
+        "deployment.allCentralized", "query", ShortPaged, select_central, gives=list[CentralRow], opens=Opens.TO_ITS_OWN
+    ),
+    Procedure("deployment.queueList", "query", Input, select_queue, gives=list[JobRow], opens=Opens.TO_ITS_OWN),
+    Procedure("deployment.readLogs", "query", Read, read_logs, gives=str),
+    Procedure(
+        "deployment.killProcess", "mutation", Named, kill, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
+    ),
+    Procedure("deployment.removeDeployment", "mutation", Named, remove, gives=DeploymentRow, raises=(Conflict,)),
+]

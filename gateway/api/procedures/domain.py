@@ -1,0 +1,141 @@
+"""domain.*: where an application is reached. Kept and shown for clients; a reverse proxy of your own routes by it."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.store import applications, domains
+from gateway.store.database import transaction
+from gateway.store.domains import Domain
+
+_Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/:@?#]+$")]
+_Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/\S*$")]
+_Certificate = Literal["letsencrypt", "none", "custom"]
+
+
+class _Sent(Input):
+    path: _Path = "/"
+    port: Annotated[int, Field(ge=1, le=65535)] | None = 3000
+    https: bool = False
+    certificate_type: _Certificate = "none"
+    custom_cert_resolver: Annotated[str, Field(max_length=255)] | None = None
+    internal_path: _Path = "/"
+    strip_path: bool = False
+
+
+class Create(_Sent):
+    application_id: Id
+    host: _Host
+    #: only applications are here
+    domain_type: Literal["application"] | None = None
+
+
+class Named(Input):
+    domain_id: Id
+
+
+class Update(_Sent, Named):
+    host: _Host | None = None
+
+
+class OfApplication(Input):
+    application_id: Id
+
+
+class Generate(Input):
+    app_name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-zA-Z0-9._-]+$")]
+
+
+class DomainRow(TypedDict):
+    """Where an application is reached."""
+
+    domainId: str
+    host: str
+    path: str
+    port: int | None
+    https: bool
+    certificateType: _Certificate
+    customCertResolver: str | None
+    internalPath: str
+    stripPath: bool
+    applicationId: str
+    createdAt: Moment
+    uniqueConfigKey: int
+    domainType: Literal["application"]
+    serviceName: None
+    composeId: None
+    previewDeploymentId: None
+
+
+_OTHERS = set(_Sent.model_fields)
+
+
+def domain_row(domain: Domain) -> dict[str, Any]:
+    """Return the DomainRow."""
+    return {
+        **domain.columns,
+        "domainId": domain.domain_id,
+        "host": domain.host,
+        "applicationId": domain.application_id,
+        "createdAt": domain.created_at.isoformat(),
+        "uniqueConfigKey": domain.number,
+        "domainType": "application",
+        **dict.fromkeys(("serviceName", "composeId", "previewDeploymentId")),
+    }
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Write down where an application is reached. Nothing is routed by it here."""
+    columns = given.model_dump(by_alias=True, include=_OTHERS)
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        return Answer(domain_row(await domains.insert_domain(connection, given.application_id, given.host, columns)))
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one domain, as it is stored."""
+    async with transaction(context.pool) as connection:
+        return Answer(domain_row(await domains.select_domain(connection, given.domain_id)))
+
+
+async def select_of_application(context: Context, given: OfApplication) -> Answer:
+    """Return where an application is reached."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        return Answer([domain_row(one) for one in await domains.select_domains(connection, given.application_id)])
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Return it as it is stored now; what is absent stays."""
+    columns = given.model_dump(by_alias=True, include=_OTHERS, exclude_unset=True)
+    async with transaction(context.pool) as connection:
+        return Answer(
+            domain_row(await domains.update_domain(connection, given.domain_id, host=given.host, columns=columns))
+        )
+
+
+async def delete(context: Context, given: Named) -> Answer:
+    """Forget it; return it as it was."""
+    async with transaction(context.pool) as connection:
+        return Answer(domain_row(await domains.delete_domain(connection, given.domain_id)))
+
+
+async def generate(context: Context, given: Generate) -> Answer:
+    """Return a host for an application below the gateway's own, which is to be made known where names are looked up."""
+    own = urlsplit(context.settings.public_url or "").hostname or "localhost"
+    return Answer(f"{given.app_name}.{own}")
+
+
+PROCEDURES = [
+    Procedure("domain.create", "mutation", Create, create, gives=DomainRow),
+    Procedure("domain.one", "query", Named, select_one, gives=DomainRow),
+    Procedure("domain.byApplicationId", "query", OfApplication, select_of_application, gives=list[DomainRow]),
+    Procedure("domain.update", "mutation", Update, update, gives=DomainRow),
+    Procedure("domain.delete", "mutation", Named, delete, gives=DomainRow),
+    Procedure("domain.generateDomain", "mutation", Generate, generate, gives=str),
+]

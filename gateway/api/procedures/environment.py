@@ -1,0 +1,142 @@
+"""environment.*: the parts of a project, each with variables of its own."""
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input, Text
+from gateway.api.procedures._project_rows import (
+    EnvironmentRow,
+    FilledEnvironment,
+    ProjectRow,
+    environment_row,
+    filled_row,
+    project_row,
+)
+from gateway.api.procedures.project import Name, Variables, changes_of, refuse_filled
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.projects import PRODUCTION
+from gateway.store import application_summaries as members
+from gateway.store import environments, projects
+from gateway.store.database import transaction
+from gateway.store.pagination import MOST
+
+
+class Create(Input):
+    name: Name
+    project_id: Id
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Named(Input):
+    environment_id: Id
+
+
+class OfProject(Input):
+    project_id: Id
+
+
+class Update(Named):
+    name: Name | None = None
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Duplicate(Named):
+    name: Name
+    description: Text | None = None
+
+
+class WholeEnvironment(FilledEnvironment):
+    """An environment with its applications, and its project."""
+
+    project: ProjectRow
+
+
+def _refuse_reserved(name: str) -> None:
+    if name == PRODUCTION:
+        raise InvalidInput(
+            f"each project has an environment called {PRODUCTION} from the beginning: choose another name", field="name"
+        )
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Make an environment in a project."""
+    _refuse_reserved(given.name)
+    changes = changes_of(given)
+    async with transaction(context.pool) as connection:
+        made = await environments.insert_environment(connection, given.project_id, given.name, given.description)
+        await environments.update_environment(connection, context.vault, made, changes)
+        return Answer(
+            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+        )
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one, with its applications and its project."""
+    async with transaction(context.pool) as connection:
+        found = await environments.select_environment(connection, context.vault, given.environment_id)
+        project = await projects.select_project(connection, context.vault, found.project_id)
+        inside = await members.select_members(connection, [found.environment_id])
+    return Answer({**filled_row(found, inside, context.caller), "project": project_row(project, context.caller)})
+
+
+async def select_of_project(context: Context, given: OfProject) -> Answer:
+    """Return those of a project, with their applications."""
+    async with transaction(context.pool) as connection:
+        await projects.select_project(connection, context.vault, given.project_id)
+        found = (await environments.select_environments(connection, context.vault, [given.project_id]))[:MOST]
+        inside = await members.select_members(connection, [one.environment_id for one in found])
+    return Answer([filled_row(one, inside, context.caller) for one in found])
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears."""
+    changes = changes_of(given)
+    if not changes:
+        raise InvalidInput("No values to set")
+    async with transaction(context.pool) as connection:
+        before = await environments.select_environment(connection, context.vault, given.environment_id)
+        if given.name is not None and given.name != before.name:
+            if before.is_default:
+                raise InvalidInput(f"the default environment is called {before.name} for good", field="name")
+            _refuse_reserved(given.name)
+        await environments.update_environment(connection, context.vault, given.environment_id, changes)
+        found = await environments.select_environment(connection, context.vault, given.environment_id)
+    return Answer(environment_row(found, context.caller))
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Remove it; one that has applications is left alone, and the default one is as long as its project."""
+    async with transaction(context.pool) as connection:
+        await environments.lock_environment(connection, given.environment_id)
+        found = await environments.select_environment(connection, context.vault, given.environment_id)
+        if found.is_default:
+            raise InvalidInput("the default environment goes with its project: project.remove", field="environmentId")
+        inside = await members.select_members(connection, [given.environment_id])
+        refuse_filled(f"Environment {found.name}", inside)
+        await members.release_deleted(connection, [given.environment_id])
+        await environments.delete_environment(connection, given.environment_id)
+    return Answer(environment_row(found, context.caller))
+
+
+async def duplicate(context: Context, given: Duplicate) -> Answer:
+    """Make another with the same variables; applications stay where they are."""
+    _refuse_reserved(given.name)
+    async with transaction(context.pool) as connection:
+        like = await environments.select_environment(connection, context.vault, given.environment_id)
+        description = given.description if "description" in given.given() else like.description
+        made = await environments.insert_environment(connection, like.project_id, given.name, description)
+        await environments.update_environment(connection, context.vault, made, {"variables": like.variables})
+        return Answer(
+            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+        )
+
+
+PROCEDURES = [
+    Procedure("environment.create", "mutation", Create, create, gives=EnvironmentRow),
+    Procedure("environment.one", "query", Named, select_one, gives=WholeEnvironment),
+    Procedure("environment.byProjectId", "query", OfProject, select_of_project, gives=list[FilledEnvironment]),
+    Procedure("environment.update", "mutation", Update, update, gives=EnvironmentRow),
+    Procedure("environment.remove", "mutation", Named, remove, gives=EnvironmentRow, raises=(Conflict,)),
+    Procedure("environment.duplicate", "mutation", Duplicate, duplicate, gives=EnvironmentRow),
+]

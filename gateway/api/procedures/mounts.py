@@ -1,0 +1,167 @@
+"""mounts.*: the volumes, folders and files of an application; each change is for its next deployment."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gateway.admin.application_update import change
+from gateway.admin.applications import Changes
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._port_mount_rows import MountRow, mount_row, told_alone
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.applications import Application
+from gateway.model.errors import InvalidInput, NotFound
+from gateway.model.mounts import SOURCES, Mount, MountType
+from gateway.store import applications
+from gateway.store.database import transaction
+
+_MISSING = "Mount not found"
+_Path = Annotated[str, Field(max_length=4096)]
+
+
+class _Sent(Input):
+    host_path: _Path | None = None
+    volume_name: _Path | None = None
+    file_path: _Path | None = None
+    content: Annotated[str, Field(max_length=1_000_000)] | None = None
+    read_only: bool | None = None
+    #: only applications are here
+    service_type: Literal["application"] | None = None
+
+
+class Create(_Sent):
+    type: MountType
+    mount_path: Annotated[str, Field(min_length=1, max_length=4096)]
+    service_id: Id
+
+
+class Named(Input):
+    mount_id: Id
+
+
+class Update(_Sent, Named):
+    type: MountType | None = None
+    mount_path: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+
+class OfApplication(Input):
+    application_id: Id
+
+
+class OfService(Input):
+    service_id: Id
+    service_type: Literal["application"] | None = None
+
+
+_OF_A_MOUNT = {"type", "mount_path", "host_path", "volume_name", "file_path", "content", "read_only"}
+
+
+async def _holder(context: Context, mount_id: str) -> Application:
+    async with transaction(context.pool) as connection:
+        return await applications.select_holder(
+            connection, context.vault, {"mounts": [{"mountId": mount_id}]}, missing=_MISSING
+        )
+
+
+def _find(application: Application, mount_id: str) -> Mount:
+    found = next((mount for mount in application.configuration.mounts if mount.mount_id == mount_id), None)
+    if found is None:
+        raise NotFound(_MISSING)
+    return found
+
+
+def _row(context: Context, application: Application, mount: Mount) -> MountRow:
+    return mount_row(application.application_id, mount, secrets=context.caller.sees_secrets)
+
+
+def _with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
+    kept = [mount for mount in application.configuration.mounts if mount.mount_id != without]
+    return Changes.model_validate({"mounts": [*(mount.model_dump(by_alias=True) for mount in kept), *more]})
+
+
+def _whole(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row that names its source, as its type has it; raises InvalidInput."""
+    if row["type"] != "file" and not row.get(source := SOURCES[row["type"]]):
+        raise InvalidInput(f"a mount of type {row['type']} needs {source}", field=source)
+    return row
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Mount a volume, a folder of the host or a file into the container, from the next deployment on."""
+    new = _whole(given.model_dump(by_alias=True, include=_OF_A_MOUNT))
+    with told_alone():
+        changed = await change(context, given.service_id, lambda found: _with(found, new))
+    made = changed.application.configuration.mounts[-1]
+    return Answer(_row(context, changed.application, made), headers=changed.headers)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one mount, as it is stored."""
+    application = await _holder(context, given.mount_id)
+    return Answer(_row(context, application, _find(application, given.mount_id)))
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Return it as it is stored now; what is absent stays."""
+    sent = given.model_dump(by_alias=True, include=_OF_A_MOUNT, exclude_unset=True)
+    chosen = {name: value for name, value in sent.items() if value is not None or name == "content"}
+
+    def wish(application: Application) -> Changes:
+        before = _find(application, given.mount_id)
+        row: dict[str, Any] = {
+            "filePath": before.known_as,
+            "mountId": before.mount_id,
+            "type": before.type,
+            SOURCES[before.type]: before.source,
+            "mountPath": before.target,
+            "readOnly": before.read_only,
+        }
+        if before.type == "file" and chosen.get("type", "file") == "file":
+            row["content"] = before.content
+        return _with(application, _whole(row | chosen), without=given.mount_id)
+
+    application_id = (await _holder(context, given.mount_id)).application_id
+    with told_alone():
+        changed = await change(context, application_id, wish)
+    return Answer(
+        _row(context, changed.application, _find(changed.application, given.mount_id)), headers=changed.headers
+    )
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Mount it no more, from the next deployment on; return it as it was. A volume stays on its engine."""
+    application = await _holder(context, given.mount_id)
+    removed = _find(application, given.mount_id)
+
+    def wish(found: Application) -> Changes:
+        return _with(found, without=_find(found, given.mount_id).mount_id)
+
+    changed = await change(context, application.application_id, wish)
+    return Answer(_row(context, application, removed), headers=changed.headers)
+
+
+async def list_by_service(context: Context, given: OfService) -> Answer:
+    """Return the mounts of an application, which the contract calls a service here."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.service_id)
+        found = await applications.select_application(connection, context.vault, given.service_id)
+    return Answer([_row(context, found, mount) for mount in found.configuration.mounts])
+
+
+async def list_volumes(context: Context, given: OfApplication) -> Answer:
+    """Return the named volumes of an application."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        found = await applications.select_application(connection, context.vault, given.application_id)
+    return Answer([_row(context, found, mount) for mount in found.configuration.mounts if mount.type == "volume"])
+
+
+PROCEDURES = [
+    Procedure("mounts.create", "mutation", Create, create, gives=MountRow),
+    Procedure("mounts.one", "query", Named, select_one, gives=MountRow),
+    Procedure("mounts.update", "mutation", Update, update, gives=MountRow),
+    Procedure("mounts.remove", "mutation", Named, remove, gives=MountRow),
+    Procedure("mounts.listByServiceId", "query", OfService, list_by_service, gives=list[MountRow]),
+    Procedure("mounts.allNamedByApplicationId", "query", OfApplication, list_volumes, gives=list[MountRow]),
+]

@@ -1,0 +1,107 @@
+"""port.*: the ports of an application that are reachable on the host; each change is for its next deployment."""
+
+from typing import Any
+
+from gateway.admin.application_update import change
+from gateway.admin.applications import Changes
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._port_mount_rows import PortRow, port_row, told_alone
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.applications import Application
+from gateway.model.errors import NotFound
+from gateway.model.ports import HostIp, Port, PortNumber, Protocol, PublishMode
+from gateway.store import applications
+from gateway.store.database import transaction
+
+_MISSING = "Port not found"
+
+
+class Create(Input):
+    application_id: Id
+    published_port: PortNumber
+    target_port: PortNumber
+    protocol: Protocol = "tcp"
+    publish_mode: PublishMode = "ingress"
+    host_ip: HostIp | None = None
+
+
+class Named(Input):
+    port_id: Id
+
+
+class Update(Named):
+    published_port: PortNumber | None = None
+    target_port: PortNumber | None = None
+    protocol: Protocol | None = None
+    publish_mode: PublishMode | None = None
+    host_ip: HostIp | None = None
+
+
+async def _holder(context: Context, port_id: str) -> Application:
+    async with transaction(context.pool) as connection:
+        return await applications.select_holder(
+            connection, context.vault, {"ports": [{"portId": port_id}]}, missing=_MISSING
+        )
+
+
+def _find(application: Application, port_id: str) -> Port:
+    found = next((port for port in application.configuration.ports if port.port_id == port_id), None)
+    if found is None:
+        raise NotFound(_MISSING)
+    return found
+
+
+def _with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
+    kept = [port for port in application.configuration.ports if port.port_id != without]
+    return Changes.model_validate({"ports": [*(port.model_dump(by_alias=True) for port in kept), *more]})
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Publish a port of the container on the host, from the next deployment on."""
+    new = given.model_dump(by_alias=True, exclude={"application_id"})
+    with told_alone():
+        changed = await change(context, given.application_id, lambda found: _with(found, new))
+    made = changed.application.configuration.ports[-1]
+    return Answer(port_row(given.application_id, made), headers=changed.headers)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one port, as it is stored."""
+    application = await _holder(context, given.port_id)
+    return Answer(port_row(application.application_id, _find(application, given.port_id)))
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Return it as it is stored now; what is absent stays, and null for `hostIp` is all addresses."""
+    sent = given.model_dump(by_alias=True, exclude_unset=True)
+    chosen = {name: value for name, value in sent.items() if value is not None or name == "hostIp"}
+
+    def wish(application: Application) -> Changes:
+        before = _find(application, given.port_id).model_dump(by_alias=True)
+        return _with(application, before | chosen, without=given.port_id)
+
+    application_id = (await _holder(context, given.port_id)).application_id
+    with told_alone():
+        changed = await change(context, application_id, wish)
+    return Answer(port_row(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
+
+
+async def delete(context: Context, given: Named) -> Answer:
+    """Publish it no more, from the next deployment on; return it as it was."""
+    application = await _holder(context, given.port_id)
+    removed = _find(application, given.port_id)
+
+    def wish(found: Application) -> Changes:
+        return _with(found, without=_find(found, given.port_id).port_id)
+
+    changed = await change(context, application.application_id, wish)
+    return Answer(port_row(application.application_id, removed), headers=changed.headers)
+
+
+PROCEDURES = [
+    Procedure("port.create", "mutation", Create, create, gives=PortRow),
+    Procedure("port.one", "query", Named, select_one, gives=PortRow),
+    Procedure("port.update", "mutation", Update, update, gives=PortRow),
+    Procedure("port.delete", "mutation", Named, delete, gives=PortRow),
+]

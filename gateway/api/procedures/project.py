@@ -1,0 +1,199 @@
+"""project.*: what applications belong to, and the variables they share."""
+
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input, Text, Words
+from gateway.api.procedures._pagination import Paged, headers
+from gateway.api.procedures._project_rows import (
+    EnvironmentRow,
+    ProjectRow,
+    WholeProject,
+    environment_row,
+    project_row,
+    whole_row,
+)
+from gateway.api.procedures._visible import its_own
+from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.model.applications import parse_environment
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.projects import PRODUCTION, Member, Project
+from gateway.store import application_summaries as members
+from gateway.store import environments, projects
+from gateway.store import resource_owners as belongings
+from gateway.store.database import Connection, transaction
+
+Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+Variables = Annotated[str, Field(max_length=1_000_000)]
+_NAMED = 5  # of the applications that are in the way
+
+
+class Create(Input):
+    name: Name
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Named(Input):
+    project_id: Id
+
+
+class Update(Named):
+    name: Name | None = None
+    description: Text | None = None
+    env: Variables | None = None
+
+
+class Search(Input):
+    q: Words = ""
+    name: Words = ""
+    description: Words = ""
+    limit: Annotated[int, Field(ge=1, le=100)] = 20
+    offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+
+
+class Created(TypedDict):
+    """A project, and the environment it was made with."""
+
+    project: ProjectRow
+    environment: EnvironmentRow
+
+
+class FoundProjects(TypedDict):
+    """Some of the projects that were looked for."""
+
+    items: list[ProjectRow]
+    total: int
+
+
+def changes_of(given: Input) -> dict[str, str | None]:
+    """Return what was sent of a project or an environment by our columns, absent keeps; raises InvalidInput."""
+    sent = given.given()
+    columns = {"name": "name", "description": "description", "env": "variables"}
+    changes = {column: getattr(given, field) for field, column in columns.items() if field in sent}
+    if changes.get("name", "") is None:
+        del changes["name"]
+    parse_environment(changes.get("variables") or "")
+    return changes
+
+
+def refuse_filled(what: str, inside: list[Member]) -> None:
+    """Raises Conflict where applications are in what is to be removed."""
+    if inside:
+        named = ", ".join(member.name for member in inside[:_NAMED])
+        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
+        raise Conflict(
+            f"{what} still has applications: {named}{more}. Delete them first (application.delete), "
+            "or move them elsewhere (application.move)"
+        )
+
+
+def _place(one: Project) -> tuple[datetime, str]:
+    return one.created_at, one.project_id
+
+
+async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
+    inside = await environments.select_environments(connection, context.vault, [project.project_id])
+    found = await members.select_members(connection, [one.environment_id for one in inside])
+    return whole_row(project, inside, found, context.caller)
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Make a project, with an environment called production."""
+    changes = changes_of(given)
+    async with transaction(context.pool) as connection:
+        project_id = await projects.insert_project(connection, given.name)
+        await projects.update_project(connection, context.vault, project_id, changes)
+        environment_id = await environments.insert_environment(
+            connection, project_id, PRODUCTION, "Production environment", is_default=True
+        )
+        project = await projects.select_project(connection, context.vault, project_id)
+        environment = await environments.select_environment(connection, context.vault, environment_id)
+    return Answer(
+        {"project": project_row(project, context.caller), "environment": environment_row(environment, context.caller)}
+    )
+
+
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return projects, newest first, with their environments and applications, as far as the key is for them."""
+    page, grants = given.page, context.caller.grants
+    async with transaction(context.pool) as connection:
+        only = await belongings.select_projects(connection, grants) if grants else None
+        found = await projects.select_projects(connection, context.vault, page, only=only)
+        inside = await environments.select_environments(connection, context.vault, [one.project_id for one in found])
+        everything = await members.select_members(connection, [one.environment_id for one in inside])
+        applications = await its_own(connection, context.caller, everything)
+    if grants is not None:
+        peopled = {one.environment_id for one in applications}
+        inside = [one for one in inside if one.project_id in grants.projects or one.environment_id in peopled]
+        shown = grants.projects | {one.project_id for one in inside}
+        following = page.next(found, _place)
+        rows = [one for one in found if one.project_id in shown]
+    else:
+        following, rows = page.next(found, _place), found
+    return Answer(
+        [whole_row(project, inside, applications, context.caller) for project in rows], headers=headers(following)
+    )
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one, with its environments and applications."""
+    async with transaction(context.pool) as connection:
+        project = await projects.select_project(connection, context.vault, given.project_id)
+        return Answer(await _whole(connection, context, project))
+
+
+async def search(context: Context, given: Search) -> Answer:
+    """Look for projects by their words."""
+    async with transaction(context.pool) as connection:
+        found, total = await projects.search_projects(
+            connection,
+            context.vault,
+            q=given.q,
+            name=given.name,
+            description=given.description,
+            limit=given.limit,
+            offset=given.offset,
+        )
+    return Answer({"items": [project_row(one, context.caller) for one in found], "total": total})
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Set what is sent: absent keeps, null clears."""
+    changes = changes_of(given)
+    if not changes:
+        raise InvalidInput("No values to set")
+    async with transaction(context.pool) as connection:
+        await projects.update_project(connection, context.vault, given.project_id, changes)
+        return Answer(
+            project_row(await projects.select_project(connection, context.vault, given.project_id), context.caller)
+        )
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Remove it with its environments; one that has applications is left alone."""
+    async with transaction(context.pool) as connection:
+        await projects.lock_project(connection, given.project_id)
+        project = await projects.select_project(connection, context.vault, given.project_id)
+        inside = await environments.select_environments(connection, context.vault, [given.project_id])
+        for environment in inside:
+            await environments.lock_environment(connection, environment.environment_id)
+        ids = [one.environment_id for one in inside]
+        refuse_filled(f"Project {project.name}", await members.select_members(connection, ids))
+        await members.release_deleted(connection, ids)
+        await projects.delete_project(connection, given.project_id)
+    return Answer(project_row(project, context.caller))
+
+
+PROCEDURES = [
+    Procedure("project.create", "mutation", Create, create, gives=Created),
+    Procedure("project.all", "query", Paged, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
+    Procedure("project.one", "query", Named, select_one, gives=WholeProject),
+    Procedure("project.search", "query", Search, search, gives=FoundProjects),
+    Procedure("project.update", "mutation", Update, update, gives=ProjectRow),
+    Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow, raises=(Conflict,)),
+]

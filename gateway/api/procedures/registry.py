@@ -1,0 +1,255 @@
+"""registry.*: logins kept for all applications, matched with images by address. Their secrets are never returned.
+
+Creating or changing one never contacts the registry: `registry.testRegistry` does.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._pagination import Paged, paged
+from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.model.ecr import Amazon, region_of
+from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
+from gateway.model.registries import Credentials, Login, Registration, Registry, RegistryType
+from gateway.registry import ecr_tokens as ecr
+from gateway.registry.client import RegistryClient
+from gateway.store import registries
+from gateway.store.database import transaction
+
+_DEADLINE = 45.0  # seconds a registry has to take a login
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
+_Short = Annotated[str, StringConstraints(max_length=255, strip_whitespace=True)]
+_Secret = Annotated[str, Field(max_length=65_536)]
+_AMAZONS = ("Region", "AccessKeyId", "SecretAccessKey", "Profile", "RoleArn", "ExternalId")
+_KEYS = frozenset({"access_key_id", "secret_access_key"})
+_PAIR = frozenset({"username", "password"})
+
+
+class _Given(Input):
+    """A registry; what is of Amazon's may be sent with `aws` before its name as well."""
+
+    registry_url: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="As ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; none: Docker Hub."
+    )
+    username: _Short | None = None
+    password: _Secret | None = Field(None, description="A password, a token, or the whole text of a key file.")
+    registry_type: RegistryType | None = Field(None, description="cloud: by user name and password; ecr: by Amazon.")
+    image_prefix: _Short | None = None
+    ca_certificate: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="PEM: trusted there besides what the system trusts."
+    )
+    region: _Short | None = Field(None, description="ecr: where the address does not tell it.")
+    access_key_id: _Short | None = Field(None, description="ecr: none, and no profile: the machine's own role.")
+    secret_access_key: _Secret | None = None
+    profile: _Short | None = Field(None, description="ecr: of the gateway's AWS configuration.")
+    role_arn: Annotated[str, StringConstraints(max_length=2048, strip_whitespace=True)] | None = Field(
+        None, description="ecr: a role to assume."
+    )
+    external_id: Annotated[str, Field(max_length=1224)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        named = {name[0].lower() + name[1:]: given[f"aws{name}"] for name in _AMAZONS if f"aws{name}" in given}
+        return {**named, **given}
+
+    def fields(self) -> dict[str, Any]:
+        """Return what was sent, in our spelling."""
+        return {name: getattr(self, name) for name in self.given()}
+
+
+class Create(_Given):
+    registry_name: _Name
+
+
+class Update(_Given):
+    registry_id: Id
+    registry_name: _Name | None = None
+
+
+class Test(_Given):
+    registry_name: _Short | None = None
+
+
+class Named(Input):
+    registry_id: Id
+
+
+class RegistryRow(TypedDict):
+    """A login kept for all applications, without its secrets."""
+
+    registryId: str
+    registryName: str
+    imagePrefix: str | None
+    username: str
+    registryUrl: str
+    registryType: Literal["cloud", "ecr"]
+    caCertificate: str | None
+    region: str | None
+    accessKeyId: str | None
+    profile: str | None
+    roleArn: str | None
+    externalId: str | None
+    createdAt: Moment
+    organizationId: str
+
+
+def row(registry: Registry) -> RegistryRow:
+    """Return the row without its secrets, which nobody needs to see again."""
+    amazon = registry.login if isinstance(registry.login, Amazon) else None
+    username = registry.login.username if isinstance(registry.login, Credentials) else ""
+    return {
+        "registryId": registry.registry_id,
+        "registryName": registry.registry_name,
+        "imagePrefix": registry.image_prefix,
+        "username": "AWS" if amazon else username,
+        "registryUrl": registry.registry_url,
+        "registryType": registry.registry_type.value,
+        "caCertificate": registry.authority,
+        "region": amazon.region if amazon else None,
+        "accessKeyId": (amazon.access_key_id or None) if amazon else None,
+        "profile": amazon.profile if amazon else None,
+        "roleArn": amazon.role_arn if amazon else None,
+        "externalId": amazon.external_id if amazon else None,
+        "createdAt": registry.created_at.isoformat(),
+        "organizationId": "default",
+    }
+
+
+def registered(fields: dict[str, Any]) -> Registration:
+    """Return what was said of a registry; raises InvalidInput naming the field that is wrong."""
+    registration = Registration.parse(fields)
+    if registration.registry_type is RegistryType.ECR:
+        ecr.refuse_without_client()
+    return registration
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Keep a login for all images of an address, or below a path of it; the registry is not contacted."""
+    registration = registered(given.fields())
+    async with transaction(context.pool) as connection:
+        registry = await registries.insert_registry(connection, context.vault, registration)
+    return Answer(row(registry))
+
+
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return logins, newest first, without passwords."""
+    page = given.page
+    async with transaction(context.pool) as connection:
+        found = await registries.select_registries_page(connection, context.vault, page)
+    return paged(found, page, lambda one: (one.created_at, one.registry_id), row)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one of them, without its secrets."""
+    async with transaction(context.pool) as connection:
+        return Answer(row(await registries.select_registry(connection, context.vault, given.registry_id)))
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Change what is sent: absent keeps, null clears. Nodes of a Swarm get it with the next deployment."""
+    sent = given.fields()
+    del sent["registry_id"]
+    if not sent:
+        raise InvalidInput("No values to set")
+    if "registry_name" in sent and sent["registry_name"] is None:
+        raise InvalidInput("a registry has a name", field="registryName")
+    async with transaction(context.pool) as connection:
+        found = await registries.select_registry(connection, context.vault, given.registry_id)
+        if found.unreadable is not None and not (sent.get("password") or sent.get("secret_access_key")):
+            raise Unavailable(found.unreadable)
+        wanted = registered({**_kept(found, sent), **sent})
+        _refuse_elsewhere(found, wanted, sent)
+        await registries.update_registry(connection, context.vault, found.registry_id, wanted)
+    return Answer(value=True)
+
+
+def _refuse_elsewhere(found: Registry, wanted: Registration, sent: Mapping[str, Any]) -> None:
+    """Raises InvalidInput where a secret that was given for one registry would be sent to another.
+
+    Keys of Amazon are for Amazon, whichever of its registries the tokens are for.
+    """
+    if wanted.scope.domain == found.scope.domain or wanted.login is None or found.login is None:
+        return
+    if isinstance(wanted.login, Amazon):
+        kept = wanted.login.secret_access_key and not sent.get("secret_access_key") and not sent.get("password")
+        if not kept or region_of(wanted.scope.domain) is not None:
+            return
+        field = "secretAccessKey"
+    elif sent.get("password"):
+        return
+    else:
+        field = "password"
+    raise InvalidInput(
+        f"the login was given for {found.scope.domain}, and is not sent to {wanted.scope.domain}: "
+        f"send {field} with registryUrl",
+        field=field,
+    )
+
+
+def _kept(found: Registry, sent: dict[str, Any]) -> dict[str, Any]:
+    """Return what stays of a registry: nothing of its login where that becomes one of another type."""
+    fields = found.fields()
+    wanted = RegistryType(sent.get("registry_type") or found.registry_type)
+    if wanted is not found.registry_type:
+        fields = {name: fields[name] for name in ("registry_name", "registry_url", "image_prefix", "ca_certificate")}
+    elif _PAIR & sent.keys():
+        fields = {name: value for name, value in fields.items() if name not in _KEYS}
+    return fields | {"registry_type": wanted}
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Forget a login; return it as it was."""
+    async with transaction(context.pool) as connection:
+        return Answer(row(await registries.delete_registry(connection, context.vault, given.registry_id)))
+
+
+async def test(context: Context, given: Test) -> Answer:
+    """Log in at once with what is sent, which is not kept; says what failed, and what to do."""
+    registration = registered({**given.fields(), "registry_name": given.registry_name or "as sent"})
+    await log_in(context.registry, registration)
+    return Answer(value=True)
+
+
+async def test_by_id(context: Context, given: Named) -> Answer:
+    """Log in at once with what is kept; says what failed, and what to do."""
+    async with transaction(context.pool) as connection:
+        registry = await registries.select_registry(connection, context.vault, given.registry_id)
+    await log_in(context.registry, registry)
+    return Answer(value=True)
+
+
+async def log_in(client: RegistryClient, registration: Registration) -> None:
+    """Raises InvalidInput where the registry does not take the login, or does not answer."""
+    if isinstance(registration, Registry) and registration.unreadable is not None:
+        raise Unavailable(registration.unreadable)
+    domain = registration.scope.domain
+    login = Login(registration.login, registration.whose, authority=registration.authority)
+    try:
+        async with asyncio.timeout(_DEADLINE):
+            await client.log_in(domain, login)
+    except Failed as error:
+        raise InvalidInput(f"{error}. {error.reason.remedy}") from error
+    except Postponed as error:
+        raise InvalidInput(f"{error}. Check its address and the network, and try again") from error
+    except TimeoutError as error:
+        raise InvalidInput(f"{domain} has not taken or refused the login in {_DEADLINE:.0f} s") from error
+
+
+PROCEDURES = [
+    Procedure("registry.create", "mutation", Create, create, gives=RegistryRow),
+    Procedure("registry.all", "query", Paged, select_all, gives=list[RegistryRow]),
+    Procedure("registry.one", "query", Named, select_one, gives=RegistryRow),
+    Procedure("registry.update", "mutation", Update, update, gives=Literal[True]),
+    Procedure("registry.remove", "mutation", Named, remove, gives=RegistryRow),
+    Procedure("registry.testRegistry", "mutation", Test, test, gives=Literal[True]),
+    Procedure("registry.testRegistryById", "mutation", Named, test_by_id, gives=Literal[True]),
+]

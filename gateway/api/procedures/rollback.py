@@ -1,0 +1,53 @@
+"""rollback.*: the versions that an application can go back to. Each is known by the deployment that ran it."""
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.procedures.deployment import RollbackRow, shown_version
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.model.api_keys import Permission
+from gateway.model.errors import Conflict, NotFound
+from gateway.queue import enqueue as dispatch
+from gateway.queue import history as forget
+from gateway.store import applications, deployments, versions
+from gateway.store.database import transaction
+
+
+class Named(Input):
+    rollback_id: Id
+
+
+async def roll_back(context: Context, given: Named) -> Answer:
+    """Queue the way back to this version, with the configuration and the variables it had."""
+    async with transaction(context.pool) as connection:
+        try:
+            found = await deployments.select_deployment(connection, given.rollback_id)
+        except NotFound as error:
+            raise NotFound("Rollback not found") from error
+        if given.rollback_id not in await versions.select_kept(connection, found.application_id):
+            raise NotFound("Rollback not found")
+        await applications.select_live(connection, found.application_id)
+        application = await applications.select_application(connection, context.vault, found.application_id)
+    queued = await dispatch.request_rollback(
+        context.pool, context.vault, application, to=given.rollback_id, title="Rollback"
+    )
+    return Answer(headers={"X-Deployment-Id": queued}, changed=True)
+
+
+async def delete(context: Context, given: Named) -> Answer:
+    """Let there be no way back to this version, and return it; its deployment stays."""
+    return Answer(shown_version(await forget.forget_version(context.pool, given.rollback_id)))
+
+
+PROCEDURES = [
+    Procedure(
+        "rollback.rollback",
+        "mutation",
+        Named,
+        roll_back,
+        gives=None,
+        raises=(Conflict,),
+        needs=Permission.DEPLOY,
+        queues=True,
+    ),
+    Procedure("rollback.delete", "mutation", Named, delete, gives=RollbackRow, raises=(Conflict,)),
+]

@@ -1,0 +1,247 @@
+"""server.*: hosts whose engines the gateway reaches. What lets it in there is never returned."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.engine_status import Host
+from gateway.admin.inputs import Id, Input, Text
+from gateway.api.procedures._pagination import Paged, paged
+from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.docker.engine.client import EngineIdentity, connect
+from gateway.model.errors import Conflict, Failed, InvalidInput, Postponed
+from gateway.model.servers import Access, Server
+from gateway.store import servers
+from gateway.store.database import transaction
+
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
+_Pem = Annotated[str, Field(max_length=100_000)]
+_ACCESS = frozenset({"host", "tls_ca", "tls_cert", "tls_key", "ssh_key", "known_hosts"})
+
+
+class _Given(Input):
+    """An address and what lets us in there; the contract's `ipAddress`, `port` and `username` are one by SSH."""
+
+    host: Annotated[str, Field(min_length=1, max_length=512)] | None = None
+    tls_ca: _Pem | None = None
+    tls_cert: _Pem | None = None
+    tls_key: _Pem | None = None
+    ssh_key: _Pem | None = None
+    known_hosts: _Pem | None = None
+    ip_address: Annotated[str, Field(max_length=255)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    username: Annotated[str, Field(max_length=255)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("host") or not given.get("ipAddress"):
+            return given
+        user = f"{name}@" if (name := given.get("username")) else ""
+        return {**given, "host": f"ssh://{user}{given['ipAddress']}:{given.get('port') or 22}"}
+
+    def access(self) -> dict[str, str | None]:
+        """Return what was sent of it."""
+        return {name: getattr(self, name) for name in self.given() & _ACCESS}
+
+
+class Create(_Given):
+    name: _Name
+    description: Text | None = None
+
+
+class Update(_Given):
+    server_id: Id
+    name: _Name | None = None
+    description: Text | None = None
+
+
+class Trial(_Given):
+    server_id: Id | None = None
+
+
+class Named(Input):
+    server_id: Id
+
+
+class Identity(TypedDict):
+    """Who answers at an address: a Docker Engine. All is null where nobody does."""
+
+    engineId: str | None
+    engineName: str | None
+    version: str | None
+    platform: str | None
+    swarmManager: bool | None
+
+
+class ServerRow(Identity):
+    """A host, and what this gateway knows of the engine there."""
+
+    serverId: str
+    name: str
+    description: str
+    host: str
+    ipAddress: str | None
+    port: int | None
+    username: str | None
+    tls: bool
+    sshKeyId: None
+    serverType: Literal["deploy"]
+    serverStatus: Literal["active", "inactive"]
+    status: Literal["ok", "unreachable", "unknown"]
+    error: str | None
+    sameAs: Annotated[str | None, Field(description="The address before this one that leads to the same engine.")]
+    createdAt: Moment
+    organizationId: str
+
+
+def row(server: Server, hosts: Sequence[Host]) -> ServerRow:
+    """Return the row, and what this gateway knows of the engine there."""
+    address = server.access.address
+    live = next((host for host in hosts if host.server_id == server.server_id), None)
+    error = server.error if live is None else live.error
+    identity = live.identity if live else None
+    engine_id = identity.engine_id if identity else server.engine_id
+    reached = error is None and engine_id is not None
+    return {
+        "serverId": server.server_id,
+        "name": server.name,
+        "description": server.description,
+        "host": server.access.host,
+        "ipAddress": address.published,
+        "port": address.port,
+        "username": address.user,
+        "tls": server.access.tls,
+        "sshKeyId": None,
+        "serverType": "deploy",
+        "serverStatus": "active" if reached else "inactive",
+        "status": "ok" if reached else "unreachable" if error else "unknown",
+        "error": error,
+        "sameAs": _same_as(live, hosts),
+        **shown_identity(identity),
+        "engineId": engine_id,
+        "createdAt": server.created_at.isoformat(),
+        "organizationId": "default",
+    }
+
+
+def _same_as(live: Host | None, hosts: Sequence[Host]) -> str | None:
+    """Return the address before this one that leads to the same daemon, if there is one."""
+    for host in hosts:
+        if live is None or live.identity is None or host is live:
+            return None
+        if host.identity and host.identity.daemon == live.identity.daemon:
+            return host.host
+    return None
+
+
+def shown_identity(identity: EngineIdentity | None) -> Identity:
+    return {
+        "engineId": identity.engine_id if identity else None,
+        "engineName": identity.name if identity else None,
+        "version": identity.version if identity else None,
+        "platform": identity.platform if identity else None,
+        "swarmManager": identity.swarm_manager if identity else None,
+    }
+
+
+async def checked(access: Access) -> Access:
+    """Return it; raises InvalidInput where its certificates or keys are none. Nothing is contacted."""
+    async with connect(access):
+        return access
+
+
+async def ask(access: Access) -> EngineIdentity:
+    """Reach the engine, and return who answers; raises InvalidInput saying why nobody does."""
+    async with connect(access) as engine:
+        try:
+            return await engine.identify()
+        except (Postponed, Failed) as error:
+            raise InvalidInput(f"{access.host}: {error}") from error
+
+
+def _new(given: _Given) -> Access:
+    if given.host is None:
+        raise InvalidInput("host is missing, as in ssh://deploy@10.0.0.5", field="host")
+    return Access(given.host).changed(given.access())
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Register a host by its engine's address. Nothing is installed there."""
+    access = await checked(_new(given))
+    async with transaction(context.pool) as connection:
+        server = await servers.insert_server(
+            connection, context.vault, name=given.name, description=given.description or "", access=access
+        )
+        await servers.notify(connection)
+    return Answer(row(server, context.rollouts.hosts))
+
+
+async def select_all(context: Context, given: Paged) -> Answer:
+    """Return hosts, newest first."""
+    page = given.page
+    async with transaction(context.pool) as connection:
+        found = await servers.select_servers_page(connection, context.vault, page)
+    hosts = context.rollouts.hosts
+    return paged(found, page, lambda one: (one.created_at, one.server_id), lambda one: row(one, hosts))
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one."""
+    async with transaction(context.pool) as connection:
+        server = await servers.select_server(connection, context.vault, given.server_id)
+    return Answer(row(server, context.rollouts.hosts))
+
+
+async def update(context: Context, given: Update) -> Answer:
+    """Absent keeps, null clears."""
+    sent = given.given()
+    async with transaction(context.pool) as connection:
+        server = await servers.select_server(connection, context.vault, given.server_id)
+        await servers.update_server(
+            connection,
+            context.vault,
+            server.server_id,
+            name=given.name or server.name,
+            description=(given.description or "") if "description" in sent else server.description,
+            access=await checked(server.changed(given.access())),
+        )
+        await servers.notify(connection)
+    return Answer(value=True)
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Forget a host that has no applications; return it as it was."""
+    async with transaction(context.pool) as connection:
+        server = await servers.select_server(connection, context.vault, given.server_id)
+        await servers.delete_server(connection, server.server_id)
+        await servers.notify(connection)
+    return Answer(row(server, context.rollouts.hosts))
+
+
+async def test(context: Context, given: Trial) -> Answer:
+    """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
+    if given.server_id is None:
+        return Answer(shown_identity(await ask(_new(given))))
+    async with transaction(context.pool) as connection:
+        server = await servers.select_server(connection, context.vault, given.server_id)
+    return Answer(shown_identity(await ask(server.changed(given.access()))))
+
+
+async def validate(context: Context, given: Named) -> Answer:
+    """Reach the engine of a server that is kept; a query's input is part of its URL, where no key belongs."""
+    return await test(context, Trial(server_id=given.server_id))
+
+
+PROCEDURES = [
+    Procedure("server.create", "mutation", Create, create, gives=ServerRow, raises=(Conflict,)),
+    Procedure("server.all", "query", Paged, select_all, gives=list[ServerRow]),
+    Procedure("server.one", "query", Named, select_one, gives=ServerRow),
+    Procedure("server.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
+    Procedure("server.remove", "mutation", Named, remove, gives=ServerRow, raises=(Conflict,)),
+    Procedure("server.test", "mutation", Trial, test, gives=Identity),
+    Procedure("server.validate", "query", Named, validate, gives=Identity),
+]

@@ -1,0 +1,59 @@
+"""settings.*: what clients ask before they begin."""
+
+import asyncio
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Input
+from gateway.api.rpc.procedure import Answer, Opens, Procedure, Surface
+
+
+class Health(TypedDict):
+    """That it answers."""
+
+    status: Literal["ok"]
+
+
+async def health(_context: Context, _given: Input) -> Answer:
+    """Tell that it answers."""
+    return Answer(Health(status="ok"))
+
+
+class Which(Input):
+    surface: Surface = Surface.REST
+
+
+async def get_version(_context: Context, _given: Input) -> Answer:
+    """Tell which version this is."""
+    return Answer(f"v{gateway_version()}")
+
+
+def gateway_version() -> str:
+    try:
+        return version("pushdeploy")
+    except PackageNotFoundError:  # run from a folder, as in the container image
+        return "0.1.0"
+
+
+async def get_document(context: Context, given: Which) -> Answer:
+    """Describe this API in OpenAPI 3.1: the REST surface, or the tRPC one."""
+    return Answer(await asyncio.to_thread(described, given.surface, context.settings.public_url or ""))
+
+
+@cache
+def described(surface: Surface, base: str) -> dict[str, Any]:
+    from gateway.api.procedures import PROCEDURES
+    from gateway.api.rpc.openapi import document
+
+    return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())
+
+
+PROCEDURES = [
+    Procedure("settings.health", "query", Input, health, gives=Health, opens=Opens.TO_ALL),
+    Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str, opens=Opens.TO_ALL),
+    Procedure("settings.getOpenApiDocument", "query", Which, get_document, gives=dict[str, Any], opens=Opens.TO_ALL),
+]

@@ -1,0 +1,153 @@
+"""subscription.*: which tags an application follows, beside the one its image names."""
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from gateway.admin.context import Context
+from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._pagination import Paged, paged
+from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedure
+from gateway.model.applications import Subscription
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.reference import Reference, Repository
+from gateway.model.tag_policies import Policy, Rule
+from gateway.store import applications, subscriptions
+from gateway.store import resource_owners as belongings
+from gateway.store.database import Connection, statement, transaction
+
+_Globs = Annotated[tuple[str, ...], Field(max_length=32)]
+
+
+class Create(Input):
+    application_id: Id
+    repository: Annotated[str, Field(max_length=512)] = ""
+    policy: str = "exact"
+    pattern: str = ""
+    include: _Globs = ()
+    exclude: _Globs = ()
+    prereleases: bool = False
+    allow_downgrade: bool = False
+
+
+class Named(Input):
+    subscription_id: Id
+
+
+class Reconcile(Input):
+    application_id: Id
+    seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] | None
+
+
+class OfApplication(Paged):
+    application_id: Id | None = None
+
+
+class SubscriptionRow(TypedDict):
+    """That an application follows a repository, by a policy."""
+
+    subscriptionId: str
+    applicationId: str
+    repository: str
+    policy: Rule
+    pattern: str
+    include: list[str]
+    exclude: list[str]
+    prereleases: bool
+    allowDowngrade: bool
+    fromImage: Annotated[bool, Field(description="Made from the application's image, and moves with it.")]
+    reconcileSeconds: Annotated[
+        int | None,
+        Field(description="Between looks for missed pushes; 0 is never, null as the gateway does for its registry."),
+    ]
+    createdAt: Moment
+
+
+def shown(subscription: Subscription) -> SubscriptionRow:
+    policy = subscription.policy
+    return {
+        "subscriptionId": subscription.subscription_id,
+        "applicationId": subscription.application_id,
+        "repository": str(subscription.repository),
+        "policy": policy.rule,
+        "pattern": policy.pattern,
+        "include": list(policy.include),
+        "exclude": list(policy.exclude),
+        "prereleases": policy.prereleases,
+        "allowDowngrade": policy.downgrades,
+        "fromImage": subscription.from_image,
+        "reconcileSeconds": subscription.reconcile,
+        "createdAt": subscription.created_at.isoformat(),
+    }
+
+
+async def followed_repository(connection: Connection, application_id: str, named: str) -> Repository:
+    """Return the repository that is named, else the one of the application's image; raises InvalidInput."""
+    if named:
+        try:
+            return Repository.parse(named)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field="repository") from error
+    image = await applications.select_image(connection, application_id)
+    if image is None:
+        raise InvalidInput("the application has no image yet: name the repository", field="repository")
+    return Reference.parse(image).repository
+
+
+async def create(context: Context, given: Create) -> Answer:
+    """Let an application follow tags of a repository by a policy."""
+    policy = Policy.parse(
+        given.policy,
+        given.pattern,
+        include=given.include,
+        exclude=given.exclude,
+        prereleases=given.prereleases,
+        downgrades=given.allow_downgrade,
+    )
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        repository = await followed_repository(connection, given.application_id, given.repository)
+        made = await subscriptions.insert_subscription(connection, given.application_id, repository, policy)
+    return Answer(shown(made))
+
+
+async def select_all(context: Context, given: OfApplication) -> Answer:
+    """Return what applications follow, or one of them; newest first."""
+    page, grants = given.page, context.caller.grants
+    async with statement(context.pool) as connection:
+        only = await belongings.select_covered(connection, grants) if grants else None
+        found = await subscriptions.select_subscriptions_page(connection, given.application_id, only=only, page=page)
+    return paged(found, page, lambda one: (one.created_at, one.subscription_id), shown)
+
+
+async def select_one(context: Context, given: Named) -> Answer:
+    """Return one."""
+    async with statement(context.pool) as connection:
+        return Answer(shown(await subscriptions.select_subscription(connection, given.subscription_id)))
+
+
+async def remove(context: Context, given: Named) -> Answer:
+    """Follow it no longer; return it as it was."""
+    async with transaction(context.pool) as connection:
+        return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
+
+
+async def reconcile(context: Context, given: Reconcile) -> Answer:
+    """Say how often to look for missed pushes of what an application follows."""
+    async with transaction(context.pool) as connection:
+        await applications.select_live(connection, given.application_id)
+        await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
+        found = await subscriptions.select_subscriptions(connection, given.application_id)
+    return Answer([shown(one) for one in found])
+
+
+PROCEDURES = [
+    Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow, raises=(Conflict,)),
+    Procedure(
+        "subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow], opens=Opens.TO_ITS_OWN
+    ),
+    Procedure("subscription.one", "query", Named, select_one, gives=SubscriptionRow),
+    Procedure("subscription.reconcile", "mutation", Reconcile, reconcile, gives=list[SubscriptionRow]),
+    Procedure("subscription.remove", "mutation", Named, remove, gives=SubscriptionRow),
+]

@@ -1,0 +1,137 @@
+"""One structured line an event; ids of the delivery and the deployment are bound by whoever works on one.
+
+Lines are made where they are said and written by a thread: a reader of standard error that hangs holds up nobody. What
+does not fit into the queue meanwhile, or is far too long, is dropped and counted.
+"""
+
+import atexit
+import logging
+import os
+import queue
+import select
+import sys
+import threading
+import time
+from contextlib import suppress
+from io import StringIO
+from typing import TextIO
+
+import orjson
+import structlog
+from prometheus_client import Counter
+
+from gateway.model.sanitize import line, lines
+
+DROPPED_LINES = Counter("gateway_log_lines_dropped_total", "Lines of the log that nobody took in time.")
+
+_MOST_WAITING = 10_000  # lines
+_LONGEST = 64 * 1024  # characters of a line that is written
+_LAST = 1.0  # seconds the lines that are left get at the end
+
+
+def configure(level: str, form: str, *, queued: bool = False) -> None:
+    """Send the gateway's lines and its libraries' to standard error, in one form: json or text."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    last: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.dev.ConsoleRenderer(exception_formatter=_draw)
+    )
+    safe: list[structlog.typing.Processor] = []
+    if form == "text":
+        shared.pop()  # the console renderer draws exceptions itself
+        safe.append(_in_one_line)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = Queued(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *safe, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # What they say while debugging has the tokens in it that they ask for.
+    for name in ("botocore", "aiobotocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # One line a request is what a proxy is for; ours tell of deliveries and deployments.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+
+
+class Queued(logging.Handler):
+    """Hands lines to a thread that writes them to a file; what it cannot take is counted."""
+
+    def __init__(self, file: int, *, most: int = _MOST_WAITING) -> None:
+        super().__init__()
+        self._file, self._lines = file, queue.Queue[str](most)
+        self.dropped = 0
+        self._writer = threading.Thread(target=self._write_for_ever, name="log", daemon=True)
+        self._writer.start()
+        atexit.register(self.finish)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if len(line) > _LONGEST or not self._takes(line):
+            self.dropped += 1
+            DROPPED_LINES.inc()
+
+    def _takes(self, line: str) -> bool:
+        with suppress(queue.Full):
+            self._lines.put_nowait(line)
+            return True
+        return False
+
+    def finish(self) -> None:
+        """Write what is left, as far as it is taken soon."""
+        until = time.monotonic() + _LAST
+        while self._lines.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _write_for_ever(self) -> None:
+        told = 0
+        while True:
+            line = self._lines.get()
+            _write(self._file, f"{line}\n".encode(errors="backslashreplace"))
+            if dropped := self.dropped - told:
+                told += dropped
+                _write(self._file, orjson.dumps({"event": "Lines of the log were dropped", "lines": dropped}) + b"\n")
+            self._lines.task_done()
+
+
+def _write(file: int, data: bytes) -> None:
+    """Write all of it, however long that takes; a file that is gone takes nothing."""
+    while data:
+        try:
+            data = data[os.write(file, data) :]
+        except BlockingIOError:
+            select.select([], [file], [])
+        except OSError:
+            return
+
+
+def _in_one_line(
+    _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Let nothing that others have said act on a terminal, or pose as a line of ours."""
+    return {line(name): value if name == "exc_info" else line(str(value)) for name, value in event.items()}
+
+
+def _draw(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+    drawn = StringIO()
+    structlog.dev.plain_traceback(drawn, exc_info)
+    stream.write(lines(drawn.getvalue()))

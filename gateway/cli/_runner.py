@@ -1,0 +1,196 @@
+"""What all commands share: coroutines, errors told in one line, and output for people or for programs."""
+
+import asyncio
+import getpass
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+
+import click
+
+from gateway.cli._errors import explain, refuse_undecoded
+from gateway.model.audit import ACTOR, Actor
+from gateway.model.sanitize import line, lines
+
+if TYPE_CHECKING:
+    from gateway.store.pagination import Cursor, Page
+    from gateway.store.storage import Keep
+
+P = ParamSpec("P")
+
+_LONGEST_FILE = 1024**2  # characters
+_PIPE_WIDTH = 1000  # characters of a line that no person's window cuts
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
+    """Let a list be read page by page; without a word it is of `most` rows."""
+
+    def with_options(function: Callable[P, None]) -> Callable[P, None]:
+        cursor = click.option("--cursor", help="Where the page begins, as the page before told on standard error.")
+        limit = click.option(
+            "--limit", type=click.IntRange(1, 1000), default=most, help="At most so many, the newest first."
+        )
+        return limit(cursor(function))
+
+    return with_options
+
+
+def page_of(limit: int, cursor: str | None) -> "Page":
+    from gateway.store.pagination import BEGINNING, Cursor, Page
+
+    return Page(limit, BEGINNING if cursor is None else Cursor.parse(cursor))
+
+
+def tell_more(following: "Cursor | None") -> None:
+    """Say where the next page begins, beside the rows."""
+    if following is not None:
+        say(f"there may be more: --cursor {following}", err=True)
+
+
+def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Run a coroutine; an error of ours is one line on standard error and exit code 1."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **options: P.kwargs) -> None:
+        async def body() -> None:
+            await function(*arguments, **options)
+
+        asyncio.run(body())
+
+    return run
+
+
+def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
+    """Print text for people, or programs; nothing of others in it can act on a terminal."""
+    click.echo(lines(text) + end, nl=False, err=err)
+
+
+def indented(text: str) -> str:
+    """Return what others have said so that none of its lines poses as one of ours."""
+    return "\n".join(f"  {one}" for one in text.splitlines())
+
+
+def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
+    say(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+    sys.exit(code)
+
+
+class Root(click.Group):
+    """Tells every error in words, with an exit code; programs, who ask for JSON, in JSON."""
+
+    def main(self, *arguments: Any, **extra: Any) -> Any:
+        given = arguments[0] if arguments else extra.get("args")
+        words = list(sys.argv[1:] if given is None else given)
+        as_json = "--json" in words
+        try:
+            refuse_undecoded(words)
+            code = super().main(*arguments, **{**extra, "standalone_mode": False})
+        except click.ClickException as error:
+            if not as_json:
+                error.show()
+                sys.exit(error.exit_code)
+            fail(error.format_message(), as_json=True, code=error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            fail("aborted", as_json=as_json)
+        except BrokenPipeError:  # whoever read has read enough
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
+            sys.exit(1)
+        except Exception as error:
+            fail(explain(error), as_json=as_json)
+        return sys.exit(code if isinstance(code, int) else 0)
+
+
+@asynccontextmanager
+async def keep() -> AsyncIterator["Keep"]:
+    """Open the database, beside a server that runs or without one."""
+    from gateway import config
+    from gateway.cli import _logging as logs
+    from gateway.store.storage import open_keep
+
+    settings = config.load()
+    logs.configure("warning", "text")
+    async with open_keep(settings) as opened:
+        token = ACTOR.set(_actor())
+        try:
+            yield opened
+        finally:
+            ACTOR.reset(token)
+
+
+def _actor() -> Actor:
+    """Return who types, and what: the audit tells of it."""
+    words: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name or "")
+        context = context.parent
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid {os.getuid()}"
+    by = os.environ.get("SUDO_USER")
+    return Actor("cli", f"{user} (sudo by {by})" if by else user, ".".join(words), address=socket.gethostname())
+
+
+def show(value: Any) -> None:
+    """Print one JSON document."""
+    say(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print rows for people."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, no_wrap=number == 0)  # an id is there to be copied
+    for row in rows:
+        table.add_row(*(Text(line(_cell(value))) for value in row))  # what looks like markup is none
+    Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+
+
+def show_fields(fields: Mapping[str, object]) -> None:
+    """Print one thing for people; a value of several lines stands in its column."""
+    width = max(map(len, fields), default=0)
+    for name, value in fields.items():
+        say(f"{name:<{width}}  " + lines(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
+
+
+def read_secret(path: str | None) -> str | None:
+    """Return what a file holds, - being standard input, without the line's end."""
+    if path is None:
+        return None
+    from gateway.model.errors import InvalidInput
+
+    try:
+        with click.open_file(path, encoding="utf-8") as file:
+            secret = str(file.read(_LONGEST_FILE + 1)).strip()
+    except OSError as error:
+        raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:  # its own words hold what it read
+        raise InvalidInput(f"cannot read {path}: it is not UTF-8") from error
+    if len(secret) > _LONGEST_FILE:
+        raise InvalidInput(f"{path} is longer than {_LONGEST_FILE} characters")
+    if not secret:
+        raise InvalidInput(f"{path} is empty")
+    return secret

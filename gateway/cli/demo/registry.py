@@ -1,0 +1,125 @@
+"""A private registry, CNCF Distribution, that tells of pushes as its operator configures it."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gateway.cli.demo.process import WITH_US
+from gateway.model.errors import Unavailable
+
+_READY_DEADLINE = 20.0  # seconds
+_LOOK_AGAIN = 0.05  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Where the registry tells of pushes, and with which headers."""
+
+    url: str
+    headers: dict[str, list[str]] = field(default_factory=dict)
+
+
+class PrivateRegistry:
+    """A docker-registry of our own. `address` is what images on it are named by, as `127.0.0.1:5000`."""
+
+    def __init__(self, directory: Path, address: str, settings: dict[str, Any], prefix: Sequence[str] = ()) -> None:
+        self._directory = directory
+        self._prefix = prefix
+        self._settings = settings
+        self._process: asyncio.subprocess.Process | None = None
+        self.address = address
+        self.told: Sequence[Told] = ()
+
+    async def start(self) -> None:
+        """Start it, telling those in `told`."""
+        endpoints = [
+            {"name": f"told{number}", "url": told.url, "headers": told.headers,
+             "timeout": "1s", "threshold": 3, "backoff": "500ms"}
+            for number, told in enumerate(self.told)
+        ]  # fmt: skip
+        config = self._directory / "config.yml"
+        # JSON is YAML.
+        config.write_text(json.dumps({**self._settings, "notifications": {"endpoints": endpoints}}))
+        with (self._directory / "registry.log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *WITH_US,
+                *self._prefix,
+                "docker-registry",
+                "serve",
+                str(config),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        async with asyncio.timeout(_READY_DEADLINE):
+            await self._listens()
+
+    async def _listens(self) -> None:
+        host, _, port = self._settings["http"]["addr"].rpartition(":")
+        while True:
+            if self._process is None or self._process.returncode is not None:
+                raise Unavailable(f"docker-registry ended: {(self._directory / 'registry.log').read_text()[-2000:]}")
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                await asyncio.sleep(_LOOK_AGAIN)
+            else:
+                writer.close()
+                return
+
+    async def stop(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
+            await self._process.wait()
+
+
+@asynccontextmanager
+async def private_registry(
+    directory: Path,
+    port: int,
+    *,
+    host: str = "127.0.0.1",
+    told: Sequence[Told] = (),
+    htpasswd: Path | None = None,
+    auth: Mapping[str, Any] | None = None,
+    tls: tuple[Path, Path] | None = None,
+    images: Path | None = None,
+    prefix: Sequence[str] = (),
+) -> AsyncIterator[PrivateRegistry]:
+    """Run a registry that keeps its images in the directory, until the block is left.
+
+    `htpasswd` is a file of logins, `auth` another proof of them, in the registry's own words; `tls` a certificate and
+    its key; `images` where they are kept, if not in the directory; `prefix` words to start it under.
+    """
+    if shutil.which("docker-registry") is None:
+        raise Unavailable("no registry: apt-get install docker-registry")
+    await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+    address = f"{host}:{port}"
+    http: dict[str, Any] = {"addr": address}
+    if tls is not None:
+        http["tls"] = {"certificate": str(tls[0]), "key": str(tls[1])}
+    settings: dict[str, Any] = {
+        "version": "0.1",
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {
+            "filesystem": {"rootdirectory": str((images or directory) / "images")},
+            "delete": {"enabled": True},
+        },
+        "http": http,
+    }
+    if auth is not None:
+        settings["auth"] = auth
+    if htpasswd is not None:
+        settings["auth"] = {"htpasswd": {"realm": "registry", "path": str(htpasswd)}}
+    registry = PrivateRegistry(directory, address, settings, prefix)
+    registry.told = told
+    try:
+        await registry.start()
+        yield registry
+    finally:
+        await registry.stop()

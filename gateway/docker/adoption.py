@@ -1,0 +1,112 @@
+"""Containers and services that somebody else made: what they were made with, and their like."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from socket import gethostname
+from typing import Any
+
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container.adoption import base_of
+from gateway.docker.engine import containers, images, services
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.images import Image
+from gateway.docker.engine.labels import APPLICATION
+from gateway.docker.engine.services import Service
+from gateway.docker.swarm import preflight as service_conditions
+from gateway.docker.swarm import spec as service_spec
+from gateway.model.adoption import Base
+from gateway.model.errors import Conflict, Failed, InvalidInput, NotFound
+from gateway.model.reference import Digest, Reference
+
+_ID_PREFIX = "sha256:"
+_SERVICE_ID, _SERVICE_NAME = "com.docker.swarm.service.id", "com.docker.swarm.service.name"
+_ITSELF = "the gateway itself, which cannot replace what it runs in"
+
+
+async def look(engine: Engine, named: str, *, host_name: str) -> Base:
+    """Return what a container, or else a service, was made with; it is not touched.
+
+    Raises NotFound, Conflict where it is the gateway's own or made by one, InvalidInput where its image has no name.
+    """
+    found = await containers.inspection(engine, named)
+    if found is None and (service := await _service(engine, named)) is not None:
+        return await _base_of_service(engine, service)
+    if found is None:
+        raise NotFound(f"there is no container or service called {named!r} on this engine; see: docker ps --all")
+    name, labels = found["Name"].removeprefix("/"), await containers.labels_of(engine, found)
+    if adoption.is_own(found["Id"], _own_ids()):
+        raise Conflict(f"{name} is {_ITSELF}: update it with docker compose pull && docker compose up --detach")
+    if service_name := labels.get(_SERVICE_NAME):
+        raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
+    if APPLICATION in labels:
+        raise Conflict(f"{name} belongs to the application {labels[APPLICATION]} already")
+    image = await images.inspect(engine, found["Image"])
+    return base_of(
+        found,
+        image,
+        reference=_reference(name, found["Config"]["Image"], image),
+        holders=await _holders(engine, found["HostConfig"]),
+        host_name=host_name,
+    )
+
+
+async def _service(engine: Engine, named: str) -> Service | None:
+    try:
+        return await services.inspect(engine, named)
+    except Failed:
+        return None  # the engine is no manager of a Swarm
+
+
+async def _base_of_service(engine: Engine, service: Service) -> Base:
+    if APPLICATION in service.labels:
+        raise Conflict(f"{service.name} belongs to the application {service.labels[APPLICATION]} already")
+    for container_id in _own_ids():
+        own = await containers.inspect(engine, container_id)
+        if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:
+            raise Conflict(f"{service.name} is {_ITSELF}: update it with docker service update --image")
+    hosts = await service_conditions.hosts_networks(engine, service.spec)
+    if why := service_spec.hindrance(service.spec, hosts):
+        raise InvalidInput(
+            f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
+        )
+    image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
+    return Base(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
+
+
+def _reference(name: str, called: str, image: Image | None) -> Reference:
+    """Return the image by name and digest; raises InvalidInput where it has no name a push could tell of."""
+    known = [] if image is None else [*image.tags, *sorted(image.repo_digests)]
+    if called.startswith(_ID_PREFIX) or (image is not None and image.image_id.startswith(_ID_PREFIX + called)):
+        if not known:
+            raise InvalidInput(
+                f"the image of {name} has no name, so no push could be for it: "
+                "run the container from an image of a registry first",
+                field="container",
+            )
+        called = known[0]
+    reference = Reference.parse(called)
+    if reference.tag is None:
+        tagged = [Reference.parse(tag) for tag in (image.tags if image else ())]
+        reference = next((one for one in tagged if one.repository == reference.repository), reference)
+    digests = [Reference.parse(one) for one in sorted(image.repo_digests if image else ())]
+    ours = [one.digest for one in digests if one.repository == reference.repository and one.digest]
+    if ours:
+        return reference.with_digest(ours[0])
+    if reference.digest is not None or image is None:
+        return reference
+    return reference.with_digest(Digest(image.image_id))
+
+
+async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the containers it shares something with, since their ids change when they are replaced."""
+    names = {}
+    for holder in adoption.namespaces(host) | adoption.volume_holders(host):
+        if (found := await containers.inspect(engine, holder)) is not None:
+            names[holder] = found.name
+    return names
+
+
+def _own_ids() -> list[str]:
+    files = [Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")]
+    cgroup, mounts = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
+    return list(adoption.own_ids(gethostname(), cgroup, mounts))

@@ -1,0 +1,316 @@
+"""What somebody chose for a container that we did not make. It performs no I/O.
+
+An inspection shows a container as it became: what its maker chose, what its image chose where the maker did not, and
+what the engine made up. Only the first is to be carried over; the second is the new image's to choose, and the third
+the engine's to make anew. So each value that is just the old image's is left out, and the engine puts the new image's
+there: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+"""
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+from gateway.model.adoption import Base
+
+_SHORT = 12  # characters of an id, as the engine makes a host name of it
+_LONG = 64  # characters of an id, as the engine names a volume that nobody named
+
+_COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
+_COMPOSE_NUMBER = "com.docker.compose.container-number"
+_COMPOSE_IDENTITY = (_COMPOSE_PROJECT, "com.docker.compose.service", _COMPOSE_NUMBER)
+_COMPOSE_IMAGE = "com.docker.compose.image"
+
+# Of a container's Config: what depends on the image, or is named again by whoever creates.
+_MERGED = frozenset({"Env", "Cmd", "Entrypoint", "Labels", "Healthcheck", "ExposedPorts", "Volumes"})
+_SIMPLE = frozenset({"User", "WorkingDir", "StopSignal", "Shell", "OnBuild"})
+_NOT_CHOSEN = frozenset({"Image", "Hostname", "ArgsEscaped"})
+# A namespace of another container brings its own: the engine refuses them beside it.
+_OF_THE_NETWORK = frozenset({"Hostname", "Domainname", "ExposedPorts", "MacAddress"})
+
+# Of an endpoint: how it is, not how it was to be.
+_OPERATIONAL = frozenset({
+    "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address",
+    "GlobalIPv6PrefixLen", "MacAddress", "DNSNames",
+})  # fmt: skip
+_PREDEFINED = frozenset({"default", "bridge", "host", "none", "nat"})
+
+# Of a HostConfig: the namespaces that may be another container's, and how that is written.
+_SHARED = ("NetworkMode", "IpcMode", "PidMode")
+_CONTAINER = "container:"
+
+
+def chosen(base: Base) -> dict[str, Any]:
+    """Return the creation request that would make what was found, of any version of its image; without an image."""
+    config, image = base.found["Config"], base.image_config
+    body = {
+        name: value
+        for name, value in config.items()
+        if name not in _MERGED | _SIMPLE | _NOT_CHOSEN and value is not None
+    }
+    body |= {name: config[name] for name in _SIMPLE if config.get(name) and config[name] != image.get(name)}
+    body |= _program(config, image)
+    body["Env"] = _without(config.get("Env") or (), image.get("Env") or ())
+    body["Labels"] = _differing(config.get("Labels") or {}, image.get("Labels") or {})
+    if config.get("Healthcheck"):
+        body["Healthcheck"] = _differing(config["Healthcheck"], image.get("Healthcheck") or {})
+    for name in ("ExposedPorts", "Volumes"):
+        body[name] = _differing(config.get(name) or {}, image.get(name) or {})
+    if host_name := _host_name(base):
+        body["Hostname"] = host_name
+    body["HostConfig"] = deepcopy(base.found["HostConfig"]) | {"NetworkMode": _network_mode(base)}
+    if _joins_another(body["HostConfig"]):
+        body = {name: value for name, value in body.items() if name not in _OF_THE_NETWORK}
+    return {name: value for name, value in body.items() if value not in (None, {}, [], "")}
+
+
+def _program(config: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is run, where the maker chose it: an entrypoint of his leaves the image's command out."""
+    if config.get("Entrypoint") != image.get("Entrypoint"):
+        # An image's entrypoint is taken away by an empty one.
+        return {"Entrypoint": config.get("Entrypoint") or [""], "Cmd": config.get("Cmd")}
+    return {} if config.get("Cmd") == image.get("Cmd") else {"Cmd": config.get("Cmd")}
+
+
+def _without(those: Iterable[Any], these: Iterable[Any]) -> list[Any]:
+    left_out = list(these)
+    return [one for one in those if one not in left_out]
+
+
+def _differing(those: Mapping[str, Any], these: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in those.items() if name not in these or these[name] != value}
+
+
+def _host_name(base: Base) -> str | None:
+    name = base.found["Config"].get("Hostname")
+    generated = {base.object_id[:_SHORT]}
+    if base.found["HostConfig"]["NetworkMode"] == "host":
+        generated.add(base.host_name)
+    return None if name in generated else name
+
+
+# -- networks
+
+
+def endpoints(base: Base) -> dict[str, dict[str, Any]]:
+    """Return how it is to be connected to each network, that of its network mode first."""
+    mode, networks = _network_mode(base), base.found["NetworkSettings"]["Networks"] or {}
+    if mode in {"host", "none"} or mode.startswith(_CONTAINER):
+        return {}
+    main = "bridge" if mode == "default" else mode
+    names = sorted(networks, key=lambda name: name != main)
+    return {name: _endpoint(networks[name] or {}, base.object_id[:_SHORT]) for name in names}
+
+
+def joined(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Return, by name, the id of each network that a container is on, `but` for these, and its endpoint there."""
+    mode, known = found["HostConfig"]["NetworkMode"], {*but, "host", "none"}
+    if mode in {"default", "bridge"}:
+        known.add("bridge")
+    seen = {name: endpoint or {} for name, endpoint in (found["NetworkSettings"]["Networks"] or {}).items()}
+    return {
+        name: (endpoint.get("NetworkID", ""), _endpoint(endpoint, found["Id"][:_SHORT]))
+        for name, endpoint in seen.items()
+        if name not in known and not any(endpoint.get("NetworkID", "").startswith(one) for one in known)
+    }
+
+
+def _endpoint(seen: Mapping[str, Any], short_id: str) -> dict[str, Any]:
+    kept = {name: value for name, value in seen.items() if name not in _OPERATIONAL and value}
+    if aliases := [alias for alias in kept.pop("Aliases", ()) if alias != short_id]:
+        kept["Aliases"] = aliases
+    return kept
+
+
+def _network_mode(base: Base) -> str:
+    """Return the network mode by a name that holds: one of the networks it is on."""
+    mode: str = base.found["HostConfig"]["NetworkMode"]
+    networks: Mapping[str, Any] = base.found["NetworkSettings"]["Networks"] or {}
+    if mode in _PREDEFINED or mode in networks or mode.startswith(_CONTAINER):
+        return mode
+    # By its id; or it has been cut off from that network since.
+    by_id = [name for name, seen in networks.items() if (seen.get("NetworkID") or "").startswith(mode)]
+    return next(iter(by_id or networks), "none")
+
+
+def _joins_another(host: Mapping[str, Any]) -> bool:
+    return str(host.get("NetworkMode", "")).startswith(_CONTAINER)
+
+
+# -- what docker update has changed since
+
+_UPDATED = (
+    "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuQuota", "CpuPeriod", "CpusetCpus",
+    "CpusetMems", "BlkioWeight", "PidsLimit",
+)  # fmt: skip
+
+
+def updated(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits of a HostConfig that somebody has changed since it was made, and that are not chosen anew."""
+    return {
+        name: now[name]
+        for name in _UPDATED
+        if (now.get(name) or 0) != (made.get(name) or 0) and (made.get(name) or 0) == (wanted.get(name) or 0)
+    }
+
+
+# -- namespaces of other containers
+
+
+def namespaces(host: Mapping[str, Any]) -> frozenset[str]:
+    """Return the containers, by id or name, whose namespaces a HostConfig joins, and that it cannot run without."""
+    modes = (str(host.get(mode) or "") for mode in _SHARED)
+    return frozenset(mode.removeprefix(_CONTAINER) for mode in modes if mode.startswith(_CONTAINER))
+
+
+def volume_holders(host: Mapping[str, Any]) -> frozenset[str]:
+    """Return the containers, by id or name, whose volumes it takes."""
+    return frozenset(entry.partition(":")[0] for entry in host.get("VolumesFrom") or ())
+
+
+def repointed(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, Any]:
+    """Return a HostConfig that shares with other containers `instead`."""
+    made = dict(host)
+    for mode in _SHARED:
+        holder = str(host.get(mode) or "").removeprefix(_CONTAINER)
+        if holder in instead and holder != host[mode]:
+            made[mode] = f"{_CONTAINER}{instead[holder]}"
+    if host.get("VolumesFrom"):
+        entries = [entry.partition(":") for entry in host["VolumesFrom"]]
+        made["VolumesFrom"] = [f"{instead.get(name, name)}{colon}{mode}" for name, colon, mode in entries]
+    return made
+
+
+# -- volumes
+
+
+def carry(body: Mapping[str, Any], held: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the request with the volumes mounted that nobody named, and that would else be new and empty.
+
+    `held` are the mounts of the container whose data they hold.
+    """
+    host = body.get("HostConfig", {})
+    volumes = {
+        mount["Destination"]: {
+            "Type": "volume",
+            "Source": mount["Name"],
+            "Target": mount["Destination"],
+            "ReadOnly": not mount["RW"],
+        }
+        for mount in held
+        if mount["Type"] == "volume" and _is_anonymous(mount["Name"])
+    }
+    nameless = [one for one in host.get("Mounts") or () if one["Type"] == "volume" and not one.get("Source")]
+    nameless_binds = [one for one in host.get("Binds") or () if ":" not in one]
+    mounts = [
+        {**one, "Source": volumes.pop(_clean(one["Target"]))["Source"]}
+        if one in nameless and _clean(one["Target"]) in volumes
+        else one
+        for one in host.get("Mounts") or ()
+    ]
+    binds = [one for one in host.get("Binds") or () if one not in nameless_binds or _clean(one) not in volumes]
+    taken = mounted({**host, "Binds": binds, "Mounts": mounts})
+    mounts += [mount for target, mount in volumes.items() if target not in taken]
+    return {**body, "HostConfig": {**host, "Mounts": mounts, "Binds": binds}}
+
+
+def _is_anonymous(volume: str) -> bool:
+    return len(volume) == _LONG and not volume.strip("0123456789abcdef")
+
+
+def mounted(host: Mapping[str, Any]) -> set[str]:
+    """Return the targets that something is mounted at."""
+    targets = {mount["Target"] for mount in host.get("Mounts") or ()}
+    targets |= {_target(bind) for bind in host.get("Binds") or ()} | set(host.get("Tmpfs") or ())
+    return {_clean(target) for target in targets}
+
+
+def _target(bind: str) -> str:
+    source, colon, rest = bind.partition(":")
+    return _clean(rest.partition(":")[0] if colon else source)
+
+
+def _clean(path: str) -> str:
+    return posixpath.normpath(path)
+
+
+# -- what the application's columns set lies over it
+
+
+def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one creation request of two: what both name is as the upper one has it."""
+    merged = {**under, **upper}
+    merged["Env"] = _variables(under.get("Env") or (), upper.get("Env") or ())
+    merged["Labels"] = {**under.get("Labels", {}), **upper.get("Labels", {})}
+    merged["ExposedPorts"] = {**under.get("ExposedPorts", {}), **upper.get("ExposedPorts", {})}
+    if "Healthcheck" in under and "Healthcheck" in upper:
+        merged["Healthcheck"] = {**under["Healthcheck"], **upper["Healthcheck"]}
+    host, above = _yielding(under.get("HostConfig", {}), upper), upper.get("HostConfig", {})
+    merged["HostConfig"] = {
+        **host,
+        **above,
+        "PortBindings": {**(host.get("PortBindings") or {}), **(above.get("PortBindings") or {})},
+        "Mounts": [*host["Mounts"], *(above.get("Mounts") or ())],
+    }
+    return merged
+
+
+def _yielding(host: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a HostConfig without what is mounted where the upper request mounts something."""
+    targets = mounted(upper.get("HostConfig", {}))
+    return {
+        **host,
+        "Mounts": [one for one in host.get("Mounts") or () if _clean(one["Target"]) not in targets],
+        "Binds": [one for one in host.get("Binds") or () if _target(one) not in targets],
+        "Tmpfs": {
+            target: options for target, options in (host.get("Tmpfs") or {}).items() if _clean(target) not in targets
+        },
+    }
+
+
+def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
+    """Return variables, each once, in the order they first came."""
+    return list({text.partition("=")[0]: text for text in (*under, *upper)}.values())
+
+
+# -- compose
+
+
+def made_anew(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Tell by the labels whether compose has made the same container of the same service again."""
+    return all(before.get(label) is not None and before.get(label) == now.get(label) for label in _COMPOSE_IDENTITY)
+
+
+def of_compose(labels: Mapping[str, str]) -> bool:
+    """Tell whether compose takes a container with these labels, its image's left out, for its own.
+
+    Compose writes the project into the images it builds as well, the hash and the number into containers alone.
+    """
+    return not {_COMPOSE_PROJECT, _COMPOSE_HASH, _COMPOSE_NUMBER}.isdisjoint(labels)
+
+
+def with_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:
+    """Return the labels by which compose, asked later, finds the container up to date with its image."""
+    return {**labels, _COMPOSE_IMAGE: image_id} if _COMPOSE_IMAGE in labels else dict(labels)
+
+
+# -- the gateway's own container
+
+
+def own_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
+    """Yield what may be, in full or in its first characters, the id of the container this program runs in.
+
+    `cgroup` and `mounts` are /proc/self/cgroup and /proc/self/mountinfo.
+    """
+    yield host_name
+    # A host sees what its containers mount; of a container's own are the files the engine puts into each.
+    own_files = [line for line in mounts.splitlines() if line.split()[4:5] == ["/etc/hostname"]]
+    for line in (*cgroup.splitlines(), *own_files):
+        for word in line.replace("-", "/").replace(".", "/").split("/"):
+            if _is_anonymous(word):
+                yield word
+
+
+def is_own(container_id: str, own: Iterable[str]) -> bool:
+    """Tell whether the container is one of these."""
+    return any(len(one) >= _SHORT and container_id.startswith(one) for one in own)

@@ -1,0 +1,57 @@
+"""Containers that somebody else made: what they were made with, and their like."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import spec
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.images import Image
+from gateway.docker.engine.labels import ORIGIN
+from gateway.model.adoption import Base
+from gateway.model.reference import Reference
+
+
+async def duplicate(
+    engine: Engine, found: Mapping[str, Any], name: str, *, holders: Mapping[str, str] | None = None
+) -> str:
+    """Create the like of a container, of the same image and with the same volumes, and return its id.
+
+    `holders` names the containers whose namespaces it is to join, by those it joins now.
+    """
+    image = await images.inspect(engine, found["Image"])
+    called = found["Config"]["Image"]
+    by_name = await images.inspect(engine, called)
+    base = base_of(found, image, reference=None)
+    body, endpoints = adoption.chosen(base), adoption.endpoints(base)
+    body["HostConfig"] = adoption.repointed(body["HostConfig"], holders or {})
+    labels = await containers.labels_of(engine, found)
+    body |= {
+        # The name it was made of may mean another image by now.
+        "Image": called if by_name is not None and by_name.image_id == found["Image"] else found["Image"],
+        "Labels": {**body.get("Labels", {}), ORIGIN: labels.get(ORIGIN, found["Id"])},
+    }
+    body = spec.on_networks(adoption.carry(body, found["Mounts"] or ()), endpoints)
+    return await containers.create(engine, name, body, endpoints)
+
+
+def base_of(
+    found: Mapping[str, Any],
+    image: Image | None,
+    *,
+    reference: Reference | None,
+    holders: Mapping[str, str] | None = None,
+    host_name: str = "",
+) -> Base:
+    kept = {name: found[name] for name in ("Name", "Config", "HostConfig")}
+    kept["NetworkSettings"] = {"Networks": found["NetworkSettings"]["Networks"]}
+    return Base(
+        found=kept,
+        object_id=found["Id"],
+        image=str(reference or ""),
+        image_id=found["Image"],
+        image_config=image.config if image else {},
+        holders=holders or {},
+        host_name=host_name,
+    )

@@ -1,0 +1,175 @@
+"""Containers that share another one's namespaces or volumes, and so cannot outlive its replacement as they are.
+
+Who joined a container by its id stays with that one, stopped or gone: it is made anew, on what took its place. Each
+call may be repeated; one that was cut in the middle is gone on with.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import adoption as originals
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.model.errors import Failed
+
+_LOG = structlog.get_logger()
+
+_AT_ONCE = 8  # inspections
+_AT_THE_SAME_TIME = timedelta(seconds=2)
+_GRACE = 10  # seconds to stop where the container says nothing
+# A container on its way out is called after what it was: one that ran, or one that lay stopped.
+_RAN, _LAY = "ran", "lay"
+
+# What a container shares is settled when it is made, so it is asked for once.
+_SHARED: WeakKeyDictionary[Engine, dict[str, "_Shared"]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """The containers, by id or name, that one shares with."""
+
+    namespaces: frozenset[str]
+    volumes: frozenset[str]
+
+
+async def follow(engine: Engine, old: str, new: str) -> None:
+    """Let those that share with `old` share with `new`, and those that share with them in turn.
+
+    One that cannot is told of in the log: it is no reason to undo what it depends on.
+    """
+    sharing = await _sharing(engine)
+    dependents = [one for one, shared in sharing.items() if old in shared.namespaces | shared.volumes]
+    if old == new or not dependents:
+        return
+    since = await _ended(engine, old, new)
+    for container_id in dependents:
+        with _told(container_id):
+            if (found := await containers.inspection(engine, container_id)) is not None:
+                await _renew(engine, found, {old: new}, since)
+
+
+async def rejoin(engine: Engine, old: str, now: str) -> None:
+    """Let those that shared with `old` share with what serves again: it, started anew, or its like."""
+    await follow(engine, old, now)
+    dependents = [one for one, shared in (await _sharing(engine)).items() if now in shared.namespaces]
+    holder = await containers.inspect(engine, now) if dependents else None
+    if holder is None:
+        return
+    for container_id in dependents:
+        with _told(container_id):
+            found = await containers.inspection(engine, container_id)
+            if found is None or not _named(found, _about(holder.finished_at))[1]:
+                continue
+            if not found["State"]["Running"] or _before(found["State"]["StartedAt"], holder.started_at):
+                await containers.restart(engine, container_id, grace=_GRACE)
+                await rejoin(engine, container_id, container_id)
+
+
+def _before(one: str, other: str) -> bool:
+    return containers.time(one) < containers.time(other)
+
+
+@contextmanager
+def _told(container_id: str) -> Iterator[None]:
+    try:
+        yield
+    except Failed as error:
+        _LOG.warning("A container cannot follow the one it depends on", container=container_id, error=str(error))
+
+
+async def _ended(engine: Engine, old: str, new: str) -> datetime | None:
+    """Return when the holder stopped, about; None while it runs.
+
+    Who shared its processes was killed with it, and is to run again: it did until then.
+    """
+    if (holder := await containers.inspect(engine, old)) is not None:
+        return None if holder.running else _about(holder.finished_at)
+    successor = await containers.inspect(engine, new)
+    return None if successor is None else _about(containers.time(successor.started_at))
+
+
+def _about(moment: datetime) -> datetime | None:
+    """Return a little before it; None for the engine's word for never."""
+    return None if moment.year == 1 else moment - _AT_THE_SAME_TIME
+
+
+async def can_start(engine: Engine, kept: Container) -> bool:
+    """Tell whether all that it shares with is still there."""
+    found = await containers.inspection(engine, kept.container_id)
+    shared = adoption.namespaces(found["HostConfig"]) if found else set()
+    holders = [await containers.inspect(engine, holder) for holder in shared]
+    return found is not None and all(holder is not None and holder.running for holder in holders)
+
+
+async def present(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
+    """Return the ids that containers known by an id and a name have now."""
+    now = {}
+    for container_id, name in holders.items():
+        found = await containers.inspect(engine, name) or await containers.inspect(engine, container_id)
+        if found is not None:
+            now[container_id] = found.container_id
+    return now
+
+
+async def _renew(engine: Engine, found: Mapping[str, Any], instead: Mapping[str, str], since: datetime | None) -> None:
+    """Put the like of a container in its place, sharing with others `instead`, running if it ran."""
+    container_id = str(found["Id"])
+    name, ran = _named(found, since)
+    made = await containers.inspect(engine, _making(name, container_id)) or await containers.inspect(engine, name)
+    if made is None or made.container_id == container_id:
+        await originals.duplicate(engine, found, _making(name, container_id), holders=instead)
+        made = await containers.inspect(engine, _making(name, container_id))
+    old = await containers.inspect(engine, container_id)
+    if old is None or made is None:
+        return
+    await containers.rename(engine, old, f"{name}.{_RAN if ran else _LAY}.{container_id[:12]}")
+    await containers.rename(engine, made, name)
+    if ran:
+        grace = found["Config"].get("StopTimeout")
+        await containers.stop(engine, container_id, grace=_GRACE if grace is None else grace)
+        await containers.start(engine, made.container_id)
+    await follow(engine, container_id, made.container_id)
+    await containers.remove(engine, container_id)
+
+
+def _making(name: str, container_id: str) -> str:
+    return f"{name}.made.{container_id[:12]}"
+
+
+def _named(found: Mapping[str, Any], since: datetime | None) -> tuple[str, bool]:
+    """Return what it was called before it was on its way out, and whether it ran then."""
+    name, state = found["Name"].removeprefix("/"), found["State"]
+    for word in (_RAN, _LAY):
+        ending = f".{word}.{found['Id'][:12]}"
+        if name.endswith(ending):
+            return name.removesuffix(ending), word == _RAN
+    shared_processes = str(found["HostConfig"].get("PidMode") or "").startswith("container:")
+    killed = shared_processes and since is not None and containers.time(state["FinishedAt"]) >= since
+    return name, bool(state["Running"] or state["Restarting"] or killed)
+
+
+async def _sharing(engine: Engine) -> dict[str, _Shared]:
+    """Return what each container on the engine shares."""
+    known = _SHARED.setdefault(engine, {})
+    there = [str(item["Id"]) for item in await engine.call("GET", "containers/json", params={"all": 1})]
+    for gone in known.keys() - set(there):
+        del known[gone]
+    bound = asyncio.Semaphore(_AT_ONCE)
+
+    async def learn(container_id: str) -> None:
+        async with bound:
+            if (found := await containers.inspection(engine, container_id)) is not None:
+                host = found["HostConfig"]
+                known[container_id] = _Shared(adoption.namespaces(host), adoption.volume_holders(host))
+
+    await asyncio.gather(*(learn(container_id) for container_id in there if container_id not in known))
+    return {container_id: known[container_id] for container_id in there if container_id in known}

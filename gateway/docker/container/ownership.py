@@ -1,0 +1,85 @@
+"""What a container is to an application: of the gateway's making, what was adopted, or somebody else's. No I/O."""
+
+from collections.abc import Mapping
+
+from gateway.docker.container import spec
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import (
+    APPLICATION,
+    DEPLOYMENT,
+    DIGEST,
+    INSTALLATION,
+    ORIGIN,
+    SPEC,
+    image_reference,
+    labelled_restart_policy,
+)
+from gateway.model.applications import Application
+from gateway.model.reference import Reference
+
+
+def is_original(application: Application, container: Container) -> bool:
+    """Tell whether it is what the application was adopted with, or the like of it."""
+    base = application.base
+    known = (container.container_id, container.labels.get(ORIGIN))
+    return base is not None and APPLICATION not in container.labels and base.object_id in known
+
+
+def is_ours(application: Application, labels: Mapping[str, str]) -> bool:
+    """Tell by a service's labels, or by a container's without its image's, whether it was made for the application.
+
+    Another gateway, with a database of its own, may have an application of the same id. What bears no installation was
+    made before there was one, for a deployment that the database knows.
+    """
+    if labels.get(APPLICATION) != application.application_id:
+        return False
+    if (installation := labels.get(INSTALLATION)) is not None:
+        return installation == application.installation
+    return not application.installation or labels.get(DEPLOYMENT) in application.unmarked
+
+
+def is_of(application: Application, container: Container) -> bool:
+    return is_ours(application, container.labels) or is_original(application, container)
+
+
+def another(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
+    """Return whose a container or service of the application's name is, as its labels tell, and what to do."""
+    owner = labels.get(APPLICATION)
+    if owner is None:
+        return f"a {what} called {name} is there that is not this application's"
+    if owner != application.application_id and labels.get(INSTALLATION) == application.installation:
+        return f"a {what} called {name} is there that is the application {owner}'s"
+    whose = f"installation {made_by}" if (made_by := labels.get(INSTALLATION)) else "deployment unknown here"
+    return (
+        f"a {what} called {name} is there that another gateway, with a database of its own, made for its application "
+        f"{owner} ({whose}): remove it there, or give this application another appName"
+    )
+
+
+def refusal(application: Application, container: Container) -> str:
+    """Return why a container of the application's name is not taken for it, and what to do where that may be wrong."""
+    name = container.name
+    if application.base is None or APPLICATION in container.labels:
+        return another(application, "container", name, container.labels)
+    return f"{name} was made anew since it was adopted; take it over as it is now: gateway apps adopt {name}"
+
+
+def version_of(application: Application, container: Container) -> tuple[str | None, str | None]:
+    """Return the digest and the hash of the specification that it was made with."""
+    if application.base is not None and is_original(application, container):
+        return application.base.reference.digest, spec.spec_hash(application.as_found())
+    return container.labels.get(DIGEST), container.labels.get(SPEC)
+
+
+def reference(application: Application, container: Container) -> Reference | None:
+    """Return the image by tag and digest that it was made of."""
+    if application.base is not None and is_original(application, container):
+        return application.base.reference
+    return image_reference(container.labels)
+
+
+def restart_policy(application: Application, container: Container) -> dict[str, object]:
+    """Return the policy it has when it is not set aside."""
+    if application.base is not None and is_original(application, container):
+        return dict(application.base.found["HostConfig"]["RestartPolicy"])
+    return labelled_restart_policy(container.labels)

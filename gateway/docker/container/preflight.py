@@ -1,0 +1,145 @@
+"""What the engine must offer before the old container is touched; and who has what it does not."""
+
+import errno
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from gateway.docker.container import probes
+from gateway.docker.engine import containers, services
+from gateway.docker.engine import errors as refusals
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import APPLICATION
+from gateway.docker.engine.networks import network
+from gateway.model.errors import Code, Failed, RolloutError
+
+_ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
+_COMPOSE = "com.docker.compose.project"
+
+
+class _Port(NamedTuple):
+    """A port of the host, on one address or on all."""
+
+    number: int
+    protocol: str
+    address: str
+
+    def collides(self, other: "_Port") -> bool:
+        """Tell whether two cannot publish both."""
+        same = self[:2] == other[:2]
+        return same and (self.address == other.address or not _ANY.isdisjoint((self.address, other.address)))
+
+
+async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *, serving: str | None) -> None:
+    """Raises Failed where a network is missing, or somebody else than the container that serves holds a port."""
+    for name in names:
+        await network(engine, name)
+    wanted = sorted(_bound(body["HostConfig"]))
+    if not wanted:
+        return
+    running = await engine.call("GET", "containers/json")
+    for port in wanted:
+        if holder := _holder(running, port, but=serving):
+            raise _taken(port, await _called(engine, holder))
+    if taken := [port for port in wanted if _listens_here(port)]:
+        await _refuse_foreign(engine, taken, serving)
+
+
+async def _refuse_foreign(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
+    """Raises Failed where one of the ports, which somebody on this host has, would be the engine's to give."""
+    # What serves has its ports by what it was made with, also while it is being restarted.
+    found = await containers.inspection(engine, serving) if serving else None
+    own = _bound(found["HostConfig"]) if found else set()
+    foreign = [port for port in taken if not any(port.collides(one) for one in own)]
+    # Elsewhere they are another host's ports, or those of the container that the gateway is in.
+    if foreign and await probes.beside(engine):
+        port = foreign[0]
+        if service := await _service(engine, port):
+            raise _taken(port, service)
+        raise Failed(Code.PORT_TAKEN, refusals.outside(port.number, port.protocol))
+
+
+def _bound(host: Mapping[str, Any]) -> set[_Port]:
+    """Return the ports of the host that a container is made with."""
+    return {
+        _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
+        for inside, bindings in (host.get("PortBindings") or {}).items()
+        for binding in bindings or ()
+        if binding.get("HostPort", "").isdigit()
+    }
+
+
+async def networks_there(engine: Engine, container: Container) -> bool:
+    """Tell whether each network that a container is on is there: by id, since one made anew is another to it."""
+    wanted = {network_id for network_id in container.networks.values() if network_id}
+    if not wanted:
+        return True
+    return wanted <= {str(one["Id"]) for one in await engine.call("GET", "networks")}
+
+
+async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
+    """Return what the engine refused to start a container with; of a port, with who has it."""
+    told = refusals.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
+    if told is None:
+        return error
+    try:
+        port = _Port(*told, "")
+        holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
+        called = await _called(engine, holder) if holder else await _service(engine, port)
+        return _taken(port, called) if called else error
+    except RolloutError:
+        return error  # what it was refused with is known all the same
+
+
+def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> Mapping[str, Any] | None:
+    for item in running:
+        if item["Id"] != but and any(port.collides(one) for one in _published(item)):
+            return item
+    return None
+
+
+def _published(item: Mapping[str, Any]) -> list[_Port]:
+    return [_Port(one["PublicPort"], one["Type"], one.get("IP", "")) for one in item["Ports"] if one.get("PublicPort")]
+
+
+async def _called(engine: Engine, item: Mapping[str, Any]) -> str:
+    """Return what a container is called, and whose it is."""
+    name, found = item["Names"][0].removeprefix("/"), await containers.inspect(engine, item["Id"])
+    labels = found.labels if found else {}
+    if application := labels.get(APPLICATION):
+        return f"the container {name} of the application {application}"
+    if project := labels.get(_COMPOSE):
+        return f"the container {name} of the compose project {project}"
+    return f"the container {name}"
+
+
+def _taken(port: _Port, holder: str) -> Failed:
+    return Failed(Code.PORT_TAKEN, f"port {port.number}/{port.protocol} is published by {holder}")
+
+
+async def _service(engine: Engine, port: _Port) -> str | None:
+    """Return the service that has the port by the routing mesh, on each node."""
+    try:
+        there = await services.select(engine)
+    except Failed:
+        return None  # the engine manages no Swarm
+    mesh = (one.name for one in there if (port.number, port.protocol) in services.mesh_ports(one.spec))
+    return next((f"the service {name}" for name in mesh), None)
+
+
+def _listens_here(port: _Port) -> bool:
+    """Tell whether somebody on this host has the port; what cannot be told is left to the engine."""
+    if port.protocol not in {"tcp", "udp"}:
+        return False
+    kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
+    family = socket.AF_INET6 if ":" in port.address else socket.AF_INET
+    try:
+        with socket.socket(family, kind) as one:
+            if port.protocol == "tcp":
+                # Connections that are over hold nothing: only who listens does.
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind((port.address, port.number))
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False

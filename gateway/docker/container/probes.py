@@ -1,0 +1,146 @@
+"""Asks an application whether it serves: through the port it publishes, or at its container's own address."""
+
+import asyncio
+import errno
+import ipaddress
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import aiohttp
+
+from gateway.docker.engine.client import Engine, named
+from gateway.docker.engine.containers import Container
+from gateway.model.errors import Code, Failed, Reason
+from gateway.model.health_checks import Probe
+
+_BODY_SHOWN = 200  # characters of an answer that refuses
+_ROUTED_DEADLINE = 3.0  # seconds
+
+
+class _Unreached(Exception):
+    """There was nobody to connect to."""
+
+
+async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | None:
+    """Ask once; return how the container fails the probe, or None where it passes."""
+    said: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
+    for host, port in _places(engine, container, probe):
+        try:
+            said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
+        except _Unreached as error:
+            said = str(error)
+        else:
+            break
+    return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
+
+
+def _places(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:
+    """Return where the probe's port is reached, the next where nobody is at the one before."""
+    here = _here(engine.address)
+    if published := container.published.get(probe.port):
+        host, port = published
+        if host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
+            # Another host's loopback is not ours.
+            return [(host, port)] if here or not _here(host) else []
+        # A gateway that runs in a container finds its host's ports at the host's address on their networks.
+        return [(address, port) for address in (engine.address, *(container.gateways if here else ()))]
+    if "host" in container.aliases:
+        return [(engine.address, probe.port)]
+    # Elsewhere the same address may be another container's.
+    return [(address, probe.port) for address in container.addresses[:1] if here]
+
+
+async def _connects(host: str, port: int, probe: Probe) -> str | None:
+    try:
+        async with asyncio.timeout(probe.timeout):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.close()
+    except TimeoutError:
+        return f"no connection to {host}:{port} in {probe.timeout:g} s"
+    except OSError as error:
+        raise _Unreached(f"no connection to {host}:{port}: {error.strerror or error}") from error
+    return None
+
+
+async def _answers(host: str, port: int, probe: Probe) -> str | None:
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}{probe.path or '/'}"
+    timeout = aiohttp.ClientTimeout(total=probe.timeout)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            if probe.accepts(answer.status):
+                return None
+            text = (await answer.content.read(_BODY_SHOWN)).decode(errors="replace").strip()
+            return f"GET {url} answered {answer.status}{f': {text}' if text else ''}"
+    except TimeoutError:
+        return f"GET {url} was not answered in {probe.timeout:g} s"
+    except aiohttp.ClientConnectorError as error:
+        raise _Unreached(f"GET {url} failed: {error}") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return f"GET {url} failed: {error}"
+
+
+async def routed(engine: Engine, networks: Iterable[str]) -> bool:
+    """Tell whether containers on the first of these networks, or the default one, are reached from here.
+
+    So it is where the engine runs on this host, and its bridge's address is one of ours. Raises what a call does.
+    """
+    if not _here(engine.address):
+        return False
+    network = next(iter(networks), "bridge")
+    if network == "host":
+        return True
+    try:
+        found = await engine.call("GET", f"networks/{named(network)}", deadline=_ROUTED_DEADLINE)
+    except Failed:
+        return True  # the network is yet to be made: the rollout says so
+    return any(map(ours, _gateways(found)))
+
+
+async def beside(engine: Engine) -> bool:
+    """Tell whether the engine's ports are those the gateway itself would have; raises what a call does.
+
+    So it is where the address of the engine's default bridge is one of ours.
+    """
+    if not _here(engine.address):
+        return False
+    try:
+        found = await engine.call("GET", "networks/bridge", deadline=_ROUTED_DEADLINE)
+    except Failed:
+        return False
+    gateways = _gateways(found)
+    return bool(gateways) and all(map(ours, gateways))
+
+
+def _gateways(network: Mapping[str, Any]) -> list[str]:
+    """Return the addresses its bridge has; of the default one an Engine just made tells the subnet alone."""
+    return [found for config in network["IPAM"]["Config"] or () if (found := _gateway(config))]
+
+
+def _gateway(config: Mapping[str, str]) -> str | None:
+    if gateway := config.get("Gateway"):
+        return gateway
+    subnet = config.get("Subnet")
+    return str(next(ipaddress.ip_network(subnet).hosts())) if subnet else None
+
+
+def _here(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def ours(address: str) -> bool:
+    """Tell whether this host has the address: only then can it be bound."""
+    bare = address.partition("/")[0]
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as one:
+            one.bind((bare, 0))
+    except OSError as error:
+        return error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
+    return True

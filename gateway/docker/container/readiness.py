@@ -1,0 +1,114 @@
+"""Whether a container serves: alive, of the right image, and healthy, or stable for a while.
+
+It is healthy by its HEALTHCHECK and by the application's probe, both where there are both; with neither it must run
+through the stability window.
+"""
+
+import asyncio
+
+import structlog
+
+from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import probes
+from gateway.docker.container import stop_cause as stops
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import DIGEST
+from gateway.docker.runtime import Pace
+from gateway.model.errors import Absent, Code, Failed, Reason
+from gateway.model.health_checks import Probe
+
+_LOOK_AGAIN = 0.1  # seconds
+_STARTED_AGAIN = 2  # times, where somebody stops it before it is proven
+
+_LOG = structlog.get_logger()
+
+
+async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | None) -> None:
+    """Return once the container has shown that it serves; raises Failed saying what it did instead.
+
+    One that was stopped has not shown anything: it is started again, or waited for where the engine is restarted.
+    """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    asked_at, wanting, stopped, ran_since = -float("inf"), None, 0, began
+    while True:
+        container = await expect(engine, container_id)
+        if reason := befallen(container):
+            if stopped < _STARTED_AGAIN and container.down and await stops.was_stopped(engine, container):
+                stopped += 1
+                await _start_again(engine, container)
+                asked_at, ran_since = -float("inf"), loop.time()
+                continue
+            reason = await endings.explain(engine, container, reason)
+            raise Failed(reason.code, reason.message)
+        now = loop.time()
+        if container.paused:
+            ran_since = now
+        if probe is not None and now - asked_at >= probe.interval:
+            asked_at, wanting = now, await probes.ask(engine, container, probe)
+        waits = wanting or _waits(container, stable=probe is not None or now - ran_since >= pace.stable_window)
+        if waits is None:
+            break
+        if (probe is not None or container.health or container.paused) and now - began >= pace.health_deadline:
+            raise Failed(waits.code, f"{waits.message}; given up after {pace.health_deadline:.0f} s")
+        await asyncio.sleep(_LOOK_AGAIN)
+    await _refuse_another_image(engine, container)
+
+
+async def _start_again(engine: Engine, container: Container) -> None:
+    await stops.outlast_shutdown(engine, container)
+    _LOG.warning("Somebody stopped a container before it was proven: it is started again", container=container.name)
+    await containers.start(engine, container.container_id)
+
+
+def _waits(container: Container, *, stable: bool) -> Reason | None:
+    """Return what a living container still lacks to be proven."""
+    if container.health == "starting":
+        said = f": {container.health_output}" if container.health_output else ""
+        return Reason(Code.UNHEALTHY, f"{container.name} is not healthy yet{said}")
+    if container.paused:
+        return Reason(Code.UNHEALTHY, f"{container.name} is paused: docker unpause {container.name}")
+    if container.health is None and not stable:
+        return Reason(Code.UNHEALTHY, f"{container.name} has not run for long enough")
+    return None
+
+
+async def expect(engine: Engine, container_id: str) -> Container:
+    """Return the new container; raises Failed where it went missing."""
+    container = await containers.inspect(engine, container_id)
+    if container is None:
+        reason = missing(container_id)
+        raise Absent(reason.code, reason.message)
+    return container
+
+
+def missing(container_id: str) -> Reason:
+    return Reason(Code.CONTAINER_MISSING, f"the container {container_id[:12]} was removed by somebody else")
+
+
+def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
+    """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
+    if container.out_of_memory:
+        return endings.starved(container)
+    if container.running and container.restart_count > restarts:
+        return Reason(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
+    if not container.running or container.restarting:
+        why = f": {container.error}" if container.error else ""
+        return Reason(Code.EXITED, f"{container.name} exited with {endings.meaning(container.exit_code)}{why}")
+    if container.health == "unhealthy":
+        said = container.health_output or "no output"
+        return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")
+    return None
+
+
+async def _refuse_another_image(engine: Engine, container: Container) -> None:
+    digest = container.labels.get(DIGEST)
+    if digest is None:
+        return  # made by somebody else, of an image it has kept
+    if container.image.endswith(f"@{digest}"):
+        return  # the engine itself chose it by the digest, which docker rmi may have taken from the image since
+    image = await images.inspect(engine, container.image_id)
+    if image is None or not image.has_digest(digest):
+        raise Failed(Code.WRONG_DIGEST, f"{container.name} does not run {digest}")

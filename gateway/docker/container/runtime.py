@@ -1,0 +1,398 @@
+"""An application as one container of an engine: what is there of it, what is made for it, what is kept.
+
+How the next one takes the place of the last is told in `container_swap`.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import create_request as creation
+from gateway.docker.container import dependents, files, probes, spec
+from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import names as naming
+from gateway.docker.container import ownership as identity
+from gateway.docker.container import preflight as conditions
+from gateway.docker.container import readiness as health
+from gateway.docker.container import stop_cause as stops
+from gateway.docker.container import update_order as orders
+from gateway.docker.container.swap import PUT_BACK_GRACE, ContainerSwap, remove
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import DEPLOYMENT, ORIGIN
+from gateway.docker.runtime import Pace, Progress, Serving, Version
+from gateway.model.applications import Application
+from gateway.model.configuration import Order
+from gateway.model.configuration_diff import Ran
+from gateway.model.deployments import Swap
+from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
+from gateway.model.health_checks import Probe
+from gateway.model.reference import Reference
+from gateway.model.registries import Credentials, Obtain, with_login
+
+_LOG = structlog.get_logger()
+
+
+async def _unseen(_detail: str) -> None:
+    """Nobody watches the pull."""
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRuntime:
+    """Implements engine.runtime.Runtime for one application; `platform` is `linux/amd64`."""
+
+    engine: Engine
+    platform: str
+    application: Application
+    login: Obtain
+    pace: Pace
+    #: what serves, as it was written down
+    former: Ran | None = None
+
+    # -- what is there
+
+    async def clear(self) -> None:
+        for container in sorted(await self._all(), key=lambda one: (one.down, one.name != self._name)):
+            if naming.is_new(self._name, container.name):
+                await containers.remove(self.engine, container.container_id)
+            elif naming.is_aside(self._name, container.name):
+                # A kept one that was to serve again, and whose rollback died or was overtaken.
+                await self._rest(container)
+            elif naming.was_changed(self._name, container.name):
+                await self._name_again(container)
+
+    async def _renamed(self) -> Container | None:
+        """Return what somebody has renamed while it served, by its name again."""
+        found = [one for one in await self._all() if naming.was_changed(self._name, one.name)]
+        for container in sorted(found, key=lambda one: (one.down, one.name)):
+            await self._name_again(container)
+            return await containers.inspect(self.engine, self._name)
+        return None
+
+    async def _name_again(self, container: Container) -> None:
+        """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
+        bearer = await containers.inspect(self.engine, self._name)
+        if bearer is not None and not identity.is_of(self.application, bearer):
+            return
+        name = self._name if bearer is None else naming.aside(self._name, container.container_id)
+        _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
+        await containers.rename(self.engine, container, name)
+        if bearer is not None:
+            await self._rest(container)
+
+    async def serving(self) -> Serving | None:
+        found = await containers.inspect(self.engine, self._name) or await self._renamed()
+        if found is None:
+            return None
+        if not identity.is_of(self.application, found):
+            raise Failed(Code.NAME_TAKEN, identity.refusal(self.application, found))
+        digest, spec_hash = identity.version_of(self.application, found)
+        return Serving(
+            object_id=found.container_id,
+            name=found.name,
+            running=found.running or found.restarting,
+            sound=found.sound,
+            digest=digest,
+            spec_hash=spec_hash,
+            deployment_id=found.labels.get(DEPLOYMENT),
+            restarts=found.restart_count,
+        )
+
+    def spec_hash(self) -> str:
+        return spec.spec_hash(self.application)
+
+    # -- before anything is touched
+
+    async def check(self) -> None:
+        serving, body = await self.serving(), spec.wanted(self.application)
+        if serving is not None:
+            orders.refuse_impossible(body, self.application.configuration.order)
+        await conditions.check(
+            self.engine,
+            body,
+            self._networks,
+            serving=serving.object_id if serving else None,
+        )
+
+    async def _get(self, reference: Reference) -> None:
+        await self.obtain(reference, _unseen)
+
+    async def obtain(self, reference: Reference, progress: Progress) -> None:
+        async def pull(credentials: Credentials | None) -> images.Image:
+            stall = self.pace.pull_stall
+            return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
+
+        image = await creation.find_image(self.engine, reference)
+        if image is None or not image.has_digest(str(reference.digest)):
+            image = await with_login(self.login, pull)
+        if image.platform != self.platform:
+            raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
+
+    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+        body = await creation.request(self.engine, self.application, version, old.mounts if old else ())
+        limits = await creation.limited_by_hand(self.engine, self.application, self.former, old)
+        joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+        if limits or joined:
+            _LOG.info("What was changed by hand is carried over", limits=limits, networks=sorted(joined))
+        body["HostConfig"] |= limits
+        shown = self._networks
+        order = self._order(old, joined)
+        if order is Order.START_FIRST:
+            # Until it is proven, nobody is to find it by a name that another answers to.
+            body, shown, joined = spec.without_aliases(body), spec.unnamed(shown), spec.unnamed(joined)
+        name = naming.new(self._name, version.deployment_id)
+        try:
+            created = await self._create(name, body, shown)
+        except Failed as error:
+            if error.reason.code is not Code.NAME_TAKEN:
+                raise
+            # By a call of an attempt that died, which has landed only now.
+            await self.clear()
+            created = await self._create(name, body, shown)
+        try:
+            await self._equip(created, joined)
+        except Failed:
+            await containers.remove(self.engine, created)
+            raise
+        if old is not None and old.removes_itself:
+            await creation.stand_in(self.engine, old, naming.stand_in(self._name, old.container_id))
+        return self._swap(version.deployment_id, old, created, order)
+
+    async def _equip(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
+        new = await health.expect(self.engine, created)
+        for network, endpoint in joined.items():
+            await containers.connect(self.engine, new, network, endpoint)
+        await files.put(self.engine, created, self.application.configuration.files)
+
+    async def _create(self, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
+        try:
+            return await containers.create(self.engine, name, body, networks)
+        except Failed as error:
+            text = f"{self._name} cannot be created: {error.reason.message}"
+            if error.reason.code is Code.NOT_FOUND:
+                # It was here a moment ago: somebody has cleared images away.
+                raise Postponed(Code.PULL_INTERRUPTED, text) from error
+            raise Failed(error.reason.code, text) from error
+
+    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
+        wanted = (version.digest, spec.spec_hash(self.application))
+        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+        for kept in await self._kept():
+            if identity.version_of(self.application, kept) == wanted and await self._can_start(kept):
+                joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+                swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
+                return replace(swap, new_restart_policy=identity.restart_policy(self.application, kept))
+        return None
+
+    async def _can_start(self, kept: Container) -> bool:
+        """Tell whether all is there that it is tied to by id: one made since must take its place else."""
+        return await conditions.networks_there(self.engine, kept) and await dependents.can_start(self.engine, kept)
+
+    def _swap(self, deployment_id: str, old: Container | None, new: str, order: Order) -> Swap:
+        return Swap(
+            application_id=self.application.application_id,
+            deployment_id=deployment_id,
+            serving_name=self._name,
+            order=order,
+            old=old.container_id if old else None,
+            old_restart_policy=old.restart_policy if old else None,
+            new=new,
+        )
+
+    # -- the swap
+
+    def _of(self, swap: Swap) -> ContainerSwap:
+        return ContainerSwap(self.engine, self.application, self.former, self._get, swap)
+
+    async def present(self, swap: Swap) -> None:
+        await self._of(swap).start_new()
+
+    async def discard(self, swap: Swap) -> None:
+        await self._of(swap).set_new_aside()
+        await self._of(swap).drop_stand_in()
+
+    async def exchange(self, swap: Swap) -> None:
+        await self._of(swap).exchange()
+
+    async def prove(self, swap: Swap, *, again: bool = False) -> None:
+        pace = replace(self.pace, stable_window=0.0) if again else self.pace
+        await health.prove(self.engine, swap.new, pace, self._probe)
+
+    async def retire(self, swap: Swap) -> None:
+        await self._of(swap).retire()
+
+    async def outlast(self, swap: Swap) -> None:
+        await self._of(swap).outlast(self.longest_call())
+
+    async def put_back(self, swap: Swap) -> None:
+        try:
+            await self._of(swap).put_back()
+        except Failed as error:
+            raise Postponed(
+                error.reason.code, f"{swap.serving_name} cannot be put back yet: {error.reason.message}"
+            ) from error
+
+    async def is_over(self, swap: Swap) -> bool:
+        found = await containers.inspect(self.engine, self._name)
+        if found is None or found.container_id in {swap.old, swap.new} or not identity.is_of(self.application, found):
+            return False
+        if self.application.base is not None and found.container_id == self.application.base.object_id:
+            return True  # adopted anew meanwhile
+        known = {swap.deployment_id, self.former.deployment_id if self.former else None}
+        if ORIGIN in found.labels or found.labels.get(DEPLOYMENT) in known:
+            return False  # the like of the old one
+        new = await containers.inspect(self.engine, swap.new)
+        return not found.down or new is None or containers.time(new.created) < containers.time(found.created)
+
+    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+        former = self.former.application.configuration.probe if self.former else self._probe
+        probe = self._probe if serving.object_id == swap.new else former
+        await health.prove(self.engine, serving.object_id, self.pace, probe)
+
+    # -- after
+
+    async def tidy(self, swap: Swap) -> None:
+        new = await health.expect(self.engine, swap.new)
+        if swap.old is not None and swap.order is Order.STOP_FIRST:
+            await dependents.follow(self.engine, swap.old, swap.new)
+            if (old := await containers.inspect(self.engine, swap.old)) is not None:
+                await self._rest(old)  # somebody may have started it again
+        if reference := identity.reference(self.application, new):
+            await images.tag(self.engine, new.image_id, reference)
+        # What compose takes for its own it would start beside the new one.
+        own = adoption.of_compose(new.labels)
+        await self.clear()  # what was to stand in for the old one, and what somebody has renamed
+        await self._forget(at_most=0 if own else self.application.configuration.kept)
+        await self.clear()  # what somebody has started again meanwhile
+
+    async def expire(self) -> None:
+        await self._forget()
+
+    async def _forget(self, *, at_most: int | None = None) -> None:
+        """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
+        oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
+        serving = await containers.inspect(self.engine, self._name)
+        known = {identity.version_of(self.application, serving)} if serving else set()
+        number = 0
+        for container in await self._kept():
+            version = identity.version_of(self.application, container)
+            # What serves, or is kept, already is no other version to go back to.
+            again = version in known and None not in version
+            known.add(version)
+            young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
+            number += not again
+            if young or not container.down:
+                continue
+            # Never one that runs by now: it may have been recalled since it was looked at.
+            with suppress(Failed):
+                await remove(self.engine, container, running=False)
+
+    async def _rest(self, container: Container) -> None:
+        """Let a container that is kept stay down."""
+        await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
+        if not container.down:
+            await containers.stop(self.engine, container.container_id, grace=PUT_BACK_GRACE)
+
+    async def last_lines(self, swap: Swap) -> str:
+        return await containers.last_lines(self.engine, swap.new)
+
+    async def start(self, serving: Serving) -> None:
+        found = await health.expect(self.engine, serving.object_id)
+        if found.down and not await self._can_start(found):
+            found = await self._made_anew(found)
+        try:
+            await containers.start(self.engine, found.container_id)
+        except Absent:
+            raise
+        except Failed as error:
+            told = await conditions.by_whom(self.engine, error, but=found.container_id)
+            raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
+        try:
+            await health.prove(self.engine, found.container_id, self.pace, self._probe)
+        except Failed as error:
+            log = await containers.last_lines(self.engine, found.container_id)
+            raise Failed(error.reason.code, error.reason.message, log=log) from error
+        await dependents.rejoin(self.engine, serving.object_id, found.container_id)
+
+    async def _made_anew(self, down: Container) -> Container:
+        """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
+        reference = identity.reference(self.application, down)
+        if reference is not None and await images.inspect(self.engine, down.image_id) is None:
+            await self._get(reference)
+        ran = self.former.application if self.former else self.application
+        made = await creation.like(self.engine, down.container_id, naming.stand_in(self._name, down.container_id), ran)
+        new = await health.expect(self.engine, made or down.container_id)
+        await containers.rename(self.engine, down, naming.aside(self._name, down.container_id))
+        new = await containers.rename(self.engine, new, self._name)
+        await containers.remove(self.engine, down.container_id)
+        return new
+
+    async def stop(self, serving: Serving) -> None:
+        await containers.stop(self.engine, serving.object_id, grace=self._grace)
+
+    async def remove(self) -> None:
+        for container in await self._all():
+            if identity.is_original(self.application, container) and container.name == self._name:
+                continue  # it serves as somebody else made it, and was never the gateway's to remove
+            if container.running or container.restarting:
+                await containers.stop(self.engine, container.container_id, grace=self._grace)
+            await remove(self.engine, container, image=False)  # with its tag, once the application is gone
+
+    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+        found = await containers.inspect(self.engine, object_id)
+        if found is None:
+            return health.missing(object_id)
+        reason = health.befallen(found, restarts=restarts)
+        if reason is None or (found.down and await stops.was_stopped(self.engine, found)):
+            return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
+        return await endings.explain(self.engine, found, reason)
+
+    async def answer(self, object_id: str) -> Reason | None:
+        if self._probe is None:
+            return None
+        return await probes.ask(self.engine, await health.expect(self.engine, object_id), self._probe)
+
+    def longest_call(self) -> float:
+        return self._grace + self.pace.call_margin
+
+    # -- names
+
+    @property
+    def _name(self) -> str:
+        return self.application.app_name
+
+    @property
+    def _probe(self) -> Probe | None:
+        return self.application.configuration.probe
+
+    @property
+    def _networks(self) -> dict[str, dict[str, Any]]:
+        return spec.networks(self.application)
+
+    def _order(self, old: Container | None, joined: dict[str, dict[str, Any]]) -> Order:
+        body = adoption.carry(spec.wanted(self.application), old.mounts if old else ())
+        return orders.order_of(body, {**joined, **self._networks}, self.application.configuration.order)
+
+    @property
+    def _grace(self) -> int:
+        return self.application.configuration.stop_grace
+
+    async def _all(self) -> list[Container]:
+        labelled = await containers.select(self.engine, self.application.application_id)
+        found = [one for one in labelled if identity.is_ours(self.application, one.labels)]
+        if (base := self.application.base) is not None:
+            original = await containers.inspect(self.engine, base.object_id)
+            alike = await containers.select(self.engine, base.object_id, label=ORIGIN)
+            found += [one for one in [*alike, original] if one and identity.is_original(self.application, one)]
+        return found
+
+    async def _kept(self) -> list[Container]:
+        """Return what was replaced, the latest first."""
+        aside = [one for one in await self._all() if naming.is_aside(self._name, one.name)]
+        return sorted(aside, key=lambda one: one.finished_at, reverse=True)

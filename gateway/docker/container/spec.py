@@ -1,0 +1,227 @@
+"""What to ask the engine for: a container's creation request, built from an application. It performs no I/O."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.engine.labels import (
+    APPLICATION,
+    ATTEMPT,
+    DEPLOYMENT,
+    DIGEST,
+    IMAGE,
+    RESTART,
+    SPEC,
+    installation_label,
+)
+from gateway.docker.runtime import Version
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration, parse_command
+from gateway.model.quantities import parse_cpus, parse_memory
+from gateway.model.swarm import RestartPolicy
+
+# Of the engine's own networks the one that containers join by default, and find nobody by name on.
+_BRIDGE = "bridge"
+_DEFAULT_GRACE = Configuration().stop_grace
+
+# What each container was given for its log before that was left to the engine. Versions of then are known by it.
+_FORMER_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+
+
+def wanted(application: Application) -> dict[str, Any]:
+    """Return all that the user chose, and nothing else: what the image chooses is left to the image.
+
+    Of what was adopted, that is what it was found with, and what the columns set over it.
+    """
+    columns = _columns(application)
+    if application.base is None or application.base.is_service:
+        body = _over_defaults(columns, application)
+    else:
+        body = adoption.over(adoption.chosen(application.base), columns)
+    return on_networks(body, networks(application))
+
+
+def is_whole(application: Application) -> bool:
+    """Tell whether its columns say all of a container: there is none that it was found with."""
+    return application.base is None or application.base.is_service
+
+
+def _over_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
+    host = {"RestartPolicy": {"Name": "unless-stopped"}}
+    return {"StopTimeout": application.configuration.stop_grace, **columns, "HostConfig": host | columns["HostConfig"]}
+
+
+def _columns(application: Application) -> dict[str, Any]:
+    """Return what the application's columns set.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+    """
+    configuration = application.configuration
+    ports = _port_bindings(configuration)
+    body: dict[str, Any] = {
+        "Labels": dict(configuration.labels),
+        "HostConfig": {"PortBindings": ports, "Mounts": _mounts(configuration), **_host(configuration)},
+        "ExposedPorts": {inside: {} for inside in ports},
+    }
+    if application.environment:
+        body["Env"] = [f"{name}={value}" for name, value in application.variables.items()]
+    if command := _command(application):
+        body["Cmd"] = command
+    if check := configuration.health_check_swarm:
+        body["Healthcheck"] = {name: value for name, value in check.items() if value is not None}
+    if configuration.stop_grace != _DEFAULT_GRACE:
+        body["StopTimeout"] = configuration.stop_grace
+    program = {
+        "User": configuration.user,
+        "WorkingDir": configuration.working_dir,
+        "Hostname": configuration.hostname,
+    }
+    return body | {name: value for name, value in program.items() if value is not None}
+
+
+def _port_bindings(configuration: Configuration) -> dict[str, list[dict[str, str]]]:
+    """Return them by the container's port; those of endpointSpecSwarm stand in the place of the others."""
+    ports: dict[str, list[dict[str, str]]] = {}
+    chosen = (configuration.endpoint_spec_swarm or {}).get("Ports")
+    if chosen is not None:
+        for one in chosen:
+            if "TargetPort" not in one:  # saved before that was refused: it leads nowhere
+                continue
+            inside = f"{one['TargetPort']}/{one.get('Protocol', 'tcp')}"
+            ports.setdefault(inside, []).append({"HostPort": str(one.get("PublishedPort") or "")})
+        return ports
+    for port in configuration.ports:
+        at = {} if port.host_ip is None else {"HostIp": port.host_ip}
+        ports.setdefault(f"{port.target_port}/{port.protocol}", []).append({"HostPort": str(port.published_port), **at})
+    return ports
+
+
+def _mounts(configuration: Configuration) -> list[dict[str, Any]]:
+    """Return them without the files, which are put into what was created."""
+    mounts: list[dict[str, Any]] = [
+        {"Type": mount.type, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
+        for mount in configuration.mounts
+        if mount.type != "file"
+    ]
+    for tmpfs in configuration.tmpfs:
+        size = {"TmpfsOptions": {"SizeBytes": parse_memory(tmpfs.size, least=1)}} if tmpfs.size else {}
+        mounts.append({"Type": "tmpfs", "Target": tmpfs.target, **size})
+    return mounts
+
+
+def _host(configuration: Configuration) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        "CapAdd": configuration.cap_add,
+        "CapDrop": configuration.cap_drop,
+        "ExtraHosts": configuration.extra_hosts,
+        "Ulimits": configuration.ulimits_swarm,
+        "ReadonlyRootfs": configuration.read_only,
+    }
+    host = {name: value for name, value in host.items() if value}
+    if configuration.memory_limit:
+        # Swap equal to memory: a limit that lets the container swap is none.
+        host["Memory"] = host["MemorySwap"] = parse_memory(configuration.memory_limit)
+    if configuration.memory_reservation:
+        host["MemoryReservation"] = parse_memory(configuration.memory_reservation)
+    if configuration.cpu_limit:
+        host["NanoCpus"] = parse_cpus(configuration.cpu_limit)
+    if configuration.init is not None:
+        host["Init"] = configuration.init
+    if configuration.restart_policy_swarm:
+        host["RestartPolicy"] = _restart_policy(configuration.restart_policy_swarm)
+    return host
+
+
+def _restart_policy(chosen: RestartPolicy) -> dict[str, object]:
+    """Return what a Swarm's condition means for one container, which the engine starts again itself."""
+    match chosen.get("Condition"):
+        case "none":
+            return {"Name": "no"}
+        case "on-failure":
+            return {"Name": "on-failure", "MaximumRetryCount": chosen.get("MaxAttempts") or 0}
+        case _:
+            return {"Name": "unless-stopped"}
+
+
+def on_networks(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the creation request with the first of the networks in it, which is that of its network mode."""
+    if not endpoints:
+        return body
+    first = next(iter(endpoints))
+    if first != _BRIDGE or endpoints[first]:
+        body["HostConfig"]["NetworkMode"] = first
+        body["NetworkingConfig"] = {"EndpointsConfig": {first: endpoints[first]}}
+    return body
+
+
+def networks(application: Application) -> dict[str, dict[str, Any]]:
+    """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
+    found: dict[str, dict[str, Any]] = {}
+    if application.base is not None and not application.base.is_service:
+        found = adoption.endpoints(application.base)
+    configuration = application.configuration
+    found |= {name: {} for name in configuration.networks if name not in found}
+    for attachment in configuration.network_swarm or ():
+        chosen = {name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})}
+        if name := attachment.get("Target"):  # one that was saved without, before that was refused, joins nothing
+            found[name] = {**found.get(name, {}), **chosen}
+    return found
+
+
+def unnamed(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the endpoints without their aliases: nobody finds the container by one."""
+    return {
+        name: {key: value for key, value in endpoint.items() if key != "Aliases"}
+        for name, endpoint in endpoints.items()
+    }
+
+
+def without_aliases(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the creation request with its endpoint unnamed."""
+    networking = body.get("NetworkingConfig")
+    if networking is None:
+        return body
+    return body | {"NetworkingConfig": {"EndpointsConfig": unnamed(networking["EndpointsConfig"])}}
+
+
+def _command(application: Application) -> list[str]:
+    configuration = application.configuration
+    words = parse_command(configuration.command) if configuration.command else []
+    return words + (configuration.args or [])
+
+
+def spec_hash(application: Application) -> str:
+    """Return what changes whenever the user's choice does."""
+    body = wanted(application)
+    if is_whole(application):
+        body["HostConfig"]["LogConfig"] = _FORMER_LOG
+    choice: list[Any] = [body, networks(application)]
+    if files := application.configuration.files:
+        choice.append([[file.target, file.digest] for file in files])
+    return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def creation(application: Application, version: Version) -> dict[str, Any]:
+    """Return the whole request; its labels let anyone who finds the container know what it is."""
+    body = wanted(application)
+    image = str(version.reference.with_digest(version.digest))
+    labels = {
+        APPLICATION: application.application_id,
+        DEPLOYMENT: version.deployment_id,
+        ATTEMPT: str(version.attempt),
+        DIGEST: version.digest,
+        SPEC: spec_hash(application),
+        IMAGE: image,
+        RESTART: _written(body["HostConfig"]["RestartPolicy"]),
+        **installation_label(application),
+    }
+    return body | {"Image": image, "Labels": body["Labels"] | labels}
+
+
+def _written(policy: Mapping[str, Any]) -> str:
+    """Write a restart policy as `docker run --restart` takes it."""
+    count = policy.get("MaximumRetryCount")
+    return f"{policy['Name']}:{count}" if count else str(policy["Name"])

@@ -1,0 +1,309 @@
+"""How one container takes the place of another, and how it gives it back.
+
+stop-first    old renamed aside, new takes the name; old stopped, new started; the restart policy of old off
+start-first   new is given its aliases, then the name, with no moment in which nobody answers to it; old is drained,
+              its restart policy off, and stopped
+put back      whatever of that was done is undone, and the new one removed
+
+The only part that touches what serves. Every call may be repeated. Others have their hands on the same containers: one
+that was renamed, started or paused meanwhile is put where it belongs; of one that was removed the like is made.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from gateway.docker.container import create_request as creation
+from gateway.docker.container import dependents, spec
+from gateway.docker.container import names as naming
+from gateway.docker.container import ownership as identity
+from gateway.docker.container import preflight as conditions
+from gateway.docker.container import readiness as health
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import ORIGIN, image_reference
+from gateway.model.applications import Application
+from gateway.model.configuration import Order
+from gateway.model.configuration_diff import Ran
+from gateway.model.deployments import Swap
+from gateway.model.errors import Absent, Code, Failed, RolloutError
+from gateway.model.reference import Reference
+
+_LOG = structlog.get_logger()
+
+PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
+_LOOK_AGAIN = 0.1  # seconds
+_TRIES = 3  # to start the new one, while somebody starts the old one
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSwap:
+    """One swap of an application's containers. `obtain` gets an image to the engine."""
+
+    engine: Engine
+    application: Application
+    #: what the old one was, as it was written down
+    former: Ran | None
+    obtain: Callable[[Reference], Awaitable[None]]
+    swap: Swap
+
+    # -- forward
+
+    async def exchange(self) -> None:
+        swap = self.swap
+        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        new = await health.expect(self.engine, swap.new)
+        if swap.order is Order.START_FIRST:
+            await self._move_names(old, new)
+            return
+        for network, endpoint in (await self._joined_by_hand(old)).items():
+            await containers.connect(self.engine, new, network, endpoint)
+        old = await self._set_aside(old)
+        await self._give_name(new)
+        await self._start_in_place_of(old)
+        if old is not None:
+            await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
+
+    async def _move_names(self, old: Container | None, new: Container) -> None:
+        """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
+        for network, endpoint in {**await self._joined_by_hand(old), **spec.networks(self.application)}.items():
+            await containers.connect(self.engine, new, network, endpoint)
+        if old is not None and old.name == self.swap.serving_name:
+            new = await containers.rename(self.engine, new, self._away)
+        await self._set_aside(old)
+        await self._give_name(new)
+
+    async def _joined_by_hand(self, old: Container | None) -> dict[str, dict[str, Any]]:
+        return await creation.joined_by_hand(self.engine, self.application, self.former, old)
+
+    async def _start_in_place_of(self, old: Container | None) -> None:
+        """Stop the old one and start the new; again where somebody starts the old one in between."""
+        for number in range(_TRIES):
+            if old is not None and not old.down:
+                await containers.stop(self.engine, old.container_id, grace=self._grace)
+            try:
+                await self.start_new()
+            except Failed:
+                old = None if old is None else await containers.inspect(self.engine, old.container_id)
+                if old is None or old.down or number == _TRIES - 1:
+                    raise
+            else:
+                return
+
+    async def start_new(self) -> None:
+        new = await health.expect(self.engine, self.swap.new)
+        policy = self.swap.new_restart_policy or identity.restart_policy(self.application, new)
+        if not new.removes_itself:
+            await containers.set_restart_policy(self.engine, new, policy)
+        await self.start(new.container_id)
+
+    async def start(self, container_id: str) -> None:
+        name = self.swap.serving_name
+        try:
+            await containers.start(self.engine, container_id)
+        except Absent:
+            raise
+        except Failed as error:
+            told = await conditions.by_whom(self.engine, error, but=container_id)
+            raise Failed(told.reason.code, f"{name} cannot be started: {told.reason.message}") from error
+
+    async def retire(self) -> None:
+        old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
+        if old is None:
+            return
+        await dependents.follow(self.engine, old.container_id, self.swap.new)
+        if old.running and spec.networks(self.application):
+            await asyncio.sleep(self.application.configuration.drain)
+        await self.let_rest(old, grace=self._grace)
+
+    async def let_rest(self, container: Container, *, grace: int) -> None:
+        """Let a container stay down; one that is gone does."""
+        await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
+        if not container.down:
+            await containers.stop(self.engine, container.container_id, grace=grace)
+
+    # -- names
+
+    async def _set_aside(self, old: Container | None) -> Container | None:
+        """Return it under another name; None where somebody has removed it."""
+        if old is None:
+            return None
+        try:
+            return await containers.rename(self.engine, old, naming.aside(self.swap.serving_name, old.container_id))
+        except Absent:
+            return None
+
+    async def _give_name(self, container: Container) -> None:
+        """Let it bear the serving name, which another of the application's may have been given by hand."""
+        name = self.swap.serving_name
+        try:
+            await containers.rename(self.engine, container, name)
+        except Failed as error:
+            holder = await containers.inspect(self.engine, name)
+            if error.reason.code is not Code.NAME_TAKEN or holder is None:
+                raise
+            if not identity.is_of(self.application, holder):
+                raise Failed(error.reason.code, identity.refusal(self.application, holder)) from error
+            await self._set_aside(holder)
+            await containers.rename(self.engine, container, name)
+
+    @property
+    def _away(self) -> str:
+        return naming.away(self.swap.serving_name, self.swap.deployment_id)
+
+    @property
+    def _stand_in(self) -> str | None:
+        return naming.stand_in(self.swap.serving_name, self.swap.old) if self.swap.old else None
+
+    @property
+    def _grace(self) -> int:
+        return self.application.configuration.stop_grace
+
+    # -- back
+
+    async def outlast(self, longest_call: float) -> None:
+        # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + longest_call
+        while self.swap.old and self.swap.order is Order.STOP_FIRST and clock() < deadline:
+            old = await containers.inspect(self.engine, self.swap.old)
+            if old is None or old.down:
+                return
+            await asyncio.sleep(_LOOK_AGAIN)
+
+    async def put_back(self) -> None:
+        """Let the old one serve again, or its like; where neither can, the new one, if it is there."""
+        try:
+            if await self._bring_back():
+                return
+        except Absent:
+            raise  # somebody removed what was being put back: the next look makes its like
+        except Failed as error:
+            if not await self._bring_back_the_like():
+                await self._go_forward_after(error)
+            return
+        await self._go_forward_after(None)
+
+    async def _bring_back(self) -> bool:
+        """Return whether there is an old one that serves again, or where there never was one."""
+        old = await self._returning()
+        if self.swap.old is not None and old is None:
+            return False
+        await self._serve_again(old)
+        return True
+
+    async def _returning(self) -> Container | None:
+        """Return what is to serve again; of one that is gone, or about to remove itself, the like."""
+        if self.swap.old is None or self._stand_in is None:
+            return None
+        old = await containers.inspect(self.engine, self.swap.old)
+        if old is not None and (not old.down or not old.removes_itself):
+            return old
+        if made := await containers.inspect(self.engine, self._stand_in):
+            return made
+        by_name = await containers.inspect(self.engine, self.swap.serving_name)
+        if by_name is not None and by_name.container_id != self.swap.new and ORIGIN in by_name.labels:
+            return by_name  # put back already
+        return old or await self._made_anew()
+
+    async def _made_anew(self) -> Container | None:
+        """Return what the old one was, made of what was written down; None where that cannot be."""
+        if self.former is None or self.former.reference is None or self.swap.old is None or self._stand_in is None:
+            return None
+        new = await containers.inspect(self.engine, self.swap.new)
+        try:
+            await self.obtain(self.former.reference)
+            made = await creation.anew(self.engine, self.former, self.swap.old, self._stand_in, new)
+        except RolloutError as error:
+            if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
+                raise
+            _LOG.warning("What served before cannot be made anew", error=str(error))
+            return None
+        return await containers.inspect(self.engine, made)
+
+    async def _bring_back_the_like(self) -> bool:
+        """Put the like of an old one back that cannot be started; False where that cannot either."""
+        old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
+        if old is None or self._stand_in is None or old.name == self._stand_in:
+            return False
+        made = None
+        try:
+            ran = self.former.application if self.former else self.application
+            made = await creation.like(self.engine, old.container_id, self._stand_in, ran)
+            like = await containers.inspect(self.engine, made) if made else None
+            if like is None:
+                return False
+            await self._set_aside(old)
+            await self._serve_again(like)
+        except Failed as error:
+            _LOG.warning("The like of what served before cannot be started either", error=str(error))
+            if made is not None:
+                await containers.remove(self.engine, made)
+            return False
+        await containers.remove(self.engine, old.container_id, running=False)
+        return True
+
+    async def _serve_again(self, old: Container | None) -> None:
+        swap, new = self.swap, await containers.inspect(self.engine, self.swap.new)
+        if new is not None and swap.order is Order.STOP_FIRST:
+            await self.let_rest(new, grace=PUT_BACK_GRACE)
+        if old is not None and swap.order is Order.START_FIRST:
+            await self._run_again(old)
+        if new is not None and new.name == swap.serving_name:
+            await containers.rename(self.engine, new, self._away)
+        if old is not None:
+            await self._give_name(old)
+            # One in a crash loop is stopped to be renamed.
+            await self._run_again(await health.expect(self.engine, old.container_id))
+            await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
+        await self.set_new_aside()
+        await self.drop_stand_in()
+
+    async def _run_again(self, old: Container) -> None:
+        # Before it is started: an engine that ends just now is to start it again.
+        if not old.removes_itself:
+            await containers.set_restart_policy(self.engine, old, self.swap.old_restart_policy or containers.NO_RESTART)
+        if old.down or old.paused:
+            await self.start(old.container_id)
+
+    async def _go_forward_after(self, error: Failed | None) -> None:
+        """Let the new one serve where the old one cannot: it is all there is. Raises Failed where it cannot either."""
+        new = await containers.inspect(self.engine, self.swap.new)
+        if new is None:
+            if error is not None:
+                raise error
+            return
+        try:
+            await self.start_new()
+            await self.exchange()
+        except Failed as refused:
+            raise error or refused from refused
+        _LOG.warning("What served before cannot be put back: the new one serves", error=str(error or "it is gone"))
+
+    async def set_new_aside(self) -> None:
+        """Remove it, or keep on keeping it where it was kept."""
+        new = await containers.inspect(self.engine, self.swap.new)
+        if new is None:
+            return
+        if self.swap.new_restart_policy is None:
+            # Where there is no reason against it, it is tried again with the same image.
+            await remove(self.engine, new, image=self.swap.reason is not None)
+            return
+        await self._set_aside(new)
+        await self.let_rest(new, grace=PUT_BACK_GRACE)
+
+    async def drop_stand_in(self) -> None:
+        """Remove what was to stand in for the old one, which serves on."""
+        if self._stand_in and (left := await containers.inspect(self.engine, self._stand_in)):
+            await containers.remove(self.engine, left.container_id)
+
+
+async def remove(engine: Engine, container: Container, *, image: bool = True, running: bool = True) -> None:
+    """Remove it, and its image where nothing else holds on to that; raises Failed for one that runs and is to stay."""
+    await containers.remove(engine, container.container_id, running=running)
+    if image and (reference := image_reference(container.labels)):
+        await images.untag(engine, reference)

@@ -1,0 +1,48 @@
+"""Which of the two may run first: both at once, or one after the other. It performs no I/O."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.model.configuration import Order
+from gateway.model.errors import Code, Failed
+
+
+def order_of(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
+    """Return the order for a container's creation request and the endpoints on its networks.
+
+    Two cannot hold one port of the host, one address or, safely, one volume that both write. An explicit choice wins.
+    """
+    if chosen is not None:
+        return chosen
+    return Order.STOP_FIRST if hindrance(body, endpoints) else Order.START_FIRST
+
+
+def refuse_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
+    """Raises Failed where start-first was chosen for two that cannot both be: each would hold the same port."""
+    bindings = (body["HostConfig"].get("PortBindings") or {}).values()
+    ports = sorted({one["HostPort"] for many in bindings for one in many or () if one.get("HostPort", "").isdigit()})
+    if chosen is Order.START_FIRST and ports:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"order is start-first, and two containers cannot both publish port {', '.join(ports)}: set order to auto",
+        )
+
+
+def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what only one of two containers can have, or None."""
+    host = body.get("HostConfig", {})
+    if host.get("PortBindings") or host.get("PublishAllPorts"):
+        return "a published port"
+    if str(host.get("NetworkMode", "")).startswith(("host", "container:")):
+        return "a shared network namespace"
+    if body.get("MacAddress") or any((endpoint.get("IPAMConfig") or {}) for endpoint in endpoints.values()):
+        return "a fixed address"
+    if writes_a_volume(host) or host.get("VolumesFrom"):
+        return "a volume that it writes"
+    return None
+
+
+def writes_a_volume(host: Mapping[str, Any]) -> bool:
+    mounts = [mount for mount in host.get("Mounts") or () if mount["Type"] in {"volume", "bind"}]
+    binds = [bind.split(":")[2:] for bind in host.get("Binds") or ()]
+    return any(not mount.get("ReadOnly") for mount in mounts) or any("ro" not in ",".join(b).split(",") for b in binds)

@@ -1,0 +1,226 @@
+"""What the Docker Engine refuses with, told as one of our codes. It performs no I/O.
+
+The daemon says most things with 500 and a sentence, and the sentences change from one version to the next, with what
+they are wrapped in: those of 20.10 up to 29, with either image store, are known here. The first rule that fits counts.
+"""
+
+import re
+from dataclasses import dataclass
+
+from gateway.model.errors import Absent, Code, Failed, Postponed
+
+_LONGEST = 2000  # characters of a message: a registry may have said any number of them
+_UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
+_BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
+
+_HEALING = frozenset({Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
+_SOONEST = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_RETRY_AFTER = re.compile(r"retry-after: ?(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|)\b", re.IGNORECASE)
+
+#: what is said where the engine has an image's layer, and cannot make files of it
+UNPACKED = "the engine cannot unpack a layer of the image"
+
+# What a port is named in, by the engine's allocator, its proxy, and the engines from 28 on.
+_PORT = re.compile(
+    r"(?:bind for|listen (?P<listens>tcp|udp)[46]?|bind host port(?: for)?) (?:\[[^\]]*\]|[\d.]*):(?P<port>\d+)"
+    r"(?:[\d.:\[\]a-f]*/(?P<protocol>tcp|udp|sctp))?",
+    re.IGNORECASE,
+)
+_WRAPPED = re.compile(
+    r"^(?:(?:error response from daemon|starting container failed|failed to create (?:shim )?task(?: for container)?"
+    r"|OCI runtime create failed|(?:runc|crun) create failed|container_linux\.go:\d+|unable to start container process"
+    r"|error during container init|starting container process caused|failed to set up container networking"
+    r"|driver failed programming external connectivity on endpoint \S+ \([0-9a-f]+\)"
+    r"|error starting userland proxy): )+",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    code: Code
+    #: what it means, with what the pattern has found; "" leaves it at the engine's words
+    says: str = ""
+
+
+def _rule(code: Code, *sentences: str, says: str = "") -> _Rule:
+    """Make one; a sentence is not looked for within an image's name."""
+    return _Rule(re.compile(rf"(?<![\w./-])(?:{'|'.join(sentences)})", re.IGNORECASE | re.DOTALL), code, says)
+
+
+_WORD = r"exec: \\*\"(?P<word>[^\"\\]+)\\*\": "
+_NAME = r"(?P<network>[\w][\w.-]*)"
+
+_RULES = (
+    _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
+    _rule(Code.ENGINE_BUSY, "not a swarm manager. manager is being prepared",
+          says="the engine's part of the Swarm is still starting"),
+    _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b"),
+    _rule(Code.NO_SWARM, "not a swarm manager"),
+    _rule(Code.NO_SPACE, "no space left on device"),
+    # Before what else its reader has met, but for the end of the one who reads.
+    _rule(
+        Code.ENGINE_REFUSED,
+        r"(?:failed to register layer|failed to extract layer|error processing tar file)"
+        r"(?!.*(?:error reading from server|code = unavailable|transport is closing|ttrpc: closed|context canceled))",
+        "archive/tar: ",
+        "invalid tar header",
+        says=UNPACKED,
+    ),
+    _rule(
+        Code.REGISTRY_UNREACHABLE,
+        r"error parsing http \d+ response body",
+        "invalid character '<' looking for beginning of value",
+        says="the registry answers with a page instead: does a proxy stand before it?",
+    ),
+    _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
+    # What is left of a container's last run, by the runtime, containerd and the engine, oldest words first.
+    _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
+          "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
+          "removal of container .* is already in progress", "is marked for removal and cannot be",
+          says="the engine still clears up after what ran before"),
+    # Before whatever else a connection or a missing file may be.
+    _rule(
+        Code.VOLUME_MISSING,
+        r"bind (?:mount )?source path does not exist:? *(?P<source>\S*)",
+        says="the engine's host has no {source} to mount",
+    ),
+    _rule(
+        Code.VOLUME_MISSING,
+        r"error looking up volume plugin (?P<driver>[^:\s]+):",
+        says="the engine has no volume driver {driver}",
+    ),
+    _rule(Code.VOLUME_MISSING, "error while mounting volume", "failed to mount local volume", "no such volume"),
+    _rule(
+        Code.BAD_CONFIGURATION,
+        r"(?:error )?mounting \\*\"(?P<source>[^\"\\]+)\\*\" to rootfs (?:\\*\"[^\"]*\" )?at \\*\"(?P<target>[^\"\\]+)"
+        r"\\*\".*(?:not|is) a directory",
+        says="{source} of the host and {target} of the image are not both folders or both files",
+    ),
+    _rule(Code.PORT_TAKEN, r"bind for \S+ failed: port is already allocated", "is already in use by service"),
+    _rule(Code.PORT_TAKEN, "(?:bind: )?address already in use", "port already in use"),
+    _rule(Code.BAD_CONFIGURATION, r"listen \S+ (?P<at>\S+): bind: cannot assign requested address",
+          r"bind host port(?: for)? (?P<also>\S+): cannot assign requested address",
+          says="the engine's host has not the address that {at}{also} is to be published on"),
+    _rule(Code.BAD_CONFIGURATION, r"listen \S+ \S+:(?P<port>\d+): bind: permission denied",
+          says="the engine may not publish port {port}: one that is not root's gets those from 1024 on"),
+    _rule(Code.WRONG_ARCHITECTURE, "exec format error", "does not match the specified platform",
+          "no match for platform", "image operating system .* cannot be used on this platform"),
+    _rule(Code.WRONG_ARCHITECTURE, r"no matching manifest for (?P<platform>\S+) in",
+          says="the image is not there for {platform}, the engine's platform"),
+    _rule(Code.COMMAND_NOT_FOUND, rf"{_WORD}(?:executable file not found|stat .*no such file|no such file|not found)",
+          r"executable file `(?P<other>[^`]+)` not found",
+          says='the image has no program "{word}{other}"'),
+    _rule(Code.COMMAND_NOT_FOUND, "no command specified",
+          says="neither the image nor the application says what command to run"),
+    _rule(Code.COMMAND_NOT_EXECUTABLE, rf"{_WORD}(?:permission denied|is a directory|operation not permitted)",
+          r"open executable: (?P<other>permission denied)",
+          says='"{word}{other}" of the image may not be executed'),
+    _rule(Code.NETWORK_MISSING, rf"network (?:with name or id )?{_NAME} not found",
+          says="the engine has no network {network}"),
+    _rule(Code.NETWORK_MISSING, f"no such network: {_NAME}", says="the engine has no network {network}"),
+    _rule(Code.OUT_OF_MEMORY, "oom-killed", r"\S*memory\.(?:memsw\.)?limit_in_bytes: device or resource busy",
+          says="memoryLimit is too low for a container to start at all"),
+    _rule(Code.BAD_CONFIGURATION, r"\S*cpu\.(?:cfs_quota_us|max): invalid argument",
+          says="cpuLimit is less than 0.01 processors, the least a container starts with"),
+    _rule(Code.BAD_CONFIGURATION, r"minimum memory (?P<what>limit|reservation) (?:allowed|can not be less than)",
+          r"range of cpus is from", "unable to find (?:user|group)", "no matching entries in passwd file",
+          "wrong rlimit", "invalid ulimit", "error setting rlimit", "could not select device driver",
+          "error gathering device information", "sysctl ", "invalid --security-opt", "cannot mkdir: ",
+          "unknown (?:or invalid )?runtime", "error looking up logging plugin", "failed to initialize logging driver",
+          "duplicate mount point", "invalid mount config", "invalid restart policy", "unknown capability",
+          "conflicting options", "chdir to cwd", "only networks scoped to the swarm",
+          "cannot be used with services"),
+    _rule(Code.REGISTRY_UNTRUSTED, r"x509: ", "tls: failed to verify certificate", "remote error: tls: "),
+    _rule(Code.REGISTRY_UNTRUSTED, "(?:http: )?server gave http response to https client",
+          says="the registry answers without TLS: name it in insecure-registries of the engine's daemon.json, "
+          "or give it a certificate"),
+    _rule(Code.DENIED, "unauthorized", "no basic auth credentials", "pull access denied", "(?<!permission )denied: ",
+          "authentication required", "insufficient_scope", "access forbidden", "authorization failed",
+          "401 unauthorized", "403 forbidden"),
+    _rule(Code.CONTAINER_MISSING, "no such container: (?P<container>[^,\\s]*)",
+          says="the engine has no container {container}: somebody removed it"),
+    _rule(Code.NOT_FOUND, "no such image"),
+    _rule(Code.NOT_FOUND, "manifest unknown", "not found: manifest", "(?:repository )?name (?:unknown|not known)",
+          r"failed to resolve reference \S+ \S+: not found", "could not fetch content descriptor .*not found",
+          r"manifest for \S+ not found"),
+    _rule(Code.REGISTRY_UNREACHABLE, r"(?:get|head|post) \\?\"?https?://.*: .*",
+          "failed to (?:do request|authorize|fetch)", "connection refused", "no such host", "i/o timeout",
+          "tls handshake timeout", "connection reset", r"(?:unexpected )?eof\b", r"client\.timeout exceeded",
+          "bad gateway", "service unavailable", "received unexpected http status: 5", r"unexpected status.* 5\d\d ",
+          "internal server error", "network is unreachable", "no route to host",
+          "temporary failure in name resolution"),
+    _rule(Code.ENGINE_UNREACHABLE, "swarm does not have a leader", "context deadline exceeded",
+          "no elected primary"),
+)  # fmt: skip
+
+
+def classify(status: int, message: str) -> Failed | Postponed:
+    """Tell what a refusal of the daemon means; 0 is the status of what was not an answer."""
+    message = message[:_LONGEST]
+    if status == _UNREACHABLE:
+        return Postponed(Code.ENGINE_UNREACHABLE, message)
+    if status == _CONFLICT and "is already in use by container" in message.lower():
+        return Failed(Code.NAME_TAKEN, message)
+    for rule in _RULES:
+        if found := rule.pattern.search(message):
+            return _absent(status, _told(rule, found, message))
+    if status == _BAD_REQUEST:
+        return Failed(Code.BAD_CONFIGURATION, f"the engine objects: {message}")
+    return _absent(status, Failed(Code.ENGINE_REFUSED, message))
+
+
+def _absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
+    """Return a refusal with 404 as one that says what is not there; one that heals stays what it is."""
+    if status == _NOT_FOUND and isinstance(told, Failed):
+        return Absent(told.reason.code, told.reason.message)
+    return told
+
+
+def _told(rule: _Rule, found: re.Match[str], message: str) -> Failed | Postponed:
+    if rule.code is Code.RATE_LIMITED:
+        return Postponed(rule.code, message, retry_after=retry_after(message))
+    words = {name: value or "" for name, value in found.groupdict().items()}
+    own = _plain(message)
+    if rule.code is Code.PORT_TAKEN:
+        text = _of_a_port(own)
+    elif rule.code is Code.BAD_CONFIGURATION and not rule.says:
+        text = f"the engine objects: {own}"
+    else:
+        text = f"{rule.says.format(**words)} (the engine: {own})" if rule.says else own
+    return Postponed(rule.code, text) if rule.code in _HEALING else Failed(rule.code, text)
+
+
+def _plain(message: str) -> str:
+    """Return it without what each layer of the engine has put around it."""
+    return _WRAPPED.sub("", message.strip()).removesuffix(": unknown")
+
+
+def _of_a_port(message: str) -> str:
+    port = port_of(message)
+    if port is None or "address already in use" not in message.lower():
+        return message
+    return outside(*port)
+
+
+def outside(port: int, protocol: str) -> str:
+    """Return what is said of a port that no container holds, with how to find out who does."""
+    listens = "ss -lunp" if protocol == "udp" else "ss -ltnp"
+    return (
+        f"port {port}/{protocol} is taken by a process outside of Docker; on the engine's host, this names it: "
+        f"{listens} 'sport = :{port}'"
+    )
+
+
+def port_of(message: str) -> tuple[int, str] | None:
+    """Return the port, with its protocol, that a message of the engine's is of."""
+    found = _PORT.search(message)
+    return None if found is None else (int(found["port"]), (found["protocol"] or found["listens"] or "tcp").lower())
+
+
+def retry_after(message: str) -> float | None:
+    """Return the seconds a registry asks for, where it names a time."""
+    found = _RETRY_AFTER.search(message)
+    return None if found is None else max(_SOONEST, float(found[1]) * _SECONDS[found[2].lower()])

@@ -1,0 +1,91 @@
+"""The end of what something has logged on the engine, both streams joined."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterable, Mapping
+from dataclasses import dataclass, field
+
+from gateway.docker.engine.client import CALL_DEADLINE, Engine, translated
+from gateway.model.errors import printable
+
+_LINES = 50
+_BYTES = 16_384
+_HEADER = 8  # bytes before each frame of a log that has no terminal
+_STREAMS = frozenset({0, 1, 2})
+
+
+@dataclass(slots=True)
+class _End:
+    """The last bytes of what comes."""
+
+    most: int
+    pieces: deque[bytes] = field(default_factory=deque)
+    length: int = 0
+
+    def add(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.length += len(piece)
+        while self.length - len(self.pieces[0]) > self.most:
+            self.length -= len(self.pieces.popleft())
+
+    def text(self) -> str:
+        return printable(b"".join(self.pieces)[-self.most :].decode(errors="replace"))
+
+
+async def tail(
+    engine: Engine,
+    path: str,
+    *,
+    lines: int = _LINES,
+    since: int = 0,
+    most: int = _BYTES,
+    deadline: float = CALL_DEADLINE,
+) -> str:
+    """Return the last lines behind `path`, a container's, a task's or a service's log.
+
+    `since` is the time before which nothing counts, in seconds; `most` is how many bytes are kept, the last of them.
+    """
+    asked = {"stdout": 1, "stderr": 1, "tail": lines, "since": since}
+    with translated(waiting_for=f"GET {path}"):
+        async with (
+            asyncio.timeout(deadline),
+            engine._query(path, params=asked) as response,  # noqa: SLF001 - ours; the public call decodes line by line
+        ):
+            return await joined(response.content.iter_any(), most)
+
+
+async def read(engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE) -> bytes:
+    """Return a stream's bytes, once it has ended."""
+    with translated(waiting_for=f"GET {path}"):
+        async with (
+            asyncio.timeout(deadline),
+            engine._query(path, params=dict(params)) as response,  # noqa: SLF001 - our own subclass
+        ):
+            return await response.read()
+
+
+async def joined(chunks: AsyncIterable[bytes], most: int) -> str:
+    """Return the end of a log.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
+    """
+    end, rest = _End(most), b""
+    framed: bool | None = None
+    async for chunk in chunks:
+        rest += chunk
+        if framed is None and rest:
+            framed = rest[0] in _STREAMS
+        position = 0
+        while framed and position + _HEADER <= len(rest):
+            after = position + _HEADER + int.from_bytes(rest[position + 4 : position + _HEADER], "big")
+            if after > len(rest):
+                break
+            end.add(rest[position + _HEADER : after])
+            position = after
+        if not framed:
+            end.add(rest)
+            position = len(rest)
+        rest = rest[position:]
+    # What broke off within a frame is its beginning.
+    end.add(rest[_HEADER:])
+    return end.text()

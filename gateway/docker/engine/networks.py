@@ -1,0 +1,25 @@
+"""Networks of the engine."""
+
+import difflib
+from typing import Any
+
+from gateway.docker.engine.client import Engine, named
+from gateway.model.errors import Code, Failed
+
+_NEAR = 3  # names that may have been meant
+
+
+async def network(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
+    """Return what the engine tells of a network; raises Failed, naming those that may have been meant."""
+    try:
+        found: dict[str, Any] = await engine.call("GET", f"networks/{named(name)}")
+    except Failed as error:
+        if error.reason.code is not Code.NETWORK_MISSING:
+            raise
+        there = [str(one["Name"]) for one in await engine.call("GET", "networks")]
+        near = difflib.get_close_matches(name, there, _NEAR)
+        near += [one for one in there if one not in near and one.endswith((f"_{name}", f"-{name}"))]
+        meant = f"; it has {', '.join(near[:_NEAR])}" if near else ""
+        how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
+        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; to make it: {how}") from error
+    return found

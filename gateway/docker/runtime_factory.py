@@ -1,0 +1,86 @@
+"""Which of the two an application runs as: a container, or a service of a Swarm."""
+
+from gateway.docker.container import ownership as identity_of
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers, services
+from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.docker.runtime import Pace, Runtime
+from gateway.docker.swarm.runtime import ServiceRuntime
+from gateway.model.applications import Application
+from gateway.model.configuration import RuntimeKind
+from gateway.model.configuration_diff import Ran
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.model.registries import Obtain
+
+
+def kind_of(application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool) -> RuntimeKind:
+    """Return what it runs as: what was chosen; else what it is already; else a service where there is a Swarm.
+
+    `present` is what is there of it. Without `making` that is only started, stopped or removed, whatever was chosen.
+    Raises Failed where what was chosen cannot be.
+    """
+    name, chosen = application.app_name, application.configuration.runtime
+    if present is not None and (chosen in {None, present} or not making):
+        return present
+    if present is not None:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"{name} runs as a {present} and cannot become a {chosen} in place: set runtime to auto, "
+            "or delete the application and create it anew",
+        )
+    if chosen is None:
+        chosen = RuntimeKind.SERVICE if swarm_manager else RuntimeKind.CONTAINER
+    if chosen is RuntimeKind.SERVICE and not swarm_manager:
+        if not making:
+            return RuntimeKind.CONTAINER
+        raise Failed(Code.NO_SWARM, f"{name} is to run as a service, and the engine is no Swarm manager")
+    if making and chosen is RuntimeKind.CONTAINER and application.configuration.needs_service:
+        raise Failed(Code.NO_SWARM, f"{name} has {application.configuration.needs_service}, which a container cannot")
+    return chosen
+
+
+async def choose(
+    engine: Engine,
+    identity: EngineIdentity,
+    application: Application,
+    login: Obtain,
+    pace: Pace,
+    *,
+    making: bool,
+    begun: RuntimeKind | None,
+    former: Ran | None = None,
+) -> Runtime:
+    """Return the application's runtime; `begun` is that of a swap under way, `former` what served before it."""
+    kind = begun
+    if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
+        kind = await _container_there(engine, application)
+        if kind is None:
+            raise Postponed(
+                Code.ENGINE_BUSY,
+                f"{identity.name} is a node of a Swarm that is starting, or locked (docker swarm unlock): "
+                f"what {application.app_name} runs as is not known yet",
+            )
+    if kind is None:
+        there = await present(engine, application) if identity.swarm_manager else None
+        kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
+    if kind is RuntimeKind.SERVICE:
+        return ServiceRuntime(engine.managing(), application, login, pace, former)
+    return ContainerRuntime(engine, identity.platform, application, login, pace, former)
+
+
+async def present(engine: Engine, application: Application) -> RuntimeKind | None:
+    """Return what there is of the application on a Swarm manager."""
+    service = await services.inspect(engine, application.app_name)
+    if service is not None and identity_of.is_ours(application, service.labels):
+        return RuntimeKind.SERVICE
+    if await _container_there(engine, application):
+        return RuntimeKind.CONTAINER
+    if application.base is not None:
+        return RuntimeKind.SERVICE if application.base.is_service else RuntimeKind.CONTAINER
+    return None
+
+
+async def _container_there(engine: Engine, application: Application) -> RuntimeKind | None:
+    container = await containers.inspect(engine, application.app_name)
+    there = container is not None and identity_of.is_of(application, container)
+    return RuntimeKind.CONTAINER if there else None

@@ -1,0 +1,172 @@
+"""What is on an engine now, in a few calls whatever there is, and what that means for an application."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.docker.engine import images, services
+from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.docker.engine.images import Image
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC, are_telling, own_labels
+from gateway.docker.engine.services import Node, Service, Task
+from gateway.docker.swarm import convergence
+from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm.convergence import Mark
+from gateway.model.applications import Desired
+from gateway.model.observations import Expected, Seen, State
+
+_HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
+_DOWN = frozenset({"created", "exited", "paused"})
+_GOING = frozenset({"removing", "dead"})
+_BY_HEALTH: Mapping[str | None, State] = {"healthy": State.HEALTHY, "unhealthy": State.UNHEALTHY}
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A container as a list of them tells of it."""
+
+    container_id: str
+    name: str
+    state: str
+    #: in words, with its health
+    status: str
+    image_id: str
+    #: without those of its image, whose maker may have written anything
+    labels: Mapping[str, str] = field(repr=False)
+    #: what its image is known by, where it bears our labels
+    digests: frozenset[str] = frozenset()
+
+    @property
+    def health(self) -> str | None:
+        found = _HEALTH.search(self.status)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Containers and services by name."""
+
+    containers: Mapping[str, Listed]
+    services: Mapping[str, tuple[Service, list[Task]]]
+    nodes: Mapping[str, Node]
+
+
+#: the images of containers that bear labels as ours do, by the container's id, from one look to the next
+Known = dict[str, Image | None]
+
+
+async def take(engine: Engine, identity: EngineIdentity, known: Known) -> Snapshot:
+    """Look at the engine; of an image is asked once for each of its containers."""
+    found = await engine.call("GET", "containers/json", params={"all": 1})
+    telling = {one["Id"]: one["ImageID"] for one in found if are_telling(one.get("Labels") or {})}
+    for gone in known.keys() - telling.keys():
+        del known[gone]
+    for container_id in telling.keys() - known.keys():
+        known[container_id] = await images.inspect(engine, telling[container_id])
+    there = {one.name: one for one in (_listed(one, known.get(one["Id"])) for one in found)}
+    if not identity.swarm_manager:
+        return Snapshot(there, {}, {})
+    tasks = await services.tasks_by_service(engine)
+    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.select(engine)}
+    return Snapshot(there, by_name, await services.nodes(engine))
+
+
+def _listed(found: Mapping[str, Any], image: Image | None) -> Listed:
+    # A container may have further names: those of links to it, which have a slash in them.
+    names = [name.removeprefix("/") for name in found.get("Names") or ()]
+    labels = found.get("Labels") or {}
+    return Listed(
+        container_id=found["Id"],
+        name=next((name for name in names if "/" not in name), found["Id"]),
+        state=found["State"],
+        status=found["Status"],
+        image_id=found["ImageID"],
+        labels=own_labels(labels, (image.config.get("Labels") or {}) if image else {}),
+        digests=frozenset(one.rpartition("@")[2] for one in image.repo_digests) if image else frozenset(),
+    )
+
+
+def seen(expected: Expected, snapshot: Snapshot) -> Seen:
+    """Return what the application is seen to do."""
+    if found := snapshot.services.get(expected.app_name):
+        return _of_service(expected, *found, nodes=snapshot.nodes)
+    container = snapshot.containers.get(expected.app_name)
+    if container is None or container.state in _GOING:
+        return _absent(expected, snapshot)
+    if drift := _drift(expected, container.labels, "container") or _another_image(expected, container):
+        return Seen(State.DRIFTED, drift)
+    return _settled(expected, _of_container(container))
+
+
+def _absent(expected: Expected, snapshot: Snapshot) -> Seen:
+    for one in snapshot.containers.values():
+        if not expected.original and one.state == "running" and _is_the_serving(expected, one.labels):
+            return Seen(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
+    return Seen(State.MISSING, f"there is no container or service called {expected.app_name}")
+
+
+def _is_the_serving(expected: Expected, labels: Mapping[str, str]) -> bool:
+    return (
+        expected.deployment_id is not None
+        and labels.get(APPLICATION) == expected.application_id
+        and labels.get(DEPLOYMENT) == expected.deployment_id
+    )
+
+
+def _of_container(container: Listed) -> Seen:
+    if container.state in _DOWN:
+        return Seen(State.STOPPED, "it is paused" if container.state == "paused" else container.status)
+    if container.state == "restarting":
+        return Seen(State.RESTARTING, container.status)
+    state = _BY_HEALTH.get(container.health, State.RUNNING)
+    if state is State.UNHEALTHY:
+        return Seen(state, container.status)
+    return Seen(state, "its health check has not passed yet" if container.health == "starting" else "")
+
+
+def _settled(expected: Expected, found: Seen) -> Seen:
+    """Return what was seen, as it is meant to be or not."""
+    if expected.desired is not Desired.RUNNING and found.state is not State.STOPPED:
+        return Seen(State.DRIFTED, f"it is {found.state}, and should be stopped")
+    return found
+
+
+def _drift(expected: Expected, labels: Mapping[str, str], what: str) -> str:
+    """Return how what bears the application's name is not what its last deployment brought; "" where it is."""
+    owner = labels.get(APPLICATION)
+    if expected.original:
+        return "" if owner is None else f"another {what} took the place of the one that was adopted"
+    if owner != expected.application_id:
+        return f"a {what} of somebody else is called {expected.app_name}"
+    if expected.installation and labels.get(INSTALLATION, expected.installation) != expected.installation:
+        return f"a {what} of another gateway is called {expected.app_name}"
+    if expected.digest is not None and labels.get(DIGEST) != expected.digest:
+        return f"it runs {labels.get(DIGEST)}, and the last deployment brought {expected.digest}"
+    if expected.spec_hash is not None and labels.get(SPEC) != expected.spec_hash:
+        return f"the {what} is configured as another deployment made it"
+    return ""
+
+
+def _another_image(expected: Expected, container: Listed) -> str:
+    # An image that was untagged by force has no digests any more, and runs on.
+    known = {*container.digests, container.image_id}
+    if expected.original or expected.digest is None or not container.digests or expected.digest in known:
+        return ""
+    return f"it runs the image {container.image_id}, which is not {expected.digest}"
+
+
+def _of_service(expected: Expected, service: Service, tasks: list[Task], *, nodes: Mapping[str, Node]) -> Seen:
+    if drift := _drift(expected, service.labels, "service"):
+        return Seen(State.DRIFTED, drift)
+    made = service.spec["TaskTemplate"]["ContainerSpec"]
+    if not expected.original and expected.digest is not None and expected.digest not in made.get("Image", ""):
+        return Seen(State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}")
+    if service_spec.is_stopped(service.spec):
+        return _settled(expected, Seen(State.STOPPED, "no task is wanted"))
+    now = convergence.observe(service, tasks, Mark.of(service.labels), nodes=nodes)
+    if now.running >= now.wanted > 0:
+        return _settled(expected, Seen(State.HEALTHY if made.get("Healthcheck") else State.RUNNING))
+    lagging = f"; {now.lagging.state}: {now.lagging.said}" if now.lagging else ""
+    so_far = f"{now.running} of {now.wanted} tasks run{lagging}"
+    return _settled(expected, Seen(State.UNHEALTHY if now.running else State.RESTARTING, so_far))

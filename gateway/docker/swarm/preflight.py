@@ -1,0 +1,81 @@
+"""What a Swarm must offer before the service that is there is touched."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gateway.docker.engine import networks, services
+from gateway.docker.engine.client import Engine
+from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm import spec as service_spec
+from gateway.model.applications import Application
+from gateway.model.errors import Code, Failed
+from gateway.model.mounts import Mount
+
+# No engine has this image; so that nothing is ever made of it.
+_NO_IMAGE = "gateway.invalid/of-no-image:0"
+_HOST = "host"
+
+
+async def check(engine: Engine, application: Application) -> None:
+    """Raises Failed for what a service cannot have, and for what is missing or is another's."""
+    name, configuration = application.app_name, application.configuration
+    if configuration.probe is not None:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"{name} is a service, whose tasks a probe does not reach: set healthCheckSwarm instead",
+        )
+    if at := [port.host_ip for port in configuration.ports if port.host_ip]:
+        raise Failed(
+            Code.BAD_CONFIGURATION,
+            f"{name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
+            "leave hostIp out",
+        )
+    service_files.refuse_empty(configuration.files)
+    await network_ids(engine, application)
+    await _folders(engine, name, [mount for mount in configuration.mounts if mount.type == "bind"])
+    wanted = services.mesh_ports(service_spec.wanted(application, {}))
+    for other in await services.select(engine) if wanted else ():
+        if other.name != name and (taken := sorted(wanted & services.mesh_ports(other.spec))):
+            ports = ", ".join(f"{number}/{protocol}" for number, protocol in taken)
+            raise Failed(Code.PORT_TAKEN, f"port {ports} is published by the service {other.name}")
+
+
+async def network_ids(engine: Engine, application: Application) -> dict[str, str]:
+    """Return the ids of the networks that its tasks join, by their names; raises Failed."""
+    found: dict[str, str] = {}
+    for name in service_spec.network_names(application):
+        if name == _HOST:
+            found[name] = (await hosts_networks(engine))[0]
+            continue
+        network = await networks.network(engine, name, overlay=True)
+        if network["Scope"] != "swarm":
+            how = f"docker network create --driver overlay --attachable {name}"
+            raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")
+        found[name] = network["Id"]
+    return found
+
+
+async def hosts_networks(engine: Engine, made: Mapping[str, Any] | None = None) -> list[str]:
+    """Return the ids of the network that is the nodes' own: to the Swarm it has another one than to an engine.
+
+    Of a spec that was found none, where its tasks join no network.
+    """
+    if made is not None and not service_spec.attachments(made):
+        return []
+    ids = [(await engine.call("GET", "networks/host", params={"scope": scope}))["Id"] for scope in ("swarm", "local")]
+    return list(map(str, ids))
+
+
+async def _folders(engine: Engine, name: str, binds: Sequence[Mount]) -> None:
+    """Raises Failed where a folder of the host is missing; where there are other nodes, only theirs could tell.
+
+    An engine looks for the folders before it looks for the image.
+    """
+    if not binds or len(await engine.call("GET", "nodes")) > 1:
+        return
+    mounts = [{"Type": "bind", "Source": mount.source, "Target": mount.target} for mount in binds]
+    try:
+        await engine.call("POST", "containers/create", body={"Image": _NO_IMAGE, "HostConfig": {"Mounts": mounts}})
+    except Failed as error:
+        if error.reason.code is Code.VOLUME_MISSING:
+            raise Failed(Code.VOLUME_MISSING, f"{name} cannot be created: {error.reason.message}") from error

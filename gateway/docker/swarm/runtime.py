@@ -1,0 +1,375 @@
+"""An application as a service of a Swarm: the Swarm replaces its tasks, and what it does is watched here.
+
+exchange   the next spec is sent, once: the service bears the deployment's labels from then on
+prove      every task runs in that version, stays so for a while, and none of another version is left
+put back   the spec before is sent for again, unless the Swarm has done so already
+
+What the Swarm says of itself is believed only for the worse. Every call may be repeated.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import structlog
+
+from gateway.docker.container import ownership as identity
+from gateway.docker.engine import log_driver, services
+from gateway.docker.engine.client import CALL_DEADLINE, Engine
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
+from gateway.docker.engine.services import Service, Task
+from gateway.docker.runtime import Pace, Progress, Serving, Version
+from gateway.docker.swarm import convergence
+from gateway.docker.swarm import preflight as service_conditions
+from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm.convergence import Mark
+from gateway.docker.swarm.watcher import LOOK_AGAIN, ServiceWatch
+from gateway.model.adoption import Base
+from gateway.model.applications import Application
+from gateway.model.configuration import Order, RuntimeKind
+from gateway.model.configuration_diff import Ran
+from gateway.model.deployments import Swap
+from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
+from gateway.model.reference import Digest, Reference
+from gateway.model.registries import Obtain
+
+_LOG = structlog.get_logger()
+
+_SENT_AGAIN = 3  # times, where an update was given up or taken away that nothing is wrong with
+# The deployment that is told of what was adopted, where it is made anew.
+_ADOPTED = "adopted"
+_BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRuntime:
+    """Implements engine.runtime.Runtime for one application, on a manager of its Swarm."""
+
+    engine: Engine
+    application: Application
+    login: Obtain
+    pace: Pace
+    #: what served before, as it was written down
+    former: Ran | None = None
+
+    # -- what is there
+
+    async def clear(self) -> None:
+        """Nothing is created before it serves."""
+
+    async def serving(self) -> Serving | None:
+        service = await self._own()
+        if service is None:
+            return None
+        seen, stopped = await self._watch.see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
+        digest, spec_hash = service.labels.get(DIGEST), service.labels.get(SPEC)
+        if not service.is_as_marked:
+            digest, spec_hash = None, None
+        if (base := self._original(service)) is not None:
+            digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
+        return Serving(
+            object_id=service.service_id,
+            name=service.name,
+            running=not stopped,
+            sound=seen.converged and not stopped,
+            digest=digest,
+            spec_hash=spec_hash,
+            deployment_id=service.labels.get(DEPLOYMENT),
+            restarts=seen.restarts,
+        )
+
+    def spec_hash(self) -> str:
+        return service_spec.spec_hash(self.application)
+
+    async def _own(self) -> Service | None:
+        found = await services.inspect(self.engine, self._name)
+        if found is None or self._original(found) is not None:
+            return found
+        if not identity.is_ours(self.application, found.labels):
+            told = identity.another(self.application, "service", found.name, found.labels)
+            raise Failed(Code.NAME_TAKEN, told)
+        return found
+
+    def _original(self, service: Service) -> Base | None:
+        """Return what the application was adopted with, where the service is still as somebody else made it."""
+        base = self.application.base
+        if base is None or APPLICATION in service.labels or service.service_id != base.object_id:
+            return None
+        return base
+
+    # -- before anything is touched
+
+    async def check(self) -> None:
+        await service_conditions.check(self.engine, self.application)
+
+    async def obtain(self, reference: Reference, progress: Progress) -> None:
+        """Each node pulls for itself."""
+
+    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+        image = version.reference.with_digest(version.digest)
+        hosts = await self._hosts_networks()
+        made = service_spec.service_spec(self.application, version, hosts_networks=hosts)
+        if why := service_spec.hindrance(made, hosts):
+            raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
+        return Swap(
+            application_id=self.application.application_id,
+            deployment_id=version.deployment_id,
+            attempt=version.attempt,
+            serving_name=self._name,
+            runtime=RuntimeKind.SERVICE,
+            order=Order(made["UpdateConfig"]["Order"]),
+            old=serving.object_id if serving else None,
+            old_restart_policy=None,
+            new=str(image),
+        )
+
+    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
+        """Nothing is kept: a version that ran before is sent anew."""
+        return None
+
+    async def present(self, swap: Swap) -> None:
+        """The Swarm starts each new task itself, in the order it was given."""
+
+    async def discard(self, swap: Swap) -> None:
+        """Nothing was created."""
+
+    # -- the swap
+
+    async def exchange(self, swap: Swap) -> None:
+        service = await self._own()
+        if service is None or not await self._was_sent(service, swap):
+            await self._send(_version(swap), service)
+
+    async def _send(self, version: Version, service: Service | None) -> None:
+        made = service_spec.service_spec(
+            self.application,
+            version,
+            networks=await service_conditions.network_ids(self.engine, self.application),
+            secrets=await service_files.provide(self.engine, self.application),
+            monitor=self.pace.stable_window,
+            hosts_networks=await self._hosts_networks(),
+            log=None if service_spec.found(self.application) else await log_driver.for_service(self.engine),
+        )
+        made, authorized = services.authorized(made, version.reference, await self.login(None))
+        if service is not None:
+            try:
+                await services.update(self.engine, service, made, authorized)
+            except Absent:
+                if await self._own() is not None:
+                    raise
+            else:
+                return
+        await services.create(self.engine, made, authorized)
+        await self._own()
+
+    async def _was_sent(self, service: Service, swap: Swap) -> bool:
+        """Tell whether the swap's spec was sent already, though the Swarm may have gone back from it since."""
+        if Mark.of(service.labels) == _mark(swap):
+            return True
+        if service.told_back_from is not None and Mark.of(service.told_back_from) == _mark(swap):
+            return False  # an update that was begun anew has been cut off before it was sent again
+        tasks = await services.tasks(self.engine, service)
+        return any(Mark.of(task.labels) == _mark(swap) for task in tasks)
+
+    async def prove(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
+        """Return once every task runs in the version; what was given up or taken away on the way is sent again."""
+        for _ in range(_SENT_AGAIN):
+            try:
+                return await self._watch.converge(_mark(swap))
+            except (convergence.Interrupted, Absent) as error:
+                _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
+                await self._send(_version(swap), await self._own())
+        return await self._watch.converge(_mark(swap))
+
+    async def retire(self, swap: Swap) -> None:
+        """The Swarm has stopped the old tasks."""
+
+    async def outlast(self, swap: Swap) -> None:
+        """A call that lands late is refused: the version it was made for is over."""
+
+    async def put_back(self, swap: Swap) -> None:
+        try:
+            await self._put_back(swap)
+        except Failed as error:
+            raise Postponed(
+                error.reason.code, f"{self._name} cannot be put back yet: {error.reason.message}"
+            ) from error
+
+    async def _put_back(self, swap: Swap) -> None:
+        service = await self._own()
+        if service is None or Mark.of(service.labels) == _mark(swap):
+            if swap.old is None:
+                return await self.remove()
+            if not await self._sent_back(swap, service):
+                return None
+        return await self._until_back()
+
+    async def _sent_back(self, swap: Swap, service: Service | None) -> bool:
+        """Send what served before: as the Swarm knows it, else as it was written down; False where neither can be."""
+        if service is not None and not service.is_as_marked:
+            _LOG.warning("Somebody else has set an image, and it is left", service=self._name, image=service.image)
+            return False
+        previous = service.previous_spec if service else None
+        if service is not None and previous is not None and Mark.of(previous.get("Labels") or {}) != _mark(swap):
+            await services.update(self.engine, service, service.spec, {}, back=True)
+            return True
+        reference = self.former.reference if self.former else None
+        if self.former is None or reference is None or reference.digest is None:
+            _LOG.warning("Nothing is known of what served before a service was changed", service=self._name)
+            return False
+        version = Version(reference, Digest(reference.digest), self.former.deployment_id or _ADOPTED, 0)
+        await replace(self, application=self.former.application)._send(version, service)  # noqa: SLF001 - its own
+        return True
+
+    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+        service = await self._own()
+        if service is None:
+            raise Absent(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
+        reference = self.former.reference if self.former else None
+        theirs = reference is not None and reference.digest != serving.digest
+        if not service.is_as_marked or (theirs and serving.deployment_id != swap.deployment_id):
+            raise Failed(Code.ENGINE_REFUSED, f"somebody else has set its image to {service.image}")
+        if serving.deployment_id == swap.deployment_id:
+            return await self._watch.converge(_mark(swap))
+        seen = await self._watch.see(service, Mark.of(service.labels))
+        if not seen.converged:
+            raise Failed(Code.TIMED_OUT, f"{seen.running} of {seen.wanted} of its tasks run after {_BACK:.0f} s")
+        return None
+
+    async def is_over(self, swap: Swap) -> bool:
+        service = await self._own()
+        if service is None or self._original(service) is not None:
+            return False
+        known = {swap.deployment_id, (self.former.deployment_id if self.former else None) or _ADOPTED}
+        return service.labels.get(DEPLOYMENT) not in known
+
+    async def _until_back(self) -> None:
+        """Watch the Swarm going back; that it does not get there is told, not waited for."""
+
+        async def look() -> bool:
+            service = await self._own()
+            if service is None or service.update_state == "rollback_paused":
+                _LOG.warning("The Swarm did not get a service back", service=self._name)
+                return True
+            seen = await self._watch.see(service, Mark.of(service.labels))
+            return seen.converged or (service_spec.is_stopped(service.spec) and not seen.leftover)
+
+        if not await _until(look, within=_BACK):
+            _LOG.warning("The Swarm is still getting a service back", service=self._name)
+
+    # -- after
+
+    async def tidy(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
+        """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
+        if (service := await self._own()) is not None:
+            used = service_files.secrets_of([service.spec, service.previous_spec])
+            await service_files.sweep(self.engine, self.application, used=used)
+
+    async def last_lines(self, swap: Swap) -> str:
+        return await self._watch.lines(_mark(swap))
+
+    async def start(self, serving: Serving) -> None:
+        service = await self._watch.expect(serving.object_id)
+        before = frozenset(task.task_id for task in await services.tasks(self.engine, service))
+        await self._scale(service, running=True)
+        mark = Mark.of(service.labels)
+        try:
+            await self._watch.converge(mark, before)
+        except Failed as error:
+            raise Failed(error.reason.code, error.reason.message, log=await self._watch.lines(mark)) from error
+
+    async def stop(self, serving: Serving) -> None:
+        service = await self._watch.expect(serving.object_id)
+        await self._scale(service, running=False)
+
+        async def look() -> bool:
+            return await self._is_over(await services.tasks(self.engine, service))
+
+        if not await _until(look, within=self._grace):
+            raise Postponed(Code.ENGINE_REFUSED, f"tasks of {self._name} still run after {self._grace:.0f} s")
+
+    async def _scale(self, service: Service, *, running: bool) -> None:
+        made = service_spec.scaled(service.spec, self.application, running=running)
+        if made == service.spec:
+            return
+        image, authorized = image_reference(service.labels), dict[str, str]()
+        if image is not None:
+            made, authorized = services.authorized(made, image, await self.login(None))
+        await services.update(self.engine, service, made, authorized)
+
+    async def remove(self) -> None:
+        service = await self._own()
+        if service is not None and self._original(service) is not None:
+            return  # it was never the gateway's to remove
+        if service is not None:
+            await services.remove(self.engine, service)
+
+        async def look() -> bool:
+            found = await services.tasks_of(self.engine, self.application.application_id)
+            return await self._is_over([one for one in found if identity.is_ours(self.application, one.labels)])
+
+        await _until(look, within=self._grace)
+        await service_files.sweep(self.engine, self.application)
+
+    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+        try:
+            service = await self._watch.expect(object_id)
+        except Absent as error:
+            return error.reason
+        seen = await self._watch.see(service, Mark.of(service.labels))
+        return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
+
+    async def answer(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
+        return None
+
+    async def expire(self) -> None:
+        """Nothing is kept."""
+
+    def longest_call(self) -> float:
+        return self.pace.call_margin
+
+    async def _hosts_networks(self) -> list[str]:
+        found = service_spec.found(self.application)
+        return [] if found is None else await service_conditions.hosts_networks(self.engine, found)
+
+    # -- looking
+
+    async def _is_over(self, tasks: list[Task]) -> bool:
+        if convergence.is_over(tasks):
+            return True
+        down = frozenset(node_id for node_id, node in (await services.nodes(self.engine)).items() if node.down)
+        return convergence.is_over(tasks, down=down)
+
+    @property
+    def _watch(self) -> ServiceWatch:
+        grace = self.application.configuration.stop_grace
+        return ServiceWatch(self.engine, self._name, self.pace, grace, self.login)
+
+    @property
+    def _name(self) -> str:
+        return self.application.app_name
+
+    @property
+    def _grace(self) -> float:
+        return self.application.configuration.stop_grace + CALL_DEADLINE
+
+
+def _version(swap: Swap) -> Version:
+    image = Reference.parse(swap.new)
+    return Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt)
+
+
+def _mark(swap: Swap) -> Mark:
+    return Mark(swap.deployment_id, str(swap.attempt))
+
+
+async def _until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
+    """Look until it is so; False where it is not within so many seconds."""
+    try:
+        async with asyncio.timeout(within):
+            while not await look():  # noqa: ASYNC110 - what is looked at is elsewhere
+                await asyncio.sleep(LOOK_AGAIN)
+    except TimeoutError:
+        return False
+    return True

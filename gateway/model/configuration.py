@@ -1,0 +1,238 @@
+"""What an application runs with, as its user wrote it and already proven to mean something. It performs no I/O."""
+
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from gateway.model import swarm
+from gateway.model.errors import InvalidInput
+from gateway.model.health_checks import HealthCheck, Probe, Seconds
+from gateway.model.mounts import Mount, Path, Tmpfs
+from gateway.model.ports import NUMBER, Port
+from gateway.model.quantities import parse_cpus, parse_memory
+
+_LABEL_PREFIX = "gateway."
+_LONGEST_COMMAND = 65536
+_SHOWN = 80  # characters of what is wrong
+LONGEST_GRACE = 3600  # seconds
+
+_Part = TypeVar("_Part", Port, Mount)
+
+
+class Order(StrEnum):
+    """Which of the two is started or stopped first."""
+
+    START_FIRST = "start-first"
+    STOP_FIRST = "stop-first"
+
+
+class RuntimeKind(StrEnum):
+    """What an application runs as on its engine."""
+
+    CONTAINER = "container"
+    SERVICE = "service"
+
+
+# As shlex.split has it, which takes the square of a word's length.
+_PIECE = re.compile(
+    r"""(?P<blank>[ \t\r\n]++)|(?P<plain>[^ \t\r\n'"\\]++)|'(?P<single>[^']*+)'"""
+    r"""|"(?P<double>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>.)""",
+    re.DOTALL,
+)
+_ESCAPED = re.compile(r'\\([\\"])')
+
+
+def parse_command(text: str) -> list[str]:
+    """Split a command as a shell would; raises InvalidInput."""
+    if len(text) > _LONGEST_COMMAND:
+        raise InvalidInput(f"a command has at most {_LONGEST_COMMAND} characters", field="command")
+    words: list[list[str]] = []
+    place, inside = 0, False
+    while place < len(text):
+        found = _PIECE.match(text, place)
+        if found is None:
+            what = "no character after a \\ at its end" if text[place] == "\\" else "no closing quotation mark"
+            raise InvalidInput(f"{text[:_SHOWN]!r} cannot be split into words: {what}", field="command")
+        kind, place = found.lastgroup or "", found.end()
+        if kind == "blank":
+            inside = False
+            continue
+        if not inside:
+            words.append([])
+        inside = True
+        words[-1].append(_ESCAPED.sub(r"\1", found[kind]) if kind == "double" else found[kind])
+    return ["".join(pieces) for pieces in words]
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _checked(parse: object) -> AfterValidator:
+    def check(text: str) -> str:
+        try:
+            parse(text)  # type: ignore[operator]  # any of the parsers above
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return text
+
+    return AfterValidator(check)
+
+
+def _no_reserved(labels: dict[str, str]) -> dict[str, str]:
+    if any(name.startswith(_LABEL_PREFIX) for name in labels):
+        raise ValueError(f"labels that begin with {_LABEL_PREFIX!r} are the gateway's own")
+    return labels
+
+
+def _auto_or(kind: Any) -> BeforeValidator:
+    """Take "auto" for None."""
+    return BeforeValidator(
+        lambda value: None if value == "auto" else value, json_schema_input_type=kind | Literal["auto"] | None
+    )
+
+
+def _a_host(entry: str) -> str:
+    name, _, address = entry.partition(":")
+    if not name or any(sign.isspace() or sign == "\0" for sign in name):
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5")
+    try:
+        return entry if address == "host-gateway" else f"{name}:{ipaddress.ip_address(address.strip('[]'))}"
+    except ValueError as error:
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5") from error
+
+
+_AS_TEXT = BeforeValidator(_as_text, json_schema_input_type=str | int | float)
+Memory = Annotated[str, _AS_TEXT, _checked(parse_memory)]
+Cpus = Annotated[str, _AS_TEXT, _checked(parse_cpus)]
+Capability = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{1,40}$")]
+NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
+
+
+class Configuration(BaseModel):
+    """A field that is None is the image's own choice."""
+
+    model_config = ConfigDict(
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+    )
+
+    command: Annotated[str, _checked(parse_command)] | None = None
+    """Words as a shell splits them. It replaces the image's command, not its entrypoint; args follow it."""
+    args: list[str] | None = None
+    user: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}(:[a-zA-Z0-9_.-]{1,64})?$")] | None = None
+    """A name or number, its group after a colon."""
+    working_dir: Path | None = None
+    hostname: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")] | None = None
+    init: bool | None = None
+    """A process 1 that reaps what the program leaves behind, and passes signals on to it."""
+    memory_limit: Memory | None = None
+    """Bytes, or with a unit: 512m, 2048MB, 2g; MB is 1024²."""
+    memory_reservation: Memory | None = None
+    cpu_limit: Cpus | None = None
+    """CPUs, as in 0.5; from 1000000 on nanoCPUs."""
+    cpu_reservation: Cpus | None = None
+    replicas: Annotated[int, NUMBER, Field(ge=1, le=1000)] = 1
+    ports: list[Port] = []
+    mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
+    tmpfs: list[Tmpfs] = []
+    """Kept in memory, and gone with the container."""
+    read_only: bool = False
+    """Whether its own file system can only be read."""
+    cap_add: list[Capability] = []
+    cap_drop: list[Capability] = []
+    extra_hosts: list[Annotated[str, AfterValidator(_a_host)]] = []
+    """Names of its own, each with an address."""
+    networks: list[NetworkName] = []
+    labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
+    stop_grace: Annotated[int, NUMBER, Field(ge=0, le=LONGEST_GRACE)] = 10
+    """Seconds between the stop signal and the kill."""
+    runtime: Annotated[RuntimeKind | None, _auto_or(RuntimeKind)] = None
+    """What it runs as; null: a service where the engine is a Swarm manager, else a container."""
+    order: Annotated[Order | None, _auto_or(Order)] = None
+    """Which of old and new comes first; null: start-first where nothing forbids it."""
+    drain: Annotated[float, NUMBER, Field(ge=0, le=600)] = 3
+    """Seconds a replaced container goes on serving what still comes to it, where it is found by name."""
+    kept: Annotated[int, NUMBER, Field(ge=0, le=100)] = 1
+    """Replaced versions kept for a way back."""
+    health_check_swarm: HealthCheck | None = None
+    """Lies over the image's HEALTHCHECK."""
+    probe: Probe | None = None
+    """What the gateway asks it itself, beside the HEALTHCHECK."""
+    health_deadline: Annotated[Seconds, NUMBER] | None = None
+    """Seconds it has to become healthy; null: as the gateway is set."""
+    stable_window: Annotated[Seconds, NUMBER] | None = None
+    """Seconds it must run to be proven, where it has neither HEALTHCHECK nor probe; null: as the gateway is set."""
+    watch: Annotated[float, NUMBER, Field(ge=0, le=86_400)] | None = None
+    """Seconds of trouble afterwards that bring the former version back; null: as the gateway is set."""
+    heal: bool = False
+    """Whether it is brought back where it is seen to be missing, stopped or changed by hand."""
+    restart_policy_swarm: swarm.RestartPolicy | None = None
+    placement_swarm: swarm.Placement | None = None
+    update_config_swarm: swarm.UpdateConfig | None = None
+    rollback_config_swarm: swarm.RollbackConfig | None = None
+    mode_swarm: swarm.Mode | None = None
+    network_swarm: list[swarm.Attachment] | None = None
+    endpoint_spec_swarm: swarm.EndpointSpec | None = None
+    ulimits_swarm: list[swarm.Ulimit] | None = None
+
+    @property
+    def needs_service(self) -> str | None:
+        """What of it a single container cannot do, or None."""
+        replicated = (self.mode_swarm or {}).get("Replicated") or {}
+        if (replicas := replicated.get("Replicas") or self.replicas) > 1:
+            return f"{replicas} replicas"
+        return "a task on each node" if (self.mode_swarm or {}).get("Global") is not None else None
+
+    @property
+    def files(self) -> list[Mount]:
+        return [mount for mount in self.mounts if mount.type == "file"]
+
+    def identified(self, before: Self | None = None) -> Self:
+        """Return it with a name for each port and mount: that of the equal one before, where there is one."""
+        known = before or type(self)()
+        ports = _named(self.ports, known.ports, "port_id", Port.same_as)
+        return self.model_copy(
+            update={"ports": ports, "mounts": _named(self.mounts, known.mounts, "mount_id", Mount.same_as)}
+        )
+
+    @field_validator("order")
+    @classmethod
+    def _refuse_two_on_one_port(cls, order: Order | None, before: ValidationInfo) -> Order | None:
+        alone = before.data.get("runtime") is not RuntimeKind.SERVICE
+        if order is Order.START_FIRST and alone and before.data.get("ports"):
+            raise ValueError("start-first is not possible with published ports, which two containers cannot hold")
+        return order
+
+
+def _named(
+    parts: Sequence[_Part], before: Sequence[_Part], field: str, same: Callable[[_Part, _Part], bool]
+) -> list[_Part]:
+    """Return the parts, each with an id of its own: the one it was sent with, or that of its equal; else a new one."""
+    free = {getattr(one, field): one for one in before if getattr(one, field)}
+    sent = [free.pop(getattr(part, field), None) and getattr(part, field) for part in parts]
+    named: list[_Part] = []
+    for part, own in zip(parts, sent, strict=True):
+        found = own or next((name for name, one in free.items() if same(part, one)), None)
+        free.pop(found, None)
+        named.append(part.model_copy(update={field: found or str(uuid.uuid4())}))
+    return named

@@ -1,0 +1,94 @@
+"""What a deployment would change: an application as it is wanted, beside how it ran last. It performs no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration
+from gateway.model.mounts import Mount
+from gateway.model.reference import Reference
+
+# Of a configuration: how one version takes the place of another, which is no part of what runs.
+_NOT_OF_WHAT_RUNS = {"order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "heal"}
+_CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What serves: an image, and the application as it was when it was run."""
+
+    reference: Reference | None
+    application: Application
+    spec_hash: str | None
+    #: the deployment that brought it to serve; None for what was adopted
+    deployment_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A field by the API's name. What may be secret is not shown: of variables the names, of a file that it changed."""
+
+    field: str
+    runs: Any
+    wanted: Any
+
+
+def differences(wanted: Application, ran: Ran | None) -> list[Difference]:
+    """Return what differs; all that is set, where nothing ran yet."""
+    found = [*_image(wanted, ran), *_environment(wanted.variables, ran.application.variables if ran else {})]
+    return found + _configuration(wanted.configuration, ran.application.configuration if ran else Configuration())
+
+
+def _image(wanted: Application, ran: Ran | None) -> list[Difference]:
+    asked, ran_image = wanted.reference, ran.reference if ran else None
+    if asked is None or (ran_image is not None and _same_image(asked, ran_image)):
+        return []
+    runs = None if ran_image is None else str(ran_image if asked.digest else ran_image.without_digest())
+    return [Difference("dockerImage", runs, str(asked))]
+
+
+def _same_image(asked: Reference, ran: Reference) -> bool:
+    return asked == ran if asked.digest else asked == ran.without_digest()
+
+
+def _environment(new: Mapping[str, str], old: Mapping[str, str]) -> list[Difference]:
+    if new == old:
+        return []
+    said = (
+        *(f"{name} added" for name in new if name not in old),
+        *(f"{name} changed" for name in new if name in old and new[name] != old[name]),
+        *(f"{name} removed" for name in old if name not in new),
+    )
+    return [Difference("env", sorted(old), ", ".join(said))]
+
+
+def _configuration(wanted: Configuration, ran: Configuration) -> list[Difference]:
+    found = []
+    for name, field in Configuration.model_fields.items():
+        if name in _NOT_OF_WHAT_RUNS or field.alias is None:
+            continue
+        new, old = _shown(wanted, name), _shown(ran, name)
+        if name == "mounts":
+            held = {file.target: file for file in ran.files}
+            new = [_marked(mount, held) for mount in wanted.mounts]
+        if new != old:
+            found.append(Difference(field.alias, old, new))
+    return found
+
+
+def _shown(configuration: Configuration, name: str) -> Any:
+    shown: Any = configuration.model_dump(
+        mode="json",
+        by_alias=True,
+        include={name},
+        exclude={"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "known_as", "content"}}},
+    )
+    return next(iter(shown.values()), None)
+
+
+def _marked(mount: Mount, held: Mapping[str, Mount]) -> dict[str, Any]:
+    shown = mount.model_dump(mode="json", by_alias=True, exclude={"mount_id", "known_as", "content"})
+    before = held.get(mount.target)
+    changed = mount.type == "file" and before is not None and before.content != mount.content
+    return shown | {"content": _CHANGED} if changed else shown

@@ -1,0 +1,134 @@
+"""What each field of a configuration allows, and all of them together do not. It performs no I/O.
+
+Asked when a configuration is saved: one that was saved before there was a rule is still read.
+"""
+
+import posixpath
+
+from pydantic.alias_generators import to_camel
+
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.errors import InvalidInput
+from gateway.model.mounts import around
+from gateway.model.ports import EVERYWHERE
+from gateway.model.quantities import parse_cpus, parse_memory
+
+# https://man7.org/linux/man-pages/man2/getrlimit.2.html, as the Docker Engine calls them
+_ULIMITS = frozenset({
+    "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
+    "rttime", "sigpending", "stack",
+})  # fmt: skip
+_UNLIMITED = -1
+_MOST = 1000  # parts of a list
+_LARGEST = 8 << 20  # bytes of all of it
+
+
+def refuse(configuration: Configuration) -> None:
+    """Raises InvalidInput naming the field that cannot be as long as the others are."""
+    for rule in (_bounds, _ports, _targets, _files, _reservations, _ulimits, _attachments, _service_ports):
+        rule(configuration)
+
+
+def _bounds(configuration: Configuration) -> None:
+    """Each list of applications reads all of it."""
+    for name in type(configuration).model_fields:
+        found = getattr(configuration, name)
+        if isinstance(found, list | dict) and len(found) > _MOST:
+            raise InvalidInput(f"{len(found)} are more than the {_MOST} that one may have", field=to_camel(name))
+    if len(configuration.model_dump_json()) > _LARGEST:
+        raise InvalidInput(f"all that is set together is larger than {_LARGEST} bytes: mount a volume for large files")
+
+
+def _ports(configuration: Configuration) -> None:
+    taken: dict[tuple[int, str], set[str | None]] = {}
+    for number, port in enumerate(configuration.ports):
+        if port.host_ip is not None and configuration.runtime is RuntimeKind.SERVICE:
+            raise InvalidInput(
+                "a service publishes at all addresses of a node: leave hostIp out, or let runtime be container",
+                field=f"ports.{number}.hostIp",
+            )
+        addresses = taken.setdefault((port.published_port, port.protocol), set())
+        everywhere = port.host_ip in EVERYWHERE or not EVERYWHERE.isdisjoint(addresses)
+        if port.host_ip in addresses or (addresses and everywhere):
+            raise InvalidInput(
+                f"{port.published_port}/{port.protocol} is published twice; "
+                "a port of the host leads to one of the container",
+                field=f"ports.{number}.publishedPort",
+            )
+        addresses.add(port.host_ip)
+
+
+def _targets(configuration: Configuration) -> None:
+    taken: set[str] = set()
+    for target, field in _mounted(configuration):
+        if (place := posixpath.normpath(target)) in taken:
+            raise InvalidInput(f"something is mounted at {target} already", field=field)
+        taken.add(place)
+
+
+def _mounted(configuration: Configuration) -> list[tuple[str, str]]:
+    """Return each target and the field that names it."""
+    mounts = [(one.target, f"mounts.{number}.target") for number, one in enumerate(configuration.mounts)]
+    return mounts + [(one.target, f"tmpfs.{number}.target") for number, one in enumerate(configuration.tmpfs)]
+
+
+def _files(configuration: Configuration) -> None:
+    """A container gets its files written into its own file system; a task has each mounted over whatever is there."""
+    if configuration.runtime is RuntimeKind.SERVICE:
+        for number, mount in enumerate(configuration.mounts):
+            if mount.type == "file" and not mount.content:
+                raise InvalidInput("a Swarm keeps no empty file", field=f"mounts.{number}.content")
+        return
+    files = {one.target for one in configuration.files}
+    folders = {posixpath.normpath(target): target for target, _ in _mounted(configuration) if target not in files}
+    for target, field in _mounted(configuration):
+        if target not in files:
+            continue
+        if configuration.read_only:
+            raise InvalidInput(
+                f"{target} cannot be put into a container whose file system is readOnly: "
+                "set runtime to service, where it can, or mount it in a folder of the host",
+                field=field,
+            )
+        if over := next((folders[place] for place in around(target) if place in folders), None):
+            raise InvalidInput(
+                f"{target} would be hidden by what is mounted at {over}: put the file elsewhere, or into that",
+                field=field,
+            )
+
+
+def _reservations(configuration: Configuration) -> None:
+    for what, limit, reserved, parse in (
+        ("memory", configuration.memory_limit, configuration.memory_reservation, parse_memory),
+        ("cpu", configuration.cpu_limit, configuration.cpu_reservation, parse_cpus),
+    ):
+        if limit and reserved and parse(reserved) > parse(limit):
+            raise InvalidInput(f"{reserved} is more than {what}Limit allows: {limit}", field=f"{what}Reservation")
+
+
+def _ulimits(configuration: Configuration) -> None:
+    for number, limit in enumerate(configuration.ulimits_swarm or ()):
+        if limit["Name"] not in _ULIMITS:
+            raise InvalidInput(
+                f"{limit['Name']!r} is no limit the kernel knows: {', '.join(sorted(_ULIMITS))}",
+                field=f"ulimitsSwarm.{number}.Name",
+            )
+        hard = limit["Hard"]
+        if hard != _UNLIMITED and (limit["Soft"] > hard or limit["Soft"] == _UNLIMITED):
+            raise InvalidInput(
+                f"{limit['Soft']} is more than the hard limit, {hard}", field=f"ulimitsSwarm.{number}.Soft"
+            )
+
+
+def _attachments(configuration: Configuration) -> None:
+    for number, attachment in enumerate(configuration.network_swarm or ()):
+        if not attachment.get("Target"):
+            raise InvalidInput("which network is it? Give its name", field=f"networkSwarm.{number}.Target")
+
+
+def _service_ports(configuration: Configuration) -> None:
+    for number, port in enumerate((configuration.endpoint_spec_swarm or {}).get("Ports") or ()):
+        if not port.get("TargetPort"):
+            raise InvalidInput(
+                "which port of the container does it lead to?", field=f"endpointSpecSwarm.Ports.{number}.TargetPort"
+            )

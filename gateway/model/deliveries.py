@@ -1,0 +1,91 @@
+"""What came to an endpoint, and what became of it. It performs no I/O."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from gateway.model.deployments import Status
+from gateway.model.errors import shortened
+from gateway.model.events import Ignored
+
+_SECRET = re.compile(r"assert|auth|bearer|cookie|credential|jwt|key|passw|secret|sign|token", re.IGNORECASE)
+# Proxies tell the address that was asked for, and in that the token stands.
+_PATH = "/webhooks/"
+_REMOVED = "(removed)"
+_MOST_HEADERS = 64
+_LONGEST_HEADER = 1024
+_LONGEST_NAME = 128
+_TELLING = 6  # characters; a shorter word is found anywhere
+
+_DEPLOYED = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
+_GOES_ON = frozenset({Status.QUEUED, Status.RUNNING})
+
+
+class Verdict(StrEnum):
+    """What was made of a delivery."""
+
+    QUEUED = "queued"  # what it caused goes on
+    DEPLOYED = "deployed"
+    SUPERSEDED = "superseded"  # by newer pushes, all of it
+    FAILED = "failed"
+    IGNORED = "ignored"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Caused:
+    """A deployment that a delivery caused or joined."""
+
+    deployment_id: str
+    application_id: str
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the inbox, without the body."""
+
+    delivery_id: str
+    endpoint_id: str | None
+    source: str
+    received_at: datetime
+    #: as stored: queued, ignored, duplicate or rejected
+    stored: Verdict
+    ignored: tuple[Ignored, ...]
+    duplicate_of: str | None
+    replay_of: str | None
+    #: how many refusals it stands for
+    times: int
+    #: it has not proven itself
+    refused: bool
+    headers: Mapping[str, str]
+    size: int
+    #: how others ended that it caused, which are no longer kept
+    ended: tuple[Status, ...]
+    caused: tuple[Caused, ...]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What has become of it until now; of several deployments the worst counts."""
+        states = {one.status for one in self.caused} | set(self.ended)
+        if not states or self.stored is Verdict.IGNORED:
+            return self.stored
+        if states & _GOES_ON:
+            return Verdict.QUEUED
+        if rest := states - _DEPLOYED - {Status.SUPERSEDED}:
+            return Verdict.FAILED if rest - {Status.CANCELLED} else Verdict.SUPERSEDED
+        return Verdict.DEPLOYED if states & _DEPLOYED else Verdict.SUPERSEDED
+
+
+def without_secrets(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> dict[str, str]:
+    """Return what may be kept of a request's headers: no proof of who sends, and nothing that holds a secret."""
+    known = [_PATH, *(secret for secret in secrets if len(secret) >= _TELLING)]
+    return {
+        shortened(name, _LONGEST_NAME): _REMOVED
+        if _SECRET.search(name) or any(secret in value for secret in known)
+        else shortened(value, _LONGEST_HEADER)
+        for name, value in list(headers.items())[:_MOST_HEADERS]
+    }

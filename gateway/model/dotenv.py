@@ -1,0 +1,71 @@
+r"""Variables as text, read as npm's dotenv reads it, which Dokploy does: https://github.com/motdotla/dotenv.
+
+    NAME=value        up to a # or the line's end, without the blanks around
+    NAME: value       the same
+    export NAME=value
+    NAME="a value"    over several lines too, with \n and \r for what they stand for; a \" is kept as it is
+    NAME='a value'    as it is, between ` too
+    # a comment
+
+What is none of these is an error there is a line for; npm's passes over it. Each character is looked at a few times.
+"""
+
+import re
+
+from gateway.model.errors import InvalidInput
+
+_NAME = re.compile(r"""(?:export[ \t]+)?(?:([^\s=#'"`\\]*[^\s=#'"`\\:])[ \t]*=|([\w.-]+):(?=\s|\Z))""")
+_BLANK = re.compile(r"(?:\s|#[^\n]*)*+")
+_REST = re.compile(r"[^\S\n]*+(?:#[^\n]*)?+(?=\n|\Z)")
+_PLAIN = re.compile(r"[^#\n]*+")
+_QUOTED = re.compile(r"""(['"`])(.*)\1""", re.DOTALL)
+
+
+def parse_variables(text: str) -> dict[str, str]:
+    """Return the variables by name, of one that is there twice the last; raises InvalidInput naming the line."""
+    text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    variables: dict[str, str] = {}
+    place = _end(_BLANK.match(text))
+    while place < len(text):
+        named = _NAME.match(text, place)
+        if named is None:
+            raise InvalidInput(f"line {text.count(chr(10), 0, place) + 1} is not NAME=value", field="env")
+        value, place = _value(text, named.end())
+        variables[named[1] or named[2]] = value
+        place = _end(_BLANK.match(text, place))
+    return variables
+
+
+def _value(text: str, place: int) -> tuple[str, int]:
+    """Return the value that begins there, and where its line goes on."""
+    while text[place : place + 1] in {" ", "\t"}:
+        place += 1
+    quote = text[place : place + 1]
+    if quote in {"'", '"', "`"} and (closing := _closing(text, quote, place + 1)) is not None:
+        return _expanded(text[place + 1 : closing], quote), closing + 1
+    plain = _PLAIN.match(text, place)
+    value = plain[0].strip() if plain else ""
+    whole = _QUOTED.fullmatch(value)
+    return _expanded(whole[2] if whole else value, quote), _end(plain)
+
+
+def _expanded(value: str, quote: str) -> str:
+    return value.replace("\\n", "\n").replace("\\r", "\r") if quote == '"' else value
+
+
+def _closing(text: str, quote: str, begin: int) -> int | None:
+    r"""Return where the quote ends: the first without a \ before it, else the last; only a comment may follow."""
+    escaped = []
+    place = text.find(quote, begin)
+    while place >= 0:
+        if text[place - 1] != "\\" or place == begin:
+            if _REST.match(text, place + 1):
+                return place
+            break
+        escaped.append(place)
+        place = text.find(quote, place + 1)
+    return next((one for one in reversed(escaped) if _REST.match(text, one + 1)), None)
+
+
+def _end(found: re.Match[str] | None) -> int:
+    return found.end() if found else 0

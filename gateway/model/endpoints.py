@@ -1,0 +1,119 @@
+"""Where a registry may tell of pushes: what is known of the sender, and what it may say. It performs no I/O."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
+from gateway.model.errors import InvalidInput
+from gateway.model.events import Ignored, Notification, PushEvent
+from gateway.model.reference import Domain
+
+Network: TypeAlias = IPv4Network | IPv6Network
+Address: TypeAlias = IPv4Address | IPv6Address
+
+#: the source of what comes to an application's own address
+DEPLOY = "deploy"
+
+_LONGEST_GLOB = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One sender's way in."""
+
+    endpoint_id: str
+    source: str
+    name: str
+    secret: str = field(repr=False)
+    #: valid too, for now
+    former_secret: str | None = field(repr=False)
+    former_until: datetime | None
+    host: Domain | None
+    aliases: frozenset[str]
+    settings: Mapping[str, str]
+    #: globs of the repositories it may speak for; none: any
+    repositories: tuple[str, ...]
+    #: where it may send from; none: from anywhere
+    networks: tuple[Network, ...]
+    #: requests a minute
+    rate: int | None
+    enabled: bool
+    created_at: datetime
+    #: whose own address it is; None: a registry's
+    application_id: str | None = None
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return (self.secret,) if self.former_secret is None else (self.secret, self.former_secret)
+
+    def admits(self, sender: Address | None) -> bool:
+        """Tell whether requests may come from there."""
+        return not self.networks or (sender is not None and any(sender in network for network in self.networks))
+
+    def permitted(self, notification: Notification) -> Notification:
+        """Return what it may say of what it says."""
+        if not self.enabled:
+            return self._without(notification, notification.events, "this webhook is disabled")
+        strange = [event for event in notification.events if not self._speaks_for(event)]
+        return self._without(notification, strange, "this webhook may not speak for that repository")
+
+    def _speaks_for(self, event: PushEvent) -> bool:
+        return not self.repositories or any(fnmatchcase(str(event.repository), glob) for glob in self.repositories)
+
+    @staticmethod
+    def _without(notification: Notification, left_out: Iterable[PushEvent], reason: str) -> Notification:
+        gone = {event: Ignored(str(event.reference), reason) for event in left_out}
+        return replace(
+            notification,
+            events=tuple(event for event in notification.events if event not in gone),
+            ignored=(*notification.ignored, *gone.values()),
+        )
+
+
+def parse_network(text: str) -> Network:
+    """Parse `192.0.2.0/24` or one address; raises InvalidInput."""
+    try:
+        return ip_network(text.strip())
+    except ValueError as error:
+        raise InvalidInput(f"{text!r} is not a network, as in 192.0.2.0/24: {error}", field="networks") from error
+
+
+def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
+    return tuple(parse_network(text) for text in texts if text.strip())
+
+
+def parse_repository_glob(text: str) -> str:
+    """Parse a full name that may hold `*`, as `ghcr.io/acme/*`; raises InvalidInput."""
+    if len(text) > _LONGEST_GLOB or "/" not in text or text != text.lower():
+        raise InvalidInput(
+            f"{text[:80]!r} is not a repository by its full name, as in ghcr.io/acme/web or ghcr.io/acme/*",
+            field="repositories",
+        )
+    return text
+
+
+def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Network]) -> Address | None:
+    """Return who sends: the nearest address on the way that is no trusted proxy; None where that is not known.
+
+    Only what a trusted proxy has added can be believed, so the way is read backwards from the peer.
+    """
+    known = tuple(trusted)
+    address: Address | None = None
+    for hop in (peer or "", *reversed(forwarded_for.split(","))):
+        if hop.strip() == "":
+            break
+        try:
+            address = _plain(ip_address(hop.strip()))
+        except ValueError:
+            return None
+        if not any(address in network for network in known):
+            break
+    return address
+
+
+def _plain(address: Address) -> Address:
+    """Return an IPv4 address as such where a socket of both kinds has it mapped, and any other without its zone."""
+    return address.ipv4_mapped or IPv6Address(int(address)) if isinstance(address, IPv6Address) else address

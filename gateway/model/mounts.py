@@ -1,0 +1,209 @@
+"""What is mounted into a container: volumes, folders of the host, files, memory. It performs no I/O.
+
+A mount is written as `{source, target, type}`, or with the names of the API's rows: mountPath for target, and for the
+source volumeName, hostPath or filePath.
+"""
+
+import hashlib
+import posixpath
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from gateway.model.errors import InvalidInput
+from gateway.model.quantities import parse_memory
+
+MountType = Literal["volume", "bind", "file"]
+#: bytes that a file may have: what a Swarm takes for a secret
+LARGEST_FILE = 500_000
+
+_VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+#: how the API's rows name the source of each type
+SOURCES: dict[MountType, str] = {"volume": "volumeName", "bind": "hostPath", "file": "filePath"}
+#: of what a row may belong to
+OWNERS = (
+    "applicationId", "composeId", "libsqlId", "mariadbId", "mongoId", "mysqlId", "postgresId", "redisId",
+)  # fmt: skip
+_OF_THE_ROW = frozenset({*OWNERS, "serviceType", "serviceId"})
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/") or "\0" in path or ":" in path:
+        raise ValueError("an absolute path is needed, without a colon")
+    return path
+
+
+def _not_the_root(path: str) -> str:
+    if posixpath.normpath(path) == "/":
+        raise ValueError("nothing can be mounted at the root")
+    return path
+
+
+def _size(text: str) -> str:
+    try:
+        parse_memory(text, least=1)
+    except InvalidInput as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+def _length(content: str) -> int:
+    try:
+        return len(content.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError("text is needed that can be written as UTF-8") from error
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+Path = Annotated[str, Field(max_length=4096), AfterValidator(_absolute)]
+Target = Annotated[Path, AfterValidator(_not_the_root)]
+
+
+class Mount(BaseModel):
+    """A named volume, a folder of the host, or a file with this content, in the container.
+
+    `mount_id` names it in the API, and `known_as`, a filePath sent with what is no file, for who told them apart by it;
+    neither means anything to what runs.
+    """
+
+    model_config = ConfigDict(
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+    )
+
+    mount_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    known_as: Annotated[str, Field(max_length=4096)] | None = None
+    type: MountType = "volume"
+    #: the volume's name, the folder on the host, or what the file is called
+    source: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=4096,
+            validation_alias=AliasChoices("source", *SOURCES.values()),
+        ),
+    ]
+    target: Annotated[Target, Field(validation_alias=AliasChoices("target", "mountPath"))]
+    read_only: bool = False
+    content: str | None = Field(default=None, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_row(cls, given: Any) -> Any:
+        """Take a row as it is shown, with both ways of writing a mount in it."""
+        if not isinstance(given, dict):
+            return given
+        sent = {name: value for name, value in given.items() if value is not None and name not in _OF_THE_ROW}
+        of_type = SOURCES.get(sent.get("type", "volume"))
+        if of_type != "filePath" and of_type in sent and "filePath" in sent:
+            sent["knownAs"] = sent.pop("filePath")
+        for name in SOURCES.values():
+            if name != of_type and of_type is not None:
+                sent.pop(name, None)
+        for name, other in (("source", of_type), ("target", "mountPath")):
+            if name in sent and other in sent and sent.pop(other) != sent[name]:
+                raise ValueError(f"{name} and {other} are the same thing, and differ")
+        if sent.get("type") == "file":
+            target = sent.get("target", sent.get("mountPath"))
+            sent.setdefault("content", "")
+            if "source" not in sent and not sent.get("filePath") and isinstance(target, str):
+                sent.pop("filePath", None)
+                sent["source"] = posixpath.basename(target.rstrip("/")) or "file"
+        return sent
+
+    @field_validator("source")
+    @classmethod
+    def _means_something(cls, source: str, before: ValidationInfo) -> str:
+        kind = before.data.get("type")
+        if kind == "bind":
+            return _absolute(source)
+        if kind == "volume" and not _VOLUME.fullmatch(source):
+            raise ValueError(f"{source!r} is not a volume's name")
+        if "\0" in source:
+            raise ValueError("a zero byte is in it")
+        return source
+
+    @field_validator("target")
+    @classmethod
+    def _is_a_files(cls, target: str, before: ValidationInfo) -> str:
+        if before.data.get("type") == "file" and target.endswith("/"):
+            raise ValueError("the path of the file itself is needed, not of its folder")
+        return target
+
+    @field_validator("content")
+    @classmethod
+    def _of_a_file(cls, content: str | None, before: ValidationInfo) -> str | None:
+        if before.data.get("type") != "file":
+            if content:
+                raise ValueError("only a mount of type file has a content")
+            return None
+        if content is not None and _length(content) > LARGEST_FILE:
+            raise ValueError(f"a file has at most {LARGEST_FILE} bytes; mount a volume for more")
+        return content
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256((self.content or "").encode()).hexdigest()
+
+    def same_as(self, other: Self) -> bool:
+        """Tell whether both mount the same, however they are named."""
+        named = dict.fromkeys(("mount_id", "known_as"))
+        return self.model_copy(update=named) == other.model_copy(update=named)
+
+
+class Tmpfs(BaseModel):
+    """A folder of the container that is kept in memory; its path alone says as much."""
+
+    model_config = ConfigDict(
+        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid"
+    )
+
+    target: Target
+    size: Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_a_path(cls, given: Any) -> Any:
+        return {"target": given} if isinstance(given, str) else given
+
+
+def around(path: str) -> Iterator[str]:
+    """Yield the path in its plain form, and each folder that it lies in.
+
+    >>> list(around("/etc/app/x/.."))
+    ['/etc/app', '/etc', '/']
+    """
+    place = posixpath.normpath(path)
+    yield place
+    while place.strip("/"):
+        place = posixpath.dirname(place)
+        yield place
+
+
+def covers(one: str, other: str) -> bool:
+    """Tell whether a path is another, or a folder that it lies in.
+
+    >>> covers("/etc", "/etc/app.conf"), covers("/etc/app", "/etc/app.conf")
+    (True, False)
+    """
+    above, below = posixpath.normpath(one), posixpath.normpath(other)
+    return below == above or below.startswith(f"{above.rstrip('/')}/")

@@ -1,0 +1,90 @@
+"""What an application is seen to do on its engine, apart from how its last deployment ended. It performs no I/O."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from gateway.model.applications import Desired
+
+#: an observation that is older tells nothing of now
+STALE = timedelta(minutes=5)
+
+_SOON = timedelta(seconds=5)
+_LATER = timedelta(seconds=60)
+
+
+class State(StrEnum):
+    """What was seen of it."""
+
+    RUNNING = "running"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+    MISSING = "missing"
+    DRIFTED = "drifted"
+    #: it was not looked at lately: its engine is not reached
+    UNKNOWN = "unknown"
+
+
+#: what is there, or is not, though it should be otherwise: what was changed by hand, or went away
+_AWAY = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
+_UNWELL = frozenset({State.UNHEALTHY, State.RESTARTING})
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A state, and what more is to be said of it."""
+
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """As it is stored: in this state since then, seen last at `observed_at`."""
+
+    state: State
+    detail: str
+    since: datetime
+    observed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What should be on the engine of an application that has been deployed, or was adopted."""
+
+    application_id: str
+    name: str
+    app_name: str
+    installation: str
+    desired: Desired
+    #: what differs is put right
+    heal: bool
+    #: what serves is as it was adopted: nothing of ours is to be found on it
+    original: bool
+    #: the deployment that brought what serves, and what that was made of
+    deployment_id: str | None
+    digest: str | None
+    spec_hash: str | None
+    #: one of its deployments runs: it is between two states
+    busy: bool
+    #: it has an open swap or a watch: who sees to that tells of it
+    watched: bool
+    #: a deployment of it waits, and may put it right
+    waits: bool
+
+    def is_wrong(self, state: State) -> bool:
+        """Tell whether people are to be told of it."""
+        if self.desired is not Desired.RUNNING:
+            return state is State.DRIFTED
+        return state in _AWAY | _UNWELL
+
+    def is_to_be_healed(self, state: State) -> bool:
+        attended = self.watched or self.waits
+        return self.heal and not attended and self.desired is Desired.RUNNING and state in _AWAY
+
+
+def patience(state: State, *, waits: bool) -> timedelta:
+    """Return how long a state must last until people are told: it may get well by itself, or by what waits."""
+    return _LATER if waits or state in _UNWELL else _SOON

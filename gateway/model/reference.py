@@ -1,0 +1,163 @@
+r"""Image names as values, made only by parsing.
+
+    reference   := repository [":" tag] ["@" digest]
+    repository  := [domain "/"] path
+    domain      := host [":" port]                  has a "." or ":" or upper case, or is "localhost"
+    path        := component ("/" component)*       lower case
+    component   := [a-z0-9]+ (separator [a-z0-9]+)*
+    separator   := "." | "_" | "__" | "-"+
+    tag         := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}
+    digest      := "sha256:" hex{64}
+
+as https://github.com/distribution/reference has it, normalised as Docker does: `nginx` is
+`docker.io/library/nginx`, `index.docker.io` is `docker.io`, and a name alone means `:latest`.
+
+>>> str(Reference.parse("nginx"))
+'docker.io/library/nginx:latest'
+>>> Reference.parse("reg:5000/app").repository.domain
+'reg:5000'
+>>> Reference.parse("app:16").tag
+'16'
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import NewType, Self
+
+from gateway.model.errors import InvalidInput
+
+Domain = NewType("Domain", str)
+Tag = NewType("Tag", str)
+Digest = NewType("Digest", str)
+
+# Docker Hub's index had a host of its own; its images are named docker.io since 2015.
+DOCKER_HUB = Domain("docker.io")
+_HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+LATEST = Tag("latest")
+
+_LONGEST_NAME = 255
+_LONGEST_TAG = 128
+_LAST_PORT = 65_535
+_LONGEST_REFERENCE = len("/") + 2 * _LONGEST_NAME + len(":") + _LONGEST_TAG + len("@sha256:") + 64
+
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_DOMAIN = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::(?P<port>[0-9]{{1,5}}))?")
+_PATH = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_REPOSITORY = "at most 255 lower-case letters and digits, parted by single . _ - or /"
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def parse_domain(text: str) -> Domain:
+    """Return the canonical domain of a registry's host name; raises InvalidInput."""
+    lowered = text.lower()
+    # A bare word before a "/" is a user of Docker Hub, so no image could be named on such a host.
+    named = "." in text or ":" in text or lowered == "localhost"
+    found = _DOMAIN.fullmatch(text) if named and len(text) <= _LONGEST_NAME else None
+    if found is None or int(found["port"] or 0) > _LAST_PORT:
+        # A word in upper case can be no user of Docker Hub either: most likely one was meant.
+        also = "" if text == lowered or not text.isalnum() else f"; a repository's name has {_REPOSITORY}"
+        raise InvalidInput(
+            f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000{also}"
+        )
+    return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
+
+
+def split_domain(name: str) -> tuple[str, str]:
+    """Split `[domain/]path`; the domain is empty where none is named and so Docker Hub's is meant."""
+    head, slash, tail = name.partition("/")
+    named = slash and ("." in head or ":" in head or head == "localhost" or head != head.lower())
+    return (head, tail) if named else ("", name)
+
+
+def is_tag(text: str) -> bool:
+    return _TAG.fullmatch(text) is not None
+
+
+def parse_tag(text: str) -> Tag:
+    if not is_tag(text):
+        raise InvalidInput(f"{text[:_LONGEST_TAG]!r} is not a tag: letters, digits and . _ -, at most 128")
+    return Tag(text)
+
+
+def parse_digest(text: str) -> Digest:
+    if not _DIGEST.fullmatch(text):
+        raise InvalidInput(f"{text[:80]!r} is not a digest: sha256: and 64 hexadecimal digits, lower case")
+    return Digest(text)
+
+
+def retagged(name: str, tag: Tag) -> str:
+    """Return an image's name, written as it was, with this tag instead of its own tag or digest.
+
+    >>> retagged("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
+    'reg:5000/app:2'
+    """
+    head, slash, last = name.partition("@")[0].rpartition("/")
+    return f"{head}{slash}{last.partition(':')[0]}:{tag}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Repository:
+    """Where the images of one name are kept: `domain/path`, never familiar."""
+
+    domain: Domain
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse a name without tag or digest; raises InvalidInput."""
+        domain, path = split_domain(text)
+        return cls.of(domain or DOCKER_HUB, path)
+
+    @classmethod
+    def of(cls, domain: str, path: str) -> Self:
+        """Put together what a registry names apart; raises InvalidInput."""
+        canonical = parse_domain(domain)
+        if canonical == DOCKER_HUB and "/" not in path:
+            path = f"library/{path}"
+        # Bounded before it is matched, so that no name costs more than another.
+        if len(path) > _LONGEST_NAME or not _PATH.fullmatch(path):
+            raise InvalidInput(f"{path[:_LONGEST_NAME]!r} is not a repository's name: {_REPOSITORY}")
+        return cls(canonical, path)
+
+    def __str__(self) -> str:
+        return f"{self.domain}/{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image by name: of a tag, of a digest, or of both (then the digest decides)."""
+
+    repository: Repository
+    tag: Tag | None = None
+    digest: Digest | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse what a person writes; raises InvalidInput."""
+        if not text or len(text) > _LONGEST_REFERENCE:
+            raise InvalidInput("an image's name is needed, as in ghcr.io/acme/app:1.2")
+        name, at, digest = text.partition("@")
+        head, slash, last = name.rpartition("/")
+        last, colon, tag = last.partition(":")
+        return cls(
+            repository=Repository.parse(head + slash + last),
+            tag=parse_tag(tag) if colon else (None if at else LATEST),
+            digest=parse_digest(digest) if at else None,
+        )
+
+    def with_digest(self, digest: Digest) -> Self:
+        return replace(self, digest=digest)
+
+    def without_digest(self) -> Self:
+        return replace(self, digest=None)
+
+    @property
+    def pinned(self) -> bool:
+        return self.digest is not None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.repository}{tag}{digest}"

@@ -1,0 +1,187 @@
+r"""Which pushed tag an application follows. It performs no I/O.
+
+    exact    stable             this tag, each time it is pushed
+    semver   ^1.2  ~1.2  >=1 <3  versions of three numbers, `v1.2.3` too, in a range as npm has them
+    glob     main-*             * ? [abc], over the whole tag, letters' case told apart
+    regex    \d{8}-[0-9a-f]+    over the whole tag, in linear time (RE2)
+    any                         every tag
+
+Of what a policy takes, `include` keeps what matches one of its globs, and `exclude` drops what matches one.
+
+>>> Policy.parse("semver", "^1.2").takes(Tag("v1.3.0"))
+True
+>>> Policy.parse("semver", "^1.2").takes(Tag("1.3.0-rc.1"))
+False
+>>> lower(Tag("1.9.0"), Tag("1.10.0"))
+True
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Protocol, Self, TypeGuard
+
+import re2
+from semantic_version import NpmSpec, Version
+
+from gateway.model.errors import InvalidInput
+from gateway.model.reference import Tag, parse_tag
+
+_LONGEST_PATTERN = 256
+_MOST_GLOBS = 32
+# A version may begin with v in a range too, and stand apart from its operator, as npm has it.
+_LAX = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
+
+
+class Rule(StrEnum):
+    """How a policy chooses."""
+
+    EXACT = "exact"
+    SEMVER = "semver"
+    GLOB = "glob"
+    REGEX = "regex"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A rule, its pattern, and what narrows it."""
+
+    rule: Rule
+    pattern: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    #: of semver: whether versions such as 1.3.0-rc.1 are taken where the range does not name one
+    prereleases: bool = False
+    #: of semver: whether a lower version may follow a higher one
+    downgrades: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        rule: str,
+        pattern: str = "",
+        *,
+        include: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        prereleases: bool = False,
+        downgrades: bool = False,
+    ) -> Self:
+        """Return the policy a person writes; raises InvalidInput."""
+        if rule not in set(Rule):
+            raise InvalidInput(f"{rule!r} is not a policy: {', '.join(Rule)}", field="policy")
+        policy = cls(Rule(rule), pattern, tuple(include), tuple(exclude), prereleases, downgrades)
+        policy._check()
+        return policy
+
+    def _check(self) -> None:
+        if self.rule is Rule.ANY and self.pattern:
+            raise InvalidInput("the policy any takes no pattern; did you mean glob or regex?", field="pattern")
+        if self.rule is not Rule.ANY and not self.pattern:
+            raise InvalidInput(f"the policy {self.rule} needs a pattern", field="pattern")
+        for field, globs in (("include", self.include), ("exclude", self.exclude)):
+            if len(globs) > _MOST_GLOBS or any(len(glob) > _LONGEST_PATTERN for glob in globs):
+                raise InvalidInput(f"at most {_MOST_GLOBS} patterns of {_LONGEST_PATTERN} characters", field=field)
+        if len(self.pattern) > _LONGEST_PATTERN:
+            raise InvalidInput(f"a pattern has at most {_LONGEST_PATTERN} characters", field="pattern")
+        if self.rule is Rule.EXACT:
+            _tag(self.pattern)
+        elif self.rule is Rule.SEMVER:
+            _range(self.pattern)
+        elif self.rule is Rule.REGEX:
+            _regex(self.pattern)
+
+    @property
+    def rises(self) -> bool:
+        """Whether only the same or a higher version may follow."""
+        return self.rule is Rule.SEMVER and not self.downgrades
+
+    def takes(self, tag: Tag) -> bool:
+        """Tell whether this tag is followed, whatever runs now."""
+        return self._matches(tag) and not any(fnmatchcase(tag, glob) for glob in self.exclude)
+
+    def _matches(self, tag: Tag) -> bool:
+        if self.include and not any(fnmatchcase(tag, glob) for glob in self.include):
+            return False
+        match self.rule:
+            case Rule.EXACT:
+                return tag == self.pattern
+            case Rule.SEMVER:
+                return self._in_range(tag)
+            case Rule.GLOB:
+                return fnmatchcase(tag, self.pattern)
+            case Rule.REGEX:
+                return _regex(self.pattern).fullmatch(tag) is not None
+            case Rule.ANY:
+                return True
+
+    def _in_range(self, tag: Tag) -> bool:
+        version, wanted = _version(tag), _range(self.pattern)
+        if version is None:
+            return False
+        released = self.prereleases and version.prerelease and wanted.match(version.truncate("patch"))
+        return bool(released or wanted.match(version))
+
+    def __str__(self) -> str:
+        return f"{self.rule} {self.pattern}".rstrip()
+
+
+def is_version(tag: Tag | None) -> TypeGuard[Tag]:
+    """Tell whether it is a version of three numbers."""
+    return tag is not None and _version(tag) is not None
+
+
+def lower(tag: Tag | None, than: Tag | None) -> bool:
+    """Tell whether both are versions and the first is the lower one."""
+    one, other = _version(tag or ""), _version(than or "")
+    return one is not None and other is not None and one < other
+
+
+def highest(tags: Sequence[Tag], policy: Policy) -> Tag | None:
+    """Return the highest version the policy takes, None where it takes none."""
+    taken = [(version, tag) for tag in tags if policy.takes(tag) and (version := _version(tag)) is not None]
+    return max(taken, key=lambda pair: pair[0])[1] if taken else None
+
+
+class _Pattern(Protocol):
+    def fullmatch(self, text: str) -> object | None: ...
+
+
+def _tag(pattern: str) -> Tag:
+    try:
+        return parse_tag(pattern)
+    except InvalidInput as error:
+        raise InvalidInput(str(error), field="pattern") from error
+
+
+@lru_cache(maxsize=4096)
+def _version(tag: str) -> Version | None:
+    """Read three numbers, with a `v` before or a prerelease behind; `1.2` is a tag that moves, no version."""
+    try:
+        return Version(tag.removeprefix("v"))
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=1024)
+def _range(pattern: str) -> NpmSpec:
+    try:
+        return NpmSpec(_LAX.sub("", " ".join(pattern.replace(",", " ").split())))
+    except ValueError as error:
+        raise InvalidInput(
+            f"{pattern!r} is not a range of versions, as in ^1.2, ~1.2 or >=1 <3", field="pattern"
+        ) from error
+
+
+@lru_cache(maxsize=1024)
+def _regex(pattern: str) -> _Pattern:
+    options = re2.Options()
+    options.log_errors, options.max_mem = False, 1 << 20
+    try:
+        compiled: _Pattern = re2.compile(pattern, options)
+    except re2.error as error:
+        raise InvalidInput(f"{pattern!r} is not a regular expression of RE2: {error}", field="pattern") from error
+    return compiled

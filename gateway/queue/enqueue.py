@@ -1,0 +1,278 @@
+"""What was pushed, or asked for, becomes what must be deployed: in one transaction, with no Docker in sight.
+
+An application has at most one deployment waiting. What comes while one waits
+
+    joins it         the same image, or a push for what waits to start anyway
+    supersedes it    anything else, and inherits its force
+    is ignored       a push for another image than the one a person asked for
+
+and what comes while one runs waits behind it.
+"""
+
+from gateway.model.applications import Application, Desired
+from gateway.model.deployments import Deployment, Kind
+from gateway.model.errors import Conflict, InvalidInput
+from gateway.model.matching import Choice
+from gateway.model.reference import Digest, Reference, Tag, parse_tag, retagged
+from gateway.store import applications, deployments, versions
+from gateway.store.database import Connection, Pool, transaction
+from gateway.store.deployments import Becoming
+from gateway.store.encryption import Vault
+
+#: what to go back to where that is what an application was adopted with
+ADOPTED = "adopted"
+
+_STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
+
+
+# -- pushes
+
+
+def refusal(waits: Deployment | None, reference: Reference) -> str:
+    """Return why a push of this image may not touch what waits."""
+    if waits is None:
+        return ""
+    if waits.forced and waits.reference not in {None, reference}:
+        return "a person asked for another image"
+    if waits.kind in _STARTING or waits.kind is Kind.ROLLBACK:
+        return ""
+    return f"a {waits.kind} is queued"
+
+
+async def push(connection: Connection, application_id: str, waits: Deployment | None, choice: Choice) -> str:
+    """Return the deployment that answers this push, joined or queued. The caller holds the application's queue."""
+    return await _queue(
+        connection,
+        application_id,
+        waits,
+        kind=Kind.DEPLOY,
+        forced=False,
+        reference=choice.event.reference,
+        expected_digest=choice.event.digest,
+        title=choice.title,
+        description=choice.description,
+        becoming=Becoming(str(choice.event.reference), choice.moves_subscription),
+    )
+
+
+async def call(connection: Connection, application_id: str, waits: Deployment | None, reference: Reference) -> str:
+    """Return the deployment that answers whoever asked for what is configured. The caller holds the queue."""
+    return await _queue(
+        connection,
+        application_id,
+        waits,
+        kind=Kind.DEPLOY,
+        forced=False,
+        reference=reference,
+        title="Asked for at its own address",
+    )
+
+
+# -- requests
+
+
+async def request_deployment(
+    pool: Pool,
+    application: Application,
+    kind: Kind,
+    *,
+    title: str,
+    description: str = "",
+    image: str | None = None,
+    tag: str | None = None,
+    stays: bool = True,
+) -> str:
+    """Queue a deploy or redeploy that a person asked for, and return its id.
+
+    With `image`, or `tag` of the same repository, that becomes the application's image once it serves, and the
+    subscription to the image's tag moves along; what else it follows stays. Without, what is to become its image is
+    meant where there is such. Unless it `stays`, what was named is deployed once, and nothing configured changes.
+
+    Raises InvalidInput where there is no image yet or none can be called so, NotFound where the application went
+    meanwhile.
+    """
+    async with transaction(pool) as connection:
+        await applications.lock_application(connection, application.application_id)
+        becoming = await _image(connection, application.application_id, image, tag)
+        await applications.update_desired(connection, application.application_id, Desired.RUNNING)
+        waiting = await deployments.select_queued(connection, application.application_id)
+        deployment_id = await _queue(
+            connection,
+            application.application_id,
+            waiting,
+            kind=kind,
+            forced=True,
+            reference=Reference.parse(becoming.image),
+            title=title,
+            description=description,
+            becoming=becoming if stays or (image is None and tag is None) else None,
+        )
+        await deployments.notify(connection)
+    return deployment_id
+
+
+async def _image(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Becoming:
+    """Return the image that was named, else the one that is to be the application's, else the one that is."""
+    wanted = await applications.select_wanted_image(connection, application_id)
+    named = _named(wanted.image, image, tag)
+    moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
+    return Becoming(named, moves)
+
+
+def _named(configured: str | None, image: str | None, tag: str | None) -> str:
+    """Return the image's name that is meant, as it was written."""
+    wanted = configured if image is None else image
+    if wanted is None:
+        raise InvalidInput(
+            "The application has no image yet: set dockerImage with application.saveDockerProvider",
+            field="dockerImage",
+        )
+    for field, value, parse in (("dockerImage", wanted, Reference.parse), ("tag", tag, parse_tag)):
+        try:
+            if value is not None:
+                parse(value)
+        except InvalidInput as error:
+            raise InvalidInput(str(error), field=field) from error
+    return wanted if tag is None else retagged(wanted, Tag(tag))
+
+
+async def request_rollback(
+    pool: Pool, vault: Vault, application: Application, *, to: str | None, title: str, forced: bool = True
+) -> str:
+    """Queue the way back to what the deployment `to` ran, or to what served before, and return the new one's id.
+
+    Before all deployments of an application that was adopted served what it was adopted with: ADOPTED.
+    Raises NotFound where there is no such deployment, Conflict where it never came to serve or nothing did before.
+    """
+    async with transaction(pool) as connection:
+        await applications.lock_application(connection, application.application_id)
+        queued = await queue_rollback(connection, vault, application, to=to, title=title, forced=forced)
+        await applications.update_desired(connection, application.application_id, Desired.RUNNING)
+    return queued
+
+
+async def queue_rollback(
+    connection: Connection,
+    vault: Vault,
+    application: Application,
+    *,
+    to: str | None = None,
+    title: str,
+    description: str = "",
+    forced: bool,
+) -> str:
+    """Do what request_rollback does, within a transaction that holds the application's queue."""
+    target = to or await versions.select_previous(connection, application.application_id) or ADOPTED
+    if target != ADOPTED:
+        reference = (await versions.select_version(connection, vault, application, target)).reference
+    elif application.base is not None:
+        reference = application.base.reference
+    else:
+        raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
+    deployment_id = await _queue(
+        connection,
+        application.application_id,
+        await deployments.select_queued(connection, application.application_id),
+        kind=Kind.ROLLBACK,
+        forced=forced,
+        reference=reference,
+        title=title,
+        description=description,
+        rolls_back_to=None if target == ADOPTED else target,
+    )
+    await deployments.notify(connection)
+    return deployment_id
+
+
+_DESIRED = {Kind.START: Desired.RUNNING, Kind.STOP: Desired.STOPPED, Kind.DELETE: Desired.DELETED}
+
+
+async def request_state(pool: Pool, application: Application, kind: Kind, *, title: str) -> str | None:
+    """Queue a start, stop or delete, in the lane of the rollouts so that nothing races one; return its id.
+
+    From now on pushes see the new state. None where an application that was never deployed is deleted:
+    there is nothing to wait for.
+    """
+    async with transaction(pool) as connection:
+        await applications.lock_application(connection, application.application_id)
+        current = await applications.select_engine_id(connection, application.application_id)
+        if kind is Kind.DELETE and current is None:
+            await applications.delete_application(connection, application.application_id)
+            return None
+        await applications.update_desired(connection, application.application_id, _DESIRED[kind])
+        waiting = await deployments.select_queued(connection, application.application_id)
+        deployment_id = await _queue(
+            connection,
+            application.application_id,
+            waiting,
+            kind=kind,
+            forced=True,
+            reference=application.reference if kind is Kind.START else None,
+            title=title,
+        )
+        await deployments.notify(connection)
+    return deployment_id
+
+
+# -- the lane
+
+
+async def _queue(
+    connection: Connection,
+    application_id: str,
+    waiting: Deployment | None,
+    *,
+    kind: Kind,
+    forced: bool,
+    reference: Reference | None,
+    title: str,
+    description: str = "",
+    expected_digest: Digest | None = None,
+    rolls_back_to: str | None = None,
+    becoming: Becoming | None = None,
+) -> str:
+    """Join what waits, or take its place. The caller holds the application's queue."""
+    if waiting is not None and reference is not None and _joins(waiting, kind, reference):
+        await deployments.join_deployment(
+            connection,
+            waiting.deployment_id,
+            kind=_stronger(waiting.kind, kind),
+            forced=waiting.forced or forced,
+            reference=reference,
+            expected_digest=expected_digest,
+            becoming=becoming,
+        )
+        return waiting.deployment_id
+    if waiting is not None:
+        await deployments.supersede_deployment(connection, waiting.deployment_id)
+    inherits = waiting is not None and waiting.forced and kind in _STARTING
+    deployment_id = await deployments.insert_deployment(
+        connection,
+        application_id=application_id,
+        kind=kind,
+        forced=forced or inherits,
+        title=title,
+        description=description,
+        reference=reference,
+        expected_digest=expected_digest,
+        rolls_back_to=rolls_back_to,
+        becoming=becoming,
+    )
+    if waiting is not None:
+        await deployments.link_successor(connection, waiting.deployment_id, deployment_id)
+    return deployment_id
+
+
+def _joins(waiting: Deployment, kind: Kind, reference: Reference) -> bool:
+    """Tell whether one rollout answers both.
+
+    A titled request of a person keeps a row of its own unless it only strengthens a push that waits.
+    """
+    return waiting.kind in _STARTING and kind is Kind.DEPLOY and waiting.reference in {None, reference}
+
+
+_STRENGTH = (Kind.START, Kind.DEPLOY, Kind.REDEPLOY)
+
+
+def _stronger(one: Kind, other: Kind) -> Kind:
+    return max(one, other, key=_STRENGTH.index)

@@ -1,0 +1,215 @@
+"""One deployment becomes an Outcome, as a journal of named steps. There is no database here.
+
+    settle ─▶ resolve ─▶ pull ─▶ verify ─▶ create ─┬─────────▶ swap ─▶ prove ─────────┬─▶ commit      stop-first
+                                                   └─▶ prove ─▶ swap ─▶ drain ────────┘               start-first
+                                                                └───────┴─▶ put back
+
+Until the swap the old version is not touched; from create to commit both exist. A rollback that finds the version kept
+begins at the swap. What comes after create is told in `swap`.
+"""
+
+import asyncio
+
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.engine.errors import UNPACKED
+from gateway.docker.runtime import Serving, Version
+from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
+from gateway.model.errors import Code, Failed, Postponed, Reason
+from gateway.model.reference import Digest, Reference
+from gateway.registry.client import Resolved
+from gateway.rollout import swap as swaps
+from gateway.rollout.attempt import Attempt, Means, Task, in_time
+from gateway.rollout.resolve import lagging, other_than_told, refuse_other, resolve
+
+_LONGEST_TYPE = 200
+_CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
+
+
+async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap | None) -> Outcome:
+    """Do it, after settling a swap that an attempt before us left open.
+
+    Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, or out of
+    time, it puts back what it had begun. Of a deployment that is not wanted any more only that is done.
+    """
+    application = task.target.application if task.target else task.application
+    deadline = asyncio.get_running_loop().time() + means.progress_deadline
+    try:
+        runtime = await runtimes.choose(
+            # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
+            means.engine.fenced(journal.still_ours),
+            means.identity,
+            application,
+            means.registry.obtain(task.login),
+            means.pace.of(application.configuration),
+            making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
+            begun=left_open.runtime if left_open else None,
+            former=task.former,
+        )
+        attempt = Attempt(means, task, journal, runtime, deadline)
+        if left_open is not None and (outcome := await swaps.settle(attempt, left_open)):
+            return outcome
+        await runtime.clear()
+        if task.deployment.cancelled_at is not None:
+            return Outcome(Status.CANCELLED, _CANCELLED)
+        return await _RECIPES[task.deployment.kind](attempt)
+    except Failed as error:
+        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < swaps.TAKEN_AWAY:
+            # What somebody has taken away is done again.
+            raise Postponed(error.reason.code, error.reason.message) from error
+        return Outcome(Status.FAILED, error.reason, log=error.log)
+
+
+# -- the recipes, one a kind
+
+
+async def _replace(attempt: Attempt) -> Outcome:
+    """Run what the tag means now."""
+    if attempt.task.flaw is not None:
+        raise Failed(Code.BAD_CONFIGURATION, attempt.task.flaw)
+    resolved, reference = await in_time(attempt, resolve(attempt))
+    serving = await attempt.runtime.serving()
+    if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
+        return outcome
+    if outcome := await in_time(attempt, _not_an_image(attempt, reference, resolved)):
+        return outcome
+    return await _roll_forward(attempt, reference, resolved.digest, serving)
+
+
+async def _roll_back(attempt: Attempt) -> Outcome:
+    """Run a version again that ran before: what is kept of it, else its like, made of what was written down."""
+    target, runtime = attempt.task.target, attempt.runtime
+    if target is None or target.reference.digest is None:
+        raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} ran no other version before")
+    deployment, digest = attempt.task.deployment, target.reference.digest
+    what = f"what deployment {target.deployment_id} ran" if target.deployment_id else "what was adopted"
+    await attempt.journal.begin(Step.RESOLVE, what)
+    await attempt.journal.resolved(digest)
+    serving = await runtime.serving()
+    if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
+        return outcome
+    version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
+    swap = await runtime.recall(version, serving)
+    if swap is None:
+        return await _roll_forward(attempt, target.reference, digest, serving)
+    return await swaps.show(attempt, swap)
+
+
+async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
+    return await swaps.show(attempt, await in_time(attempt, _prepare(attempt, reference, digest, serving)))
+
+
+async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
+    journal, runtime = attempt.journal, attempt.runtime
+    await journal.begin(Step.PULL)
+    try:
+        with lagging(attempt, seen=True):
+            await runtime.obtain(reference, journal.progress)
+    except Failed as error:
+        raise await _told(attempt, reference, error) from error
+    await journal.begin(Step.VERIFY)
+    await runtime.check()
+    await journal.begin(Step.CREATE)
+    deployment = attempt.task.deployment
+    return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
+
+
+async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
+    """Return what a pull was refused with, and what else is known of it here."""
+    code, message = error.reason.code, error.reason.message
+    if code is Code.DENIED:
+        return Failed(code, f"{message} ({attempt.task.login.told})")
+    if UNPACKED in message:
+        platform = attempt.means.identity.platform
+        if await attempt.means.registry.has_zstd(reference, attempt.task.login, platform):
+            return Failed(code, f"{message}: its layers are compressed with zstd, which engines from 23 on unpack")
+    return error
+
+
+async def _start(attempt: Attempt) -> Outcome:
+    serving = await attempt.runtime.serving()
+    if serving is None:
+        return await _start_what_is_gone(attempt)
+    await attempt.journal.begin(Step.START)
+    try:
+        await attempt.runtime.start(serving)
+    except Failed as error:
+        return Outcome(Status.FAILED, error.reason, log=error.log)
+    return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest) if serving.digest else None)
+
+
+async def _start_what_is_gone(attempt: Attempt) -> Outcome:
+    """Run the version again that somebody has removed while it was stopped; what the tag means where there is none."""
+    former = attempt.task.former
+    if former is None or former.reference is None or former.reference.digest is None or attempt.task.flaw is not None:
+        return await _replace(attempt)
+    digest = former.reference.digest
+    await attempt.journal.begin(Step.RESOLVE, f"{former.reference}, which served before it was removed")
+    await attempt.journal.resolved(digest)
+    try:
+        return await _roll_forward(attempt, former.reference, digest, None)
+    except Failed as error:
+        if error.reason.code not in {Code.NOT_FOUND, Code.DENIED}:
+            raise
+        return await _replace(attempt)  # its registry has it no longer
+
+
+async def _stop(attempt: Attempt) -> Outcome:
+    serving = await attempt.runtime.serving()
+    if serving is None or not serving.running:
+        name = attempt.task.application.app_name
+        return Outcome(Status.UNCHANGED, Reason(Code.UP_TO_DATE, f"{name} is not running"))
+    await attempt.journal.begin(Step.STOP)
+    await attempt.runtime.stop(serving)
+    return Outcome(Status.SUCCEEDED)
+
+
+async def _delete(attempt: Attempt) -> Outcome:
+    await attempt.journal.begin(Step.REMOVE)
+    await attempt.runtime.remove()
+    return Outcome(Status.SUCCEEDED)
+
+
+_RECIPES = {
+    Kind.DEPLOY: _replace,
+    Kind.REDEPLOY: _replace,
+    Kind.ROLLBACK: _roll_back,
+    Kind.START: _start,
+    Kind.STOP: _stop,
+    Kind.DELETE: _delete,
+}
+
+
+# -- the steps before anything is touched
+
+
+async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolved) -> Outcome | None:
+    """Return an outcome where what was pushed is no image; raises Failed where a person asked for it, or none fits.
+
+    What an index names was looked at before.
+    """
+    artifact = resolved.artifact
+    if not resolved.platforms and artifact is None:
+        described = await attempt.means.registry.describe(reference, attempt.task.login)
+        refuse_other(reference, {described.platform} if described.platform else set(), attempt)
+        artifact = described.artifact
+    if artifact is None:
+        return None
+    message = f"{reference} is not an image: {artifact[:_LONGEST_TYPE]}"
+    if attempt.task.deployment.forced:
+        raise Failed(Code.NO_IMAGE, message)
+    return Outcome(Status.UNCHANGED, Reason(Code.NO_IMAGE, f"{message}; nothing is deployed"), digest=resolved.digest)
+
+
+async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
+    """Return an outcome where what serves, observed sound, is just what is asked for."""
+    if serving is None or not serving.sound:
+        return None
+    if (serving.digest, serving.spec_hash) != (digest, spec_hash):
+        return None
+    if task.deployment.kind is not Kind.REDEPLOY:
+        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already{other_than_told(task, digest)}")
+        return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
+    if done_by := await task.satisfied_by(digest, spec_hash):
+        reason = Reason(Code.SATISFIED, f"deployment {done_by} has just replaced {serving.name} with {digest}")
+        return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
+    return None

@@ -1,0 +1,246 @@
+"""API keys, kept as hashes."""
+
+import hashlib
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+
+import asyncpg
+
+from gateway.model.api_keys import Caller, Grants, Permission
+from gateway.model.errors import InvalidInput, NotFound, Throttled
+from gateway.model.signatures import same
+from gateway.store.database import Connection
+from gateway.store.pagination import FIRST, Page
+
+PREFIX = "gw_"
+_LENGTH = 64  # of a whole key, as the contract's are: some programs take no other
+_SHOWN = 6  # characters of the secret, by which a person knows a key again
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many requests in a window."""
+
+    most: int
+    window: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key without its secret. `prefix` is how a person recognises it; without `grants` it is for everything."""
+
+    key_id: str
+    name: str
+    prefix: str
+    permission: Permission
+    grants: Grants | None
+    rate: Rate | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    last_used_from: str | None
+    revoked_at: datetime | None
+
+
+_GRANTS = """
+    CASE WHEN restricted THEN ARRAY(
+        SELECT application_id FROM key_applications g WHERE g.key_id = k.key_id
+    ) END AS applications,
+    CASE WHEN restricted THEN ARRAY(
+        SELECT project_id FROM key_projects g WHERE g.key_id = k.key_id
+    ) END AS projects
+"""
+_COLUMNS = f"""
+    key_id, name, prefix, permission, {_GRANTS}, rate_most, rate_window, created_at, expires_at, last_used_at,
+    host(last_used_from) AS last_used_from, revoked_at
+"""
+
+
+def _hash(key: str) -> bytes:
+    # 256 random bits need no slow hash, and the look-up by hash takes no longer for a near miss.
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _grants(row: asyncpg.Record) -> Grants | None:
+    if row["applications"] is None:
+        return None
+    return Grants(frozenset(row["applications"]), frozenset(row["projects"]))
+
+
+def _from_row(row: asyncpg.Record) -> Key:
+    return Key(
+        key_id=row["key_id"],
+        name=row["name"],
+        prefix=row["prefix"],
+        permission=Permission[row["permission"].upper()],
+        grants=_grants(row),
+        rate=None if row["rate_most"] is None else Rate(row["rate_most"], row["rate_window"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+        last_used_from=row["last_used_from"],
+        revoked_at=row["revoked_at"],
+    )
+
+
+async def insert_key(
+    connection: Connection,
+    name: str,
+    *,
+    permission: Permission = Permission.ADMIN,
+    grants: Grants | None = None,
+    expires_at: datetime | None = None,
+    rate: Rate | None = None,
+    prefix: str = PREFIX,
+) -> tuple[str, Key]:
+    """Return the new key, the only time it is known, and its row; raises InvalidInput for a grant to nobody."""
+    if not name.strip():
+        raise InvalidInput("a key needs a name, by which it is told from others", field="name")
+    key = prefix + secrets.token_urlsafe(_LENGTH)[: max(_LENGTH - len(prefix), _LENGTH // 2)]
+    key_id = await connection.fetchval(
+        """
+        INSERT INTO api_keys (name, prefix, key_hash, permission, restricted, expires_at, rate_most, rate_window)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+        RETURNING key_id
+        """,
+        name,
+        key[: len(prefix) + _SHOWN],
+        _hash(key),
+        permission.word,
+        grants is not None,
+        expires_at,
+        rate and rate.most,
+        rate and rate.window,
+    )
+    if grants is not None:
+        await _grant(connection, key_id, grants)
+    row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM api_keys k WHERE key_id = $1", key_id)  # noqa: S608
+    if row is None:  # pragma: no cover - it was just made
+        raise NotFound("API key not found")
+    return key, _from_row(row)
+
+
+async def _grant(connection: Connection, key_id: str, grants: Grants) -> None:
+    for noun, ids in (("application", grants.applications), ("project", grants.projects)):
+        found = await connection.fetch(
+            f"""
+            INSERT INTO key_{noun}s (key_id, {noun}_id)
+            SELECT $1, {noun}_id FROM {noun}s WHERE {noun}_id = ANY($2)
+            RETURNING {noun}_id AS id
+            """,  # noqa: S608 - constants
+            key_id,
+            list(ids),
+        )
+        if missing := ids - {row["id"] for row in found}:
+            raise InvalidInput(f"there is no {noun} {min(missing)!r}", field=f"{noun}Ids")
+
+
+async def select_keys(connection: Connection, page: Page = FIRST) -> list[Key]:
+    """Return a page of them."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM api_keys k
+         WHERE (created_at, key_id) < ($1, $2)
+         ORDER BY created_at DESC, key_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - constants
+        *page.bounds,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def select_caller(
+    connection: Connection, key: str, *, calls: int = 1, remote: IPv4Address | IPv6Address | None = None
+) -> Caller | None:
+    """Return whose key it is, its last use noted by the minute; None for any that is not valid.
+
+    Raises Throttled where the key is limited and so many calls are too many: then none of them counts.
+    """
+    digest = _hash(key)
+    row = await connection.fetchrow(
+        f"""
+        SELECT key_id, name, key_hash, permission, {_GRANTS}, rate_most,
+               last_used_at < now() - interval '1 minute' AS stale
+          FROM api_keys k
+         WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+        """,  # noqa: S608 - a constant
+        digest,
+    )
+    if row is None or not same(row["key_hash"], digest):
+        return None
+    if row["rate_most"] is not None:
+        await _count(connection, row["key_id"], calls)
+    if row["stale"] is not False:
+        await connection.execute(
+            "UPDATE api_keys SET last_used_at = now(), last_used_from = $2 WHERE key_id = $1", row["key_id"], remote
+        )
+    return Caller(row["key_id"], row["name"], Permission[row["permission"].upper()], _grants(row))
+
+
+async def select_valid(connection: Connection, digests: Collection[bytes]) -> frozenset[bytes]:
+    """Return which of these hashes are those of valid keys."""
+    rows = await connection.fetch(
+        """
+        SELECT key_hash
+          FROM api_keys
+         WHERE key_hash = ANY($1::bytea[]) AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+        """,
+        list(digests),
+    )
+    return frozenset(row["key_hash"] for row in rows)
+
+
+async def _count(connection: Connection, key_id: str, calls: int) -> None:
+    """Count the calls of a key that is limited, all of them or none; raises Throttled where they are too many."""
+    row = await connection.fetchrow(
+        """
+        WITH seen AS (
+            SELECT key_id, name, rate_most, rate_window, running,
+                   CASE WHEN running THEN window_from ELSE now() END AS start,
+                   CASE WHEN running THEN window_count ELSE 0 END + $2 AS calls
+              FROM (
+                   SELECT *, coalesce(window_from BETWEEN now() - rate_window AND now() + rate_window,
+                                       false) AS running
+                     FROM api_keys WHERE key_id = $1 FOR UPDATE
+                   ) AS held
+        ), counted AS (
+            UPDATE api_keys k
+               SET window_from = seen.start, window_count = seen.calls
+              FROM seen
+             WHERE k.key_id = seen.key_id AND seen.calls <= seen.rate_most
+        )
+        SELECT name, rate_most, rate_window, calls > rate_most AS over,
+               extract(epoch FROM start + rate_window - now())::float8 AS rest
+          FROM seen
+        """,
+        key_id,
+        calls,
+    )
+    if row is not None and row["over"]:
+        raise Throttled(
+            f"key {row['name']!r} is limited to {row['rate_most']} requests in {row['rate_window']}"
+            + (f", and each of the {calls} calls of a batch counts" if calls > 1 else ""),
+            retry_after=max(row["rest"], 1),
+        )
+
+
+async def revoke_by_id(connection: Connection, key_id: str) -> bool:
+    """Refuse the key from now on; tell whether there was one that was valid."""
+    done = await connection.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL", key_id
+    )
+    return done != "UPDATE 0"
+
+
+async def revoke_key(connection: Connection, named: str) -> None:
+    """Refuse the key from now on, by its id, prefix or name; raises NotFound."""
+    done = await connection.execute(
+        "UPDATE api_keys SET revoked_at = now() WHERE $1 IN (key_id, prefix, name) AND revoked_at IS NULL",
+        named,
+    )
+    if done == "UPDATE 0":
+        raise NotFound(f"there is no valid key {named!r}; see: gateway keys list")

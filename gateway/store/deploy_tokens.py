@@ -1,0 +1,61 @@
+"""The address of its own that an application is asked to deploy at: an endpoint, whose secret is its token."""
+
+import secrets
+from collections.abc import Collection
+
+from gateway.model.endpoints import DEPLOY, Endpoint
+from gateway.model.errors import NotFound
+from gateway.store import undecryptable as unreadable
+from gateway.store.database import Connection
+from gateway.store.encryption import Vault
+from gateway.store.endpoints import COLUMNS, from_row, hash_token, place
+
+_TOKEN_BYTES = 24
+
+
+async def select_address(connection: Connection, vault: Vault, endpoint_id: str) -> Endpoint:
+    """Raises NotFound."""
+    row = await connection.fetchrow(
+        f"SELECT {COLUMNS} FROM endpoints WHERE endpoint_id = $1 AND source = $2",  # noqa: S608 - a constant
+        endpoint_id,
+        DEPLOY,
+    )
+    if row is None:
+        raise NotFound("the address it came to is no more")
+    return from_row(row, vault)
+
+
+async def select_tokens(connection: Connection, vault: Vault, application_ids: Collection[str]) -> dict[str, str]:
+    """Return the tokens by application, of those that have one which a key opens."""
+    rows = await connection.fetch(
+        "SELECT application_id, endpoint_id, secret FROM endpoints WHERE application_id = ANY($1)",
+        list(application_ids),
+    )
+    return dict(
+        unreadable.readable(
+            rows, lambda row: (row["application_id"], vault.open(row["secret"], place(row["endpoint_id"])))
+        )
+    )
+
+
+async def renew_token(connection: Connection, vault: Vault, application_id: str) -> str:
+    """Return a new token, from now on the only one. The caller holds the application's queue, or has just made it."""
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    endpoint_id = await connection.fetchval(
+        "SELECT coalesce((SELECT endpoint_id FROM endpoints WHERE application_id = $1), gen_random_uuid()::text)",
+        application_id,
+    )
+    await connection.execute(
+        """
+        INSERT INTO endpoints (endpoint_id, application_id, source, name, token_hash, secret)
+        VALUES ($1, $2, $3, '', $4, $5)
+            ON CONFLICT (application_id) DO UPDATE
+           SET token_hash = excluded.token_hash, secret = excluded.secret
+        """,
+        endpoint_id,
+        application_id,
+        DEPLOY,
+        hash_token(token),
+        vault.seal(token, place(endpoint_id)),
+    )
+    return token

@@ -1,0 +1,327 @@
+"""Who works on a deployment: claimed under a lease, renewed, and concluded or put back into the queue.
+
+Each write names the epoch it was claimed under, so that a stale owner's is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from gateway.model.deployments import Deployment, Outcome
+from gateway.model.errors import Code, GatewayError, Reason
+from gateway.store.database import Connection
+from gateway.store.deployments import COLUMNS, from_row
+from gateway.store.engines import LAST_SEEN
+
+#: takeovers after which a deployment may be what ended its gateways
+SUSPECT = 2
+
+
+async def claim_deployment(
+    connection: Connection,
+    *,
+    owner: str,
+    engine_id: str,
+    server_ids: Sequence[str | None],
+    held: Sequence[str],
+    lease: timedelta,
+) -> Deployment | None:
+    """Take the one that has waited longest and whose time has come; None where there is none.
+
+    Those of applications that are to be on one of the servers, and are bound to no other engine yet. None of those
+    `held`: the claimer works on them still, though a lease may have run out while the database was away.
+
+    One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
+    Those that were taken over several times may be what ends each gateway: one of them at a time, and those with the
+    fewest takeovers first, so that what only ran beside it gets done.
+
+    The application's queue is held with it; one that somebody else holds is passed over, never waited for. Where the
+    next attempt is further off than the wait was to be, the clock has stepped back, and its time has come.
+    """
+    row = await connection.fetchrow(
+        f"""
+        WITH next AS (
+            SELECT d.deployment_id
+              FROM deployments d
+              JOIN applications a USING (application_id)
+             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
+               AND coalesce(a.server_id, '') = ANY($4::text[])
+               AND (
+                       (
+                           d.status = 'running' AND d.lease_until < now()
+                       AND (
+                               d.takeovers < {SUSPECT}
+                            OR NOT EXISTS (
+                                   SELECT FROM deployments r
+                                    WHERE r.status = 'running' AND r.claimed_by = $1 AND r.takeovers >= {SUSPECT}
+                                      AND r.lease_until >= now()
+                               )
+                           )
+                       )
+                    OR (
+                           d.status = 'queued'
+                       AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
+                       AND NOT EXISTS (
+                               SELECT FROM deployments r
+                                WHERE r.application_id = d.application_id AND r.status = 'running'
+                           )
+                       )
+                   )
+               AND d.deployment_id <> ALL($5::text[])
+             ORDER BY d.status DESC, d.takeovers, d.next_attempt_at, d.created_at
+             LIMIT 1
+               FOR NO KEY UPDATE OF d, a SKIP LOCKED
+        )
+        UPDATE deployments d
+           SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
+               takeovers = CASE WHEN status = 'running' THEN takeovers + 1 ELSE 0 END,
+               epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
+               reason_code = NULL, reason_message = NULL, waits_for = NULL,
+               marked_to = CASE WHEN marked_to = epoch THEN epoch + 1 ELSE marked_to END
+          FROM next
+         WHERE d.deployment_id = next.deployment_id
+        RETURNING {", ".join("d." + column.strip() for column in COLUMNS.split(","))}
+        """,  # noqa: S608 - constants
+        owner,
+        engine_id,
+        lease,
+        [server_id or "" for server_id in server_ids],
+        list(held),
+    )
+    if row is None:
+        return None
+    try:
+        return from_row(row)
+    except (ValueError, GatewayError) as error:
+        # In the way of all others for ever, if it stayed.
+        await _end_unreadable(connection, row["deployment_id"], error)
+    return await claim_deployment(
+        connection, owner=owner, engine_id=engine_id, server_ids=server_ids, held=held, lease=lease
+    )
+
+
+async def _end_unreadable(connection: Connection, deployment_id: str, error: Exception) -> None:
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'failed', finished_at = clock_timestamp(), lease_until = NULL,
+               reason_code = $2, reason_message = $3
+         WHERE deployment_id = $1
+        """,
+        deployment_id,
+        Code.INTERNAL,
+        f"its row in the database cannot be read: {error}",
+    )
+
+
+async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> dict[str, bool]:
+    """Heartbeat: return those of `held` (deployment and epoch) that are still ours, and whether each is cancelled."""
+    rows = await connection.fetch(
+        """
+        UPDATE deployments d
+           SET lease_until = now() + lease_length
+          FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
+         WHERE d.deployment_id = held.deployment_id AND d.epoch = held.epoch
+           AND d.status = 'running' AND d.claimed_by = $1
+        RETURNING d.deployment_id, d.cancelled_at IS NOT NULL AS cancelled
+        """,
+        owner,
+        list(held),
+        list(held.values()),
+    )
+    return {row["deployment_id"]: row["cancelled"] for row in rows}
+
+
+async def shorten_leases(connection: Connection) -> None:
+    """Let no lease last longer than its own length from now on: where one does, the clock has stepped back.
+
+    An owner that lives renews it in time.
+    """
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET lease_until = now() + lease_length
+         WHERE status = 'running' AND lease_until > now() + lease_length
+        """
+    )
+
+
+async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, least: float) -> float | None:
+    """Renew a lease, for at least so many seconds from now on; return for how many, None where it is not ours."""
+    length: float | None = await connection.fetchval(
+        """
+        UPDATE deployments
+           SET lease_length = greatest(lease_length, make_interval(secs => $3)),
+               lease_until = now() + greatest(lease_length, make_interval(secs => $3))
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        RETURNING extract(epoch FROM lease_length)::float8
+        """,
+        deployment_id,
+        epoch,
+        least,
+    )
+    return length
+
+
+async def tell_wait(connection: Connection, deployment_id: str, epoch: int, waits_for: str | None) -> bool:
+    """Write down what one that runs waits for, None for nothing; False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE deployments SET waits_for = $3
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment_id,
+        epoch,
+        waits_for,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
+    """Write down how it ended, once; False where it is no longer ours."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = $3, finished_at = clock_timestamp(), lease_until = NULL, reason_code = $4, reason_message = $5,
+               log = $6, digest = coalesce($7, digest), spec_hash = $8, replaced = $9
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        outcome.status,
+        outcome.reason.code if outcome.reason else None,
+        outcome.reason.message if outcome.reason else None,
+        outcome.log,
+        outcome.digest,
+        outcome.spec_hash,
+        outcome.replaced,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def postpone_deployment(
+    connection: Connection,
+    deployment: Deployment,
+    reason: Reason,
+    delay: timedelta,
+    *,
+    counted: bool,
+    defect: bool = False,
+) -> bool:
+    """Put it back into the queue for later; the caller holds the application's queue, which is empty."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'queued', lease_until = NULL, claimed_by = NULL, next_attempt_at = now() + $5,
+               wait_length = $5, reason_code = $3, reason_message = $4,
+               attempts = attempts - CASE WHEN $6 THEN 0 ELSE 1 END,
+               defects = defects + CASE WHEN $7 THEN 1 ELSE 0 END
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        reason.code,
+        reason.message,
+        delay,
+        counted,
+        defect,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
+    """End one that would be postponed while a newer one waits already."""
+    done = await connection.execute(
+        """
+        UPDATE deployments
+           SET status = 'superseded', finished_at = clock_timestamp(), lease_until = NULL, superseded_by = $3
+         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        successor,
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
+    """Let a queued deployment carry the force of the person whose request it takes over.
+
+    `replaces`: that request was for a new container even of the same image.
+    """
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET forced = true, kind = CASE WHEN kind = 'deploy' AND $2 THEN 'redeploy' ELSE kind END
+         WHERE deployment_id = $1 AND status = 'queued'
+        """,
+        successor,
+        replaces,
+    )
+
+
+async def mark_waiting(connection: Connection, server_id: str | None, engine_id: str | None, reason: Reason) -> None:
+    """Tell those that wait for a server's engine what they wait for."""
+    await connection.execute(
+        """
+        UPDATE deployments d
+           SET reason_code = $2, reason_message = $3
+         WHERE d.deployment_id IN (
+                   SELECT w.deployment_id
+                     FROM deployments w
+                     JOIN applications a USING (application_id)
+                    WHERE w.status = 'queued' AND w.reason_code IS NULL
+                      AND a.server_id IS NOT DISTINCT FROM $4
+                      AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
+                      FOR NO KEY UPDATE OF w SKIP LOCKED
+               )
+        """,
+        engine_id,
+        reason.code,
+        reason.message,
+        server_id,
+    )
+
+
+async def wake_waiting(connection: Connection, server_id: str | None, engine_id: str, codes: Sequence[Code]) -> None:
+    """Let those of a server's engine that wait for it, or are between two versions, be tried at once."""
+    await connection.execute(
+        """
+        UPDATE deployments d
+           SET next_attempt_at = now()
+         WHERE d.deployment_id IN (
+                   SELECT w.deployment_id
+                     FROM deployments w
+                     JOIN applications a USING (application_id)
+                    WHERE w.status = 'queued' AND w.next_attempt_at > now()
+                      AND a.server_id IS NOT DISTINCT FROM $1 AND (a.engine_id IS NULL OR a.engine_id = $2)
+                      AND (
+                              w.reason_code = ANY($3::text[])
+                           OR EXISTS (SELECT FROM swaps s WHERE s.application_id = w.application_id)
+                          )
+                      FOR NO KEY UPDATE OF w SKIP LOCKED
+               )
+        """,
+        server_id,
+        engine_id,
+        list(codes),
+    )
+
+
+async def mark_stranded(connection: Connection, silent: timedelta) -> None:
+    """Tell those bound to an engine that no gateway reaches, by whatever address, where it was last."""
+    await connection.execute(
+        f"""
+        UPDATE deployments d
+           SET reason_code = $2,
+               reason_message = 'the engine ' || e.name || ' (' || e.engine_id || '), on which the application was '
+                   || 'first deployed, has not been reached since ' || to_char(seen.last AT TIME ZONE 'UTC',
+                   'YYYY-MM-DD HH24:MI:SS') || ' UTC'
+          FROM applications a
+          JOIN engines e USING (engine_id)
+         CROSS JOIN LATERAL (SELECT {LAST_SEEN} AS last) seen
+         WHERE a.application_id = d.application_id AND seen.last < now() - $1::interval
+           AND d.status = 'queued' AND d.reason_code IS NULL
+        """,  # noqa: S608 - a constant
+        silent,
+        Code.ENGINE_UNREACHABLE,
+    )

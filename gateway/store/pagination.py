@@ -1,0 +1,71 @@
+"""Pages of lists, the newest rows first.
+
+A cursor names the last row that was shown by its time and its id. So rows that come or go between two pages shift
+nothing: no row is shown twice, and none is left out.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self, TypeVar
+
+from gateway.model.errors import InvalidInput
+
+T = TypeVar("T")
+
+#: rows a page may have at most
+MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """The last row that was shown. Written as its time and its id, with a comma between."""
+
+    moment: datetime
+    row_id: str
+
+    def __str__(self) -> str:
+        return f"{self.moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ},{self.row_id}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidInput."""
+        moment, _, row_id = text.partition(",")
+        try:
+            found = datetime.fromisoformat(moment.strip())
+            whole = found.astimezone(UTC) if found.tzinfo else found.replace(tzinfo=UTC)
+        except (ValueError, OverflowError) as error:
+            raise _unknown() from error
+        if not row_id or "\0" in row_id:
+            raise _unknown()
+        return cls(whole, row_id)
+
+
+def _unknown() -> InvalidInput:
+    return InvalidInput(
+        "the cursor is not one of this list: take the header X-Next-Cursor of the page before", field="cursor"
+    )
+
+
+#: before all rows
+BEGINNING = Cursor(datetime(9999, 1, 1, tzinfo=UTC), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """So many rows at most, from those on that follow `after`."""
+
+    limit: int = MOST
+    after: Cursor = BEGINNING
+
+    @property
+    def bounds(self) -> tuple[datetime, str, int]:
+        """What a statement is given: rows of an earlier time, or of the same and a lesser id, and how many."""
+        return self.after.moment, self.after.row_id, self.limit
+
+    def next(self, rows: Sequence[T], key: Callable[[T], tuple[datetime, str]]) -> Cursor | None:
+        """Return where the next page begins; None where this one was the last."""
+        return Cursor(*key(rows[-1])) if len(rows) >= self.limit else None
+
+
+FIRST = Page()

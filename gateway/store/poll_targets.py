@@ -1,0 +1,194 @@
+"""What is looked at for missed pushes, when, and what was seen there."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from gateway.model.reference import Digest, Reference, Repository, Tag
+from gateway.model.tag_policies import Policy
+from gateway.store.database import Connection
+from gateway.store.subscriptions import POLICY, policy_of
+
+EVERYWHERE = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A tag of a repository, or None: the list of its tags. `digest` and `etag` are as they were seen last."""
+
+    repository: Repository
+    tag: Tag | None
+    looked_at: datetime | None
+    digest: Digest | None
+    etag: str | None
+
+
+def _from_row(row: asyncpg.Record) -> Look:
+    repository = Repository.parse(row["repository"])
+    return Look(repository, row["tag"] or None, row["looked_at"], row["digest"], row["etag"])
+
+
+async def merge_looks(connection: Connection, seconds: Mapping[str, int]) -> None:
+    """Look at what is followed and wants it, and at nothing else. `seconds` are those of registries, by domain.
+
+    What is new is looked at within its interval, at no particular moment of it.
+    """
+    # Without registries of which all is looked at, only the few applications that want it are read.
+    wanting = "true" if seconds else "a.reconcile IS NOT NULL"
+    await connection.execute(
+        f"""
+        WITH wanted AS (
+            SELECT s.repository, s.tag, split_part(s.repository, '/', 1) AS domain,
+                   min(coalesce(a.reconcile, named.seconds, $3)) AS seconds
+              FROM subscriptions s
+              JOIN applications a USING (application_id)
+              LEFT JOIN unnest($1::text[], $2::integer[]) AS named (domain, seconds)
+                ON named.domain = split_part(s.repository, '/', 1)
+             WHERE a.desired = 'running' AND a.auto_deploy AND s.rule IN ('exact', 'semver') AND {wanting}
+               AND coalesce(a.reconcile, named.seconds, $3) > 0
+             GROUP BY s.repository, s.tag
+        ), gone AS (
+            DELETE FROM looks
+             WHERE (repository, tag) NOT IN (SELECT repository, tag FROM wanted)
+        )
+        INSERT INTO looks AS l (repository, tag, domain, seconds, next_at)
+        SELECT repository, tag, domain, seconds, now() + random() * seconds * interval '1 second'
+          FROM wanted
+         ORDER BY repository, tag
+            ON CONFLICT (repository, tag) DO UPDATE
+           SET seconds = excluded.seconds, next_at = excluded.next_at
+         WHERE l.seconds <> excluded.seconds
+        """,  # noqa: S608 - constants
+        list(seconds),
+        list(seconds.values()),
+        seconds.get(EVERYWHERE),
+    )
+
+
+# One that is further off than it can have been put off: the clock has stepped back.
+_DUE = "(next_at <= now() OR next_at > now() + seconds * 1.2 * interval '1 second')"
+
+
+async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Look]:
+    """Take one that is due of each registry but those that rest, and put its next time off, a little at random."""
+    rows = await connection.fetch(
+        f"""
+        UPDATE looks
+           SET next_at = now() + seconds * (0.9 + 0.2 * random()) * interval '1 second'
+          FROM (
+               SELECT one.repository, one.tag
+                 FROM (SELECT DISTINCT domain FROM looks WHERE {_DUE} AND domain <> ALL($1::text[])) AS due
+                CROSS JOIN LATERAL (
+                      SELECT repository, tag
+                        FROM looks
+                       WHERE domain = due.domain AND {_DUE}
+                       ORDER BY next_at
+                       LIMIT 1
+                         FOR UPDATE SKIP LOCKED
+                      ) AS one
+               ) AS taken
+         WHERE looks.repository = taken.repository AND looks.tag = taken.tag
+        RETURNING looks.repository, looks.tag, looks.looked_at, looks.digest, looks.etag
+        """,  # noqa: S608 - a constant
+        resting,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def finish_look(connection: Connection, look: Look, *, digest: Digest | None, etag: str | None) -> None:
+    """Write down what was seen."""
+    await connection.execute(
+        """
+        UPDATE looks
+           SET looked_at = now(), digest = $3, etag = $4
+         WHERE repository = $1 AND tag = $2
+        """,
+        str(look.repository),
+        look.tag or "",
+        digest,
+        etag,
+    )
+
+
+async def select_asking(connection: Connection, look: Look) -> str | None:
+    """Return an application that follows this, with whose login to look."""
+    found = await connection.fetchval(
+        """
+        SELECT application_id
+          FROM subscriptions
+          JOIN applications USING (application_id)
+         WHERE repository = $1 AND tag = $2 AND desired = 'running' AND auto_deploy
+         ORDER BY registry_password IS NULL, application_id
+         LIMIT 1
+        """,
+        str(look.repository),
+        look.tag or "",
+    )
+    return None if found is None else str(found)
+
+
+async def select_missed(connection: Connection, look: Look, digest: Digest) -> bool:
+    """Tell whether an application that was deployed before does not know yet that the tag names this digest.
+
+    One that has had it since the last look knows, whatever a person has made of it then.
+    """
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM subscriptions s
+                  JOIN applications a USING (application_id)
+                 CROSS JOIN LATERAL (
+                       SELECT coalesce(digest, expected_digest) AS digest, status
+                         FROM deployments
+                        WHERE application_id = a.application_id AND reference = $3
+                          AND status NOT IN ('superseded', 'cancelled')
+                        ORDER BY created_at DESC
+                        LIMIT 1
+                       ) AS newest
+                 WHERE s.repository = $1 AND s.tag = $2 AND a.desired = 'running' AND a.auto_deploy
+                   AND newest.status NOT IN ('queued', 'running')
+                   AND newest.digest IS DISTINCT FROM $4
+                   AND NOT EXISTS (
+                       SELECT FROM deployments
+                        WHERE application_id = a.application_id AND reference = $3
+                          AND coalesce(digest, expected_digest) = $4
+                          AND created_at > coalesce($5::timestamptz, '-infinity')
+                       )
+            )
+            """,
+            str(look.repository),
+            look.tag,
+            str(Reference(look.repository, look.tag)),
+            digest,
+            look.looked_at,
+        )
+    )
+
+
+async def select_rising(connection: Connection, look: Look) -> list[tuple[str, Policy]]:
+    """Return the applications that follow versions of this repository and were deployed before."""
+    rows = await connection.fetch(
+        f"""
+        SELECT a.application_id, {POLICY}
+          FROM subscriptions s
+          JOIN applications a USING (application_id)
+         WHERE s.repository = $1 AND s.rule = 'semver' AND a.desired = 'running' AND a.auto_deploy
+           AND EXISTS (SELECT FROM deployments d WHERE d.application_id = a.application_id)
+        """,  # noqa: S608 - constants
+        str(look.repository),
+    )
+    return [(row["application_id"], policy_of(row)) for row in rows]
+
+
+async def select_known(connection: Connection, application_id: str, reference: Reference) -> bool:
+    """Tell whether the application was told to run this before, however that ended."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND reference = $2)",
+            application_id,
+            str(reference),
+        )
+    )

@@ -1,0 +1,137 @@
+"""Which images were pulled to which engine, and for which application: what may be removed once nothing is of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.model.reference import Digest, Reference, Repository, Tag
+from gateway.store.database import Connection
+
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """An image by digest, that a rollout of the application pulled to an engine."""
+
+    application_id: str
+    engine_id: str
+    server_id: str
+    reference: Reference
+    #: nobody is configured with its tag, or follows it, any more
+    tag_is_free: bool
+
+
+async def insert_pulled(connection: Connection, deployment_id: str) -> None:
+    """Write down that this deployment's image is about to be pulled to its engine."""
+    await connection.execute(f"{_INSERT} AND d.deployment_id = $1 {_AGAIN}", deployment_id)
+
+
+async def insert_all_pulled(connection: Connection, application_id: str) -> None:
+    """Write down all that deployments of the application have pulled, before they are forgotten with it."""
+    await connection.execute(f"{_INSERT} AND d.application_id = $1 {_AGAIN}", application_id)
+
+
+_INSERT = """
+    INSERT INTO pulled_images AS p (engine_id, server_id, application_id, repository, tag, digest)
+    SELECT DISTINCT ON (repository, digest)
+           a.engine_id, coalesce(a.server_id, ''), a.application_id,
+           regexp_replace(split_part(d.reference, '@', 1), ':[^/:]*$', '') AS repository,
+           substring(split_part(d.reference, '@', 1) from ':([^/:]*)$'), d.digest
+      FROM deployments d
+      JOIN applications a USING (application_id)
+     WHERE d.digest IS NOT NULL AND d.reference IS NOT NULL AND a.engine_id IS NOT NULL
+"""
+_AGAIN = """
+     ORDER BY repository, digest, d.created_at DESC
+        ON CONFLICT (application_id, engine_id, server_id, repository, digest) DO UPDATE
+       SET pulled_at = now(), next_look_at = now(), tag = excluded.tag
+"""
+
+
+async def look_soon(connection: Connection, application_id: str) -> None:
+    """Let what was pulled for the application be looked at: one of its deployments has ended."""
+    await connection.execute("UPDATE pulled_images SET next_look_at = now() WHERE application_id = $1", application_id)
+
+
+_SAME = "application_id = $1 AND engine_id = $2 AND server_id = $3 AND repository = $4 AND digest = $5"
+
+_IDLE = """
+    NOT EXISTS (
+        SELECT FROM deployments d
+          JOIN applications a USING (application_id)
+         WHERE d.status IN ('queued', 'running') AND (d.digest = p.digest OR (
+                   d.digest IS NULL AND d.status = 'running' AND a.engine_id = p.engine_id
+                   AND starts_with(d.reference, p.repository)
+               ))
+    )
+    AND NOT EXISTS (
+        SELECT FROM pulled_images alike
+         CROSS JOIN LATERAL (
+               SELECT digest
+                 FROM deployments
+                WHERE application_id = alike.application_id AND status IN ('succeeded', 'unchanged')
+                  AND digest IS NOT NULL
+                ORDER BY created_at DESC
+                LIMIT 1
+               ) AS serves
+         WHERE alike.digest = p.digest AND alike.repository = p.repository AND alike.engine_id = p.engine_id
+           AND serves.digest = p.digest
+    )
+"""
+
+
+async def select_idle(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[Pulled]:
+    """Return what is due to be looked at there, and no deployment is about to run, nor was the last to serve."""
+    rows = await connection.fetch(
+        f"""
+        SELECT application_id, engine_id, server_id, repository, tag, digest,
+               NOT EXISTS (
+                   SELECT FROM subscriptions s WHERE s.repository = p.repository AND s.tag = coalesce(p.tag, '')
+               ) AS tag_is_free
+          FROM pulled_images p
+         WHERE engine_id = $1 AND server_id = ANY($2::text[]) AND next_look_at <= now() AND {_IDLE}
+         ORDER BY next_look_at
+         LIMIT {_AT_ONCE}
+        """,  # noqa: S608 - constants
+        engine_id,
+        [server_id or "" for server_id in server_ids],
+    )
+    return [
+        Pulled(
+            row["application_id"],
+            row["engine_id"],
+            row["server_id"],
+            Reference(
+                Repository.parse(row["repository"]), Tag(row["tag"]) if row["tag"] else None, Digest(row["digest"])
+            ),
+            row["tag_is_free"],
+        )
+        for row in rows
+    ]
+
+
+async def is_idle(connection: Connection, pulled: Pulled) -> bool:
+    """Tell whether that is still so."""
+    return bool(
+        await connection.fetchval(
+            f"SELECT EXISTS (SELECT FROM pulled_images p WHERE {_SAME} AND {_IDLE})",  # noqa: S608 - constants
+            *_key(pulled),
+        )
+    )
+
+
+def _key(pulled: Pulled) -> tuple[str, ...]:
+    reference = pulled.reference
+    return pulled.application_id, pulled.engine_id, pulled.server_id, str(reference.repository), str(reference.digest)
+
+
+async def put_off(connection: Connection, pulled: Pulled) -> None:
+    """Look at it again in an hour: a container is of it."""
+    await connection.execute(
+        f"UPDATE pulled_images SET next_look_at = now() + interval '1 hour' WHERE {_SAME}",  # noqa: S608 - constants
+        *_key(pulled),
+    )
+
+
+async def delete_pulled(connection: Connection, pulled: Pulled) -> None:
+    await connection.execute(f"DELETE FROM pulled_images WHERE {_SAME}", *_key(pulled))  # noqa: S608 - constants

@@ -1,0 +1,95 @@
+"""All that is sealed, in one place, and sealing it anew."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gateway.model.errors import Unavailable
+from gateway.store.database import Pool, statement
+from gateway.store.encryption import Vault
+
+_AT_ONCE = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Where sealed secrets are; `key` is what tells the rows."""
+
+    table: str
+    key: str
+    name: str
+
+    def place(self, row: str) -> str:
+        return f"{self.table}:{row}:{self.name}"
+
+
+#: every column of the schema that holds sealed secrets; a test holds the two together
+SEALED = (
+    Column("applications", "application_id", "registry_password"),
+    Column("applications", "application_id", "environment"),
+    Column("applications", "application_id", "base"),
+    Column("applications", "application_id", "files"),
+    Column("applications", "application_id", "other_secrets"),
+    Column("deployments", "deployment_id", "ran"),
+    Column("endpoints", "endpoint_id", "secret"),
+    Column("endpoints", "endpoint_id", "former_secret"),
+    Column("environments", "environment_id", "variables"),
+    Column("projects", "project_id", "variables"),
+    Column("registries", "registry_id", "password"),
+    Column("servers", "server_id", "credentials"),
+)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was found: sealed anew, sealed as it should be, and what no key opens."""
+
+    resealed: int = 0
+    current: int = 0
+    lost: list[str] = field(default_factory=list)
+
+
+async def reseal(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED) -> Tally:
+    """Seal with the newest key what was sealed with another, a row at a time; done again, it goes on.
+
+    A row that somebody else changes meanwhile is left to them.
+    """
+    tally = Tally()
+    for column in columns:
+        after: str | None = ""
+        while after is not None:
+            after = await _reseal_some(pool, vault, column, after, tally)
+    return tally
+
+
+async def _reseal_some(pool: Pool, vault: Vault, column: Column, after: str, tally: Tally) -> str | None:
+    """Go through the next rows; return the last, None where there are no more."""
+    async with statement(pool) as connection:
+        rows = await connection.fetch(
+            f"""
+            SELECT {column.key} AS key, {column.name} AS sealed
+              FROM {column.table}
+             WHERE {column.key} > $1 AND {column.name} IS NOT NULL
+             ORDER BY {column.key}
+             LIMIT {_AT_ONCE}
+            """,  # noqa: S608 - constants
+            after,
+        )
+        for row in rows:
+            place, before = column.place(row["key"]), row["sealed"]
+            if vault.seals_alike(before, place):
+                tally.current += 1
+                continue
+            try:
+                anew = vault.seal(vault.open(before, place), place)
+            except Unavailable:
+                tally.lost.append(place)
+                continue
+            await connection.execute(
+                f"UPDATE {column.table} SET {column.name} = $2 "  # noqa: S608 - constants
+                f"WHERE {column.key} = $1 AND {column.name} = $3",
+                row["key"],
+                anew,
+                before,
+            )
+            tally.resealed += 1
+    return rows[-1]["key"] if rows else None

@@ -1,0 +1,97 @@
+"""Where things belong: to an application, or to what holds applications."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gateway.model.api_keys import Grants
+from gateway.store.database import Connection
+
+
+class Noun(StrEnum):
+    """What has an id and belongs somewhere."""
+
+    APPLICATION = "application"
+    DEPLOYMENT = "deployment"
+    SUBSCRIPTION = "subscription"
+    ENVIRONMENT = "environment"
+    PROJECT = "project"
+    PORT = "port"
+    MOUNT = "mount"
+    DOMAIN = "domain"
+
+
+@dataclass(frozen=True, slots=True)
+class Belonging:
+    """`application_id` is None for what holds applications, as a project does."""
+
+    application_id: str | None
+    project_id: str | None
+
+
+_OF_APPLICATION = (
+    "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
+)
+
+
+def _has_part(parts: str, field: str) -> str:
+    named = f"jsonb_build_object('{field}', $1::text)"
+    return f"a.configuration @> jsonb_build_object('{parts}', jsonb_build_array({named}))"
+
+
+_SELECT: Mapping[Noun, str] = {
+    Noun.APPLICATION: f"{_OF_APPLICATION} WHERE application_id = $1",
+    Noun.DEPLOYMENT: f"{_OF_APPLICATION} JOIN deployments d USING (application_id) WHERE deployment_id = $1",
+    Noun.SUBSCRIPTION: f"{_OF_APPLICATION} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
+    Noun.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
+    Noun.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
+    Noun.DOMAIN: f"{_OF_APPLICATION} JOIN domains d USING (application_id) WHERE domain_id = $1",
+    Noun.PORT: f"{_OF_APPLICATION} WHERE {_has_part('ports', 'portId')}",
+    Noun.MOUNT: f"{_OF_APPLICATION} WHERE {_has_part('mounts', 'mountId')}",
+}
+
+
+async def select_belonging(connection: Connection, noun: Noun, named: str) -> Belonging | None:
+    """Return where it belongs, the deleted too; None where there is no such thing."""
+    row = await connection.fetchrow(_SELECT[noun], named)
+    return None if row is None else Belonging(row["application_id"], row["project_id"])
+
+
+async def select_projects(connection: Connection, grants: Grants) -> frozenset[str]:
+    """Return the projects that these grants are for, and those of applications that they are for."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT e.project_id FROM applications JOIN environments e USING (environment_id)"
+        " WHERE application_id = ANY($1)",
+        list(grants.applications),
+    )
+    return grants.projects | {row["project_id"] for row in rows}
+
+
+async def select_covered(connection: Connection, grants: Grants) -> frozenset[str]:
+    """Return the applications that these grants are for."""
+    rows = await connection.fetch(
+        f"{_OF_APPLICATION} WHERE application_id = ANY($1) OR e.project_id = ANY($2)",
+        list(grants.applications),
+        list(grants.projects),
+    )
+    return frozenset(row["application_id"] for row in rows)
+
+
+async def is_volume_of_another(connection: Connection, volume: str, *, application_id: str, app_name: str) -> bool:
+    """Tell whether another application mounts the volume, or is nearer to it by its name."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT EXISTS (
+                SELECT FROM applications
+                 WHERE application_id <> $2
+                   AND (configuration @> jsonb_build_object('mounts', jsonb_build_array(
+                            jsonb_build_object('source', $1::text)))
+                        OR (length(app_name) > length($3) AND ($1 = app_name OR starts_with($1, app_name || '-'))))
+            )
+            """,
+            volume,
+            application_id,
+            app_name,
+        )
+    )

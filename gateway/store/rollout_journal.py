@@ -1,0 +1,189 @@
+"""The journal a rollout writes, kept in PostgreSQL."""
+
+import time
+from collections.abc import Coroutine
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from gateway.model.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
+from gateway.model.errors import Unavailable
+from gateway.model.reference import Digest
+from gateway.store import leases as claims
+from gateway.store import pulled_images as pulled
+from gateway.store import steps, swaps
+from gateway.store.database import Connection, Pool, statement, transaction, within
+
+_LOG = structlog.get_logger()
+_SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more than the record
+
+
+class PostgresJournal:
+    """Implements deployments.Journal for one attempt. `lost` is set by whoever learns that another owns it."""
+
+    def __init__(self, pool: Pool, deployment: Deployment) -> None:
+        self._pool = pool
+        self._deployment = deployment
+        self._records: list[StepRecord] = []
+        self._unwritten: set[int] = set()
+        #: by the machine's clock, which goes on while the process is frozen
+        self._sure_until = 0.0
+        self.lost = False
+
+    @property
+    def ended(self) -> list[StepRecord]:
+        return [record for record in self._records if record.finished_at is not None]
+
+    @property
+    def step(self) -> Step | None:
+        """The last that was begun."""
+        return self._records[-1].step if self._records else None
+
+    async def begin(self, step: Step, detail: str = "") -> None:
+        self.note(step, detail)
+        await self.flush()
+
+    async def progress(self, detail: str) -> None:
+        if detail != self._records[-1].detail:
+            self._replace(detail=detail)
+            await self.flush()
+
+    async def resolved(self, digest: Digest) -> None:
+        self._replace(detail=digest)
+        async with statement(self._pool) as connection:
+            await self._own(
+                steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
+            )
+            await pulled.insert_pulled(connection, self._deployment.deployment_id)
+
+    async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
+        async with transaction(self._pool) as connection:
+            await self._stretch(connection, longest_call)
+            await swaps.insert_swap(connection, swap)
+
+    async def stretch_lease(self, longest_call: float) -> None:
+        async with statement(self._pool) as connection:
+            await self._stretch(connection, longest_call)
+
+    async def still_ours(self) -> None:
+        if self.lost:
+            raise LeaseLost(self._deployment.deployment_id)
+        if time.monotonic() < self._sure_until:
+            return
+        if not await self._if_possible(self.stretch_lease(0), "Going on without asking who owns the deployment"):
+            # Nobody else can have claimed it of a database that is away; each further question would take time.
+            self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
+
+    async def _stretch(self, connection: Connection, least: float) -> None:
+        """Renew the lease. Half of it is left then at least for any call that is begun without asking again."""
+        asked_at, row = time.monotonic(), self._deployment
+        length = await claims.stretch_lease(connection, row.deployment_id, row.epoch, least)
+        if self.lost or length is None:
+            self.lost = True
+            raise LeaseLost(row.deployment_id)
+        self._sure_until = asked_at + length / 2
+
+    async def turn_back(self, swap: Swap) -> None:
+        self.note(Step.PUT_BACK, swap.reason.message if swap.reason else "")
+        # Putting back comes first; whoever claims this later sees the same failure and does the same.
+        await self._if_possible(self._turn_back(swap), "Putting back without a record")
+
+    async def _turn_back(self, swap: Swap) -> None:
+        async with transaction(self._pool) as connection:
+            await self._write(connection)
+            await self._own(swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch))
+
+    def note(self, step: Step, detail: str = "") -> None:
+        self.end()
+        self._unwritten.add(len(self._records))
+        self._records.append(StepRecord(step, detail, datetime.now(UTC), None))
+
+    def end(self) -> None:
+        """End the step that goes on."""
+        if self._records and self._records[-1].finished_at is None:
+            self._replace(finished_at=datetime.now(UTC))
+
+    async def close_swap(self) -> None:
+        async with transaction(self._pool) as connection:
+            await self._own(
+                swaps.delete_swap(
+                    connection,
+                    self._deployment.application_id,
+                    self._deployment.deployment_id,
+                    self._deployment.epoch,
+                )
+            )
+
+    async def flush(self, connection: Connection | None = None) -> None:
+        """Write what is not yet written, in the caller's transaction where there is one."""
+        if connection is not None:
+            await self._write(connection)
+            return
+        async with statement(self._pool) as own:
+            await self._write(own)
+
+    async def flush_if_possible(self) -> None:
+        """Write what is not yet written, unless the database refuses."""
+        await self._if_possible(self.flush(), "The journal waits for the database")
+
+    async def close_swap_if_possible(self) -> None:
+        """Let the record of a swap that is over go, unless the database refuses; a next attempt puts back again."""
+        await self._if_possible(self.close_swap(), "The record of a swap stays open until it is tried again")
+
+    async def stretch_lease_if_possible(self, longest_call: float) -> None:
+        await self._if_possible(self.stretch_lease(longest_call), "Going on with a swap under the lease as it is")
+
+    async def wait(self, waits_for: str) -> None:
+        await self._if_possible(self._tell(waits_for), "What a rollout waits for is not told")
+
+    async def go_on(self) -> None:
+        await self._if_possible(self._tell(None), "A rollout still says that it waits")
+
+    async def _tell(self, waits_for: str | None) -> None:
+        async with statement(self._pool) as connection:
+            await self._own(
+                claims.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
+            )
+
+    async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
+        """Do it within a second, and return whether it was done; raises nothing but LeaseLost.
+
+        The containers matter more than the record: no answer of the database stops a swap that has begun.
+        """
+        try:
+            await within(_SWAP_WRITE_DEADLINE, write)
+        except LeaseLost:
+            raise
+        except Unavailable as error:
+            _LOG.warning(otherwise, error=str(error))
+        except Exception:
+            _LOG.exception(otherwise)
+        else:
+            return True
+        return False
+
+    def _replace(self, *, detail: str | None = None, finished_at: datetime | None = None) -> None:
+        last = len(self._records) - 1
+        record = self._records[last]
+        self._records[last] = replace(
+            record,
+            detail=record.detail if detail is None else detail,
+            finished_at=finished_at or record.finished_at,
+        )
+        self._unwritten.add(last)
+
+    async def _write(self, connection: Connection) -> None:
+        written = {number: self._records[number] for number in sorted(self._unwritten)}
+        if not written:
+            return
+        await self._own(steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written))
+        self._unwritten -= set(written)
+
+    async def _own(self, write: Coroutine[object, object, bool]) -> None:
+        if self.lost:
+            write.close()
+        elif not await write:
+            self.lost = True
+        if self.lost:
+            raise LeaseLost(self._deployment.deployment_id)

@@ -1,0 +1,57 @@
+"""What every command needs, and nothing of what only a server does, so that a command begins at once."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from gateway.config import Settings
+from gateway.model.errors import InvalidInput
+from gateway.store import database
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import FixedKeys, Keyring, Vault
+from gateway.store.master_key_file import KeyFile
+from gateway.store.migrate import migrate
+from gateway.store.sessions import session_name
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """The database, migrated, and the vault that opens its secrets."""
+
+    pool: database.Pool
+    vault: Vault
+    settings: Settings
+
+
+@asynccontextmanager
+async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterator[database.Pool]:
+    """Open the database, the embedded one where none is set; raises Unavailable."""
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None:
+            url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
+        else:
+            url = settings.database_url.get_secret_value()
+        yield await stack.enter_async_context(database.connect(url, size=settings.database_connections, name=name))
+
+
+@asynccontextmanager
+async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
+    """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
+    keyring = _keyring(settings)
+    async with open_pool(settings, name=session_name(keyring.mark)) as pool:
+        await migrate(pool)
+        yield Keep(pool, Vault(keyring), settings)
+
+
+def _keyring(settings: Settings) -> Keyring:
+    former = settings.former_keys()
+    if (key := settings.key()) is not None:
+        return FixedKeys(key, tuple(former))
+    if settings.database_url is None:
+        keyring = KeyFile(settings.data_dir / "master.key", former)
+        keyring.keys()
+        return keyring
+    raise InvalidInput(
+        "GATEWAY_MASTER_KEY is needed with GATEWAY_DATABASE_URL, since it seals the secrets kept there. "
+        "Make one and keep it safe: openssl rand -base64 32"
+    )

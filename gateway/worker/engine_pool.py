@@ -1,0 +1,179 @@
+"""The engines this gateway reaches: its own, and one a server. What is registered, changed or removed is followed.
+
+Two addresses of one daemon are one engine: the first that answers claims for both.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from functools import partial
+from uuid import uuid4
+
+import structlog
+
+from gateway.background import Loops, ended
+from gateway.config import Settings
+from gateway.docker.engine.client import Engine, EngineIdentity, connect
+from gateway.model.deployments import Deployment
+from gateway.model.errors import GatewayError, Unavailable
+from gateway.model.servers import Server
+from gateway.rollout.attempt import SwapSlots
+from gateway.store import leases as claims
+from gateway.store import servers
+from gateway.store.database import Pool, transaction
+from gateway.store.encryption import Vault
+from gateway.worker import execution as lane
+from gateway.worker.engine_worker import Claimed, Duty, Host, Slots
+
+_LOG = structlog.get_logger()
+
+_LOOK = 30.0  # seconds between looks at the servers; a notification comes sooner
+_SILENT = 60.0  # seconds without a word from an engine, after which those that wait for it are told
+_LETTING_GO = 5.0  # seconds hosts get to end when the gateway does
+_OWN = (None, None)
+
+_Key = tuple[str | None, datetime | None]  # a server, as of its last change
+
+
+class Fleet:
+    """Owns a task for each host, and lets go of a host that is no longer registered once what runs there has ended."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        vault: Vault,
+        settings: Settings,
+        engine: Engine,
+        *,
+        roll_out: Callable[[Claimed], Awaitable[None]],
+        duties: Sequence[Duty],
+        held: Collection[str],
+        loops: Loops,
+    ) -> None:
+        self.owner = str(uuid4())
+        self.roll_out = roll_out
+        self.duties = duties
+        self.loops = loops
+        #: the deployments under way, as they come and go
+        self._held = held
+        self._pool = pool
+        self._vault = vault
+        self._settings = settings
+        self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
+        self._lives: dict[_Key, asyncio.Task[None]] = {}
+        self._registered: Collection[_Key] = ()
+        self._slots: defaultdict[str, Slots] = defaultdict(
+            lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps))
+        )
+        self._wanted = asyncio.Event()
+        self.retired = False
+
+    # -- what is known
+
+    @property
+    def hosts(self) -> Sequence[Host]:
+        """The gateway's own first."""
+        return list(self._hosts.values())
+
+    def served_by(self, host: Host) -> list[str | None]:
+        same = self._same(host.identity) if host.identity else []
+        first = next((one for one in same if one.reachable), None)
+        return [one.server_id for one in same] if first is host else []
+
+    def reaches(self, identity: EngineIdentity) -> bool:
+        return any(one.reachable for one in self._same(identity))
+
+    def _same(self, identity: EngineIdentity) -> list[Host]:
+        return [one for one in self._hosts.values() if one.identity and one.identity.daemon == identity.daemon]
+
+    # -- what hosts ask for
+
+    def slots(self, identity: EngineIdentity) -> Slots:
+        return self._slots[identity.daemon]
+
+    async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
+        return await lane.claim(
+            self._pool,
+            owner=self.owner,
+            engine_id=engine_id,
+            server_ids=server_ids,
+            held=list(self._held),
+            lease=self._settings.lease,
+        )
+
+    # -- their lives
+
+    def wake(self) -> None:
+        """There may be something to claim."""
+        for host in self._hosts.values():
+            host.wake()
+
+    def look(self) -> None:
+        """The servers may have changed."""
+        self._wanted.set()
+
+    def retire(self) -> None:
+        """Claim no more, anywhere."""
+        self.retired = True
+        for host in self._hosts.values():
+            host.retire()
+
+    @asynccontextmanager
+    async def living(self) -> AsyncIterator[None]:
+        """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
+        own = self._hosts[_OWN]
+        self._keep(_OWN, own.live, host=own.host)
+        following = self.loops.begin("servers", self._follow_for_ever)
+        try:
+            yield
+        finally:
+            self.retire()
+            await ended(following)
+            lives = set(self._lives.values())
+            # Where nothing runs any more they end by themselves, and close their connections.
+            _, late = await asyncio.wait(lives, timeout=_LETTING_GO) if lives else (lives, set[asyncio.Task[None]]())
+            await ended(*late)
+
+    def _keep(self, key: _Key, live: Callable[[], Awaitable[None]], *, host: str) -> None:
+        task = self.loops.begin("engine", live, about=host)
+        self._lives[key] = task
+        task.add_done_callback(lambda _: self._lives.pop(key, None))
+
+    async def _follow_for_ever(self) -> None:
+        while True:
+            self._wanted.clear()
+            async with transaction(self._pool) as connection:
+                registered = await servers.select_servers(connection, self._vault)
+                await claims.mark_stranded(connection, timedelta(seconds=_SILENT))
+            self._follow(registered)
+            try:
+                async with asyncio.timeout(_LOOK):
+                    await self._wanted.wait()
+            except TimeoutError:
+                continue
+
+    def _follow(self, registered: Sequence[Server]) -> None:
+        """Let go of hosts whose server is gone or not as it was, and begin with those that are new."""
+        if self.retired:
+            return
+        wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
+        self._registered = wanted.keys()
+        for key in [key for key in self._hosts if key not in wanted and key != _OWN]:
+            self._hosts.pop(key).retire()
+        for key in wanted.keys() - self._lives.keys():
+            self._keep(key, partial(self._live, key, wanted[key]), host=wanted[key].access.host)
+
+    async def _live(self, key: _Key, server: Server) -> None:
+        """Reach it for as long as it is registered; begun again, where that failed."""
+        if key not in self._registered:
+            return
+        try:
+            if server.unreadable is not None:
+                raise Unavailable(server.unreadable)
+            async with connect(server.access) as engine:
+                self._hosts[key] = Host(self._pool, self, engine, server.access.host, server.server_id)
+                await self._hosts[key].live()
+        except GatewayError as error:
+            _LOG.warning("A server cannot be used", server=server.name, error=str(error))

@@ -1,0 +1,14 @@
+"""What the worker counts and times; shown at /metrics."""
+
+from prometheus_client import Counter, Histogram
+
+ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
+TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within watch windows, and what it led to.", ["led_to"])
+HEALED = Counter("gateway_healed_total", "Applications that were put right, by what they were.", ["state"])
+ALERTS = Counter("gateway_alerts_total", "Alerts, one an address.", ["outcome"])
+STEPS = Histogram(
+    "gateway_rollout_step_seconds",
+    "How long each step of a rollout took.",
+    ["step", "outcome"],
+    buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+)
