@@ -75,19 +75,19 @@ fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an an
 	@$(BIN)/python -m tests.fuzz.growth
 	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
-	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/test_conforming.py --timeout=3600
+	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/contract/test_schemathesis.py --timeout=3600
 
 .PHONY: missed
 missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
-	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/test_missed.py --timeout=1200
+	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/e2e/test_missed_pushes.py --timeout=1200
 
 .PHONY: alike
 alike: setup ## Adopt containers of generated configurations, EXAMPLES=50 fours of them, and compare what replaces them.
-	@ADOPTION_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/test_adopted_alike.py --timeout=3600
+	@ADOPTION_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/integration/rollout/test_adoption_equivalence.py --timeout=3600
 
 .PHONY: swarm
 swarm: setup ## A Swarm of three nodes: UPDATES=5 under load, then one with a node lost.
-	@$(BIN)/python -m tests.three_nodes
+	@$(BIN)/python -m tests.scripts.swarm_three_nodes
 
 bench: setup ## Measure, each figure a ratio inside one run.
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk >/dev/null
@@ -104,14 +104,14 @@ soak: setup ## Kill the gateway at random, for MINUTES=30.
 
 proxy: setup ## Update an application behind nginx under load.
 	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
-	@$(APART) $(BIN)/python -m tests.proxy
+	@$(APART) $(BIN)/python -m tests.scripts.nginx
 
 image: ## Build the container image; BASE names the Debian image with Python that it stands on.
 	@docker build $(if $(BASE),--build-arg BASE=$(BASE)) -t pushdeploy .
 
 image-test: setup ## Build the image on a Debian base made here, and run it against an engine.
 	@dpkg-query -W debootstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-recommends debootstrap >/dev/null
-	@$(BIN)/python -m tests.image
+	@$(BIN)/python -m tests.scripts.image
 
 .PHONY: api
 api: $(READY) ## Write docs/api.md anew.

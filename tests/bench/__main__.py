@@ -8,9 +8,9 @@ from pathlib import Path
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import private_registry
-from tests import leftovers
 from tests.bench import accepting, deploying, recovering
 from tests.bench.report import Figure, show
+from tests.support import leftovers
 
 
 async def main() -> bool:

@@ -17,7 +17,7 @@ from gateway.cli.demo.registry import PrivateRegistry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, connect
 from tests.bench.report import Figure, figure
-from tests.hooks import Hook, envelope
+from tests.support.distribution_hooks import Hook, envelope
 
 ROUNDS = 11
 SETTLE = 1.2  # seconds between rounds, for the client's neighbour entries to be what they are in peace

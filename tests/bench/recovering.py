@@ -16,7 +16,7 @@ from gateway.model.configuration import Order
 from tests.bench.report import Figure, figure
 from tests.faults.strikes import KILL
 from tests.faults.world import SETTINGS, Asked, World, world
-from tests.hooks import Hook, envelope
+from tests.support.distribution_hooks import Hook, envelope
 
 ROUNDS = 11
 LEASE, GRACE = 3.0, 1  # seconds

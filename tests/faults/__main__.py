@@ -15,14 +15,14 @@ from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
 from gateway.model.configuration import Order
-from tests import leftovers
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
 from tests.faults.world import Asked, World, world
-from tests.real_parts import SIDE_BY_SIDE
+from tests.support import leftovers
+from tests.support.real_parts import SIDE_BY_SIDE
 
 Part = Callable[[PrivateRegistry, Path, Tally], Awaitable[None]]
 

@@ -13,7 +13,7 @@ from gateway.docker.engine.services import Service, Task
 from gateway.model.configuration import Order
 from gateway.model.reference import Digest
 from tests.faults.world import SETTINGS, Violation, World, world
-from tests.swarm_nodes import swarm_of
+from tests.support.swarm_nodes import swarm_of
 
 QUICK = {"Parallelism": 1, "Monitor": 200_000_000}
 

@@ -25,7 +25,7 @@ from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest
 from tests.faults.database import Database, database
 from tests.faults.engine_proxy import EngineProxy, Strike, engine_proxy
-from tests.hooks import Hook, envelope
+from tests.support.distribution_hooks import Hook, envelope
 
 SETTINGS = {
     "GATEWAY_STABLE_WINDOW": "0.2",

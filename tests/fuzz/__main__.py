@@ -10,11 +10,11 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests import leftovers
 from tests.fuzz.targets import targets
+from tests.support import leftovers
 
 PLACE = Path(".fuzz")
-_LONGEST = 16384  # bytes; growth is looked at apart, in tests/test_fuzz.py
+_LONGEST = 16384  # bytes; growth is looked at apart, in tests/fuzz/growth.py
 _SLOWEST = 10  # seconds for one input
 _MOST_MEMORY = 2048  # MB
 

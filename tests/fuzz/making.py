@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from random import Random
 
 from gateway.api.procedures import PROCEDURES
-from tests.corpus import OURS
 from tests.fuzz.mutation import mutate
 from tests.fuzz.worst import WIRE
+from tests.support.samples import OURS
 
 _METHODS = (b"GET", b"POST", b"POST", b"POST", b"HEAD", b"OPTIONS", b"PUT", b"PATCH", b"DELETE", b"TRACE", b"CONNECT")
 _ODD_METHODS = (b"BREW", b"get", b"", b"G\0T", b"PROPFIND", b"POST POST", b"\xff")

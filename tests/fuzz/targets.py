@@ -24,7 +24,7 @@ from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, Request
 from gateway.sources import detect as bodies
 from gateway.sources._json_pointer import parse_pointer
-from tests.corpus import OURS, Sample
+from tests.support.samples import OURS, Sample
 
 _LONGEST_TEXT = 2000
 

@@ -1,0 +1,28 @@
+"""What the API answers is what its description says: asked by schemathesis, for about so many MINUTES."""
+
+import asyncio
+import os
+
+import pytest
+
+from gateway.api.procedures import PROCEDURES, Surface
+from gateway.api.rpc.openapi import document
+from tests.support.api_client import Web
+from tests.support.schemathesis_cases import ask
+
+MINUTES = float(os.environ.get("CONFORMING_MINUTES", "0"))
+FEW = 2  # of each procedure, always the same ones
+A_MINUTE = 5  # of each procedure, by chance
+
+
+@pytest.mark.timeout(3600 if MINUTES else 300)
+@pytest.mark.parametrize("surface", Surface)
+async def test_every_answer_is_as_it_is_described_whatever_is_asked(web: Web, surface: Surface) -> None:
+    described = document(PROCEDURES, surface, base="", version="1")
+    base = str(web.client.make_url("/")).rstrip("/")
+    statuses, found = await asyncio.to_thread(
+        ask, described, base, web.key, examples=int(MINUTES * A_MINUTE) or FEW, derandomize=not MINUTES
+    )
+    assert found == []
+    assert statuses.total() >= len(PROCEDURES)
+    assert {200, 400, 404} <= statuses.keys()

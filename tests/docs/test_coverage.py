@@ -1,0 +1,80 @@
+"""What people look for in the documents is there, and what is there is run or says why not."""
+
+import pytest
+
+from tests.docs.required_content import CALLS, COMMANDS, EXAMPLES, RECIPES
+from tests.support.doc_blocks import Block, blocks, calls, examples, is_only_ours
+
+_AWS, _AZURE, _GOOGLE = (f"{whose} own command and cloud" for whose in ("Amazon's", "Azure's", "Google's"))
+_THEIRS = "the API of that registry, which is not here"
+
+#: blocks that no test runs, by page and how they begin, and why
+NOT_RUN = {
+    "README.md: sequenceDiagram": "a picture",
+    "docs/rollouts.md: stateDiagram": "a picture",
+    "docs/acr.md: az ": _AZURE,
+    "docs/artifactregistry.md: gcloud ": _GOOGLE,
+    "docs/ecr.md: aws ": _AWS,
+    "docs/quay.md: curl -X POST https://quay.io/": _THEIRS,
+    'docs/gitlab.md: curl --fail-with-body -X POST "https://gitlab.com/': _THEIRS,
+    'docs/gitea.md: curl --fail-with-body -X POST "https://git.example.com/': _THEIRS,
+    'docs/jfrog.md: curl --fail-with-body -X POST "https://acme.jfrog.io/': _THEIRS,
+    "docs/harbor.md: curl -u admin": _THEIRS,
+    "docs/gitlab.md: registry['notifications']": "the configuration of GitLab, which is not here",
+    'docs/gitlab.md: echo "whsec_': "one line of it is openssl's; the other is held by test_docs",
+    "docs/zot.md: {": "the configuration of zot, which is not here",
+    "docs/verification.md: # Using Trivy": "programs that are not here, and their databases",
+    "docs/verification.md: # Sign": "needs a Notary server",
+    "docs/distribution.md: notifications:": "what the registries of test_printed are configured with",
+    'docs/adding-a-source.md: """Example': "the beginning of a module",
+    "docs/reverse-proxy.md: worker_processes": "`make proxy` runs it",
+    "docs/threat-model.md: worker_processes": "its certificate and its name are nobody's",
+    "docs/reverse-proxy.md: :80": "Caddy is not here",
+    "docs/health.md: GATEWAY_ALERT_URLS=": "addresses of nobody",
+    "docs/servers.md: HOST=": "test_servers makes its certificates so",
+    "docs/servers.md: ssh-keygen": "test_servers has a server to log in to",
+    "docs/clients.md: import": "test_clients runs programs that do the same, of tests/clients",
+    "docs/clients.md: {": "the configuration of a program for people's editors; test_clients has its settings",
+    "docs/api.md: ": "made from the models, and held to them by test_openapi",
+    "docs/errors.md: uname": "there is no docker buildx here",
+    "docs/errors.md: mkdir -p /etc/docker": "writes where the machine's own engine looks",
+    'docs/errors.md: {"insecure-registries': "the configuration of the Engine",
+    "docs/webhooks.md: export GATEWAY_PUBLIC_URL": "the rest is held by test_docs",
+}
+
+
+def why_not(block: Block) -> str | None:
+    """Return why no test runs it, or None."""
+    if is_only_ours(block):
+        return "each line is held by test_docs"
+    return next((why for begins, why in NOT_RUN.items() if block.name.startswith(begins)), None)
+
+
+RUN = [block for block in blocks() if why_not(block) is None]
+
+
+def test_what_is_not_run_is_there_and_the_rest_is_of_a_kind_that_can_be_run() -> None:
+    names = [block.name for block in blocks()]
+    assert [begins for begins in NOT_RUN if not any(name.startswith(begins) for name in names)] == []
+    assert [block.name for block in RUN if block.language not in {"sh", "json", "jsonc", "yaml"}] == []
+
+
+@pytest.mark.parametrize(("procedure", "given"), CALLS, ids=lambda one: one if isinstance(one, str) else "")
+def test_a_call_is_printed_and_run(procedure: str, given: dict[str, object]) -> None:
+    assert (procedure, given) in [call for block in RUN if block.language == "sh" for call in calls(block.text)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda one: str(one.get("dockerImage") or one["username"]))
+def test_an_example_is_printed_and_run(example: dict[str, object]) -> None:
+    assert example in [one for block in RUN if block.language in {"json", "jsonc"} for one in examples(block.text)]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_printed(command: str) -> None:
+    assert command in [line.strip() for block in blocks() if block.language == "sh" for line in block.text.splitlines()]
+
+
+@pytest.mark.parametrize("service", RECIPES)
+def test_a_recipe_is_printed_and_run(service: str) -> None:
+    recipes = [block.text for block in RUN if block.page == "docs/ci.md" and block.language == "yaml"]
+    assert any(all(line in recipe for line in RECIPES[service]) for recipe in recipes)

@@ -1,0 +1,167 @@
+"""A real gateway process, from the hook to the container."""
+
+import asyncio
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Image, Pusher
+from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest, Reference
+from tests.support.distribution_hooks import Hook, envelope
+from tests.support.real_parts import Pushes
+
+FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_LOG_FORMAT": "text"}
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, dockerd: PrivateEngine, engine: Engine) -> AsyncIterator[GatewayProcess]:
+    async with gateway_process(tmp_path, dockerd.host, FAST) as process:
+        yield process
+        for one in await process.query("application.all"):
+            for container in await containers.select(engine, one["applicationId"]):
+                await containers.remove(engine, container.container_id)
+
+
+async def running_digest(engine: Engine, application_id: str) -> list[str]:
+    found = await containers.select(engine, application_id)
+    return [container.labels["gateway.digest"] for container in found if container.running]
+
+
+async def test_two_hundred_pushes_at_once_end_on_the_newest_and_again_start_nothing(
+    gateway: GatewayProcess, engine: Engine, pushes: Pushes
+) -> None:
+    hook = await Hook.open(gateway)
+    newest: dict[str, Digest] = {}
+    bodies: list[bytes] = []
+    async with aiohttp.ClientSession() as session:
+        pusher = Pusher(session, f"http://{pushes.address}")
+        for number in range(5):
+            name = f"{pushes.address}/{pushes.path}/app{number}:latest"
+            await gateway.mutate(
+                "application.create", {"name": "a", "applicationId": f"a{number}", "dockerImage": name}
+            )
+            for version in range(40):
+                digest = await pusher.push(Image(f"{number}-{version}"), Reference.parse(name))
+                bodies.append(envelope(name, digest))
+                newest[f"a{number}"] = digest
+        answers = await asyncio.gather(*(hook.post(body, session) for body in bodies))
+        assert Counter(status for status, _ in answers) == {202: 200}
+        for application_id, digest in newest.items():
+            await gateway.settled(application_id)
+            assert await running_digest(engine, application_id) == [digest]
+        before = [one for number in range(5) for one in await gateway.deployments(f"a{number}")]
+        assert {one["state"] for one in before} <= {"succeeded", "unchanged", "superseded"}
+        accepted = {one["deploymentId"] for _, answer in answers for one in answer["deployments"]}
+        assert accepted == {one["deploymentId"] for one in before}
+
+        again = await asyncio.gather(*(hook.post(body, session) for body in bodies))
+        assert Counter(status for status, _ in again) == {200: 200}
+        assert sorted(answer["duplicateOf"] for _, answer in again) == sorted(
+            answer["deliveryId"] for _, answer in answers
+        )
+        after = [one for number in range(5) for one in await gateway.deployments(f"a{number}")]
+        assert len(before) == len(after)
+
+
+async def test_pushed_forth_and_back_it_ends_on_the_first_and_an_old_hook_changes_nothing(
+    gateway: GatewayProcess, engine: Engine, pushes: Pushes
+) -> None:
+    hook = await Hook.open(gateway)
+    name = pushes.name()
+    await gateway.mutate("application.create", {"name": "a", "applicationId": "aba", "dockerImage": name})
+    digests = {}
+    for count, version in enumerate(("A", "B", "A"), start=1):
+        digests[version] = await pushes(version)
+        assert (await hook.post(envelope(name, digests[version])))[0] == 202
+        assert (await gateway.settled("aba", count=count))["state"] == "succeeded"
+        assert await running_digest(engine, "aba") == [digests[version]]
+
+    assert (await hook.post(envelope(name, digests["B"])))[0] == 202
+    late = await gateway.settled("aba", count=4)
+    assert (late["state"], late["reason"]["code"]) == ("unchanged", "up_to_date")
+    assert await running_digest(engine, "aba") == [digests["A"]]
+
+
+async def test_a_stop_in_the_middle_puts_back_and_the_next_start_finishes(
+    gateway: GatewayProcess, engine: Engine, pushes: Pushes
+) -> None:
+    hook, name = await Hook.open(gateway), pushes.name()
+    await gateway.mutate(
+        "application.create", {"name": "a", "applicationId": "cut", "dockerImage": name, "order": "stop-first"}
+    )
+    first = await pushes("v1")
+    await hook.post(envelope(name, first))
+    await gateway.settled("cut")
+    gateway.environment |= {"GATEWAY_STABLE_WINDOW": "60", "GATEWAY_SHUTDOWN_GRACE": "0"}
+    await gateway.stop()
+    await gateway.start()
+    second = await pushes("v2")
+    await hook.post(envelope(name, second))
+
+    async def proving() -> bool | None:
+        return await running_digest(engine, "cut") == [second] or None
+
+    await until(proving)
+    assert await gateway.stop(signal.SIGTERM) == 0
+    assert await running_digest(engine, "cut") == [first]
+
+    gateway.environment |= {"GATEWAY_STABLE_WINDOW": "0.3"}
+    await gateway.start()
+    assert (await gateway.settled("cut", count=2))["state"] == "succeeded"
+    assert await running_digest(engine, "cut") == [second]
+
+
+async def test_a_second_gateway_takes_over_from_one_that_was_killed(
+    gateway: GatewayProcess, dockerd: PrivateEngine, engine: Engine, pushes: Pushes, tmp_path: Path
+) -> None:
+    hook, name = await Hook.open(gateway), pushes.name()
+    await gateway.mutate(
+        "application.create", {"name": "a", "applicationId": "two", "dockerImage": name, "order": "stop-first"}
+    )
+    await hook.post(envelope(name, await pushes("v1")))
+    await gateway.settled("two")
+    gateway.environment |= {"GATEWAY_STABLE_WINDOW": "60"}
+    await gateway.stop()
+    await gateway.start()
+    digest = await pushes("v2")
+    await hook.post(envelope(name, digest))
+
+    async def proving() -> bool | None:
+        return await running_digest(engine, "two") == [digest] or None
+
+    await until(proving)
+    second = GatewayProcess(tmp_path, dockerd.host, FAST)
+    second.key = gateway.key
+    await second.start()
+    try:
+        await gateway.stop(signal.SIGKILL)
+        taken = await second.settled("two", count=2)
+        assert (taken["state"], taken["attempts"]) == ("succeeded", 2)
+        assert await running_digest(engine, "two") == [digest]
+    finally:
+        await gateway.start()
+        await second.stop()
+
+
+async def test_without_an_engine_it_accepts_and_waits_and_says_why(tmp_path: Path, pushes: Pushes) -> None:
+    async with gateway_process(tmp_path, f"unix://{tmp_path}/nobody.sock", FAST) as gateway:
+        hook, name = await Hook.open(gateway), pushes.name()
+        await gateway.mutate("application.create", {"name": "a", "applicationId": "a", "dockerImage": name})
+        status, _ = await hook.post(envelope(name, await pushes("v1")))
+        assert status == 202
+
+        async def waiting() -> dict[str, object] | None:
+            found = (await gateway.deployments("a"))[0]
+            return found if found["reason"] else None
+
+        found = await until(waiting)
+        assert found["state"] == "queued"
+        assert found["reason"]["code"] == "engine_unreachable"  # type: ignore[index]  # an object of JSON

@@ -1,0 +1,121 @@
+"""However often and in whatever order one push is told, the application restarts once, on the newest image."""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.reference import Digest
+from tests.support.distribution_hooks import Hook, envelope
+from tests.support.real_parts import Pushes
+
+FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_REGISTRY_LAG": "2", "GATEWAY_LOG_FORMAT": "text"}
+
+
+@pytest.fixture(scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngine) -> AsyncIterator[GatewayProcess]:
+    async with gateway_process(tmp_path_factory.mktemp("one"), dockerd.host, FAST) as process:
+        yield process
+
+
+class Told:
+    """An application that runs its first image, and those who tell of the next."""
+
+    def __init__(self, gateway: GatewayProcess, engine: Engine, pushes: Pushes, application_id: str) -> None:
+        self.gateway, self.engine, self.pushes, self.application_id = gateway, engine, pushes, application_id
+
+    async def restarts(self) -> list[str]:
+        """Wait until all has ended; return the digests of what was brought to run, the oldest first."""
+        await self.gateway.settled(self.application_id)
+        rows = reversed(await self.gateway.deployments(self.application_id))
+        return [row["digest"] for row in rows if row["state"] == "succeeded"]
+
+    async def running(self) -> list[str]:
+        found = await containers.select(self.engine, self.application_id)
+        return [container.labels["gateway.digest"] for container in found if container.running]
+
+
+@pytest.fixture
+async def told(gateway: GatewayProcess, engine: Engine, pushes: Pushes) -> AsyncIterator[Told]:
+    application_id = pushes.path.rpartition("/")[2]
+    await pushes("first")
+    given = {"name": application_id, "applicationId": application_id, "dockerImage": pushes.name()}
+    await gateway.mutate("application.create", given)
+    await gateway.mutate("application.deploy", {"applicationId": application_id})
+    assert (await gateway.settled(application_id))["state"] == "succeeded"
+    yield Told(gateway, engine, pushes, application_id)
+    for container in await containers.select(engine, application_id):
+        await containers.remove(engine, container.container_id)
+
+
+async def _post(gateway: GatewayProcess, path: str, body: bytes, **headers: str) -> tuple[int, dict[str, Any]]:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(gateway.url + path, data=body, headers=headers) as answer,
+    ):
+        return answer.status, orjson.loads(await answer.read())
+
+
+async def test_six_hooks_of_a_push_for_many_platforms_restart_once(told: Told) -> None:
+    made = await told.gateway.endpoint("generic")
+    newest = await told.pushes("second")
+    sent = {"Authorization": f"Bearer {made['secret']}"}
+    for number in range(6):
+        body = orjson.dumps({"image": told.pushes.name(), "pushed_at": 1_700_000_000 + number})
+        assert (await _post(told.gateway, made["path"], body, **sent))[0] == 202
+        # One is queued, joined, or comes while the first is rolled out.
+        await asyncio.sleep(0.1)
+    assert (await told.restarts())[1:] == [newest]
+    assert await told.running() == [newest]
+
+
+async def test_package_and_registry_package_restart_once(told: Told) -> None:
+    made = await told.gateway.endpoint("github")
+    newest = await told.pushes("second")
+    version = {
+        "version": newest,
+        "package_url": told.pushes.name(),
+        "container_metadata": {"tag": {"name": "latest", "digest": newest}},
+    }
+    package = {"name": "web", "namespace": "acme", "package_type": "CONTAINER", "package_version": version}
+    for event in ("package", "registry_package"):
+        body = orjson.dumps({"action": "published", event: package})
+        signature = hmac.new(made["secret"].encode(), body, hashlib.sha256).hexdigest()
+        sent = {"X-GitHub-Event": event, "X-Hub-Signature-256": f"sha256={signature}"}
+        assert (await _post(told.gateway, made["path"], body, **sent))[0] == 202
+    assert (await told.restarts())[1:] == [newest]
+    assert await told.running() == [newest]
+
+
+async def test_events_out_of_order_end_on_the_newest(told: Told) -> None:
+    hook = await Hook.open(told.gateway)
+    second, third = await told.pushes("second"), await told.pushes("third")
+    for digest in (third, second):
+        assert (await hook.post(envelope(told.pushes.name(), digest)))[0] == 202
+    assert (await told.restarts())[1:] == [third]
+    assert await told.running() == [third]
+
+
+async def test_an_event_repeated_after_its_deployment_failed_tries_again(told: Told) -> None:
+    hook = await Hook.open(told.gateway)
+    name = told.pushes.name()
+    broken = await told.pushes("broken", behaviour=Behaviour.EXITS)
+    event = envelope(name, broken, "9b1f6a52-7d1b-4f0a-8a3e-0d8c1b8f6a01")
+    assert (await hook.post(event))[0] == 202
+    assert (await told.gateway.settled(told.application_id, count=2))["state"] in {"failed", "rolled_back"}
+    mended: Digest = await told.pushes("mended")
+    status, answer = await hook.post(event)
+    assert (status, answer["duplicateOf"]) == (202, None)
+    assert (await told.restarts())[1:] == [mended]
+    status, answer = await hook.post(event)
+    assert (status, answer["deployments"]) == (200, [])

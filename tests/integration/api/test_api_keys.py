@@ -1,0 +1,305 @@
+"""A key may do what it was made for, and nothing else; whoever may not learns nothing by it."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+from pydantic.alias_generators import to_camel
+
+from gateway.api.procedures import PROCEDURES, Opens, Procedure
+from gateway.api.rpc.auth import LEADS
+from gateway.model import api_keys as rules
+from gateway.model.api_keys import Grants, Permission
+from gateway.model.errors import InvalidInput
+from gateway.store import api_keys as keys
+from tests.support.api_client import Web
+
+UNAUTHORIZED = {"message": "Unauthorized"}
+
+
+async def a_key(web: Web, *applications: str, projects: Sequence[str] = (), **how: Any) -> tuple[str, keys.Key]:
+    """Make one, for these applications and projects where some are named."""
+    grants = Grants(frozenset(applications), frozenset(projects)) if applications or projects else None
+    async with web.pool.acquire() as connection, connection.transaction():
+        return await keys.insert_key(connection, "of the test", grants=grants, **how)
+
+
+async def an_application(web: Web, name: str) -> dict[str, str]:
+    """Make one in a project of its own, and return what leads to it."""
+    made = await web.mutate("project.create", name=name, env=f"P={name}")
+    ids = {"projectId": made["project"]["projectId"], "environmentId": made["environment"]["environmentId"]}
+    given = {"name": name, "applicationId": name, "dockerImage": f"acme/{name}", "env": f"A={name}"}
+    await web.mutate("application.create", **given, environmentId=ids["environmentId"])
+    await web.mutate("application.deploy", applicationId=name)
+    (deployment,) = await web.query("deployment.all", applicationId=name)
+    (subscription,) = await web.query("subscription.all", applicationId=name)
+    port = await web.mutate("port.create", applicationId=name, publishedPort=8080, targetPort=80)
+    file = {"type": "file", "mountPath": "/etc/f", "content": f"C={name}"}
+    mount = await web.mutate("mounts.create", serviceId=name, **file)
+    domain = await web.mutate("domain.create", applicationId=name, host=f"{name}.example.com")
+    return {
+        "applicationId": name,
+        "serviceId": name,
+        "portId": port["portId"],
+        "mountId": mount["mountId"],
+        "domainId": domain["domainId"],
+        "deploymentId": deployment["deploymentId"],
+        "rollbackId": deployment["deploymentId"],
+        "subscriptionId": subscription["subscriptionId"],
+        "targetEnvironmentId": ids["environmentId"],
+        **ids,
+    }
+
+
+@asynccontextmanager
+async def asking_with(web: Web, key: str) -> AsyncIterator[None]:
+    before, web.key = web.key, key
+    yield
+    web.key = before
+
+
+async def call(web: Web, procedure: Procedure, given: Mapping[str, Any]) -> tuple[int, Any]:
+    if procedure.kind == "query":
+        return await web.get(f"/api/{procedure.name}", **{name: str(value) for name, value in given.items()})
+    return await web.post(f"/api/{procedure.name}", given)
+
+
+async def call_by_trpc(web: Web, procedure: Procedure, given: Mapping[str, Any]) -> tuple[int, Any]:
+    path = f"/api/trpc/{procedure.name}"
+    if procedure.kind == "query":
+        return await web.get(path, input=orjson.dumps({"json": given}).decode())
+    return await web.post(path, {"json": given})
+
+
+@pytest.mark.parametrize("permission", [Permission.READ, Permission.DEPLOY])
+async def test_no_procedure_is_open_to_a_key_of_a_lesser_scope(web: Web, permission: Permission) -> None:
+    key, _ = await a_key(web, permission=permission)
+    async with asking_with(web, key):
+        for procedure in PROCEDURES.values():
+            if procedure.permission <= permission:
+                continue
+            status, answer = await call(web, procedure, {})
+            assert (status, answer["code"]) == (403, "FORBIDDEN"), procedure.name
+            assert f"needs a key of scope {procedure.permission.word}" in answer["message"]
+            status, answer = await call_by_trpc(web, procedure, {})
+            assert (status, answer["error"]["json"]["code"]) == (403, -32003)
+
+
+def test_what_changes_anything_needs_more_than_to_read() -> None:
+    assert [
+        one.name for one in PROCEDURES.values() if one.kind == "mutation" and one.permission < Permission.DEPLOY
+    ] == []
+
+
+async def test_a_key_to_deploy_deploys_and_reads_and_changes_no_configuration(web: Web) -> None:
+    ids = await an_application(web, "mine")
+    key, _ = await a_key(web, permission=Permission.DEPLOY)
+    async with asking_with(web, key):
+        await web.mutate("application.redeploy", applicationId="mine")
+        assert (await web.query("application.one", applicationId="mine"))["env"] is None
+        assert [one["env"] for one in await web.query("application.all")] == [None]
+        assert (await web.query("mounts.one", mountId=ids["mountId"]))["content"] is None
+        assert (await web.mutate("application.stop", applicationId="mine"))["env"] is None
+        status, _ = await web.post("/api/application.update", {**ids, "dockerImage": "evil/image"})
+        assert status == 403
+    shown = await web.query("application.one", applicationId="mine")
+    assert (shown["dockerImage"], shown["env"]) == ("acme/mine", "A=mine")
+
+
+async def test_a_restricted_key_reaches_its_own_application_by_whatever_leads_there(web: Web) -> None:
+    ids = await an_application(web, "mine")
+    key, _ = await a_key(web, "mine")
+    async with asking_with(web, key):
+        assert (await web.query("application.one", applicationId="mine"))["env"] == "A=mine"
+        assert (await web.query("deployment.one", deploymentId=ids["deploymentId"]))["applicationId"] == "mine"
+        await web.mutate("application.update", applicationId="mine", env="A=2", serverId=None)
+        assert (await web.mutate("mounts.update", mountId=ids["mountId"], content="C=2"))["content"] == "C=2"
+        await web.mutate("port.delete", portId=ids["portId"])
+        await web.mutate("deployment.cancel", deploymentId=ids["deploymentId"])
+
+
+async def test_every_procedure_is_closed_to_a_key_for_another_application(web: Web) -> None:
+    """What there is, what there is not and what leads nowhere are all answered the same."""
+    await an_application(web, "mine")
+    theirs, nobodys = await an_application(web, "theirs"), {to_camel(name): "nobody" for name in LEADS}
+    key, _ = await a_key(web, "mine")
+    assert theirs.keys() == nobodys.keys()
+    before = await web.query("application.one", applicationId="theirs")
+    async with asking_with(web, key):
+        for procedure in PROCEDURES.values():
+            if procedure.opens is Opens.TO_ALL:
+                continue
+            for ask in (call, call_by_trpc):
+                refused = await ask(web, procedure, theirs)
+                assert refused[0] == 403, procedure.name
+                assert await ask(web, procedure, nobodys) == refused
+                mixed = {**theirs, "applicationId": "mine"}
+                assert await ask(web, procedure, mixed) == refused
+                assert await ask(web, procedure, {**mixed, "application_id": "mine"}) == refused
+                if procedure.opens is Opens.BY_ID:
+                    assert await ask(web, procedure, {}) == refused
+    assert before == await web.query("application.one", applicationId="theirs")
+
+
+async def test_an_id_that_a_procedure_does_not_ask_for_opens_none(web: Web) -> None:
+    await an_application(web, "mine")
+    key, _ = await a_key(web, "mine")
+    async with asking_with(web, key):
+        for procedure in PROCEDURES.values():
+            if procedure.opens is Opens.BY_ID and "application_id" not in procedure.takes.model_fields:
+                assert (await call(web, procedure, {"applicationId": "mine"}))[0] == 403, procedure.name
+
+
+async def test_lists_show_a_restricted_key_its_own(web: Web) -> None:
+    await an_application(web, "mine")
+    theirs = await an_application(web, "theirs")
+    key, _ = await a_key(web, "mine", permission=Permission.READ)
+    lists = [one for one in PROCEDURES.values() if one.opens is Opens.TO_ITS_OWN]
+    assert {"application.all", "subscription.all"} <= {one.name for one in lists}
+    async with asking_with(web, key):
+        for procedure in lists:
+            if procedure.permission > Permission.READ:
+                continue
+            status, answer = await call(web, procedure, {})
+            said = orjson.dumps(answer).decode()
+            assert status == 200
+            assert [one for one in theirs.values() if one in said] == []
+        assert [one["applicationId"] for one in await web.query("application.all")] == ["mine"]
+        assert [one["name"] for one in await web.query("project.all")] == ["mine"]
+
+
+async def test_a_key_for_a_project_reaches_all_that_comes_to_be_in_it(web: Web) -> None:
+    mine, theirs = await an_application(web, "mine"), await an_application(web, "theirs")
+    key, _ = await a_key(web, projects=[mine["projectId"]])
+    async with asking_with(web, key):
+        assert (await web.query("project.one", projectId=mine["projectId"]))["env"] == "P=mine"
+        made = await web.mutate("environment.create", name="staging", projectId=mine["projectId"])
+        await web.mutate("application.create", name="new", environmentId=made["environmentId"])
+        assert [one["name"] for one in await web.query("application.all")] == ["new", "mine"]
+        assert (await web.query("deployment.one", deploymentId=mine["deploymentId"]))["applicationId"] == "mine"
+        for elsewhere in ({}, {"environmentId": theirs["environmentId"]}, {"environment_id": theirs["environmentId"]}):
+            assert (await web.post("/api/application.create", {"name": "new", **elsewhere}))[0] == 403
+        moved = {"applicationId": "mine", "environmentId": theirs["environmentId"]}
+        assert (await web.post("/api/application.update", moved))[0] == 403
+
+
+async def test_the_variables_of_a_project_are_shown_to_whom_all_of_it_is_open(web: Web) -> None:
+    ids = await an_application(web, "mine")
+    assert [one["env"] for one in await web.query("project.all")] == ["P=mine"]
+    for key, _ in (await a_key(web, "mine"), await a_key(web, permission=Permission.READ)):
+        async with asking_with(web, key):
+            assert [one["env"] for one in await web.query("project.all")] == [""]
+            whole = await web.query("application.one", applicationId=ids["applicationId"])
+            assert whole["environment"]["project"]["env"] == ""
+
+
+def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_thought_of() -> None:
+    assert {one.name for one in PROCEDURES.values() if one.opens is Opens.TO_ALL} == {
+        "application.readAppMonitoring",
+        "certificates.all",
+        "destination.all",
+        "gitProvider.getAll",
+        "notification.all",
+        "sshKey.all",
+        "user.all",
+        "user.get",
+        "user.session",
+        "settings.health",
+        "settings.getDokployVersion",
+        "settings.getOpenApiDocument",
+    }
+
+
+async def test_an_application_takes_its_grants_with_it(web: Web) -> None:
+    await an_application(web, "mine")
+    key, _ = await a_key(web, "mine")
+    async with web.pool.acquire() as connection:
+        await connection.execute("DELETE FROM applications")
+    await web.mutate("application.create", name="another", applicationId="mine")
+    async with asking_with(web, key):
+        status, answer = await web.get("/api/application.one", applicationId="mine")
+        assert (status, "nothing that is still there" in answer["message"]) == (403, True)
+        assert await web.query("application.all") == []
+
+
+async def test_a_key_for_an_application_that_is_not_there_is_not_made(web: Web) -> None:
+    with pytest.raises(InvalidInput, match="nobody"):
+        await a_key(web, "nobody")
+    assert await web.count("api_keys") == 1
+
+
+async def test_an_expired_key_is_as_unknown_as_any(web: Web) -> None:
+    key, _ = await a_key(web, expires_at=datetime.now(UTC) + timedelta(hours=1))
+    async with asking_with(web, key):
+        assert (await web.get("/api/application.all"))[0] == 200
+        async with web.pool.acquire() as connection:
+            await connection.execute("UPDATE api_keys SET expires_at = now() WHERE expires_at IS NOT NULL")
+        assert await web.get("/api/application.all") == (401, UNAUTHORIZED)
+        assert await web.get("/api/no.such") == (401, UNAUTHORIZED)
+        status, answer = await web.get("/api/trpc/application.all")
+        assert (status, answer["error"]["json"]["code"]) == (401, -32001)
+
+
+@pytest.mark.parametrize("mangle", [lambda key: "X" + key[1:], lambda key: key[:-1], lambda key: key + "\udcff"])
+async def test_a_near_miss_costs_what_a_wild_guess_does(web: Web, mangle: Any) -> None:
+    """One look-up by the hash of all of it, the same whatever is sent, and no early way out of it."""
+    statements: list[str] = []
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE api_keys SET last_used_at = now()")
+
+        def listen(query: asyncpg.connection.LoggedQuery) -> None:
+            statements.append(query.query)
+
+        with connection.query_logger(listen):
+            assert await keys.select_caller(connection, mangle(web.key)) is None
+            assert await keys.select_caller(connection, "x") is None
+            assert await keys.select_caller(connection, web.key) is not None
+    assert len(statements) == 3
+    assert len(set(statements)) == 1
+    assert "WHERE key_hash = $1" in statements[0]
+
+
+async def test_a_key_that_is_no_text_is_refused_as_any_other(web: Web) -> None:
+    assert await web.post("/api/application.all", {}, **{"x-api-key": "\xff\xfe"}) == (401, UNAUTHORIZED)
+
+
+async def test_a_limited_key_is_told_when_to_come_again(web: Web) -> None:
+    key, _ = await a_key(web, rate=keys.Rate(2, timedelta(hours=1)))
+    async with asking_with(web, key):
+        assert [(await web.get("/api/settings.health"))[0] for _ in range(3)] == [200, 200, 429]
+        async with web.client.get("/api/trpc/settings.health", headers={"x-api-key": key}) as answer:
+            said = (await answer.json())["error"]["json"]
+            assert (answer.status, said["code"], said["data"]["code"]) == (429, -32029, "TOO_MANY_REQUESTS")
+            assert 3500 < int(answer.headers["Retry-After"]) <= 3600
+        async with web.pool.acquire() as connection:
+            await connection.execute("UPDATE api_keys SET window_from = now() - interval '2 hours'")
+        assert (await web.get("/api/settings.health"))[0] == 200
+
+
+async def test_the_last_use_of_a_key_is_known_and_from_where(web: Web) -> None:
+    async with web.client.get(
+        "/api/settings.health", headers={"x-api-key": web.key, "X-Forwarded-For": "192.0.2.7"}
+    ) as answer:
+        assert answer.status == 200
+    async with web.pool.acquire() as connection:
+        (used,) = await keys.select_keys(connection)
+    assert used.last_used_from == "192.0.2.7"
+    assert used.last_used_at is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "expires"), [("90d", "2026-04-01"), ("12h", "2026-01-01T12:00"), ("2027-01-01", "2027-01-01")]
+)
+def test_an_expiry_is_a_time_to_come_or_a_date(text: str, expires: str) -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    assert rules.parse_expiry(text, now) == datetime.fromisoformat(expires).replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["soon", "0d", "2020-01-01", "11y", "-1d", ""])
+def test_an_expiry_that_is_over_or_not_in_sight_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        rules.parse_expiry(text, datetime(2026, 1, 1, tzinfo=UTC))

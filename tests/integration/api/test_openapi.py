@@ -1,0 +1,140 @@
+"""The API describes itself, and what it describes is what it does."""
+
+import hashlib
+import inspect
+import re
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.api.docs import render as manual
+from gateway.api.procedures import MODULES, PROCEDURES, Surface
+from gateway.api.rpc.openapi import document
+from tests.support.api_client import Web
+
+REST = document(PROCEDURES, Surface.REST, base="", version="1")
+TRPC = document(PROCEDURES, Surface.TRPC, base="", version="1")
+KNOWN_WORDS = {
+    "$ref", "additionalProperties", "anyOf", "const", "default", "description", "enum", "exclusiveMaximum",
+    "exclusiveMinimum", "format", "items", "maxItems", "maxLength", "maximum", "minItems", "minLength", "minimum",
+    "oneOf", "pattern", "prefixItems", "properties", "propertyNames", "required", "type", "uniqueItems", "x-kept",
+}  # fmt: skip
+
+
+def operation(of: dict[str, Any], name: str) -> dict[str, Any]:
+    (found,) = of["paths"][f"/{name}"].values()
+    assert isinstance(found, dict)
+    return found
+
+
+def body(of: dict[str, Any], name: str) -> Any:
+    return operation(of, name)["requestBody"]["content"]["application/json"]["schema"]
+
+
+@pytest.mark.parametrize("name", PROCEDURES)
+def test_each_procedure_says_what_it_does_and_gives(name: str) -> None:
+    procedure = PROCEDURES[name]
+    assert inspect.getdoc(procedure.run)
+    assert procedure.gives is not Any
+
+
+def schemas_in(value: Any) -> list[dict[str, Any]]:
+    """Return all schemas of a description, wherever they stand."""
+    if isinstance(value, list):
+        return [one for each in value for one in schemas_in(each)]
+    if not isinstance(value, dict):
+        return []
+    here = [value["schema"]] if "schema" in value else []
+    here += value.get("properties", {}).values() if isinstance(value.get("properties"), dict) else []
+    return here + [one for each in value.values() for one in schemas_in(each)]
+
+
+@pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
+def test_a_description_has_no_word_that_json_schema_has_not_and_no_loose_end(described: dict[str, Any]) -> None:
+    found = schemas_in(described) + list(described["components"]["schemas"].values())
+    assert len(found) > 500
+    assert set().union(*found) <= KNOWN_WORDS
+    named = set(re.findall(r"'\$ref': '#/components/schemas/([^']+)'", str(described)))
+    assert named == set(described["components"]["schemas"])
+
+
+def test_the_columns_of_an_application_are_shown_as_they_are_sent() -> None:
+    made, changed = body(REST, "application.create"), body(REST, "application.update")
+    assert made["required"] == ["name"]
+    assert changed["required"] == ["applicationId"]
+    for column in ("dockerImage", "memoryLimit", "replicas", "ports", "volumes", "labelsSwarm", "previewPort"):
+        assert {"type": "null"} in changed["properties"][column]["anyOf"]
+    assert not {"settings", "other"} & made["properties"].keys()
+    assert made["properties"]["stopGracePeriodSwarm"]["anyOf"][0]["maximum"] == 3_600_000_000_000
+    assert (made["properties"]["replicas"]["default"], "default" in str(changed)) == (1, False)
+
+
+def test_clients_that_make_commands_of_it_find_what_they_read() -> None:
+    """Of dokli: a path of two words, a body that is an object by itself, a query of plain values."""
+    for path, methods in REST["paths"].items():
+        (method, one), *_ = methods.items()
+        assert re.fullmatch(r"/[a-zA-Z]+\.[a-zA-Z]+", path)
+        assert one["operationId"] == path[1:].replace(".", "-")
+        if method == "post":
+            assert one["requestBody"]["content"]["application/json"]["schema"]["type"] == "object"
+        else:
+            for parameter in one["parameters"]:
+                assert parameter["schema"].get("type") in {"string", "integer", "number", "boolean", None}
+    assert REST["components"]["securitySchemes"] == {"apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
+
+
+def test_an_answer_of_nothing_has_no_schema_and_a_row_has_its_own() -> None:
+    assert "content" not in operation(REST, "application.redeploy")["responses"]["200"]
+    shown = operation(REST, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    assert shown == {"items": {"$ref": "#/components/schemas/QueuedDeployment"}, "type": "array"}
+    wrapped = operation(TRPC, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
+    assert wrapped["properties"]["result"]["properties"]["data"]["properties"]["json"] == shown
+
+
+async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
+    status, bare = await web.get("/api/settings.getOpenApiDocument")
+    assert (status, bare["openapi"], bare["paths"].keys()) == (200, "3.1.0", REST["paths"].keys())
+    assert bare == await web.query("settings.getOpenApiDocument")
+    other = await web.query("settings.getOpenApiDocument", surface="trpc")
+    assert other["servers"] == [{"url": "/api/trpc"}]
+
+
+def test_the_page_of_the_api_is_of_the_procedures_there_are() -> None:
+    kept = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
+    assert kept == manual.text(REST), "make api writes it anew"
+
+
+@pytest.mark.parametrize("path", ["/", "/api/docs"])
+async def test_a_page_needs_no_key_and_has_all_it_needs_in_it(web: Web, path: str) -> None:
+    async with web.client.get(path) as answer:
+        html = await answer.text()
+        policy = answer.headers["Content-Security-Policy"]
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    (style,) = re.findall(r"<style>(.*?)</style>", html, re.DOTALL)
+    allowed = b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{allowed}';")
+    assert not re.findall(r"<script|<link|<img|=\"https?://|src=|style=| on[a-z]+=", html)
+    targets = set(re.findall(r'href="#([^"]+)"', html))
+    assert targets <= set(re.findall(r'id="([^"]+)"', html))
+    assert path == "/" or set(PROCEDURES) <= targets
+
+
+async def test_it_says_that_it_is_there_in_the_words_of_the_contract(web: Web) -> None:
+    async with web.client.get("/api/health") as answer:
+        assert (answer.status, await answer.json()) == (200, {"ok": True})
+
+
+def test_no_procedure_stands_in_two_modules() -> None:
+    names = [procedure.name for module in MODULES for procedure in module.PROCEDURES]
+    assert sorted(names) == sorted(PROCEDURES)
+
+
+def test_no_default_is_an_object_since_generators_drop_what_has_one() -> None:
+    def objects(within: Any) -> int:
+        if isinstance(within, dict):
+            return isinstance(within.get("default"), dict) + sum(map(objects, within.values()))
+        return sum(map(objects, within)) if isinstance(within, list) else 0
+
+    assert [objects(REST), objects(TRPC)] == [0, 0]

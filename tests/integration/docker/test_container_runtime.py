@@ -1,0 +1,120 @@
+"""What a runtime does in states that only a crash at the wrong moment leaves behind."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.docker.runtime import Pace, Version
+from gateway.model.applications import Application, Desired
+from gateway.model.configuration import Configuration
+from gateway.model.deployments import Swap
+from gateway.model.reference import Reference
+from gateway.model.registries import nobody
+from tests.support.real_parts import Pushes
+
+PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
+
+
+@pytest.fixture
+async def runtime(engine: Engine, pushes: Pushes) -> AsyncIterator[ContainerRuntime]:
+    name = pushes.path.rpartition("/")[2]
+    application = Application(
+        application_id=name,
+        name=name,
+        app_name=f"app-{name}",
+        description=None,
+        docker_image=pushes.name(),
+        registry_url=None,
+        credentials=None,
+        environment=None,
+        configuration=Configuration(drain=0),
+        other_columns={},
+        auto_deploy=True,
+        desired=Desired.RUNNING,
+        server_id=None,
+        engine_id=None,
+        created_at=datetime.now(UTC),
+    )
+    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, nobody, PACE)
+    yield runtime
+    await runtime.remove()
+
+
+async def quiet(_detail: str) -> None:
+    """Nobody watches the pull."""
+
+
+async def shown(runtime: ContainerRuntime, pushes: Pushes, version: str) -> Swap:
+    """Return the swap that let the version serve; what comes after it was not done."""
+    digest = await pushes(version)
+    reference = Reference.parse(pushes.name()).with_digest(digest)
+    await runtime.obtain(reference, quiet)
+    swap = await runtime.prepare(Version(reference, digest, f"deployment-{version}", 1), await runtime.serving())
+    await runtime.present(swap)
+    await runtime.exchange(swap)
+    return swap
+
+
+async def test_what_has_nothing_to_go_back_to_serves_on(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    await shown(runtime, pushes, "v1")
+    swap = await shown(runtime, pushes, "v2")
+    assert swap.old is not None
+    await containers.remove(runtime.engine, swap.old)
+    await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (swap.new, True)
+
+
+async def test_where_the_old_one_cannot_be_started_again_the_new_one_serves(
+    runtime: ContainerRuntime, pushes: Pushes, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    bind = {"type": "bind", "source": str(place), "target": "/place", "readOnly": True}
+    bound = Configuration.model_validate({"drain": 0, "order": "stop-first", "mounts": [bind]})
+    await shown(replace(runtime, application=replace(runtime.application, configuration=bound)), pushes, "v1")
+    plain = Configuration.model_validate({"drain": 0, "order": "stop-first"})
+    runtime = replace(runtime, application=replace(runtime.application, configuration=plain))
+    swap = await shown(runtime, pushes, "v2")
+    place.rmdir()
+    await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (swap.new, True)
+    new = await containers.inspect(runtime.engine, swap.new)
+    assert new is not None
+    assert new.restart_policy["Name"] == "unless-stopped"
+
+
+async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    first = await shown(runtime, pushes, "v1")
+    second = await shown(runtime, pushes, "v2")
+    await runtime.retire(second)
+    await containers.start(runtime.engine, first.new)
+    await runtime.clear()
+    kept = await containers.inspect(runtime.engine, first.new)
+    assert kept is not None
+    assert (kept.running, kept.restart_policy["Name"]) == (False, "no")
+
+
+async def test_putting_back_may_be_cut_anywhere_and_done_again(runtime: ContainerRuntime, pushes: Pushes) -> None:
+    first = await shown(runtime, pushes, "v1")
+    swap = await shown(runtime, pushes, "v2")
+    await runtime.retire(swap)
+    new = await containers.inspect(runtime.engine, swap.new)
+    assert new is not None
+    # As far as one rename, and dead.
+    await containers.rename(runtime.engine, new, new.name.swapcase())
+    for _ in range(2):
+        await runtime.put_back(swap)
+    serving = await runtime.serving()
+    assert serving is not None
+    assert (serving.object_id, serving.running) == (first.new, True)
+    assert await containers.inspect(runtime.engine, swap.new) is None

@@ -1,0 +1,129 @@
+"""What is the gateway's on an engine, whatever images say of themselves, and whoever else works there."""
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.cli.demo.images import Image, push
+from gateway.docker import adoption as originals
+from gateway.docker import snapshot
+from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import ownership as identity
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.labels import APPLICATION, INSTALLATION, own_labels
+from gateway.docker.runtime import Pace
+from gateway.model.applications import Application
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code, Failed
+from gateway.model.registries import nobody
+from gateway.store import applications
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT, Lane
+
+OURS = {"gateway.application": "web", "gateway.deployment": "d2", "gateway.digest": "sha256:2"}
+
+
+@pytest.mark.parametrize(
+    ("image", "own"),
+    [
+        ({}, OURS),
+        ({"gateway.application": "other", "gateway.deployment": "d1"}, OURS),
+        # Made of one of our containers, of the same application and digest.
+        ({**OURS, "gateway.deployment": "d1"}, OURS),
+        # Run by hand, of such an image.
+        (OURS, {}),
+        ({**OURS, "team": "a"}, {}),
+    ],
+)
+def test_a_label_of_the_image_is_not_the_containers(image: dict[str, str], own: dict[str, str]) -> None:
+    assert own_labels({**image, **OURS}, image) == own
+
+
+def test_a_project_that_compose_wrote_into_an_image_does_not_make_a_container_composes() -> None:
+    built = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    assert not adoption.of_compose(own_labels(built, built))
+    assert adoption.of_compose(own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
+
+
+async def of(lane: Lane) -> Application:
+    async with lane.pool.acquire() as connection:
+        return await applications.select_application(connection, VAULT, lane.application_id)
+
+
+async def runtime(lane: Lane, **otherwise: object) -> ContainerRuntime:
+    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
+    application = replace(await of(lane), **otherwise)  # type: ignore[arg-type]
+    return ContainerRuntime(lane.engine, (await lane.engine.identify()).platform, application, nobody, pace)
+
+
+async def by_hand(lane: Lane, image: str, labels: dict[str, str] | None = None) -> str:
+    return await containers.create(
+        lane.engine, f"somebodys-{lane.application_id}", {"Image": image, "Labels": labels}, {}
+    )
+
+
+async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_application(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    ours = (await lane.serving()).labels
+    await push(Image("v2", config={"Labels": ours}), pushes.name())  # as docker commit makes one
+    deployed = await lane.ask(Kind.DEPLOY)
+    assert deployed.status is Status.SUCCEEDED, deployed.reason
+    assert len(await lane.containers()) == 2
+    assert deployed.digest is not None
+    kept = f"{pushes.address}/{pushes.path}@{deployed.digest}"
+    database = await by_hand(lane, kept)
+    seen = await snapshot.take(lane.engine, await lane.engine.identify(), {})
+    assert APPLICATION in seen.containers[f"app-{lane.application_id}"].labels
+    assert APPLICATION not in seen.containers[f"somebodys-{lane.application_id}"].labels
+    assert (await originals.look(lane.engine, database, host_name="")).object_id == database
+    await (await runtime(lane)).remove()
+    assert await lane.containers() == []
+    assert await containers.inspect(lane.engine, database) is not None
+    await containers.remove(lane.engine, database)
+
+
+async def test_what_is_replaced_is_kept_where_the_image_says_that_compose_made_it(lane: Lane, pushes: Pushes) -> None:
+    labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
+    for version in ("v1", "v2"):
+        await push(Image(version, config={"Labels": labels}), pushes.name())
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert len(await lane.containers()) == 2
+
+
+async def test_another_installation_neither_takes_nor_removes_an_application_of_the_same_id(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    assert before.labels[INSTALLATION] == (await of(lane)).installation
+    another = await runtime(lane, installation="another", unmarked=frozenset())
+    with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
+        await another.serving()
+    assert refused.value.reason.code is Code.NAME_TAKEN
+    await another.clear()
+    await another.expire()
+    await another.remove()
+    assert (await lane.serving()).container_id == before.container_id
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+
+
+async def test_what_was_made_before_there_were_installations_is_known_by_its_deployment(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await pushes("v1")
+    first = await lane.ask(Kind.DEPLOY)
+    found = await lane.serving()
+    former = {name: value for name, value in found.labels.items() if name != INSTALLATION}
+    made = replace(found, labels=former)
+    assert not identity.is_of(await of(lane), made)
+    async with lane.pool.acquire() as connection:
+        await connection.execute(
+            "UPDATE deployments SET epoch = epoch + 1 WHERE deployment_id = $1", first.deployment_id
+        )
+    assert identity.is_of(await of(lane), made)
+    assert "deployment unknown here" in identity.refusal(replace(await of(lane), unmarked=frozenset()), made)

@@ -1,0 +1,55 @@
+"""Where logs go: as the engine has it, and bounded where nobody has bounded them."""
+
+from typing import Any
+
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Image, push
+from gateway.docker.engine import containers, images, log_driver
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.reference import Reference
+from tests.support.real_parts import SIDE_BY_SIDE, Pushes
+
+
+async def chosen(engine: Engine, image: str, name: str) -> Any:
+    """Return the log of a container as it is made for an application."""
+    await engine.identify()
+    reference = Reference.parse(image)
+    await images.pull(engine, reference, None, progress=_silent, stall=15)
+    made: list[Any] = []
+    for _ in range(2):
+        host = await log_driver.for_container(engine)
+        container_id = await containers.create(engine, name, {"Image": image, "Cmd": ["x"], "HostConfig": host}, {})
+        found = await containers.inspection(engine, container_id)
+        assert found is not None
+        made.append(found["HostConfig"]["LogConfig"])
+        await containers.remove(engine, container_id)
+    assert made[0] == made[1]  # what was learned, and what is remembered
+    assert await containers.select(engine, "log", label="gateway.look") == []
+    return made[0]
+
+
+async def _silent(_text: str) -> None:
+    """Tell nobody."""
+
+
+async def test_an_unbounded_log_that_nobody_chose_is_bounded(dockerd: PrivateEngine, pushes: Pushes) -> None:
+    image = f"{pushes.name()}@{await pushes('v1')}"
+    async with connect(dockerd.host) as engine:
+        assert await chosen(engine, image, "bounded") == log_driver.BOUNDED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "log"),
+    [
+        (("--log-driver=local",), {"Type": "local", "Config": {}}),
+        (("--log-opt=max-size=5m",), {"Type": "json-file", "Config": {"max-size": "5m"}}),
+    ],
+)
+async def test_what_the_engine_has_chosen_for_its_logs_is_left_to_it(
+    pushes: Pushes, arguments: tuple[str, ...], log: dict[str, Any]
+) -> None:
+    digest = await push(Image("v1"), pushes.name())
+    async with private_engine(arguments=[*SIDE_BY_SIDE, *arguments]) as dockerd, connect(dockerd.host) as engine:
+        assert await chosen(engine, f"{pushes.name()}@{digest}", "left") == log

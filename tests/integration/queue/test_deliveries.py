@@ -1,0 +1,194 @@
+"""What came can be looked at and done again; what proves nothing takes no room."""
+
+from datetime import timedelta
+from urllib.parse import quote_plus
+
+import orjson
+import pytest
+
+from gateway.cli.demo.process import until
+from gateway.model.deliveries import without_secrets
+from gateway.sources import keepable
+from gateway.store import applications
+from gateway.store import delivery_log as inbox
+from gateway.worker.retention import bound_inbox
+from tests.integration.api.test_webhooks import BEARER, dockerhub, github, signed
+from tests.support.api_client import Web
+from tests.support.concluding import conclude
+
+
+async def _list(web: Web, **given: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = await web.query("delivery.all", **given)
+    return found
+
+
+async def test_a_delivery_is_shown_with_what_came_and_what_it_caused(web: Web) -> None:
+    await web.mutate("application.create", name="web", dockerImage="ghcr.io/acme/web")
+    headers = {**signed(github()), "X-GitHub-Event": "package", "Authorization": "Bearer hunter2"}
+    _, answer = await web.post(await web.endpoint("github", "s"), github(), **headers)
+    one = await web.query("delivery.one", deliveryId=answer["deliveryId"])
+    assert (one["verdict"], one["source"], orjson.loads(one["body"])) == ("queued", "github", orjson.loads(github()))
+    assert one["headers"]["x-github-event"] == "package"
+    assert one["headers"]["authorization"] == one["headers"]["x-hub-signature-256"] == "(removed)"
+    assert "hunter2" not in str(one)
+    assert one["deployments"][0]["deploymentId"] == answer["deployments"][0]["deploymentId"]
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [("succeeded", "deployed"), ("unchanged", "deployed"), ("rolled_back", "failed"), ("superseded", "superseded")],
+)
+async def test_the_verdict_follows_what_becomes_of_the_deployment(web: Web, status: str, verdict: str) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
+    assert [one["verdict"] for one in await _list(web)] == ["queued"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET status = $1, finished_at = now()", status)
+    assert [one["verdict"] for one in await _list(web)] == [verdict]
+    assert len(await _list(web, verdict=verdict)) == 1
+    assert await _list(web, verdict="queued") == []
+
+
+async def test_the_verdict_stays_once_the_application_is_deleted(web: Web) -> None:
+    made = await web.mutate("application.create", name="a", dockerImage="r.io/a/web")
+    await web.push("r.io/a/web:latest")
+    await conclude(web)
+    async with web.pool.acquire() as connection:
+        await applications.delete_application(connection, made["applicationId"])
+    (delivery,) = await web.query("delivery.all")
+    assert delivery["verdict"] == "deployed"
+
+
+async def test_why_something_was_ignored_rejected_or_a_duplicate_is_kept(web: Web) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    _, first = await web.post(path, dockerhub())
+    for body in (dockerhub(), dockerhub("other"), b"{"):
+        await web.post(path, body)
+    rejected, ignored, duplicate, queued = await _list(web)
+    assert [one["verdict"] for one in (rejected, ignored, duplicate, queued)] == [
+        "rejected", "ignored", "duplicate", "queued",
+    ]  # fmt: skip
+    assert "not JSON" in str(rejected["ignored"])
+    assert "no subscription" in str(ignored["ignored"])
+    assert duplicate["duplicateOf"] == first["deliveryId"]
+    assert [one["verdict"] for one in await _list(web, verdict="rejected")] == ["rejected"]
+    assert await _list(web, source="github") == []
+
+
+async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
+    path = await web.endpoint("github", "s")
+    for number in range(20):
+        assert (await web.post(path, github(), **signed(github(), f"wrong{number}")))[0] == 401
+    assert (await web.post(path, github()))[0] == 401
+
+    async def written() -> list[dict[str, object]] | None:
+        found = await _list(web)
+        return found if sum(int(str(one["times"])) for one in found) == 21 else None
+
+    wrong, none = sorted(await until(written), key=lambda one: -int(str(one["times"])))
+    assert (wrong["verdict"], wrong["proven"], wrong["times"], wrong["bytes"]) == ("rejected", False, 20, 0)
+    assert (none["times"], await web.count("deployments")) == (1, 0)
+    status, _ = await web.post("/api/delivery.replay", {"deliveryId": wrong["deliveryId"]})
+    assert status == 400
+
+
+async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.queue.ingest._REJECTED", 3)
+    path = await web.endpoint("distribution", "s")
+    for _ in range(5):
+        assert (await web.post(path, b"{" + b"x" * 200_000, **BEARER))[0] == 200
+    found = await _list(web)
+    assert [one["bytes"] for one in found] == [64 * 1024] * 3
+
+
+async def test_a_delivery_is_done_again_as_if_it_came_now(web: Web) -> None:
+    _, answer = await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
+    assert answer["deployments"] == []
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    again = await web.mutate("delivery.replay", deliveryId=answer["deliveryId"])
+    assert (again["verdict"], again["replayOf"]) == ("queued", answer["deliveryId"])
+    once_more = await web.mutate("delivery.replay", deliveryId=again["deliveryId"])
+    assert once_more["deployments"] == again["deployments"], "it joins what waits"
+
+
+async def test_the_inbox_is_kept_within_its_days_and_its_bytes(web: Web) -> None:
+    path = await web.endpoint("dockerhub", "s")
+    for moment in range(4):
+        await web.post(path, dockerhub(f"v{moment}"))
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            """
+            UPDATE deliveries SET received_at = now() - interval '3 days'
+             WHERE convert_from(body, 'UTF8') LIKE '%v0%'
+            """
+        )
+        assert not await inbox.delete_expired(connection, timedelta(days=2))
+        assert await web.count("deliveries") == 3
+    await bound_inbox(web.pool, 2300)
+    assert ["v3" in str(one["ignored"]) for one in await _list(web)] == [True, False]
+
+
+def test_no_header_that_holds_a_secret_is_kept() -> None:
+    sent = {
+        "x-api-key": "k",
+        "x-custom": "prefix s3cret",
+        "content-type": "application/json",
+        "cookie": "a",
+        "x-goog-iap-jwt-assertion": "a.b.c",
+        "x-original-uri": "/hooks/webhooks/dockerhub/unguessable?x=1",
+    }
+    removed = dict.fromkeys(sent, "(removed)")
+    assert without_secrets(sent, ["s3cret", ""]) == {**removed, "content-type": "application/json"}
+
+
+PIPELINE = {
+    "object_kind": "pipeline",
+    "object_attributes": {"status": "success", "variables": [{"key": "DB_PASSWORD", "value": "s3cret"}]},
+    "project": {"path_with_namespace": "acme/web"},
+}
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [
+        (orjson.dumps(PIPELINE), {"key": "DB_PASSWORD", "value": "(removed)"}),
+        (b"payload=" + quote_plus(orjson.dumps(PIPELINE)).encode(), {"key": "DB_PASSWORD", "value": "(removed)"}),
+    ],
+)
+async def test_a_pipelines_variables_are_not_kept(web: Web, body: bytes, kept: dict[str, str]) -> None:
+    await web.post(await web.endpoint("gitlab", "s"), body, Authorization="Bearer s")
+    (delivery,) = await web.query("delivery.all")
+    one = await web.query("delivery.one", deliveryId=delivery["deliveryId"])
+    assert "s3cret" not in orjson.dumps(one).decode()
+    async with web.pool.acquire() as connection:
+        stored = orjson.loads(await connection.fetchval("SELECT body FROM deliveries"))
+    assert stored["object_attributes"]["variables"] == [kept]
+    assert stored["project"] == PIPELINE["project"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"secret": "s3cret"},  # Gitea repeats it
+        {"a": [{"auth": {"api_key": "s3cret", "access_token": "s3cret"}}]},
+        {"config": {"webhookSecret": "s3cret", "PASSWORD": "s3cret"}},
+        {"Type": "SubscriptionConfirmation", "Token": "s3cret", "SubscribeURL": "https://s3cret"},
+        {"variables": {"A": "s3cret"}},
+        {"variables": "s3cret"},
+    ],
+)
+def test_what_is_called_a_secret_is_not_kept_of_a_body(body: object) -> None:
+    assert b"s3cret" not in keepable(orjson.dumps(body))
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"password": "s3cret"', b"variables: s3cret", b'{"a":' * 300 + b'{"token":"s3cret"}' + b"}" * 300]
+)
+def test_what_is_no_plain_json_is_not_kept_where_it_speaks_of_secrets(body: bytes) -> None:
+    assert b"s3cret" not in keepable(body)
+
+
+def test_a_body_without_secrets_is_kept_as_it_is() -> None:
+    for body in (b'{ "a" : 1.0 }', b"\xff not JSON", b'{"secret": "", "tags": ["token"]}'):
+        assert keepable(body) == body

@@ -1,0 +1,341 @@
+"""A registry's refusals, and its silence, are told apart, with what to do about each."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+import trustme
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from gateway.cli.demo.process import free_port
+from gateway.model.ecr import Amazon
+from gateway.model.errors import Code, Failed, Postponed, RolloutError
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY, Credentials, Login
+from gateway.registry.client import Described, RegistryClient, connect
+from gateway.registry.rate_limit import wait
+from gateway.registry.token_cache import Tokens
+from tests.support.token_registries import amazon, served
+
+DIGEST = "sha256:" + "ab" * 32
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+Answers = Callable[[web.Request], web.Response]
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[RegistryClient]:
+    async with connect() as one:
+        yield one
+
+
+@asynccontextmanager
+async def answering(answer: Answers) -> AsyncIterator[str]:
+    async def handle(request: web.Request) -> web.Response:
+        return answer(request)
+
+    async with served(handle) as address:
+        yield address
+
+
+async def refusal(act: Awaitable[object]) -> RolloutError:
+    with pytest.raises((Failed, Postponed)) as refused:
+        await act
+    return refused.value
+
+
+async def test_a_limit_says_until_when_and_is_waited_for(client: RegistryClient) -> None:
+    def limit(_request: web.Request) -> web.Response:
+        return web.Response(status=429, headers={"Retry-After": "90"})
+
+    async with answering(limit) as address:
+        error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), NOBODY))
+    assert isinstance(error, Postponed)
+    assert (error.reason.code, error.retry_after) == (Code.RATE_LIMITED, 90)
+    until = datetime.strptime(str(error).rpartition("until ")[2], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
+    assert timedelta(seconds=30) < until - datetime.now(UTC) < timedelta(seconds=91)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "17"}, 17),
+        ({"Retry-After": "Wed, 25 Nov 2026 12:05:00 GMT"}, 300),
+        ({"Retry-After": "Wed, 25 Nov 2026 11:00:00 GMT"}, 0),
+        ({"X-Retry-After": str(int(NOW.timestamp()) + 60)}, 60),
+        ({"ratelimit-reset": "30"}, 30),
+        ({"x-ratelimit-reset": str(int(NOW.timestamp()) + 5)}, 5),
+        ({"Retry-After": "999999"}, 6 * 3600),
+        ({"Retry-After": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_when_to_ask_again_is_told_in_several_ways(headers: dict[str, str], seconds: float | None) -> None:
+    assert wait(headers, now=NOW) == seconds
+
+
+def _tagged(*tags: str) -> Answers:
+    def answer(request: web.Request) -> web.Response:
+        if request.path == "/v2/app/tags/list" and tags:
+            last = request.query.get("last")
+            page = list(tags[:2] if last is None else tags[2:])
+            more = {"Link": '</v2/app/tags/list?last=x>; rel="next"'} if last is None and tags[2:] else {}
+            return web.json_response({"name": "app", "tags": page}, headers=more)
+        return web.Response(status=404)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        (("latest", "v1.0.1", "v0.9", "1.0.0"), "nearest are the tags 1.0.0, v1.0.1, v0.9, latest"),
+        ((), "has no repository"),
+    ],
+)
+async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
+    client: RegistryClient, tags: tuple[str, ...], said: str
+) -> None:
+    async with answering(_tagged(*tags)) as address:
+        error = await client.missing(Reference.parse(f"{address}/app:v1.0.0"), NOBODY)
+    assert error is not None
+    assert error.reason.code is Code.NOT_FOUND
+    assert said in str(error)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://[::1", "http://a:99999/", "http://a:b/", f"http://{'a' * 70}.example/", "http://a..b/", "//u:p@a..b/", ""],
+)
+@pytest.mark.parametrize("header", ["Location", "WWW-Authenticate"])
+async def test_an_address_that_is_none_is_told_as_the_registrys_fault(
+    client: RegistryClient, header: str, address: str
+) -> None:
+    def send_on(_request: web.Request) -> web.Response:
+        value, status = (address, 302) if header == "Location" else (f'Bearer realm="{address}"', 401)
+        return web.Response(status=status, headers={header: value})
+
+    async with answering(send_on) as there:
+        error = await refusal(client.resolve(Reference.parse(f"{there}/app:v1"), NOBODY))
+    assert error.reason.code in {Code.REGISTRY_UNREACHABLE, Code.DENIED}
+
+
+async def test_a_login_in_a_token_services_address_is_not_used() -> None:
+    shown: list[str | None] = []
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path == "/token":
+            shown.append(request.headers.get("Authorization"))
+            return web.json_response({"token": "t"})
+        if request.headers.get("Authorization") == "Bearer t":
+            return web.Response(headers={"Docker-Content-Digest": DIGEST})
+        realm = f'Bearer realm="http://its:own@{request.host}/token"'
+        return web.Response(status=401, headers={"WWW-Authenticate": realm})
+
+    async with connect() as client, answering(answer) as there:
+        login = Login(Credentials("u", "p"))
+        assert (await client.resolve(Reference.parse(f"{there}/app:v1"), login)).digest == DIGEST
+    assert shown == ["Basic dTpw"]
+
+
+async def test_a_host_that_has_no_name_is_told_as_one_that_does_not_answer(client: RegistryClient) -> None:
+    error = await refusal(client.resolve(Reference.parse(f"{'a' * 70}.example/app:v1"), NOBODY))
+    assert error.reason.code is Code.REGISTRY_UNREACHABLE
+
+
+async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: RegistryClient) -> None:
+    def answer(request: web.Request) -> web.Response:
+        if request.path == f"/v2/app/blobs/{DIGEST}":
+            return web.json_response({"os": "linux", "architecture": "arm64"})
+        return web.Response(body=orjson.dumps({"config": {"digest": DIGEST}}))
+
+    async with answering(answer) as address:
+        assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described("linux/arm64")
+    assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described()
+
+
+async def test_a_registry_that_is_away_is_told_by_how(client: RegistryClient) -> None:
+    refused = await refusal(client.resolve(Reference.parse(f"127.0.0.1:{free_port()}/app:v1"), NOBODY))
+    unknown = await refusal(client.resolve(Reference.parse("nobody.invalid/app:v1"), NOBODY))
+    assert "refuses the connection: nothing listens there" in str(refused)
+    assert "the name nobody.invalid is not found (DNS)" in str(unknown)
+    assert {one.reason.code for one in (refused, unknown)} == {Code.REGISTRY_UNREACHABLE}
+
+
+async def test_a_login_that_was_shown_is_shown_again_and_forgotten_when_it_is_refused(client: RegistryClient) -> None:
+    login, takes, seen = Login(Credentials("bob", "one")), ["one"], list[str]()
+
+    def answer(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Authorization", ""))
+        if seen[-1] and takes:
+            return web.Response(headers={"Docker-Content-Digest": DIGEST})
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="x"'})
+
+    async with answering(answer) as address:
+        reference = Reference.parse(f"{address}/app:v1")
+        for _ in range(2):
+            await client.resolve(reference, login)
+        assert [bool(one) for one in seen] == [False, True, True]
+        takes.clear()
+        error = await refusal(client.resolve(reference, login))
+    assert error.reason.code is Code.DENIED
+    assert [bool(one) for one in seen[3:]] == [True, False, True]
+
+
+# -- certificates
+
+
+def _expired(authority: trustme.CA, host: str) -> tuple[bytes, bytes]:
+    """Return a certificate that has ended, and its key."""
+    key, long_ago = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC) - timedelta(days=9)
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes()).subject
+    signing = trustme_key(authority)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(long_ago)
+        .not_valid_after(long_ago + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+        .sign(signing, hashes.SHA256())
+    )
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+    return made.public_bytes(Encoding.PEM), pem
+
+
+def trustme_key(authority: trustme.CA) -> ec.EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return key
+
+
+@asynccontextmanager
+async def over_tls(context: ssl.SSLContext) -> AsyncIterator[str]:
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(headers={"Docker-Content-Digest": DIGEST})
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    port = free_port()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", port, ssl_context=context).start()
+        yield f"localhost:{port}"
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("unknown", "is signed by no authority that is trusted here"),
+        ("another name", "is for another name"),
+        ("expired", "has expired"),
+        ("trusted", ""),
+    ],
+)
+async def test_a_certificate_that_is_not_trusted_is_told_by_why(
+    client: RegistryClient, tmp_path_factory: pytest.TempPathFactory, kind: str, said: str
+) -> None:
+    authority, place = trustme.CA(), tmp_path_factory.mktemp("tls")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if kind == "expired":
+        certificate, key = _expired(authority, "localhost")
+        (place / "own.pem").write_bytes(certificate + key)
+        context.load_cert_chain(place / "own.pem")
+    else:
+        authority.issue_cert("elsewhere.test" if kind == "another name" else "localhost").configure_cert(context)
+    trusted = trustme.CA() if kind == "unknown" else authority
+    login = Login(authority=trusted.cert_pem.bytes().decode())
+    async with over_tls(context) as address:
+        reference = Reference.parse(f"{address}/app:v1")
+        if not said:
+            assert (await client.resolve(reference, login)).digest == DIGEST
+            return
+        error = await refusal(client.resolve(reference, login))
+    assert isinstance(error, Failed)
+    assert error.reason.code is Code.REGISTRY_UNTRUSTED
+    assert f"the certificate of {address} {said}" in str(error)
+
+
+async def test_where_a_certificate_is_expected_nothing_is_asked_without_one(client: RegistryClient) -> None:
+    asked = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        return web.Response()
+
+    login = Login(Credentials("bob", "secret"), authority=trustme.CA().cert_pem.bytes().decode())
+    async with answering(answer) as address:
+        error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), login))
+    assert error.reason.code is Code.REGISTRY_UNTRUSTED
+    assert "does not speak TLS" in str(error)
+    assert asked == []
+
+
+# -- tokens that end
+
+ROLE = Amazon("eu-central-1")
+
+
+class Fetches:
+    def __init__(self, life: timedelta) -> None:
+        self.life, self.count = life, 0
+        self.error: RolloutError | None = None
+
+    async def __call__(self, _amazon: Amazon) -> Credentials:
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        self.count += 1
+        return Credentials("AWS", f"token-{self.count}", datetime.now(UTC) + self.life)
+
+
+async def test_a_token_is_fetched_once_however_many_ask_and_kept() -> None:
+    fetches = Fetches(timedelta(hours=12))
+    tokens = Tokens(fetches)
+    given = await asyncio.gather(*(tokens.get(ROLE) for _ in range(20)))
+    assert (fetches.count, len(set(given))) == (1, 1)
+    renewed = await asyncio.gather(*(tokens.get(ROLE, given[0]) for _ in range(20)))
+    assert (fetches.count, {one.password for one in renewed}) == (2, {"token-2"})
+
+
+async def test_a_token_is_renewed_before_it_ends_and_used_to_its_end_where_that_fails() -> None:
+    fetches = Fetches(timedelta(hours=12))
+    tokens = Tokens(fetches)
+    first = await tokens.get(ROLE)
+    tokens._held[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001 - half of its life is over
+    fetches.error = Postponed(Code.REGISTRY_UNREACHABLE, "Amazon is away")
+    assert await tokens.get(ROLE) == first
+    tokens._held[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001
+    fetches.error = None
+    assert (await tokens.get(ROLE)).password == "token-2"
+    fetches.error = Postponed(Code.REGISTRY_UNREACHABLE, "Amazon is away")
+    with pytest.raises(Postponed, match="Amazon is away"):
+        await tokens.get(ROLE, Credentials("AWS", "token-2", tokens._held[ROLE].credentials.expires_at))  # type: ignore[union-attr]  # noqa: SLF001
+
+
+async def test_a_token_for_the_public_gallery_is_asked_for_where_it_is_given(
+    client: RegistryClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with amazon() as (aws, url):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        given = await client.credentials(
+            Login(Amazon("us-east-1", public=True, access_key_id="AKIAX", secret_access_key="s"))
+        )
+        assert given is not None
+        assert (given.username, given.password) == ("AWS", "token-0")
+        assert aws.asked == ["AKIAX"]

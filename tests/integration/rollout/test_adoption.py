@@ -1,0 +1,364 @@
+"""What somebody else started is taken over, replaced and gone back to, on a real engine."""
+
+from pathlib import Path
+
+import orjson
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import GatewayProcess, Refused, free_port, until
+from gateway.docker import adoption as originals
+from gateway.docker.engine import containers, images
+from gateway.model.deployments import Status
+from gateway.model.errors import Code, Conflict, NotFound
+from gateway.store import applications, steps
+from tests.support.adoption_host import BUSY, Host
+from tests.support.api_client import Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT
+
+
+async def test_what_docker_run_started_is_not_touched_until_the_first_push(host: Host, pushes: Pushes) -> None:
+    found = await host.run(Env=["SECRET=1"], HostConfig={"RestartPolicy": {"Name": "always"}})
+    application = await host.adopt()
+    assert (application.app_name, application.docker_image) == (host.name, pushes.name())
+    assert application.engine_id is not None
+    assert await host.inspect() == found
+
+    again = await host.deploy(application)
+    assert (again.status, (await host.inspect())["Id"]) == (Status.UNCHANGED, found["Id"])
+
+    digest = await pushes("v2")
+    deployment = await host.deploy(application)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest)
+    serving = await host.inspect()
+    assert serving["Config"]["Env"] == ["SECRET=1", "PATH=/bin"]
+    assert serving["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    aside = await host.inspect(f"{host.name}.old.{found['Id'][:12]}")
+    assert (aside["Id"], aside["State"]["Running"]) == (found["Id"], False)
+    assert aside["HostConfig"]["RestartPolicy"]["Name"] == "no"
+
+
+async def test_the_way_back_leads_to_what_was_adopted(host: Host, pushes: Pushes) -> None:
+    found = await host.run(HostConfig={"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 7}})
+    application = await host.adopt()
+    await pushes("v2")
+    await host.deploy(application)
+    back = await host.roll_back(application)
+    assert back.status is Status.SUCCEEDED, back.reason
+    serving = await host.inspect()
+    assert (serving["Id"], serving["HostConfig"]["RestartPolicy"]) == (
+        found["Id"],
+        {"Name": "on-failure", "MaximumRetryCount": 7},
+    )
+    again = await host.roll_back(application)
+    assert again.status is Status.UNCHANGED
+
+    forward = await host.deploy(application)
+    assert forward.status is Status.SUCCEEDED
+
+
+async def test_what_was_adopted_is_made_anew_where_it_is_no_longer_kept(host: Host, pushes: Pushes) -> None:
+    found = await host.run(Env=["A=1"])
+    application = await host.adopt()
+    await pushes("v2")
+    await host.deploy(application)
+    await containers.remove(host.engine, found["Id"])
+    back = await host.roll_back(application)
+    assert back.status is Status.SUCCEEDED, back.reason
+    serving = await host.inspect()
+    assert (serving["Image"], serving["Config"]["Env"]) == (found["Image"], found["Config"]["Env"])
+
+
+async def test_what_was_adopted_is_put_back_when_the_first_version_fails(host: Host, pushes: Pushes) -> None:
+    port = free_port()
+    found = await host.run(HostConfig={"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}})
+    application = await host.adopt()
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    deployment = await host.deploy(application)
+    assert deployment.status is Status.ROLLED_BACK
+    serving = await host.inspect()
+    assert (serving["Id"], serving["State"]["Running"]) == (found["Id"], True)
+    assert await host.names() == [host.name]
+
+
+async def test_start_first_over_a_port_it_publishes_is_refused_and_nothing_touched(host: Host, pushes: Pushes) -> None:
+    port = free_port()
+    found = await host.run(HostConfig={"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}})
+    application = await host.adopt()
+    async with host.pool.acquire() as connection:
+        chosen = {"configuration": {"order": "start-first"}}
+        await applications.update_application(connection, VAULT, application.application_id, chosen)
+    await pushes("v2")
+    failed = await host.deploy(application)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
+    assert f"order is start-first, and two containers cannot both publish port {port}" in failed.reason.message
+    assert await host.inspect() == found
+
+
+async def test_a_volume_nobody_named_keeps_its_data(host: Host, pushes: Pushes) -> None:
+    found = await host.run(Volumes={"/data": {}})
+    (mount,) = found["Mounts"]
+    application = await host.adopt()
+    for version in ("v2", "v3"):
+        await pushes(version)
+        assert (await host.deploy(application)).status is Status.SUCCEEDED
+        (now,) = (await host.inspect())["Mounts"]
+        assert (now["Name"], now["Destination"]) == (mount["Name"], "/data")
+
+
+async def test_networks_aliases_and_fixed_addresses_are_kept(host: Host, pushes: Pushes) -> None:
+    front, back = f"front-{host.name}", f"back-{host.name}"
+    await host.network(front, subnet="10.98.7.0/24")
+    await host.network(back)
+    fixed = {"Aliases": ["web", "www"], "IPAMConfig": {"IPv4Address": "10.98.7.77"}}
+    await host.run(
+        networks={front: fixed, back: {"Aliases": ["internal"]}},
+        NetworkingConfig={"EndpointsConfig": {front: fixed}},
+        HostConfig={"NetworkMode": front},
+    )
+    application = await host.adopt()
+    await pushes("v2")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    serving = await host.inspect()
+    networks = serving["NetworkSettings"]["Networks"]
+    assert networks[front]["IPAddress"] == "10.98.7.77"
+    assert set(networks[front]["Aliases"]) == {"web", "www", serving["Id"][:12]}
+    assert set(networks[back]["Aliases"]) == {"internal", serving["Id"][:12]}
+    assert serving["Config"]["Hostname"] == serving["Id"][:12]
+
+
+async def test_compose_finds_its_own_again_and_up_to_date(host: Host, pushes: Pushes) -> None:
+    found = await host.run()
+    await containers.remove(host.engine, found["Id"])
+    labels = {
+        "com.docker.compose.project": "shop",
+        "com.docker.compose.service": "web",
+        "com.docker.compose.config-hash": "abc",
+        "com.docker.compose.container-number": "1",
+        "com.docker.compose.oneoff": "False",
+        "com.docker.compose.image": found["Image"],
+    }
+    await host.run(Labels=labels)
+    application = await host.adopt()
+    await pushes("v2")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    serving = await host.inspect()
+    local = await images.inspect(host.engine, pushes.name())
+    assert local is not None
+    assert local.image_id == serving["Image"]
+    assert {name: serving["Config"]["Labels"][name] for name in labels} == {
+        **labels,
+        "com.docker.compose.image": local.image_id,
+    }
+    # A second container of its labels would be started, or taken for the one that serves.
+    assert await host.names() == [host.name]
+    back = await host.roll_back(application)
+    assert (back.status, (await host.inspect())["Image"]) == (Status.SUCCEEDED, found["Image"])
+
+
+COMPOSE = {
+    "com.docker.compose.project": "shop",
+    "com.docker.compose.service": "web",
+    "com.docker.compose.container-number": "1",
+}
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["as it was found", "replaced since"])
+async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes: Pushes, *, replaced: bool) -> None:
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    if replaced:
+        await pushes("v2")
+        await host.deploy(application)
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await host.run(Labels=COMPOSE, Env=["CHANGED=1"])
+    digest = await pushes("v3")
+    deployment = await host.deploy(application)
+    assert (deployment.status, deployment.digest, deployment.reason) == (Status.SUCCEEDED, digest, None)
+    assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
+    async with host.pool.acquire() as connection:
+        found = await steps.select_steps(connection, [deployment.deployment_id])
+    details = [step.detail for step in found[deployment.deployment_id]]
+    assert f"compose made {host.name} anew: it was adopted as it is now" in details
+
+
+async def test_what_compose_made_anew_of_an_image_that_it_built_is_adopted_too(host: Host, pushes: Pushes) -> None:
+    built = {name: value for name, value in COMPOSE.items() if not name.endswith("-number")}
+    await push(Image("built", config={"Labels": built}), pushes.name())
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await host.run(Labels=COMPOSE, Env=["CHANGED=1"])
+    await pushes("v3")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
+
+    await push(Image("all", config={"Labels": COMPOSE}), pushes.name("all"))
+    await host.engine.images.pull(pushes.name("all"))
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    by_hand = await containers.create(host.engine, host.name, {"Image": pushes.name("all")}, {})
+    refused = await host.deploy(application)
+    assert refused.reason is not None
+    assert (refused.status, refused.reason.code) == (Status.FAILED, Code.NAME_TAKEN)
+    assert (await host.inspect())["Id"] == by_hand
+
+
+async def test_what_compose_made_anew_of_another_image_is_followed_there(host: Host, pushes: Pushes) -> None:
+    await host.run(Labels=COMPOSE)
+    application = await host.adopt()
+    await containers.remove(host.engine, (await host.inspect())["Id"])
+    await pushes("other", "next")
+    other = pushes.name("next")
+    await host.engine.images.pull(other)
+    made = await containers.create(host.engine, host.name, {"Image": other, "Labels": COMPOSE}, {})
+    await containers.start(host.engine, made)
+    await host.deploy(application, tag="next")
+    assert (await host.application(application.application_id)).docker_image == other
+
+
+async def test_what_compose_made_anew_is_refused_until_it_is_adopted_again(host: Host, pushes: Pushes) -> None:
+    found = await host.run()
+    application = await host.adopt()
+    await containers.remove(host.engine, found["Id"])
+    await host.run(Env=["CHANGED=1"])
+    await pushes("v2")
+    refused = await host.deploy(application)
+    assert refused.status is Status.FAILED
+    assert refused.reason is not None
+    assert "gateway apps adopt" in refused.reason.message
+    assert (await host.adopt()).application_id == application.application_id
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
+
+
+async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Host, pushes: Pushes) -> None:
+    found = await host.run(
+        Env=["A=1"], HostConfig={"AutoRemove": True, "PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}}
+    )
+    application = await host.adopt()
+    await pushes("broken", behaviour=Behaviour.EXITS)
+    assert (await host.deploy(application)).status is Status.ROLLED_BACK
+    like = await host.inspect()
+    assert like["Id"] != found["Id"]
+    assert (like["State"]["Running"], like["Image"], like["Config"]["Env"]) == (
+        True,
+        found["Image"],
+        found["Config"]["Env"],
+    )
+    assert await host.names() == [host.name]
+    await pushes("v3")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    assert (await host.inspect())["HostConfig"]["AutoRemove"]
+
+    async def alone() -> bool | None:
+        return (await host.names()) == [host.name] or None
+
+    await until(alone)
+    assert (await host.roll_back(application)).status is Status.SUCCEEDED
+    assert (await host.inspect())["Image"] == found["Image"]
+
+
+@pytest.mark.parametrize("published", [False, True])
+async def test_who_shares_its_network_is_made_anew_on_what_took_its_place(
+    host: Host, pushes: Pushes, *, published: bool
+) -> None:
+    ports = {"PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}} if published else {}
+    holder = await host.run(HostConfig=ports)
+    one, two, idle = (f"{host.name}-{word}" for word in ("one", "two", "idle"))
+    first = await host.run(one, HostConfig={"NetworkMode": f"container:{holder['Id']}"}, Env=["A=1"], **BUSY)
+    await host.run(two, HostConfig={"PidMode": f"container:{first['Id']}", "VolumesFrom": [first["Id"]]}, **BUSY)
+    stopped = await host.run(idle, HostConfig={"NetworkMode": f"container:{holder['Id']}"}, **BUSY)
+    await containers.stop(host.engine, stopped["Id"], grace=0)
+
+    application = await host.adopt()
+    await pushes("v2")
+    deployment = await host.deploy(application)
+    assert deployment.status is Status.SUCCEEDED
+    now = (await host.inspect())["Id"]
+    first = await host.inspect(one)
+    assert (first["HostConfig"]["NetworkMode"], first["State"]["Running"]) == (f"container:{now}", True)
+    assert first["Config"]["Env"] == ["A=1", "PATH=/bin"]
+    second = await host.inspect(two)
+    assert (second["HostConfig"]["PidMode"], second["HostConfig"]["VolumesFrom"], second["State"]["Running"]) == (
+        f"container:{first['Id']}",
+        [first["Id"]],
+        True,
+    )
+    third = await host.inspect(idle)
+    assert (third["HostConfig"]["NetworkMode"], third["State"]["Running"]) == (f"container:{now}", False)
+    assert len(await host.names()) == 5  # these four, and what was replaced
+
+    await pushes("broken", behaviour=Behaviour.EXITS)
+    await host.deploy(application)
+    served, joined = await host.inspect(), await host.inspect(one)
+    assert served["Id"] == now
+    assert joined["State"]["Running"]
+    assert joined["State"]["StartedAt"] > served["State"]["StartedAt"]
+    assert (await host.inspect(two))["State"]["Running"]
+
+
+async def test_a_dependent_that_is_adopted_too_joins_what_serves_now(host: Host, pushes: Pushes) -> None:
+    holder = await host.run()
+    one = f"{host.name}-one"
+    await host.run(one, HostConfig={"NetworkMode": f"container:{holder['Id']}"}, **BUSY)
+    main, beside = await host.adopt(), await host.adopt(one)
+    await pushes("v2")
+    assert (await host.deploy(main)).status is Status.SUCCEEDED
+    assert (await host.deploy(beside)).status is Status.SUCCEEDED
+    joined = await host.inspect(one)
+    assert joined["HostConfig"]["NetworkMode"] == f"container:{(await host.inspect())['Id']}"
+    assert joined["State"]["Running"]
+
+
+async def test_deleting_the_application_leaves_what_it_never_replaced(host: Host, pushes: Pushes) -> None:
+    found = await host.run()
+    application = await host.adopt()
+    await host.delete(application)
+    assert (await host.inspect())["Id"] == found["Id"]
+
+
+async def test_the_command_adopts_and_shows_no_secret(host: Host, dockerd: PrivateEngine, tmp_path: Path) -> None:
+    await host.run(Env=["PASSWORD=hunter2"], Labels={"team": "hunter2"})
+    shell = GatewayProcess(tmp_path, dockerd.host, {})
+    shown = await shell.cli("apps", "adopt", host.name, "--name", "shop", "--json")
+    assert "hunter2" not in shown
+    told = orjson.loads(shown)
+    assert (told["name"], told["appName"], told["dockerImage"]) == ("shop", host.name, host.pushes.name())
+    assert told["adopted"]["variables"] == ["PASSWORD"]
+    with pytest.raises(Refused, match="docker ps"):
+        await shell.cli("apps", "adopt", "nobody")
+
+
+async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: Web) -> None:
+    await host.run(Env=["PASSWORD=hunter2"])
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name})
+    assert status == 503
+    (there,) = web.rollouts.hosts
+    there.engine, there.error = host.engine, None
+    told = await web.mutate("application.adopt", container=host.name)
+    shown = await web.query("application.one", applicationId=told["applicationId"])
+    assert shown["adopted"] == told["adopted"]
+    assert "hunter2" not in str(shown)
+    status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name, "serverId": "elsewhere"})
+    assert status == 404
+
+
+async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await host.run()
+    monkeypatch.setattr(originals, "gethostname", lambda: found["Config"]["Hostname"])
+    with pytest.raises(Conflict, match="the gateway itself"):
+        await host.adopt()
+
+
+async def test_what_cannot_be_adopted_is_refused(host: Host, pushes: Pushes) -> None:
+    with pytest.raises(NotFound, match="docker ps"):
+        await host.adopt("nobody")
+    await host.run()
+    application = await host.adopt()
+    await pushes("v2")
+    await host.deploy(application)
+    with pytest.raises(Conflict, match="belongs to the application"):
+        await host.adopt()

@@ -1,0 +1,130 @@
+"""A deployment that is not wanted any more, waiting or running, on a real engine."""
+
+import pytest
+
+from gateway.cli.demo.process import free_port, until
+from gateway.model.applications import Application, Desired
+from gateway.model.deployments import Deployment, Kind, Status, Step
+from gateway.model.errors import Code, Conflict, NotFound
+from gateway.queue import cancel
+from gateway.queue import enqueue as dispatch
+from gateway.store import applications, cancellations, deployments, steps
+from gateway.store import queue_position as waiting
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT, Lane
+
+
+async def application_of(lane: Lane) -> Application:
+    async with lane.pool.acquire() as connection:
+        return await applications.select_application(connection, VAULT, lane.application_id)
+
+
+async def asked(lane: Lane, kind: Kind = Kind.DEPLOY) -> str:
+    """Queue it, without waiting for its end."""
+    if kind is Kind.DEPLOY:
+        return await dispatch.request_deployment(lane.pool, await application_of(lane), kind, title="asked")
+    queued = await dispatch.request_state(lane.pool, await application_of(lane), kind, title="asked")
+    assert queued is not None
+    return queued
+
+
+async def proving(lane: Lane, pushes: Pushes) -> str:
+    """Deploy a version that never says whether it is healthy, until it is asked."""
+    await pushes("v2", health="/bin/busybox sleep 60")
+    deployment_id = await asked(lane)
+
+    async def look() -> bool | None:
+        async with lane.pool.acquire() as connection:
+            records = (await steps.select_steps(connection, [deployment_id]))[deployment_id]
+        return True if records and records[-1].step is Step.PROVE else None
+
+    await until(look)
+    return deployment_id
+
+
+async def serves_as(lane: Lane, container_id: str) -> None:
+    (serving,) = await lane.containers()
+    assert (serving.container_id, serving.sound) == (container_id, True)
+    assert serving.name == f"app-{lane.application_id}"
+
+
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+async def test_one_that_runs_puts_the_old_one_back_and_says_it_was_cancelled(
+    lane: Lane, pushes: Pushes, order: str
+) -> None:
+    await lane.set(configuration={"order": order})
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    deployment_id = await proving(lane, pushes)
+    assert await cancel.cancel_deployment(lane.pool, deployment_id) is Status.RUNNING
+    ended = await lane.ended(deployment_id)
+    assert ended.status is Status.CANCELLED
+    assert ended.reason is not None
+    assert ended.reason.code is Code.CANCELLED
+    await serves_as(lane, before.container_id)
+    await pushes("v3")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
+async def test_a_first_one_that_is_cancelled_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
+    await cancel.cancel_deployment(lane.pool, deployment_id := await proving(lane, pushes))
+    assert (await lane.ended(deployment_id)).status is Status.CANCELLED
+    assert await lane.containers() == []
+
+
+async def test_one_whose_gateway_died_in_the_swap_is_put_back_by_the_next(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration={"order": "stop-first"})
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    before = await lane.serving()
+    deployment_id = await proving(lane, pushes)
+    async with lane.pool.acquire() as connection, connection.transaction():
+        await connection.execute(
+            "UPDATE deployments SET claimed_by = 'dead', epoch = epoch + 1, lease_until = now() - interval '1 second' "
+            "WHERE deployment_id = $1",
+            deployment_id,
+        )
+        await cancellations.request_cancel(connection, deployment_id)
+    ended = await lane.ended(deployment_id)
+    assert (ended.status, ended.epoch) == (Status.CANCELLED, 3)
+    assert Step.SETTLE in await lane.steps(ended)
+    await serves_as(lane, before.container_id)
+
+
+async def test_one_that_waits_ends_at_once_and_tells_behind_what_it_waited(lane: Lane, pushes: Pushes) -> None:
+    running = await proving(lane, pushes)
+    queued = await asked(lane, Kind.STOP)
+    async with lane.pool.acquire() as connection:
+        wait = await waiting.select_wait(connection, await deployments.select_deployment(connection, queued))
+        assert await waiting.select_wait(connection, await deployments.select_deployment(connection, running)) is None
+    assert wait is not None
+    assert (wait.position, running in wait.waits_for) == (1, True)
+    await cancel.cancel_of(lane.pool, lane.application_id, running=False)
+    assert (await lane.ended(queued)).status is Status.CANCELLED
+    assert (await application_of(lane)).desired is Desired.RUNNING
+    await cancel.cancel_of(lane.pool, lane.application_id, running=True)
+    assert (await lane.ended(running)).status is Status.CANCELLED
+
+
+async def test_one_that_is_to_be_tried_again_later_is_not(lane: Lane) -> None:
+    await lane.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
+    queued = await asked(lane)
+
+    async def postponed() -> Deployment | None:
+        async with lane.pool.acquire() as connection:
+            found = await deployments.select_deployment(connection, queued)
+        return found if found.status is Status.QUEUED and found.attempts > 1 else None
+
+    await until(postponed)
+    await cancel.cancel_deployment(lane.pool, queued)
+    assert (await lane.ended(queued)).status is Status.CANCELLED
+
+
+async def test_one_that_has_ended_or_never_was_is_not_cancelled(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    ended = await lane.ask(Kind.DEPLOY)
+    with pytest.raises(Conflict, match="has ended already: succeeded"):
+        await cancel.cancel_deployment(lane.pool, ended.deployment_id)
+    with pytest.raises(NotFound):
+        await cancel.cancel_deployment(lane.pool, "nothing")

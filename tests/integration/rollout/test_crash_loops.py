@@ -1,0 +1,64 @@
+"""A container that the engine starts again and again serves nobody, and must not be in the way of what would."""
+
+import pytest
+
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.deployments import Kind, Status
+from tests.support.adoption_host import Host
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane
+
+#: serves until it is told that it is sick, and never again
+SICK_LATER = (
+    b"#!/bin/busybox sh\n[ -f /sick ] && exit 5\n/bin/busybox httpd -f -p 8080 -h /www &\n"
+    b"while [ ! -f /sick ]; do /bin/busybox sleep 0.05; done; exit 4\n"
+)
+
+
+async def loops(engine: Engine, name: str) -> None:
+    """Wait until it is between two starts."""
+
+    async def look() -> bool | None:
+        found = await containers.inspect(engine, name)
+        return True if found is not None and found.restarting else None
+
+    await until(look)
+
+
+@pytest.mark.parametrize("binds", [[], ["/var:/there"]], ids=["start-first", "stop-first"])
+async def test_an_adopted_one_in_a_crash_loop_is_replaced(host: Host, pushes: Pushes, binds: list[str]) -> None:
+    await pushes("v1", behaviour=Behaviour.EXITS)
+    await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": binds})
+    application = await host.adopt()
+    digest = await pushes("v2")
+    await loops(host.engine, host.name)
+    deployment = await host.deploy(application)
+    assert (deployment.status, deployment.digest, deployment.reason) == (Status.SUCCEEDED, digest, None)
+    serving = await host.inspect()
+    assert (serving["State"]["Running"], serving["Config"]["Labels"]["gateway.digest"]) == (True, digest)
+
+
+async def test_the_watch_brings_back_what_served_before_a_crash_loop_and_a_good_push_replaces_one(
+    lane: Lane, pushes: Pushes
+) -> None:
+    await lane.set(configuration={"watch": 300})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await push(Image("v2", files={"entry": SICK_LATER}), pushes.name())
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await lane.inside((await lane.serving()).container_id, "touch", "/sick")
+    back = await lane.went_back()
+    assert (back.digest, (await lane.serving()).sound) == (first, True)
+
+    await lane.set(configuration={"watch": 0})
+    assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
+    name = "app-" + lane.application_id
+    await lane.inside((await lane.serving()).container_id, "touch", "/sick")
+    await loops(lane.engine, name)
+    third = await pushes("v3")
+    deployed = await lane.ask(Kind.DEPLOY)
+    assert (deployed.status, deployed.digest) == (Status.SUCCEEDED, third)
+    assert (await lane.serving()).sound

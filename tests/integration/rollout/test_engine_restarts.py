@@ -1,0 +1,154 @@
+"""An engine that is told to end stops its containers first, and answers meanwhile: no version is judged by that."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine, private_engine
+from gateway.cli.demo.images import Behaviour, Image, push
+from gateway.cli.demo.process import until
+from gateway.docker.container import stop_cause as stops
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, connect
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code, Postponed, Reason
+from gateway.store import database
+from gateway.store.database import Pool
+from gateway.store.migrate import migrate
+from tests.support.real_parts import SIDE_BY_SIDE, Pushes
+from tests.support.rollout_env import Lane, a_gateway, an_application
+
+#: stays down once it has stopped, also when the engine starts again
+STAYS_DOWN = {"restartPolicySwarm": {"Condition": "none"}}
+
+
+@pytest.fixture(scope="module")
+async def own() -> AsyncIterator[PrivateEngine]:
+    async with private_engine(arguments=SIDE_BY_SIDE) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+async def client(own: PrivateEngine) -> AsyncIterator[Engine]:
+    async with connect(own.host) as engine:
+        yield engine
+
+
+@pytest.fixture
+async def alone(postgres: str, pool: Pool, client: Engine, pushes: Pushes) -> AsyncIterator[Lane]:
+    """An application on an engine of its own, on a database of its own."""
+    name = f"alone_{pushes.path.rpartition('/')[2]}"
+    await pool.execute(f"CREATE DATABASE {name}")
+    async with database.connect(urlsplit(postgres)._replace(path=f"/{name}").geturl()) as its:
+        await migrate(its)
+        yield await an_application(its, client, pushes)
+
+
+async def restarted(engine: PrivateEngine) -> None:
+    """Restart it as systemctl does: its containers end while it still answers."""
+    engine.tell()
+    await engine.stop()
+    await engine.start()
+
+
+@pytest.mark.parametrize("more", [{}, STAYS_DOWN], ids=["started again", "stays down"])
+async def test_nothing_is_brought_back_in_the_watch_window(
+    alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks, trouble = list[str](), ContainerRuntime.trouble
+
+    async def counted(runtime: ContainerRuntime, object_id: str, restarts: int) -> Reason | None:
+        found = await trouble(runtime, object_id, restarts)
+        looks.append(object_id)
+        return found
+
+    monkeypatch.setattr(ContainerRuntime, "trouble", counted)
+    await alone.set(configuration={"watch": 300, **more})
+    async with a_gateway(alone.pool, alone.engine, own.host):
+        last = None
+        for version in ("v1", "v2"):
+            await push(Image(version, Behaviour.FINISHES), pushes.name())
+            last = await alone.ask(Kind.DEPLOY)
+        await restarted(own)
+        looks.clear()
+
+        async def looked_at() -> bool | None:
+            # Two looks would be enough to bring the former version back.
+            return True if len(looks) > 3 else None
+
+        await until(looked_at)
+        newest = await alone.newest()
+    assert last is not None
+    assert (newest.deployment_id, newest.status) == (last.deployment_id, Status.SUCCEEDED)
+    for one in await alone.containers():
+        await containers.remove(alone.engine, one.container_id)
+
+
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+async def test_a_version_that_proves_itself_is_not_judged_by_it(
+    alone: Lane, pushes: Pushes, own: PrivateEngine, order: str
+) -> None:
+    await alone.set(configuration={"order": order, "stableWindow": 3})
+    async with a_gateway(alone.pool, alone.engine, own.host):
+        await push(Image("v1", Behaviour.FINISHES), pushes.name())
+        await alone.ask(Kind.DEPLOY)
+        digest = await push(Image("v2", Behaviour.FINISHES), pushes.name())
+        asked = asyncio.create_task(alone.ask(Kind.DEPLOY))
+
+        async def proves_itself() -> bool | None:
+            found = [one for one in await alone.containers() if one.labels["gateway.digest"] == digest and one.running]
+            return bool(found) or None
+
+        await until(proves_itself)
+        await restarted(own)
+        deployment = await asked
+    assert (deployment.status, deployment.digest, deployment.reason) == (Status.SUCCEEDED, digest, None)
+    running = [one for one in await alone.containers() if one.running]
+    assert [one.labels["gateway.digest"] for one in running] == [digest]
+    for one in await alone.containers():
+        await containers.remove(alone.engine, one.container_id)
+
+
+async def test_who_stopped_a_container_is_told_apart(engine: Engine, pushes: Pushes) -> None:
+    await pushes("v1")
+    with suppress(Exception):
+        await engine.images.pull(pushes.name())
+    name = pushes.path.rpartition("/")[2]
+    command = {"Image": pushes.name(), "Entrypoint": ["/bin/busybox", "sleep", "0.1"]}
+    ended = await containers.create(engine, f"ended-{name}", command, {})
+    stopped = await containers.create(engine, f"stopped-{name}", {"Image": pushes.name()}, {})
+    for one in (ended, stopped):
+        await containers.start(engine, one)
+    await containers.stop(engine, stopped, grace=1)
+
+    async def down() -> bool | None:
+        found = await containers.inspect(engine, ended)
+        return True if found is not None and found.down else None
+
+    await until(down)
+    told = {}
+    for one in (ended, stopped):
+        found = await containers.inspect(engine, one)
+        assert found is not None
+        told[one] = await stops.was_stopped(engine, found)
+        await containers.remove(engine, one)
+    assert told == {ended: False, stopped: True}
+
+
+async def test_it_waits_until_an_engine_that_ends_is_gone(own: PrivateEngine, client: Engine, pushes: Pushes) -> None:
+    await push(Image("v1", Behaviour.FINISHES), pushes.name())
+    await client.images.pull(pushes.name())
+    made = await containers.create(client, "waits", {"Image": pushes.name()}, {})
+    await containers.start(client, made)
+    found = await containers.inspect(client, made)
+    assert found is not None
+    waiting = asyncio.create_task(stops.outlast_shutdown(client, found))
+    await restarted(own)
+    with pytest.raises(Postponed) as caught:
+        await waiting
+    assert caught.value.reason.code is Code.ENGINE_UNREACHABLE
+    await containers.remove(client, made)

@@ -1,0 +1,423 @@
+"""Others have their hands on the same containers: what they take away is done again, and told is what serves."""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import free_port
+from gateway.docker.engine import containers, logs
+from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.containers import Container
+from gateway.docker.runtime import Pace
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code
+from gateway.worker.version_retention import expire_kept
+from tests.support.adoption_host import Host
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT, Lane
+
+STOP_FIRST = {"order": "stop-first"}
+SICK = "echo it is sick; exit 1"
+
+Strike = Callable[[], Awaitable[None]]
+Meddle = Callable[[str, str, Strike], None]
+
+
+@pytest.fixture
+def meddle(monkeypatch: pytest.MonkeyPatch) -> Meddle:
+    """Let something happen once, before the next call of the gateway's that is like this."""
+    call = Engine.call
+
+    def arm(method: str, path: str, strike: Strike) -> None:
+        async def struck(engine: Engine, made: str, at: str, **given: Any) -> Any:
+            if engine._allowed is not None and made == method and re.search(path, at):  # noqa: SLF001 - of a rollout
+                monkeypatch.setattr(Engine, "call", call)
+                await strike()
+            return await call(engine, made, at, **given)
+
+        monkeypatch.setattr(Engine, "call", struck)
+
+    return arm
+
+
+async def pruned(lane: Lane) -> None:
+    """Remove what does not run of the application, as docker container prune does."""
+    for one in await lane.containers():
+        if one.down:
+            await containers.remove(lane.engine, one.container_id)
+
+
+async def new_of(lane: Lane) -> Container:
+    return max(await lane.containers(), key=lambda one: one.created)
+
+
+async def one_serves(lane: Lane, digest: str) -> None:
+    running = [one for one in await lane.containers() if not one.down]
+    assert [(one.name, one.labels["gateway.digest"]) for one in running] == [(f"app-{lane.application_id}", digest)]
+
+
+@pytest.mark.parametrize("call", ["/start$", "/rename$", "/stop$"])
+async def test_what_a_prune_takes_in_a_swap_is_made_again(
+    lane: Lane, pushes: Pushes, meddle: Meddle, call: str
+) -> None:
+    await lane.set(configuration=STOP_FIRST)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+    meddle("POST", call, lambda: pruned(lane))
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest), deployment.reason
+    await one_serves(lane, digest)
+
+
+async def test_the_old_one_that_a_prune_took_is_made_anew_to_be_put_back(
+    lane: Lane, pushes: Pushes, meddle: Meddle
+) -> None:
+    await lane.set(configuration={**STOP_FIRST, "mounts": [{"type": "file", "target": "/f", "content": "kept"}]})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2", behaviour=Behaviour.EXITS)
+    meddle("POST", "/update$", lambda: pruned(lane))
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert deployment.status is Status.ROLLED_BACK
+    await one_serves(lane, first)
+    assert (await lane.serving()).restart_policy["Name"] == "unless-stopped"
+
+
+async def test_an_adopted_one_that_a_prune_took_is_made_anew_to_be_put_back(
+    host: Host, pushes: Pushes, meddle: Meddle
+) -> None:
+    port = free_port()
+    binding = {"8080/tcp": [{"HostPort": str(port)}]}
+    found = await host.run(Env=["A=1"], HostConfig={"PortBindings": binding, "RestartPolicy": {"Name": "always"}})
+    application = await host.adopt()
+    await pushes("v2", behaviour=Behaviour.EXITS)
+
+    async def remove() -> None:
+        await containers.remove(host.engine, found["Id"])
+
+    meddle("POST", "/update$", remove)
+    deployment = await host.deploy(application)
+    assert deployment.status is Status.ROLLED_BACK, deployment.reason
+    serving = await host.inspect()
+    assert (serving["Image"], serving["Config"]["Env"]) == (found["Image"], found["Config"]["Env"])
+    assert serving["State"]["Running"]
+    assert serving["HostConfig"]["RestartPolicy"]["Name"] == "always"
+    assert "gateway.application" not in serving["Config"]["Labels"]
+    assert (await host.deploy(application, tag="latest")).status is Status.ROLLED_BACK
+
+
+async def test_where_the_old_one_cannot_be_made_anew_it_is_told_what_serves(
+    lane: Lane, pushes: Pushes, meddle: Meddle
+) -> None:
+    await lane.set(configuration=STOP_FIRST)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        await connection.execute("UPDATE deployments SET ran = NULL WHERE application_id = $1", lane.application_id)
+    second = await pushes("v2", health=SICK)
+    meddle("POST", "/update$", lambda: pruned(lane))
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert deployment.reason is not None
+    assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.UNHEALTHY)
+    assert "is the new version, since what served before could not be put back" in deployment.reason.message
+    await one_serves(lane, second)
+
+
+async def test_an_old_one_that_does_not_come_up_again_is_told(host: Host, pushes: Pushes) -> None:
+    await pushes("v1", behaviour=Behaviour.EXITS)
+    await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": ["/var:/there"]})
+    application = await host.adopt()
+    await pushes("v2", behaviour=Behaviour.EXITS_LATER)
+    deployment = await host.deploy(application)
+    assert deployment.reason is not None
+    assert deployment.status is Status.FAILED
+    assert "is what served before, and is not well" in deployment.reason.message
+
+
+@pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
+async def test_a_new_one_that_somebody_removes_is_made_again(
+    lane: Lane, pushes: Pushes, meddle: Meddle, configuration: dict[str, Any]
+) -> None:
+    await lane.set(configuration=configuration)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+
+    async def remove() -> None:
+        await containers.remove(lane.engine, (await new_of(lane)).container_id)
+
+    meddle("POST", "/start$", remove)
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.attempts) == (Status.SUCCEEDED, 2)
+    await one_serves(lane, digest)
+
+
+async def test_somebody_who_removes_it_each_time_ends_it_in_the_end(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.rollout.swap.TAKEN_AWAY", 2)
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    start = containers.start
+
+    async def removed_first(engine: Engine, container_id: str) -> None:
+        await containers.remove(engine, container_id)
+        await start(engine, container_id)
+
+    monkeypatch.setattr(containers, "start", removed_first)
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert deployment.reason is not None
+    assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.CONTAINER_MISSING)
+    await one_serves(lane, first)
+
+
+async def test_one_that_somebody_stops_before_it_is_proven_is_started_again(
+    lane: Lane, pushes: Pushes, meddle: Meddle
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    digest = await pushes("v2")
+
+    async def stop() -> None:
+        await containers.stop(lane.engine, (await new_of(lane)).container_id, grace=1)
+
+    meddle("POST", "/rename$", stop)
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, digest)
+    await one_serves(lane, digest)
+
+
+async def test_a_paused_one_is_not_proven(lane: Lane, pushes: Pushes, meddle: Meddle) -> None:
+    await lane.set(configuration={"healthDeadline": 1})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    start = containers.start
+    patch = pytest.MonkeyPatch()
+
+    async def paused(engine: Engine, container_id: str) -> None:
+        await start(engine, container_id)
+        await engine.call("POST", f"containers/{container_id}/pause")
+
+    patch.setattr(containers, "start", paused)
+    try:
+        deployment = await lane.ask(Kind.DEPLOY)
+    finally:
+        patch.undo()
+    assert deployment.reason is not None
+    assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.UNHEALTHY)
+    assert "is paused" in deployment.reason.message
+    await one_serves(lane, first)
+
+
+async def test_one_renamed_at_rest_does_not_run_beside_the_next(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    for version in ("v2", "v3"):
+        await containers.rename(lane.engine, await lane.serving(), f"mine-{version}-{lane.application_id}")
+        digest = await pushes(version)
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        await one_serves(lane, digest)
+    assert all("mine-" not in one.name for one in await lane.containers())
+
+
+async def test_the_old_one_that_somebody_starts_again_is_stopped_again(
+    lane: Lane, pushes: Pushes, meddle: Meddle
+) -> None:
+    port = {"ports": [{"targetPort": 8080, "publishedPort": free_port()}]}
+    await lane.set(configuration=port)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    old = await lane.serving()
+    digest = await pushes("v2")
+
+    async def start() -> None:
+        await containers.start(lane.engine, old.container_id)
+
+    meddle("POST", "/start$", start)
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.reason) == (Status.SUCCEEDED, None)
+    await one_serves(lane, digest)
+
+
+# -- at rest
+
+
+async def test_start_and_rollback_outlive_a_network_that_was_made_anew(lane: Lane, pushes: Pushes) -> None:
+    name = f"front-{lane.application_id}"
+
+    async def make_anew() -> None:
+        await lane.engine.call("DELETE", f"networks/{name}")
+        await lane.engine.call("POST", "networks/create", body={"Name": name})
+
+    await lane.engine.call("POST", "networks/create", body={"Name": name})
+    file = {"type": "file", "target": "/f", "content": "kept"}
+    await lane.set(configuration={"networks": [name], "mounts": [file]})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    await make_anew()
+    started = await lane.ask(Kind.START)
+    assert (started.status, started.reason) == (Status.SUCCEEDED, None)
+    await one_serves(lane, first)
+    assert await logs.read(lane.engine, f"containers/{(await lane.serving()).container_id}/archive", {"path": "/f"})
+
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    await containers.stop(lane.engine, (await lane.serving()).container_id, grace=1)
+    await make_anew()
+    back = await lane.roll_back()
+    assert (back.status, back.reason) == (Status.SUCCEEDED, None)
+    await one_serves(lane, first)
+    for one in await lane.containers():
+        await containers.remove(lane.engine, one.container_id)
+    await lane.engine.call("DELETE", f"networks/{name}")
+
+
+async def test_what_was_removed_while_it_was_stopped_is_started_as_it_was(lane: Lane, pushes: Pushes) -> None:
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    await pruned(lane)
+    await pushes("v2")
+    started = await lane.ask(Kind.START)
+    assert (started.status, started.digest) == (Status.SUCCEEDED, first)
+    await one_serves(lane, first)
+
+
+async def test_limits_that_were_set_by_hand_stay_until_they_are_chosen_anew(lane: Lane, pushes: Pushes) -> None:
+    async def memory() -> int:
+        found = await containers.inspection(lane.engine, (await lane.serving()).container_id)
+        assert found is not None
+        return int(found["HostConfig"]["Memory"])
+
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    limits = {"Memory": 64 * 1024**2, "MemorySwap": 64 * 1024**2}
+    await lane.engine.call("POST", f"containers/{(await lane.serving()).container_id}/update", body=limits)
+    for version in ("v2", "v3"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+        assert await memory() == 64 * 1024**2
+    await lane.set(configuration={"memoryLimit": "32m"})
+    await lane.ask(Kind.REDEPLOY)
+    assert await memory() == 32 * 1024**2
+
+
+async def test_one_whose_image_was_removed_by_force_is_started(lane: Lane, pushes: Pushes) -> None:
+    await pushes(f"{lane.application_id} alone has this image")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    await lane.engine.call("DELETE", f"images/{(await lane.serving()).image_id}", params={"force": 1})
+    started = await lane.ask(Kind.START)
+    assert (started.status, started.reason) == (Status.SUCCEEDED, None)
+
+
+@pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
+async def test_a_network_joined_by_hand_stays_joined(lane: Lane, pushes: Pushes, configuration: dict[str, Any]) -> None:
+    name = f"by-hand-{lane.application_id}"
+    await lane.engine.call("POST", "networks/create", body={"Name": name})
+    await lane.set(configuration=configuration)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    joining = {"Container": (await lane.serving()).container_id, "EndpointConfig": {"Aliases": ["shop"]}}
+    await lane.engine.call("POST", f"networks/{name}/connect", body=joining)
+    for version in ("v2", "v3"):
+        await pushes(version)
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        assert "shop" in (await lane.serving()).aliases[name]
+    for one in await lane.containers():
+        await containers.remove(lane.engine, one.container_id)
+    await lane.engine.call("DELETE", f"networks/{name}")
+
+
+async def test_a_network_that_an_adopted_one_was_connected_to_since_stays_joined(host: Host, pushes: Pushes) -> None:
+    found = await host.run()
+    application = await host.adopt()
+    name = f"by-hand-{host.name}"
+    await host.network(name)
+    await host.engine.call("POST", f"networks/{name}/connect", body={"Container": found["Id"]})
+    await pushes("v2")
+    assert (await host.deploy(application)).status is Status.SUCCEEDED
+    assert set((await host.inspect())["NetworkSettings"]["Networks"]) == {"bridge", name}
+
+
+# -- records that hold no more
+
+
+async def left_open(lane: Lane, old: str, new: str) -> None:
+    """Let a swap be left open, as a backup of the database would have it."""
+    async with lane.pool.acquire() as connection:
+        await connection.execute(
+            """
+            INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new, swap_order)
+            SELECT $1, deployment_id, $2, $3, '{"Name": "unless-stopped"}', $4, 'stop-first'
+              FROM deployments WHERE application_id = $1 ORDER BY created_at LIMIT 1
+            """,
+            lane.application_id,
+            f"app-{lane.application_id}",
+            old,
+            new,
+        )
+
+
+async def test_a_swap_that_a_restored_database_remembers_is_over_where_a_newer_deployment_serves(
+    lane: Lane, pushes: Pushes
+) -> None:
+    ids, digest = [], ""
+    for version in ("v1", "v2", "v3"):
+        digest = await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+        ids.append((await lane.serving()).container_id)
+    async with lane.pool.acquire() as connection:
+        await connection.execute(
+            "DELETE FROM deployments WHERE deployment_id = $1", (await lane.serving()).labels["gateway.deployment"]
+        )
+    await left_open(lane, ids[0], ids[1])
+    deployment = await lane.ask(Kind.DEPLOY)
+    assert (deployment.status, deployment.reason and deployment.reason.code) == (Status.UNCHANGED, Code.UP_TO_DATE)
+    assert (await lane.serving()).container_id == ids[2]
+    await one_serves(lane, digest)
+
+
+async def test_a_swap_that_can_go_neither_way_ends(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.rollout.swap._BACK", 1)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    serving = await lane.serving()
+    await containers.rename(lane.engine, serving, f"app-{lane.application_id}.old.{serving.container_id[:12]}")
+    body = {"Image": pushes.name()}
+    foreign = await containers.create(lane.engine, f"app-{lane.application_id}", body, {})
+    await left_open(lane, serving.container_id, "0" * 64)
+    deployment = await lane.ask(Kind.DEPLOY)
+    await containers.remove(lane.engine, foreign)
+    assert deployment.reason is not None
+    assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.NAME_TAKEN)
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
+async def test_the_sweep_leaves_alone_what_a_rollback_has_just_recalled(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("v1", "v2"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+    (kept,) = [one for one in await lane.containers() if one.down]
+    remove = containers.remove
+
+    async def recalled_first(engine: Engine, container_id: str, **how: bool) -> None:
+        await containers.start(engine, container_id)
+        await remove(engine, container_id, **how)
+
+    monkeypatch.setattr(containers, "remove", recalled_first)
+    none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
+    await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    monkeypatch.undo()
+    left = await containers.inspect(lane.engine, kept.container_id)
+    assert left is not None
+    assert left.running

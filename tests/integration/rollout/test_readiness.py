@@ -1,0 +1,181 @@
+"""An application is proven by its HEALTHCHECK, its probe, or by staying up; a probe nobody could ask is not saved."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.cli.demo.process import free_port
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.container import probes
+from gateway.docker.engine.client import Engine, EngineIdentity
+from gateway.model.adoption import Base
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.deployments import Kind, Status
+from gateway.model.errors import Code
+from gateway.model.health_checks import Probe
+from gateway.store import applications
+from tests.support.api_client import VAULT, Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane
+
+FAILING_CHECK = {
+    "Test": ["CMD", "/bin/busybox", "sh", "-c", "echo the queue is full; exit 1"],
+    "Interval": 300_000_000,
+    "Timeout": 10**9,
+    "Retries": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"probe": {"port": 0}}, "probe.port"),
+        ({"probe": {"port": 80, "type": "udp"}}, "probe.type"),
+        ({"probe": {"port": 80, "path": "health"}}, "path 'health'"),
+        ({"probe": {"port": 80, "type": "tcp", "path": "/"}}, "path and status are those of an http probe"),
+        ({"probe": {"port": 80, "status": 99}}, "probe.status"),
+        ({"healthCheckSwarm": {"Test": ["curl", "-f", "http://localhost"]}}, "healthCheckSwarm.Test"),
+        ({"healthCheckSwarm": {"Interval": 30}}, "nanoseconds"),
+        ({"healthCheckSwarm": {"test": []}}, "healthCheckSwarm.test"),
+        ({"healthDeadline": 0}, "healthDeadline"),
+        ({"order": "start-first", "ports": [{"targetPort": 80, "publishedPort": 80}]}, "order"),
+        ({"watch": -1}, "watch"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Configuration.model_validate(given)
+    assert named in str(caught.value)
+
+
+async def test_a_configured_health_check_lies_over_the_images(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", health="exit 0")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await lane.set(configuration={"healthCheckSwarm": FAILING_CHECK})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.UNHEALTHY)
+    assert "the queue is full" in failed.reason.message
+    await lane.set(configuration={"healthCheckSwarm": {"Test": ["NONE"]}})
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize("published", [True, False], ids=["by its published port", "at its own address"])
+async def test_a_probe_must_pass_and_its_last_answer_is_told(lane: Lane, pushes: Pushes, published: bool) -> None:
+    ports = [{"targetPort": 8080, "publishedPort": free_port()}] if published else []
+    await pushes("v1")
+    await lane.set(configuration={"ports": ports, "probe": {"port": 8080, "path": "/"}})
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    before = await lane.serving()
+    await pushes("v2")
+    probe = {"port": 8080, "path": "/nothing", "interval": 0.1}
+    await lane.set(configuration={"ports": ports, "probe": probe, "healthDeadline": 0.4})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.status is (Status.ROLLED_BACK if published else Status.FAILED)
+    assert failed.reason is not None
+    assert failed.reason.code is Code.UNHEALTHY
+    assert "/nothing answered 404" in failed.reason.message
+    after = await lane.serving()
+    assert (after.container_id, after.running) == (before.container_id, True)
+
+
+async def test_both_the_health_check_and_the_probe_must_pass(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1", health="exit 0")
+    await lane.set(configuration={"probe": {"type": "tcp", "port": 9, "interval": 0.1}, "healthDeadline": 0.4})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert "no connection to" in failed.reason.message
+
+
+async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    serving = await lane.serving()
+    # As from within a container: nobody at this loopback, somebody at the next address.
+    seen = replace(serving, published={8080: ("", 8080)}, gateways=serving.addresses)
+    assert await probes.ask(lane.engine, seen, Probe(port=8080)) is None
+    failed = await probes.ask(lane.engine, replace(seen, gateways=()), Probe(port=8080))
+    assert failed is not None
+    assert "127.0.0.1:8080" in failed.message
+
+
+async def test_what_another_host_publishes_on_its_loopback_is_not_looked_for_on_ours(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    ours = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with ours:
+        port = ours.sockets[0].getsockname()[1]
+        seen = replace(await lane.serving(), published={8080: ("127.0.0.1", port)})
+        probe = Probe(type="tcp", port=8080)
+        assert await probes.ask(lane.engine, seen, probe) is None
+        monkeypatch.setattr(lane.engine, "address", "192.0.2.1")
+        failed = await probes.ask(lane.engine, seen, probe)
+    assert failed is not None
+    assert "neither a published port nor" in failed.message
+
+
+async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_are_not(engine: Engine) -> None:
+    assert await probes.routed(engine, [])
+    assert await probes.routed(engine, ["host"])
+    assert not probes.ours("192.0.2.1")
+
+
+async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> None:
+    web.rollouts.hosts[0].error = None
+    await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
+    refused = {"applicationId": "a", "probe": {"port": 8080}}
+    status, answer = await web.post("/api/trpc/application.update", refused)
+    assert status == 400
+    assert "cannot reach port 8080" in str(answer)
+    await web.mutate("application.update", **refused, ports=[{"targetPort": 8080, "publishedPort": 80}])
+    status, _ = await web.post("/api/trpc/application.update", {"applicationId": "a", "ports": []})
+    assert status == 400
+    web.rollouts.hosts[0].routes = True
+    await web.mutate("application.update", applicationId="a", ports=[])
+    assert (await web.query("application.one", applicationId="a"))["probe"]["port"] == 8080
+
+
+async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present = AsyncMock(return_value=None)
+    monkeypatch.setattr(runtimes, "present", present)
+    own = web.rollouts.hosts[0]
+    own.error, own.routes = None, True
+    own.identity = EngineIdentity("id", "name", "29", "linux/amd64", swarm_manager=True)
+    with_probe = {"name": "a", "applicationId": "a", "dockerImage": "acme/a", "probe": {"port": 8080}}
+    status, answer = await web.post("/api/trpc/application.create", with_probe)
+    assert status == 400
+    assert "or runtime to container" in str(answer)
+    await web.mutate("application.create", **with_probe, runtime="container")
+    assert (await web.post("/api/trpc/application.update", {"applicationId": "a", "runtime": "auto"}))[0] == 400
+    present.return_value = RuntimeKind.CONTAINER
+    await web.mutate("application.update", applicationId="a", runtime="auto")
+
+
+async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None:
+    web.rollouts.hosts[0].error = None
+    await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
+    host = {"NetworkMode": "default", "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}}
+    found = {"Config": {}, "HostConfig": host, "NetworkSettings": {"Networks": {}}}
+    base = Base(found=found, object_id="c" * 64, image="acme/a", image_id="sha256:" + "d" * 64)
+    async with web.pool.acquire() as connection:
+        await applications.update_application(connection, VAULT, "a", {"base": base.dump()})
+    await web.mutate("application.update", applicationId="a", probe={"port": 8080})
+    status, _ = await web.post("/api/trpc/application.update", {"applicationId": "a", "probe": {"port": 8081}})
+    assert status == 400
+
+
+async def test_a_probe_is_believed_while_the_engine_is_away(web: Web) -> None:
+    await web.mutate("application.create", name="a", dockerImage="acme/a", probe={"port": 8080})
+
+
+async def test_a_health_check_is_read_back_as_it_was_written(web: Web) -> None:
+    await web.mutate("application.create", name="a", applicationId="a", healthCheckSwarm=FAILING_CHECK)
+    assert (await web.query("application.one", applicationId="a"))["healthCheckSwarm"] == FAILING_CHECK

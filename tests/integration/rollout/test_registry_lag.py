@@ -1,0 +1,279 @@
+"""A registry that tells of a push before it answers with it is waited for; what is no image is not deployed."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from gateway.cli.demo.images import Image, Pusher, digest_of
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.model.deliveries import Verdict
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code
+from gateway.model.events import Notification, PushEvent
+from gateway.model.reference import Digest, Reference
+from gateway.model.tag_policies import Policy
+from gateway.queue import enqueue as dispatch
+from gateway.queue import ingest as intake
+from gateway.store import applications, deployments, subscriptions
+from gateway.store import delivery_log as inbox
+from gateway.store.database import Pool
+from gateway.worker.supervisor import Supervisor
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT, Lane, an_application
+from tests.support.token_registries import served
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+
+@dataclass
+class Replica:
+    """Passes on what the registry answers, but for what it is behind with."""
+
+    registry: str
+    address: str = ""
+    #: what it answers instead, by the end of the path
+    instead: dict[str, web.Response] = field(default_factory=dict)
+    #: another name is answered for, by the end of the path
+    stale: dict[str, Digest] = field(default_factory=dict)
+    #: how often the engine is told that there is no such thing
+    engine_misses: int = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        last = request.path.rpartition("/")[2]
+        if "docker/" in request.headers.get("User-Agent", "") and "/manifests/" in request.path and self.engine_misses:
+            self.engine_misses -= 1
+            return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN"}]}, status=404)
+        if (given := self.instead.get(last)) is not None:
+            return web.Response(status=given.status, body=given.body, content_type=given.content_type)
+        path = request.path if last not in self.stale else request.path.replace(f"/{last}", f"/{self.stale[last]}")
+        sent = {"Accept": ", ".join(request.headers.getall("Accept", ["*/*"]))}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(request.method, f"http://{self.registry}{path}", headers=sent) as answer,
+        ):
+            kept = {n: answer.headers[n] for n in ("Content-Type", "Docker-Content-Digest") if n in answer.headers}
+            if request.method == "HEAD":
+                return web.Response(
+                    status=answer.status, headers={**kept, "Content-Length": str(answer.content_length)}
+                )
+            return web.Response(status=answer.status, headers=kept, body=await answer.read())
+
+
+@pytest.fixture
+async def replica(pushes: Pushes) -> AsyncIterator[Replica]:
+    replica = Replica(pushes.address)
+    async with served(replica.answer) as replica.address:
+        yield replica
+
+
+@pytest.fixture
+async def behind(
+    pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes, replica: Replica
+) -> AsyncIterator[Lane]:
+    """An application that serves its first image, from a registry that may lag."""
+    lane = await an_application(pool, engine, Pushes(replica.address, pushes.path))
+    await pushes("first")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    yield lane
+    for container in await lane.containers():
+        await containers.remove(engine, container.container_id)
+
+
+async def told(lane: Lane, name: str, digest: Digest | None = None) -> str:
+    """Tell of a push; return the deployment it caused."""
+    reference = Reference.parse(name)
+    assert reference.tag is not None
+    event = PushEvent(reference.repository, reference.tag, digest)
+    receipt = await intake.deliver(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
+    async with lane.pool.acquire() as connection:
+        await deployments.notify(connection)
+    return receipt.deployments[0].deployment_id
+
+
+async def postponed(lane: Lane, deployment_id: str) -> Deployment:
+    async def look() -> Deployment | None:
+        async with lane.pool.acquire() as connection:
+            found = await deployments.select_deployment(connection, deployment_id)
+        assert found.status in {Status.QUEUED, Status.RUNNING}, found
+        return found if found.status is Status.QUEUED and found.reason is not None else None
+
+    return await until(look)
+
+
+async def test_a_tag_that_is_still_what_runs_is_asked_for_again(behind: Lane, replica: Replica, pushes: Pushes) -> None:
+    serving = (await behind.newest()).digest
+    assert serving is not None
+    replica.stale["latest"] = serving
+    newest = await pushes("second")
+    deployment_id = await told(behind, Pushes(replica.address, pushes.path).name(), newest)
+    waiting = await postponed(behind, deployment_id)
+    assert waiting.reason is not None
+    assert newest in waiting.reason.message
+    replica.stale.clear()
+    ended = await behind.ended(deployment_id)
+    assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
+
+
+PAGE = web.Response(body=b"<html>log in</html>", content_type="text/html")
+
+
+@pytest.mark.parametrize(
+    ("instead", "code"),
+    [
+        (web.Response(status=404), Code.NOT_FOUND),
+        (PAGE, Code.REGISTRY_UNREACHABLE),
+        (web.Response(body=b"", content_type="application/octet-stream"), Code.REGISTRY_UNREACHABLE),
+        (web.json_response({"errors": []}), Code.REGISTRY_UNREACHABLE),
+    ],
+    ids=["missing", "page", "nothing", "other"],
+)
+async def test_a_pushed_tag_that_is_not_answered_yet_is_waited_for(
+    behind: Lane, replica: Replica, pushes: Pushes, instead: web.Response, code: Code
+) -> None:
+    replica.instead["latest"] = instead
+    newest = await pushes("second")
+    deployment_id = await told(behind, Pushes(replica.address, pushes.path).name())
+    waiting = await postponed(behind, deployment_id)
+    assert waiting.reason is not None
+    assert waiting.reason.code is code
+    replica.instead.clear()
+    ended = await behind.ended(deployment_id)
+    assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
+
+
+async def test_an_engine_that_asks_another_replica_is_sent_again(
+    behind: Lane, replica: Replica, pushes: Pushes
+) -> None:
+    newest = await pushes("second")
+    replica.engine_misses = 4
+    ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), newest))
+    assert (ended.status, ended.digest, ended.attempts > 1) == (Status.SUCCEEDED, newest, True)
+
+
+async def test_a_tag_that_a_person_mistyped_fails_at_once(behind: Lane) -> None:
+    async with behind.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, behind.application_id)
+    queued = await dispatch.request_deployment(behind.pool, application, Kind.DEPLOY, title="asked", tag="nope")
+    ended = await behind.ended(queued)
+    assert (ended.status, ended.attempts) == (Status.FAILED, 1)
+    async with behind.pool.acquire() as connection:
+        after = await applications.select_application(connection, VAULT, behind.application_id)
+    assert after.docker_image == application.docker_image
+
+
+# -- what is no image
+
+
+CHART = {
+    "config": ("application/vnd.cncf.helm.config.v1+json", b'{"name":"chart","version":"1.1.0","apiVersion":"v2"}'),
+    "layers": [("application/vnd.cncf.helm.chart.content.v1.tar+gzip", b"chart")],
+}
+ARTIFACT = {
+    "artifactType": "application/vnd.acme.sbom",
+    "config": ("application/vnd.oci.empty.v1+json", b"{}"),
+    "layers": [("text/plain", b"words")],
+}
+SIGNATURE = {
+    "config": ("application/vnd.oci.image.config.v1+json", b"{}"),
+    "layers": [("application/vnd.dev.cosign.simplesigning.v1+json", b"{}")],
+}
+EMPTY_INDEX: dict[str, Any] = {"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}
+
+
+async def put(name: str, what: dict[str, Any]) -> Digest:
+    """Push whatever it is."""
+    reference = Reference.parse(name)
+
+    async with aiohttp.ClientSession() as session:
+        pusher = Pusher(session, f"http://{reference.repository.domain}")
+
+        async def descriptor(kind: str, blob: bytes) -> dict[str, Any]:
+            await pusher.push_blob(reference.repository.path, blob)
+            return {"mediaType": kind, "digest": digest_of(blob), "size": len(blob)}
+
+        manifest: dict[str, Any] = {"schemaVersion": 2, "mediaType": MANIFEST} | what
+        if "config" in what:
+            manifest["config"] = await descriptor(*what["config"])
+            manifest["layers"] = [await descriptor(*layer) for layer in what["layers"]]
+        return await pusher.put_manifest(reference, json.dumps(manifest).encode(), manifest["mediaType"])
+
+
+@pytest.mark.parametrize(
+    "what", [CHART, ARTIFACT, SIGNATURE, EMPTY_INDEX], ids=["chart", "artifact", "signature", "index"]
+)
+async def test_what_is_pushed_and_no_image_is_ignored_and_moves_nothing(
+    lane: Lane, pushes: Pushes, what: dict[str, Any]
+) -> None:
+    await pushes("first", tag="1.0.0")
+    await lane.set(docker_image=pushes.name("1.0.0"))
+    async with lane.pool.acquire() as connection:
+        repository = Reference.parse(pushes.name()).repository
+        await subscriptions.insert_subscription(
+            connection, lane.application_id, repository, Policy.parse("semver", "^1")
+        )
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await put(pushes.name("1.1.0"), what)
+    receipt = await lane.pushed(pushes.name("1.1.0"), b"chart")
+    ended = await lane.ended(receipt.deployments[0].deployment_id)
+    assert ended.reason is not None
+    assert (ended.status, ended.reason.code) == (Status.UNCHANGED, Code.NO_IMAGE)
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+        delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+        state = await applications.select_states(connection, [lane.application_id])
+    assert application.docker_image == pushes.name("1.0.0")
+    assert state == {lane.application_id: "succeeded"}
+    assert delivery.verdict is Verdict.IGNORED
+    assert "is not an image" in delivery.ignored[-1].reason
+    redeployed = await lane.ask(Kind.REDEPLOY)
+    assert redeployed.reason is not None
+    assert (redeployed.reason.code, str(redeployed.reference)) == (Code.SATISFIED, pushes.name("1.0.0"))
+    await pushes("lower than the chart", tag="1.0.5")
+    again = await lane.ended((await lane.pushed(pushes.name("1.0.5"), b"image")).deployments[0].deployment_id)
+    assert again.status is Status.SUCCEEDED
+
+
+async def test_a_person_who_asks_for_a_chart_is_told_what_it_is(lane: Lane, pushes: Pushes) -> None:
+    await put(pushes.name(), CHART)
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.NO_IMAGE)
+    assert "helm" in failed.reason.message
+
+
+# -- layers
+
+
+CONFIG = {
+    "architecture": Image("").architecture,
+    "os": "linux",
+    "config": {"Cmd": ["/x"]},
+    "rootfs": {"type": "layers", "diff_ids": [digest_of(b"x")]},
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer", "said"),
+    [
+        ("tar+gzip", b"not a gzip at all", "cannot unpack a layer"),
+        ("tar+zstd", b"\x28\xb5\x2f\xfd" + bytes(64), "zstd, which engines from 23 on unpack"),
+    ],
+)
+async def test_a_layer_that_cannot_be_unpacked_fails_with_what_to_do(
+    lane: Lane, pushes: Pushes, kind: str, layer: bytes, said: str
+) -> None:
+    layers = [(f"application/vnd.oci.image.layer.v1.{kind}", layer)]
+    config = ("application/vnd.oci.image.config.v1+json", json.dumps(CONFIG).encode())
+    await put(pushes.name(), {"config": config, "layers": layers})
+    failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.ENGINE_REFUSED)
+    assert said in failed.reason.message
+    assert "built and pushed anew" in failed.reason.remedy

@@ -1,0 +1,157 @@
+"""What is asked often reads no whole table, however many rows there are: the planner says so, not a clock."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gateway.model.deliveries import Verdict
+from gateway.model.errors import Code
+from gateway.model.observations import Seen, State
+from gateway.store import application_summaries as members
+from gateway.store import applications, deployments, observations, versions, watches
+from gateway.store import delivery_log as inbox
+from gateway.store import delivery_log_size as inbox_size
+from gateway.store import deployment_retention as retention
+from gateway.store import leases as claims
+from gateway.store.database import Pool
+from gateway.store.migrate import migrate
+from gateway.store.pagination import Cursor, Page
+from tests.support.api_client import another_database
+
+ROWS = 20_000
+APPLICATIONS = 100
+LARGE = frozenset({"deployments", "deliveries", "deployment_deliveries", "steps"})
+
+FILL = f"""
+    INSERT INTO projects (project_id, name) VALUES ('p', 'p');
+    INSERT INTO environments (environment_id, project_id, name) VALUES ('e', 'p', 'e');
+    INSERT INTO engines (engine_id, name, version, platform) VALUES ('n', 'n', '1', 'linux/amd64');
+    INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret)
+    SELECT 'h' || n, 'harbor', '', n::text::bytea, '' FROM generate_series(1, 50) n;
+    INSERT INTO applications (application_id, name, app_name, environment_id, engine_id)
+    SELECT 'a' || n, 'a' || n, 'a' || n, 'e', 'n' FROM generate_series(1, {APPLICATIONS}) n;
+    INSERT INTO deployments (application_id, kind, forced, title, reference, status, replaced, digest, created_at,
+                             finished_at)
+    SELECT 'a' || (1 + n % {APPLICATIONS}), 'deploy', false, '', 'docker.io/acme/web:latest',
+           (ARRAY['superseded', 'succeeded', 'failed', 'cancelled'])[1 + n / {APPLICATIONS} % 4]::status,
+           n / {APPLICATIONS} % 4 = 1, 'd', now() - make_interval(secs => n), now() - make_interval(secs => n)
+      FROM generate_series(1, {ROWS}) n;
+    INSERT INTO deployments (application_id, kind, forced, title, reference)
+    SELECT 'a' || n, 'deploy', false, '', 'docker.io/acme/web:latest' FROM generate_series(1, 5) n;
+    INSERT INTO deployments (application_id, kind, forced, title, reference, status, lease_until)
+    VALUES ('a1', 'deploy', false, '', 'docker.io/acme/web:latest', 'running', now());
+    INSERT INTO steps (deployment_id, epoch, number, step, started_at)
+    SELECT deployment_id, 1, 0, 'pull', now() FROM deployments;
+    INSERT INTO deliveries (endpoint_id, source, body, verdict, received_at)
+    SELECT 'h' || (1 + n % 50), CASE WHEN n % 500 = 0 THEN 'quay' ELSE 'harbor' END, repeat('x', 100)::bytea,
+           (CASE WHEN n % 700 = 0 THEN 'duplicate' WHEN n % 2 = 0 THEN 'queued' ELSE 'ignored' END)::verdict,
+           now() - make_interval(secs => n)
+      FROM generate_series(1, {ROWS}) n;
+    INSERT INTO deployment_deliveries (deployment_id, delivery_id)
+    SELECT d.deployment_id, e.delivery_id
+      FROM (SELECT deployment_id, row_number() OVER () AS n FROM deployments) d
+      JOIN (SELECT delivery_id, row_number() OVER () AS n FROM deliveries) e USING (n);
+    ANALYZE
+"""
+
+
+class Explained:
+    """A connection that has each statement explained before it runs it, with the parameters and without."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.scanned: list[str] = []
+        self.explained = 0
+
+    def __getattr__(self, name: str) -> Any:
+        act = getattr(self._connection, name)
+        if name not in {"execute", "fetch", "fetchrow", "fetchval"}:
+            return act
+
+        async def explain(statement: str, *given: Any) -> Any:
+            for how in ("FORMAT JSON", "GENERIC_PLAN, FORMAT JSON"):
+                plan = await self._connection.fetchval(f"EXPLAIN ({how}) {statement}", *given)
+                self.scanned += [f"{how}: {table} in {statement}" for table in _scans(json.loads(plan)[0]["Plan"])]
+            self.explained += 1
+            return await act(statement, *given)
+
+        return explain
+
+
+def _scans(plan: dict[str, Any]) -> list[str]:
+    """Return the large tables that are read as a whole."""
+    found = [plan["Relation Name"]] if plan["Node Type"] == "Seq Scan" and plan["Relation Name"] in LARGE else []
+    for inner in plan.get("Plans", ()):
+        found += _scans(inner)
+    return found
+
+
+@pytest.fixture(scope="module")
+async def sized(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
+    """A database of its own with many rows."""
+    async with another_database(web_pool, web_postgres, "sized") as pool:
+        await migrate(pool)
+        await pool.execute(FILL)
+        yield pool
+
+
+SECOND = Page(20, Cursor.parse("2999-01-01T00:00:00Z,x"))
+ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "the inbox": lambda c: inbox.select_inbox(c, page=SECOND),
+    "of a source": lambda c: inbox.select_inbox(c, source="quay", page=SECOND),
+    "of an endpoint": lambda c: inbox.select_inbox(c, endpoint_id="h7", page=SECOND),
+    "of a rare verdict": lambda c: inbox.select_inbox(c, verdict=Verdict.DUPLICATE, page=SECOND),
+    "of a verdict that follows": lambda c: inbox.select_inbox(c, verdict=Verdict.FAILED, page=SECOND),
+    "of a source and a verdict": lambda c: inbox.select_inbox(c, source="quay", verdict=Verdict.IGNORED, page=SECOND),
+    "of an endpoint, its source and a verdict": lambda c: inbox.select_inbox(
+        c, endpoint_id="h7", source="harbor", verdict=Verdict.IGNORED, page=SECOND
+    ),
+    "what expires": lambda c: inbox.delete_expired(c, timedelta(days=30)),
+    "what was rejected": lambda c: inbox.delete_rejected_beyond(c, "h7", 100),
+    "deployments of all": lambda c: deployments.select_deployments(c, SECOND),
+    "deployments of one": lambda c: deployments.select_deployments_of(c, ["a3"], SECOND),
+    "deployments of many": lambda c: deployments.select_deployments_of(c, [f"a{n}" for n in range(50)], SECOND),
+    "what waits and runs": deployments.select_pending,
+    "how many wait": deployments.select_queue_depth,
+    "whether one rests": lambda c: applications.is_resting(c, "a3"),
+    "how applications are": lambda c: applications.select_states(c, [f"a{n}" for n in range(APPLICATIONS)]),
+    "members in short": lambda c: members.select_named(c, ["a3", "a4"]),
+    "what is watched": watches.count_open,
+    "the version before": lambda c: versions.select_previous(c, "a3"),
+    "what is expected on an engine": lambda c: observations.select_expected(c, "n", [None]),
+    "what was seen": lambda c: observations.upsert_observations(c, {"a3": Seen(State.RUNNING)}, datetime.now(UTC)),
+    "what is surplus": lambda c: retention.delete_surplus(
+        c, "a3", previous=None, most=10, older_than=timedelta(days=90)
+    ),
+    "old steps and logs": lambda c: retention.delete_details(c, "a3", timedelta(days=30)),
+    "what came since": inbox_size.select_gap,
+    "a span of the inbox": lambda c: inbox_size.measure(c, datetime.now(UTC), datetime.now(UTC) + inbox_size.SPAN),
+    "the oldest of the inbox": lambda c: inbox_size.delete_oldest(c, 1000, datetime.now(UTC)),
+    "what an engine wakes": lambda c: claims.wake_waiting(c, None, "n", [Code.ENGINE_REFUSED]),
+    "the next to claim": lambda c: claims.claim_deployment(
+        c, owner="o", engine_id="n", server_ids=[None], held=[], lease=timedelta(seconds=15)
+    ),
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+async def test_what_is_asked_often_reads_no_whole_table(sized: Pool, asked: str) -> None:
+    async with sized.acquire() as connection:
+        explained, change = Explained(connection), connection.transaction()
+        await change.start()
+        try:
+            await ASKED[asked](explained)
+        finally:
+            await change.rollback()
+    assert explained.explained
+    assert explained.scanned == []
+
+
+async def test_a_scan_of_a_whole_table_is_seen(sized: Pool) -> None:
+    async with sized.acquire() as connection:
+        explained = Explained(connection)
+        await explained.fetchval("SELECT count(*) FROM deployments WHERE title = $1", "x")
+    assert len(explained.scanned) == 2

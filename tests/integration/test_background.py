@@ -1,0 +1,192 @@
+"""Loops in the background: whatever ends one, it is begun again, counted, and shown where it does not recover."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from gateway import background as module
+from gateway.background import LOOK_AGAIN, Loops, ended, pause, sparing
+from gateway.docker.engine.client import EngineIdentity
+from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
+from gateway.rollout.attempt import SwapSlots
+from gateway.store.database import Pool, statement, transaction
+from gateway.worker.engine_worker import Duty, Host, Slots
+from tests.support.api_client import Web
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let loops pause for no time."""
+    monkeypatch.setattr("gateway.background.LOOK_AGAIN", 0.0)
+
+
+def counted(name: str) -> float:
+    return REGISTRY.get_sample_value("gateway_loop_failures_total", {"loop": name}) or 0.0
+
+
+def failing(errors: list[BaseException]) -> Callable[[], Awaitable[None]]:
+    """Return a loop that ends on each of these, and then goes on."""
+    left: Iterator[BaseException] = iter(errors)
+
+    async def act() -> None:
+        if (error := next(left, None)) is not None:
+            raise error
+        await asyncio.Event().wait()
+
+    return act
+
+
+async def settled() -> None:
+    for _ in range(200):
+        await asyncio.get_running_loop().run_in_executor(None, int)
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("error", [KeyError("defect"), Unavailable("away"), asyncio.CancelledError(), TimeoutError()])
+async def test_whatever_ends_a_loop_it_is_begun_again_and_counted(error: BaseException) -> None:
+    loops, before = Loops(), counted("tried")
+    task = loops.begin("tried", failing([error] * 2))
+    await settled()
+    assert not task.done()
+    assert counted("tried") == before + 2
+    await ended(task)
+    assert task.cancelled()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_loop_that_keeps_failing_is_shown_until_it_has_gone_on_for_a_while(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loops = Loops()
+    task = loops.begin("tried", failing([KeyError("a defect")] * 3), about="here")
+    assert loops.failing == []
+    await settled()
+    assert [(one.name, one.about, one.failures, one.error) for one in loops.failing] == [
+        ("tried", "here", 3, "KeyError: 'a defect'")
+    ]
+    monkeypatch.setattr(module, "_STEADY", 0.0)
+    assert loops.failing == []
+    await ended(task)
+
+
+async def test_pauses_double_up_to_the_longest() -> None:
+    assert [pause(failures, 10.0) for failures in (1, 2, 3, 4, 5, 10**6)] == [1, 2, 4, 8, 10, 10]
+    assert pause(10**6, LOOK_AGAIN) == LOOK_AGAIN
+
+
+async def test_a_loop_that_fails_on_the_way_out_is_not_begun_again() -> None:
+    begun = 0
+
+    async def act() -> None:
+        nonlocal begun
+        begun += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise KeyError("on the way out")
+
+    task = Loops().begin("tried", act)
+    await settled()
+    await ended(task)
+    assert begun == 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_defect_ends_nobody_who_writes_for_requests(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended_on, done = set[str](), set[str]()
+
+    def fails_first(name: str, begin: Callable[[Pool], Any]) -> Callable[[Pool], Any]:
+        def begun(pool: Pool) -> Any:
+            if name not in ended_on:
+                ended_on.add(name)
+                raise KeyError("a defect")
+            done.add(name)
+            return begin(pool)
+
+        return begun
+
+    monkeypatch.setattr("gateway.api.notify.transaction", fails_first("notify", transaction))
+    monkeypatch.setattr("gateway.api.ingress.rejections.statement", fails_first("refusals", statement))
+    path = await web.endpoint("distribution", "s")
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    async with asyncio.timeout(60):
+        while done != {"notify", "refusals"}:
+            await web.post(path, {"events": []}, Authorization="Bearer wrong")
+            await web.mutate("application.deploy", applicationId="app")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_readiness_names_loops_that_do_not_recover(web: Web) -> None:
+    task = web.rollouts.loops.begin("tried", failing([KeyError("a defect")] * 3), about="here")
+    await settled()
+    status, answer = await web.get("/readyz")
+    assert (status, answer["status"]) == (200, "degraded")
+    assert answer["loops"] == [{"name": "tried", "about": "here", "failures": 3}]
+    _, shown = await web.get("/metrics")
+    assert b'gateway_loops_failing{loop="tried"} 1.0' in shown
+    await ended(task)
+    _, answer = await web.get("/readyz")
+    assert (answer["status"], answer["loops"]) == ("ok", [])
+
+
+async def test_readiness_tells_of_a_database_that_takes_no_writes(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.api.readiness._KEPT", 0.0)
+    async with web.pool.acquire() as connection:
+        await connection.execute("SET default_transaction_read_only = on")
+    status, answer = await web.get("/readyz")
+    assert (status, answer["status"], answer["database"]) == (503, "unavailable", "the database is read-only")
+    status, answer = await web.get("/readyz")
+    assert (status, answer["database"]) == (200, "ok")
+    assert await web.count("readiness_probes") == 0
+
+
+async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, float]] = []
+    enough = asyncio.Event()
+
+    def at_once(failures: int, longest: float) -> float:
+        asked.append((failures, longest))
+        if len(asked) == 3:
+            enough.set()
+        return 0.0
+
+    async def wait_for_the_engine(_: object) -> None:
+        raise Postponed(Code.ENGINE_UNREACHABLE, "it does not answer")
+
+    monkeypatch.setattr("gateway.worker.engine_worker.pause", at_once)
+    monkeypatch.setattr(Host, "_watch", asyncio.Event().wait)
+    peers = OneDuty(Duty("tried", 3600.0, wait_for_the_engine))
+    host = Host(web.pool, peers, None, "here")  # type: ignore[arg-type]
+    host.identity = EngineIdentity("id", "name", "1", "linux/amd64")
+    living = asyncio.create_task(host.live())
+    await enough.wait()
+    assert asked[:3] == [(1, 3600.0), (2, 3600.0), (3, 3600.0)]
+    await ended(living)
+
+
+class OneDuty:
+    """Stands in for the other engines, of which none is claimed for."""
+
+    def __init__(self, duty: Duty) -> None:
+        self.duties, self.loops = [duty], Loops()
+
+    def served_by(self, _host: Host) -> list[str | None]:
+        return [None]
+
+    def slots(self, _identity: EngineIdentity) -> Slots:
+        return Slots(asyncio.Semaphore(0), SwapSlots(1))
+
+
+def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:
+    before = counted("tried")
+    with sparing("tried", "this one"):
+        raise KeyError("a defect")
+    assert counted("tried") == before + 1
+    for waits in (DatabaseUnavailable("away"), Postponed(Code.ENGINE_UNREACHABLE, "away")):
+        with pytest.raises(type(waits)), sparing("tried", "this one"):
+            raise waits

@@ -1,0 +1,110 @@
+"""What the database refuses for a while: requests are answered 503, and what is begun goes on without it."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from gateway.model.deployments import Deployment, LeaseLost, Step, Swap
+from gateway.store.database import Pool, connect, statement
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.store.transient_errors import heals, heals_by_state, leaves_no_connection
+from tests.integration.store.test_leases import claim, first
+from tests.support.api_client import Web
+
+__all__ = ["first"]  # a fixture
+
+HEALING = ["08006", "25006", "25P03", "40001", "40P01", "53100", "53300", "55P03", "57014", "57P01", "57P03", "58030"]
+LASTING = ["22003", "23505", "25P02", "28P01", "40002", "42501", "42P01", "57P04", "XX000"]
+
+
+@pytest.mark.parametrize("state", HEALING)
+def test_what_the_server_may_do_later_heals(state: str) -> None:
+    assert heals_by_state(state)
+
+
+@pytest.mark.parametrize("state", LASTING)
+def test_what_the_server_will_never_do_is_no_outage(state: str) -> None:
+    assert not heals_by_state(state)
+
+
+def test_a_wrong_argument_is_no_outage() -> None:
+    assert not heals(asyncpg.DataError("value out of int32 range"))
+    assert heals(asyncpg.InterfaceError("connection is closed"))
+    assert heals(asyncpg.InvalidCachedStatementError("a migration changed the table"))
+
+
+async def test_a_statement_that_can_never_succeed_is_told_as_it_is(web: Web) -> None:
+    with pytest.raises(asyncpg.DataError):
+        async with statement(web.pool) as connection:
+            await connection.execute("SELECT $1::int", 2**40)
+
+
+async def test_a_read_only_database_answers_503_and_its_connections_are_left(web: Web) -> None:
+    async with web.pool.acquire() as connection:
+        server = await connection.fetchval("SELECT pg_backend_pid()")
+        await connection.execute("SET default_transaction_read_only = on")
+    status, answer = await web.post("/api/application.create", {"name": "Web"})
+    assert (status, answer["message"]) == (503, "the database is read-only: try again")
+    # As after a failover: the next connection leads to a server that takes writes.
+    await web.mutate("application.create", name="Web")
+    async with web.pool.acquire() as connection:
+        assert await connection.fetchval("SELECT pg_backend_pid()") != server
+
+
+@pytest.fixture
+async def url(web: Web, web_postgres: str) -> str:
+    """The database as a role sees it that may do what its owner may, over one connection at most."""
+    async with web.pool.acquire() as connection:
+        if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = 'few')"):
+            await connection.execute("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 1")
+            owner = await connection.fetchval("SELECT current_user")
+            await connection.execute(f"GRANT {owner} TO few")
+    return f"postgresql://few:few@{web_postgres.partition('@')[2]}"
+
+
+async def test_who_is_not_let_in_waits_for_a_connection_that_is_there(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = asyncio.Event()
+
+    def seen(error: BaseException) -> bool:
+        refused.set()
+        return leaves_no_connection(error)
+
+    monkeypatch.setattr("gateway.store.database.leaves_no_connection", seen)
+    async with connect(url, size=3) as pool:
+        async with statement(pool):
+            waiting = asyncio.create_task(ask(pool))
+            await refused.wait()
+        assert await waiting == "few"
+
+
+async def ask(pool: Pool) -> str:
+    async with statement(pool) as connection:
+        return str(await connection.fetchval("SELECT current_user::text"))
+
+
+@pytest.mark.parametrize("broken", ["default_transaction_read_only=on", "search_path=nowhere"])
+async def test_no_answer_of_the_database_stops_a_swap(web: Web, first: Deployment, url: str, broken: str) -> None:
+    """It is read-only, or answers as no gateway foresees."""
+    swap = Swap(first.application_id, first.deployment_id, "app", "old", {}, "new")
+    async with connect(f"{url}&{broken}", size=1) as pool:
+        journal = PostgresJournal(pool, first)
+        journal.note(Step.SWAP)
+        await journal.stretch_lease_if_possible(9)
+        await journal.still_ours()
+        await journal.flush_if_possible()
+        await journal.turn_back(swap)
+        await journal.close_swap_if_possible()
+        assert not journal.lost
+    async with web.pool.acquire() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM steps") == 0
+
+
+async def test_a_database_that_answers_still_stops_who_was_taken_over_from(web: Web, first: Deployment) -> None:
+    journal = PostgresJournal(web.pool, first)
+    assert await claim(web, "second", lease=9) is not None
+    for write in (journal.stretch_lease_if_possible(9), journal.close_swap_if_possible()):
+        with pytest.raises(LeaseLost):
+            await write

@@ -1,0 +1,194 @@
+"""Each deployment comes to an end, or waits: whatever its gateways die of, fail on, or are told in the middle."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+from unittest.mock import AsyncMock
+
+import asyncpg
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.model.deployments import Deployment, Kind, Status, Swap
+from gateway.model.errors import Code, Reason
+from gateway.rollout import recipes as rollout
+from gateway.store import deployments, swaps
+from gateway.store import leases as claims
+from gateway.worker import execution as lanes
+from gateway.worker.supervisor import Supervisor
+from tests.integration.rollout.test_manual_changes import left_open
+from tests.integration.worker.test_unserved import Told
+from tests.support.api_client import Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane, a_gateway
+
+
+async def silent(lane: Lane, takeovers: int, *, replaces: Container | None = None) -> str:
+    """Insert a deployment that so many gateways and one more fell silent on, as they replaced a container."""
+    async with lane.pool.acquire() as connection, connection.transaction():
+        deployment_id = str(
+            await connection.fetchval(
+                "INSERT INTO deployments (application_id, kind, forced, title, reference, status, takeovers,"
+                " lease_until, claimed_by, epoch)"
+                " SELECT application_id, 'deploy', false, '', docker_image, 'running', $2, now(), 'killed', 1"
+                "   FROM applications WHERE application_id = $1 RETURNING deployment_id",
+                lane.application_id,
+                takeovers,
+            )
+        )
+        if replaces is not None:
+            application_id, old, policy = lane.application_id, replaces.container_id, replaces.restart_policy
+            swap = Swap(application_id, deployment_id, replaces.name, old, policy, "0" * 64)
+            await swaps.insert_swap(connection, swap)
+    return deployment_id
+
+
+async def open_swap(lane: Lane) -> bool:
+    async with lane.pool.acquire() as connection:
+        return await swaps.select_swap(connection, lane.application_id) is not None
+
+
+async def test_what_kills_its_gateways_ends_with_a_reason(lane: Lane, pushes: Pushes) -> None:
+    await pushes("1")
+    found = await lane.ended(await silent(lane, takeovers=4))
+    assert found.reason is not None
+    assert (found.status, found.reason.code) == (Status.FAILED, Code.GATEWAY_KILLED)
+    assert found.reason.message.startswith("5 gateways in a row ended in the middle of deploy")
+    assert await lane.containers() == []
+
+
+async def test_what_only_some_gateways_died_of_is_tried_again(lane: Lane, pushes: Pushes) -> None:
+    await pushes("1")
+    assert (await lane.ended(await silent(lane, takeovers=3))).status is Status.SUCCEEDED
+
+
+@pytest.mark.parametrize(("takeovers", "status", "between"), [(4, Status.ROLLED_BACK, False), (7, Status.FAILED, True)])
+async def test_a_swap_that_kills_its_gateways_is_put_back_and_in_the_end_left_to_the_next(
+    lane: Lane, pushes: Pushes, takeovers: int, status: Status, between: bool
+) -> None:
+    await pushes("1")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    found = await lane.ended(await silent(lane, takeovers, replaces=await lane.serving()))
+    assert found.reason is not None
+    assert (found.status, found.reason.code) == (status, Code.GATEWAY_KILLED)
+    assert await open_swap(lane) is between
+    digest = await pushes("2")
+    assert (await lane.ask(Kind.DEPLOY)).digest == digest
+    assert not await open_swap(lane)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let so many attempts end on a defect."""
+    left, roll_out = [None] * times, rollout.roll_out
+
+    async def broken(*given: Any) -> Any:
+        if left:
+            left.pop()
+            raise KeyError("a defect")
+        return await roll_out(*given)
+
+    monkeypatch.setattr("gateway.worker.supervisor.roll_out", broken)
+
+
+@pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])
+async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
+) -> None:
+    monkeypatch.setattr(lanes, "_LONGEST_DELAY", 0.1)
+    await pushes("1")
+    fail(monkeypatch, defects)
+    assert (await lane.ask(Kind.DEPLOY)).status is status
+
+
+@pytest.mark.parametrize(("also", "ours"), [((), True), (("serving",), True), ((), False)])
+async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observed(
+    lane: Lane,
+    pushes: Pushes,
+    supervisor: Supervisor,
+    monkeypatch: pytest.MonkeyPatch,
+    also: Sequence[str],
+    ours: bool,
+) -> None:
+    monkeypatch.setattr(lanes, "_LONGEST_UNSERVED", 0.01)
+    monkeypatch.setattr(supervisor, "_alerts", told := Told())
+    first = await pushes("1")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    serving = await lane.serving()
+    with monkeypatch.context() as broken:
+        for name in ("is_over", *also):
+            broken.setattr(ContainerRuntime, name, AsyncMock(side_effect=KeyError("a defect")))
+        if ours:
+            found = await lane.ended(await silent(lane, 0, replaces=serving))
+            assert found.reason is not None
+            assert "is closed as it is" in found.reason.message
+            assert (found.status, "cannot be told" in found.reason.message) == (
+                (Status.FAILED, True) if also else (Status.ROLLED_BACK, False)
+            )
+        else:
+            await left_open(lane, serving.container_id, "0" * 64)
+            found = await lane.ask(Kind.DEPLOY)
+            assert (found.status, found.digest) == (Status.UNCHANGED, first)
+    assert any("a swap is given up" in alert.title for alert in told.alerts)
+    assert not await open_swap(lane)
+    digest = await pushes("2")
+    assert (await lane.ask(Kind.DEPLOY)).digest == digest
+
+
+async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
+    web: Web, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claimed, go_on, claim = asyncio.Event(), asyncio.Event(), lanes.claim
+
+    async def slowly(*given: Any, **named: Any) -> Deployment | None:
+        if found := await claim(*given, **named):
+            claimed.set()
+            await go_on.wait()
+        return found
+
+    monkeypatch.setattr(lanes, "claim", slowly)
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    async with AsyncExitStack() as stack:
+        one = await stack.enter_async_context(a_gateway(web.pool, engine, dockerd.host))
+        await web.mutate("application.deploy", applicationId="app")
+        one.wake()
+        await claimed.wait()
+        stopping = asyncio.create_task(stack.aclose())
+
+        async def retired() -> bool | None:
+            return one.fleet.retired or None
+
+        await until(retired)
+        go_on.set()
+        await stopping
+    async with web.pool.acquire() as connection:
+        (found,) = await deployments.select_deployments_of(connection, ["app"])
+    assert (found.status, found.attempts) == (Status.QUEUED, 0)
+
+
+async def test_what_the_database_refuses_for_a_while_waits_and_says_so(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[Exception] = [asyncpg.TooManyConnectionsError(""), asyncpg.ReadOnlySQLTransactionError("")]
+    select_swap, postpone, told = swaps.select_swap, claims.postpone_deployment, []
+
+    async def refused(*given: Any) -> Swap | None:
+        if refusals:
+            raise refusals.pop()
+        return await select_swap(*given)
+
+    async def seen(connection: Any, deployment: Deployment, reason: Reason, *given: Any, **named: Any) -> bool:
+        told.append(reason)
+        return await postpone(connection, deployment, reason, *given, **named)
+
+    monkeypatch.setattr(lanes, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(swaps, "select_swap", refused)
+    monkeypatch.setattr(claims, "postpone_deployment", seen)
+    await pushes("1")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert [reason.code for reason in told] == [Code.DATABASE_UNAVAILABLE]
+    assert told[0].message == "the database is read-only: try again"

@@ -1,0 +1,183 @@
+"""Why a deployment ended or waits is told by one reason, the same in the API, on the command line, in log and alert."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from unittest.mock import AsyncMock, MagicMock
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.images import Behaviour
+from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.container import readiness as health
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.labels import DIGEST
+from gateway.docker.runtime import Pace
+from gateway.model.applications import Application
+from gateway.model.configuration import Configuration
+from gateway.model.deployments import Deployment, Kind, Status
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.model.reference import Reference
+from gateway.model.registries import NOBODY
+from gateway.rollout import attempt
+from gateway.rollout import recipes as rollout
+from gateway.store import deployments
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
+from gateway.worker import supervisor
+from tests.support.api_client import Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane
+
+ENGINE = "reasons-engine"
+
+
+# -- one reason, everywhere
+
+
+@pytest.fixture
+async def heard(tmp_path: Path, dockerd: PrivateEngine) -> AsyncIterator[tuple[GatewayProcess, list[str]]]:
+    """A gateway, and what people are told by it."""
+    alerts: list[str] = []
+
+    async def hear(request: web.Request) -> web.Response:
+        alerts.append((await request.json())["message"])
+        return web.Response()
+
+    application = web.Application()
+    application.router.add_post("/", hear)
+    async with TestServer(application) as server:
+        settings = {"GATEWAY_ALERT_URLS": f"json://127.0.0.1:{server.port}/", "GATEWAY_LOG_FORMAT": "json"}
+        async with gateway_process(tmp_path / "gateway", dockerd.host, settings) as gateway:
+            yield gateway, alerts
+
+
+async def test_code_message_and_remedy_are_the_same_wherever_they_are_shown(
+    heard: tuple[GatewayProcess, list[str]], pushes: Pushes
+) -> None:
+    gateway, alerts = heard
+    await pushes("v1", behaviour=Behaviour.EXITS)
+    await gateway.mutate("application.create", {"name": "a", "applicationId": "a", "dockerImage": pushes.name()})
+    await gateway.mutate("application.deploy", {"applicationId": "a"})
+    failed = await gateway.settled("a")
+    reason = failed["reason"]
+    assert reason["code"] == Code.EXITED
+    assert "code 3" in reason["message"]
+
+    shown = await gateway.cli("deployments", "show", failed["deploymentId"])
+    assert all(word in shown for word in [*reason.values(), "boom: cannot reach the database"])
+
+    async def told() -> str | None:
+        return alerts[0] if alerts else None
+
+    assert {reason["message"], reason["remedy"], f"Code: {reason['code']}"} <= set((await until(told)).splitlines())
+    lines = [orjson.loads(line) for line in gateway.log.read_text().splitlines() if '"Rolled out"' in line]
+    assert [(line["code"], line["reason"], line["remedy"]) for line in lines] == [
+        (reason["code"], reason["message"], reason["remedy"])
+    ]
+
+
+# -- reasons of the gateway's own
+
+
+def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
+    deployment = MagicMock(kind=kind, reference=reference, deployment_id="d", epoch=1, cancelled_at=None)
+    application = MagicMock(spec=Application, configuration=Configuration(), base=None)
+    application.name = "web"
+    return attempt.Task(deployment, application, NOBODY, AsyncMock())
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(Kind.DEPLOY, Code.NO_IMAGE), (Kind.ROLLBACK, Code.NOTHING_KEPT)], ids=["no image", "no version"]
+)
+async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
+    monkeypatch.setattr(runtimes, "choose", AsyncMock())
+    means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
+    outcome = await rollout.roll_out(means, _recipe(kind, None), AsyncMock(lost=False), None)
+    assert outcome.reason is not None
+    assert (outcome.status, outcome.reason.code) == (Status.FAILED, code)
+    assert "web" in outcome.reason.message
+
+
+async def test_a_defect_fails_and_does_not_end_the_gateway(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    with monkeypatch.context() as patched:
+        patched.setattr(supervisor, "roll_out", AsyncMock(side_effect=RuntimeError("a defect")))
+        failed = await lane.ask(Kind.DEPLOY)
+    assert failed.reason is not None
+    assert (failed.status, failed.reason.code) == (Status.FAILED, Code.INTERNAL)
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+
+
+@pytest.fixture
+async def claimed(web: Web) -> Deployment:
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO engines (engine_id, name, version, platform) VALUES ($1, '', '', '') ON CONFLICT DO NOTHING",
+            ENGINE,
+        )
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="app")
+    found = await lane.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("code", "deadline", "status", "told"),
+    [
+        (Code.GATEWAY_STOPPED, 60, Status.QUEUED, Code.GATEWAY_STOPPED),
+        (Code.RATE_LIMITED, 60, Status.QUEUED, Code.RATE_LIMITED),
+        (Code.RATE_LIMITED, 0, Status.FAILED, Code.TOO_MANY_ATTEMPTS),
+    ],
+)
+async def test_what_is_postponed_says_why_it_waits_until_it_has_waited_for_too_long(
+    web: Web, claimed: Deployment, code: Code, deadline: float, status: Status, told: Code
+) -> None:
+    journal, error = PostgresJournal(web.pool, claimed), Postponed(code, "docker.io limits our requests")
+    answer = await lane.postpone(web.pool, claimed, journal, error, deadline=deadline)
+    async with web.pool.acquire() as connection:
+        found = await deployments.select_deployment(connection, claimed.deployment_id)
+    assert (found.status, found.reason) == (answer.status, answer.reason)
+    assert found.reason is not None
+    assert (found.status, found.reason.code) == (status, told)
+    assert "docker.io limits our requests" in found.reason.message
+
+
+# -- what the engine does not keep to
+
+
+async def quiet(_detail: str) -> None:
+    """Nobody watches the pull."""
+
+
+async def test_a_pull_that_ends_without_the_image_is_tried_again(
+    engine: Engine, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Reference.parse(pushes.name()).with_digest(await pushes("v1"))
+    monkeypatch.setattr(images, "inspect", AsyncMock(return_value=None))
+    with pytest.raises(Postponed, match="broke off") as caught:
+        await images.pull(engine, reference, None, progress=quiet, stall=20)
+    assert caught.value.reason.code is Code.PULL_INTERRUPTED
+
+
+async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Engine, pushes: Pushes) -> None:
+    reference = Reference.parse(pushes.name()).with_digest(await pushes("v1"))
+    await images.pull(engine, reference, None, progress=quiet, stall=20)
+    body = {"Image": f"{reference.repository}@{reference.digest}", "Labels": {DIGEST: "sha256:" + "0" * 64}}
+    container = await containers.create(engine, f"other-{pushes.path.rpartition('/')[2]}", body, {})
+    try:
+        await containers.start(engine, container)
+        pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
+        with pytest.raises(Failed, match="does not run sha256:0") as caught:
+            await health.prove(engine, container, pace, None)
+    finally:
+        await containers.remove(engine, container)
+    assert caught.value.reason.code is Code.WRONG_DIGEST

@@ -1,0 +1,238 @@
+"""What grows has a bound, and nothing goes that serves, waits, or is a way back."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.config import Settings
+from gateway.store import delivery_log_size as inbox_size
+from gateway.store import deployment_retention as retention
+from gateway.store.database import transaction
+from gateway.worker.retention import bound_deployments, bound_inbox, clean
+from tests.integration.api.test_webhooks import dockerhub
+from tests.integration.queue.test_deliveries import _list
+from tests.integration.queue.test_rollback import created, served
+from tests.support.api_client import Web
+
+OLD = timedelta(days=90)
+
+
+async def _bound(web: Web, most: int = 1, older_than: timedelta = OLD) -> set[str]:
+    """Return what is left."""
+    await bound_deployments(web.pool, "app", most=most, older_than=older_than, details=timedelta(days=30))
+    return {row["deployment_id"] for row in await web.pool.fetch("SELECT deployment_id FROM deployments")}
+
+
+async def _ended(web: Web, count: int, status: str = "failed", **columns: Any) -> list[str]:
+    """Add deployments that have ended, each later than the one before; return them."""
+    names = "".join(f", {name}" for name in columns)
+    values = "".join(f", ${number}" for number in range(3, 3 + len(columns)))
+    rows = await web.pool.fetch(
+        f"""
+        INSERT INTO deployments (application_id, kind, forced, title, reference, status, finished_at{names})
+        SELECT 'app', 'deploy', false, '', 'docker.io/acme/web', $2::status, clock_timestamp(){values}
+          FROM generate_series(1, $1)
+        RETURNING deployment_id
+        """,
+        count,
+        status,
+        *columns.values(),
+    )
+    return [row["deployment_id"] for row in rows]
+
+
+async def test_the_newest_are_kept_and_all_that_hangs_on_the_others_goes(web: Web) -> None:
+    await created(web)
+    ended = await _ended(web, 1200)
+    await web.pool.execute(
+        "INSERT INTO steps (deployment_id, epoch, number, step, started_at)"
+        " SELECT deployment_id, 1, 0, 'pull', now() FROM deployments"
+    )
+    assert await _bound(web, most=3) == set(ended[-3:])
+    assert await web.count("steps") == 3
+
+
+async def test_of_what_is_old_the_one_that_tells_how_it_is_stays(web: Web) -> None:
+    await created(web)
+    _, telling = await _ended(web, 2)
+    await _ended(web, 2, "superseded")
+    await web.pool.execute("UPDATE deployments SET created_at = created_at - interval '91 days'")
+    assert await _bound(web, most=100) == {telling}
+
+
+async def test_what_serves_and_the_way_back_stay_however_many_came_since(web: Web) -> None:
+    await created(web)
+    gone, before, serving = [await served(web, number) for number in range(3)]
+    await web.pool.execute("UPDATE applications SET configuration = '{\"kept\": 0}'")
+    await web.pool.execute("UPDATE deployments SET spec_hash = 's'")
+    ended = await _ended(web, 5)
+    left = await _bound(web)
+    assert {before, serving, ended[-1]} <= left
+    assert left <= {gone, before, serving, ended[-1]}
+    await web.mutate("application.rollback", applicationId="app")
+
+
+async def test_a_way_back_that_many_redeploys_of_one_version_followed_stays(web: Web) -> None:
+    await created(web)
+    before = await served(web, 0)
+    await web.pool.execute("UPDATE deployments SET spec_hash = 's'")
+    again = [await served(web, 1) for _ in range(10)]
+    await web.pool.execute("UPDATE deployments SET spec_hash = 's'")
+    left = await _bound(web)
+    assert before in left
+    assert again[-1] in left
+    assert len(left) <= 4
+
+
+async def test_what_serves_by_a_rollback_stays_with_the_version_it_went_back_to(web: Web) -> None:
+    await created(web)
+    versions = [await served(web, number) for number in range(8)]
+    (back,) = await _ended(web, 1, "succeeded", replaced=True)
+    await web.pool.execute(
+        "UPDATE deployments SET kind = 'rollback', rolls_back_to = $2 WHERE deployment_id = $1", back, versions[2]
+    )
+    await _ended(web, 4)
+    left = await _bound(web)
+    # What serves, what it went back to, and what was before that.
+    assert {back, versions[2], versions[1]} <= left
+
+
+async def test_what_waits_runs_is_watched_or_in_a_swap_stays_with_its_successor(web: Web) -> None:
+    await created(web)
+    watched, swapping, successor = await _ended(web, 3)
+    await web.pool.execute(
+        "UPDATE deployments SET status = 'superseded', superseded_by = $2 WHERE deployment_id = $1", swapping, successor
+    )
+    await web.pool.execute(
+        "INSERT INTO watches (application_id, deployment_id, object_id, restarts, until)"
+        " VALUES ('app', $1, 'c', 0, now() + interval '1 hour')",
+        watched,
+    )
+    await web.pool.execute(
+        "INSERT INTO swaps (application_id, deployment_id, serving_name, new) VALUES ('app', $1, 'web', 'c')", swapping
+    )
+    await web.mutate("application.deploy", applicationId="app")
+    (waits,) = [row["id"] for row in await web.query("deployment.queueList")]
+    ended = await _ended(web, 5)
+    assert await _bound(web) == {watched, swapping, successor, waits, ended[-1]}
+
+
+async def test_a_chain_of_superseded_ones_goes_as_a_whole(web: Web) -> None:
+    await created(web)
+    chain = await _ended(web, 700, "superseded")
+    await web.pool.execute(
+        """
+        UPDATE deployments d SET superseded_by = next.deployment_id
+          FROM unnest($1::text[], $2::text[]) AS next (former, deployment_id) WHERE d.deployment_id = next.former
+        """,
+        chain[:-1],
+        chain[1:],
+    )
+    (last,) = await _ended(web, 1)
+    assert await _bound(web) == {last}
+
+
+async def test_steps_and_logs_go_before_their_deployments(web: Web) -> None:
+    await created(web)
+    old, young = await _ended(web, 2, log="boom")
+    await web.pool.execute(
+        "INSERT INTO steps (deployment_id, epoch, number, step, started_at)"
+        " SELECT deployment_id, 1, 0, 'pull', now() FROM deployments"
+    )
+    await web.pool.execute(
+        "UPDATE deployments SET finished_at = now() - interval '31 days' WHERE deployment_id = $1", old
+    )
+    assert await _bound(web, most=10) == {old, young}
+    found = {row["deploymentId"]: row for row in await web.query("deployment.all", applicationId="app")}
+    assert (found[old]["log"], found[old]["steps"]) == ("", [])
+    assert (found[young]["log"], len(found[young]["steps"])) == ("boom", 1)
+
+
+async def test_a_list_of_many_stays_small(web: Web) -> None:
+    await created(web)
+    for _ in range(20):
+        await web.mutate("application.deploy", applicationId="app", title="t" * 100_000, description="d" * 100_000)
+        await web.pool.execute("UPDATE deployments SET status = 'failed', finished_at = now(), log = $1", "l" * 16_000)
+    rows = await web.query("deployment.all", applicationId="app")
+    assert len(str(rows)) < 20 * 8_000
+    assert len((await web.query("deployment.one", deploymentId=rows[0]["deploymentId"]))["log"]) == 16_000
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [("succeeded", "deployed"), ("failed", "failed"), ("superseded", "superseded")]
+)
+async def test_a_delivery_keeps_its_verdict_without_its_deployment(web: Web, status: str, verdict: str) -> None:
+    await web.mutate("application.create", name="web", applicationId="app", dockerImage="acme/web")
+    path = await web.endpoint("dockerhub", "s")
+    await web.post(path, dockerhub())
+    await web.pool.execute("UPDATE deployments SET status = $1, finished_at = now()", status)
+    (last,) = await _ended(web, 1)
+    assert await _bound(web) == {last}
+    assert [one["verdict"] for one in await _list(web)] == [verdict]
+    _, again = await web.post(path, dockerhub())
+    assert bool(again["deployments"]) is (status == "failed"), "a repetition starts nothing, unless all had failed"
+
+
+async def test_one_gateway_at_a_time_cleans(web: Web) -> None:
+    await created(web)
+    await _ended(web, 5)
+    settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "1"})
+    async with transaction(web.pool) as other:
+        assert await retention.take_turn(other)
+        await clean(web.pool, settings)
+        assert await web.count("deployments") == 5
+    await clean(web.pool, settings)
+    assert await web.count("deployments") == 1
+
+
+# -- the inbox
+
+
+async def _fill(web: Web, count: int, *, hours: float) -> None:
+    await web.pool.execute(
+        "INSERT INTO deliveries (source, body, verdict, received_at)"
+        " SELECT 'dockerhub', repeat('x', 1000)::bytea, 'ignored', now() - make_interval(secs => $2 * n / $1)"
+        " FROM generate_series(1, $1::integer) n",
+        count,
+        hours * 3600,
+    )
+
+
+async def _size(web: Web) -> int:
+    async with transaction(web.pool) as connection:
+        return await inbox_size.select_size(connection)
+
+
+async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web) -> None:
+    await web.pool.execute("TRUNCATE inbox_spans")
+    await _fill(web, 3000, hours=50)
+    await bound_inbox(web.pool, 10_000_000)
+    assert await _size(web) == 6_000_000
+    oldest = await web.pool.fetchval("SELECT received_at FROM deliveries ORDER BY received_at DESC OFFSET 999 LIMIT 1")
+    await bound_inbox(web.pool, 2_000_000)
+    assert await web.count("deliveries") == 1000
+    assert await web.pool.fetchval("SELECT min(received_at) FROM deliveries") == oldest
+    assert await _size(web) == 2_000_000
+
+
+async def test_what_went_by_other_ways_takes_no_room(web: Web) -> None:
+    await web.pool.execute("TRUNCATE inbox_spans")
+    await _fill(web, 1000, hours=20)
+    await bound_inbox(web.pool, 10_000_000)
+    await web.pool.execute("DELETE FROM deliveries WHERE received_at < now() - interval '10 hours'")
+    for _ in range(4):  # some spans are measured again each time
+        await bound_inbox(web.pool, 10_000_000)
+    left = await web.count("deliveries")
+    assert await _size(web) == left * 2000
+    await bound_inbox(web.pool, left * 2000)
+    assert await web.count("deliveries") == left
+
+
+async def test_a_long_pause_is_passed_over(web: Web) -> None:
+    await web.pool.execute("TRUNCATE inbox_spans")
+    await _fill(web, 10, hours=1)
+    await web.pool.execute("UPDATE deliveries SET received_at = received_at - interval '20 days'")
+    await _fill(web, 10, hours=1)
+    await bound_inbox(web.pool, 30_000)
+    assert await web.count("deliveries") == 15

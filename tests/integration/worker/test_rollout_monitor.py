@@ -1,0 +1,222 @@
+"""Trouble soon after a rollout brings the former version back, unless a newer one has come; and what is kept ages."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client import REGISTRY
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
+from gateway.docker import runtime_factory as runtimes
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.runtime import Pace, Runtime
+from gateway.model.deployments import Deployment, Kind, Status, Watch
+from gateway.store import deployments, watches
+from gateway.store.database import Pool, connect
+from gateway.store.migrate import migrate
+from gateway.worker.alerts import Alert
+from gateway.worker.rollout_monitor import Lookout
+from gateway.worker.version_retention import expire_kept
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import VAULT, Lane, a_gateway, an_application
+
+WATCHED: Mapping[str, object] = {"watch": 300}
+
+
+async def watched(lane: Lane) -> str | None:
+    async with lane.pool.acquire() as connection:
+        found = await connection.fetchval(
+            "SELECT deployment_id FROM watches WHERE application_id = $1", lane.application_id
+        )
+    return None if found is None else str(found)
+
+
+def counted() -> float:
+    return REGISTRY.get_sample_value("gateway_watch_troubles_total", {"led_to": "alert"}) or 0.0
+
+
+@pytest.mark.parametrize(
+    ("harm", "more", "told"),
+    [
+        (("touch", "/sick"), {}, "is unhealthy: it is sick"),
+        (("rm", "/www/index.html"), {"probe": {"port": 8080, "interval": 0.1}}, "answered 404"),
+    ],
+    ids=["it becomes unhealthy", "its probe fails"],
+)
+async def test_trouble_within_the_window_brings_the_former_version_back(
+    lane: Lane, pushes: Pushes, harm: tuple[str, ...], more: dict[str, object], told: str
+) -> None:
+    await lane.set(configuration={**WATCHED, **more})
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    health = "test ! -e /sick || { echo it is sick; exit 1; }" if "/sick" in harm else None
+    await pushes("v2", health=health)
+    second = await lane.ask(Kind.DEPLOY)
+    assert second.status is Status.SUCCEEDED
+    await lane.inside((await lane.serving()).container_id, *harm)
+    back = await lane.went_back()
+    assert (back.digest, back.forced) == (first, False)
+    assert told in back.title
+    assert second.deployment_id in back.description
+    assert (await lane.serving()).sound
+    async with lane.pool.acquire() as connection:
+        assert (await deployments.select_deployment(connection, second.deployment_id)).status is Status.SUCCEEDED
+    assert await watched(lane) == back.deployment_id
+
+
+async def test_a_rollback_is_not_rolled_back_but_told(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    back = await lane.roll_back()
+    assert back.status is Status.SUCCEEDED
+    await _is_told_and_left(lane, back)
+
+
+async def test_a_first_version_has_nothing_to_go_back_to_and_is_told(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await _is_told_and_left(lane, await lane.ask(Kind.DEPLOY))
+
+
+async def _is_told_and_left(lane: Lane, last: Deployment) -> None:
+    before = counted()
+    await lane.inside((await lane.serving()).container_id, "kill", "1")
+
+    async def ended() -> bool | None:
+        return await watched(lane) is None or None
+
+    await until(ended)
+    assert (await lane.newest()).deployment_id == last.deployment_id
+    assert counted() == before + 1
+
+
+async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    first = await lane.ask(Kind.DEPLOY)
+    async with lane.pool.acquire() as connection:
+        assert await watches.select_until(connection, first.deployment_id)
+    unchanged = await lane.ask(Kind.DEPLOY)
+    assert unchanged.status is Status.UNCHANGED
+    assert await watched(lane) == first.deployment_id
+    await pushes("v2")
+    receipt = await lane.pushed(pushes.name(), b"v2")
+    second = await lane.ended(receipt.deployments[0].deployment_id)
+    assert await watched(lane) == second.deployment_id
+
+
+async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    engine_id = (await lane.engine.identify()).engine_id
+    async with lane.pool.acquire() as connection, connection.transaction():
+        (watch,) = await _of(lane, await watches.select_watches(connection, engine_id, [None]))
+        await deployments.insert_deployment(
+            connection, application_id=lane.application_id, kind=Kind.STOP, forced=True, title="later"
+        )
+        assert await _of(lane, await watches.select_watches(connection, engine_id, [None])) == []
+        assert not await watches.end_watch(connection, watch)
+        await connection.execute("DELETE FROM deployments WHERE title = 'later'")
+
+
+class Told(list[Alert]):
+    """Keeps what people would be told."""
+
+    def tell(self, alert: Alert, /) -> None:
+        self.append(alert)
+
+
+async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: Lane, pushes: Pushes) -> None:
+    await lane.set(configuration=WATCHED)
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.pool.execute(
+        "UPDATE watches SET object_id = $2 WHERE application_id = $1", lane.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
+    )
+    pace = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
+    told = Told()
+    lookout = Lookout(lane.pool, VAULT, pace, told)
+    for _ in range(3):
+        await lookout.look(Reached(lane.engine, await lane.engine.identify(), [None]))
+    assert (await watched(lane) is not None, told) == (True, [])
+    await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
+
+
+async def _of(lane: Lane, found: list[Watch]) -> list[Watch]:
+    return [watch for watch in found if watch.application_id == lane.application_id]
+
+
+async def test_a_gateway_that_was_restarted_looks_on(
+    postgres: str, pool: Pool, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
+) -> None:
+    await pool.execute("CREATE DATABASE restarted")
+    async with connect(urlsplit(postgres)._replace(path="/restarted").geturl()) as own:
+        await migrate(own)
+        lane = await an_application(own, engine, pushes)
+        async with a_gateway(own, engine, dockerd.host, GATEWAY_WATCH_WINDOW="300"):
+            first = await pushes("v1")
+            await lane.ask(Kind.DEPLOY)
+            await pushes("v2")
+            await lane.ask(Kind.DEPLOY)
+        await lane.inside((await lane.serving()).container_id, "kill", "1")
+        async with a_gateway(own, engine, dockerd.host):
+            back = await lane.went_back()
+            async with own.acquire() as connection:
+                await watches.delete_watch(connection, lane.application_id)
+    assert back.digest == first
+    assert "keeps exiting" in back.title
+    for container in await lane.containers():
+        await containers.remove(engine, container.container_id)
+
+
+async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(lane: Lane, pushes: Pushes) -> None:
+    for version in ("v1", "v2"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+    before = await lane.containers()
+    assert len(before) == 2
+    day = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
+    reached = Reached(lane.engine, await lane.engine.identify(), [None])
+    await expire_kept(lane.pool, VAULT, day, reached)
+    assert await lane.containers() == before
+    await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), reached)
+    (left,) = await lane.containers()
+    assert left.container_id == (await lane.serving()).container_id
+
+
+async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("v1", "v2"):
+        await pushes(version)
+        await lane.ask(Kind.DEPLOY)
+    before, choose = await lane.containers(), runtimes.choose
+
+    async def make(status: Status) -> None:
+        async with lane.pool.acquire() as connection:
+            await connection.execute(
+                "UPDATE deployments SET status = $2::status, next_attempt_at = now() + interval '1 hour',"
+                " wait_length = '1 hour',"
+                " finished_at = CASE WHEN $2::status <> 'queued' THEN now() END"
+                " WHERE deployment_id = $1",
+                (await lane.newest()).deployment_id,
+                status,
+            )
+
+    async def ask_meanwhile(*given: Any, **how: Any) -> Runtime:
+        await make(Status.QUEUED)
+        return await choose(*given, **how)
+
+    monkeypatch.setattr(runtimes, "choose", ask_meanwhile)
+    none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
+    await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    await make(Status.SUCCEEDED)
+    assert await lane.containers() == before

@@ -1,0 +1,301 @@
+"""What an application does is observed, apart from how its last deployment ended; told once, put right where wanted."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from gateway.cli.demo.process import until
+from gateway.docker import snapshot
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC
+from gateway.docker.snapshot import Listed, Snapshot, seen
+from gateway.model.applications import Desired
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status
+from gateway.model.observations import Expected, Observation, State
+from gateway.store import observations
+from gateway.store.database import transaction
+from gateway.worker.alerts import Alert, Alerts
+from tests.support.api_client import Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane
+
+# -- what is seen, without an engine
+
+EXPECTED = Expected(
+    application_id="app",
+    name="Web",
+    app_name="web",
+    installation="i",
+    desired=Desired.RUNNING,
+    heal=False,
+    original=False,
+    deployment_id="d",
+    digest="sha256:1",
+    spec_hash="s",
+    busy=False,
+    watched=False,
+    waits=False,
+)
+LABELS = {
+    APPLICATION: "app",
+    INSTALLATION: "i",
+    DEPLOYMENT: "d",
+    DIGEST: "sha256:1",
+    SPEC: "s",
+}
+UP = Listed("c", "web", "running", "Up 5 minutes", "sha256:image", LABELS)
+
+
+def _there(*listed: Listed) -> Snapshot:
+    return Snapshot({one.name: one for one in listed}, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("there", "state"),
+    [
+        (UP, State.RUNNING),
+        (replace(UP, status="Up 5 minutes (healthy)"), State.HEALTHY),
+        (replace(UP, status="Up 5 minutes (unhealthy)"), State.UNHEALTHY),
+        (replace(UP, status="Up 1 second (health: starting)"), State.RUNNING),
+        (replace(UP, state="restarting", status="Restarting (3) 2 seconds ago"), State.RESTARTING),
+        (replace(UP, state="exited", status="Exited (0) 2 seconds ago"), State.STOPPED),
+        (replace(UP, state="removing", status="Removal In Progress"), State.MISSING),
+        (replace(UP, state="paused", status="Up 5 minutes (Paused)"), State.STOPPED),
+        (replace(UP, name="other", labels={}), State.MISSING),
+        (replace(UP, name="renamed"), State.DRIFTED),
+        (replace(UP, labels={}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, APPLICATION: "theirs"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, INSTALLATION: "theirs"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, DIGEST: "sha256:2"}), State.DRIFTED),
+        (replace(UP, labels={**LABELS, SPEC: "t"}), State.DRIFTED),
+    ],
+)
+def test_a_container_is_seen_as_what_it_does(there: Listed, state: State) -> None:
+    assert seen(EXPECTED, _there(there)).state is state
+
+
+@pytest.mark.parametrize(
+    ("digests", "state"),
+    [
+        ({"sha256:1"}, State.RUNNING),
+        ({"sha256:2"}, State.DRIFTED),
+        ({"sha256:2", "sha256:1"}, State.RUNNING),
+        (set(), State.RUNNING),  # untagged by force, it has none any more
+    ],
+)
+def test_labels_are_not_believed_against_the_image(digests: set[str], state: State) -> None:
+    assert seen(EXPECTED, _there(replace(UP, digests=frozenset(digests)))).state is state
+
+
+def test_what_was_adopted_is_seen_without_labels() -> None:
+    adopted = replace(EXPECTED, original=True, deployment_id=None, digest=None, spec_hash=None)
+    assert seen(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
+    assert seen(adopted, _there(UP)).state is State.DRIFTED
+
+
+def test_what_somebody_sees_to_is_not_put_right() -> None:
+    wants = replace(EXPECTED, heal=True)
+    assert wants.is_to_be_healed(State.MISSING)
+    assert not wants.is_to_be_healed(State.UNHEALTHY), "its watch window saw to that"
+    for attended in ({"watched": True}, {"waits": True}, {"heal": False}, {"desired": Desired.STOPPED}):
+        assert not replace(wants, **attended).is_to_be_healed(State.MISSING)
+
+
+def test_what_should_be_stopped_and_runs_has_drifted() -> None:
+    stopped = replace(EXPECTED, desired=Desired.STOPPED)
+    assert seen(stopped, _there(UP)).state is State.DRIFTED
+    down = seen(stopped, _there(replace(UP, state="exited", status="Exited (0)")))
+    assert (down.state, stopped.is_wrong(down.state)) == (State.STOPPED, False)
+
+
+# -- on an engine
+
+# An event that is not heard is made up for by the next look, a minute later at most: seconds.
+_A_LOOK = 100
+pytestmark = pytest.mark.timeout(400)
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
+    """The alerts; what is seen is believed at once."""
+    alerts: list[Alert] = []
+    monkeypatch.setattr(Alerts, "tell", lambda _self, alert: alerts.append(alert))
+    monkeypatch.setattr("gateway.worker.state_monitor.patience", lambda *_state, **_waits: timedelta(0))
+    return alerts
+
+
+async def _observed(lane: Lane) -> Observation | None:
+    async with lane.pool.acquire() as connection:
+        return (await observations.select_observations(connection, [lane.application_id])).get(lane.application_id)
+
+
+async def _until(lane: Lane, state: State) -> Observation:
+    async def look() -> Observation | None:
+        found = await _observed(lane)
+        return found if found is not None and found.state is state else None
+
+    return await until(look, within=_A_LOOK)
+
+
+def _of(lane: Lane, told: list[Alert]) -> list[str]:
+    return [alert.title.partition(": ")[2] for alert in told if alert.title.startswith(lane.application_id)]
+
+
+async def test_what_runs_is_seen_and_what_is_stopped_by_hand_is_told_once(
+    lane: Lane, pushes: Pushes, told: list[Alert]
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await _until(lane, State.RUNNING)
+    serving = await lane.serving()
+    await containers.stop(lane.engine, serving.container_id, grace=0)
+    await _until(lane, State.STOPPED)
+    await until(lambda: _is(_of(lane, told) == ["stopped"]))
+    await containers.start(lane.engine, serving.container_id)
+    await _until(lane, State.RUNNING)
+    await containers.stop(lane.engine, serving.container_id, grace=0)
+    await _until(lane, State.STOPPED)
+    assert _of(lane, told) == ["stopped"]
+    assert (await lane.newest()).kind is Kind.DEPLOY, "it is left as it is"
+
+
+async def _is(so: bool) -> bool | None:
+    return so or None
+
+
+async def test_what_is_removed_by_hand_is_missing_and_told(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await containers.remove(lane.engine, (await lane.serving()).container_id)
+    missing = await _until(lane, State.MISSING)
+    assert f"app-{lane.application_id}" in missing.detail
+    await until(lambda: _is(_of(lane, told) == ["missing"]))
+    assert (await lane.newest()).status is Status.SUCCEEDED, "the outcome stays what it was"
+
+
+async def _put_right(lane: Lane) -> Deployment:
+    async def look() -> Deployment | None:
+        found = await lane.newest()
+        return found if found.title.startswith("Put right") and found.status in FINISHED else None
+
+    return await until(look, within=_A_LOOK)
+
+
+async def _take_its_name(lane: Lane, serving: Container) -> None:
+    """Let another container, made otherwise, be called as the one that serves."""
+    body = {"Image": serving.image_id, "Labels": {**serving.labels, SPEC: "changed"}}
+    other = f"{serving.name}-other"
+    await containers.start(lane.engine, await containers.create(lane.engine, other, body, {}))
+    made = await containers.inspect(lane.engine, other)
+    assert made is not None
+    await containers.rename(lane.engine, serving, f"{serving.name}-away")
+    await containers.rename(lane.engine, made, serving.name)
+
+
+@pytest.mark.parametrize("harm", ["removed", "stopped", "replaced"])
+async def test_what_was_changed_by_hand_is_put_right_where_the_application_says_so(
+    lane: Lane, pushes: Pushes, told: list[Alert], harm: str
+) -> None:
+    await lane.set(configuration={"heal": True})
+    digest = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    # What served is brought back, and not what the tag means by now.
+    await pushes("v2")
+    serving = await lane.serving()
+    if harm == "stopped":
+        await containers.stop(lane.engine, serving.container_id, grace=0)
+    if harm == "replaced":
+        await _take_its_name(lane, serving)
+    if harm != "stopped":
+        await containers.remove(lane.engine, serving.container_id)
+    back = await _put_right(lane)
+    await lane.set(configuration={})
+    assert (back.status, back.digest, back.forced) == (Status.SUCCEEDED, digest, False)
+    await _until(lane, State.RUNNING)
+    assert len(_of(lane, told)) == 1
+
+
+async def test_a_look_asks_for_the_image_of_a_container_once(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    known: snapshot.Known = {}
+    identity = await lane.engine.identify()
+    first = await snapshot.take(lane.engine, identity, known)
+    inspect = images.inspect
+
+    async def not_again(asked: Engine, name: str) -> Any:
+        assert asked is not lane.engine, "it is asked for a second time"
+        return await inspect(asked, name)  # by the gateway that observes meanwhile
+
+    monkeypatch.setattr(images, "inspect", not_again)
+    assert await snapshot.take(lane.engine, identity, known) == first
+    assert (await lane.serving()).container_id in known
+
+
+async def test_what_a_person_stops_is_not_told(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.ask(Kind.STOP)
+    await _until(lane, State.STOPPED)
+    await lane.ask(Kind.START)
+    await _until(lane, State.RUNNING)
+    assert _of(lane, told) == []
+
+
+# -- as it is told
+
+
+async def test_what_was_seen_is_shown_beside_the_last_outcome(web: Web) -> None:
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    assert (await web.query("application.one", applicationId="app"))["observed"] is None
+    await web.pool.execute("INSERT INTO observations (application_id, state, detail) VALUES ('app', 'missing', 'gone')")
+    one = await web.query("application.one", applicationId="app")
+    assert (one["observed"]["state"], one["observed"]["detail"]) == ("missing", "gone")
+    (row,) = await web.query("application.all")
+    (found,) = (await web.query("application.search"))["items"]
+    (project,) = await web.query("project.all")
+    assert row["observed"] == one["observed"]
+    assert found["observed"] == project["applications"][0]["observed"] == "missing"
+    async with web.client.get("/metrics") as answer:
+        assert 'gateway_applications{state="missing"} 1.0' in await answer.text()
+
+
+async def test_what_was_not_looked_at_lately_is_unknown(web: Web) -> None:
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.pool.execute(
+        "INSERT INTO observations (application_id, state, observed_at)"
+        " VALUES ('app', 'healthy', now() - interval '1 h')"
+    )
+    assert (await web.query("application.one", applicationId="app"))["observed"]["state"] == "unknown"
+    assert (await web.query("application.search"))["items"][0]["observed"] == "unknown"
+
+
+async def test_two_gateways_that_see_the_same_tell_it_once(web: Web) -> None:
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.pool.execute("INSERT INTO observations (application_id, state) VALUES ('app', 'missing')")
+
+    async def tell() -> bool:
+        async with transaction(web.pool) as connection:
+            return await observations.mark_told(connection, "app", State.MISSING)
+
+    assert [await tell(), await tell()] == [True, False]
+
+
+async def test_a_look_from_before_a_rollout_says_nothing_of_after(web: Web) -> None:
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="app")
+    found: dict[str, Any] = {"app": seen(EXPECTED, _there())}
+    async with transaction(web.pool) as connection:
+        _, as_of = await observations.select_expected(connection, "nowhere", [None])
+        await connection.execute(
+            "UPDATE deployments SET status = 'failed', finished_at = clock_timestamp() + interval '1 s'"
+        )
+        assert await observations.upsert_observations(connection, found, as_of) == {}
+        later = as_of + timedelta(seconds=9)
+        assert set(await observations.upsert_observations(connection, found, later)) == {"app"}

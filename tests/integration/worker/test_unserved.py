@@ -1,0 +1,313 @@
+"""What serves nothing is told of at once and tried often; an engine that recovers wakes what waits for it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gateway.background import Loops
+from gateway.cli.demo.process import until
+from gateway.docker.engine import containers, events
+from gateway.docker.engine.client import EngineIdentity, Reached
+from gateway.model.configuration import Order
+from gateway.model.deployments import Deployment, Kind, Status, Swap
+from gateway.model.errors import Code, Failed, Postponed
+from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
+from gateway.store import deployments, swaps
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lanes
+from gateway.worker.alerts import Alert
+from gateway.worker.engine_worker import Duty, Host
+from gateway.worker.supervisor import Supervisor
+from tests.integration.store.test_leases import ENGINE, claim
+from tests.support.api_client import Web
+from tests.support.real_parts import Pushes
+from tests.support.rollout_env import Lane
+
+
+async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deployment:
+    """A deployment that is claimed for so many times, with a swap open where there is an order."""
+    await web.pool.execute(
+        "INSERT INTO engines (engine_id, name, version, platform) VALUES ($1, '', '', '') ON CONFLICT DO NOTHING",
+        ENGINE,
+    )
+    await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="app")
+    await web.pool.execute("UPDATE deployments SET attempts = $1", attempts - 1)
+    claimed = await claim(web, "first", lease=60)
+    assert claimed is not None
+    if order is not None:
+        swap = Swap(
+            application_id="app",
+            deployment_id=claimed.deployment_id,
+            serving_name="web",
+            order=order,
+            old="old",
+            old_restart_policy={},
+            new="new",
+        )
+        async with web.pool.acquire() as connection:
+            await swaps.insert_swap(connection, swap)
+    return claimed
+
+
+async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[lanes.Later, float]:
+    """Return what it is, and the seconds it waits."""
+    error = Postponed(code, "it cannot be put back yet")
+    later = await lanes.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
+    wait = await web.pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deployments")
+    return later, float(wait)
+
+
+@pytest.mark.parametrize("attempts", [1, 9, 2000])
+async def test_what_may_serve_nothing_is_tried_often_and_told_once(web: Web, attempts: int) -> None:
+    claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=attempts)
+    later, wait = await _postponed(web, claimed)
+    assert (later.status, later.unserved) == (Status.QUEUED, True)
+    assert wait <= 8
+    row = await web.query("deployment.one", deploymentId=claimed.deployment_id)
+    assert (row["reason"]["code"], "may serve nothing" in row["reason"]["message"]) == ("port_taken", True)
+    await web.pool.execute("UPDATE deployments SET next_attempt_at = now()")
+    again = await claim(web, "second", lease=60)
+    assert again is not None
+    assert not (await _postponed(web, again))[0].unserved
+    async with web.client.get("/metrics") as answer:
+        assert "gateway_applications_unserved 1.0" in await answer.text()
+
+
+@pytest.mark.parametrize(
+    ("order", "code"),
+    [(Order.START_FIRST, Code.PORT_TAKEN), (Order.STOP_FIRST, Code.GATEWAY_STOPPED), (None, Code.PORT_TAKEN)],
+)
+async def test_where_something_serves_nobody_is_told(web: Web, order: Order | None, code: Code) -> None:
+    later, _ = await _postponed(web, await _claimed(web, order=order, attempts=1), code)
+    assert (later.unserved, "serve nothing" in later.reason.message) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("code", "defect", "status"),
+    [
+        (Code.INTERNAL, False, Status.FAILED),
+        (Code.INTERNAL, True, Status.FAILED),
+        (Code.ENGINE_UNREACHABLE, False, Status.QUEUED),
+    ],
+)
+async def test_a_swap_that_nobody_can_even_look_at_is_closed(
+    web: Web, code: Code, defect: bool, status: Status
+) -> None:
+    claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=1)
+    await web.pool.execute("UPDATE swaps SET settlings = $1, defects = $2", MOST_SETTLINGS + 2, MOST_DEFECTS + 2)
+    error = Postponed(code, "it cannot be read")
+    journal = PostgresJournal(web.pool, claimed)
+    later = await lanes.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
+    assert later.status is status
+    assert await web.pool.fetchval("SELECT count(*) FROM swaps") == (0 if status is Status.FAILED else 1)
+    found = await web.query("deployment.one", deploymentId=claimed.deployment_id)
+    assert found["state"] == status
+    assert ("nobody knows what serves" in found["reason"]["message"]) is (status is Status.FAILED)
+
+
+async def test_without_an_open_swap_the_waits_grow(web: Web) -> None:
+    _, wait = await _postponed(web, await _claimed(web, order=None, attempts=7), Code.REGISTRY_UNREACHABLE)
+    assert wait > 8
+
+
+# -- on a real engine
+
+
+@dataclass
+class Told:
+    """Takes alerts."""
+
+    alerts: list[Alert] = field(default_factory=list)
+
+    def tell(self, alert: Alert, /) -> None:
+        self.alerts.append(alert)
+
+
+async def test_an_application_that_can_go_neither_way_is_told_of_and_serves_once_it_can(
+    lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Told()
+    monkeypatch.setattr(supervisor, "_alerts", told)
+    await lane.set(configuration={"order": "stop-first"})
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    await pushes("v2")
+    start, refused = containers.start, 0
+
+    async def refuse(*given: Any, **more: Any) -> None:
+        nonlocal refused
+        refused += 1
+        raise Failed(Code.PORT_TAKEN, "port 8080/tcp is published by somebody else")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(containers, "start", refuse)
+        receipt = await lane.pushed(pushes.name(), b"v2")
+        deployment_id = receipt.deployments[0].deployment_id
+
+        async def tried_again() -> bool | None:
+            return (refused >= 4 and bool(told.alerts)) or None  # forward and back, and written down
+
+        await until(tried_again, within=30)
+        async with lane.pool.acquire() as connection:
+            waits = await deployments.select_deployment(connection, deployment_id)
+    assert waits.status in {Status.QUEUED, Status.RUNNING}
+    assert [alert.title for alert in told.alerts] == [f"{lane.application_id}: it may serve nothing"]
+    assert "published by somebody else" in told.alerts[0].body
+    assert containers.start is start
+    await lane.ended(deployment_id, within=30)
+    assert (await lane.serving()).running
+
+
+# -- an engine that recovers
+
+
+@dataclass
+class _Engine:
+    """Answers when it is told to."""
+
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    run: str = "1"
+    manages: bool = False
+
+    async def identify(self) -> EngineIdentity:
+        if not self.answers.is_set():
+            raise Postponed(Code.ENGINE_UNREACHABLE, "it is away")
+        return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run, swarm_manager=self.manages)
+
+
+async def _nothing(_reached: Reached) -> float | None:
+    return None
+
+
+class _Alone:
+    """A fleet of one host that claims nothing."""
+
+    duties: Sequence[Duty] = (Duty("nothing", 60, _nothing, on_events=True),)
+
+    def __init__(self) -> None:
+        self.loops = Loops()
+
+    def served_by(self, _host: Host) -> list[str | None]:
+        return [None]
+
+    def reaches(self, _identity: EngineIdentity) -> bool:
+        return False
+
+    def slots(self, _identity: EngineIdentity) -> Any:
+        return SimpleNamespace(rollouts=asyncio.Semaphore())
+
+    async def claim(self, _engine_id: str, _server_ids: list[str | None]) -> None:
+        """There is nothing to claim."""
+
+
+async def _waits_until(web: Web, code: str) -> bool:
+    """Tell whether what waits with this code is to be tried now."""
+    return bool(
+        await web.pool.fetchval("SELECT next_attempt_at <= now() FROM deployments WHERE reason_code = $1", code)
+    )
+
+
+def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], AsyncGenerator[None, None]]) -> None:
+    """Let this one's events be these; other gateways of the process go on hearing theirs."""
+    real = events.follow
+    monkeypatch.setattr(events, "follow", lambda engine: follow() if engine is ours else real(engine))
+
+
+@pytest.mark.parametrize("restarted", ["", "another run", "its events ended"])
+async def test_an_engine_that_recovers_wakes_what_waits_for_it(
+    web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
+) -> None:
+    for name in ("LOOK_AGAIN", "_ENGINE_LOOK"):
+        monkeypatch.setattr(f"gateway.worker.engine_worker.{name}", 0.02)
+    breaks = asyncio.Event()
+
+    engine: Any = _Engine()
+
+    async def follow() -> AsyncGenerator[None, None]:
+        yield
+        await breaks.wait()
+        breaks.clear()
+
+    hear(monkeypatch, engine, follow)
+    codes = ("engine_unreachable", "engine_refused", "registry_unreachable", "port_taken")
+    for code in codes:
+        await web.mutate("application.create", name=code, applicationId=code, dockerImage="acme/web")
+        await web.mutate("application.deploy", applicationId=code)
+
+    async def wait_long() -> None:
+        await web.pool.execute(
+            "UPDATE deployments SET next_attempt_at = now() + interval '5 minutes', reason_code = application_id,"
+            " reason_message = '', wait_length = '5 minutes'"
+        )
+
+    await wait_long()
+    await web.pool.execute(
+        "INSERT INTO swaps (application_id, deployment_id, serving_name, new)"
+        " SELECT application_id, deployment_id, 'web', 'c' FROM deployments WHERE application_id = 'port_taken'"
+    )
+    alone: Any = _Alone()
+    host = Host(web.pool, alone, engine, "unix:///engine")
+    life = asyncio.create_task(host.live())
+    try:
+        engine.answers.set()
+        await until(lambda: _now(web, "engine_refused"))
+        if restarted == "another run":
+            await wait_long()
+            engine.run = "2"
+            await until(lambda: _now(web, "engine_refused"))
+        if restarted == "its events ended":
+            await wait_long()
+            breaks.set()
+            await until(lambda: _now(web, "engine_refused"))
+        assert [await _waits_until(web, code) for code in codes] == [True, True, False, True]
+    finally:
+        host.retire()
+        await life
+    assert datetime.now(UTC) > (await web.pool.fetchval("SELECT min(next_attempt_at) FROM deployments"))
+
+
+async def _now(web: Web, code: str) -> bool | None:
+    return await _waits_until(web, code) or None
+
+
+async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_while(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine: Any = _Engine(manages=True)
+
+    async def silent() -> AsyncGenerator[None, None]:
+        await asyncio.Event().wait()
+        yield
+
+    hear(monkeypatch, engine, silent)
+    monkeypatch.setattr("gateway.worker.engine_worker._ENGINE_LOOK", 0.01)
+    alone: Any = _Alone()
+    host = Host(web.pool, alone, engine, "unix:///engine")
+
+    async def seen(*states: bool) -> None:
+        async def look() -> bool | None:
+            one = host.identity
+            return (one is not None and (one.swarm_manager, one.swarm_starting) == states) or None
+
+        await until(look)
+
+    life = asyncio.create_task(host.live())
+    try:
+        engine.answers.set()
+        await seen(True, False)
+        engine.manages = False
+        await seen(False, True)
+        engine.manages = True
+        await seen(True, False)
+        monkeypatch.setattr("gateway.worker.engine_worker._SWARM_STARTS", 0.0)
+        engine.manages = False  # for good, as after docker swarm leave
+        await seen(False, False)
+    finally:
+        host.retire()
+        await life

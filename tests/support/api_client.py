@@ -1,0 +1,191 @@
+"""The HTTP application over a real PostgreSQL, with nobody behind it who rolls anything out."""
+
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.api import Runner, build
+from gateway.api.connections import Limits
+from gateway.background import Loops
+from gateway.config import Settings
+from gateway.docker.engine.client import EngineIdentity
+from gateway.model.reference import Digest
+from gateway.registry import client as registries
+from gateway.store import api_keys as keys
+from gateway.store import endpoints
+from gateway.store.database import Pool, connect
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import Vault
+from gateway.store.migrate import migrate
+from tests.support.distribution_hooks import envelope
+from tests.support.response_validation import Held
+
+VAULT = Vault(b"k" * 32)
+
+
+@dataclass
+class NoEngine:
+    engine: Any = None
+    host: str = "unix:///nowhere"
+    server_id: str | None = None
+    identity: EngineIdentity | None = None
+    error: str | None = "nobody answers"
+    running: int = 0
+    routes: bool = False
+
+    async def routed(self, _networks: Sequence[str]) -> bool:
+        return self.routes
+
+
+@dataclass
+class Nobody:
+    """Stands in for who rolls out, and counts how often it was woken."""
+
+    hosts: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
+    woken: int = 0
+    loops: Loops = field(default_factory=Loops)
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@dataclass
+class Web:
+    """A client with a key."""
+
+    client: Any
+    pool: Pool
+    key: str
+    rollouts: Nobody
+    registry: str = ""
+    held: Held = field(default_factory=Held)
+
+    async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
+        raw = body if isinstance(body, bytes) else orjson.dumps(body)
+        sent = {"Content-Type": "application/json", "x-api-key": self.key, **headers}
+        async with self.client.post(path, data=io.BytesIO(raw), headers=sent) as answer:
+            return answer.status, _json(await answer.read())
+
+    async def get(self, path: str, **query: str) -> tuple[int, Any]:
+        async with self.client.get(path, params=query, headers={"x-api-key": self.key}) as answer:
+            return answer.status, _json(await answer.read())
+
+    async def mutate(self, procedure: str, **given: object) -> Any:
+        status, answer = await self.post(f"/api/trpc/{procedure}", given)
+        assert status == 200, answer
+        return answer["result"]["data"]["json"]
+
+    async def query(self, procedure: str, **given: object) -> Any:
+        status, answer = await self.get(f"/api/trpc/{procedure}", input=orjson.dumps({"json": given}).decode())
+        assert status == 200, answer
+        return answer["result"]["data"]["json"]
+
+    async def endpoint(self, source: str, secret: str, host: str | None = None, **more: Any) -> str:
+        async with self.pool.acquire() as connection:
+            _, token = await endpoints.insert_endpoint(
+                connection,
+                VAULT,
+                source=source,
+                name="",
+                secret=secret,
+                host=host,
+                **{"aliases": [], "settings": {}, **more},
+            )
+        return f"/webhooks/{source}/{token}"
+
+    async def push(self, *names: str) -> tuple[int, Any]:
+        """Tell of a push of these tags, in one envelope of a Distribution registry."""
+        if not self.registry:
+            self.registry = await self.endpoint("distribution", "s")
+        digest = Digest("sha256:" + "ab" * 32)
+        events = [orjson.loads(envelope(name, digest))["events"][0] for name in names]
+        return await self.post(self.registry, {"events": events}, Authorization="Bearer s")
+
+    async def application(self, image: str) -> str:
+        """Make an application of an image, and return its id."""
+        return str((await self.mutate("application.create", name="a", dockerImage=image))["applicationId"])
+
+    async def empty(self, *tables: str) -> None:
+        async with self.pool.acquire() as connection:
+            for table in tables:
+                await connection.execute(f"DELETE FROM {table}")
+
+    async def count(self, table: str) -> int:
+        async with self.pool.acquire() as connection:
+            return int(await connection.fetchval(f"SELECT count(*) FROM {table}"))
+
+
+def _json(body: bytes) -> Any:
+    return orjson.loads(body) if body.startswith((b"{", b"[", b'"', b"t")) else body
+
+
+class _Server(TestServer):
+    """Behind the connections that the gateway has."""
+
+    async def _make_runner(self, **options: Any) -> Runner:
+        return Runner(self.app, Limits(), **options)
+
+
+@pytest.fixture(scope="session")
+async def web_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with embedded_postgres(tmp_path_factory.mktemp("web")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def web_pool(web_postgres: str) -> AsyncIterator[Pool]:
+    async with connect(web_postgres, size=10) as pool:
+        await migrate(pool)
+        yield pool
+
+
+@asynccontextmanager
+async def another_database(pool: Pool, url: str, name: str) -> AsyncIterator[Pool]:
+    """Make a database of its own on the same server, without a table."""
+    await pool.execute(f"DROP DATABASE IF EXISTS {name}")
+    await pool.execute(f"CREATE DATABASE {name}")
+    async with connect(urlsplit(url)._replace(path=f"/{name}").geturl()) as other:
+        yield other
+
+
+@pytest.fixture
+async def web(web_pool: Pool) -> AsyncIterator[Web]:
+    """An HTTP application with an empty database for each test."""
+    async with answering(web_pool) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
+    """An HTTP application for all tests of a module that each have applications and endpoints of their own."""
+    async with answering(web_pool) as one:
+        yield one
+
+
+@asynccontextmanager
+async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[Web]:
+    async with web_pool.acquire() as connection:
+        if emptied:
+            await connection.execute(
+                "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
+            )
+        key, _ = await keys.insert_key(connection, "tests")
+    rollouts = Nobody()
+    settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
+    held = Held()
+    async with registries.connect() as registry:
+        application = build(web_pool, VAULT, rollouts, settings, registry)
+        application.middlewares.insert(0, held.middleware)
+        server = _Server(application)
+        await server.start_server()
+        async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
+            yield Web(client, web_pool, key, rollouts, held=held)
+    assert held.lies == []

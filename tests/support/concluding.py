@@ -1,0 +1,28 @@
+"""What waits is begun, and concluded, without anybody who rolls it out."""
+
+from gateway.model.deployments import Deployment, Outcome, Status
+from gateway.model.errors import Code, Reason
+from gateway.store import deployments
+from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import execution as lane
+from tests.support.api_client import VAULT, Web
+
+
+async def begin(web: Web) -> list[Deployment]:
+    """Let what waits run."""
+    async with web.pool.acquire() as connection:
+        claimed = await connection.fetch(
+            """
+            UPDATE deployments SET status = 'running', started_at = now(), claimed_by = 'g', lease_until = now()
+             WHERE status = 'queued'
+            RETURNING deployment_id
+            """
+        )
+        return [await deployments.select_deployment(connection, row["deployment_id"]) for row in claimed]
+
+
+async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None) -> None:
+    """Let what waits have ended so."""
+    outcome = Outcome(status, Reason(code, "so it was") if code else None)
+    for one in await begin(web):
+        assert await lane.conclude(web.pool, VAULT, one, PostgresJournal(web.pool, one), outcome, ran=None, window=0.0)

@@ -1,0 +1,174 @@
+"""One application's way from request to outcome, on a real engine, with a registry and PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.cli.demo.engine import PrivateEngine
+from gateway.cli.demo.process import until
+from gateway.config import Settings
+from gateway.docker.engine import containers
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status, Step
+from gateway.model.endpoints import Endpoint
+from gateway.model.events import Notification, PushEvent
+from gateway.model.reference import Reference
+from gateway.queue import enqueue as dispatch
+from gateway.queue import ingest as intake
+from gateway.registry import client as registries
+from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
+from gateway.store.database import Pool, connect
+from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.encryption import Vault
+from gateway.store.migrate import migrate
+from gateway.store.pagination import Page
+from gateway.worker.supervisor import Supervisor, supervise
+from tests.support.real_parts import Pushes
+
+VAULT = Vault(b"k" * 32)
+
+
+@dataclass
+class Lane:
+    """One application's way from request to outcome."""
+
+    pool: Pool
+    engine: Engine
+    application_id: str
+    endpoint: Endpoint
+
+    async def set(self, **changes: object) -> None:
+        async with self.pool.acquire() as connection:
+            await applications.update_application(connection, VAULT, self.application_id, changes)
+
+    async def roll_back(self, to: str | None = None) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
+
+    async def ask(self, kind: Kind) -> Deployment:
+        async with self.pool.acquire() as connection:
+            application = await applications.select_application(connection, VAULT, self.application_id)
+        if kind in {Kind.DEPLOY, Kind.REDEPLOY}:
+            queued = await dispatch.request_deployment(self.pool, application, kind, title="asked")
+        else:
+            answer = await dispatch.request_state(self.pool, application, kind, title="asked")
+            assert answer is not None
+            queued = answer
+        return await self.ended(queued)
+
+    async def pushed(self, name: str, body: bytes) -> intake.Receipt:
+        reference = Reference.parse(name)
+        assert reference.tag is not None
+        event = PushEvent(reference.repository, reference.tag)
+        receipt = await intake.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        async with self.pool.acquire() as connection:
+            await deployments.notify(connection)
+        return receipt
+
+    async def ended(self, deployment_id: str, *, within: float = 60) -> Deployment:
+        async def look() -> Deployment | None:
+            async with self.pool.acquire() as connection:
+                found = await deployments.select_deployment(connection, deployment_id)
+            return found if found.status in FINISHED else None
+
+        return await until(look, within=within)
+
+    async def newest(self) -> Deployment:
+        async with self.pool.acquire() as connection:
+            return (await deployments.select_deployments_of(connection, [self.application_id], Page(1)))[0]
+
+    async def went_back(self) -> Deployment:
+        """Wait for a rollback that succeeded."""
+
+        async def look() -> Deployment | None:
+            found = await self.newest()
+            return found if found.kind is Kind.ROLLBACK and found.status is Status.SUCCEEDED else None
+
+        return await until(look)
+
+    async def inside(self, container_id: str, *words: str) -> None:
+        """Run a command in a container, without waiting for it."""
+        body = {"Cmd": ["/bin/busybox", *words]}
+        made = await self.engine.call("POST", f"containers/{container_id}/exec", body=body)
+        await self.engine.call("POST", f"exec/{made['Id']}/start", body={"Detach": True})
+
+    async def steps(self, deployment: Deployment) -> list[Step]:
+        async with self.pool.acquire() as connection:
+            found = await steps.select_steps(connection, [deployment.deployment_id])
+        return [record.step for record in found[deployment.deployment_id]]
+
+    async def containers(self) -> list[Container]:
+        return sorted(await containers.select(self.engine, self.application_id), key=lambda one: one.name)
+
+    async def serving(self) -> Container:
+        found = await containers.inspect(self.engine, "app-" + self.application_id)
+        assert found is not None
+        return found
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def pool(postgres: str) -> AsyncIterator[Pool]:
+    async with connect(postgres) as pool:
+        await migrate(pool)
+        yield pool
+
+
+@asynccontextmanager
+async def a_gateway(pool: Pool, engine: Engine, docker_host: str, **settings: str) -> AsyncIterator[Supervisor]:
+    """Roll out what is queued there, at a quick pace, without watch windows unless they are set."""
+    environ = {
+        "HOME": "/",
+        "DOCKER_HOST": docker_host,
+        "GATEWAY_STABLE_WINDOW": "0.3",
+        "GATEWAY_HEALTH_DEADLINE": "20",
+        "GATEWAY_WATCH_WINDOW": "0",
+        **settings,
+    }
+    async with (
+        registries.connect() as registry,
+        supervise(pool, VAULT, engine, registry, Settings.from_environ(environ)) as one,
+    ):
+        yield one
+
+
+@pytest.fixture(scope="session")
+async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
+    async with a_gateway(pool, engine, dockerd.host) as one:
+        yield one
+
+
+async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:
+    """Make an application that follows what the test pushes."""
+    name = pushes.path.rpartition("/")[2]
+    async with pool.acquire() as connection, connection.transaction():
+        application_id = await applications.insert_application(
+            connection, application_id=name, name=name, app_name=f"app-{name}", description=None
+        )
+        image = pushes.name()
+        await applications.update_application(connection, VAULT, application_id, {"docker_image": image})
+        await subscriptions.replace_subscription(connection, application_id, Reference.parse(image))
+        _, token = await endpoints.insert_endpoint(
+            connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
+        )
+        endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
+    return Lane(pool, engine, application_id, endpoint)
+
+
+@pytest.fixture
+async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[Lane]:
+    lane = await an_application(pool, engine, pushes)
+    yield lane
+    async with pool.acquire() as connection:
+        await watches.delete_watch(connection, lane.application_id)
+    for container in await lane.containers():
+        await containers.remove(engine, container.container_id)
