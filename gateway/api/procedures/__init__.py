@@ -1,4 +1,4 @@
-"""What may be asked, by name: one module a noun, the same functions behind both surfaces."""
+"""All procedures, by name. Each module holds those of one noun and lists them in its `procedures`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -6,7 +6,11 @@ from types import MappingProxyType
 from gateway.admin.inputs import Input
 from gateway.api.procedures import (
     application,
+    application_adopt,
+    application_deploy,
     application_logs,
+    application_pending,
+    application_search,
     audit,
     delivery,
     deployment,
@@ -21,25 +25,21 @@ from gateway.api.procedures import (
     server,
     settings,
     subscription,
+    unsupported,
     user,
     webhook,
 )
-from gateway.api.procedures import application_adopt as adoption
-from gateway.api.procedures import application_deploy as application_lane
-from gateway.api.procedures import application_pending as pending
-from gateway.api.procedures import application_search as application_place
-from gateway.api.procedures import unsupported as absent
 from gateway.api.rpc.procedure import Answer, Opens, Procedure, Surface
 
 __all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure", "Surface"]
 
 MODULES = (
-    absent,
-    adoption,
     application,
-    application_lane,
+    application_adopt,
+    application_deploy,
     application_logs,
-    application_place,
+    application_pending,
+    application_search,
     audit,
     delivery,
     deployment,
@@ -47,7 +47,6 @@ MODULES = (
     domain,
     environment,
     mounts,
-    pending,
     port,
     project,
     registry,
@@ -55,10 +54,11 @@ MODULES = (
     server,
     settings,
     subscription,
+    unsupported,
     user,
     webhook,
 )
 
 PROCEDURES: Mapping[str, Procedure] = MappingProxyType(
-    {procedure.name: procedure for module in MODULES for procedure in module.PROCEDURES}
+    {procedure.name: procedure for module in MODULES for procedure in module.procedures}
 )

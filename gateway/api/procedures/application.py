@@ -20,7 +20,7 @@ from gateway.api.procedures.deployment import DeploymentRow, shown
 from gateway.api.procedures.domain import DomainRow, domain_row
 from gateway.api.procedures.server import ServerRow
 from gateway.api.procedures.server import row as server_row
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
 from gateway.model.applications import Application, parse_app_name, slug
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.store import applications, deployments, domains, environments, observations, projects, servers, steps
@@ -29,6 +29,8 @@ from gateway.store import resource_owners as belongings
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
 from gateway.store.resource_owners import Noun
+
+procedures = Procedures()
 
 _SUFFIX = 6  # characters, as the contract has it
 _NEWEST = 10  # deployments that are shown with an application
@@ -112,6 +114,9 @@ async def shown_row(
     )
 
 
+@procedures.mutation(
+    "application.create", gives=ApplicationRow, raises=(Conflict,), led_by=frozenset({"environment_id"})
+)
 async def create(context: Context, given: Create) -> Answer:
     """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
     await refuse_unreachable(context, None, given)
@@ -143,6 +148,7 @@ async def _refuse_nowhere(connection: Connection, given: Create) -> None:
         raise InvalidInput(f"there is no environment {given.environment_id!r}; see project.all", field="environmentId")
 
 
+@procedures.mutation("application.update", gives=Literal[True], raises=(Conflict,))
 async def update(context: Context, given: Update) -> Answer:
     """Set what is sent: absent keeps, null clears.
 
@@ -152,21 +158,25 @@ async def update(context: Context, given: Update) -> Answer:
     return Answer(value=True, headers=changed.headers)
 
 
+@procedures.mutation("application.saveDockerProvider", gives=Literal[True], raises=(Conflict,))
 async def save_docker_provider(context: Context, given: Update) -> Answer:
     """Set the image, and the login to its registry: absent keeps, null clears."""
     return await update(context, given)
 
 
+@procedures.mutation("application.saveEnvironment", gives=Literal[True], raises=(Conflict,))
 async def save_environment(context: Context, given: Update) -> Answer:
     """Set its variables: absent keeps, null clears. They reach it with the next deployment."""
     return await update(context, given)
 
 
+@procedures.mutation("application.saveBuildType", gives=Literal[True], raises=(Conflict,))
 async def save_build_type(context: Context, given: Update) -> Answer:
     """Set how it would be built: kept and returned, since images are not built here."""
     return await update(context, given)
 
 
+@procedures.mutation("application.refreshToken", gives=Literal[True])
 async def refresh_token(context: Context, given: Named) -> Answer:
     """Give its own address, /api/deploy/…, a new end; the former is not known any more."""
     async with transaction(context.pool) as connection:
@@ -175,6 +185,7 @@ async def refresh_token(context: Context, given: Named) -> Answer:
     return Answer(value=True)
 
 
+@procedures.query("application.one", gives=WholeApplication)
 async def select_one(context: Context, given: Named) -> Answer:
     """The row, and its newest deployments; parts of an application built from source are empty."""
     async with transaction(context.pool) as connection:
@@ -209,6 +220,7 @@ async def whole_row(
     return {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
 
 
+@procedures.query("application.all", gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN)
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return the applications that the key is for, newest first."""
     page, grants = given.page, context.caller.grants
@@ -232,39 +244,3 @@ async def select_all(context: Context, given: Paged) -> Answer:
             seen=seen.get(one.application_id),
         ),
     )
-
-
-PROCEDURES = [
-    Procedure(
-        "application.create",
-        "mutation",
-        Create,
-        create,
-        gives=ApplicationRow,
-        raises=(Conflict,),
-        led_by=frozenset({"environment_id"}),
-    ),
-    Procedure("application.one", "query", Named, select_one, gives=WholeApplication),
-    Procedure("application.all", "query", Paged, select_all, gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN),
-    Procedure("application.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
-    Procedure(
-        "application.saveDockerProvider",
-        "mutation",
-        Update,
-        save_docker_provider,
-        gives=Literal[True],
-        raises=(Conflict,),
-    ),
-    Procedure(
-        "application.saveEnvironment",
-        "mutation",
-        Update,
-        save_environment,
-        gives=Literal[True],
-        raises=(Conflict,),
-    ),
-    Procedure(
-        "application.saveBuildType", "mutation", Update, save_build_type, gives=Literal[True], raises=(Conflict,)
-    ),
-    Procedure("application.refreshToken", "mutation", Named, refresh_token, gives=Literal[True]),
-]

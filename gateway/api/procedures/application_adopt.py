@@ -9,10 +9,12 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures.application import shown_row
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.docker.engine.client import Engine
 from gateway.model.errors import Conflict, NotFound, Unavailable
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 
 class Adopt(Input):
@@ -31,6 +33,7 @@ def _engine(context: Context, server_id: str | None) -> Engine:
     return host.engine
 
 
+@procedures.mutation("application.adopt", gives=ApplicationRow, raises=(Conflict,))
 async def adopt_container(context: Context, given: Adopt) -> Answer:
     """Return the application; the container is not touched until the first deployment."""
     engine = _engine(context, given.server_id)
@@ -39,8 +42,3 @@ async def adopt_container(context: Context, given: Adopt) -> Answer:
     )
     async with transaction(context.pool) as connection:
         return Answer(await shown_row(connection, context, application_id))
-
-
-PROCEDURES = [
-    Procedure("application.adopt", "mutation", Adopt, adopt_container, gives=ApplicationRow, raises=(Conflict,))
-]

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Text
 from gateway.api.procedures.application import Named, WholeApplication, known, whole_row
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.applications import Application
 from gateway.model.deployments import Kind
@@ -20,6 +20,8 @@ from gateway.queue import cancel
 from gateway.queue import enqueue as dispatch
 from gateway.store import applications, deployments
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 
 class Deploy(Named):
@@ -83,22 +85,26 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
     return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
 
 
+@procedures.mutation("application.deploy", gives=None, needs=Permission.DEPLOY, queues=True)
 async def deploy(context: Context, given: Deploy) -> Answer:
     """Queue a deployment of the image, or of the one that is named; nothing is replaced where that runs already."""
     return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
 
 
+@procedures.mutation("application.redeploy", gives=None, needs=Permission.DEPLOY, queues=True)
 async def redeploy(context: Context, given: Deploy) -> Answer:
     """Queue a deployment that pulls the newest image, or the one that is named, and replaces the container anyway."""
     return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
 
 
+@procedures.mutation("application.reload", gives=Literal[True], needs=Permission.DEPLOY, queues=True)
 async def reload(context: Context, given: Reload) -> Answer:
     """Replace what runs by the same as it is configured now."""
     answer = await _roll_out(context, Deploy(application_id=given.application_id), Kind.REDEPLOY, "Reload")
     return replace(answer, value=True)
 
 
+@procedures.mutation("application.killBuild", gives=None, needs=Permission.DEPLOY)
 async def kill_build(context: Context, given: Named) -> Answer:
     """Cancel what runs, and not what waits; nothing is built here."""
     async with transaction(context.pool) as connection:
@@ -110,6 +116,7 @@ async def kill_build(context: Context, given: Named) -> Answer:
     return Answer()
 
 
+@procedures.mutation("application.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def rollback(context: Context, given: Rollback) -> Answer:
     """Go back to what served before, or to what the named deployment ran."""
     async with transaction(context.pool) as connection:
@@ -131,21 +138,25 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
     return Answer(before, headers=headers, changed=True)
 
 
+@procedures.mutation("application.start", gives=WholeApplication, needs=Permission.DEPLOY, queues=True)
 async def start(context: Context, given: Named) -> Answer:
     """Queue its start; return the application as it was before."""
     return await _set_state(context, given, Kind.START, "Start")
 
 
+@procedures.mutation("application.stop", gives=WholeApplication, needs=Permission.DEPLOY, queues=True)
 async def stop(context: Context, given: Named) -> Answer:
     """Queue its stop, after which pushes are ignored; return the application as it was before."""
     return await _set_state(context, given, Kind.STOP, "Stop")
 
 
+@procedures.mutation("application.delete", gives=WholeApplication, queues=True)
 async def delete(context: Context, given: Named) -> Answer:
     """Queue its deletion with its containers; return the application as it was before."""
     return await _set_state(context, given, Kind.DELETE, "Delete")
 
 
+@procedures.mutation("application.cancelDeployment", gives=Requested, raises=(Conflict,), needs=Permission.DEPLOY)
 async def cancel_deployment(context: Context, given: Named) -> Answer:
     """Cancel what waits and what runs; in the contract's words whatever there was."""
     async with transaction(context.pool) as connection:
@@ -154,6 +165,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
     return Answer({"success": True, "message": "Deployment cancellation requested"})
 
 
+@procedures.mutation("application.cleanQueues", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)
 async def clean_queues(context: Context, given: Named) -> Answer:
     """Cancel what waits, and leave what runs."""
     async with transaction(context.pool) as connection:
@@ -162,6 +174,7 @@ async def clean_queues(context: Context, given: Named) -> Answer:
     return Answer()
 
 
+@procedures.mutation("application.markRunning", gives=None)
 async def mark_running(context: Context, given: Named) -> Answer:
     """Do nothing: whether it runs is what was observed, and is not set by anybody."""
     async with transaction(context.pool) as connection:
@@ -169,56 +182,10 @@ async def mark_running(context: Context, given: Named) -> Answer:
     return Answer()
 
 
+@procedures.mutation("application.clearDeployments", gives=Literal[True])
 async def clear_deployments(context: Context, given: Named) -> Answer:
     """Forget the lines that the containers of its deployments have printed; the deployments stay."""
     async with transaction(context.pool) as connection:
         await known(connection, context, given, without=applications.TO_RUN)
         await deployments.clear_logs(connection, given.application_id)
     return Answer(value=True)
-
-
-PROCEDURES = [
-    Procedure("application.deploy", "mutation", Deploy, deploy, gives=None, needs=Permission.DEPLOY, queues=True),
-    Procedure("application.redeploy", "mutation", Deploy, redeploy, gives=None, needs=Permission.DEPLOY, queues=True),
-    Procedure(
-        "application.reload", "mutation", Reload, reload, gives=Literal[True], needs=Permission.DEPLOY, queues=True
-    ),
-    Procedure("application.killBuild", "mutation", Named, kill_build, gives=None, needs=Permission.DEPLOY),
-    Procedure(
-        "application.rollback",
-        "mutation",
-        Rollback,
-        rollback,
-        gives=None,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
-        queues=True,
-    ),
-    Procedure(
-        "application.cancelDeployment",
-        "mutation",
-        Named,
-        cancel_deployment,
-        gives=Requested,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
-    ),
-    Procedure(
-        "application.cleanQueues",
-        "mutation",
-        Named,
-        clean_queues,
-        gives=None,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
-    ),
-    Procedure("application.markRunning", "mutation", Named, mark_running, gives=None),
-    Procedure("application.clearDeployments", "mutation", Named, clear_deployments, gives=Literal[True]),
-    Procedure(
-        "application.start", "mutation", Named, start, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
-    ),
-    Procedure(
-        "application.stop", "mutation", Named, stop, gives=WholeApplication, needs=Permission.DEPLOY, queues=True
-    ),
-    Procedure("application.delete", "mutation", Named, delete, gives=WholeApplication, queues=True),
-]

@@ -10,11 +10,13 @@ from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
 from gateway.admin.inputs import Input, Words
 from gateway.api.procedures.application import Named, known
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
 from gateway.docker import application_logs as output
 from gateway.model.applications import Application
 from gateway.model.errors import RolloutError, Unavailable
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _AGE = re.compile(r"(\d{1,9})([smhd])")
@@ -53,6 +55,7 @@ def _host(context: Context, application: Application) -> Host:
     raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")
 
 
+@procedures.query("application.readLogs", gives=str, raises=(Unavailable,))
 async def read_logs(context: Context, given: Read) -> Answer:
     """Return its last lines, those with the searched words in them; of an application that has no container none."""
     async with transaction(context.pool) as connection:
@@ -71,20 +74,8 @@ async def read_logs(context: Context, given: Read) -> Answer:
     return Answer(text)
 
 
+@procedures.query("application.readAppMonitoring", takes=Monitored, gives=dict[str, Any] | None, opens=Opens.TO_ALL)
+@procedures.query("application.readTraefikConfig", takes=Named, gives=str | None)
 async def nothing(_context: Context, _given: Input) -> Answer:
     """Answer null: there is neither a monitor nor a Traefik here."""
     return Answer(None)
-
-
-PROCEDURES = [
-    Procedure("application.readLogs", "query", Read, read_logs, gives=str, raises=(Unavailable,)),
-    Procedure(
-        "application.readAppMonitoring",
-        "query",
-        Monitored,
-        nothing,
-        gives=dict[str, Any] | None,
-        opens=Opens.TO_ALL,
-    ),
-    Procedure("application.readTraefikConfig", "query", Named, nothing, gives=str | None),
-]

@@ -8,10 +8,12 @@ from typing_extensions import TypedDict
 from gateway.admin import application_update as _updating
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.configuration_diff import Difference
 from gateway.store import applications
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 
 class Named(Input):
@@ -26,6 +28,7 @@ class PendingChange(TypedDict):
     wanted: Annotated[Any, Field(description="As the next one will run it; of variables, what becomes of each.")]
 
 
+@procedures.query("application.pending", gives=list[PendingChange])
 async def select_pending(context: Context, given: Named) -> Answer:
     """Compare the application with what serves; where nothing ever did, all that is set is pending."""
     async with transaction(context.pool) as connection:
@@ -37,6 +40,3 @@ async def select_pending(context: Context, given: Named) -> Answer:
 
 def shown(difference: Difference) -> PendingChange:
     return {"field": difference.field, "runs": difference.runs, "wanted": difference.wanted}
-
-
-PROCEDURES = [Procedure("application.pending", "query", Named, select_pending, gives=list[PendingChange])]

@@ -10,13 +10,15 @@ from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures._project_rows import ApplicationStatus, application_status
 from gateway.api.procedures.application import Named, shown_row
-from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedures
 from gateway.model.observations import State
 from gateway.model.projects import Member
 from gateway.store import application_summaries as members
 from gateway.store import applications
 from gateway.store import resource_owners as belongings
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 
 class Move(Named):
@@ -70,6 +72,7 @@ def _found(member: Member) -> FoundRow:
     }
 
 
+@procedures.mutation("application.move", gives=ApplicationRow)
 async def move(context: Context, given: Move) -> Answer:
     """Let it belong to another environment; what that one's variables make of it runs with its next deploy."""
     async with transaction(context.pool) as connection:
@@ -80,6 +83,7 @@ async def move(context: Context, given: Move) -> Answer:
         return Answer(await shown_row(connection, context, given.application_id))
 
 
+@procedures.query("application.search", gives=FoundApplications, opens=Opens.TO_ITS_OWN)
 async def search(context: Context, given: Search) -> Answer:
     """Find applications by words in their name, container, description or image."""
     async with transaction(context.pool) as connection:
@@ -87,9 +91,3 @@ async def search(context: Context, given: Search) -> Answer:
         only = None if grants is None else await belongings.select_covered(connection, grants)
         found, total = await members.search_members(connection, only=only, **given.model_dump())
     return Answer({"items": [_found(one) for one in found], "total": total})
-
-
-PROCEDURES = [
-    Procedure("application.move", "mutation", Move, move, gives=ApplicationRow),
-    Procedure("application.search", "query", Search, search, gives=FoundApplications, opens=Opens.TO_ITS_OWN),
-]

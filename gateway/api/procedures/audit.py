@@ -7,11 +7,13 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.audit import Entry, Outcome, Via
 from gateway.store import audit
 from gateway.store.database import statement
+
+procedures = Procedures()
 
 _LAST = 2**63 - 1
 
@@ -76,6 +78,7 @@ def shown(entry: Entry) -> AuditRow:
     }
 
 
+@procedures.query("audit.list", gives=AuditPage, needs=Permission.ADMIN)
 async def list_entries(context: Context, given: Filter) -> Answer:
     """Return a page of the audit, the newest first."""
     async with statement(context.pool) as connection:
@@ -92,6 +95,3 @@ async def list_entries(context: Context, given: Filter) -> Answer:
     return Answer(
         AuditPage(items=[shown(one) for one in page], nextCursor=page[-1].number if len(found) > given.limit else None)
     )
-
-
-PROCEDURES = [Procedure("audit.list", "query", Filter, list_entries, gives=AuditPage, needs=Permission.ADMIN)]

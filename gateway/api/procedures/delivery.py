@@ -9,12 +9,14 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import ShortPaged, headers
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.deliveries import Delivery, Verdict
 from gateway.model.deployments import Status
 from gateway.queue import replay
 from gateway.store import delivery_log as inbox
 from gateway.store.database import statement
+
+procedures = Procedures()
 
 
 class Filter(ShortPaged):
@@ -101,6 +103,7 @@ def shown_whole(delivery: Delivery, body: bytes) -> WholeDelivery:
     }
 
 
+@procedures.query("delivery.all", gives=list[DeliveryRow])
 async def select_all(context: Context, given: Filter) -> Answer:
     """Return what came to webhooks, newest first."""
     page = given.page
@@ -111,22 +114,17 @@ async def select_all(context: Context, given: Filter) -> Answer:
     return Answer([shown(one) for one in found], headers=headers(following))
 
 
+@procedures.query("delivery.one", gives=WholeDelivery)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one with what came."""
     async with statement(context.pool) as connection:
         return Answer(shown_whole(*await inbox.select_delivery(connection, given.delivery_id)))
 
 
+@procedures.mutation("delivery.replay", gives=DeliveryRow)
 async def do_again(context: Context, given: Named) -> Answer:
     """Do again what a delivery caused, whatever became of it the first time."""
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:
         delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)
     return Answer(shown(delivery), changed=bool(receipt.deployments))
-
-
-PROCEDURES = [
-    Procedure("delivery.all", "query", Filter, select_all, gives=list[DeliveryRow]),
-    Procedure("delivery.one", "query", Named, select_one, gives=WholeDelivery),
-    Procedure("delivery.replay", "mutation", Named, do_again, gives=DeliveryRow),
-]

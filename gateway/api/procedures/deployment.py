@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import ShortPaged, headers
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
 from gateway.model.errors import Code, Conflict, Reason
@@ -19,6 +19,8 @@ from gateway.store import queue_position as waiting
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
 from gateway.store.versions import KeptVersion
+
+procedures = Procedures()
 
 _LOG_END = 1000  # characters of a log that lists show
 
@@ -226,6 +228,7 @@ async def listed(
     return rows, headers(page.next(found, deployments.place))
 
 
+@procedures.query("deployment.all", gives=list[QueuedDeployment])
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
     page = given.page
@@ -234,6 +237,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     return Answer(rows, headers=following)
 
 
+@procedures.query("deployment.one", gives=WholeDeployment)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one, with its steps and where it came from."""
     async with transaction(context.pool) as connection:
@@ -253,22 +257,8 @@ async def select_one(context: Context, given: Named) -> Answer:
     )
 
 
+@procedures.mutation("deployment.cancel", gives=CancelledDeployment, raises=(Conflict,), needs=Permission.DEPLOY)
 async def cancel_one(context: Context, given: Named) -> Answer:
     """Answer with its state: cancelled, or still running while it puts back what it has begun."""
     state = await cancel.cancel_deployment(context.pool, given.deployment_id)
     return Answer({"deploymentId": given.deployment_id, "state": state})
-
-
-PROCEDURES = [
-    Procedure("deployment.all", "query", OfApplication, select_all, gives=list[QueuedDeployment]),
-    Procedure("deployment.one", "query", Named, select_one, gives=WholeDeployment),
-    Procedure(
-        "deployment.cancel",
-        "mutation",
-        Named,
-        cancel_one,
-        gives=CancelledDeployment,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
-    ),
-]

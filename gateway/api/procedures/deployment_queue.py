@@ -18,7 +18,7 @@ from gateway.api.procedures.deployment import (
     shown,
     shown_version,
 )
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.deployments import Deployment, Status, StepRecord
 from gateway.model.errors import Conflict
@@ -29,6 +29,8 @@ from gateway.store import deployments, environments, steps, versions
 from gateway.store import queue_position as waiting
 from gateway.store import resource_owners as belongings
 from gateway.store.database import Connection, transaction
+
+procedures = Procedures()
 
 _Kind = Literal[
     "application", "compose", "server", "schedule", "previewDeployment", "backup", "volumeBackup"
@@ -96,6 +98,7 @@ class JobRow(TypedDict):
     servicePath: ServicePath
 
 
+@procedures.query("deployment.allByType", gives=list[WithVersion])
 async def select_by_type(context: Context, given: OfKind) -> Answer:
     """Return those of an application, the newest first, each with the version it can be gone back to."""
     if given.type != "application":
@@ -127,6 +130,7 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
     return owners
 
 
+@procedures.query("deployment.allCentralized", gives=list[CentralRow], opens=Opens.TO_ITS_OWN)
 async def select_central(context: Context, given: ShortPaged) -> Answer:
     """Return the newest of all applications that the key is for."""
     page, grants = given.page, context.caller.grants
@@ -153,6 +157,7 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
     )
 
 
+@procedures.query("deployment.queueList", gives=list[JobRow], opens=Opens.TO_ITS_OWN)
 async def select_queue(context: Context, _given: Input) -> Answer:
     """Return what waits and runs, what was asked for first at the head."""
     async with transaction(context.pool) as connection:
@@ -193,6 +198,7 @@ def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
     }
 
 
+@procedures.query("deployment.readLogs", gives=str)
 async def read_logs(context: Context, given: Read) -> Answer:
     """Return how it went as text: its steps, why it ended as it did, the last lines of a container that failed."""
     async with transaction(context.pool) as connection:
@@ -219,26 +225,14 @@ def _told(record: StepRecord) -> str:
     return f"{_at(record.started_at)} {record.step}{' ' if record.detail else ''}{record.detail}{took}"
 
 
+@procedures.mutation("deployment.killProcess", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)
 async def kill(context: Context, given: Named) -> Answer:
     """Cancel it, waiting or running; what it has begun is put back."""
     await cancel.cancel_deployment(context.pool, given.deployment_id)
     return Answer()
 
 
+@procedures.mutation("deployment.removeDeployment", gives=DeploymentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget one that has ended, and return it as it was; what runs stays known."""
     return Answer(shown(await forget.forget_deployment(context.pool, given.deployment_id), []))
-
-
-PROCEDURES = [
-    Procedure("deployment.allByType", "query", OfKind, select_by_type, gives=list[WithVersion]),
-    Procedure(
-        "deployment.allCentralized", "query", ShortPaged, select_central, gives=list[CentralRow], opens=Opens.TO_ITS_OWN
-    ),
-    Procedure("deployment.queueList", "query", Input, select_queue, gives=list[JobRow], opens=Opens.TO_ITS_OWN),
-    Procedure("deployment.readLogs", "query", Read, read_logs, gives=str),
-    Procedure(
-        "deployment.killProcess", "mutation", Named, kill, gives=None, raises=(Conflict,), needs=Permission.DEPLOY
-    ),
-    Procedure("deployment.removeDeployment", "mutation", Named, remove, gives=DeploymentRow, raises=(Conflict,)),
-]

@@ -8,10 +8,12 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.store import applications, domains
 from gateway.store.database import transaction
 from gateway.store.domains import Domain
+
+procedures = Procedures()
 
 _Host = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^\s/:@?#]+$")]
 _Path = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^/\S*$")]
@@ -89,6 +91,7 @@ def domain_row(domain: Domain) -> dict[str, Any]:
     }
 
 
+@procedures.mutation("domain.create", gives=DomainRow)
 async def create(context: Context, given: Create) -> Answer:
     """Write down where an application is reached. Nothing is routed by it here."""
     columns = given.model_dump(by_alias=True, include=_OTHERS)
@@ -97,12 +100,14 @@ async def create(context: Context, given: Create) -> Answer:
         return Answer(domain_row(await domains.insert_domain(connection, given.application_id, given.host, columns)))
 
 
+@procedures.query("domain.one", gives=DomainRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one domain, as it is stored."""
     async with transaction(context.pool) as connection:
         return Answer(domain_row(await domains.select_domain(connection, given.domain_id)))
 
 
+@procedures.query("domain.byApplicationId", gives=list[DomainRow])
 async def select_of_application(context: Context, given: OfApplication) -> Answer:
     """Return where an application is reached."""
     async with transaction(context.pool) as connection:
@@ -110,6 +115,7 @@ async def select_of_application(context: Context, given: OfApplication) -> Answe
         return Answer([domain_row(one) for one in await domains.select_domains(connection, given.application_id)])
 
 
+@procedures.mutation("domain.update", gives=DomainRow)
 async def update(context: Context, given: Update) -> Answer:
     """Return it as it is stored now; what is absent stays."""
     columns = given.model_dump(by_alias=True, include=_OTHERS, exclude_unset=True)
@@ -119,23 +125,15 @@ async def update(context: Context, given: Update) -> Answer:
         )
 
 
+@procedures.mutation("domain.delete", gives=DomainRow)
 async def delete(context: Context, given: Named) -> Answer:
     """Forget it; return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(domain_row(await domains.delete_domain(connection, given.domain_id)))
 
 
+@procedures.mutation("domain.generateDomain", gives=str)
 async def generate(context: Context, given: Generate) -> Answer:
     """Return a host for an application below the gateway's own, which is to be made known where names are looked up."""
     own = urlsplit(context.settings.public_url or "").hostname or "localhost"
     return Answer(f"{given.app_name}.{own}")
-
-
-PROCEDURES = [
-    Procedure("domain.create", "mutation", Create, create, gives=DomainRow),
-    Procedure("domain.one", "query", Named, select_one, gives=DomainRow),
-    Procedure("domain.byApplicationId", "query", OfApplication, select_of_application, gives=list[DomainRow]),
-    Procedure("domain.update", "mutation", Update, update, gives=DomainRow),
-    Procedure("domain.delete", "mutation", Named, delete, gives=DomainRow),
-    Procedure("domain.generateDomain", "mutation", Generate, generate, gives=str),
-]

@@ -11,13 +11,15 @@ from gateway.api.procedures._project_rows import (
     project_row,
 )
 from gateway.api.procedures.project import Name, Variables, changes_of, refuse_filled
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import PRODUCTION
 from gateway.store import application_summaries as members
 from gateway.store import environments, projects
 from gateway.store.database import transaction
 from gateway.store.pagination import MOST
+
+procedures = Procedures()
 
 
 class Create(Input):
@@ -59,6 +61,7 @@ def _refuse_reserved(name: str) -> None:
         )
 
 
+@procedures.mutation("environment.create", gives=EnvironmentRow)
 async def create(context: Context, given: Create) -> Answer:
     """Make an environment in a project."""
     _refuse_reserved(given.name)
@@ -71,6 +74,7 @@ async def create(context: Context, given: Create) -> Answer:
         )
 
 
+@procedures.query("environment.one", gives=WholeEnvironment)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one, with its applications and its project."""
     async with transaction(context.pool) as connection:
@@ -80,6 +84,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     return Answer({**filled_row(found, inside, context.caller), "project": project_row(project, context.caller)})
 
 
+@procedures.query("environment.byProjectId", gives=list[FilledEnvironment])
 async def select_of_project(context: Context, given: OfProject) -> Answer:
     """Return those of a project, with their applications."""
     async with transaction(context.pool) as connection:
@@ -89,6 +94,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
     return Answer([filled_row(one, inside, context.caller) for one in found])
 
 
+@procedures.mutation("environment.update", gives=EnvironmentRow)
 async def update(context: Context, given: Update) -> Answer:
     """Set what is sent: absent keeps, null clears."""
     changes = changes_of(given)
@@ -105,6 +111,7 @@ async def update(context: Context, given: Update) -> Answer:
     return Answer(environment_row(found, context.caller))
 
 
+@procedures.mutation("environment.remove", gives=EnvironmentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Remove it; one that has applications is left alone, and the default one is as long as its project."""
     async with transaction(context.pool) as connection:
@@ -119,6 +126,7 @@ async def remove(context: Context, given: Named) -> Answer:
     return Answer(environment_row(found, context.caller))
 
 
+@procedures.mutation("environment.duplicate", gives=EnvironmentRow)
 async def duplicate(context: Context, given: Duplicate) -> Answer:
     """Make another with the same variables; applications stay where they are."""
     _refuse_reserved(given.name)
@@ -130,13 +138,3 @@ async def duplicate(context: Context, given: Duplicate) -> Answer:
         return Answer(
             environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
         )
-
-
-PROCEDURES = [
-    Procedure("environment.create", "mutation", Create, create, gives=EnvironmentRow),
-    Procedure("environment.one", "query", Named, select_one, gives=WholeEnvironment),
-    Procedure("environment.byProjectId", "query", OfProject, select_of_project, gives=list[FilledEnvironment]),
-    Procedure("environment.update", "mutation", Update, update, gives=EnvironmentRow),
-    Procedure("environment.remove", "mutation", Named, remove, gives=EnvironmentRow, raises=(Conflict,)),
-    Procedure("environment.duplicate", "mutation", Duplicate, duplicate, gives=EnvironmentRow),
-]

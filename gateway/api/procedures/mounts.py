@@ -9,12 +9,14 @@ from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._port_mount_rows import MountRow, mount_row, told_alone
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.model.mounts import SOURCES, Mount, MountType
 from gateway.store import applications
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _MISSING = "Mount not found"
 _Path = Annotated[str, Field(max_length=4096)]
@@ -87,6 +89,7 @@ def _whole(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
+@procedures.mutation("mounts.create", gives=MountRow)
 async def create(context: Context, given: Create) -> Answer:
     """Mount a volume, a folder of the host or a file into the container, from the next deployment on."""
     new = _whole(given.model_dump(by_alias=True, include=_OF_A_MOUNT))
@@ -96,12 +99,14 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(_row(context, changed.application, made), headers=changed.headers)
 
 
+@procedures.query("mounts.one", gives=MountRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one mount, as it is stored."""
     application = await _holder(context, given.mount_id)
     return Answer(_row(context, application, _find(application, given.mount_id)))
 
 
+@procedures.mutation("mounts.update", gives=MountRow)
 async def update(context: Context, given: Update) -> Answer:
     """Return it as it is stored now; what is absent stays."""
     sent = given.model_dump(by_alias=True, include=_OF_A_MOUNT, exclude_unset=True)
@@ -129,6 +134,7 @@ async def update(context: Context, given: Update) -> Answer:
     )
 
 
+@procedures.mutation("mounts.remove", gives=MountRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Mount it no more, from the next deployment on; return it as it was. A volume stays on its engine."""
     application = await _holder(context, given.mount_id)
@@ -141,6 +147,7 @@ async def remove(context: Context, given: Named) -> Answer:
     return Answer(_row(context, application, removed), headers=changed.headers)
 
 
+@procedures.query("mounts.listByServiceId", gives=list[MountRow])
 async def list_by_service(context: Context, given: OfService) -> Answer:
     """Return the mounts of an application, which the contract calls a service here."""
     async with transaction(context.pool) as connection:
@@ -149,19 +156,10 @@ async def list_by_service(context: Context, given: OfService) -> Answer:
     return Answer([_row(context, found, mount) for mount in found.configuration.mounts])
 
 
+@procedures.query("mounts.allNamedByApplicationId", gives=list[MountRow])
 async def list_volumes(context: Context, given: OfApplication) -> Answer:
     """Return the named volumes of an application."""
     async with transaction(context.pool) as connection:
         await applications.select_live(connection, given.application_id)
         found = await applications.select_application(connection, context.vault, given.application_id)
     return Answer([_row(context, found, mount) for mount in found.configuration.mounts if mount.type == "volume"])
-
-
-PROCEDURES = [
-    Procedure("mounts.create", "mutation", Create, create, gives=MountRow),
-    Procedure("mounts.one", "query", Named, select_one, gives=MountRow),
-    Procedure("mounts.update", "mutation", Update, update, gives=MountRow),
-    Procedure("mounts.remove", "mutation", Named, remove, gives=MountRow),
-    Procedure("mounts.listByServiceId", "query", OfService, list_by_service, gives=list[MountRow]),
-    Procedure("mounts.allNamedByApplicationId", "query", OfApplication, list_volumes, gives=list[MountRow]),
-]

@@ -7,12 +7,14 @@ from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._port_mount_rows import PortRow, port_row, told_alone
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import NotFound
 from gateway.model.ports import HostIp, Port, PortNumber, Protocol, PublishMode
 from gateway.store import applications
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _MISSING = "Port not found"
 
@@ -57,6 +59,7 @@ def _with(application: Application, *more: dict[str, Any], without: str | None =
     return Changes.model_validate({"ports": [*(port.model_dump(by_alias=True) for port in kept), *more]})
 
 
+@procedures.mutation("port.create", gives=PortRow)
 async def create(context: Context, given: Create) -> Answer:
     """Publish a port of the container on the host, from the next deployment on."""
     new = given.model_dump(by_alias=True, exclude={"application_id"})
@@ -66,12 +69,14 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(port_row(given.application_id, made), headers=changed.headers)
 
 
+@procedures.query("port.one", gives=PortRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one port, as it is stored."""
     application = await _holder(context, given.port_id)
     return Answer(port_row(application.application_id, _find(application, given.port_id)))
 
 
+@procedures.mutation("port.update", gives=PortRow)
 async def update(context: Context, given: Update) -> Answer:
     """Return it as it is stored now; what is absent stays, and null for `hostIp` is all addresses."""
     sent = given.model_dump(by_alias=True, exclude_unset=True)
@@ -87,6 +92,7 @@ async def update(context: Context, given: Update) -> Answer:
     return Answer(port_row(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
 
 
+@procedures.mutation("port.delete", gives=PortRow)
 async def delete(context: Context, given: Named) -> Answer:
     """Publish it no more, from the next deployment on; return it as it was."""
     application = await _holder(context, given.port_id)
@@ -97,11 +103,3 @@ async def delete(context: Context, given: Named) -> Answer:
 
     changed = await change(context, application.application_id, wish)
     return Answer(port_row(application.application_id, removed), headers=changed.headers)
-
-
-PROCEDURES = [
-    Procedure("port.create", "mutation", Create, create, gives=PortRow),
-    Procedure("port.one", "query", Named, select_one, gives=PortRow),
-    Procedure("port.update", "mutation", Update, update, gives=PortRow),
-    Procedure("port.delete", "mutation", Named, delete, gives=PortRow),
-]

@@ -18,7 +18,7 @@ from gateway.api.procedures._project_rows import (
     whole_row,
 )
 from gateway.api.procedures._visible import its_own
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
 from gateway.model.applications import parse_environment
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import PRODUCTION, Member, Project
@@ -26,6 +26,8 @@ from gateway.store import application_summaries as members
 from gateway.store import environments, projects
 from gateway.store import resource_owners as belongings
 from gateway.store.database import Connection, transaction
+
+procedures = Procedures()
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Variables = Annotated[str, Field(max_length=1_000_000)]
@@ -102,6 +104,7 @@ async def _whole(connection: Connection, context: Context, project: Project) -> 
     return whole_row(project, inside, found, context.caller)
 
 
+@procedures.mutation("project.create", gives=Created)
 async def create(context: Context, given: Create) -> Answer:
     """Make a project, with an environment called production."""
     changes = changes_of(given)
@@ -118,6 +121,7 @@ async def create(context: Context, given: Create) -> Answer:
     )
 
 
+@procedures.query("project.all", gives=list[WholeProject], opens=Opens.TO_ITS_OWN)
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return projects, newest first, with their environments and applications, as far as the key is for them."""
     page, grants = given.page, context.caller.grants
@@ -140,6 +144,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
     )
 
 
+@procedures.query("project.one", gives=WholeProject)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one, with its environments and applications."""
     async with transaction(context.pool) as connection:
@@ -147,6 +152,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         return Answer(await _whole(connection, context, project))
 
 
+@procedures.query("project.search", gives=FoundProjects)
 async def search(context: Context, given: Search) -> Answer:
     """Look for projects by their words."""
     async with transaction(context.pool) as connection:
@@ -162,6 +168,7 @@ async def search(context: Context, given: Search) -> Answer:
     return Answer({"items": [project_row(one, context.caller) for one in found], "total": total})
 
 
+@procedures.mutation("project.update", gives=ProjectRow)
 async def update(context: Context, given: Update) -> Answer:
     """Set what is sent: absent keeps, null clears."""
     changes = changes_of(given)
@@ -174,6 +181,7 @@ async def update(context: Context, given: Update) -> Answer:
         )
 
 
+@procedures.mutation("project.remove", gives=ProjectRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Remove it with its environments; one that has applications is left alone."""
     async with transaction(context.pool) as connection:
@@ -187,13 +195,3 @@ async def remove(context: Context, given: Named) -> Answer:
         await members.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
     return Answer(project_row(project, context.caller))
-
-
-PROCEDURES = [
-    Procedure("project.create", "mutation", Create, create, gives=Created),
-    Procedure("project.all", "query", Paged, select_all, gives=list[WholeProject], opens=Opens.TO_ITS_OWN),
-    Procedure("project.one", "query", Named, select_one, gives=WholeProject),
-    Procedure("project.search", "query", Search, search, gives=FoundProjects),
-    Procedure("project.update", "mutation", Update, update, gives=ProjectRow),
-    Procedure("project.remove", "mutation", Named, remove, gives=ProjectRow, raises=(Conflict,)),
-]

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.ecr import Amazon, region_of
 from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
 from gateway.model.registries import Credentials, Login, Registration, Registry, RegistryType
@@ -21,6 +21,8 @@ from gateway.registry import ecr_tokens as ecr
 from gateway.registry.client import RegistryClient
 from gateway.store import registries
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _DEADLINE = 45.0  # seconds a registry has to take a login
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
@@ -132,6 +134,7 @@ def registered(fields: dict[str, Any]) -> Registration:
     return registration
 
 
+@procedures.mutation("registry.create", gives=RegistryRow)
 async def create(context: Context, given: Create) -> Answer:
     """Keep a login for all images of an address, or below a path of it; the registry is not contacted."""
     registration = registered(given.fields())
@@ -140,6 +143,7 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(row(registry))
 
 
+@procedures.query("registry.all", gives=list[RegistryRow])
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return logins, newest first, without passwords."""
     page = given.page
@@ -148,12 +152,14 @@ async def select_all(context: Context, given: Paged) -> Answer:
     return paged(found, page, lambda one: (one.created_at, one.registry_id), row)
 
 
+@procedures.query("registry.one", gives=RegistryRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one of them, without its secrets."""
     async with transaction(context.pool) as connection:
         return Answer(row(await registries.select_registry(connection, context.vault, given.registry_id)))
 
 
+@procedures.mutation("registry.update", gives=Literal[True])
 async def update(context: Context, given: Update) -> Answer:
     """Change what is sent: absent keeps, null clears. Nodes of a Swarm get it with the next deployment."""
     sent = given.fields()
@@ -206,12 +212,14 @@ def _kept(found: Registry, sent: dict[str, Any]) -> dict[str, Any]:
     return fields | {"registry_type": wanted}
 
 
+@procedures.mutation("registry.remove", gives=RegistryRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a login; return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(row(await registries.delete_registry(connection, context.vault, given.registry_id)))
 
 
+@procedures.mutation("registry.testRegistry", gives=Literal[True])
 async def test(context: Context, given: Test) -> Answer:
     """Log in at once with what is sent, which is not kept; says what failed, and what to do."""
     registration = registered({**given.fields(), "registry_name": given.registry_name or "as sent"})
@@ -219,6 +227,7 @@ async def test(context: Context, given: Test) -> Answer:
     return Answer(value=True)
 
 
+@procedures.mutation("registry.testRegistryById", gives=Literal[True])
 async def test_by_id(context: Context, given: Named) -> Answer:
     """Log in at once with what is kept; says what failed, and what to do."""
     async with transaction(context.pool) as connection:
@@ -242,14 +251,3 @@ async def log_in(client: RegistryClient, registration: Registration) -> None:
         raise InvalidInput(f"{error}. Check its address and the network, and try again") from error
     except TimeoutError as error:
         raise InvalidInput(f"{domain} has not taken or refused the login in {_DEADLINE:.0f} s") from error
-
-
-PROCEDURES = [
-    Procedure("registry.create", "mutation", Create, create, gives=RegistryRow),
-    Procedure("registry.all", "query", Paged, select_all, gives=list[RegistryRow]),
-    Procedure("registry.one", "query", Named, select_one, gives=RegistryRow),
-    Procedure("registry.update", "mutation", Update, update, gives=Literal[True]),
-    Procedure("registry.remove", "mutation", Named, remove, gives=RegistryRow),
-    Procedure("registry.testRegistry", "mutation", Test, test, gives=Literal[True]),
-    Procedure("registry.testRegistryById", "mutation", Named, test_by_id, gives=Literal[True]),
-]

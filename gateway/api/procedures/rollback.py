@@ -3,7 +3,7 @@
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures.deployment import RollbackRow, shown_version
-from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound
 from gateway.queue import enqueue as dispatch
@@ -11,11 +11,14 @@ from gateway.queue import history as forget
 from gateway.store import applications, deployments, versions
 from gateway.store.database import transaction
 
+procedures = Procedures()
+
 
 class Named(Input):
     rollback_id: Id
 
 
+@procedures.mutation("rollback.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def roll_back(context: Context, given: Named) -> Answer:
     """Queue the way back to this version, with the configuration and the variables it had."""
     async with transaction(context.pool) as connection:
@@ -33,21 +36,7 @@ async def roll_back(context: Context, given: Named) -> Answer:
     return Answer(headers={"X-Deployment-Id": queued}, changed=True)
 
 
+@procedures.mutation("rollback.delete", gives=RollbackRow, raises=(Conflict,))
 async def delete(context: Context, given: Named) -> Answer:
     """Let there be no way back to this version, and return it; its deployment stays."""
     return Answer(shown_version(await forget.forget_version(context.pool, given.rollback_id)))
-
-
-PROCEDURES = [
-    Procedure(
-        "rollback.rollback",
-        "mutation",
-        Named,
-        roll_back,
-        gives=None,
-        raises=(Conflict,),
-        needs=Permission.DEPLOY,
-        queues=True,
-    ),
-    Procedure("rollback.delete", "mutation", Named, delete, gives=RollbackRow, raises=(Conflict,)),
-]

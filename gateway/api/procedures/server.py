@@ -10,12 +10,14 @@ from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
 from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.docker.engine.client import EngineIdentity, connect
 from gateway.model.errors import Conflict, Failed, InvalidInput, Postponed
 from gateway.model.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 _Pem = Annotated[str, Field(max_length=100_000)]
@@ -169,6 +171,7 @@ def _new(given: _Given) -> Access:
     return Access(given.host).changed(given.access())
 
 
+@procedures.mutation("server.create", gives=ServerRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
     """Register a host by its engine's address. Nothing is installed there."""
     access = await checked(_new(given))
@@ -180,6 +183,7 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(row(server, context.rollouts.hosts))
 
 
+@procedures.query("server.all", gives=list[ServerRow])
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return hosts, newest first."""
     page = given.page
@@ -189,6 +193,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
     return paged(found, page, lambda one: (one.created_at, one.server_id), lambda one: row(one, hosts))
 
 
+@procedures.query("server.one", gives=ServerRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with transaction(context.pool) as connection:
@@ -196,6 +201,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     return Answer(row(server, context.rollouts.hosts))
 
 
+@procedures.mutation("server.update", gives=Literal[True], raises=(Conflict,))
 async def update(context: Context, given: Update) -> Answer:
     """Absent keeps, null clears."""
     sent = given.given()
@@ -213,6 +219,7 @@ async def update(context: Context, given: Update) -> Answer:
     return Answer(value=True)
 
 
+@procedures.mutation("server.remove", gives=ServerRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a host that has no applications; return it as it was."""
     async with transaction(context.pool) as connection:
@@ -222,6 +229,7 @@ async def remove(context: Context, given: Named) -> Answer:
     return Answer(row(server, context.rollouts.hosts))
 
 
+@procedures.mutation("server.test", gives=Identity)
 async def test(context: Context, given: Trial) -> Answer:
     """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
     if given.server_id is None:
@@ -231,17 +239,7 @@ async def test(context: Context, given: Trial) -> Answer:
     return Answer(shown_identity(await ask(server.changed(given.access()))))
 
 
+@procedures.query("server.validate", gives=Identity)
 async def validate(context: Context, given: Named) -> Answer:
     """Reach the engine of a server that is kept; a query's input is part of its URL, where no key belongs."""
     return await test(context, Trial(server_id=given.server_id))
-
-
-PROCEDURES = [
-    Procedure("server.create", "mutation", Create, create, gives=ServerRow, raises=(Conflict,)),
-    Procedure("server.all", "query", Paged, select_all, gives=list[ServerRow]),
-    Procedure("server.one", "query", Named, select_one, gives=ServerRow),
-    Procedure("server.update", "mutation", Update, update, gives=Literal[True], raises=(Conflict,)),
-    Procedure("server.remove", "mutation", Named, remove, gives=ServerRow, raises=(Conflict,)),
-    Procedure("server.test", "mutation", Trial, test, gives=Identity),
-    Procedure("server.validate", "query", Named, validate, gives=Identity),
-]

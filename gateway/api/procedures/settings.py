@@ -9,7 +9,9 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedure, Surface
+from gateway.api.rpc.procedure import Answer, Opens, Procedures, Surface
+
+procedures = Procedures()
 
 
 class Health(TypedDict):
@@ -18,6 +20,7 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
+@procedures.query("settings.health", gives=Health, opens=Opens.TO_ALL)
 async def health(_context: Context, _given: Input) -> Answer:
     """Tell that it answers."""
     return Answer(Health(status="ok"))
@@ -27,6 +30,7 @@ class Which(Input):
     surface: Surface = Surface.REST
 
 
+@procedures.query("settings.getDokployVersion", gives=str, opens=Opens.TO_ALL)
 async def get_version(_context: Context, _given: Input) -> Answer:
     """Tell which version this is."""
     return Answer(f"v{gateway_version()}")
@@ -39,6 +43,7 @@ def gateway_version() -> str:
         return "0.1.0"
 
 
+@procedures.query("settings.getOpenApiDocument", gives=dict[str, Any], opens=Opens.TO_ALL)
 async def get_document(context: Context, given: Which) -> Answer:
     """Describe this API in OpenAPI 3.1: the REST surface, or the tRPC one."""
     return Answer(await asyncio.to_thread(described, given.surface, context.settings.public_url or ""))
@@ -50,10 +55,3 @@ def described(surface: Surface, base: str) -> dict[str, Any]:
     from gateway.api.rpc.openapi import document
 
     return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())
-
-
-PROCEDURES = [
-    Procedure("settings.health", "query", Input, health, gives=Health, opens=Opens.TO_ALL),
-    Procedure("settings.getDokployVersion", "query", Input, get_version, gives=str, opens=Opens.TO_ALL),
-    Procedure("settings.getOpenApiDocument", "query", Which, get_document, gives=dict[str, Any], opens=Opens.TO_ALL),
-]

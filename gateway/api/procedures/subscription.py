@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedures
 from gateway.model.applications import Subscription
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.reference import Reference, Repository
@@ -16,6 +16,8 @@ from gateway.model.tag_policies import Policy, Rule
 from gateway.store import applications, subscriptions
 from gateway.store import resource_owners as belongings
 from gateway.store.database import Connection, statement, transaction
+
+procedures = Procedures()
 
 _Globs = Annotated[tuple[str, ...], Field(max_length=32)]
 
@@ -95,6 +97,7 @@ async def followed_repository(connection: Connection, application_id: str, named
     return Reference.parse(image).repository
 
 
+@procedures.mutation("subscription.create", gives=SubscriptionRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
     """Let an application follow tags of a repository by a policy."""
     policy = Policy.parse(
@@ -112,6 +115,7 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(shown(made))
 
 
+@procedures.query("subscription.all", gives=list[SubscriptionRow], opens=Opens.TO_ITS_OWN)
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Return what applications follow, or one of them; newest first."""
     page, grants = given.page, context.caller.grants
@@ -121,18 +125,21 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     return paged(found, page, lambda one: (one.created_at, one.subscription_id), shown)
 
 
+@procedures.query("subscription.one", gives=SubscriptionRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with statement(context.pool) as connection:
         return Answer(shown(await subscriptions.select_subscription(connection, given.subscription_id)))
 
 
+@procedures.mutation("subscription.remove", gives=SubscriptionRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Follow it no longer; return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
 
 
+@procedures.mutation("subscription.reconcile", gives=list[SubscriptionRow])
 async def reconcile(context: Context, given: Reconcile) -> Answer:
     """Say how often to look for missed pushes of what an application follows."""
     async with transaction(context.pool) as connection:
@@ -140,14 +147,3 @@ async def reconcile(context: Context, given: Reconcile) -> Answer:
         await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
         found = await subscriptions.select_subscriptions(connection, given.application_id)
     return Answer([shown(one) for one in found])
-
-
-PROCEDURES = [
-    Procedure("subscription.create", "mutation", Create, create, gives=SubscriptionRow, raises=(Conflict,)),
-    Procedure(
-        "subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow], opens=Opens.TO_ITS_OWN
-    ),
-    Procedure("subscription.one", "query", Named, select_one, gives=SubscriptionRow),
-    Procedure("subscription.reconcile", "mutation", Reconcile, reconcile, gives=list[SubscriptionRow]),
-    Procedure("subscription.remove", "mutation", Named, remove, gives=SubscriptionRow),
-]

@@ -4,7 +4,9 @@ from typing import Any
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
+
+procedures = Procedures()
 
 
 class OfService(Input):
@@ -12,16 +14,12 @@ class OfService(Input):
     schedule_type: Id
 
 
+@procedures.query("gitProvider.getAll", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("notification.all", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("destination.all", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("schedule.list", takes=OfService, gives=list[Any])
+@procedures.query("sshKey.all", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("certificates.all", gives=list[Any], opens=Opens.TO_ALL)
 async def none(_context: Context, _given: Input) -> Answer:
     """Return none: there are none of these here."""
     return Answer([])
-
-
-PROCEDURES = [
-    Procedure("gitProvider.getAll", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-    Procedure("notification.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-    Procedure("destination.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-    Procedure("schedule.list", "query", OfService, none, gives=list[Any]),
-    Procedure("sshKey.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-    Procedure("certificates.all", "query", Input, none, gives=list[Any], opens=Opens.TO_ALL),
-]

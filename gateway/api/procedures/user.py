@@ -8,12 +8,14 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedure
+from gateway.api.rpc.procedure import Answer, Opens, Procedures
 from gateway.model.api_keys import LONGEST_LIFE, Grants, Permission, Word
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.store import api_keys as keys
 from gateway.store.api_keys import Key, Rate
 from gateway.store.database import transaction
+
+procedures = Procedures()
 
 _OWNER = "owner"
 _ORGANIZATION = "default"
@@ -147,11 +149,13 @@ def _row(key: Key) -> KeyRow:
     }
 
 
+@procedures.query("user.get", gives=Member, opens=Opens.TO_ALL)
 async def get(context: Context, _given: Input) -> Answer:
     """Return who asks, and the keys there are; to a key that may not make keys, itself."""
     return Answer(await _member(context))
 
 
+@procedures.query("user.all", gives=list[Member], opens=Opens.TO_ALL)
 async def select_all(context: Context, _given: Input) -> Answer:
     """Return the one user there is."""
     return Answer([await _member(context)])
@@ -179,6 +183,7 @@ async def _member(context: Context) -> Member:
     return Member(id=_OWNER, organizationId=_ORGANIZATION, userId=_OWNER, role=_OWNER, createdAt=since, user=user)
 
 
+@procedures.query("user.session", gives=Session, opens=Opens.TO_ALL)
 async def session(_context: Context, _given: Input) -> Answer:
     """Return who asks, in short."""
     return Answer(Session(user={"id": _OWNER}, session={"activeOrganizationId": _ORGANIZATION}))
@@ -198,6 +203,7 @@ def _grants(given: CreateKey) -> Grants | None:
     return Grants(frozenset(given.application_ids or ()), frozenset(given.project_ids or ()))
 
 
+@procedures.mutation("user.createApiKey", gives=NewKey)
 async def create_key(context: Context, given: CreateKey) -> Answer:
     """Make a key: the only time it is shown."""
     if given.remaining is not None:
@@ -219,18 +225,10 @@ async def create_key(context: Context, given: CreateKey) -> Answer:
     return Answer(NewKey(**_row(made), key=key))
 
 
+@procedures.mutation("user.deleteApiKey", gives=Literal[True])
 async def delete_key(context: Context, given: NamedKey) -> Answer:
     """Refuse the key from now on."""
     async with transaction(context.pool) as connection:
         if not await keys.revoke_by_id(connection, given.api_key_id):
             raise NotFound("API key not found")
     return Answer(value=True)
-
-
-PROCEDURES = [
-    Procedure("user.get", "query", Input, get, gives=Member, opens=Opens.TO_ALL),
-    Procedure("user.all", "query", Input, select_all, gives=list[Member], opens=Opens.TO_ALL),
-    Procedure("user.session", "query", Input, session, gives=Session, opens=Opens.TO_ALL),
-    Procedure("user.createApiKey", "mutation", CreateKey, create_key, gives=NewKey),
-    Procedure("user.deleteApiKey", "mutation", NamedKey, delete_key, gives=Literal[True]),
-]

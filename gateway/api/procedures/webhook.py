@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Procedure
+from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.endpoints import Endpoint, parse_networks, parse_repository_glob
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import parse_domain
@@ -18,6 +18,8 @@ from gateway.sources import SOURCES, Source
 from gateway.store import endpoints
 from gateway.store.database import Connection, statement, transaction
 from gateway.store.encryption import Vault
+
+procedures = Procedures()
 
 DAY = 86_400  # seconds
 
@@ -167,18 +169,21 @@ def _path(source: Source, token: str) -> str:
     return f"/webhooks/{source.name}/{token}"
 
 
+@procedures.mutation("webhook.create", gives=OpenedWebhook)
 async def create(context: Context, given: Create) -> Answer:
     """Open an endpoint for a registry; its path and secret are shown this once."""
     async with transaction(context.pool) as connection:
         return Answer(await open_endpoint(connection, context.vault, given))
 
 
+@procedures.mutation("webhook.rotate", gives=RotatedWebhook)
 async def rotate(context: Context, given: Rotate) -> Answer:
     """Give it a new secret, or path; the former goes on to be accepted for the grace."""
     async with transaction(context.pool) as connection:
         return Answer(await rotate_endpoint(connection, context.vault, given))
 
 
+@procedures.query("webhook.all", gives=list[WebhookRow])
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return the endpoints of registries, newest first."""
     page = given.page
@@ -187,17 +192,20 @@ async def select_all(context: Context, given: Paged) -> Answer:
     return paged(found, page, lambda one: (one.created_at, one.endpoint_id), shown)
 
 
+@procedures.query("webhook.one", gives=WebhookRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with statement(context.pool) as connection:
         return Answer(shown(await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)))
 
 
+@procedures.mutation("webhook.enable", gives=WebhookRow)
 async def enable(context: Context, given: Named) -> Answer:
     """Let it deploy again."""
     return await _set_enabled(context, given, enabled=True)
 
 
+@procedures.mutation("webhook.disable", gives=WebhookRow)
 async def disable(context: Context, given: Named) -> Answer:
     """Let it deploy nothing until it is enabled."""
     return await _set_enabled(context, given, enabled=False)
@@ -209,20 +217,10 @@ async def _set_enabled(context: Context, given: Named, *, enabled: bool) -> Answ
         return Answer(shown(await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)))
 
 
+@procedures.mutation("webhook.remove", gives=WebhookRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Close it; return it as it was."""
     async with transaction(context.pool) as connection:
         removed = await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)
         await endpoints.delete_endpoint(connection, given.endpoint_id)
     return Answer(shown(removed))
-
-
-PROCEDURES = [
-    Procedure("webhook.create", "mutation", Create, create, gives=OpenedWebhook),
-    Procedure("webhook.rotate", "mutation", Rotate, rotate, gives=RotatedWebhook),
-    Procedure("webhook.all", "query", Paged, select_all, gives=list[WebhookRow]),
-    Procedure("webhook.one", "query", Named, select_one, gives=WebhookRow),
-    Procedure("webhook.enable", "mutation", Named, enable, gives=WebhookRow),
-    Procedure("webhook.disable", "mutation", Named, disable, gives=WebhookRow),
-    Procedure("webhook.remove", "mutation", Named, remove, gives=WebhookRow),
-]

@@ -9,18 +9,20 @@ runs. A row is a TypedDict named for its noun, with the contract's names:
         pattern: Annotated[str, Field(description="As the policy reads it.")]
         createdAt: Moment
 
-    def shown(subscription: Subscription) -> SubscriptionRow: ...
+    procedures = Procedures()
 
-    Procedure("subscription.all", "query", OfApplication, select_all, gives=list[SubscriptionRow])
+    @procedures.query("subscription.all", gives=list[SubscriptionRow])
+    async def select_all(context: Context, given: OfApplication) -> Answer: ...
 
 `gives=None` is an answer of nothing, `Literal[True]` the contract's word for "done". The docstring of the function that
 answers is the procedure's description, that of its module its tag's.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, Unpack
 
 from pydantic import Field
 
@@ -91,3 +93,51 @@ class Procedure:
         if self.needs is not None:
             return self.needs
         return Permission.READ if self.kind == "query" else Permission.ADMIN
+
+
+_GivenT = TypeVar("_GivenT", bound=Input)
+_Run = Callable[[Context, _GivenT], Awaitable[Answer]]
+
+
+class _Options(TypedDict, total=False):
+    """The fields of a Procedure that have a default."""
+
+    needs: Permission | None
+    raises: tuple[type[GatewayError], ...]
+    queues: bool
+    opens: Opens
+    led_by: frozenset[str]
+
+
+class Procedures(list[Procedure]):
+    """The procedures of one module. Its decorators add the function below them, and return it as it is.
+
+    The input is the type of the function's second parameter, unless `takes` names another.
+    """
+
+    def query(
+        self, name: str, *, gives: Any, takes: type[Input] | None = None, **options: Unpack[_Options]
+    ) -> Callable[[_Run[_GivenT]], _Run[_GivenT]]:
+        """Declare a procedure that changes nothing."""
+        return self._declare(name, "query", takes, gives, options)
+
+    def mutation(
+        self, name: str, *, gives: Any, takes: type[Input] | None = None, **options: Unpack[_Options]
+    ) -> Callable[[_Run[_GivenT]], _Run[_GivenT]]:
+        """Declare a procedure that changes something."""
+        return self._declare(name, "mutation", takes, gives, options)
+
+    def _declare(
+        self, name: str, kind: Literal["query", "mutation"], takes: type[Input] | None, gives: Any, options: _Options
+    ) -> Callable[[_Run[_GivenT]], _Run[_GivenT]]:
+        def declare(run: _Run[_GivenT]) -> _Run[_GivenT]:
+            self.append(Procedure(name, kind, takes or _input_of(run), run, gives, **options))
+            return run
+
+        return declare
+
+
+def _input_of(run: Callable[..., Any]) -> type[Input]:
+    _, given = inspect.signature(run).parameters.values()
+    found: type[Input] = given.annotation
+    return found

@@ -127,7 +127,7 @@ async def test_it_says_that_it_is_there_in_the_words_of_the_contract(web: Web) -
 
 
 def test_no_procedure_stands_in_two_modules() -> None:
-    names = [procedure.name for module in MODULES for procedure in module.PROCEDURES]
+    names = [procedure.name for module in MODULES for procedure in module.procedures]
     assert sorted(names) == sorted(PROCEDURES)
 
 
