@@ -10,7 +10,7 @@ from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 
 #: may see everything that is no secret; whoever asks with a key is put in its place
-NOBODY = Caller("", "", Permission.READ, Grants())
+ANONYMOUS = Caller("", "", Permission.READ, Grants())
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +22,4 @@ class Context:
     rollouts: Rollouts
     settings: Settings
     registry: RegistryClient
-    caller: Caller = NOBODY
+    caller: Caller = ANONYMOUS

@@ -12,7 +12,7 @@ from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
 from gateway.api.context import CONTEXT
 from gateway.api.readiness import READINESS
-from gateway.api.rpc.auth import admit, sender
+from gateway.api.rpc.auth import authenticate, sender
 from gateway.api.schema_check import OUTDATED
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError, Unavailable
@@ -67,7 +67,7 @@ async def _may_know(request: web.Request) -> bool:
         return True
     try:
         async with asyncio.timeout(_DEADLINE):
-            caller = await admit(request, bearer=True)
+            caller = await authenticate(request, bearer=True)
     except (GatewayError, TimeoutError):
         return False
     return caller is not None and caller.grants is None

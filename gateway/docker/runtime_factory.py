@@ -10,7 +10,7 @@ from gateway.model.applications import Application
 from gateway.model.configuration import RuntimeKind
 from gateway.model.configuration_diff import Ran
 from gateway.model.errors import Code, Failed, Postponed
-from gateway.model.registries import Obtain
+from gateway.model.registries import CredentialsProvider
 
 
 def kind_of(application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool) -> RuntimeKind:
@@ -43,7 +43,7 @@ async def choose(
     engine: Engine,
     identity: EngineIdentity,
     application: Application,
-    login: Obtain,
+    login: CredentialsProvider,
     pace: Pace,
     *,
     making: bool,

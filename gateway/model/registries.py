@@ -37,15 +37,16 @@ def typed(username: str, password: str) -> Credentials:
     return Credentials(username.strip(), password.rstrip("\r\n"))
 
 
-#: Returns the login for a registry, None for nobody's; given one that was refused, another, or None if there is none.
-Obtain: TypeAlias = Callable[[Credentials | None], Awaitable[Credentials | None]]
+#: Returns the credentials for a registry, None for anonymous access. Given credentials that the registry has denied, it
+#: returns other ones, or None where there are none.
+CredentialsProvider: TypeAlias = Callable[[Credentials | None], Awaitable[Credentials | None]]
 
 
-async def nobody(_refused: Credentials | None) -> None:
-    """Obtain no login."""
+async def anonymous(_refused: Credentials | None) -> None:
+    """Provide no login: the registry is asked anonymously."""
 
 
-async def with_login(obtain: Obtain, act: Callable[[Credentials | None], Awaitable[T]]) -> T:
+async def with_login(obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]) -> T:
     """Do it with the login; again with another one, where that was denied and there is another by now."""
     credentials = await obtain(None)
     try:
@@ -247,11 +248,11 @@ class Login:
         return isinstance(self.by, Amazon)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return f"{self.whose}; {self.withheld}" if self.withheld else self.whose
 
 
-NOBODY = Login()
+ANONYMOUS = Login()
 
 
 def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None, kept: Iterable[Registry]) -> Login:

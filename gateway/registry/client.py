@@ -8,14 +8,14 @@ import aiohttp
 
 from gateway.model.errors import Code, Failed, InvalidInput, RolloutError
 from gateway.model.reference import Digest, Domain, Reference, parse_digest
-from gateway.model.registries import Credentials, Login, Obtain
+from gateway.model.registries import Credentials, CredentialsProvider, Login
 from gateway.registry import ecr_tokens as ecr
 from gateway.registry import errors as refusals
 from gateway.registry import responses as answers
 from gateway.registry.errors import Subject, refuse
 from gateway.registry.responses import FOUND, INDEXES, MISSING, Answer
 from gateway.registry.token_cache import Tokens
-from gateway.registry.transport import Asking
+from gateway.registry.transport import AuthenticatedTransport
 
 _PAGE = 1000  # tags
 _PAGE_TYPE = "text/html"  # of what is no registry's
@@ -43,22 +43,22 @@ class Described:
 class RegistryClient:
     """What is asked of registries; made by `connect`."""
 
-    def __init__(self, asking: Asking) -> None:
-        self._asking = asking
+    def __init__(self, transport: AuthenticatedTransport) -> None:
+        self._transport = transport
 
     # -- who asks
 
     async def credentials(self, login: Login) -> Credentials | None:
         """Return the login as it is good now; raises Failed or Postponed."""
-        return await self._asking.credentials(login)
+        return await self._transport.credentials(login)
 
-    def obtain(self, login: Login) -> Obtain:
-        return lambda refused: self._asking.credentials(login, refused)
+    def credentials_provider(self, login: Login) -> CredentialsProvider:
+        return lambda refused: self._transport.credentials(login, refused)
 
     async def log_in(self, domain: Domain, login: Login) -> None:
         """Log in, as `docker login` does; raises Failed or Postponed."""
         subject = Subject(domain, "the login")
-        answer = await self._asking.ask("GET", "v2/", subject, login)
+        answer = await self._transport.ask("GET", "v2/", subject, login)
         if answer.status == MISSING or (answer.status == FOUND and answer.media_type == _PAGE_TYPE):
             raise Failed(Code.NOT_FOUND, f"{domain} is no registry: it has nothing of one at /v2/")
         refuse(answer.status, answer.headers, subject, login)
@@ -68,12 +68,12 @@ class RegistryClient:
     async def resolve(self, reference: Reference, login: Login) -> Resolved:
         """Return what the name means now; raises Failed or Postponed."""
         subject, path = Subject.of(reference), _manifest(reference)
-        answer = await self._asking.ask("HEAD", path, subject, login)
+        answer = await self._transport.ask("HEAD", path, subject, login)
         refuse(answer.status, answer.headers, subject, login)
         if answer.media_type not in INDEXES:
             with suppress(InvalidInput):
                 return Resolved(parse_digest(answer.headers.get("Docker-Content-Digest", "")))
-        answer = await self._asking.ask("GET", path, subject, login)
+        answer = await self._transport.ask("GET", path, subject, login)
         refuse(answer.status, answer.headers, subject, login)
         found, digest = answers.manifest(answer), answers.digest(answer)
         if found is None or digest is None:
@@ -85,7 +85,7 @@ class RegistryClient:
     async def has(self, reference: Reference, login: Login) -> bool:
         """Tell whether the registry has this now; raises Failed or Postponed."""
         subject = Subject.of(reference)
-        answer = await self._asking.ask("HEAD", _manifest(reference), subject, login)
+        answer = await self._transport.ask("HEAD", _manifest(reference), subject, login)
         if answer.status == MISSING:
             return False
         refuse(answer.status, answer.headers, subject, login)
@@ -95,21 +95,21 @@ class RegistryClient:
         """Return what the manifest of one image is for, and of, as far as that can be told."""
         subject, repository, told = Subject.of(reference), reference.repository, Described()
         with suppress(RolloutError):
-            answer = await self._asking.ask("GET", _manifest(reference), subject, login)
+            answer = await self._transport.ask("GET", _manifest(reference), subject, login)
             found = answers.manifest(answer) if answer.status == FOUND else None
             if found is None:
                 return told
             told = Described(artifact=answers.artifact(found))
             config = answers.config_digest(answer.body)
             if config is not None and told.artifact is None:
-                blob = await self._asking.ask("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
+                blob = await self._transport.ask("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
                 told = Described(answers.platform(blob.body) if blob.status == FOUND else None)
         return told
 
     async def has_zstd(self, reference: Reference, login: Login, platform: str) -> bool:
         """Tell whether layers of the image are compressed with zstd; False where that cannot be told."""
         with suppress(RolloutError):
-            answer = await self._asking.ask("GET", _manifest(reference), Subject.of(reference), login)
+            answer = await self._transport.ask("GET", _manifest(reference), Subject.of(reference), login)
             found = answers.manifest(answer) or {}
             if (own := answers.child(found, platform)) is not None:
                 return await self.has_zstd(reference.with_digest(own), login, "")
@@ -138,13 +138,13 @@ class RegistryClient:
     async def look(self, reference: Reference, login: Login, *, etag: str | None) -> Answer:
         """Ask with HEAD what a tag means now, if that is no more what `etag` stood for; raises Failed or Postponed."""
         headers = {"If-None-Match": etag} if etag else {}
-        return await self._asking.ask("HEAD", _manifest(reference), Subject.of(reference), login, headers=headers)
+        return await self._transport.ask("HEAD", _manifest(reference), Subject.of(reference), login, headers=headers)
 
     async def list_tags(self, reference: Reference, login: Login, *, last: str = "") -> Answer:
         """Ask for a page of tags after `last`; raises Failed or Postponed."""
         query = {"n": str(_PAGE)} | ({"last": last} if last else {})
         path = f"v2/{reference.repository.path}/tags/list"
-        return await self._asking.ask("GET", path, Subject.of(reference), login, query=query)
+        return await self._transport.ask("GET", path, Subject.of(reference), login, query=query)
 
 
 def _manifest(reference: Reference) -> str:
@@ -164,4 +164,4 @@ async def connect(
     """
     connector = aiohttp.TCPConnector(limit_per_host=16)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-        yield RegistryClient(Asking(session, insecure, tokens or Tokens(ecr.fetch), token_hosts))
+        yield RegistryClient(AuthenticatedTransport(session, insecure, tokens or Tokens(ecr.fetch), token_hosts))

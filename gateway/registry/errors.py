@@ -48,14 +48,14 @@ def refuse(status: int, headers: Mapping[str, str], subject: Subject, login: Log
             return
         case 401 | 403:
             also = ", or there is no such repository" if subject.scope else ""
-            raise Failed(Code.DENIED, f"{domain} denies {text} {login.told}{also}")
+            raise Failed(Code.DENIED, f"{domain} denies {text} {login.description}{also}")
         case 404:
             raise Failed(Code.NOT_FOUND, f"{domain} has no {text}")
         case 429:
             seconds = wait(headers)
             raise Postponed(
                 Code.RATE_LIMITED,
-                f"{domain} limits our requests for {text}, {login.told}{_until(seconds)}",
+                f"{domain} limits our requests for {text}, {login.description}{_until(seconds)}",
                 retry_after=seconds,
             )
         case _:

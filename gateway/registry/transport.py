@@ -36,7 +36,7 @@ _PROVEN = 20.0  # seconds; a registry's token lasts for sixty at least
 _MOST_PROVEN = 512
 
 
-class Asking:
+class AuthenticatedTransport:
     """All on loopback are asked without TLS where they have none; those in `insecure` or with any certificate too."""
 
     def __init__(

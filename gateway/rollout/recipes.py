@@ -39,7 +39,7 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
             means.engine.fenced(journal.still_ours),
             means.identity,
             application,
-            means.registry.obtain(task.login),
+            means.registry.credentials_provider(task.login),
             means.pace.of(application.configuration),
             making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
             begun=left_open.runtime if left_open else None,
@@ -117,7 +117,7 @@ async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed
     """Return what a pull was refused with, and what else is known of it here."""
     code, message = error.reason.code, error.reason.message
     if code is Code.DENIED:
-        return Failed(code, f"{message} ({attempt.task.login.told})")
+        return Failed(code, f"{message} ({attempt.task.login.description})")
     if UNPACKED in message:
         platform = attempt.means.identity.platform
         if await attempt.means.registry.has_zstd(reference, attempt.task.login, platform):

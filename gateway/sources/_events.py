@@ -20,7 +20,7 @@ from gateway.model.reference import (
 from gateway.sources._json import MOST
 from gateway.sources._source import Trust
 
-Said = PushEvent | Ignored
+ParsedEvent = PushEvent | Ignored
 
 # Signatures, attestations and referrers of an image are kept under its digest, written as a tag:
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
@@ -28,7 +28,7 @@ _ATTACHED = "sha256-"
 _LONGEST_ID = 128
 
 
-def pushed(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> Said:
+def push_event(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> ParsedEvent:
     """Return what a push of `tag` means; raises InvalidInput where it names nothing that can be."""
     if not path:
         raise InvalidInput("no repository is named")
@@ -43,26 +43,26 @@ def pushed(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") ->
     return event
 
 
-def pushed_image(image: str, trust: Trust, *, tag: str = "", digest: str = "") -> Said:
+def image_push_event(image: str, trust: Trust, *, tag: str = "", digest: str = "") -> ParsedEvent:
     """Return what a push of `image` means, named as a person would name it; `tag` and `digest` go before its own."""
     name, _, own_digest = image.rpartition("://")[2].partition("@")
     name, own_tag = split_tag(name)
     host, path = split_domain(name)
     known = first_digest(digest.rpartition("@")[2], own_digest)
     tag = tag or own_tag or ("" if known else LATEST)
-    return pushed(trust, host=host or trust.host or DOCKER_HUB, path=path, tag=tag, digest=known or "")
+    return push_event(trust, host=host or trust.host or DOCKER_HUB, path=path, tag=tag, digest=known or "")
 
 
-def not_a_push(reason: str, trust: Trust, *, host: str, path: str, tag: str = "", digest: str = "") -> Ignored:
+def ignored_event(reason: str, trust: Trust, *, host: str, path: str, tag: str = "", digest: str = "") -> Ignored:
     """What else happened to an image, named as far as it is known: nothing will be done with the name."""
     try:
-        said = pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        said = push_event(trust, host=host, path=path, tag=tag, digest=digest)
     except InvalidInput:
         return Ignored("", reason)
     return Ignored(str(said.reference), reason)
 
 
-def notification(said: Iterable[Said], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
+def notification(said: Iterable[ParsedEvent], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
     """Gather what one request says; of a tag told twice the last word counts, in the first one's place.
 
     Raises TooLarge where it says too much.

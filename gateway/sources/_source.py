@@ -79,7 +79,7 @@ class Source:
     """One kind of registry.
 
     `header` is what the sender must put the secret or signature in (None: the unguessable path is all),
-    `header_value` how, with `{secret}` in it. With `never_refuse` a request that has proven itself is
+    `header_value` how, with `{secret}` in it. With `always_accept` a request that has proven itself is
     answered 2xx even when it cannot be parsed: its sender would repeat it for ever, block on it, or give up on us.
     """
 
@@ -103,14 +103,14 @@ class Source:
     chosen_header: Callable[[Mapping[str, str]], str | None] | None = None
     #: raises InvalidInput for a value of a setting that can mean nothing
     check: Callable[[Mapping[str, str]], None] = _no_check
-    never_refuse: bool = False
+    always_accept: bool = False
     #: answered while nothing can be stored: what makes this sender try again
-    unstored: int = 503
+    unavailable_status: int = 503
     honours_retry_after: bool = False
     #: but for requests with this header: their sender takes whatever is below 500 for delivered
-    deaf_by: str | None = None
+    no_retry_header: str | None = None
     #: seconds within which it is answered, whatever happens: fewer than it waits
-    patience: float = 4.0
+    response_deadline: float = 4.0
 
     def header_with(self, settings: Mapping[str, str]) -> str | None:
         """Return what the sender must put the secret or signature in."""

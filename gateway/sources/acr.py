@@ -13,7 +13,7 @@ Neither signs. A webhook carries headers of the operator's choice; Event Grid ca
 import re
 
 from gateway.model.events import Notification
-from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_tag
+from gateway.sources._events import ParsedEvent, ignored_event, is_image, notification, push_event, quoted, split_tag
 from gateway.sources._json import Part, parse_objects
 from gateway.sources._shared_secret import prove_secret
 from gateway.sources._source import Handshake, Request, Source, Trust
@@ -49,15 +49,15 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
 
 
-def _said(event: Part, trust: Trust) -> Said:
+def _said(event: Part, trust: Trust) -> ParsedEvent:
     told = event.part("data") if "data" in event else event
     target = told.part("target")
     subject_path, subject_tag = split_tag(event.text("subject"))
     path, tag = target.text("repository") or subject_path, target.text("tag") or subject_tag
     host, digest = _host(event, told, trust), target.text("digest")
     if reason := _refusal(event, told):
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _refusal(event: Part, told: Part) -> str:

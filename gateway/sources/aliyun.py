@@ -6,7 +6,7 @@ An Enterprise instance has a host of its own, which its notifications do not tel
 """
 
 from gateway.model.events import Notification
-from gateway.sources._events import notification, pushed
+from gateway.sources._events import notification, push_event
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -18,7 +18,7 @@ def verify(request: Request, trust: Trust) -> None:
 def parse(request: Request, trust: Trust) -> Notification:
     body = parse_object(request.body)
     push, repository = body.part("push_data"), body.part("repository")
-    said = pushed(
+    said = push_event(
         trust, host=_host(repository), path=_path(repository), tag=push.text("tag"), digest=push.text("digest")
     )
     return notification([said])

@@ -17,7 +17,15 @@ from collections.abc import Mapping
 from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.model.events import Notification
 from gateway.model.signatures import prove_token
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address, split_tag
+from gateway.sources._events import (
+    ParsedEvent,
+    ignored_event,
+    notification,
+    push_event,
+    quoted,
+    split_address,
+    split_tag,
+)
 from gateway.sources._json import Part, parse_object
 from gateway.sources._rsa import prove_id_token
 from gateway.sources._source import Request, Source, Trust
@@ -67,7 +75,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     )
 
 
-def _said(told: Part, trust: Trust) -> Said:
+def _said(told: Part, trust: Trust) -> ParsedEvent:
     # Both are whole names. A push with a tag is told twice, once without it.
     tagged, _, _ = told.text("tag").partition("@")
     _, _, digest = told.text("digest").partition("@")
@@ -77,8 +85,8 @@ def _said(told: Part, trust: Trust) -> Said:
     path = path.replace(":", "/")
     action = told.text("action")
     if action != "INSERT":
-        return not_a_push(f"not a push: {quoted(action)}", trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(f"not a push: {quoted(action)}", trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _emails(settings: Mapping[str, str]) -> list[str]:
@@ -105,5 +113,5 @@ SOURCE = Source(
         "audience": "the audience of that token, where it is not the secret; it needs email.",
     },
     check=check,
-    never_refuse=True,
+    always_accept=True,
 )

@@ -7,7 +7,7 @@ It repeats an event until it is answered 2xx, for ever, and holds back all that 
 
 from gateway.model.events import Notification
 from gateway.model.signatures import prove_credentials
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -24,17 +24,17 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
 
 
-def _said(event: Part, trust: Trust) -> Said:
+def _said(event: Part, trust: Trust) -> ParsedEvent:
     target = event.part("target")
     action, path, tag = event.text("action"), target.text("repository"), target.text("tag")
     host, digest = _host(event), target.text("digest")
     # A poller's HEAD of a tag arrives as a pull of it: taken for a push, deploys would feed themselves.
     if action != "push":
         reason = f"not a push: {quoted(action)}"
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     if _is_blob(target):
-        return not_a_push("a blob", trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event("a blob", trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _is_blob(target: Part) -> bool:
@@ -52,7 +52,7 @@ SOURCE = Source(
     header_value="Bearer {secret}",
     verify=verify,
     parse=parse,
-    never_refuse=True,
+    always_accept=True,
     # By default it waits a second and comes again; one told to wait longer is rather answered late than sent away.
-    patience=9.0,
+    response_deadline=9.0,
 )

@@ -7,7 +7,7 @@ https://docs.docker.com/docker-hub/repos/manage/webhooks/
 
 from gateway.model.events import Notification
 from gateway.model.reference import DOCKER_HUB
-from gateway.sources._events import is_image, not_a_push, notification, pushed, quoted
+from gateway.sources._events import ignored_event, is_image, notification, push_event, quoted
 from gateway.sources._json import parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -20,13 +20,13 @@ def parse(request: Request, trust: Trust) -> Notification:
     body = parse_object(request.body)
     push = body.part("push_data")
     path, tag = body.part("repository").text("repo_name"), push.text("tag")
-    said = pushed(trust, host=DOCKER_HUB, path=path, tag=tag)
+    said = push_event(trust, host=DOCKER_HUB, path=path, tag=tag)
     # Undocumented, and absent from most deliveries.
     media_type = push.text("media_type")
     if not is_image(media_type):
         reason = f"not an image: {quoted(media_type)}"
-        said = not_a_push(reason, trust, host=DOCKER_HUB, path=path, tag=tag)
+        said = ignored_event(reason, trust, host=DOCKER_HUB, path=path, tag=tag)
     return notification([said])
 
 
-SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse, patience=9.0)
+SOURCE = Source("dockerhub", header=None, header_value=None, verify=verify, parse=parse, response_deadline=9.0)

@@ -13,7 +13,16 @@ from collections.abc import Mapping, Sequence
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
 from gateway.sources import _sns
-from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_address, split_tag
+from gateway.sources._events import (
+    ParsedEvent,
+    ignored_event,
+    is_image,
+    notification,
+    push_event,
+    quoted,
+    split_address,
+    split_tag,
+)
 from gateway.sources._json import Part, parse_objects
 from gateway.sources._shared_secret import prove_secret
 from gateway.sources._source import Handshake, Request, Source, Trust
@@ -56,7 +65,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification(_published(told, trust), ids=[told.text("MessageId")])
 
 
-def _published(told: Part, trust: Trust) -> list[Said]:
+def _published(told: Part, trust: Trust) -> list[ParsedEvent]:
     if told.text("Type") != "Notification":
         return [Ignored("", f"not a push: {quoted(told.text('Type'))}")]
     try:
@@ -73,7 +82,7 @@ def check(settings: Mapping[str, str]) -> None:
         raise InvalidInput("replication is true or false", field="settings")
 
 
-def _said(event: Part, trust: Trust) -> Said:
+def _said(event: Part, trust: Trust) -> ParsedEvent:
     if "detail-type" in event:
         return _eventbridge(event, trust)
     if "specversion" in event:
@@ -83,17 +92,17 @@ def _said(event: Part, trust: Trust) -> Said:
     raise InvalidInput("neither an event of EventBridge (detail-type), nor its detail, nor a CloudEvent (specversion)")
 
 
-def _eventbridge(event: Part, trust: Trust) -> Said:
+def _eventbridge(event: Part, trust: Trust) -> ParsedEvent:
     host = _host(event.text("account"), event.text("region"))
     return _detail(event.text("detail-type"), event.part("detail"), trust, host=host)
 
 
-def _detail(kind: str, detail: Part, trust: Trust, *, host: str) -> Said:
+def _detail(kind: str, detail: Part, trust: Trust, *, host: str) -> ParsedEvent:
     path, tag = detail.text("repository-name"), detail.text("image-tag")
     digest = detail.text("image-digest")
     if reason := _refusal(kind, detail, trust):
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _refusal(kind: str, detail: Part, trust: Trust) -> str:
@@ -108,7 +117,7 @@ def _refusal(kind: str, detail: Part, trust: Trust) -> str:
     return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
 
 
-def _cloudevent(event: Part, trust: Trust) -> Said:
+def _cloudevent(event: Part, trust: Trust) -> ParsedEvent:
     details = event.part("data")
     subject_path, subject_tag = split_tag(event.text("subject"))
     path = details.text("repositoryName") or details.text("repository") or subject_path
@@ -117,8 +126,8 @@ def _cloudevent(event: Part, trust: Trust) -> Said:
     host = _cloudevent_host(event.text("source"), details)
     if not event.text("type").lower().endswith(("push", "pushed")):
         reason = f"not a push: {quoted(event.text('type'))}"
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _cloudevent_host(source: str, details: Part) -> str:
@@ -151,5 +160,5 @@ SOURCE = Source(
     },
     check=check,
     honours_retry_after=True,
-    deaf_by="x-amz-sns-message-type",
+    no_retry_header="x-amz-sns-message-type",
 )

@@ -10,7 +10,7 @@ from typing import Literal
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_credentials, prove_hmac
-from gateway.sources._events import Said, notification, pushed_image, quoted
+from gateway.sources._events import ParsedEvent, image_push_event, notification, quoted
 from gateway.sources._json import bounded, parse_value, unmarked
 from gateway.sources._json_pointer import parse_pointer, resolve
 from gateway.sources._purl import image_of
@@ -68,7 +68,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(part, trust) for part in parts], ids=ids, timeless=True)
 
 
-def _said(document: object, trust: Trust) -> Said:
+def _said(document: object, trust: Trust) -> ParsedEvent:
     settings = trust.settings
     pointer, _, wanted = settings.get("when", "").partition("=")
     if pointer and (found := _word(document, pointer)) != wanted:
@@ -81,7 +81,7 @@ def _said(document: object, trust: Trust) -> Said:
     # Another's JSON may well have a "tag" that is none.
     plain = {} if "image" in settings else _PLAIN
     tag, digest = ({**plain, **settings}.get(name) for name in ("tag", "digest"))
-    return pushed_image(
+    return image_push_event(
         image,
         trust,
         tag=_word(document, tag) if tag else "",
@@ -144,5 +144,5 @@ SOURCE = Source(
     chosen_header=_chosen_header,
     check=check,
     honours_retry_after=True,
-    patience=9.0,
+    response_deadline=9.0,
 )

@@ -8,7 +8,7 @@ the signature of a form is that of the JSON in it; without a secret its header i
 
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_hmac
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object, unform
 from gateway.sources._source import Request, Source, Trust, always
 
@@ -25,7 +25,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(parse_object(unform(request.body)), trust)])
 
 
-def _said(body: Part, trust: Trust) -> Said:
+def _said(body: Part, trust: Trust) -> ParsedEvent:
     if "package" not in body:
         return Ignored("", "not a package event")
     package, action = body.part("package"), body.text("action")
@@ -36,8 +36,8 @@ def _said(body: Part, trust: Trust) -> Said:
     # The owner keeps the case it was registered with, the registry's names are in lower case.
     path = f"{owner.text('login') or owner.text('username')}/{package.text('name')}".lower()
     if action != "created":
-        return not_a_push(f"not a push: {quoted(action)}", trust, host=host, path=path, tag=version)
-    return pushed(trust, host=host, path=path, tag=version)
+        return ignored_event(f"not a push: {quoted(action)}", trust, host=host, path=path, tag=version)
+    return push_event(trust, host=host, path=path, tag=version)
 
 
 def _host(body: Part, package: Part) -> str:

@@ -9,12 +9,12 @@ different delivery ids: the second joins what the first has queued.
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_hmac
 from gateway.sources._events import (
-    Said,
+    ParsedEvent,
     first_digest,
+    ignored_event,
     is_image,
-    not_a_push,
     notification,
-    pushed,
+    push_event,
     quoted,
     split_address,
     split_tag,
@@ -37,7 +37,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(parse_object(unform(request.body)), trust)])
 
 
-def _said(body: Part, trust: Trust) -> Said:
+def _said(body: Part, trust: Trust) -> ParsedEvent:
     package = body.part("package") or body.part("registry_package")
     if not package:
         return Ignored("", "ping" if "zen" in body else "not a package event")
@@ -48,8 +48,8 @@ def _said(body: Part, trust: Trust) -> Said:
     digest = _digest(version)
     reason = _refusal(body, version)
     if reason:
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _is_container(package: Part, version: Part) -> bool:
@@ -101,4 +101,6 @@ def _refusal(body: Part, version: Part) -> str:
     return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
 
 
-SOURCE = Source("github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always, patience=9.0)
+SOURCE = Source(
+    "github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always, response_deadline=9.0
+)

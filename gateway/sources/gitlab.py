@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import STANDARD_PREFIX, prove_credentials, prove_standard_webhook
 from gateway.sources import distribution
-from gateway.sources._events import Said, notification, pushed_image, quoted, split_address
+from gateway.sources._events import ParsedEvent, image_push_event, notification, quoted, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 from gateway.sources._template import check_template, fill
@@ -41,14 +41,14 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(body, trust)])
 
 
-def _said(body: Part, trust: Trust) -> Said:
+def _said(body: Part, trust: Trust) -> ParsedEvent:
     words, settings = _words(body), trust.settings
     reason = _unfinished(body, settings) or _unwanted(words, settings)
     if reason:
         return Ignored("", reason)
     if "image" not in settings:
         return Ignored("", "no image is named in it: set image=registry.example.com/{project}:{ref} on the endpoint")
-    return pushed_image(fill(settings["image"], words), trust)
+    return image_push_event(fill(settings["image"], words), trust)
 
 
 def _unfinished(body: Part, settings: Mapping[str, str]) -> str:
@@ -114,7 +114,7 @@ SOURCE = Source(
     header_value="{secret}",
     verify=verify,
     parse=parse,
-    never_refuse=True,
+    always_accept=True,
     settings={
         "image": "what has been pushed when a pipeline succeeds, as registry.example.com/{project}:{ref}; known are "
         "{project}, {ref}, {slug}, {sha} and {short_sha}.",

@@ -13,7 +13,7 @@ from gateway.model.errors import InvalidInput
 from gateway.model.events import Notification
 from gateway.model.reference import split_domain
 from gateway.model.signatures import prove_credentials
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_tag
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_tag
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -36,12 +36,12 @@ def parse(request: Request, trust: Trust) -> Notification:
     repository = told.part("repository").text("repo_full_name")
     said = [_said(kind, resource, repository, trust) for resource in told.parts("resources")]
     return notification(
-        said or [not_a_push(_refusal(kind) or "no resources", trust, host="", path=repository)],
+        said or [ignored_event(_refusal(kind) or "no resources", trust, host="", path=repository)],
         ids=[body.text("id")],
     )
 
 
-def _said(kind: str, resource: Part, repository: str, trust: Trust) -> Said:
+def _said(kind: str, resource: Part, repository: str, trust: Trust) -> ParsedEvent:
     name, tag = split_tag(resource.text("resource_url").rpartition("://")[2])
     host, path = split_domain(name)
     return _told(
@@ -49,19 +49,19 @@ def _said(kind: str, resource: Part, repository: str, trust: Trust) -> Said:
     )
 
 
-def _oldest(kind: str, event: Part, trust: Trust) -> Said:
+def _oldest(kind: str, event: Part, trust: Trust) -> ParsedEvent:
     path = event.text("full_name") or f"{event.text('project')}/{event.text('repo_name')}"
     return _told(kind, trust, host="", path=path, tag=event.text("tag"))
 
 
-def _told(kind: str, trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> Said:
+def _told(kind: str, trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> ParsedEvent:
     if reason := _refusal(kind):
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _refusal(kind: str) -> str:
     return "" if kind.lower() in _PUSHES else f"not a push: {quoted(kind)}"
 
 
-SOURCE = Source("harbor", header=_HEADER, header_value="{secret}", verify=verify, parse=parse, patience=2.5)
+SOURCE = Source("harbor", header=_HEADER, header_value="{secret}", verify=verify, parse=parse, response_deadline=2.5)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from gateway.model.errors import Unauthenticated
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_hmac, prove_token
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted, split_address
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 from gateway.sources._template import check_template, fill
@@ -40,7 +40,7 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(parse_object(request.body), trust)], timeless=True)
 
 
-def _said(body: Part, trust: Trust) -> Said:
+def _said(body: Part, trust: Trust) -> ParsedEvent:
     domain, event, told = body.text("domain"), body.text("event_type"), body.part("data")
     if domain != "docker":
         return Ignored("", f"not a docker event: {quoted(f'{domain} {event}'.strip())}")
@@ -53,11 +53,11 @@ def _said(body: Part, trust: Trust) -> Said:
     path = fill(trust.settings.get("path", _PATH), words)
     digest = f"sha256:{told.text('sha256')}"
     if event not in _PUSHES:
-        return not_a_push(f"not a push: {quoted(event)}", trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(f"not a push: {quoted(event)}", trust, host=host, path=path, tag=tag, digest=digest)
     if told.text("image_type") == _OCI and trust.settings.get("oci") != "true":
         reason = "not an image, or set oci=true where this repository holds images"
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _is_test(told: Part) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_hmac
-from gateway.sources._events import Said, not_a_push, notification, pushed, quoted
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust, always
 from gateway.sources._template import check_template, fill
@@ -32,15 +32,15 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(body, component, trust) for component in components])
 
 
-def _said(body: Part, component: Part, trust: Trust) -> Said:
+def _said(body: Part, component: Part, trust: Trust) -> ParsedEvent:
     if component.text("format") != "docker":
         return Ignored("", f"not an image: {quoted(component.text('format'))}")
     words = {"repository": body.text("repositoryName"), "image": component.text("name")}
     path, tag = fill(trust.settings.get("path", _PATH), words), component.text("version")
     action = body.text("action")
     if action not in _PUSHES:
-        return not_a_push(f"not a push: {quoted(action)}", trust, host="", path=path, tag=tag)
-    return pushed(trust, host="", path=path, tag=tag)
+        return ignored_event(f"not a push: {quoted(action)}", trust, host="", path=path, tag=tag)
+    return push_event(trust, host="", path=path, tag=tag)
 
 
 def check(settings: Mapping[str, str]) -> None:

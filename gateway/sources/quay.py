@@ -7,7 +7,7 @@ three times in a row is switched off.
 """
 
 from gateway.model.events import Notification
-from gateway.sources._events import not_a_push, notification, pushed, split_address
+from gateway.sources._events import ignored_event, notification, push_event, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -23,8 +23,8 @@ def parse(request: Request, trust: Trust) -> Notification:
     body = parse_object(request.body)
     tags, (host, path) = body.texts(_TAGS), _name(body, trust)
     if not tags:
-        return notification([not_a_push(f"not a push: {_kind(body)}", trust, host=host, path=path)])
-    return notification([pushed(trust, host=host, path=path, tag=tag) for tag in tags], timeless=True)
+        return notification([ignored_event(f"not a push: {_kind(body)}", trust, host=host, path=path)])
+    return notification([push_event(trust, host=host, path=path, tag=tag) for tag in tags], timeless=True)
 
 
 def _kind(body: Part) -> str:
@@ -37,4 +37,6 @@ def _name(body: Part, trust: Trust) -> tuple[str, str]:
     return host or ("" if trust.host else _HOST), path or body.text("repository")
 
 
-SOURCE = Source("quay", header=None, header_value=None, verify=verify, parse=parse, never_refuse=True, patience=9.0)
+SOURCE = Source(
+    "quay", header=None, header_value=None, verify=verify, parse=parse, always_accept=True, response_deadline=9.0
+)

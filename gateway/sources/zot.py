@@ -9,7 +9,15 @@ that succeeded but for the event's type.
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import prove_credentials
-from gateway.sources._events import Said, is_image, not_a_push, notification, pushed, quoted, split_address
+from gateway.sources._events import (
+    ParsedEvent,
+    ignored_event,
+    is_image,
+    notification,
+    push_event,
+    quoted,
+    split_address,
+)
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -34,15 +42,15 @@ def parse(request: Request, trust: Trust) -> Notification:
     return notification([_said(event, told, trust)], ids=[event.text("id")])
 
 
-def _said(event: Part, told: Part, trust: Trust) -> Said:
+def _said(event: Part, told: Part, trust: Trust) -> ParsedEvent:
     path, tag, digest = told.text("name"), told.text("reference"), told.text("digest")
     if not path:
         return Ignored("", f"not a push: {quoted(event.text('type'))}")
     host = _host(event.text("source"))
     reason = _refusal(event, told)
     if reason:
-        return not_a_push(reason, trust, host=host, path=path, tag=tag, digest=digest)
-    return pushed(trust, host=host, path=path, tag=tag, digest=digest)
+        return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
+    return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _host(source: str) -> str:

@@ -9,7 +9,7 @@ from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.model.errors import Code, Postponed, Reason
 from gateway.model.events import Ignored
 from gateway.model.reference import Digest, Reference
-from gateway.model.registries import NOBODY, choose
+from gateway.model.registries import ANONYMOUS, choose
 from gateway.rollout.attempt import Target, Task
 from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
 from gateway.store import (
@@ -82,7 +82,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
             target = Target(None, application.base.reference, application.as_found())
         image = target.reference if target else deployment.reference or application.reference
         former = await versions.select_serving(connection, vault, application)
-        login = NOBODY
+        login = ANONYMOUS
         if image is not None and not ends:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
             login = choose(image.repository, application.own_login, kept)

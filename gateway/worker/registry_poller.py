@@ -20,7 +20,7 @@ from gateway.config import Settings
 from gateway.model.errors import InvalidInput, RolloutError
 from gateway.model.events import PushEvent
 from gateway.model.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest
-from gateway.model.registries import NOBODY, Login, choose
+from gateway.model.registries import ANONYMOUS, Login, choose
 from gateway.model.tag_policies import Policy, highest, lower
 from gateway.queue import ingest as intake
 from gateway.registry import responses as answers
@@ -150,7 +150,7 @@ class Reconciler:
         async with transaction(self._pool) as connection:
             asking = await looks.select_asking(connection, look)
             if asking is None:
-                return NOBODY
+                return ANONYMOUS
             application = await applications.select_application(connection, self._vault, asking)
             kept = await registries.select_registries(connection, self._vault, look.repository.domain)
             return choose(look.repository, application.own_login, kept)

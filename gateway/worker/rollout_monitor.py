@@ -19,7 +19,7 @@ from gateway.docker.runtime import Pace, Runtime
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Kind, Watch
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
-from gateway.model.registries import nobody
+from gateway.model.registries import anonymous
 from gateway.queue import enqueue as dispatch
 from gateway.store import applications, deployments, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
@@ -93,7 +93,7 @@ class Lookout:
             # What it is stays known while an engine that was restarted does not manage its Swarm yet.
             begun = watched.watch.runtime
             runtime = await runtimes.choose(
-                engine, identity, application, nobody, self._pace, making=False, begun=begun
+                engine, identity, application, anonymous, self._pace, making=False, begun=begun
             )
             reason = await _trouble(runtime, watched)
         except RolloutError:

@@ -7,7 +7,7 @@ from gateway.docker import runtime_factory as runtimes
 from gateway.docker.engine import images
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.runtime import Pace
-from gateway.model.registries import nobody
+from gateway.model.registries import anonymous
 from gateway.store import applications
 from gateway.store import pulled_images as pulled
 from gateway.store.database import Pool, transaction
@@ -24,7 +24,7 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
         resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         with sparing("kept versions", application.application_id):
-            runtime = await runtimes.choose(engine, identity, application, nobody, pace, making=False, begun=None)
+            runtime = await runtimes.choose(engine, identity, application, anonymous, pace, making=False, begun=None)
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:
                 still = await applications.is_resting(connection, application.application_id)

@@ -127,12 +127,12 @@ async def test_dokploys_own_mcp_server_does(desk: Desk) -> None:
 
     first = await desk.push("1")
     which = '"applicationId": "<1.data.applicationId>"'
-    nobody = '"username": null, "password": null, "registryUrl": null'
+    anonymous = '"username": null, "password": null, "registryUrl": null'
     built = '"buildArgs": null, "buildSecrets": null, "createEnvFile": false'
     answers = await ask(
         'project-create {"name": "Assisted"}',
         'application-create {"name": "web", "environmentId": "<0.data.environment.environmentId>"}',
-        f'application-saveDockerProvider {{{which}, "dockerImage": "{desk.image()}", {nobody}}}',
+        f'application-saveDockerProvider {{{which}, "dockerImage": "{desk.image()}", {anonymous}}}',
         f'application-saveEnvironment {{{which}, "env": "MODEL=context", {built}}}',
         f"application-deploy {{{which}}}",
     )

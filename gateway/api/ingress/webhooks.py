@@ -58,8 +58,8 @@ async def receive(request: web.Request) -> web.Response:
         gate = gates.at(request.path)
         gate.count()
         began = time.monotonic()
-        endpoint = await in_time(request.app, source.patience, gate.through(_endpoint(request, source)))
-        left = source.patience - (time.monotonic() - began)
+        endpoint = await in_time(request.app, source.response_deadline, gate.through(_endpoint(request, source)))
+        left = source.response_deadline - (time.monotonic() - began)
         gate = gates.open(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
         asked, flaw = await read(request)
         work = _accept(request.app, source, endpoint, asked, flaw)
@@ -80,8 +80,8 @@ def _status(source: Source | None, error: GatewayError, request: web.Request) ->
     """Return what tells this sender to come again, where it should."""
     if source is None or not isinstance(error, Unavailable | Throttled):
         return int(error.status), {}
-    if not source.honours_retry_after or (source.deaf_by and source.deaf_by in request.headers):
-        return source.unstored, {}
+    if not source.honours_retry_after or (source.no_retry_header and source.no_retry_header in request.headers):
+        return source.unavailable_status, {}
     seconds = error.retry_after if isinstance(error, Throttled) else TRY_AGAIN
     return int(error.status), {"Retry-After": str(math.ceil(seconds))}
 
@@ -91,7 +91,7 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
     context = request.app[CONTEXT]
     async with statement(context.pool) as connection:
         endpoint = await endpoints.select_endpoint(connection, context.vault, source.name, request.match_info["token"])
-    if not endpoint.enabled and not source.never_refuse:
+    if not endpoint.enabled and not source.always_accept:
         raise NotFound("there is no such webhook")
     if endpoint.networks:
         forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
@@ -106,7 +106,7 @@ async def _accept(
     application: web.Application, source: Source, endpoint: Endpoint, asked: Request, flaw: GatewayError | None
 ) -> _Answer:
     trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
-    if flaw is not None and not source.never_refuse:
+    if flaw is not None and not source.always_accept:
         raise flaw
     if asked.method == "OPTIONS":
         # Browsers' preflights aside, a sender that asks this way proves itself in none: the path is unguessable.
@@ -127,7 +127,7 @@ async def _accept(
     except InvalidInput as error:
         why, headers = str(flaw or error), without_secrets(asked.headers, endpoint.secrets)
         receipt = await intake.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
-        if not source.never_refuse:
+        if not source.always_accept:
             raise
         return _Answer(200, shown(receipt), "rejected", {})
     notification = replace(endpoint.permitted(notification), signed=source.signed(asked, trust))

@@ -29,9 +29,9 @@ from gateway.api.procedures import (
     user,
     webhook,
 )
-from gateway.api.rpc.procedure import Answer, Opens, Procedure, Surface
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedure, Surface
 
-__all__ = ["PROCEDURES", "Answer", "Input", "Opens", "Procedure", "Surface"]
+__all__ = ["PROCEDURES", "Answer", "Input", "KeyAccess", "Procedure", "Surface"]
 
 MODULES = (
     application,

@@ -20,7 +20,7 @@ from gateway.api.procedures.deployment import DeploymentRow, shown
 from gateway.api.procedures.domain import DomainRow, domain_row
 from gateway.api.procedures.server import ServerRow
 from gateway.api.procedures.server import row as server_row
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import Application, parse_app_name, slug
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.store import applications, deployments, domains, environments, observations, projects, servers, steps
@@ -115,7 +115,7 @@ async def shown_row(
 
 
 @procedures.mutation(
-    "application.create", gives=ApplicationRow, raises=(Conflict,), led_by=frozenset({"environment_id"})
+    "application.create", gives=ApplicationRow, raises=(Conflict,), authorized_by=frozenset({"environment_id"})
 )
 async def create(context: Context, given: Create) -> Answer:
     """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
@@ -220,7 +220,7 @@ async def whole_row(
     return {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
 
 
-@procedures.query("application.all", gives=list[ApplicationRow], opens=Opens.TO_ITS_OWN)
+@procedures.query("application.all", gives=list[ApplicationRow], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return the applications that the key is for, newest first."""
     page, grants = given.page, context.caller.grants

@@ -10,7 +10,7 @@ from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
 from gateway.admin.inputs import Input, Words
 from gateway.api.procedures.application import Named, known
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.docker import application_logs as output
 from gateway.model.applications import Application
 from gateway.model.errors import RolloutError, Unavailable
@@ -74,7 +74,9 @@ async def read_logs(context: Context, given: Read) -> Answer:
     return Answer(text)
 
 
-@procedures.query("application.readAppMonitoring", takes=Monitored, gives=dict[str, Any] | None, opens=Opens.TO_ALL)
+@procedures.query(
+    "application.readAppMonitoring", takes=Monitored, gives=dict[str, Any] | None, access=KeyAccess.ANY_KEY
+)
 @procedures.query("application.readTraefikConfig", takes=Named, gives=str | None)
 async def nothing(_context: Context, _given: Input) -> Answer:
     """Answer null: there is neither a monitor nor a Traefik here."""

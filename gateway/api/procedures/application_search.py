@@ -10,7 +10,7 @@ from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures._project_rows import ApplicationStatus, application_status
 from gateway.api.procedures.application import Named, shown_row
-from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.observations import State
 from gateway.model.projects import Member
 from gateway.store import application_summaries as members
@@ -83,7 +83,7 @@ async def move(context: Context, given: Move) -> Answer:
         return Answer(await shown_row(connection, context, given.application_id))
 
 
-@procedures.query("application.search", gives=FoundApplications, opens=Opens.TO_ITS_OWN)
+@procedures.query("application.search", gives=FoundApplications, access=KeyAccess.FILTERED)
 async def search(context: Context, given: Search) -> Answer:
     """Find applications by words in their name, container, description or image."""
     async with transaction(context.pool) as connection:

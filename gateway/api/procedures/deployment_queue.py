@@ -18,7 +18,7 @@ from gateway.api.procedures.deployment import (
     shown,
     shown_version,
 )
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.deployments import Deployment, Status, StepRecord
 from gateway.model.errors import Conflict
@@ -130,7 +130,7 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
     return owners
 
 
-@procedures.query("deployment.allCentralized", gives=list[CentralRow], opens=Opens.TO_ITS_OWN)
+@procedures.query("deployment.allCentralized", gives=list[CentralRow], access=KeyAccess.FILTERED)
 async def select_central(context: Context, given: ShortPaged) -> Answer:
     """Return the newest of all applications that the key is for."""
     page, grants = given.page, context.caller.grants
@@ -157,7 +157,7 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
     )
 
 
-@procedures.query("deployment.queueList", gives=list[JobRow], opens=Opens.TO_ITS_OWN)
+@procedures.query("deployment.queueList", gives=list[JobRow], access=KeyAccess.FILTERED)
 async def select_queue(context: Context, _given: Input) -> Answer:
     """Return what waits and runs, what was asked for first at the head."""
     async with transaction(context.pool) as connection:

@@ -18,7 +18,7 @@ from gateway.api.procedures._project_rows import (
     whole_row,
 )
 from gateway.api.procedures._visible import its_own
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import parse_environment
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import PRODUCTION, Member, Project
@@ -121,7 +121,7 @@ async def create(context: Context, given: Create) -> Answer:
     )
 
 
-@procedures.query("project.all", gives=list[WholeProject], opens=Opens.TO_ITS_OWN)
+@procedures.query("project.all", gives=list[WholeProject], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: Paged) -> Answer:
     """Return projects, newest first, with their environments and applications, as far as the key is for them."""
     page, grants = given.page, context.caller.grants

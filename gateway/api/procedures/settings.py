@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedures, Surface
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures, Surface
 
 procedures = Procedures()
 
@@ -20,7 +20,7 @@ class Health(TypedDict):
     status: Literal["ok"]
 
 
-@procedures.query("settings.health", gives=Health, opens=Opens.TO_ALL)
+@procedures.query("settings.health", gives=Health, access=KeyAccess.ANY_KEY)
 async def health(_context: Context, _given: Input) -> Answer:
     """Tell that it answers."""
     return Answer(Health(status="ok"))
@@ -30,7 +30,7 @@ class Which(Input):
     surface: Surface = Surface.REST
 
 
-@procedures.query("settings.getDokployVersion", gives=str, opens=Opens.TO_ALL)
+@procedures.query("settings.getDokployVersion", gives=str, access=KeyAccess.ANY_KEY)
 async def get_version(_context: Context, _given: Input) -> Answer:
     """Tell which version this is."""
     return Answer(f"v{gateway_version()}")
@@ -43,7 +43,7 @@ def gateway_version() -> str:
         return "0.1.0"
 
 
-@procedures.query("settings.getOpenApiDocument", gives=dict[str, Any], opens=Opens.TO_ALL)
+@procedures.query("settings.getOpenApiDocument", gives=dict[str, Any], access=KeyAccess.ANY_KEY)
 async def get_document(context: Context, given: Which) -> Answer:
     """Describe this API in OpenAPI 3.1: the REST surface, or the tRPC one."""
     return Answer(await asyncio.to_thread(described, given.surface, context.settings.public_url or ""))

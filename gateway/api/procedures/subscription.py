@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.applications import Subscription
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.reference import Reference, Repository
@@ -115,7 +115,7 @@ async def create(context: Context, given: Create) -> Answer:
     return Answer(shown(made))
 
 
-@procedures.query("subscription.all", gives=list[SubscriptionRow], opens=Opens.TO_ITS_OWN)
+@procedures.query("subscription.all", gives=list[SubscriptionRow], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """Return what applications follow, or one of them; newest first."""
     page, grants = given.page, context.caller.grants

@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 
 procedures = Procedures()
 
@@ -14,12 +14,12 @@ class OfService(Input):
     schedule_type: Id
 
 
-@procedures.query("gitProvider.getAll", gives=list[Any], opens=Opens.TO_ALL)
-@procedures.query("notification.all", gives=list[Any], opens=Opens.TO_ALL)
-@procedures.query("destination.all", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("gitProvider.getAll", gives=list[Any], access=KeyAccess.ANY_KEY)
+@procedures.query("notification.all", gives=list[Any], access=KeyAccess.ANY_KEY)
+@procedures.query("destination.all", gives=list[Any], access=KeyAccess.ANY_KEY)
 @procedures.query("schedule.list", takes=OfService, gives=list[Any])
-@procedures.query("sshKey.all", gives=list[Any], opens=Opens.TO_ALL)
-@procedures.query("certificates.all", gives=list[Any], opens=Opens.TO_ALL)
+@procedures.query("sshKey.all", gives=list[Any], access=KeyAccess.ANY_KEY)
+@procedures.query("certificates.all", gives=list[Any], access=KeyAccess.ANY_KEY)
 async def none(_context: Context, _given: Input) -> Answer:
     """Return none: there are none of these here."""
     return Answer([])

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Opens, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import LONGEST_LIFE, Grants, Permission, Word
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.store import api_keys as keys
@@ -149,13 +149,13 @@ def _row(key: Key) -> KeyRow:
     }
 
 
-@procedures.query("user.get", gives=Member, opens=Opens.TO_ALL)
+@procedures.query("user.get", gives=Member, access=KeyAccess.ANY_KEY)
 async def get(context: Context, _given: Input) -> Answer:
     """Return who asks, and the keys there are; to a key that may not make keys, itself."""
     return Answer(await _member(context))
 
 
-@procedures.query("user.all", gives=list[Member], opens=Opens.TO_ALL)
+@procedures.query("user.all", gives=list[Member], access=KeyAccess.ANY_KEY)
 async def select_all(context: Context, _given: Input) -> Answer:
     """Return the one user there is."""
     return Answer([await _member(context)])
@@ -183,7 +183,7 @@ async def _member(context: Context) -> Member:
     return Member(id=_OWNER, organizationId=_ORGANIZATION, userId=_OWNER, role=_OWNER, createdAt=since, user=user)
 
 
-@procedures.query("user.session", gives=Session, opens=Opens.TO_ALL)
+@procedures.query("user.session", gives=Session, access=KeyAccess.ANY_KEY)
 async def session(_context: Context, _given: Input) -> Answer:
     """Return who asks, in short."""
     return Answer(Session(user={"id": _OWNER}, session={"activeOrganizationId": _ORGANIZATION}))

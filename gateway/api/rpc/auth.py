@@ -16,7 +16,7 @@ from gateway.admin.inputs import Input
 from gateway.api import audit as auditing
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.rpc.key_lookup import GUESSES
-from gateway.api.rpc.procedure import Opens, Procedure
+from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model.api_keys import Caller, Grants
 from gateway.model.endpoints import Address, sender_address
 from gateway.model.errors import Forbidden, Throttled
@@ -26,7 +26,7 @@ from gateway.store.database import Pool, statement
 from gateway.store.resource_owners import Noun
 
 #: ids that lead to an application, as our inputs call them
-LEADS: Mapping[str, Noun] = {
+OWNED_IDS: Mapping[str, Noun] = {
     "application_id": Noun.APPLICATION,
     "deployment_id": Noun.DEPLOYMENT,
     "rollback_id": Noun.DEPLOYMENT,
@@ -44,7 +44,7 @@ _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _AN_ID = re.compile(r"(^|_)ids?$")
 
 
-async def admit(request: web.Request, calls: int = 1, *, bearer: bool = False) -> Caller | None:
+async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = False) -> Caller | None:
     """Return who asks for so many calls, None for whom there is no valid key; raises Throttled.
 
     With `bearer` the key may come as `Authorization: Bearer`, too.
@@ -99,22 +99,22 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     """
     caller.check(procedure.name, procedure.permission)
     grants = caller.grants
-    if grants is None or procedure.opens is Opens.TO_ALL:
+    if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
     refused = Forbidden(f"key {caller.name!r} is for {grants} only: this {procedure.name} reaches beyond that")
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _AN_ID.search(_spelt(name)) for one in _each(value)]
     for name, value in ids:
-        if not await _covered(context, grants, LEADS.get(_spelt(name)), value):
+        if not await _covered(context, grants, OWNED_IDS.get(_spelt(name)), value):
             raise refused
     leading = _leading(procedure)
-    if procedure.opens is Opens.BY_ID and not leading & {_spelt(name) for name, _ in ids}:
+    if procedure.access is KeyAccess.BY_ID and not leading & {_spelt(name) for name, _ in ids}:
         raise refused
     # What counts is what was understood: of two spellings of one name only one is.
     understood = procedure.takes.model_validate(given)
-    led = {name: value for name in LEADS if (value := getattr(understood, name, None)) is not None}
+    led = {name: value for name in OWNED_IDS if (value := getattr(understood, name, None)) is not None}
     known = {value for _, value in ids if isinstance(value, str)}
-    if not set(led.values()) <= known or (procedure.opens is Opens.BY_ID and not leading & led.keys()):
+    if not set(led.values()) <= known or (procedure.access is KeyAccess.BY_ID and not leading & led.keys()):
         raise refused
     return understood
 
@@ -123,7 +123,7 @@ def _leading(procedure: Procedure) -> set[str]:
     """Return the ids by which a procedure may lead: those that its input demands, or that it says do."""
     fields = procedure.takes.model_fields
     demanded = {name for name, field in fields.items() if field.is_required()}
-    return (demanded | (fields.keys() & procedure.led_by)) & LEADS.keys()
+    return (demanded | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
 
 
 async def _covered(context: Context, grants: Grants, noun: Noun | None, value: object) -> bool:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.api.request_body import printable, read_body
 from gateway.api.rpc import superjson, trpc
-from gateway.api.rpc.auth import admit
+from gateway.api.rpc.auth import authenticate
 from gateway.api.rpc.concurrency import LANES
 from gateway.api.rpc.dispatch import Refused, answer, find, method_of, problem_of, when
 from gateway.api.rpc.procedure import Answer
@@ -39,7 +39,7 @@ async def trpc_call(request: web.Request) -> web.Response:
             Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MOST_CALLS} calls"), names[0], batch=batch
         )
     try:
-        caller = await admit(request, calls=len(names))
+        caller = await authenticate(request, calls=len(names))
         # What a stranger sends is not read.
         given = [None] * len(names) if caller is None else await _trpc_inputs(request, len(names), batch=batch)
     except (Refused, GatewayError) as error:
@@ -130,7 +130,7 @@ async def rest_call(request: web.Request) -> web.Response:
     """Answer one call with its bare value; nothing is an empty body."""
     name = printable(request.match_info.get("procedure", ""))
     try:
-        caller = await admit(request)
+        caller = await authenticate(request)
         if caller is None:
             return _json({"message": "Unauthorized"}, HTTPStatus.UNAUTHORIZED)
         if request.method == "HEAD":

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from gateway.api.rpc.procedure import Opens, Procedure, Surface
+from gateway.api.rpc.procedure import KeyAccess, Procedure, Surface
 from gateway.api.rpc.trpc import RestError, TrpcError, Unauthorized
 from gateway.model.api_keys import Permission
 from gateway.model.errors import NotFound, Throttled, Unavailable
@@ -101,7 +101,7 @@ def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus
         found |= {NotFound.status} if any(name.endswith("Id") for name in takes["properties"]) else set()
     if any(name.endswith("Id") for name in takes.get("required", ())) and not procedure.name.endswith(".all"):
         found.add(NotFound.status)
-    if procedure.opens is not Opens.TO_ALL or procedure.permission is not Permission.READ:
+    if procedure.access is not KeyAccess.ANY_KEY or procedure.permission is not Permission.READ:
         found.add(HTTPStatus.FORBIDDEN)
     return sorted(found)
 

@@ -52,22 +52,22 @@ class Answer:
     changed: bool = False
 
 
-class Opens(Enum):
+class KeyAccess(Enum):
     """How a procedure is open to a key that is for certain applications or projects alone."""
 
-    #: as far as every id that is sent leads to those; the input has to demand one, or `led_by` to name it
+    #: as far as every id that is sent leads to those; the input has to demand one, or `authorized_by` to name it
     BY_ID = auto()
     #: to each such key, and shows or changes nothing but what the caller is for: the procedure sees to that itself
-    TO_ITS_OWN = auto()
+    FILTERED = auto()
     #: to every key, as it leads to no application
-    TO_ALL = auto()
+    ANY_KEY = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
     """`gives` is the type of what it answers, None where it answers nothing; `needs` what a key must be allowed.
 
-    A key that is restricted is held to what it is for as `opens` says: unless said otherwise, by the ids in the input.
+    A key that is restricted is held to what it is for as `access` says: unless said otherwise, by the ids in the input.
     """
 
     name: str
@@ -80,8 +80,8 @@ class Procedure:
     raises: tuple[type[GatewayError], ...] = ()
     #: its answer names the deployment that was queued, in the header X-Deployment-Id
     queues: bool = False
-    opens: Opens = Opens.BY_ID
-    led_by: frozenset[str] = frozenset()
+    access: KeyAccess = KeyAccess.BY_ID
+    authorized_by: frozenset[str] = frozenset()
 
     @property
     def router(self) -> str:
@@ -105,8 +105,8 @@ class _Options(TypedDict, total=False):
     needs: Permission | None
     raises: tuple[type[GatewayError], ...]
     queues: bool
-    opens: Opens
-    led_by: frozenset[str]
+    access: KeyAccess
+    authorized_by: frozenset[str]
 
 
 class Procedures(list[Procedure]):

@@ -33,7 +33,7 @@ from gateway.model.deployments import Swap
 from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
 from gateway.model.health_checks import Probe
 from gateway.model.reference import Reference
-from gateway.model.registries import Credentials, Obtain, with_login
+from gateway.model.registries import Credentials, CredentialsProvider, with_login
 
 _LOG = structlog.get_logger()
 
@@ -49,7 +49,7 @@ class ContainerRuntime:
     engine: Engine
     platform: str
     application: Application
-    login: Obtain
+    login: CredentialsProvider
     pace: Pace
     #: what serves, as it was written down
     former: Ran | None = None

@@ -32,7 +32,7 @@ from gateway.model.configuration_diff import Ran
 from gateway.model.deployments import Swap
 from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
 from gateway.model.reference import Digest, Reference
-from gateway.model.registries import Obtain
+from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
 
@@ -48,7 +48,7 @@ class ServiceRuntime:
 
     engine: Engine
     application: Application
-    login: Obtain
+    login: CredentialsProvider
     pace: Pace
     #: what served before, as it was written down
     former: Ran | None = None

@@ -14,7 +14,7 @@ from gateway.docker.runtime import Pace
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.convergence import Mark, Seen
 from gateway.model.errors import Absent, Code, Failed, RolloutError
-from gateway.model.registries import Obtain
+from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
 
@@ -33,7 +33,7 @@ class ServiceWatch:
     name: str
     pace: Pace
     grace: int
-    login: Obtain
+    login: CredentialsProvider
 
     async def converge(self, mark: Mark, before: frozenset[str] = frozenset()) -> None:
         """Return once every task has run in the version for the stability window; raises Failed."""

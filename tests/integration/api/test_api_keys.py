@@ -10,8 +10,8 @@ import orjson
 import pytest
 from pydantic.alias_generators import to_camel
 
-from gateway.api.procedures import PROCEDURES, Opens, Procedure
-from gateway.api.rpc.auth import LEADS
+from gateway.api.procedures import PROCEDURES, KeyAccess, Procedure
+from gateway.api.rpc.auth import OWNED_IDS
 from gateway.model import api_keys as rules
 from gateway.model.api_keys import Grants, Permission
 from gateway.model.errors import InvalidInput
@@ -125,13 +125,13 @@ async def test_a_restricted_key_reaches_its_own_application_by_whatever_leads_th
 async def test_every_procedure_is_closed_to_a_key_for_another_application(web: Web) -> None:
     """What there is, what there is not and what leads nowhere are all answered the same."""
     await an_application(web, "mine")
-    theirs, nobodys = await an_application(web, "theirs"), {to_camel(name): "nobody" for name in LEADS}
+    theirs, nobodys = await an_application(web, "theirs"), {to_camel(name): "nobody" for name in OWNED_IDS}
     key, _ = await a_key(web, "mine")
     assert theirs.keys() == nobodys.keys()
     before = await web.query("application.one", applicationId="theirs")
     async with asking_with(web, key):
         for procedure in PROCEDURES.values():
-            if procedure.opens is Opens.TO_ALL:
+            if procedure.access is KeyAccess.ANY_KEY:
                 continue
             for ask in (call, call_by_trpc):
                 refused = await ask(web, procedure, theirs)
@@ -140,7 +140,7 @@ async def test_every_procedure_is_closed_to_a_key_for_another_application(web: W
                 mixed = {**theirs, "applicationId": "mine"}
                 assert await ask(web, procedure, mixed) == refused
                 assert await ask(web, procedure, {**mixed, "application_id": "mine"}) == refused
-                if procedure.opens is Opens.BY_ID:
+                if procedure.access is KeyAccess.BY_ID:
                     assert await ask(web, procedure, {}) == refused
     assert before == await web.query("application.one", applicationId="theirs")
 
@@ -150,7 +150,7 @@ async def test_an_id_that_a_procedure_does_not_ask_for_opens_none(web: Web) -> N
     key, _ = await a_key(web, "mine")
     async with asking_with(web, key):
         for procedure in PROCEDURES.values():
-            if procedure.opens is Opens.BY_ID and "application_id" not in procedure.takes.model_fields:
+            if procedure.access is KeyAccess.BY_ID and "application_id" not in procedure.takes.model_fields:
                 assert (await call(web, procedure, {"applicationId": "mine"}))[0] == 403, procedure.name
 
 
@@ -158,7 +158,7 @@ async def test_lists_show_a_restricted_key_its_own(web: Web) -> None:
     await an_application(web, "mine")
     theirs = await an_application(web, "theirs")
     key, _ = await a_key(web, "mine", permission=Permission.READ)
-    lists = [one for one in PROCEDURES.values() if one.opens is Opens.TO_ITS_OWN]
+    lists = [one for one in PROCEDURES.values() if one.access is KeyAccess.FILTERED]
     assert {"application.all", "subscription.all"} <= {one.name for one in lists}
     async with asking_with(web, key):
         for procedure in lists:
@@ -198,7 +198,7 @@ async def test_the_variables_of_a_project_are_shown_to_whom_all_of_it_is_open(we
 
 
 def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_thought_of() -> None:
-    assert {one.name for one in PROCEDURES.values() if one.opens is Opens.TO_ALL} == {
+    assert {one.name for one in PROCEDURES.values() if one.access is KeyAccess.ANY_KEY} == {
         "application.readAppMonitoring",
         "certificates.all",
         "destination.all",

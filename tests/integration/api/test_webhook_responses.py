@@ -122,7 +122,7 @@ async def test_a_sample_of_the_corpus_is_answered_as_its_sender_must_be(
 
 
 def never_refused(sample: Sample) -> bool:
-    return SOURCES[sample.source].never_refuse
+    return SOURCES[sample.source].always_accept
 
 
 async def test_a_confirmed_subscription_has_been_visited(web: Web, world: World) -> None:

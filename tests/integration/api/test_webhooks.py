@@ -342,7 +342,7 @@ PARTICULAR = Source(
     handshake=lambda request, _trust: Handshake(
         headers={"WebHook-Allowed-Origin": request.query.get("from", "")}, visit=request.headers.get("x-visit")
     ),
-    unstored=500,
+    unavailable_status=500,
 )
 
 
@@ -392,7 +392,7 @@ async def test_a_handshake_is_answered_once_the_registry_s_own_address_has_answe
 async def test_a_database_that_hangs_is_told_in_time_as_the_source_says_and_the_push_is_stored_all_the_same(
     web: Web, particular: str, registry_of_keys: "RegistryOfKeys", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "SOURCES", {"particular": replace(PARTICULAR, patience=0.2)})
+    monkeypatch.setattr(webhooks, "SOURCES", {"particular": replace(PARTICULAR, response_deadline=0.2)})
     async with web.pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE deliveries")
         status, _ = await web.post(particular, b"key", **{"x-key": registry_of_keys.url})

@@ -15,7 +15,7 @@ from gateway.model.applications import Application, Desired
 from gateway.model.configuration import Configuration
 from gateway.model.deployments import Swap
 from gateway.model.reference import Reference
-from gateway.model.registries import nobody
+from gateway.model.registries import anonymous
 from tests.support.real_parts import Pushes
 
 PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
@@ -41,7 +41,7 @@ async def runtime(engine: Engine, pushes: Pushes) -> AsyncIterator[ContainerRunt
         engine_id=None,
         created_at=datetime.now(UTC),
     )
-    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, nobody, PACE)
+    runtime = ContainerRuntime(engine, (await engine.identify()).platform, application, anonymous, PACE)
     yield runtime
     await runtime.remove()
 

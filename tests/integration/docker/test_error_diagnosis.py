@@ -22,7 +22,7 @@ from gateway.docker.swarm.watcher import ServiceWatch
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Absent, Code, Failed, Postponed
 from gateway.model.reference import Reference
-from gateway.model.registries import nobody
+from gateway.model.registries import anonymous
 from tests.scripts.image import run
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
 from tests.support.rollout_env import Lane
@@ -165,7 +165,7 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     manager.call.side_effect = [Absent(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
-    watch = ServiceWatch(manager, "web", pace, 10, nobody)
+    watch = ServiceWatch(manager, "web", pace, 10, anonymous)
     told = await watch.explained(convergence.broken("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
     assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message

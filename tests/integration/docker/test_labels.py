@@ -16,7 +16,7 @@ from gateway.docker.runtime import Pace
 from gateway.model.applications import Application
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Failed
-from gateway.model.registries import nobody
+from gateway.model.registries import anonymous
 from gateway.store import applications
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane
@@ -54,7 +54,7 @@ async def of(lane: Lane) -> Application:
 async def runtime(lane: Lane, **otherwise: object) -> ContainerRuntime:
     pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
     application = replace(await of(lane), **otherwise)  # type: ignore[arg-type]
-    return ContainerRuntime(lane.engine, (await lane.engine.identify()).platform, application, nobody, pace)
+    return ContainerRuntime(lane.engine, (await lane.engine.identify()).platform, application, anonymous, pace)
 
 
 async def by_hand(lane: Lane, image: str, labels: dict[str, str] | None = None) -> str:

@@ -20,7 +20,7 @@ from gateway.cli.demo.process import free_port
 from gateway.model.ecr import Amazon
 from gateway.model.errors import Code, Failed, Postponed, RolloutError
 from gateway.model.reference import Reference
-from gateway.model.registries import NOBODY, Credentials, Login
+from gateway.model.registries import ANONYMOUS, Credentials, Login
 from gateway.registry.client import Described, RegistryClient, connect
 from gateway.registry.rate_limit import wait
 from gateway.registry.token_cache import Tokens
@@ -57,7 +57,7 @@ async def test_a_limit_says_until_when_and_is_waited_for(client: RegistryClient)
         return web.Response(status=429, headers={"Retry-After": "90"})
 
     async with answering(limit) as address:
-        error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), NOBODY))
+        error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), ANONYMOUS))
     assert isinstance(error, Postponed)
     assert (error.reason.code, error.retry_after) == (Code.RATE_LIMITED, 90)
     until = datetime.strptime(str(error).rpartition("until ")[2], "%Y-%m-%d %H:%M:%S UTC").replace(tzinfo=UTC)
@@ -105,7 +105,7 @@ async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
     client: RegistryClient, tags: tuple[str, ...], said: str
 ) -> None:
     async with answering(_tagged(*tags)) as address:
-        error = await client.missing(Reference.parse(f"{address}/app:v1.0.0"), NOBODY)
+        error = await client.missing(Reference.parse(f"{address}/app:v1.0.0"), ANONYMOUS)
     assert error is not None
     assert error.reason.code is Code.NOT_FOUND
     assert said in str(error)
@@ -124,7 +124,7 @@ async def test_an_address_that_is_none_is_told_as_the_registrys_fault(
         return web.Response(status=status, headers={header: value})
 
     async with answering(send_on) as there:
-        error = await refusal(client.resolve(Reference.parse(f"{there}/app:v1"), NOBODY))
+        error = await refusal(client.resolve(Reference.parse(f"{there}/app:v1"), ANONYMOUS))
     assert error.reason.code in {Code.REGISTRY_UNREACHABLE, Code.DENIED}
 
 
@@ -147,7 +147,7 @@ async def test_a_login_in_a_token_services_address_is_not_used() -> None:
 
 
 async def test_a_host_that_has_no_name_is_told_as_one_that_does_not_answer(client: RegistryClient) -> None:
-    error = await refusal(client.resolve(Reference.parse(f"{'a' * 70}.example/app:v1"), NOBODY))
+    error = await refusal(client.resolve(Reference.parse(f"{'a' * 70}.example/app:v1"), ANONYMOUS))
     assert error.reason.code is Code.REGISTRY_UNREACHABLE
 
 
@@ -158,13 +158,13 @@ async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: Regist
         return web.Response(body=orjson.dumps({"config": {"digest": DIGEST}}))
 
     async with answering(answer) as address:
-        assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described("linux/arm64")
-    assert await client.describe(Reference.parse(f"{address}/app:v1"), NOBODY) == Described()
+        assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described("linux/arm64")
+    assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described()
 
 
 async def test_a_registry_that_is_away_is_told_by_how(client: RegistryClient) -> None:
-    refused = await refusal(client.resolve(Reference.parse(f"127.0.0.1:{free_port()}/app:v1"), NOBODY))
-    unknown = await refusal(client.resolve(Reference.parse("nobody.invalid/app:v1"), NOBODY))
+    refused = await refusal(client.resolve(Reference.parse(f"127.0.0.1:{free_port()}/app:v1"), ANONYMOUS))
+    unknown = await refusal(client.resolve(Reference.parse("nobody.invalid/app:v1"), ANONYMOUS))
     assert "refuses the connection: nothing listens there" in str(refused)
     assert "the name nobody.invalid is not found (DNS)" in str(unknown)
     assert {one.reason.code for one in (refused, unknown)} == {Code.REGISTRY_UNREACHABLE}

@@ -10,7 +10,7 @@ from yarl import URL
 
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import Domain, Reference, parse_domain
-from gateway.model.registries import NOBODY, Credentials, Login
+from gateway.model.registries import ANONYMOUS, Credentials, Login
 from gateway.registry import trusted_hosts as realms
 from gateway.registry.client import connect
 from gateway.registry.trusted_hosts import Address, Realms
@@ -152,7 +152,7 @@ async def test_what_is_no_token_is_sent_to_nobody(body: bytes) -> None:
 
     async with served(registry) as address, connect() as client:
         with pytest.raises(Postponed):
-            await client.resolve(Reference.parse(f"{address}/app:1"), NOBODY)
+            await client.resolve(Reference.parse(f"{address}/app:1"), ANONYMOUS)
     assert shown == []
 
 

@@ -25,7 +25,7 @@ from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Conflict, Failed, InvalidInput, Postponed
 from gateway.model.observations import State
 from gateway.model.reference import Reference, parse_domain
-from gateway.model.registries import Registration, nobody
+from gateway.model.registries import Registration, anonymous
 from gateway.queue import enqueue as dispatch
 from gateway.registry import client as registries
 from gateway.store import applications, observations, versions, watches
@@ -76,7 +76,7 @@ async def runtime_of(lane: Lane) -> ServiceRuntime:
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
     pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
-    return ServiceRuntime(lane.engine, application, nobody, pace)
+    return ServiceRuntime(lane.engine, application, anonymous, pace)
 
 
 async def running(lane: Lane) -> list[Task]:

@@ -23,7 +23,7 @@ from gateway.model.configuration import Configuration
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import Reference
-from gateway.model.registries import NOBODY
+from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt
 from gateway.rollout import recipes as rollout
 from gateway.store import deployments
@@ -89,7 +89,7 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     deployment = MagicMock(kind=kind, reference=reference, deployment_id="d", epoch=1, cancelled_at=None)
     application = MagicMock(spec=Application, configuration=Configuration(), base=None)
     application.name = "web"
-    return attempt.Task(deployment, application, NOBODY, AsyncMock())
+    return attempt.Task(deployment, application, ANONYMOUS, AsyncMock())
 
 
 @pytest.mark.parametrize(

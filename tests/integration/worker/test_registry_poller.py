@@ -9,7 +9,7 @@ from aiohttp import web as http
 from aiohttp.test_utils import TestServer
 
 from gateway.model.reference import Reference
-from gateway.model.registries import NOBODY
+from gateway.model.registries import ANONYMOUS
 from gateway.registry import client as registries
 from gateway.registry.rate_limit import rest
 from gateway.worker.registry_poller import Reconciler, following
@@ -201,10 +201,10 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
     await pushes("two", "other")
     reference = Reference.parse(pushes.name())
     async with registries.connect() as client:
-        first = await client.look(reference, NOBODY, etag=None)
+        first = await client.look(reference, ANONYMOUS, etag=None)
         assert (first.status, first.headers["Docker-Content-Digest"]) == (200, digest)
-        assert (await client.look(reference, NOBODY, etag=first.headers["ETag"])).status == 304
-        listed = await client.list_tags(reference, NOBODY)
+        assert (await client.look(reference, ANONYMOUS, etag=first.headers["ETag"])).status == 304
+        listed = await client.list_tags(reference, ANONYMOUS)
         assert sorted(orjson.loads(listed.body)["tags"]) == ["latest", "other"]
 
 

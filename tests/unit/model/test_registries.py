@@ -89,7 +89,7 @@ def test_an_own_login_is_never_sent_to_another_registry() -> None:
     image = Repository.parse("ghcr.io/acme/app")
     login = choose(image, (Scope.parse("docker.io"), OWN), [])
     assert login.by is None
-    assert "own login was not sent, since it was given for docker.io" in login.told
+    assert "own login was not sent, since it was given for docker.io" in login.description
 
 
 def test_the_longest_path_wins_among_the_kept_logins() -> None:
@@ -104,7 +104,7 @@ def test_a_password_is_not_shown_by_accident() -> None:
 
 def test_an_error_names_the_registry_that_is_for_another_path() -> None:
     login = choose(Repository.parse("ghcr.io/other/app"), None, [kept("ghcr.io/acme", "near")])
-    assert login.told == "without a login; the registry 'near' is for ghcr.io/acme only"
+    assert login.description == "without a login; the registry 'near' is for ghcr.io/acme only"
 
 
 def test_certificates_are_trusted_for_a_host_whosever_login_is_used() -> None:

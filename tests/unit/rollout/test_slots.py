@@ -12,7 +12,7 @@ from gateway.model.configuration import Configuration, Order
 from gateway.model.deployments import Kind, Outcome, Status, Swap
 from gateway.model.errors import Code
 from gateway.model.reference import Reference
-from gateway.model.registries import NOBODY
+from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt
 from gateway.rollout import recipes as rollout
 
@@ -36,7 +36,7 @@ class Scene:
         target = attempt.Target("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
         means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
-        task = attempt.Task(deployment, application, NOBODY, AsyncMock(), target)
+        task = attempt.Task(deployment, application, ANONYMOUS, AsyncMock(), target)
         return await rollout.roll_out(means, task, self.journal, None)
 
 
