@@ -18,12 +18,12 @@ from aiohttp import web
 
 from gateway.api import Runner, build, limits_for, raise_file_limit
 from gateway.config import Settings
-from gateway.docker.engine import client as engines
+from gateway.docker.engine import client as engine_client
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Domain, parse_domain
 from gateway.model.servers import Access
-from gateway.registry import client as registries
-from gateway.store import gateway_address as serving
+from gateway.registry import client as registry_client
+from gateway.store import gateway_address
 from gateway.store.database import transaction
 from gateway.store.storage import open_keep
 from gateway.worker.registry_poller import reconciling
@@ -61,9 +61,9 @@ async def running(settings: Settings) -> AsyncIterator[str]:
     limits = limits_for(raise_file_limit(), settings.body_limit)
     async with AsyncExitStack() as stack:
         keep = await stack.enter_async_context(open_keep(settings))
-        engine = await stack.enter_async_context(engines.connect(_own_engine(settings)))
+        engine = await stack.enter_async_context(engine_client.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(
-            registries.connect(insecure(settings), token_hosts=token_hosts(settings))
+            registry_client.connect(insecure(settings), token_hosts=token_hosts(settings))
         )
         supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
         await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings, supervisor.loops))
@@ -76,7 +76,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         listening = runner.addresses[0]
         address = f"http://{listening[0]}:{listening[1]}"
         async with transaction(keep.pool) as connection:
-            await serving.update_serving(connection, public_url=settings.public_url, listens=address)
+            await gateway_address.update_serving(connection, public_url=settings.public_url, listens=address)
         yield address
 
 

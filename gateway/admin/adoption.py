@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from gateway.docker import adoption as originals
-from gateway.docker.container import adopted_spec as adoption
+from gateway.docker import adoption
+from gateway.docker.container import adopted_spec
 from gateway.docker.container.ownership import is_of
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, EngineIdentity
@@ -11,8 +11,7 @@ from gateway.model.adoption import Base
 from gateway.model.applications import Application
 from gateway.model.configuration import LONGEST_GRACE
 from gateway.model.errors import Conflict, RolloutError, Unavailable
-from gateway.store import applications, engines, subscriptions
-from gateway.store import deploy_tokens as addresses
+from gateway.store import applications, deploy_tokens, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -27,7 +26,7 @@ async def adopt(
     """
     try:
         identity = await engine.identify()
-        base = await originals.look(engine, container, host_name=identity.name)
+        base = await adoption.look(engine, container, host_name=identity.name)
     except RolloutError as error:
         raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
     # What a push is told for has a tag; the digest is what ran when it was found.
@@ -46,7 +45,7 @@ async def adopt(
         )
         if known is None:
             changes["configuration"] = _columns(base)
-            await addresses.renew_token(connection, vault, application_id)
+            await deploy_tokens.renew_token(connection, vault, application_id)
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
         await subscriptions.replace_subscription(connection, application_id, reference)
@@ -65,12 +64,12 @@ async def adopt_anew(
     if base is None or base.is_service:
         return None
     found, told = await containers.inspect(engine, name), await containers.inspection(engine, name)
-    if found is None or told is None or is_of(application, found) or not adoption.of_compose(found.labels):
+    if found is None or told is None or is_of(application, found) or not adopted_spec.of_compose(found.labels):
         return None
     # Compose writes what they are of into the images that it builds, too.
-    if not adoption.made_anew(base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}):
+    if not adopted_spec.made_anew(base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}):
         return None
-    fresh = await originals.look(engine, name, host_name=identity.name)
+    fresh = await adoption.look(engine, name, host_name=identity.name)
     reference, before = fresh.reference.without_digest(), base.reference.without_digest()
     changes: dict[str, object] = {"base": fresh.dump()}
     if reference != before:

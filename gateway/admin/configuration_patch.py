@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
-from gateway.model import configuration_rules as contradictions
+from gateway.model import configuration_rules
 from gateway.model.configuration import LONGEST_GRACE, Configuration
 from gateway.model.errors import InvalidInput
 
@@ -47,7 +47,7 @@ def merged(current: Configuration, settings: Mapping[str, Any]) -> Configuration
     whole = {**current.model_dump(by_alias=True), **changed}
     with _as_sent(settings):
         wanted = Configuration.model_validate({name: value for name, value in whole.items() if value is not None})
-        contradictions.refuse(wanted)
+        configuration_rules.refuse(wanted)
     return wanted.identified(current)
 
 

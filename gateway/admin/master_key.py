@@ -11,8 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.model.errors import Conflict, Unavailable
-from gateway.store import reencryption as sealed
-from gateway.store import sessions as presence
+from gateway.store import reencryption, sessions
 from gateway.store.database import Pool, statement
 from gateway.store.encryption import KEY_BYTES, Vault, mark_of
 from gateway.store.master_key_file import KeyFile
@@ -50,7 +49,7 @@ async def rotate(pool: Pool, vault: Vault) -> Rotation:
 async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
     done = 0
     for _ in range(_MOST_ROUNDS):
-        tally = await sealed.reseal(pool, vault)
+        tally = await reencryption.reseal(pool, vault)
         done += tally.resealed
         if tally.lost:
             raise Unavailable(
@@ -65,7 +64,7 @@ async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
 
 async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
     async with statement(pool) as connection:
-        others = await presence.select_marks(connection) - {vault.keyring.mark}
+        others = await sessions.select_marks(connection) - {vault.keyring.mark}
     if others:
         raise Conflict(
             "a gateway on this database seals with another key, and would not open what is sealed with this one: "
@@ -77,9 +76,9 @@ async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
 @asynccontextmanager
 async def _alone(pool: Pool) -> AsyncIterator[None]:
     async with statement(pool) as connection:
-        if not await presence.take_turn(connection):
+        if not await sessions.take_turn(connection):
             raise Conflict("the master key is being rotated already: wait for that")
         try:
             yield
         finally:
-            await presence.give_turn_back(connection)
+            await sessions.give_turn_back(connection)

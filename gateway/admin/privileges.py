@@ -1,13 +1,13 @@
 """What a key that is for some applications or projects may not set on them."""
 
 from gateway.admin.context import Context
-from gateway.model import host_privileges as powers
+from gateway.model import host_privileges
 from gateway.model.api_keys import Caller
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration
 from gateway.model.errors import Forbidden
 from gateway.model.interpolation import names_of_others
-from gateway.store import resource_owners as belongings
+from gateway.store import resource_owners
 from gateway.store.database import Connection
 from gateway.store.resource_owners import Noun
 
@@ -38,7 +38,10 @@ class Limits:
 
     def _refuse_powers(self, current: Application, wanted: Configuration) -> None:
         """Raises Forbidden where it would reach beyond its container, and did not before."""
-        if self._host_powers or (found := powers.added(current.configuration, wanted, current.app_name)) is None:
+        if (
+            self._host_powers
+            or (found := host_privileges.added(current.configuration, wanted, current.app_name)) is None
+        ):
             return
         words, field = found
         raise Forbidden(
@@ -52,7 +55,7 @@ class Limits:
         for mount in wanted.mounts:
             if self._host_powers or mount.type != "volume" or mount.source in had:
                 continue
-            if await belongings.is_volume_of_another(
+            if await resource_owners.is_volume_of_another(
                 connection, mount.source, application_id=current.application_id, app_name=current.app_name
             ):
                 raise Forbidden(
@@ -65,7 +68,7 @@ class Limits:
         named = names_of_others(env) - names_of_others(current.environment or "")
         if not named or current.environment_id is None:
             return
-        where = await belongings.select_belonging(connection, Noun.ENVIRONMENT, current.environment_id)
+        where = await resource_owners.select_belonging(connection, Noun.ENVIRONMENT, current.environment_id)
         if where is None or not self._caller.sees_variables(where.project_id or ""):
             raise Forbidden(
                 f"key {self._caller.name!r} is for {self._caller.grants}, and may not see {min(named)}: "

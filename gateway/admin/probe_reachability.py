@@ -4,8 +4,8 @@ from gateway.admin.applications import Changes
 from gateway.admin.configuration_patch import merged, names_of
 from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
-from gateway.docker import runtime_factory as runtimes
-from gateway.docker.container import adopted_spec as adoption
+from gateway.docker import runtime_factory
+from gateway.docker.container import adopted_spec
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration, RuntimeKind
 from gateway.model.errors import InvalidInput, RolloutError
@@ -38,7 +38,7 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if host is None or host.error is not None:
         return
     try:
-        routed = await host.routed([*(adoption.endpoints(base) if base else ()), *wanted.networks])
+        routed = await host.routed([*(adopted_spec.endpoints(base) if base else ()), *wanted.networks])
     except RolloutError:
         return
     if not routed:
@@ -54,7 +54,7 @@ async def _becomes_service(host: Host, application: Application | None) -> bool:
     if host.error is not None or host.identity is None or not host.identity.swarm_manager:
         return False
     try:
-        present = await runtimes.present(host.engine, application) if application else None
+        present = await runtime_factory.present(host.engine, application) if application else None
     except RolloutError:
         return False
     return present is not RuntimeKind.CONTAINER

@@ -10,25 +10,16 @@ from aiohttp import web
 
 from gateway.admin.context import Context
 from gateway.admin.engine_status import Rollouts
-from gateway.api import audit as auditing
-from gateway.api import health as status
-from gateway.api import notify as notifier
-from gateway.api import schema_check as outdated
+from gateway.api import audit, health, notify, schema_check
 from gateway.api.connections import Runner, error_body, limits_for, raise_file_limit, refusal, word
 from gateway.api.context import CONTEXT, SHARE, TRUSTED_PROXIES
 from gateway.api.docs import pages
-from gateway.api.ingress import deadline as patience
-from gateway.api.ingress import deploy_token as deploy_address
-from gateway.api.ingress import key_fetcher as outward
-from gateway.api.ingress import rejections as refusals
-from gateway.api.ingress import webhooks
+from gateway.api.ingress import deadline, deploy_token, key_fetcher, rejections, webhooks
 from gateway.api.ingress.rate_limit import GATES, Gates
 from gateway.api.ingress.repository_locks import TURNS, Turns
 from gateway.api.procedures import PROCEDURES
 from gateway.api.readiness import READINESS, Readiness
-from gateway.api.rpc import auth as admission
-from gateway.api.rpc import dispatch
-from gateway.api.rpc import handlers as surfaces
+from gateway.api.rpc import auth, dispatch, handlers
 from gateway.api.rpc.concurrency import LANES, Lanes
 from gateway.api.rpc.key_lookup import GUESSES, Guesses
 from gateway.config import Settings
@@ -50,29 +41,29 @@ def build(
 ) -> web.Application:
     """Return the application; it owns the task that notifies and what webhooks need outside."""
     application = web.Application(
-        client_max_size=settings.body_limit, middlewares=[_keep_nowhere, _answer_errors, outdated.refuse_outdated]
+        client_max_size=settings.body_limit, middlewares=[_keep_nowhere, _answer_errors, schema_check.refuse_outdated]
     )
     application[dispatch.PROCEDURES] = {name.lower(): procedure for name, procedure in PROCEDURES.items()}
     application[CONTEXT] = Context(pool, vault, rollouts, settings, registry)
-    application[notifier.WANTED] = asyncio.Event()
+    application[notify.WANTED] = asyncio.Event()
     half = max(1, settings.database_connections // 2)
     application[SHARE] = share(pool, half)
     application[GATES] = Gates(rate=settings.webhook_rate, slots=half)
-    application[GUESSES] = Guesses(partial(admission.select_valid, pool))
+    application[GUESSES] = Guesses(partial(auth.select_valid, pool))
     application[LANES] = Lanes()
     application[TURNS] = Turns()
     application[READINESS] = Readiness()
-    application[status.LOOKING] = status.Looking()
-    application[outdated.OUTDATED] = outdated.Outdated()
+    application[health.LOOKING] = health.Looking()
+    application[schema_check.OUTDATED] = schema_check.Outdated()
     application[TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(
         [
-            outdated.looking,
-            notifier.notifying,
-            refusals.writing,
-            auditing.writing,
-            outward.reaching_out,
-            patience.finishing,
+            schema_check.looking,
+            notify.notifying,
+            rejections.writing,
+            audit.writing,
+            key_fetcher.reaching_out,
+            deadline.finishing,
         ]
     )
     application.add_routes(
@@ -81,14 +72,14 @@ def build(
             web.options("/webhooks/{source}/{token}", webhooks.receive),
             web.get("/", pages.front),
             web.get("/api/docs", pages.api),
-            web.get("/api/health", status.well),
-            web.route("*", "/api/deploy/{token}", deploy_address.receive),
-            web.route("*", "/api/trpc/{procedure:[^/]+}", surfaces.trpc_call),
-            web.route("*", "/api", surfaces.rest_call),
-            web.route("*", "/api/{procedure:.*}", surfaces.rest_call),
-            web.get("/healthz", status.alive),
-            web.get("/readyz", status.ready),
-            web.get("/metrics", status.metrics),
+            web.get("/api/health", health.well),
+            web.route("*", "/api/deploy/{token}", deploy_token.receive),
+            web.route("*", "/api/trpc/{procedure:[^/]+}", handlers.trpc_call),
+            web.route("*", "/api", handlers.rest_call),
+            web.route("*", "/api/{procedure:.*}", handlers.rest_call),
+            web.get("/healthz", health.alive),
+            web.get("/readyz", health.ready),
+            web.get("/metrics", health.metrics),
         ]
     )
     return application

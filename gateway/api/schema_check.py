@@ -9,7 +9,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.model.errors import Unavailable
-from gateway.store import migrate as migrations
+from gateway.store import migrate
 from gateway.store.database import Pool, statement
 
 _LOG = structlog.get_logger()
@@ -36,8 +36,8 @@ class Outdated:
 
     async def _looked(self, pool: Pool) -> str:
         async with statement(pool) as connection:
-            newer = await migrations.select_newer(connection)
-        why = "" if newer is None else migrations.too_old(newer)
+            newer = await migrate.select_newer(connection)
+        why = "" if newer is None else migrate.too_old(newer)
         if why and not self.why:
             _LOG.error("This gateway is too old: it rolls out nothing more, and refuses requests", why=why)
         self.why = why

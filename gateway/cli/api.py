@@ -14,7 +14,7 @@ _FORMS = ("openapi", "markdown", "html")
 @command
 async def api(form: str, surface: str, *, as_json: bool) -> None:
     """Print the description of the API: for programs that make clients, or to be read."""
-    from gateway.api.docs import render as manual
+    from gateway.api.docs import render
     from gateway.api.procedures import Surface
     from gateway.api.procedures.settings import described
 
@@ -22,6 +22,6 @@ async def api(form: str, surface: str, *, as_json: bool) -> None:
     if form == "openapi" or as_json:
         show(document)
     elif form == "markdown":
-        click.echo(manual.text(described(Surface.REST, "")), nl=False)
+        click.echo(render.text(described(Surface.REST, "")), nl=False)
     else:
-        click.echo(manual.page("api.html", manual.read(described(Surface.REST, ""))).html, nl=False)
+        click.echo(render.page("api.html", render.read(described(Surface.REST, ""))).html, nl=False)

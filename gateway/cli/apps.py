@@ -53,8 +53,7 @@ async def create(
 
 async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
     from gateway.admin.applications import Changes, apply
-    from gateway.store import applications, servers
-    from gateway.store import deploy_tokens as addresses
+    from gateway.store import applications, deploy_tokens, servers
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -67,7 +66,7 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
             app_name=await _free_name(connection, name),
             description=None,
         )
-        await addresses.renew_token(connection, kept.vault, created)
+        await deploy_tokens.renew_token(connection, kept.vault, created)
         await apply(connection, kept.vault, created, Changes.model_validate(sent), limits=None)
     return created
 

@@ -49,12 +49,12 @@ async def list_deliveries(
     """Show deliveries, the newest first."""
     from gateway.api.procedures.delivery import shown
     from gateway.model.deliveries import Verdict
-    from gateway.store import delivery_log as inbox
+    from gateway.store import delivery_log
     from gateway.store.database import statement
 
     wanted, page = Verdict(verdict) if verdict else None, page_of(limit, cursor)
     async with keep() as kept, statement(kept.pool) as connection:
-        found, following = await inbox.select_inbox(
+        found, following = await delivery_log.select_inbox(
             connection, endpoint_id=webhook, source=source, verdict=wanted, page=page
         )
     if as_json:
@@ -85,11 +85,11 @@ def _summary(delivery: "Delivery") -> str:
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
     """Show one delivery: its headers without secrets, its body, what it caused."""
     from gateway.api.procedures.delivery import shown_whole
-    from gateway.store import delivery_log as inbox
+    from gateway.store import delivery_log
     from gateway.store.database import statement
 
     async with keep() as kept, statement(kept.pool) as connection:
-        found, body = await inbox.select_delivery(connection, delivery)
+        found, body = await delivery_log.select_delivery(connection, delivery)
     if as_json:
         show(shown_whole(found, body))
         return
@@ -121,13 +121,13 @@ async def replay(delivery: str, *, as_json: bool) -> None:
     """Do what a delivery said again, as if it came now."""
     from gateway.api.procedures.delivery import shown
     from gateway.queue.replay import replay as do_again
-    from gateway.store import delivery_log as inbox
+    from gateway.store import delivery_log
     from gateway.store.database import statement
 
     async with keep() as kept:
         receipt = await do_again(kept.pool, kept.vault, delivery)
         async with statement(kept.pool) as connection:
-            found, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+            found, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
     if as_json:
         show(shown(found))
     else:

@@ -24,7 +24,7 @@ async def deploy(
     is 0 only when what was asked for runs.
     """
     from gateway.model.deployments import Kind
-    from gateway.queue import enqueue as dispatch
+    from gateway.queue import enqueue
     from gateway.store import applications
     from gateway.store.database import transaction
 
@@ -33,7 +33,7 @@ async def deploy(
             application_id = await applications.select_application_id(connection, app)
             application = await applications.select_application(connection, kept.vault, application_id)
         kind = Kind.REDEPLOY if redeploy else Kind.DEPLOY
-        deployment_id = await dispatch.request_deployment(
+        deployment_id = await enqueue.request_deployment(
             kept.pool, application, kind, title=title, image=image, tag=tag
         )
         await conclude(kept.pool, deployment_id, follow=follow, as_json=as_json)
@@ -52,7 +52,7 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
     APP is the application's id, container name or name. A version that is kept starts again at
     once; another one is made anew, as it was configured then.
     """
-    from gateway.queue import enqueue as dispatch
+    from gateway.queue import enqueue
     from gateway.store import applications
     from gateway.store.database import transaction
 
@@ -60,5 +60,5 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
         async with transaction(kept.pool) as connection:
             application_id = await applications.select_application_id(connection, app)
             application = await applications.select_application(connection, kept.vault, application_id)
-        deployment_id = await dispatch.request_rollback(kept.pool, kept.vault, application, to=to, title=title)
+        deployment_id = await enqueue.request_rollback(kept.pool, kept.vault, application, to=to, title=title)
         await conclude(kept.pool, deployment_id, follow=follow, as_json=as_json)

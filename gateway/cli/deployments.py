@@ -75,12 +75,12 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
     """Show one with its steps, its reason and the container's last lines."""
     from gateway.api.procedures.deployment import shown_wait
-    from gateway.store import queue_position as waiting
+    from gateway.store import queue_position
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
         found, records = await read(connection, deployment)
-        wait = await waiting.select_wait(connection, found)
+        wait = await queue_position.select_wait(connection, found)
     if as_json:
         show({**document(found, records), **shown_wait(wait)})
         return

@@ -43,7 +43,7 @@ async def create(
     It may do all that its scope allows, to everything, unless applications or projects are named. Of scope admin for
     everything it is root on every host.
     """
-    from gateway.store import api_keys as store
+    from gateway.store import api_keys
     from gateway.store import applications as apps
     from gateway.store import projects as kept_projects
     from gateway.store.database import transaction
@@ -55,7 +55,7 @@ async def create(
             frozenset([await apps.select_application_id(connection, named) for named in applications]),
             frozenset([await kept_projects.select_project_id(connection, named) for named in projects]),
         )
-        key, made = await store.insert_key(
+        key, made = await api_keys.insert_key(
             connection,
             name,
             permission=Permission[chosen.upper()],
@@ -95,12 +95,12 @@ def _told(made: "Key") -> str:
 @command
 async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show keys, the newest first, without their secrets."""
-    from gateway.store import api_keys as store
+    from gateway.store import api_keys
     from gateway.store.database import transaction
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_keys(connection, page)
+        found = await api_keys.select_keys(connection, page)
     tell_more(page.next(found, lambda one: (one.created_at, one.key_id)))
     if as_json:
         show([_row(key) for key in found])
@@ -146,11 +146,11 @@ def _row(key: "Key") -> dict[str, Any]:
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
     """Refuse a key from now on; KEY is its id, its prefix or its name."""
-    from gateway.store import api_keys as store
+    from gateway.store import api_keys
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
-        await store.revoke_key(connection, key)
+        await api_keys.revoke_key(connection, key)
     if as_json:
         show({"revoked": key})
     else:
@@ -168,13 +168,13 @@ async def rotate_master(*, as_json: bool) -> None:
     """
     from dataclasses import asdict
 
-    from gateway.admin import master_key as rotation
+    from gateway.admin import master_key
     from gateway.model.audit import ACTOR, Outcome
     from gateway.store import audit
     from gateway.store.database import transaction
 
     async with keep() as kept:
-        done = await rotation.rotate(kept.pool, kept.vault)
+        done = await master_key.rotate(kept.pool, kept.vault)
         if (actor := ACTOR.get()) is not None:
             async with transaction(kept.pool) as connection:
                 await audit.insert_told(connection, [audit.Told(actor, Outcome.DONE)])

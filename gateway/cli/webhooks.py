@@ -53,7 +53,7 @@ async def create(
     from gateway.api.procedures import webhook
     from gateway.cli._setup_steps import steps
     from gateway.model.errors import InvalidInput
-    from gateway.store import gateway_address as serving
+    from gateway.store import gateway_address
     from gateway.store.database import transaction
 
     if unset := [pair for pair in pairs if "=" not in pair]:
@@ -70,7 +70,7 @@ async def create(
         rate=rate,
     )
     async with keep() as kept, transaction(kept.pool) as connection:
-        public_url, listens = await serving.select_serving(connection)
+        public_url, listens = await gateway_address.select_serving(connection)
         public_url = public_url or kept.settings.public_url
         made = await webhook.open_endpoint(connection, kept.vault, given)
     printed = {field: made[field] for field in ("source", "path", "secret", "header")}

@@ -5,15 +5,14 @@ from pathlib import Path
 from socket import gethostname
 from typing import Any
 
-from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import adopted_spec
 from gateway.docker.container.adoption import base_of
 from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import APPLICATION
 from gateway.docker.engine.services import Service
-from gateway.docker.swarm import preflight as service_conditions
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import preflight, spec
 from gateway.model.adoption import Base
 from gateway.model.errors import Conflict, Failed, InvalidInput, NotFound
 from gateway.model.reference import Digest, Reference
@@ -34,7 +33,7 @@ async def look(engine: Engine, named: str, *, host_name: str) -> Base:
     if found is None:
         raise NotFound(f"there is no container or service called {named!r} on this engine; see: docker ps --all")
     name, labels = found["Name"].removeprefix("/"), await containers.labels_of(engine, found)
-    if adoption.is_own(found["Id"], _own_ids()):
+    if adopted_spec.is_own(found["Id"], _own_ids()):
         raise Conflict(f"{name} is {_ITSELF}: update it with docker compose pull && docker compose up --detach")
     if service_name := labels.get(_SERVICE_NAME):
         raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
@@ -64,8 +63,8 @@ async def _base_of_service(engine: Engine, service: Service) -> Base:
         own = await containers.inspect(engine, container_id)
         if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:
             raise Conflict(f"{service.name} is {_ITSELF}: update it with docker service update --image")
-    hosts = await service_conditions.hosts_networks(engine, service.spec)
-    if why := service_spec.hindrance(service.spec, hosts):
+    hosts = await preflight.hosts_networks(engine, service.spec)
+    if why := spec.hindrance(service.spec, hosts):
         raise InvalidInput(
             f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
         )
@@ -100,7 +99,7 @@ def _reference(name: str, called: str, image: Image | None) -> Reference:
 async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
     """Return the names of the containers it shares something with, since their ids change when they are replaced."""
     names = {}
-    for holder in adoption.namespaces(host) | adoption.volume_holders(host):
+    for holder in adopted_spec.namespaces(host) | adopted_spec.volume_holders(host):
         if (found := await containers.inspect(engine, holder)) is not None:
             names[holder] = found.name
     return names
@@ -109,4 +108,4 @@ async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
 def _own_ids() -> list[str]:
     files = [Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")]
     cgroup, mounts = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
-    return list(adoption.own_ids(gethostname(), cgroup, mounts))
+    return list(adopted_spec.own_ids(gethostname(), cgroup, mounts))

@@ -1,7 +1,7 @@
 """What an application prints: its container, or the tasks of its service."""
 
-from gateway.docker import runtime_factory as runtimes
-from gateway.docker.container import ownership as identity
+from gateway.docker import runtime_factory
+from gateway.docker.container import ownership
 from gateway.docker.engine import containers, logs
 from gateway.docker.engine.client import Engine, named
 from gateway.model.applications import Application
@@ -16,11 +16,11 @@ async def read(engine: Engine, application: Application, *, swarm: bool, lines: 
 
     `since` is the time before which nothing counts, in seconds. Raises Failed, Postponed.
     """
-    if swarm and await runtimes.present(engine, application) is RuntimeKind.SERVICE:
+    if swarm and await runtime_factory.present(engine, application) is RuntimeKind.SERVICE:
         path = f"services/{named(application.app_name)}/logs"
     else:
         container = await containers.inspect(engine, application.app_name)
-        if container is None or not identity.is_of(application, container):
+        if container is None or not ownership.is_of(application, container):
             return ""
         path = f"containers/{container.container_id}/logs"
     return await logs.tail(engine, path, lines=lines, since=since, most=_MOST, deadline=_DEADLINE)

@@ -1,6 +1,6 @@
 """Which of the two an application runs as: a container, or a service of a Swarm."""
 
-from gateway.docker.container import ownership as identity_of
+from gateway.docker.container import ownership
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers, services
 from gateway.docker.engine.client import Engine, EngineIdentity
@@ -71,7 +71,7 @@ async def choose(
 async def present(engine: Engine, application: Application) -> RuntimeKind | None:
     """Return what there is of the application on a Swarm manager."""
     service = await services.inspect(engine, application.app_name)
-    if service is not None and identity_of.is_ours(application, service.labels):
+    if service is not None and ownership.is_ours(application, service.labels):
         return RuntimeKind.SERVICE
     if await _container_there(engine, application):
         return RuntimeKind.CONTAINER
@@ -82,5 +82,5 @@ async def present(engine: Engine, application: Application) -> RuntimeKind | Non
 
 async def _container_there(engine: Engine, application: Application) -> RuntimeKind | None:
     container = await containers.inspect(engine, application.app_name)
-    there = container is not None and identity_of.is_of(application, container)
+    there = container is not None and ownership.is_of(application, container)
     return RuntimeKind.CONTAINER if there else None

@@ -10,8 +10,7 @@ from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC, are_telling, own_labels
 from gateway.docker.engine.services import Node, Service, Task
-from gateway.docker.swarm import convergence
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import convergence, spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.model.applications import Desired
 from gateway.model.observations import Expected, Seen, State
@@ -162,7 +161,7 @@ def _of_service(expected: Expected, service: Service, tasks: list[Task], *, node
     made = service.spec["TaskTemplate"]["ContainerSpec"]
     if not expected.original and expected.digest is not None and expected.digest not in made.get("Image", ""):
         return Seen(State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}")
-    if service_spec.is_stopped(service.spec):
+    if spec.is_stopped(service.spec):
         return _settled(expected, Seen(State.STOPPED, "no task is wanted"))
     now = convergence.observe(service, tasks, Mark.of(service.labels), nodes=nodes)
     if now.running >= now.wanted > 0:

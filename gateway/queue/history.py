@@ -2,8 +2,7 @@
 
 from gateway.model.deployments import FINISHED, Deployment
 from gateway.model.errors import Conflict, NotFound
-from gateway.store import applications, deployments, versions
-from gateway.store import deployment_removal as removals
+from gateway.store import applications, deployment_removal, deployments, versions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.versions import KeptVersion
 
@@ -15,9 +14,9 @@ async def forget_deployment(pool: Pool, deployment_id: str) -> Deployment:
         if found.status not in FINISHED:
             raise Conflict(f"Deployment {deployment_id} has not ended: cancel it first, with deployment.cancel")
         await _refuse_wanted(connection, deployment_id)
-        if await removals.is_serving(connection, found.application_id, deployment_id):
+        if await deployment_removal.is_serving(connection, found.application_id, deployment_id):
             raise Conflict(f"Deployment {deployment_id} is what runs now: it can be removed once another one does")
-        await removals.delete_deployment(connection, deployment_id)
+        await deployment_removal.delete_deployment(connection, deployment_id)
     return found
 
 
@@ -32,7 +31,7 @@ async def forget_version(pool: Pool, deployment_id: str) -> KeptVersion:
         if deployment_id not in kept:
             raise NotFound("Rollback not found")
         await _refuse_wanted(connection, deployment_id)
-        await removals.delete_version(connection, deployment_id)
+        await deployment_removal.delete_version(connection, deployment_id)
     return kept[deployment_id]
 
 
@@ -43,5 +42,5 @@ async def _held(connection: Connection, deployment_id: str) -> Deployment:
 
 
 async def _refuse_wanted(connection: Connection, deployment_id: str) -> None:
-    if await removals.is_wanted(connection, deployment_id):
+    if await deployment_removal.is_wanted(connection, deployment_id):
         raise Conflict(f"a rollback that waits or runs goes back to deployment {deployment_id}")

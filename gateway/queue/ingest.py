@@ -17,10 +17,9 @@ from gateway.model.endpoints import Endpoint
 from gateway.model.events import Ignored, Notification, PushEvent
 from gateway.model.matching import Choice, Follower, choose, nobody_follows
 from gateway.model.reference import Reference
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.sources import keepable, unform
-from gateway.store import applications, deliveries, deployments, subscriptions
-from gateway.store import delivery_log as inbox
+from gateway.store import applications, deliveries, delivery_log, deployments, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
 # A body has no id of its own: the same bytes again within this time are the same delivery. What a signature proves is
@@ -127,7 +126,7 @@ async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, heade
             verdict="rejected",
             ignored=receipt.ignored,
         )
-        await inbox.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
+        await delivery_log.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
     return receipt
 
 
@@ -173,13 +172,13 @@ async def _match(
         ignored.extend(passed_over)
         if choice is None:
             continue
-        if why := dispatch.refusal(waits, choice.event.reference) or (_USED if used and choice.moves_image else ""):
+        if why := enqueue.refusal(waits, choice.event.reference) or (_USED if used and choice.moves_image else ""):
             ignored.append(Ignored(str(choice.event.reference), why))
             continue
         if waits is None:
             fresh[follower.application_id] = choice
         else:
-            deployment_id = await dispatch.push(connection, follower.application_id, waits, choice)
+            deployment_id = await enqueue.push(connection, follower.application_id, waits, choice)
             queued.append(Queued(deployment_id, follower.application_id))
     if fresh:
         made = await deployments.insert_pushed(connection, fresh)
@@ -253,8 +252,8 @@ async def _configured(connection: Connection, delivery_id: str, application_id: 
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)
     waits = await deployments.select_queued(connection, application_id)
-    why = "stopped" if desired is Desired.STOPPED else dispatch.refusal(waits, reference)
+    why = "stopped" if desired is Desired.STOPPED else enqueue.refusal(waits, reference)
     if why:
         return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))
-    queued = await dispatch.call(connection, application_id, waits, reference)
+    queued = await enqueue.call(connection, application_id, waits, reference)
     return Receipt(delivery_id, deployments=(Queued(queued, application_id),))

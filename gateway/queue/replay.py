@@ -6,13 +6,10 @@ from uuid import uuid4
 from gateway.model.endpoints import DEPLOY
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Reference
-from gateway.queue import ingest as intake
+from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
-from gateway.sources import SOURCES, Request, Trust
-from gateway.sources import detect as told
-from gateway.store import applications, deployments, endpoints
-from gateway.store import delivery_log as inbox
-from gateway.store import deploy_tokens as addresses
+from gateway.sources import SOURCES, Request, Trust, detect
+from gateway.store import applications, delivery_log, deploy_tokens, deployments, endpoints
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 
@@ -20,24 +17,24 @@ from gateway.store.encryption import Vault
 async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
     """Store it anew and queue what it causes; raises NotFound, or InvalidInput for what cannot be done again."""
     async with statement(pool) as connection:
-        delivery, body = await inbox.select_delivery(connection, delivery_id)
+        delivery, body = await delivery_log.select_delivery(connection, delivery_id)
         if delivery.refused:
             raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
-        if delivery.source == intake.FOUND:
+        if delivery.source == ingest.FOUND:
             raise InvalidInput("nobody has told this, it was found; deploy the application instead")
         if delivery.endpoint_id is None:
             raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
         # It has proven itself when it came; nothing it may say has changed since.
         asked = Request(delivery.headers, body, at=delivery.received_at)
         if delivery.source == DEPLOY:
-            endpoint = await addresses.select_address(connection, vault, delivery.endpoint_id)
-            notification = told.parse(asked, await _image(connection, endpoint.application_id or ""))
+            endpoint = await deploy_tokens.select_address(connection, vault, delivery.endpoint_id)
+            notification = detect.parse(asked, await _image(connection, endpoint.application_id or ""))
         else:
             endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
             trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
             notification = SOURCES[endpoint.source].parse(asked, trust)
     again = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
-    receipt = await intake.deliver(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
+    receipt = await ingest.deliver(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:
             await deployments.notify(connection)

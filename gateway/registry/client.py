@@ -9,9 +9,7 @@ import aiohttp
 from gateway.model.errors import Code, Failed, InvalidInput, RolloutError
 from gateway.model.reference import Digest, Domain, Reference, parse_digest
 from gateway.model.registries import Credentials, CredentialsProvider, Login
-from gateway.registry import ecr_tokens as ecr
-from gateway.registry import errors as refusals
-from gateway.registry import responses as answers
+from gateway.registry import ecr_tokens, errors, responses
 from gateway.registry.errors import Subject, refuse
 from gateway.registry.responses import FOUND, INDEXES, MISSING, Answer
 from gateway.registry.token_cache import Tokens
@@ -75,12 +73,12 @@ class RegistryClient:
                 return Resolved(parse_digest(answer.headers.get("Docker-Content-Digest", "")))
         answer = await self._transport.ask("GET", path, subject, login)
         refuse(answer.status, answer.headers, subject, login)
-        found, digest = answers.manifest(answer), answers.digest(answer)
+        found, digest = responses.manifest(answer), responses.digest(answer)
         if found is None or digest is None:
-            raise refusals.no_manifest(subject, answer)
+            raise errors.no_manifest(subject, answer)
         several = "manifests" in found
-        platforms = answers.platforms(answer.body) if several else frozenset()
-        return Resolved(digest, platforms, answers.artifact(found) if several else None)
+        platforms = responses.platforms(answer.body) if several else frozenset()
+        return Resolved(digest, platforms, responses.artifact(found) if several else None)
 
     async def has(self, reference: Reference, login: Login) -> bool:
         """Tell whether the registry has this now; raises Failed or Postponed."""
@@ -96,24 +94,24 @@ class RegistryClient:
         subject, repository, told = Subject.of(reference), reference.repository, Described()
         with suppress(RolloutError):
             answer = await self._transport.ask("GET", _manifest(reference), subject, login)
-            found = answers.manifest(answer) if answer.status == FOUND else None
+            found = responses.manifest(answer) if answer.status == FOUND else None
             if found is None:
                 return told
-            told = Described(artifact=answers.artifact(found))
-            config = answers.config_digest(answer.body)
+            told = Described(artifact=responses.artifact(found))
+            config = responses.config_digest(answer.body)
             if config is not None and told.artifact is None:
                 blob = await self._transport.ask("GET", f"v2/{repository.path}/blobs/{config}", subject, login)
-                told = Described(answers.platform(blob.body) if blob.status == FOUND else None)
+                told = Described(responses.platform(blob.body) if blob.status == FOUND else None)
         return told
 
     async def has_zstd(self, reference: Reference, login: Login, platform: str) -> bool:
         """Tell whether layers of the image are compressed with zstd; False where that cannot be told."""
         with suppress(RolloutError):
             answer = await self._transport.ask("GET", _manifest(reference), Subject.of(reference), login)
-            found = answers.manifest(answer) or {}
-            if (own := answers.child(found, platform)) is not None:
+            found = responses.manifest(answer) or {}
+            if (own := responses.child(found, platform)) is not None:
                 return await self.has_zstd(reference.with_digest(own), login, "")
-            return answers.has_zstd(found)
+            return responses.has_zstd(found)
         return False
 
     async def missing(self, reference: Reference, login: Login) -> Failed | None:
@@ -123,16 +121,16 @@ class RegistryClient:
             for _ in range(_PAGES):
                 answer = await self.list_tags(reference, login, last=tags[-1] if tags else "")
                 if answer.status == MISSING:
-                    return refusals.missing(reference, None)
+                    return errors.missing(reference, None)
                 if answer.status != FOUND:
                     return None
-                page = answers.tags(answer.body)
+                page = responses.tags(answer.body)
                 if page is None:
                     return None
                 tags += page
                 if not page or 'rel="next"' not in answer.headers.get("Link", ""):
                     break
-            return refusals.missing(reference, tags)
+            return errors.missing(reference, tags)
         return None
 
     async def look(self, reference: Reference, login: Login, *, etag: str | None) -> Answer:
@@ -164,4 +162,4 @@ async def connect(
     """
     connector = aiohttp.TCPConnector(limit_per_host=16)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=True) as session:
-        yield RegistryClient(AuthenticatedTransport(session, insecure, tokens or Tokens(ecr.fetch), token_hosts))
+        yield RegistryClient(AuthenticatedTransport(session, insecure, tokens or Tokens(ecr_tokens.fetch), token_hosts))

@@ -17,8 +17,7 @@ from gateway.model.ecr import Amazon
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import DOCKER_HUB, Domain
 from gateway.model.registries import Credentials, Login
-from gateway.registry import errors as refusals
-from gateway.registry import responses as answers
+from gateway.registry import errors, responses
 from gateway.registry.challenge import Challenge, parse_challenge
 from gateway.registry.errors import Subject
 from gateway.registry.responses import INDEXES, LARGEST, MANIFESTS, Answer
@@ -82,7 +81,7 @@ class AuthenticatedTransport:
             answer = await show(proof)
             if answer.denies and proof:
                 answer = await show({})  # what it took a moment ago it takes no more
-            if answer.status != answers.CHALLENGED:
+            if answer.status != responses.CHALLENGED:
                 return answer
             challenge = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
             return await self._meet(challenge, subject, login, show)
@@ -139,9 +138,9 @@ class AuthenticatedTransport:
         if realm is None:
             raise Failed(Code.DENIED, f"{subject.domain} asks for a login at no address")
         answer = await self._ask_realm(realm.update_query(query), basic, subject, login)
-        if answer.status != answers.FOUND:
+        if answer.status != responses.FOUND:
             return Answer(_as_the_registrys(answer.status), answer.headers, b"")
-        return {"Authorization": f"Bearer {answers.token(Domain(realm.authority), answer.body)}"}
+        return {"Authorization": f"Bearer {responses.token(Domain(realm.authority), answer.body)}"}
 
     async def _ask_realm(self, realm: URL, basic: Mapping[str, str], subject: Subject, login: Login) -> Answer:
         """Ask for a token there, and where it sends us on to, each address judged before it is asked."""
@@ -176,7 +175,7 @@ class AuthenticatedTransport:
                     continue
             return await call(last)
         except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:  # a name that cannot be resolved
-            raise refusals.unreached(subject.domain, subject.text, error) from error
+            raise errors.unreached(subject.domain, subject.text, error) from error
 
     async def _request(
         self, method: str, url: URL, headers: Mapping[str, str], subject: Subject, login: Login
@@ -254,7 +253,7 @@ def _address(text: str, base: URL | None = None) -> URL | None:
 
 def _as_the_registrys(status: int) -> int:
     """Return what a token service's refusal means for what is asked: some say 400 or 404 to a wrong login."""
-    return status if status == 429 or status >= 500 else answers.CHALLENGED  # noqa: PLR2004
+    return status if status == 429 or status >= 500 else responses.CHALLENGED  # noqa: PLR2004
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -10,14 +10,14 @@ begins at the swap. What comes after create is told in `swap`.
 
 import asyncio
 
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.docker.engine.errors import UNPACKED
 from gateway.docker.runtime import Serving, Version
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason
 from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
-from gateway.rollout import swap as swaps
+from gateway.rollout import swap as rollout_swap
 from gateway.rollout.attempt import Attempt, Means, Task, in_time
 from gateway.rollout.resolve import lagging, other_than_told, refuse_other, resolve
 
@@ -34,7 +34,7 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
     application = task.target.application if task.target else task.application
     deadline = asyncio.get_running_loop().time() + means.progress_deadline
     try:
-        runtime = await runtimes.choose(
+        runtime = await runtime_factory.choose(
             # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
             means.engine.fenced(journal.still_ours),
             means.identity,
@@ -46,14 +46,14 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
             former=task.former,
         )
         attempt = Attempt(means, task, journal, runtime, deadline)
-        if left_open is not None and (outcome := await swaps.settle(attempt, left_open)):
+        if left_open is not None and (outcome := await rollout_swap.settle(attempt, left_open)):
             return outcome
         await runtime.clear()
         if task.deployment.cancelled_at is not None:
             return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
-        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < swaps.TAKEN_AWAY:
+        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < rollout_swap.TAKEN_AWAY:
             # What somebody has taken away is done again.
             raise Postponed(error.reason.code, error.reason.message) from error
         return Outcome(Status.FAILED, error.reason, log=error.log)
@@ -91,11 +91,11 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     swap = await runtime.recall(version, serving)
     if swap is None:
         return await _roll_forward(attempt, target.reference, digest, serving)
-    return await swaps.show(attempt, swap)
+    return await rollout_swap.show(attempt, swap)
 
 
 async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
-    return await swaps.show(attempt, await in_time(attempt, _prepare(attempt, reference, digest, serving)))
+    return await rollout_swap.show(attempt, await in_time(attempt, _prepare(attempt, reference, digest, serving)))
 
 
 async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:

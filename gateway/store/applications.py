@@ -13,8 +13,7 @@ from gateway.model.configuration import Configuration
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.reference import Domain
 from gateway.model.registries import typed
-from gateway.store import projects
-from gateway.store import undecryptable as unreadable
+from gateway.store import projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -113,7 +112,7 @@ async def select_application(
     )
     if row is None:
         raise NotFound("Application not found")
-    ((application, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    ((application, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
     return application
 
 
@@ -146,7 +145,7 @@ async def select_applications(
         *page.bounds,
         None if only is None else list(only),
     )
-    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), _SEALED)]
+    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), _SEALED)]
 
 
 async def select_resting(
@@ -166,7 +165,7 @@ async def select_resting(
         engine_id,
         [server_id or "" for server_id in server_ids],
     )
-    return unreadable.readable(rows, lambda row: _from_row(row, vault))
+    return undecryptable.readable(rows, lambda row: _from_row(row, vault))
 
 
 async def is_resting(connection: Connection, application_id: str) -> bool:

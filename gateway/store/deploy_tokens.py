@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from gateway.model.endpoints import DEPLOY, Endpoint
 from gateway.model.errors import NotFound
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.endpoints import COLUMNS, from_row, hash_token, place
@@ -32,7 +32,7 @@ async def select_tokens(connection: Connection, vault: Vault, application_ids: C
         list(application_ids),
     )
     return dict(
-        unreadable.readable(
+        undecryptable.readable(
             rows, lambda row: (row["application_id"], vault.open(row["secret"], place(row["endpoint_id"])))
         )
     )

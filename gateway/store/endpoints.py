@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from gateway.model.endpoints import Endpoint, Network
 from gateway.model.errors import NotFound
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -90,7 +90,7 @@ async def select_endpoints(connection: Connection, vault: Vault, page: Page = FI
         """,  # noqa: S608 - a constant
         *page.bounds,
     )
-    found = unreadable.shown(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
+    found = undecryptable.shown(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
     return [one for one, _ in found]
 
 

@@ -5,12 +5,11 @@ from dataclasses import dataclass, replace
 
 import asyncpg
 
-from gateway.model import interpolation as variables
+from gateway.model import interpolation
 from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.model.projects import Environment
-from gateway.store import projects
-from gateway.store import undecryptable as unreadable
+from gateway.store import projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.undecryptable import Row
@@ -47,7 +46,7 @@ async def select_environments(connection: Connection, vault: Vault, project_ids:
         """,  # noqa: S608 - a constant
         list(project_ids),
     )
-    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
+    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ async def select_environment(
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    ((found, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    ((found, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
     return found
 
 
@@ -99,11 +98,11 @@ async def resolve_variables(
     connection: Connection, vault: Vault, application: Application
 ) -> tuple[Application, str | None]:
     """Return it with what its variables name as it is now, and what keeps that from being found."""
-    if not variables.names_others(application.environment) or application.environment_id is None:
+    if not interpolation.names_others(application.environment) or application.environment_id is None:
         return application, None
     environment, project = await select_variables(connection, vault, application.environment_id)
     try:
-        found = variables.resolve(application.environment, environment=environment, project=project)
+        found = interpolation.resolve(application.environment, environment=environment, project=project)
     except InvalidInput as error:
         return application, str(error)
     return replace(application, resolved=found), None

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.projects import DEFAULT, PRODUCTION, Project
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -31,7 +31,7 @@ def _from_row(row: Row, vault: Vault) -> Project:
 
 def _read(rows: Iterable[Row], vault: Vault) -> list[Project]:
     """Return them; those whose variables no key opens without these."""
-    return [one for one, _ in unreadable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
+    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 async def select_projects(
@@ -88,7 +88,7 @@ async def select_project(
     row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM projects WHERE project_id = $1", project_id)  # noqa: S608
     if row is None:
         raise NotFound(_NOT_FOUND)
-    ((found, _),) = unreadable.shown([row], lambda one: _from_row(one, vault), without)
+    ((found, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
     return found
 
 

@@ -8,7 +8,7 @@ from gateway.model.ecr import Amazon
 from gateway.model.errors import NotFound
 from gateway.model.reference import Domain
 from gateway.model.registries import Credentials, Registration, Registry, RegistryType, Scope
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -45,7 +45,7 @@ def _from_row(row: Row, vault: Vault) -> Registry:
 
 def _read(rows: Sequence[Row], vault: Vault) -> list[Registry]:
     """Return them; those whose password no key opens without it, and with why."""
-    found = unreadable.shown(rows, lambda row: _from_row(row, vault), ["password"])
+    found = undecryptable.shown(rows, lambda row: _from_row(row, vault), ["password"])
     return [registry if why is None else replace(registry, unreadable=why) for registry, why in found]
 
 

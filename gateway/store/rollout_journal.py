@@ -10,9 +10,7 @@ import structlog
 from gateway.model.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
 from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest
-from gateway.store import leases as claims
-from gateway.store import pulled_images as pulled
-from gateway.store import steps, swaps
+from gateway.store import leases, pulled_images, steps, swaps
 from gateway.store.database import Connection, Pool, statement, transaction, within
 
 _LOG = structlog.get_logger()
@@ -55,7 +53,7 @@ class PostgresJournal:
             await self._own(
                 steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
             )
-            await pulled.insert_pulled(connection, self._deployment.deployment_id)
+            await pulled_images.insert_pulled(connection, self._deployment.deployment_id)
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
         async with transaction(self._pool) as connection:
@@ -78,7 +76,7 @@ class PostgresJournal:
     async def _stretch(self, connection: Connection, least: float) -> None:
         """Renew the lease. Half of it is left then at least for any call that is begun without asking again."""
         asked_at, row = time.monotonic(), self._deployment
-        length = await claims.stretch_lease(connection, row.deployment_id, row.epoch, least)
+        length = await leases.stretch_lease(connection, row.deployment_id, row.epoch, least)
         if self.lost or length is None:
             self.lost = True
             raise LeaseLost(row.deployment_id)
@@ -143,7 +141,7 @@ class PostgresJournal:
     async def _tell(self, waits_for: str | None) -> None:
         async with statement(self._pool) as connection:
             await self._own(
-                claims.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
+                leases.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
             )
 
     async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:

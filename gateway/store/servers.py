@@ -7,7 +7,7 @@ import orjson
 
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.servers import Access, Server
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -40,7 +40,7 @@ def _from_row(row: Row, vault: Vault) -> Server:
 
 def _read(row: Row, vault: Vault) -> Server:
     """Return it; where no key opens what lets us in there, without that, and with why."""
-    ((server, why),) = unreadable.shown([row], lambda one: _from_row(one, vault), ["credentials"])
+    ((server, why),) = undecryptable.shown([row], lambda one: _from_row(one, vault), ["credentials"])
     return server if why is None else replace(server, error=why, unreadable=why)
 
 

@@ -12,7 +12,7 @@ from gateway.model.configuration import Configuration
 from gateway.model.configuration_diff import Ran
 from gateway.model.errors import Conflict, NotFound, Unreadable
 from gateway.model.reference import Digest, Reference
-from gateway.store import undecryptable as unreadable
+from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 
@@ -128,7 +128,7 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
     try:
         ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
     except Unreadable as error:
-        unreadable.tell(error)  # then it is as with one that nothing is known of
+        undecryptable.tell(error)  # then it is as with one that nothing is known of
         ran = None
     if row is None or ran is None or (base and ran.base and base.object_id != ran.base.object_id):
         return None if base is None else Ran(base.reference, application.as_found(), None)

@@ -20,11 +20,10 @@ from gateway.model.deployments import Deployment
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.servers import Server
 from gateway.rollout.attempt import SwapSlots
-from gateway.store import leases as claims
-from gateway.store import servers
+from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
-from gateway.worker import execution as lane
+from gateway.worker import execution
 from gateway.worker.engine_worker import Claimed, Duty, Host, Slots
 
 _LOG = structlog.get_logger()
@@ -94,7 +93,7 @@ class Fleet:
         return self._slots[identity.daemon]
 
     async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
-        return await lane.claim(
+        return await execution.claim(
             self._pool,
             owner=self.owner,
             engine_id=engine_id,
@@ -146,7 +145,7 @@ class Fleet:
             self._wanted.clear()
             async with transaction(self._pool) as connection:
                 registered = await servers.select_servers(connection, self._vault)
-                await claims.mark_stranded(connection, timedelta(seconds=_SILENT))
+                await leases.mark_stranded(connection, timedelta(seconds=_SILENT))
             self._follow(registered)
             try:
                 async with asyncio.timeout(_LOOK):

@@ -19,8 +19,7 @@ from gateway.docker.engine.client import Engine, EngineIdentity, Reached
 from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.rollout.attempt import SwapSlots
-from gateway.store import engines, servers
-from gateway.store import leases as claims
+from gateway.store import engines, leases, servers
 from gateway.store.database import Pool, transaction
 
 _LOG = structlog.get_logger()
@@ -242,7 +241,7 @@ class Host:
                 await servers.update_state(connection, self.server_id, error=self.error)
             if known is None or not self._peers.reaches(known):
                 engine_id = known.engine_id if known else None
-                await claims.mark_waiting(connection, self.server_id, engine_id, reason)
+                await leases.mark_waiting(connection, self.server_id, engine_id, reason)
 
     def _believed(self, identity: EngineIdentity, now: float) -> EngineIdentity:
         """Return it as a node whose Swarm is starting where it managed one until just now.
@@ -281,6 +280,6 @@ class Host:
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
             if back:
-                await claims.wake_waiting(connection, self.server_id, identity.engine_id, _WAITS_FOR_ENGINE)
+                await leases.wake_waiting(connection, self.server_id, identity.engine_id, _WAITS_FOR_ENGINE)
         self.identity, self.error = identity, None
         self.wake()

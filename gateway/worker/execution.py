@@ -18,15 +18,15 @@ from gateway.store import (
     deliveries,
     deployments,
     environments,
+    leases,
+    migrate,
+    pulled_images,
     registries,
     subscriptions,
     swaps,
     versions,
     watches,
 )
-from gateway.store import leases as claims
-from gateway.store import migrate as migrations
-from gateway.store import pulled_images as pulled
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
@@ -47,9 +47,9 @@ async def claim(
 ) -> Deployment | None:
     """Take the next deployment, its application bound to the engine from now on; none where the schema is too new."""
     async with transaction(pool) as connection:
-        if await migrations.select_newer(connection) is not None:
+        if await migrate.select_newer(connection) is not None:
             return None
-        deployment = await claims.claim_deployment(
+        deployment = await leases.claim_deployment(
             connection,
             owner=owner,
             engine_id=engine_id,
@@ -130,8 +130,8 @@ async def conclude(
         else:
             # It may be what its gateways died of: the next deployment tries once more, the one after that only looks.
             await swaps.count_settling(connection, deployment.application_id, settlings=0, defects=MOST_DEFECTS - 1)
-        ours = await claims.finish_deployment(connection, deployment, outcome)
-        await pulled.look_soon(connection, deployment.application_id)
+        ours = await leases.finish_deployment(connection, deployment, outcome)
+        await pulled_images.look_soon(connection, deployment.application_id)
         if ours and outcome.status is not Status.UNCHANGED:
             await watches.delete_watch(connection, deployment.application_id)
         if ours and outcome.status is Status.UNCHANGED and outcome.reason and outcome.reason.code is Code.NO_IMAGE:
@@ -146,7 +146,7 @@ async def conclude(
         if ours and outcome.status is Status.CANCELLED:
             await cancellations.restore_desired(connection, deployment.application_id)
         if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
-            await pulled.insert_all_pulled(connection, deployment.application_id)
+            await pulled_images.insert_all_pulled(connection, deployment.application_id)
             await applications.delete_application(connection, deployment.application_id)
         return ours
 
@@ -210,14 +210,14 @@ async def postpone(
         found = await deployments.select_deployment(connection, deployment.deployment_id)
         if found.cancelled_at is not None and (successor is not None or not between):
             reason = Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}")
-            if await claims.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
+            if await leases.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
                 await cancellations.restore_desired(connection, deployment.application_id)
             return Later(Status.CANCELLED, reason)
         if successor is not None:
-            await claims.yield_to_successor(connection, deployment, successor.deployment_id)
-            await pulled.look_soon(connection, deployment.application_id)
+            await leases.yield_to_successor(connection, deployment, successor.deployment_id)
+            await pulled_images.look_soon(connection, deployment.application_id)
             if deployment.forced:
-                await claims.inherit_force(
+                await leases.inherit_force(
                     connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY
                 )
             return Later(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
@@ -225,7 +225,7 @@ async def postpone(
         if spent or (late and not between):
             what = "its swap is closed without being settled, and nobody knows what serves" if spent else "it ends"
             reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{what} after {deployment.attempts} attempts; the last: {error}")
-            await claims.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
+            await leases.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
             return Later(Status.FAILED, reason)
         stopped = error.reason.code is Code.GATEWAY_STOPPED
         seconds = 0.0 if stopped else _delay(deployment.attempts, error.retry_after)
@@ -234,7 +234,7 @@ async def postpone(
             seconds = min(seconds, _LONGEST_UNSERVED)
             reason = _of_unserved(swap, reason)
         delay = timedelta(seconds=seconds)
-        await claims.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
+        await leases.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
         return Later(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
 
 

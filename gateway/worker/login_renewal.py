@@ -11,12 +11,12 @@ from datetime import datetime
 import structlog
 
 from gateway.background import sparing
-from gateway.docker.container import ownership as identity
+from gateway.docker.container import ownership
 from gateway.docker.engine import services
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.engine.labels import APPLICATION, LOGIN_UNTIL, image_reference
 from gateway.docker.engine.services import Service
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import spec
 from gateway.model.ecr import Amazon
 from gateway.model.errors import RolloutError
 from gateway.model.reference import Reference
@@ -41,7 +41,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
     if not any(isinstance(one.login, Amazon) for one in kept):
         return
     found = {service.name: service for service in await services.select(engine) if APPLICATION in service.labels}
-    bearing = {name: service for name, service in found.items() if not service_spec.is_stopped(service.spec)}
+    bearing = {name: service for name, service in found.items() if not spec.is_stopped(service.spec)}
     if not bearing:
         return
     async with transaction(pool) as connection:
@@ -49,7 +49,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
     for application in resting:
         service = bearing.get(application.app_name)
         image = image_reference(service.labels) if service else None
-        if service is None or image is None or not identity.is_ours(application, service.labels):
+        if service is None or image is None or not ownership.is_ours(application, service.labels):
             continue
         with sparing("logins of services", service.name), _told(service):
             login = choose(image.repository, application.own_login, kept)

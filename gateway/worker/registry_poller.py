@@ -22,13 +22,12 @@ from gateway.model.events import PushEvent
 from gateway.model.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest
 from gateway.model.registries import ANONYMOUS, Login, choose
 from gateway.model.tag_policies import Policy, highest, lower
-from gateway.queue import ingest as intake
-from gateway.registry import responses as answers
+from gateway.queue import ingest
+from gateway.registry import responses
 from gateway.registry.client import RegistryClient
 from gateway.registry.rate_limit import rest
 from gateway.registry.responses import Answer
-from gateway.store import applications, deployments, registries
-from gateway.store import poll_targets as looks
+from gateway.store import applications, deployments, poll_targets, registries
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.poll_targets import Look
@@ -65,9 +64,9 @@ class Reconciler:
         self._resting = {domain: until for domain, until in self._resting.items() if until > now}
         async with transaction(self._pool) as connection:
             if now - self._merged_at > _MERGE:
-                await looks.merge_looks(connection, self._seconds)
+                await poll_targets.merge_looks(connection, self._seconds)
                 self._merged_at = now
-            due = await looks.claim_looks(connection, list(self._resting))
+            due = await poll_targets.claim_looks(connection, list(self._resting))
         await asyncio.gather(*map(self._look, due))
         return len(due)
 
@@ -88,17 +87,17 @@ class Reconciler:
         digest = look.digest if answer.status == _UNCHANGED else _digest(answer)
         if digest is not None and digest != look.digest:
             async with statement(self._pool) as connection:
-                missed = await looks.select_missed(connection, look, digest)
+                missed = await poll_targets.select_missed(connection, look, digest)
             if missed:
                 await self._tell(PushEvent(look.repository, tag, digest))
         async with statement(self._pool) as connection:
             etag = answer.headers.get("ETag") or (look.etag if answer.status == _UNCHANGED else None)
-            await looks.finish_look(connection, look, digest=digest, etag=etag)
+            await poll_targets.finish_look(connection, look, digest=digest, etag=etag)
 
     async def _at_tags(self, look: Look) -> None:
         tags = await self._list(look)
         async with transaction(self._pool) as connection:
-            rising = await looks.select_rising(connection, look)
+            rising = await poll_targets.select_rising(connection, look)
             reached = await deployments.select_reached(connection, [application for application, _ in rising])
         tops: list[tuple[str, Tag]] = []
         for application, policy in rising:
@@ -109,12 +108,12 @@ class Reconciler:
         missed: dict[Tag, None] = {}
         async with transaction(self._pool) as connection:
             for application, top in tops:
-                if not await looks.select_known(connection, application, Reference(look.repository, top)):
+                if not await poll_targets.select_known(connection, application, Reference(look.repository, top)):
                     missed[top] = None
         if missed:
             await self._tell(*(PushEvent(look.repository, tag) for tag in missed))
         async with statement(self._pool) as connection:
-            await looks.finish_look(connection, look, digest=None, etag=None)
+            await poll_targets.finish_look(connection, look, digest=None, etag=None)
 
     async def _list(self, look: Look) -> list[Tag]:
         """Return the tags; of a list without end the beginning."""
@@ -125,14 +124,14 @@ class Reconciler:
             self._rest(look, answer.status, answer.headers)
             if answer.status != _FOUND:
                 break
-            tags += map(Tag, answers.tags(answer.body) or ())
+            tags += map(Tag, responses.tags(answer.body) or ())
             before, last = last, following(answer.headers.get("Link", ""))
             if last in {"", before} or len(tags) >= _MOST_TAGS:
                 break
         return tags[:_MOST_TAGS]
 
     async def _tell(self, *events: PushEvent) -> None:
-        receipt = await intake.found(self._pool, events)
+        receipt = await ingest.found(self._pool, events)
         _LOG.info(
             "Found a push nobody has told of",
             delivery=receipt.delivery_id,
@@ -148,7 +147,7 @@ class Reconciler:
     async def _login(self, look: Look) -> Login:
         """Return the login of one that follows this."""
         async with transaction(self._pool) as connection:
-            asking = await looks.select_asking(connection, look)
+            asking = await poll_targets.select_asking(connection, look)
             if asking is None:
                 return ANONYMOUS
             application = await applications.select_application(connection, self._vault, asking)

@@ -7,10 +7,7 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from gateway.config import Settings
-from gateway.store import applications, audit, versions, watches
-from gateway.store import delivery_log as inbox
-from gateway.store import delivery_log_size as inbox_size
-from gateway.store import deployment_retention as retention
+from gateway.store import applications, audit, delivery_log, delivery_log_size, deployment_retention, versions, watches
 from gateway.store.database import Connection, Pool, transaction
 
 _STALE = 40  # spans of the inbox that are measured again each time
@@ -29,12 +26,12 @@ async def _in_turn(pool: Pool, act: Callable[[Connection], Awaitable[bool]]) -> 
     more = True
     while more:
         async with transaction(pool) as connection:
-            more = await retention.take_turn(connection) and await act(connection)
+            more = await deployment_retention.take_turn(connection) and await act(connection)
 
 
 async def _expire(pool: Pool, settings: Settings) -> None:
     async def expire(connection: Connection) -> bool:
-        deliveries = await inbox.delete_expired(connection, timedelta(days=settings.inbox_days))
+        deliveries = await delivery_log.delete_expired(connection, timedelta(days=settings.inbox_days))
         entries = await audit.delete_expired(
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
@@ -54,15 +51,15 @@ async def _bound_inbox(pool: Pool, settings: Settings) -> None:
 async def bound_inbox(pool: Pool, most: int) -> None:
     """Forget the oldest deliveries beyond so many bytes."""
     async with transaction(pool) as connection:
-        gap = await inbox_size.select_gap(connection)
+        gap = await delivery_log_size.select_gap(connection)
     if gap is None:
         return
     since, until = gap
 
     async def measure_day(connection: Connection) -> bool:
         nonlocal since
-        end = min(since + _MOST_SPANS, inbox_size.span_of(until) + inbox_size.SPAN)
-        await inbox_size.measure(connection, since, end)
+        end = min(since + _MOST_SPANS, delivery_log_size.span_of(until) + delivery_log_size.SPAN)
+        await delivery_log_size.measure(connection, since, end)
         since = end
         return end <= until
 
@@ -74,24 +71,24 @@ async def bound_inbox(pool: Pool, most: int) -> None:
 
 
 async def _measure_stale(connection: Connection) -> bool:
-    for begins in await inbox_size.select_stalest(connection, _STALE):
-        await inbox_size.measure(connection, begins, begins + inbox_size.SPAN)
+    for begins in await delivery_log_size.select_stalest(connection, _STALE):
+        await delivery_log_size.measure(connection, begins, begins + delivery_log_size.SPAN)
     return False
 
 
 async def _make_room(connection: Connection, most: int) -> bool:
     """Return whether there may be more to do."""
-    excess = await inbox_size.select_size(connection) - most
-    oldest = await inbox_size.select_oldest(connection) if excess > 0 else None
+    excess = await delivery_log_size.select_size(connection) - most
+    oldest = await delivery_log_size.select_oldest(connection) if excess > 0 else None
     if oldest is None:
         return False
     # It may have been long since it was measured, and too much would go: that alone, and measured before and after.
-    await inbox_size.measure(connection, oldest, oldest + inbox_size.SPAN)
-    excess = await inbox_size.select_size(connection) - most
+    await delivery_log_size.measure(connection, oldest, oldest + delivery_log_size.SPAN)
+    excess = await delivery_log_size.select_size(connection) - most
     if excess <= 0:
         return False
-    await inbox_size.delete_oldest(connection, excess, oldest + inbox_size.SPAN)
-    await inbox_size.measure(connection, oldest, oldest + inbox_size.SPAN)
+    await delivery_log_size.delete_oldest(connection, excess, oldest + delivery_log_size.SPAN)
+    await delivery_log_size.measure(connection, oldest, oldest + delivery_log_size.SPAN)
     return True
 
 
@@ -103,9 +100,9 @@ async def _bound_deployments(pool: Pool, settings: Settings) -> None:
     last = ""
     while True:
         async with transaction(pool) as connection:
-            if not await retention.take_turn(connection):
+            if not await deployment_retention.take_turn(connection):
                 return
-            ids = await retention.select_ids_after(connection, last, _PAGE)
+            ids = await deployment_retention.select_ids_after(connection, last, _PAGE)
         if not ids:
             return
         last = ids[-1]
@@ -123,10 +120,10 @@ async def bound_deployments(
     async def remove(connection: Connection) -> bool:
         await applications.lock_row(connection, application_id)
         previous = await versions.select_previous(connection, application_id)
-        more = await retention.delete_surplus(
+        more = await deployment_retention.delete_surplus(
             connection, application_id, previous=previous, most=most, older_than=older_than
         )
-        await retention.delete_details(connection, application_id, details)
+        await deployment_retention.delete_details(connection, application_id, details)
         return more
 
     await _in_turn(pool, remove)

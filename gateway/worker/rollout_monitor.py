@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 import structlog
 
 from gateway.background import sparing
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.docker.engine.client import Engine, EngineIdentity, Reached
 from gateway.docker.runtime import Pace, Runtime
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Kind, Watch
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.model.registries import anonymous
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications, deployments, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
@@ -92,7 +92,7 @@ class Lookout:
         try:
             # What it is stays known while an engine that was restarted does not manage its Swarm yet.
             begun = watched.watch.runtime
-            runtime = await runtimes.choose(
+            runtime = await runtime_factory.choose(
                 engine, identity, application, anonymous, self._pace, making=False, begun=begun
             )
             reason = await _trouble(runtime, watched)
@@ -131,7 +131,7 @@ class Lookout:
         if watched.watch.kind is Kind.ROLLBACK:
             return None
         try:
-            return await dispatch.queue_rollback(
+            return await enqueue.queue_rollback(
                 connection,
                 self._vault,
                 watched.application,

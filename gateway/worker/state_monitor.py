@@ -15,7 +15,7 @@ from gateway.docker import snapshot
 from gateway.docker.engine.client import Reached
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.observations import Expected, Seen, patience
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications, observations
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
@@ -105,11 +105,11 @@ class Observer:
                 if not await observations.mark_healed(connection, one.application_id, _HEAL_PAUSE):
                     return
                 application = await applications.select_application(connection, self._vault, one.application_id)
-                queued = await dispatch.queue_rollback(
+                queued = await enqueue.queue_rollback(
                     connection,
                     self._vault,
                     application,
-                    to=one.deployment_id or dispatch.ADOPTED,
+                    to=one.deployment_id or enqueue.ADOPTED,
                     title=f"Put right: {seen.state}",
                     description=seen.detail,
                     forced=False,

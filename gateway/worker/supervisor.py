@@ -37,12 +37,11 @@ from gateway.model.errors import (
 from gateway.registry.client import RegistryClient
 from gateway.rollout.attempt import Means, Task
 from gateway.rollout.recipes import roll_out
-from gateway.store import cancellations, deployments, servers, watches
-from gateway.store import leases as claims
+from gateway.store import cancellations, deployments, leases, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution as lane
+from gateway.worker import execution
 from gateway.worker.alerts import Alert, Tells, sending
 from gateway.worker.engine_pool import Fleet
 from gateway.worker.engine_worker import Claimed, Duty, Host
@@ -154,8 +153,8 @@ class Supervisor:
             self._beat.clear()
             held = {run.deployment.deployment_id: run.deployment.epoch for run in self._runs.values()}
             async with transaction(self._pool) as connection:
-                ours = await claims.renew_leases(connection, self.fleet.owner, held) if held else {}
-                await claims.shorten_leases(connection)
+                ours = await leases.renew_leases(connection, self.fleet.owner, held) if held else {}
+                await leases.shorten_leases(connection)
                 await watches.shorten_watches(connection)
             for deployment_id in (one for one, cancelled in ours.items() if cancelled):
                 self._cancel(deployment_id)
@@ -254,14 +253,14 @@ class Supervisor:
         )
         task = None
         try:
-            task, left_open, caused_by = await lane.prepare(self._pool, self._vault, deployment)
+            task, left_open, caused_by = await execution.prepare(self._pool, self._vault, deployment)
             structlog.contextvars.bind_contextvars(deliveries=caused_by)
             if deployment.takeovers >= _MOST_TAKEOVERS + _MOST_SETTLINGS:
                 failed = Outcome(Status.FAILED, _killed(deployment))
                 await self._conclude(task, deployment, journal, failed, settled=False)
                 return
             if await self._adopted_anew(means, task, journal):
-                task, left_open, _ = await lane.prepare(self._pool, self._vault, deployment)
+                task, left_open, _ = await execution.prepare(self._pool, self._vault, deployment)
             _LOG.info("Rolling out", kind=deployment.kind, attempt=deployment.attempts)
             outcome = await self._roll_out(means, task, journal, left_open)
         except Postponed as error:
@@ -285,7 +284,7 @@ class Supervisor:
         """Try a few times more: the push was accepted. While a swap is open the times are those of the swap."""
         reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
         if deployment.defects + 1 < _MOST_DEFECTS or await self._until_written(
-            lambda: lane.swap_is_open(self._pool, deployment)
+            lambda: execution.swap_is_open(self._pool, deployment)
         ):
             again = Postponed(reason.code, reason.message)
             await self._postpone(task, deployment, journal, again, defect=True)
@@ -318,7 +317,7 @@ class Supervisor:
             except _Cancelled:
                 _LOG.info("Cancelled")
             unwanted = replace(task.deployment, cancelled_at=datetime.now(UTC))
-            task, left_open, _ = await lane.prepare(self._pool, self._vault, unwanted)
+            task, left_open, _ = await execution.prepare(self._pool, self._vault, unwanted)
         return await roll_out(means, task, journal, left_open)
 
     async def _put_an_end(self, means: Means, task: Task, journal: PostgresJournal, left_open: Swap | None) -> Outcome:
@@ -355,7 +354,7 @@ class Supervisor:
         *,
         settled: bool = True,
     ) -> None:
-        conclude = partial(lane.conclude, ran=task, window=self._settings.watch_window, settled=settled)
+        conclude = partial(execution.conclude, ran=task, window=self._settings.watch_window, settled=settled)
         ours = await self._until_written(lambda: conclude(self._pool, self._vault, deployment, journal, outcome))
         if ours and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
             self._tell(task, deployment, outcome.status, outcome.reason)
@@ -378,7 +377,7 @@ class Supervisor:
         *,
         defect: bool = False,
     ) -> None:
-        postpone = partial(lane.postpone, deadline=self._settings.retry_deadline, defect=defect)
+        postpone = partial(execution.postpone, deadline=self._settings.retry_deadline, defect=defect)
         later = await self._until_written(lambda: postpone(self._pool, deployment, journal, error))
         _LOG.info("Postponed", outcome=later.status, **_why(later.reason))
         if later.status is Status.FAILED:

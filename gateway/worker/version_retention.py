@@ -3,13 +3,12 @@
 from collections.abc import Collection
 
 from gateway.background import sparing
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.docker.engine import images
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.runtime import Pace
 from gateway.model.registries import anonymous
-from gateway.store import applications
-from gateway.store import pulled_images as pulled
+from gateway.store import applications, pulled_images
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -24,7 +23,9 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
         resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         with sparing("kept versions", application.application_id):
-            runtime = await runtimes.choose(engine, identity, application, anonymous, pace, making=False, begun=None)
+            runtime = await runtime_factory.choose(
+                engine, identity, application, anonymous, pace, making=False, begun=None
+            )
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:
                 still = await applications.is_resting(connection, application.application_id)
@@ -35,22 +36,22 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
 async def remove_images(pool: Pool, reached: Reached) -> None:
     """Remove what was pulled there and no container is of; raises Postponed where the engine is away."""
     async with transaction(pool) as connection:
-        idle = await pulled.select_idle(connection, reached.identity.engine_id, reached.server_ids)
+        idle = await pulled_images.select_idle(connection, reached.identity.engine_id, reached.server_ids)
     used = await images.used(reached.engine) if idle else frozenset()
     for one in idle:
         with sparing("images", str(one.reference)):
             await _remove_image(pool, reached.engine, one, used)
 
 
-async def _remove_image(pool: Pool, engine: Engine, one: pulled.Pulled, used: Collection[str]) -> None:
+async def _remove_image(pool: Pool, engine: Engine, one: pulled_images.Pulled, used: Collection[str]) -> None:
     image = await images.inspect(engine, f"{one.reference.repository}@{one.reference.digest}")
     async with transaction(pool) as connection:
         if image is not None and image.image_id in used:
-            await pulled.put_off(connection, one)
+            await pulled_images.put_off(connection, one)
             return
         # Since it was selected somebody may have asked for it.
-        if not await pulled.is_idle(connection, one):
+        if not await pulled_images.is_idle(connection, one):
             return
     await images.discard(engine, one.reference, tag=one.tag_is_free)
     async with transaction(pool) as connection:
-        await pulled.delete_pulled(connection, one)
+        await pulled_images.delete_pulled(connection, one)

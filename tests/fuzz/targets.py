@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from gateway.api.rpc import trpc
-from gateway.model import interpolation as variables
+from gateway.model import interpolation
 from gateway.model.applications import parse_environment
 from gateway.model.configuration import parse_command
 from gateway.model.endpoints import parse_network, parse_repository_glob
@@ -21,8 +21,7 @@ from gateway.model.registries import Scope
 from gateway.model.servers import Address
 from gateway.model.tag_policies import Policy, Rule
 from gateway.registry.challenge import parse_challenge
-from gateway.sources import SOURCES, Request
-from gateway.sources import detect as bodies
+from gateway.sources import SOURCES, Request, detect
 from gateway.sources._json_pointer import parse_pointer
 from tests.support.samples import OURS, Sample
 
@@ -69,12 +68,12 @@ def _text(parse: Callable[[str], object], seeds: Sequence[str]) -> Target:
 def _addressed(data: bytes) -> None:
     """What came to an application's own address, from whichever registry."""
     with told():
-        _see(bodies.parse(Request({"content-type": "application/json"}, data), Reference.parse("acme/web:1")))
+        _see(detect.parse(Request({"content-type": "application/json"}, data), Reference.parse("acme/web:1")))
 
 
 def _variables(text: str) -> None:
     own, environment, project, *_ = (*text.split("\0"), "", "")
-    variables.resolve(own, environment=environment, project=project)
+    interpolation.resolve(own, environment=environment, project=project)
 
 
 def _reference(text: str) -> None:

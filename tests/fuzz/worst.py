@@ -13,8 +13,7 @@ from yarl import URL
 from gateway.api.procedures import PROCEDURES
 from gateway.api.rpc import trpc
 from gateway.docker.engine.errors import classify
-from gateway.model import configuration_rules as contradictions
-from gateway.model import interpolation as variables
+from gateway.model import configuration_rules, interpolation
 from gateway.model.applications import Desired, parse_environment
 from gateway.model.configuration import Configuration, parse_command
 from gateway.model.deliveries import without_secrets
@@ -23,8 +22,7 @@ from gateway.model.events import PushEvent
 from gateway.model.matching import Follower, Follows, Pushes, choose
 from gateway.model.reference import Reference, Repository, Tag
 from gateway.model.tag_policies import Policy
-from gateway.registry import errors as refusals
-from gateway.registry import responses as answers
+from gateway.registry import errors, responses
 from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, keepable
 from tests.fuzz.growth import Case
@@ -102,7 +100,7 @@ def _batch(n: int) -> Any:
 
 
 def _resolve(text: str) -> object:
-    return variables.resolve(text, environment=None, project=None)
+    return interpolation.resolve(text, environment=None, project=None)
 
 
 STORED = [
@@ -132,7 +130,7 @@ def _names(one: int) -> str:
 
 def _configured(given: dict[str, Any]) -> object:
     configuration = Configuration.model_validate(given)
-    contradictions.refuse(configuration)
+    configuration_rules.refuse(configuration)
     return configuration.identified(configuration)
 
 
@@ -177,22 +175,22 @@ CONFIGURED = [
 
 
 def _nearest(tags: list[str]) -> object:
-    return refusals.nearest(Reference.parse(f"r.io/app:v{'1' * 125}"), tags)
+    return errors.nearest(Reference.parse(f"r.io/app:v{'1' * 125}"), tags)
 
 
 REGISTRIES = [
     Case(
         "registry: an index of many platforms",
-        answers.platforms,
+        responses.platforms,
         lambda n: _json(_index(n // 30)),
     ),
-    Case("registry: a manifest", answers.config_digest, lambda n: _json({"config": {"digest": "sha256:" + "a" * n}})),
-    Case("registry: many tags", answers.tags, lambda n: _json({"tags": [f"v{one}" for one in range(n // 10)]})),
-    Case("registry: a tag of any length", answers.tags, lambda n: _json({"tags": ["a" * n]})),
+    Case("registry: a manifest", responses.config_digest, lambda n: _json({"config": {"digest": "sha256:" + "a" * n}})),
+    Case("registry: many tags", responses.tags, lambda n: _json({"tags": [f"v{one}" for one in range(n // 10)]})),
+    Case("registry: a tag of any length", responses.tags, lambda n: _json({"tags": ["a" * n]})),
     Case("registry: the nearest of many tags", _nearest, lambda n: [f"v{'1' * 120}{one}" for one in range(n // 130)]),
-    Case("registry: layers of an artifact", answers.artifact, lambda n: {"layers": [{"mediaType": "a"}] * (n // 20)}),
+    Case("registry: layers of an artifact", responses.artifact, lambda n: {"layers": [{"mediaType": "a"}] * (n // 20)}),
     Case(
-        "registry: images of an index", answers.artifact, lambda n: {"manifests": [{"artifactType": "a"}] * (n // 20)}
+        "registry: images of an index", responses.artifact, lambda n: {"manifests": [{"artifactType": "a"}] * (n // 20)}
     ),
     Case("registry: a challenge", parse_challenge, lambda n: "Bearer " + 'a="b",' * (n // 6)),
     Case("registry: a challenge without an end", parse_challenge, lambda n: "Bearer " + "a" * n),

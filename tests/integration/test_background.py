@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway import background as module
+from gateway import background
 from gateway.background import LOOK_AGAIN, Loops, ended, pause, sparing
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
@@ -67,7 +67,7 @@ async def test_a_loop_that_keeps_failing_is_shown_until_it_has_gone_on_for_a_whi
     assert [(one.name, one.about, one.failures, one.error) for one in loops.failing] == [
         ("tried", "here", 3, "KeyError: 'a defect'")
     ]
-    monkeypatch.setattr(module, "_STEADY", 0.0)
+    monkeypatch.setattr(background, "_STEADY", 0.0)
     assert loops.failing == []
     await ended(task)
 

@@ -27,7 +27,7 @@ from gateway.docker.engine.labels import DIGEST
 from gateway.docker.engine.services import Task
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import RolloutError
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane, an_application
@@ -172,7 +172,7 @@ async def version(name: str, pushes: Pushes) -> str:
 async def asked(lane: Lane) -> str:
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    return await dispatch.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
+    return await enqueue.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
 
 
 async def ended(lane: Lane, deployment_id: str) -> Deployment:

@@ -14,7 +14,7 @@ from gateway.docker.engine.client import Engine
 from gateway.model.applications import Application
 from gateway.model.deployments import FINISHED, Deployment, Kind
 from gateway.model.errors import NotFound
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications, deployments
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor
@@ -75,13 +75,13 @@ class Host:
 
     async def deploy(self, application: Application, *, tag: str = "latest") -> Deployment:
         named: dict[str, Any] = {"title": "asked", "image": self.pushes.name(tag)}
-        return await self.ended(await dispatch.request_deployment(self.pool, application, Kind.DEPLOY, **named))
+        return await self.ended(await enqueue.request_deployment(self.pool, application, Kind.DEPLOY, **named))
 
     async def roll_back(self, application: Application, to: str | None = None) -> Deployment:
-        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
+        return await self.ended(await enqueue.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
 
     async def delete(self, application: Application) -> None:
-        await dispatch.request_state(self.pool, application, Kind.DELETE, title="asked")
+        await enqueue.request_state(self.pool, application, Kind.DELETE, title="asked")
 
         async def gone() -> bool | None:
             with suppress(NotFound):

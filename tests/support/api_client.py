@@ -18,9 +18,8 @@ from gateway.background import Loops
 from gateway.config import Settings
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.reference import Digest
-from gateway.registry import client as registries
-from gateway.store import api_keys as keys
-from gateway.store import endpoints
+from gateway.registry import client as registry_client
+from gateway.store import api_keys, endpoints
 from gateway.store.database import Pool, connect
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.encryption import Vault
@@ -177,11 +176,11 @@ async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[We
             await connection.execute(
                 "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
             )
-        key, _ = await keys.insert_key(connection, "tests")
+        key, _ = await api_keys.insert_key(connection, "tests")
     rollouts = Nobody()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
     held = Held()
-    async with registries.connect() as registry:
+    async with registry_client.connect() as registry:
         application = build(web_pool, VAULT, rollouts, settings, registry)
         application.middlewares.insert(0, held.middleware)
         server = _Server(application)

@@ -16,9 +16,8 @@ from gateway.model.deployments import FINISHED, Deployment, Kind, Status, Step
 from gateway.model.endpoints import Endpoint
 from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Reference
-from gateway.queue import enqueue as dispatch
-from gateway.queue import ingest as intake
-from gateway.registry import client as registries
+from gateway.queue import enqueue, ingest
+from gateway.registry import client
 from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
 from gateway.store.database import Pool, connect
 from gateway.store.embedded_postgres import embedded_postgres
@@ -47,24 +46,24 @@ class Lane:
     async def roll_back(self, to: str | None = None) -> Deployment:
         async with self.pool.acquire() as connection:
             application = await applications.select_application(connection, VAULT, self.application_id)
-        return await self.ended(await dispatch.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
+        return await self.ended(await enqueue.request_rollback(self.pool, VAULT, application, to=to, title="asked"))
 
     async def ask(self, kind: Kind) -> Deployment:
         async with self.pool.acquire() as connection:
             application = await applications.select_application(connection, VAULT, self.application_id)
         if kind in {Kind.DEPLOY, Kind.REDEPLOY}:
-            queued = await dispatch.request_deployment(self.pool, application, kind, title="asked")
+            queued = await enqueue.request_deployment(self.pool, application, kind, title="asked")
         else:
-            answer = await dispatch.request_state(self.pool, application, kind, title="asked")
+            answer = await enqueue.request_state(self.pool, application, kind, title="asked")
             assert answer is not None
             queued = answer
         return await self.ended(queued)
 
-    async def pushed(self, name: str, body: bytes) -> intake.Receipt:
+    async def pushed(self, name: str, body: bytes) -> ingest.Receipt:
         reference = Reference.parse(name)
         assert reference.tag is not None
         event = PushEvent(reference.repository, reference.tag)
-        receipt = await intake.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        receipt = await ingest.deliver(self.pool, self.endpoint, body, Notification((event,)))
         async with self.pool.acquire() as connection:
             await deployments.notify(connection)
         return receipt
@@ -135,7 +134,7 @@ async def a_gateway(pool: Pool, engine: Engine, docker_host: str, **settings: st
         **settings,
     }
     async with (
-        registries.connect() as registry,
+        client.connect() as registry,
         supervise(pool, VAULT, engine, registry, Settings.from_environ(environ)) as one,
     ):
         yield one

@@ -14,7 +14,7 @@ from gateway.config import Settings
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import RolloutError
 from gateway.model.reference import parse_domain
-from gateway.registry import client as registries
+from gateway.registry import client as registry_client
 from gateway.store import database
 from gateway.store.database import Pool
 from gateway.store.embedded_postgres import embedded_postgres
@@ -151,7 +151,7 @@ async def supervised(swarm: Swarm, place: Path, **settings: str) -> AsyncIterato
         private_registry(place / "registry", free_port(), host=swarm.host) as registry,
         embedded_postgres(place / "postgres") as url,
         database.connect(url) as pool,
-        registries.connect(frozenset(map(parse_domain, (registry.address, spare)))) as client,
+        registry_client.connect(frozenset(map(parse_domain, (registry.address, spare)))) as client,
     ):
         await migrate(pool)
         async with supervise(pool, VAULT, first.engine, client, Settings.from_environ(environment)):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.store import api_keys as keys
+from gateway.store import api_keys
 from tests.fuzz.making import Known, Maker
 from tests.fuzz.requests import Conversation, Seen
 from tests.support.api_client import Web
@@ -40,7 +40,7 @@ async def test_no_request_of_any_kind_holds_up_the_others(web: Web, longest: lis
     paths = [f"/api/deploy/{row['refreshToken']}"]
     paths += [await web.endpoint(source, "s") for source in ("generic", "distribution", "quay", "harbor")]
     async with web.pool.acquire() as connection:
-        other, _ = await keys.insert_key(connection, "of the fuzzer")
+        other, _ = await api_keys.insert_key(connection, "of the fuzzer")
     maker, random, seen = Maker(Known(tuple(paths), (other,)), Random(7)), Random(7), Seen()
     made = [[maker.make()] for _ in range(REQUESTS)]
     await web.post("/api/project.create", b"{")  # the description that every answer is held to is made once

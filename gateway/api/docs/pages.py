@@ -5,7 +5,7 @@ from functools import cache
 
 from aiohttp import web
 
-from gateway.api.docs import render as manual
+from gateway.api.docs import render
 from gateway.api.procedures import Surface
 from gateway.api.procedures.settings import described
 
@@ -22,16 +22,16 @@ async def api(_request: web.Request) -> web.Response:
     return _shown(await asyncio.to_thread(_api))
 
 
-def _shown(page: manual.Page) -> web.Response:
+def _shown(page: render.Page) -> web.Response:
     headers = {**_HEADERS, "Content-Security-Policy": page.policy}
     return web.Response(text=page.html, content_type="text/html", charset="utf-8", headers=headers)
 
 
 @cache
-def _api() -> manual.Page:
-    return manual.page("api.html", manual.read(described(Surface.REST, "")))
+def _api() -> render.Page:
+    return render.page("api.html", render.read(described(Surface.REST, "")))
 
 
 @cache
-def _front() -> manual.Page:
-    return manual.page("front.html", {})
+def _front() -> render.Page:
+    return render.page("front.html", {})

@@ -23,10 +23,9 @@ from gateway.model.deliveries import without_secrets
 from gateway.model.endpoints import DEPLOY, Endpoint
 from gateway.model.errors import GatewayError, InvalidInput, NotFound, Throttled, Unavailable
 from gateway.model.events import Notification
-from gateway.queue import ingest as intake
+from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
-from gateway.sources import Request
-from gateway.sources import detect as told
+from gateway.sources import Request, detect
 from gateway.store import applications, endpoints
 from gateway.store.database import transaction
 
@@ -93,7 +92,7 @@ async def _accept(application: web.Application, endpoint: Endpoint, addressed: A
         notification = _understood(addressed, asked)
     except InvalidInput as error:
         headers = without_secrets(asked.headers, endpoint.secrets)
-        await intake.reject(application[CONTEXT].pool, endpoint, asked.body, str(error), headers=headers)
+        await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, str(error), headers=headers)
         raise
     return await deliver(application, endpoint, asked, notification)
 
@@ -103,7 +102,7 @@ def _understood(addressed: Application, asked: Request) -> Notification:
         raise _Refused("Automatic deployments are disabled for this application")
     if addressed.reference is None:
         raise _Refused("Application Docker Image Name Not Found: set dockerImage with application.saveDockerProvider")
-    notification = told.parse(asked, addressed.reference)
+    notification = detect.parse(asked, addressed.reference)
     if notification.unnamed:
         # Nothing tells one such call from the next: none is a duplicate, and it joins what waits.
         return Notification(unnamed=True, event_id=f"call:{uuid4()}")

@@ -14,7 +14,7 @@ from gateway.model.deliveries import without_secrets
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import GatewayError, InvalidInput
 from gateway.model.events import Notification
-from gateway.queue import ingest as intake
+from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
 from gateway.sources import Request
 
@@ -44,7 +44,7 @@ async def deliver(
 ) -> Receipt:
     headers = without_secrets(asked.headers, endpoint.secrets)
     async with application[TURNS].take(str(event.repository) for event in notification.events):
-        receipt = await intake.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+        receipt = await ingest.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:
         tell(application)
     _LOG.info(

@@ -11,7 +11,7 @@ from gateway.api.context import CONTEXT
 from gateway.model.deliveries import without_secrets
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import Unavailable
-from gateway.store import delivery_log as inbox
+from gateway.store import delivery_log
 from gateway.store.database import statement
 
 _LOG = structlog.get_logger()
@@ -19,7 +19,7 @@ _GATHER = 1.0  # seconds whose refusals are written as one
 _MOST = 1000  # of endpoints and reasons in that time
 _LONGEST_REASON = 300
 
-COUNTED: web.AppKey[dict[tuple[str, str], inbox.Refusals]] = web.AppKey("refusals", dict)
+COUNTED: web.AppKey[dict[tuple[str, str], delivery_log.Refusals]] = web.AppKey("refusals", dict)
 
 
 def count(application: web.Application, endpoint: Endpoint, reason: str, headers: Mapping[str, str]) -> None:
@@ -29,7 +29,7 @@ def count(application: web.Application, endpoint: Endpoint, reason: str, headers
     if key not in counted:
         if len(counted) >= _MOST:
             return
-        counted[key] = inbox.Refusals(
+        counted[key] = delivery_log.Refusals(
             endpoint.endpoint_id, endpoint.source, reason, headers=without_secrets(headers, endpoint.secrets)
         )
     counted[key].times += 1
@@ -59,6 +59,6 @@ async def _write(application: web.Application) -> None:
     application[COUNTED].clear()
     try:
         async with statement(application[CONTEXT].pool) as connection:
-            await inbox.add_refusals(connection, list(counted.values()))
+            await delivery_log.add_refusals(connection, list(counted.values()))
     except Unavailable:
         _LOG.warning("Refusals are not written down: the database does not answer", refusals=len(counted))

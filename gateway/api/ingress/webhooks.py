@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
-from gateway.api.ingress import rejections as refusals
+from gateway.api.ingress import rejections
 from gateway.api.ingress.deadline import in_time
 from gateway.api.ingress.key_fetcher import AT_LEAST, KEPT, OUTWARD
 from gateway.api.ingress.pipeline import TRY_AGAIN, deliver, headers_of, read, shown
@@ -31,7 +31,7 @@ from gateway.model.errors import (
     Unavailable,
 )
 from gateway.model.events import Ignored, Notification
-from gateway.queue import ingest as intake
+from gateway.queue import ingest
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
 from gateway.store.database import statement
@@ -97,7 +97,7 @@ async def _endpoint(request: web.Request, source: Source) -> Endpoint:
         forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
         if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
             why = "this webhook takes nothing from that address"
-            refusals.count(request.app, endpoint, why, headers_of(request))
+            rejections.count(request.app, endpoint, why, headers_of(request))
             raise Forbidden(why)
     return endpoint
 
@@ -116,7 +116,7 @@ async def _accept(
     try:
         trust = await _prove(application, source, asked, trusts)
     except Unauthenticated as error:
-        refusals.count(application, endpoint, str(error), asked.headers)
+        rejections.count(application, endpoint, str(error), asked.headers)
         raise
     if (handshake := source.handshake(asked, trust)) is not None:
         answer = await _shake(application, handshake)
@@ -126,7 +126,7 @@ async def _accept(
         notification = source.parse(asked, trust)
     except InvalidInput as error:
         why, headers = str(flaw or error), without_secrets(asked.headers, endpoint.secrets)
-        receipt = await intake.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
+        receipt = await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.always_accept:
             raise
         return _Answer(200, shown(receipt), "rejected", {})

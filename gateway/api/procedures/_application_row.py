@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 from gateway.api.procedures._port_mount_rows import MountRow, PortRow, mount_row, port_row
 from gateway.api.procedures._project_rows import application_status
 from gateway.api.rpc.procedure import Moment
-from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import adopted_spec
 from gateway.model.adoption import Base
 from gateway.model.applications import OTHER_SECRETS, Application
 from gateway.model.configuration import Configuration
@@ -160,14 +160,14 @@ def adopted(base: Base) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
         return {"serviceId": base.object_id, "dockerImage": base.image}
-    body = adoption.chosen(base)
+    body = adopted_spec.chosen(base)
     host = body["HostConfig"]
     return {
         "containerId": base.object_id,
         "dockerImage": base.image,
         "variables": [text.partition("=")[0] for text in body.get("Env", ())],
         "labels": sorted(body.get("Labels", {})),
-        "networks": sorted(adoption.endpoints(base)),
+        "networks": sorted(adopted_spec.endpoints(base)),
         "ports": sorted(host.get("PortBindings") or {}),
-        "mounts": sorted(adoption.mounted(host)),
+        "mounts": sorted(adopted_spec.mounted(host)),
     }

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
 from gateway.model.api_keys import Caller
-from gateway.store import resource_owners as belongings
+from gateway.store import resource_owners
 from gateway.store.database import Connection
 
 
@@ -22,5 +22,5 @@ async def its_own(connection: Connection, caller: Caller, found: Iterable[_T]) -
     """Return what of it the caller is for."""
     if caller.grants is None:
         return list(found)
-    covered = await belongings.select_covered(connection, caller.grants)
+    covered = await resource_owners.select_covered(connection, caller.grants)
     return [one for one in found if one.application_id in covered]

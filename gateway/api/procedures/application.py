@@ -23,9 +23,18 @@ from gateway.api.procedures.server import row as server_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import Application, parse_app_name, slug
 from gateway.model.errors import Conflict, InvalidInput
-from gateway.store import applications, deployments, domains, environments, observations, projects, servers, steps
-from gateway.store import deploy_tokens as addresses
-from gateway.store import resource_owners as belongings
+from gateway.store import (
+    applications,
+    deploy_tokens,
+    deployments,
+    domains,
+    environments,
+    observations,
+    projects,
+    resource_owners,
+    servers,
+    steps,
+)
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
 from gateway.store.resource_owners import Noun
@@ -103,7 +112,7 @@ async def shown_row(
 ) -> dict[str, Any]:
     application = await applications.select_application(connection, context.vault, application_id, without=without)
     states = await applications.select_states(connection, [application_id])
-    tokens = await addresses.select_tokens(connection, context.vault, [application_id])
+    tokens = await deploy_tokens.select_tokens(connection, context.vault, [application_id])
     seen = await observations.select_observations(connection, [application_id])
     return row(
         application,
@@ -130,7 +139,7 @@ async def create(context: Context, given: Create) -> Answer:
             description=given.description,
             environment_id=given.environment_id,
         )
-        await addresses.renew_token(connection, context.vault, application_id)
+        await deploy_tokens.renew_token(connection, context.vault, application_id)
         await apply(connection, context.vault, application_id, given, limits=limits_of(context))
         return Answer(await shown_row(connection, context, application_id))
 
@@ -144,7 +153,7 @@ async def _refuse_nowhere(connection: Connection, given: Create) -> None:
                 field="environmentId",
             )
         return
-    if await belongings.select_belonging(connection, Noun.ENVIRONMENT, given.environment_id) is None:
+    if await resource_owners.select_belonging(connection, Noun.ENVIRONMENT, given.environment_id) is None:
         raise InvalidInput(f"there is no environment {given.environment_id!r}; see project.all", field="environmentId")
 
 
@@ -181,7 +190,7 @@ async def refresh_token(context: Context, given: Named) -> Answer:
     """Give its own address, /api/deploy/…, a new end; the former is not known any more."""
     async with transaction(context.pool) as connection:
         await applications.lock_application(connection, given.application_id)
-        await addresses.renew_token(connection, context.vault, given.application_id)
+        await deploy_tokens.renew_token(connection, context.vault, given.application_id)
     return Answer(value=True)
 
 
@@ -225,11 +234,11 @@ async def select_all(context: Context, given: Paged) -> Answer:
     """Return the applications that the key is for, newest first."""
     page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
-        only = await belongings.select_covered(connection, grants) if grants else None
+        only = await resource_owners.select_covered(connection, grants) if grants else None
         found = await applications.select_applications(connection, context.vault, page, only=only)
         ids = [one.application_id for one in found]
         states = await applications.select_states(connection, ids)
-        tokens = await addresses.select_tokens(connection, context.vault, ids)
+        tokens = await deploy_tokens.select_tokens(connection, context.vault, ids)
         seen = await observations.select_observations(connection, ids)
     secrets = context.caller.sees_secrets
     return paged(

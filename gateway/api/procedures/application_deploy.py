@@ -16,8 +16,7 @@ from gateway.model.applications import Application
 from gateway.model.deployments import Kind
 from gateway.model.errors import Conflict, Forbidden
 from gateway.model.reference import Reference
-from gateway.queue import cancel
-from gateway.queue import enqueue as dispatch
+from gateway.queue import cancel, enqueue
 from gateway.store import applications, deployments
 from gateway.store.database import transaction
 
@@ -72,7 +71,7 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
     async with transaction(context.pool) as connection:
         application = await known(connection, context, given)
     _refuse_another_repository(context.caller, application, given)
-    deployment_id = await dispatch.request_deployment(
+    deployment_id = await enqueue.request_deployment(
         context.pool,
         application,
         kind,
@@ -121,7 +120,7 @@ async def rollback(context: Context, given: Rollback) -> Answer:
     """Go back to what served before, or to what the named deployment ran."""
     async with transaction(context.pool) as connection:
         application = await known(connection, context, given)
-    queued = await dispatch.request_rollback(
+    queued = await enqueue.request_rollback(
         context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
     )
     return Answer(headers={"X-Deployment-Id": queued}, changed=True)
@@ -133,7 +132,7 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
         without = () if kind is Kind.START else applications.TO_RUN
         application = await known(connection, context, given, without=without)
         before = await whole_row(connection, context, given.application_id, without=without)
-    deployment_id = await dispatch.request_state(context.pool, application, kind, title=title)
+    deployment_id = await enqueue.request_state(context.pool, application, kind, title=title)
     headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
     return Answer(before, headers=headers, changed=True)
 

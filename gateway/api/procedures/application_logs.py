@@ -11,7 +11,7 @@ from gateway.admin.engine_status import Host
 from gateway.admin.inputs import Input, Words
 from gateway.api.procedures.application import Named, known
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
-from gateway.docker import application_logs as output
+from gateway.docker import application_logs
 from gateway.model.applications import Application
 from gateway.model.errors import RolloutError, Unavailable
 from gateway.store.database import transaction
@@ -65,7 +65,9 @@ async def read_logs(context: Context, given: Read) -> Answer:
     host = _host(context, application)
     swarm = host.identity is not None and host.identity.swarm_manager
     try:
-        text = await output.read(host.engine, application, swarm=swarm, lines=given.tail, since=_since(given.since))
+        text = await application_logs.read(
+            host.engine, application, swarm=swarm, lines=given.tail, since=_since(given.since)
+        )
     except RolloutError as error:
         raise Unavailable(f"the log of {application.name} cannot be had: {error}") from error
     if given.search:

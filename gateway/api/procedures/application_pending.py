@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from gateway.admin import application_update as _updating
+from gateway.admin import application_update
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.rpc.procedure import Answer, Procedures
@@ -34,7 +34,7 @@ async def select_pending(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         await applications.select_live(connection, given.application_id)
         application = await applications.select_application(connection, context.vault, given.application_id)
-        found = await _updating.pending(connection, context.vault, application)
+        found = await application_update.pending(connection, context.vault, application)
     return Answer([shown(one) for one in found])
 
 

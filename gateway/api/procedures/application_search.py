@@ -13,9 +13,7 @@ from gateway.api.procedures.application import Named, shown_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.observations import State
 from gateway.model.projects import Member
-from gateway.store import application_summaries as members
-from gateway.store import applications
-from gateway.store import resource_owners as belongings
+from gateway.store import application_summaries, applications, resource_owners
 from gateway.store.database import transaction
 
 procedures = Procedures()
@@ -88,6 +86,6 @@ async def search(context: Context, given: Search) -> Answer:
     """Find applications by words in their name, container, description or image."""
     async with transaction(context.pool) as connection:
         grants = context.caller.grants
-        only = None if grants is None else await belongings.select_covered(connection, grants)
-        found, total = await members.search_members(connection, only=only, **given.model_dump())
+        only = None if grants is None else await resource_owners.select_covered(connection, grants)
+        found, total = await application_summaries.search_members(connection, only=only, **given.model_dump())
     return Answer({"items": [_found(one) for one in found], "total": total})

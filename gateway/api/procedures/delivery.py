@@ -13,7 +13,7 @@ from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.deliveries import Delivery, Verdict
 from gateway.model.deployments import Status
 from gateway.queue import replay
-from gateway.store import delivery_log as inbox
+from gateway.store import delivery_log
 from gateway.store.database import statement
 
 procedures = Procedures()
@@ -108,7 +108,7 @@ async def select_all(context: Context, given: Filter) -> Answer:
     """Return what came to webhooks, newest first."""
     page = given.page
     async with statement(context.pool) as connection:
-        found, following = await inbox.select_inbox(
+        found, following = await delivery_log.select_inbox(
             connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, page=page
         )
     return Answer([shown(one) for one in found], headers=headers(following))
@@ -118,7 +118,7 @@ async def select_all(context: Context, given: Filter) -> Answer:
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one with what came."""
     async with statement(context.pool) as connection:
-        return Answer(shown_whole(*await inbox.select_delivery(connection, given.delivery_id)))
+        return Answer(shown_whole(*await delivery_log.select_delivery(connection, given.delivery_id)))
 
 
 @procedures.mutation("delivery.replay", gives=DeliveryRow)
@@ -126,5 +126,5 @@ async def do_again(context: Context, given: Named) -> Answer:
     """Do again what a delivery caused, whatever became of it the first time."""
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:
-        delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+        delivery, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
     return Answer(shown(delivery), changed=bool(receipt.deployments))

@@ -14,8 +14,7 @@ from gateway.model.api_keys import Permission
 from gateway.model.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
 from gateway.model.errors import Code, Conflict, Reason
 from gateway.queue import cancel
-from gateway.store import deployments, steps, versions, watches
-from gateway.store import queue_position as waiting
+from gateway.store import deployments, queue_position, steps, versions, watches
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
 from gateway.store.versions import KeptVersion
@@ -196,7 +195,7 @@ def shown(
     }
 
 
-def shown_wait(wait: waiting.Wait | None) -> WaitRow:
+def shown_wait(wait: queue_position.Wait | None) -> WaitRow:
     """Return what is told of one that waits; of others, that they do not."""
     return {"queuePosition": wait.position if wait else None, "waitsFor": wait.waits_for if wait else None}
 
@@ -221,7 +220,7 @@ async def listed(
     rows: list[QueuedDeployment] = [
         {
             **shown(one, records[one.deployment_id], kept=kept),
-            **shown_wait(await waiting.select_wait(connection, one)),
+            **shown_wait(await queue_position.select_wait(connection, one)),
         }
         for one in found
     ]
@@ -245,7 +244,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         records = await steps.select_steps(connection, [given.deployment_id])
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
         until = await watches.select_until(connection, given.deployment_id)
-        wait = await waiting.select_wait(connection, deployment)
+        wait = await queue_position.select_wait(connection, deployment)
         kept = await versions.select_kept(connection, deployment.application_id)
     return Answer(
         {

@@ -22,12 +22,16 @@ from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.deployments import Deployment, Status, StepRecord
 from gateway.model.errors import Conflict
-from gateway.queue import cancel
-from gateway.queue import history as forget
-from gateway.store import application_summaries as members
-from gateway.store import deployments, environments, steps, versions
-from gateway.store import queue_position as waiting
-from gateway.store import resource_owners as belongings
+from gateway.queue import cancel, history
+from gateway.store import (
+    application_summaries,
+    deployments,
+    environments,
+    queue_position,
+    resource_owners,
+    steps,
+    versions,
+)
 from gateway.store.database import Connection, transaction
 
 procedures = Procedures()
@@ -112,7 +116,10 @@ async def select_by_type(context: Context, given: OfKind) -> Answer:
 
 
 async def _owners(connection: Connection, application_ids: list[str]) -> dict[str, OwnerRow]:
-    named = {one.application_id: one for one in await members.select_named(connection, list(set(application_ids)))}
+    named = {
+        one.application_id: one
+        for one in await application_summaries.select_named(connection, list(set(application_ids)))
+    }
     places = await environments.select_places(connection, {one.environment_id for one in named.values()})
     owners: dict[str, OwnerRow] = {}
     for application_id, member in named.items():
@@ -138,7 +145,7 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
         if grants is None:
             found = await deployments.select_deployments(connection, page)
         else:
-            covered = await belongings.select_covered(connection, grants)
+            covered = await resource_owners.select_covered(connection, grants)
             found = await deployments.select_deployments_of(connection, covered, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
         owners = await _owners(connection, [one.application_id for one in found])
@@ -161,7 +168,9 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
 async def select_queue(context: Context, _given: Input) -> Answer:
     """Return what waits and runs, what was asked for first at the head."""
     async with transaction(context.pool) as connection:
-        only = await belongings.select_covered(connection, context.caller.grants) if context.caller.grants else None
+        only = (
+            await resource_owners.select_covered(connection, context.caller.grants) if context.caller.grants else None
+        )
         found = await deployments.select_pending(connection, only=only)
         owners = await _owners(connection, [one.application_id for one in found])
     return Answer([_job(one, owners[one.application_id]) for one in found if one.application_id in owners])
@@ -204,7 +213,7 @@ async def read_logs(context: Context, given: Read) -> Answer:
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
-        wait = await waiting.select_wait(connection, deployment)
+        wait = await queue_position.select_wait(connection, deployment)
     lines = [_told(record) for record in records[given.deployment_id]]
     if wait is not None:
         lines.append(f"waits for {wait.waits_for}")
@@ -235,4 +244,4 @@ async def kill(context: Context, given: Named) -> Answer:
 @procedures.mutation("deployment.removeDeployment", gives=DeploymentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget one that has ended, and return it as it was; what runs stays known."""
-    return Answer(shown(await forget.forget_deployment(context.pool, given.deployment_id), []))
+    return Answer(shown(await history.forget_deployment(context.pool, given.deployment_id), []))

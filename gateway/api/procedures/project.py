@@ -22,9 +22,7 @@ from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import parse_environment
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.projects import PRODUCTION, Member, Project
-from gateway.store import application_summaries as members
-from gateway.store import environments, projects
-from gateway.store import resource_owners as belongings
+from gateway.store import application_summaries, environments, projects, resource_owners
 from gateway.store.database import Connection, transaction
 
 procedures = Procedures()
@@ -100,7 +98,7 @@ def _place(one: Project) -> tuple[datetime, str]:
 
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
     inside = await environments.select_environments(connection, context.vault, [project.project_id])
-    found = await members.select_members(connection, [one.environment_id for one in inside])
+    found = await application_summaries.select_members(connection, [one.environment_id for one in inside])
     return whole_row(project, inside, found, context.caller)
 
 
@@ -126,10 +124,10 @@ async def select_all(context: Context, given: Paged) -> Answer:
     """Return projects, newest first, with their environments and applications, as far as the key is for them."""
     page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
-        only = await belongings.select_projects(connection, grants) if grants else None
+        only = await resource_owners.select_projects(connection, grants) if grants else None
         found = await projects.select_projects(connection, context.vault, page, only=only)
         inside = await environments.select_environments(connection, context.vault, [one.project_id for one in found])
-        everything = await members.select_members(connection, [one.environment_id for one in inside])
+        everything = await application_summaries.select_members(connection, [one.environment_id for one in inside])
         applications = await its_own(connection, context.caller, everything)
     if grants is not None:
         peopled = {one.environment_id for one in applications}
@@ -191,7 +189,7 @@ async def remove(context: Context, given: Named) -> Answer:
         for environment in inside:
             await environments.lock_environment(connection, environment.environment_id)
         ids = [one.environment_id for one in inside]
-        refuse_filled(f"Project {project.name}", await members.select_members(connection, ids))
-        await members.release_deleted(connection, ids)
+        refuse_filled(f"Project {project.name}", await application_summaries.select_members(connection, ids))
+        await application_summaries.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
     return Answer(project_row(project, context.caller))

@@ -17,7 +17,7 @@ from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.ecr import Amazon, region_of
 from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
 from gateway.model.registries import Credentials, Login, Registration, Registry, RegistryType
-from gateway.registry import ecr_tokens as ecr
+from gateway.registry import ecr_tokens
 from gateway.registry.client import RegistryClient
 from gateway.store import registries
 from gateway.store.database import transaction
@@ -130,7 +130,7 @@ def registered(fields: dict[str, Any]) -> Registration:
     """Return what was said of a registry; raises InvalidInput naming the field that is wrong."""
     registration = Registration.parse(fields)
     if registration.registry_type is RegistryType.ECR:
-        ecr.refuse_without_client()
+        ecr_tokens.refuse_without_client()
     return registration
 
 

@@ -6,8 +6,7 @@ from gateway.api.procedures.deployment import RollbackRow, shown_version
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound
-from gateway.queue import enqueue as dispatch
-from gateway.queue import history as forget
+from gateway.queue import enqueue, history
 from gateway.store import applications, deployments, versions
 from gateway.store.database import transaction
 
@@ -30,7 +29,7 @@ async def roll_back(context: Context, given: Named) -> Answer:
             raise NotFound("Rollback not found")
         await applications.select_live(connection, found.application_id)
         application = await applications.select_application(connection, context.vault, found.application_id)
-    queued = await dispatch.request_rollback(
+    queued = await enqueue.request_rollback(
         context.pool, context.vault, application, to=given.rollback_id, title="Rollback"
     )
     return Answer(headers={"X-Deployment-Id": queued}, changed=True)
@@ -39,4 +38,4 @@ async def roll_back(context: Context, given: Named) -> Answer:
 @procedures.mutation("rollback.delete", gives=RollbackRow, raises=(Conflict,))
 async def delete(context: Context, given: Named) -> Answer:
     """Let there be no way back to this version, and return it; its deployment stays."""
-    return Answer(shown_version(await forget.forget_version(context.pool, given.rollback_id)))
+    return Answer(shown_version(await history.forget_version(context.pool, given.rollback_id)))

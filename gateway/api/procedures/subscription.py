@@ -13,8 +13,7 @@ from gateway.model.applications import Subscription
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.reference import Reference, Repository
 from gateway.model.tag_policies import Policy, Rule
-from gateway.store import applications, subscriptions
-from gateway.store import resource_owners as belongings
+from gateway.store import applications, resource_owners, subscriptions
 from gateway.store.database import Connection, statement, transaction
 
 procedures = Procedures()
@@ -120,7 +119,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     """Return what applications follow, or one of them; newest first."""
     page, grants = given.page, context.caller.grants
     async with statement(context.pool) as connection:
-        only = await belongings.select_covered(connection, grants) if grants else None
+        only = await resource_owners.select_covered(connection, grants) if grants else None
         found = await subscriptions.select_subscriptions_page(connection, given.application_id, only=only, page=page)
     return paged(found, page, lambda one: (one.created_at, one.subscription_id), shown)
 

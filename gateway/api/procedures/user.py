@@ -11,7 +11,7 @@ from gateway.admin.inputs import Id, Input
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import LONGEST_LIFE, Grants, Permission, Word
 from gateway.model.errors import InvalidInput, NotFound
-from gateway.store import api_keys as keys
+from gateway.store import api_keys
 from gateway.store.api_keys import Key, Rate
 from gateway.store.database import transaction
 
@@ -165,7 +165,7 @@ async def _member(context: Context) -> Member:
     caller = context.caller
     sees_all = caller.is_global_admin
     async with transaction(context.pool) as connection:
-        found = await keys.select_keys(connection)
+        found = await api_keys.select_keys(connection)
     since = min(key.created_at for key in found)
     shown = [key for key in found if key.revoked_at is None and (sees_all or key.key_id == caller.key_id)]
     user: User = {
@@ -213,14 +213,14 @@ async def create_key(context: Context, given: CreateKey) -> Answer:
         )
     lives = given.expires_in
     async with transaction(context.pool) as connection:
-        key, made = await keys.insert_key(
+        key, made = await api_keys.insert_key(
             connection,
             given.name,
             permission=Permission[given.scope.upper()],
             grants=_grants(given),
             expires_at=None if lives is None else datetime.now(UTC) + timedelta(seconds=lives),
             rate=_rate(given),
-            prefix=given.prefix or keys.PREFIX,
+            prefix=given.prefix or api_keys.PREFIX,
         )
     return Answer(NewKey(**_row(made), key=key))
 
@@ -229,6 +229,6 @@ async def create_key(context: Context, given: CreateKey) -> Answer:
 async def delete_key(context: Context, given: NamedKey) -> Answer:
     """Refuse the key from now on."""
     async with transaction(context.pool) as connection:
-        if not await keys.revoke_by_id(connection, given.api_key_id):
+        if not await api_keys.revoke_by_id(connection, given.api_key_id):
             raise NotFound("API key not found")
     return Answer(value=True)

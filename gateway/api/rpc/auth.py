@@ -13,15 +13,14 @@ from aiohttp import web
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
-from gateway.api import audit as auditing
+from gateway.api import audit
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.rpc.key_lookup import GUESSES
 from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model.api_keys import Caller, Grants
 from gateway.model.endpoints import Address, sender_address
 from gateway.model.errors import Forbidden, Throttled
-from gateway.store import api_keys as keys
-from gateway.store import resource_owners as belongings
+from gateway.store import api_keys, resource_owners
 from gateway.store.database import Pool, statement
 from gateway.store.resource_owners import Noun
 
@@ -61,23 +60,23 @@ async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = F
         nonlocal looked_up
         looked_up = True
         async with statement(request.app[CONTEXT].pool) as connection:
-            return await keys.select_caller(connection, key, calls=calls, remote=remote)
+            return await api_keys.select_caller(connection, key, calls=calls, remote=remote)
 
     try:
         caller = await request.app[GUESSES].find(key, remote, look_up)
     except Throttled as error:
         if not looked_up:  # else it is a known key that is used too often
-            auditing.wrong_key(request.app, address(request), str(error))
+            audit.wrong_key(request.app, address(request), str(error))
         raise
     if caller is None:
-        auditing.wrong_key(request.app, address(request), "there is no such key, or it is revoked or over")
+        audit.wrong_key(request.app, address(request), "there is no such key, or it is revoked or over")
     return caller
 
 
 async def select_valid(pool: Pool, digests: Collection[bytes]) -> Collection[bytes]:
     """Return which of these hashes are those of valid keys; raises Unavailable."""
     async with statement(pool) as connection:
-        return await keys.select_valid(connection, digests)
+        return await api_keys.select_valid(connection, digests)
 
 
 def sender(request: web.Request) -> Address | None:
@@ -132,7 +131,7 @@ async def _covered(context: Context, grants: Grants, noun: Noun | None, value: o
     if noun is Noun.APPLICATION and value in grants.applications:
         return True
     async with statement(context.pool) as connection:
-        where = await belongings.select_belonging(connection, noun, value)
+        where = await resource_owners.select_belonging(connection, noun, value)
     return where is not None and grants.cover(application_id=where.application_id, project_id=where.project_id)
 
 

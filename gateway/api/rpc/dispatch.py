@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
-from gateway.api import audit as auditing
+from gateway.api import audit
 from gateway.api.context import CONTEXT, SHARE
 from gateway.api.notify import tell
 from gateway.api.rpc.auth import address, authorize
@@ -68,7 +68,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
         answered = await _run(procedure, context, understood)
     except (GatewayError, ValidationError) as error:
         if changes or isinstance(error, Forbidden):
-            auditing.not_done(request.app, actor, error, given)
+            audit.not_done(request.app, actor, error, given)
         raise Refused(problem_of(error)) from error
     except Exception as error:
         _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
@@ -78,7 +78,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     if answered.changed:
         tell(request.app)
     if changes:
-        await auditing.done(request.app, actor, given)
+        await audit.done(request.app, actor, given)
     return answered
 
 

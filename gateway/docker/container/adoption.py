@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.docker.container import adopted_spec as adoption
-from gateway.docker.container import spec
+from gateway.docker.container import adopted_spec, spec
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
@@ -24,15 +23,15 @@ async def duplicate(
     called = found["Config"]["Image"]
     by_name = await images.inspect(engine, called)
     base = base_of(found, image, reference=None)
-    body, endpoints = adoption.chosen(base), adoption.endpoints(base)
-    body["HostConfig"] = adoption.repointed(body["HostConfig"], holders or {})
+    body, endpoints = adopted_spec.chosen(base), adopted_spec.endpoints(base)
+    body["HostConfig"] = adopted_spec.repointed(body["HostConfig"], holders or {})
     labels = await containers.labels_of(engine, found)
     body |= {
         # The name it was made of may mean another image by now.
         "Image": called if by_name is not None and by_name.image_id == found["Image"] else found["Image"],
         "Labels": {**body.get("Labels", {}), ORIGIN: labels.get(ORIGIN, found["Id"])},
     }
-    body = spec.on_networks(adoption.carry(body, found["Mounts"] or ()), endpoints)
+    body = spec.on_networks(adopted_spec.carry(body, found["Mounts"] or ()), endpoints)
     return await containers.create(engine, name, body, endpoints)
 
 

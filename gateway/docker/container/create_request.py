@@ -5,10 +5,7 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import adopted_spec as adoption
-from gateway.docker.container import adoption as originals
-from gateway.docker.container import dependents, files, spec
-from gateway.docker.container import ownership as identity
+from gateway.docker.container import adopted_spec, adoption, dependents, files, ownership, spec
 from gateway.docker.engine import containers, images, log_driver
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -27,7 +24,7 @@ async def request(
     engine: Engine, application: Application, version: Version, mounts: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return it, with the volumes nobody named that are among the mounts of what it takes the place of."""
-    body = adoption.carry(spec.creation(application, version), mounts)
+    body = adopted_spec.carry(spec.creation(application, version), mounts)
     base = application.base
     if spec.is_whole(application):
         body["HostConfig"] |= await log_driver.for_container(engine)
@@ -35,9 +32,9 @@ async def request(
         return body
     if base.holders:
         present = await dependents.present(engine, base.holders)
-        body["HostConfig"] = adoption.repointed(body["HostConfig"], present)
+        body["HostConfig"] = adopted_spec.repointed(body["HostConfig"], present)
     if image := await find_image(engine, version.reference):
-        body["Labels"] = adoption.with_image(body["Labels"], image.image_id)
+        body["Labels"] = adopted_spec.with_image(body["Labels"], image.image_id)
         if image.image_id == version.digest:
             body["Image"] = image.image_id
     return body
@@ -57,7 +54,7 @@ async def limited_by_hand(
     if made_as is None or found is None:
         return {}
     made, wanted = spec.wanted(made_as)["HostConfig"], spec.wanted(application)["HostConfig"]
-    return adoption.updated(found["HostConfig"], made, wanted)
+    return adopted_spec.updated(found["HostConfig"], made, wanted)
 
 
 async def joined_by_hand(
@@ -71,7 +68,7 @@ async def joined_by_hand(
     found = None if made_as is None or old is None else await containers.inspection(engine, old.container_id)
     if made_as is None or found is None:
         return {}
-    joined = adoption.joined(found, but={**spec.networks(made_as), **spec.networks(application)})
+    joined = adopted_spec.joined(found, but={**spec.networks(made_as), **spec.networks(application)})
     there = {str(one["Id"]) for one in await engine.call("GET", "networks")} if joined else set()
     return {name: endpoint for name, (network_id, endpoint) in joined.items() if network_id in there}
 
@@ -80,7 +77,7 @@ def _made_as(application: Application, former: Ran | None, old: Container | None
     """Return the application as it was when the container was made; None where that is not known."""
     if old is None:
         return None
-    if application.base is not None and identity.is_original(application, old):
+    if application.base is not None and ownership.is_original(application, old):
         return application.as_found()
     for known in (application, former.application if former else None):
         if known is not None and spec.spec_hash(known) == old.labels.get(SPEC):
@@ -102,7 +99,7 @@ async def like(engine: Engine, container: str, name: str, application: Applicati
     found = await containers.inspection(engine, container)
     if found is None:
         return None
-    made = await originals.duplicate(engine, found, name)
+    made = await adoption.duplicate(engine, found, name)
     if application is not None:
         await files.put(engine, made, application.configuration.files)
     return made

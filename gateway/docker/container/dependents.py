@@ -14,8 +14,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from gateway.docker.container import adopted_spec as adoption
-from gateway.docker.container import adoption as originals
+from gateway.docker.container import adopted_spec, adoption
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -105,7 +104,7 @@ def _about(moment: datetime) -> datetime | None:
 async def can_start(engine: Engine, kept: Container) -> bool:
     """Tell whether all that it shares with is still there."""
     found = await containers.inspection(engine, kept.container_id)
-    shared = adoption.namespaces(found["HostConfig"]) if found else set()
+    shared = adopted_spec.namespaces(found["HostConfig"]) if found else set()
     holders = [await containers.inspect(engine, holder) for holder in shared]
     return found is not None and all(holder is not None and holder.running for holder in holders)
 
@@ -126,7 +125,7 @@ async def _renew(engine: Engine, found: Mapping[str, Any], instead: Mapping[str,
     name, ran = _named(found, since)
     made = await containers.inspect(engine, _making(name, container_id)) or await containers.inspect(engine, name)
     if made is None or made.container_id == container_id:
-        await originals.duplicate(engine, found, _making(name, container_id), holders=instead)
+        await adoption.duplicate(engine, found, _making(name, container_id), holders=instead)
         made = await containers.inspect(engine, _making(name, container_id))
     old = await containers.inspect(engine, container_id)
     if old is None or made is None:
@@ -169,7 +168,7 @@ async def _sharing(engine: Engine) -> dict[str, _Shared]:
         async with bound:
             if (found := await containers.inspection(engine, container_id)) is not None:
                 host = found["HostConfig"]
-                known[container_id] = _Shared(adoption.namespaces(host), adoption.volume_holders(host))
+                known[container_id] = _Shared(adopted_spec.namespaces(host), adopted_spec.volume_holders(host))
 
     await asyncio.gather(*(learn(container_id) for container_id in there if container_id not in known))
     return {container_id: known[container_id] for container_id in there if container_id in known}

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gateway.docker.container import probes
-from gateway.docker.engine import containers, services
-from gateway.docker.engine import errors as refusals
+from gateway.docker.engine import containers, errors, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION
@@ -57,7 +56,7 @@ async def _refuse_foreign(engine: Engine, taken: Iterable[_Port], serving: str |
         port = foreign[0]
         if service := await _service(engine, port):
             raise _taken(port, service)
-        raise Failed(Code.PORT_TAKEN, refusals.outside(port.number, port.protocol))
+        raise Failed(Code.PORT_TAKEN, errors.outside(port.number, port.protocol))
 
 
 def _bound(host: Mapping[str, Any]) -> set[_Port]:
@@ -80,7 +79,7 @@ async def networks_there(engine: Engine, container: Container) -> bool:
 
 async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
     """Return what the engine refused to start a container with; of a port, with who has it."""
-    told = refusals.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
+    told = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
     if told is None:
         return error
     try:

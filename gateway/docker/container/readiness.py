@@ -8,9 +8,7 @@ import asyncio
 
 import structlog
 
-from gateway.docker.container import exit_diagnosis as endings
-from gateway.docker.container import probes
-from gateway.docker.container import stop_cause as stops
+from gateway.docker.container import exit_diagnosis, probes, stop_cause
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -36,12 +34,12 @@ async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | No
     while True:
         container = await expect(engine, container_id)
         if reason := befallen(container):
-            if stopped < _STARTED_AGAIN and container.down and await stops.was_stopped(engine, container):
+            if stopped < _STARTED_AGAIN and container.down and await stop_cause.was_stopped(engine, container):
                 stopped += 1
                 await _start_again(engine, container)
                 asked_at, ran_since = -float("inf"), loop.time()
                 continue
-            reason = await endings.explain(engine, container, reason)
+            reason = await exit_diagnosis.explain(engine, container, reason)
             raise Failed(reason.code, reason.message)
         now = loop.time()
         if container.paused:
@@ -58,7 +56,7 @@ async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | No
 
 
 async def _start_again(engine: Engine, container: Container) -> None:
-    await stops.outlast_shutdown(engine, container)
+    await stop_cause.outlast_shutdown(engine, container)
     _LOG.warning("Somebody stopped a container before it was proven: it is started again", container=container.name)
     await containers.start(engine, container.container_id)
 
@@ -91,12 +89,12 @@ def missing(container_id: str) -> Reason:
 def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
     """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
     if container.out_of_memory:
-        return endings.starved(container)
+        return exit_diagnosis.starved(container)
     if container.running and container.restart_count > restarts:
         return Reason(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""
-        return Reason(Code.EXITED, f"{container.name} exited with {endings.meaning(container.exit_code)}{why}")
+        return Reason(Code.EXITED, f"{container.name} exited with {exit_diagnosis.meaning(container.exit_code)}{why}")
     if container.health == "unhealthy":
         said = container.health_output or "no output"
         return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")

@@ -10,16 +10,21 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import adopted_spec as adoption
-from gateway.docker.container import create_request as creation
-from gateway.docker.container import dependents, files, probes, spec
-from gateway.docker.container import exit_diagnosis as endings
-from gateway.docker.container import names as naming
-from gateway.docker.container import ownership as identity
-from gateway.docker.container import preflight as conditions
-from gateway.docker.container import readiness as health
-from gateway.docker.container import stop_cause as stops
-from gateway.docker.container import update_order as orders
+from gateway.docker.container import (
+    adopted_spec,
+    create_request,
+    dependents,
+    exit_diagnosis,
+    files,
+    names,
+    ownership,
+    preflight,
+    probes,
+    readiness,
+    spec,
+    stop_cause,
+    update_order,
+)
 from gateway.docker.container.swap import PUT_BACK_GRACE, ContainerSwap, remove
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
@@ -58,17 +63,17 @@ class ContainerRuntime:
 
     async def clear(self) -> None:
         for container in sorted(await self._all(), key=lambda one: (one.down, one.name != self._name)):
-            if naming.is_new(self._name, container.name):
+            if names.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
-            elif naming.is_aside(self._name, container.name):
+            elif names.is_aside(self._name, container.name):
                 # A kept one that was to serve again, and whose rollback died or was overtaken.
                 await self._rest(container)
-            elif naming.was_changed(self._name, container.name):
+            elif names.was_changed(self._name, container.name):
                 await self._name_again(container)
 
     async def _renamed(self) -> Container | None:
         """Return what somebody has renamed while it served, by its name again."""
-        found = [one for one in await self._all() if naming.was_changed(self._name, one.name)]
+        found = [one for one in await self._all() if names.was_changed(self._name, one.name)]
         for container in sorted(found, key=lambda one: (one.down, one.name)):
             await self._name_again(container)
             return await containers.inspect(self.engine, self._name)
@@ -77,9 +82,9 @@ class ContainerRuntime:
     async def _name_again(self, container: Container) -> None:
         """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
         bearer = await containers.inspect(self.engine, self._name)
-        if bearer is not None and not identity.is_of(self.application, bearer):
+        if bearer is not None and not ownership.is_of(self.application, bearer):
             return
-        name = self._name if bearer is None else naming.aside(self._name, container.container_id)
+        name = self._name if bearer is None else names.aside(self._name, container.container_id)
         _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
         await containers.rename(self.engine, container, name)
         if bearer is not None:
@@ -89,9 +94,9 @@ class ContainerRuntime:
         found = await containers.inspect(self.engine, self._name) or await self._renamed()
         if found is None:
             return None
-        if not identity.is_of(self.application, found):
-            raise Failed(Code.NAME_TAKEN, identity.refusal(self.application, found))
-        digest, spec_hash = identity.version_of(self.application, found)
+        if not ownership.is_of(self.application, found):
+            raise Failed(Code.NAME_TAKEN, ownership.refusal(self.application, found))
+        digest, spec_hash = ownership.version_of(self.application, found)
         return Serving(
             object_id=found.container_id,
             name=found.name,
@@ -111,8 +116,8 @@ class ContainerRuntime:
     async def check(self) -> None:
         serving, body = await self.serving(), spec.wanted(self.application)
         if serving is not None:
-            orders.refuse_impossible(body, self.application.configuration.order)
-        await conditions.check(
+            update_order.refuse_impossible(body, self.application.configuration.order)
+        await preflight.check(
             self.engine,
             body,
             self._networks,
@@ -127,7 +132,7 @@ class ContainerRuntime:
             stall = self.pace.pull_stall
             return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
 
-        image = await creation.find_image(self.engine, reference)
+        image = await create_request.find_image(self.engine, reference)
         if image is None or not image.has_digest(str(reference.digest)):
             image = await with_login(self.login, pull)
         if image.platform != self.platform:
@@ -135,9 +140,9 @@ class ContainerRuntime:
 
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
-        body = await creation.request(self.engine, self.application, version, old.mounts if old else ())
-        limits = await creation.limited_by_hand(self.engine, self.application, self.former, old)
-        joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+        body = await create_request.request(self.engine, self.application, version, old.mounts if old else ())
+        limits = await create_request.limited_by_hand(self.engine, self.application, self.former, old)
+        joined = await create_request.joined_by_hand(self.engine, self.application, self.former, old)
         if limits or joined:
             _LOG.info("What was changed by hand is carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
@@ -146,7 +151,7 @@ class ContainerRuntime:
         if order is Order.START_FIRST:
             # Until it is proven, nobody is to find it by a name that another answers to.
             body, shown, joined = spec.without_aliases(body), spec.unnamed(shown), spec.unnamed(joined)
-        name = naming.new(self._name, version.deployment_id)
+        name = names.new(self._name, version.deployment_id)
         try:
             created = await self._create(name, body, shown)
         except Failed as error:
@@ -161,11 +166,11 @@ class ContainerRuntime:
             await containers.remove(self.engine, created)
             raise
         if old is not None and old.removes_itself:
-            await creation.stand_in(self.engine, old, naming.stand_in(self._name, old.container_id))
+            await create_request.stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
         return self._swap(version.deployment_id, old, created, order)
 
     async def _equip(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
-        new = await health.expect(self.engine, created)
+        new = await readiness.expect(self.engine, created)
         for network, endpoint in joined.items():
             await containers.connect(self.engine, new, network, endpoint)
         await files.put(self.engine, created, self.application.configuration.files)
@@ -184,15 +189,15 @@ class ContainerRuntime:
         wanted = (version.digest, spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._kept():
-            if identity.version_of(self.application, kept) == wanted and await self._can_start(kept):
-                joined = await creation.joined_by_hand(self.engine, self.application, self.former, old)
+            if ownership.version_of(self.application, kept) == wanted and await self._can_start(kept):
+                joined = await create_request.joined_by_hand(self.engine, self.application, self.former, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
-                return replace(swap, new_restart_policy=identity.restart_policy(self.application, kept))
+                return replace(swap, new_restart_policy=ownership.restart_policy(self.application, kept))
         return None
 
     async def _can_start(self, kept: Container) -> bool:
         """Tell whether all is there that it is tied to by id: one made since must take its place else."""
-        return await conditions.networks_there(self.engine, kept) and await dependents.can_start(self.engine, kept)
+        return await preflight.networks_there(self.engine, kept) and await dependents.can_start(self.engine, kept)
 
     def _swap(self, deployment_id: str, old: Container | None, new: str, order: Order) -> Swap:
         return Swap(
@@ -222,7 +227,7 @@ class ContainerRuntime:
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:
         pace = replace(self.pace, stable_window=0.0) if again else self.pace
-        await health.prove(self.engine, swap.new, pace, self._probe)
+        await readiness.prove(self.engine, swap.new, pace, self._probe)
 
     async def retire(self, swap: Swap) -> None:
         await self._of(swap).retire()
@@ -240,7 +245,7 @@ class ContainerRuntime:
 
     async def is_over(self, swap: Swap) -> bool:
         found = await containers.inspect(self.engine, self._name)
-        if found is None or found.container_id in {swap.old, swap.new} or not identity.is_of(self.application, found):
+        if found is None or found.container_id in {swap.old, swap.new} or not ownership.is_of(self.application, found):
             return False
         if self.application.base is not None and found.container_id == self.application.base.object_id:
             return True  # adopted anew meanwhile
@@ -253,20 +258,20 @@ class ContainerRuntime:
     async def prove_back(self, swap: Swap, serving: Serving) -> None:
         former = self.former.application.configuration.probe if self.former else self._probe
         probe = self._probe if serving.object_id == swap.new else former
-        await health.prove(self.engine, serving.object_id, self.pace, probe)
+        await readiness.prove(self.engine, serving.object_id, self.pace, probe)
 
     # -- after
 
     async def tidy(self, swap: Swap) -> None:
-        new = await health.expect(self.engine, swap.new)
+        new = await readiness.expect(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.follow(self.engine, swap.old, swap.new)
             if (old := await containers.inspect(self.engine, swap.old)) is not None:
                 await self._rest(old)  # somebody may have started it again
-        if reference := identity.reference(self.application, new):
+        if reference := ownership.reference(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
         # What compose takes for its own it would start beside the new one.
-        own = adoption.of_compose(new.labels)
+        own = adopted_spec.of_compose(new.labels)
         await self.clear()  # what was to stand in for the old one, and what somebody has renamed
         await self._forget(at_most=0 if own else self.application.configuration.kept)
         await self.clear()  # what somebody has started again meanwhile
@@ -278,10 +283,10 @@ class ContainerRuntime:
         """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
         oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
         serving = await containers.inspect(self.engine, self._name)
-        known = {identity.version_of(self.application, serving)} if serving else set()
+        known = {ownership.version_of(self.application, serving)} if serving else set()
         number = 0
         for container in await self._kept():
-            version = identity.version_of(self.application, container)
+            version = ownership.version_of(self.application, container)
             # What serves, or is kept, already is no other version to go back to.
             again = version in known and None not in version
             known.add(version)
@@ -303,7 +308,7 @@ class ContainerRuntime:
         return await containers.last_lines(self.engine, swap.new)
 
     async def start(self, serving: Serving) -> None:
-        found = await health.expect(self.engine, serving.object_id)
+        found = await readiness.expect(self.engine, serving.object_id)
         if found.down and not await self._can_start(found):
             found = await self._made_anew(found)
         try:
@@ -311,10 +316,10 @@ class ContainerRuntime:
         except Absent:
             raise
         except Failed as error:
-            told = await conditions.by_whom(self.engine, error, but=found.container_id)
+            told = await preflight.by_whom(self.engine, error, but=found.container_id)
             raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
         try:
-            await health.prove(self.engine, found.container_id, self.pace, self._probe)
+            await readiness.prove(self.engine, found.container_id, self.pace, self._probe)
         except Failed as error:
             log = await containers.last_lines(self.engine, found.container_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
@@ -322,13 +327,15 @@ class ContainerRuntime:
 
     async def _made_anew(self, down: Container) -> Container:
         """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
-        reference = identity.reference(self.application, down)
+        reference = ownership.reference(self.application, down)
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
             await self._get(reference)
         ran = self.former.application if self.former else self.application
-        made = await creation.like(self.engine, down.container_id, naming.stand_in(self._name, down.container_id), ran)
-        new = await health.expect(self.engine, made or down.container_id)
-        await containers.rename(self.engine, down, naming.aside(self._name, down.container_id))
+        made = await create_request.like(
+            self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran
+        )
+        new = await readiness.expect(self.engine, made or down.container_id)
+        await containers.rename(self.engine, down, names.aside(self._name, down.container_id))
         new = await containers.rename(self.engine, new, self._name)
         await containers.remove(self.engine, down.container_id)
         return new
@@ -338,7 +345,7 @@ class ContainerRuntime:
 
     async def remove(self) -> None:
         for container in await self._all():
-            if identity.is_original(self.application, container) and container.name == self._name:
+            if ownership.is_original(self.application, container) and container.name == self._name:
                 continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
@@ -347,16 +354,16 @@ class ContainerRuntime:
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
         if found is None:
-            return health.missing(object_id)
-        reason = health.befallen(found, restarts=restarts)
-        if reason is None or (found.down and await stops.was_stopped(self.engine, found)):
+            return readiness.missing(object_id)
+        reason = readiness.befallen(found, restarts=restarts)
+        if reason is None or (found.down and await stop_cause.was_stopped(self.engine, found)):
             return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
-        return await endings.explain(self.engine, found, reason)
+        return await exit_diagnosis.explain(self.engine, found, reason)
 
     async def answer(self, object_id: str) -> Reason | None:
         if self._probe is None:
             return None
-        return await probes.ask(self.engine, await health.expect(self.engine, object_id), self._probe)
+        return await probes.ask(self.engine, await readiness.expect(self.engine, object_id), self._probe)
 
     def longest_call(self) -> float:
         return self._grace + self.pace.call_margin
@@ -376,8 +383,8 @@ class ContainerRuntime:
         return spec.networks(self.application)
 
     def _order(self, old: Container | None, joined: dict[str, dict[str, Any]]) -> Order:
-        body = adoption.carry(spec.wanted(self.application), old.mounts if old else ())
-        return orders.order_of(body, {**joined, **self._networks}, self.application.configuration.order)
+        body = adopted_spec.carry(spec.wanted(self.application), old.mounts if old else ())
+        return update_order.order_of(body, {**joined, **self._networks}, self.application.configuration.order)
 
     @property
     def _grace(self) -> int:
@@ -385,14 +392,14 @@ class ContainerRuntime:
 
     async def _all(self) -> list[Container]:
         labelled = await containers.select(self.engine, self.application.application_id)
-        found = [one for one in labelled if identity.is_ours(self.application, one.labels)]
+        found = [one for one in labelled if ownership.is_ours(self.application, one.labels)]
         if (base := self.application.base) is not None:
             original = await containers.inspect(self.engine, base.object_id)
             alike = await containers.select(self.engine, base.object_id, label=ORIGIN)
-            found += [one for one in [*alike, original] if one and identity.is_original(self.application, one)]
+            found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
         return found
 
     async def _kept(self) -> list[Container]:
         """Return what was replaced, the latest first."""
-        aside = [one for one in await self._all() if naming.is_aside(self._name, one.name)]
+        aside = [one for one in await self._all() if names.is_aside(self._name, one.name)]
         return sorted(aside, key=lambda one: one.finished_at, reverse=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from gateway.docker.container import adopted_spec as adoption
+from gateway.docker.container import adopted_spec
 from gateway.docker.engine.labels import (
     APPLICATION,
     ATTEMPT,
@@ -40,7 +40,7 @@ def wanted(application: Application) -> dict[str, Any]:
     if application.base is None or application.base.is_service:
         body = _over_defaults(columns, application)
     else:
-        body = adoption.over(adoption.chosen(application.base), columns)
+        body = adopted_spec.over(adopted_spec.chosen(application.base), columns)
     return on_networks(body, networks(application))
 
 
@@ -161,7 +161,7 @@ def networks(application: Application) -> dict[str, dict[str, Any]]:
     """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
     found: dict[str, dict[str, Any]] = {}
     if application.base is not None and not application.base.is_service:
-        found = adoption.endpoints(application.base)
+        found = adopted_spec.endpoints(application.base)
     configuration = application.configuration
     found |= {name: {} for name in configuration.networks if name not in found}
     for attachment in configuration.network_swarm or ():

@@ -16,12 +16,7 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import create_request as creation
-from gateway.docker.container import dependents, spec
-from gateway.docker.container import names as naming
-from gateway.docker.container import ownership as identity
-from gateway.docker.container import preflight as conditions
-from gateway.docker.container import readiness as health
+from gateway.docker.container import create_request, dependents, names, ownership, preflight, readiness, spec
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -56,7 +51,7 @@ class ContainerSwap:
     async def exchange(self) -> None:
         swap = self.swap
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
-        new = await health.expect(self.engine, swap.new)
+        new = await readiness.expect(self.engine, swap.new)
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
@@ -78,7 +73,7 @@ class ContainerSwap:
         await self._give_name(new)
 
     async def _joined_by_hand(self, old: Container | None) -> dict[str, dict[str, Any]]:
-        return await creation.joined_by_hand(self.engine, self.application, self.former, old)
+        return await create_request.joined_by_hand(self.engine, self.application, self.former, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Stop the old one and start the new; again where somebody starts the old one in between."""
@@ -95,8 +90,8 @@ class ContainerSwap:
                 return
 
     async def start_new(self) -> None:
-        new = await health.expect(self.engine, self.swap.new)
-        policy = self.swap.new_restart_policy or identity.restart_policy(self.application, new)
+        new = await readiness.expect(self.engine, self.swap.new)
+        policy = self.swap.new_restart_policy or ownership.restart_policy(self.application, new)
         if not new.removes_itself:
             await containers.set_restart_policy(self.engine, new, policy)
         await self.start(new.container_id)
@@ -108,7 +103,7 @@ class ContainerSwap:
         except Absent:
             raise
         except Failed as error:
-            told = await conditions.by_whom(self.engine, error, but=container_id)
+            told = await preflight.by_whom(self.engine, error, but=container_id)
             raise Failed(told.reason.code, f"{name} cannot be started: {told.reason.message}") from error
 
     async def retire(self) -> None:
@@ -133,7 +128,7 @@ class ContainerSwap:
         if old is None:
             return None
         try:
-            return await containers.rename(self.engine, old, naming.aside(self.swap.serving_name, old.container_id))
+            return await containers.rename(self.engine, old, names.aside(self.swap.serving_name, old.container_id))
         except Absent:
             return None
 
@@ -146,18 +141,18 @@ class ContainerSwap:
             holder = await containers.inspect(self.engine, name)
             if error.reason.code is not Code.NAME_TAKEN or holder is None:
                 raise
-            if not identity.is_of(self.application, holder):
-                raise Failed(error.reason.code, identity.refusal(self.application, holder)) from error
+            if not ownership.is_of(self.application, holder):
+                raise Failed(error.reason.code, ownership.refusal(self.application, holder)) from error
             await self._set_aside(holder)
             await containers.rename(self.engine, container, name)
 
     @property
     def _away(self) -> str:
-        return naming.away(self.swap.serving_name, self.swap.deployment_id)
+        return names.away(self.swap.serving_name, self.swap.deployment_id)
 
     @property
     def _stand_in(self) -> str | None:
-        return naming.stand_in(self.swap.serving_name, self.swap.old) if self.swap.old else None
+        return names.stand_in(self.swap.serving_name, self.swap.old) if self.swap.old else None
 
     @property
     def _grace(self) -> int:
@@ -217,7 +212,7 @@ class ContainerSwap:
         new = await containers.inspect(self.engine, self.swap.new)
         try:
             await self.obtain(self.former.reference)
-            made = await creation.anew(self.engine, self.former, self.swap.old, self._stand_in, new)
+            made = await create_request.anew(self.engine, self.former, self.swap.old, self._stand_in, new)
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
@@ -233,7 +228,7 @@ class ContainerSwap:
         made = None
         try:
             ran = self.former.application if self.former else self.application
-            made = await creation.like(self.engine, old.container_id, self._stand_in, ran)
+            made = await create_request.like(self.engine, old.container_id, self._stand_in, ran)
             like = await containers.inspect(self.engine, made) if made else None
             if like is None:
                 return False
@@ -258,7 +253,7 @@ class ContainerSwap:
         if old is not None:
             await self._give_name(old)
             # One in a crash loop is stopped to be renamed.
-            await self._run_again(await health.expect(self.engine, old.container_id))
+            await self._run_again(await readiness.expect(self.engine, old.container_id))
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self.set_new_aside()
         await self.drop_stand_in()

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import exit_diagnosis
 from gateway.docker.engine.errors import classify
 from gateway.docker.engine.labels import ATTEMPT, DEPLOYMENT
 from gateway.docker.engine.services import Node, Service, Task
@@ -175,10 +175,10 @@ def broken(name: str, task: Task) -> Failed:
 def _with_meaning(task: Task) -> str:
     """Return what a task says of itself, its exit code with what that commonly means."""
     if task.state == "complete":
-        return endings.meaning(0)
+        return exit_diagnosis.meaning(0)
     found = _EXITED.search(task.said)
-    known = endings.known(int(found["code"])) if found else None
-    return f"{task.said}: {known}" if known else task.said or endings.meaning(task.exit_code)
+    known = exit_diagnosis.known(int(found["code"])) if found else None
+    return f"{task.said}: {known}" if known else task.said or exit_diagnosis.meaning(task.exit_code)
 
 
 def unplaced(name: str, task: Task) -> Failed:

@@ -5,8 +5,7 @@ from typing import Any
 
 from gateway.docker.engine import networks, services
 from gateway.docker.engine.client import Engine
-from gateway.docker.swarm import secrets as service_files
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import secrets, spec
 from gateway.model.applications import Application
 from gateway.model.errors import Code, Failed
 from gateway.model.mounts import Mount
@@ -30,10 +29,10 @@ async def check(engine: Engine, application: Application) -> None:
             f"{name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
             "leave hostIp out",
         )
-    service_files.refuse_empty(configuration.files)
+    secrets.refuse_empty(configuration.files)
     await network_ids(engine, application)
     await _folders(engine, name, [mount for mount in configuration.mounts if mount.type == "bind"])
-    wanted = services.mesh_ports(service_spec.wanted(application, {}))
+    wanted = services.mesh_ports(spec.wanted(application, {}))
     for other in await services.select(engine) if wanted else ():
         if other.name != name and (taken := sorted(wanted & services.mesh_ports(other.spec))):
             ports = ", ".join(f"{number}/{protocol}" for number, protocol in taken)
@@ -43,7 +42,7 @@ async def check(engine: Engine, application: Application) -> None:
 async def network_ids(engine: Engine, application: Application) -> dict[str, str]:
     """Return the ids of the networks that its tasks join, by their names; raises Failed."""
     found: dict[str, str] = {}
-    for name in service_spec.network_names(application):
+    for name in spec.network_names(application):
         if name == _HOST:
             found[name] = (await hosts_networks(engine))[0]
             continue
@@ -60,7 +59,7 @@ async def hosts_networks(engine: Engine, made: Mapping[str, Any] | None = None) 
 
     Of a spec that was found none, where its tasks join no network.
     """
-    if made is not None and not service_spec.attachments(made):
+    if made is not None and not spec.attachments(made):
         return []
     ids = [(await engine.call("GET", "networks/host", params={"scope": scope}))["Id"] for scope in ("swarm", "local")]
     return list(map(str, ids))

@@ -13,16 +13,13 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from gateway.docker.container import ownership as identity
+from gateway.docker.container import ownership
 from gateway.docker.engine import log_driver, services
 from gateway.docker.engine.client import CALL_DEADLINE, Engine
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Pace, Progress, Serving, Version
-from gateway.docker.swarm import convergence
-from gateway.docker.swarm import preflight as service_conditions
-from gateway.docker.swarm import secrets as service_files
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import convergence, preflight, secrets, spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.docker.swarm.watcher import LOOK_AGAIN, ServiceWatch
 from gateway.model.adoption import Base
@@ -62,12 +59,12 @@ class ServiceRuntime:
         service = await self._own()
         if service is None:
             return None
-        seen, stopped = await self._watch.see(service, Mark.of(service.labels)), service_spec.is_stopped(service.spec)
+        seen, stopped = await self._watch.see(service, Mark.of(service.labels)), spec.is_stopped(service.spec)
         digest, spec_hash = service.labels.get(DIGEST), service.labels.get(SPEC)
         if not service.is_as_marked:
             digest, spec_hash = None, None
         if (base := self._original(service)) is not None:
-            digest, spec_hash = base.reference.digest, service_spec.spec_hash(self.application.as_found())
+            digest, spec_hash = base.reference.digest, spec.spec_hash(self.application.as_found())
         return Serving(
             object_id=service.service_id,
             name=service.name,
@@ -80,14 +77,14 @@ class ServiceRuntime:
         )
 
     def spec_hash(self) -> str:
-        return service_spec.spec_hash(self.application)
+        return spec.spec_hash(self.application)
 
     async def _own(self) -> Service | None:
         found = await services.inspect(self.engine, self._name)
         if found is None or self._original(found) is not None:
             return found
-        if not identity.is_ours(self.application, found.labels):
-            told = identity.another(self.application, "service", found.name, found.labels)
+        if not ownership.is_ours(self.application, found.labels):
+            told = ownership.another(self.application, "service", found.name, found.labels)
             raise Failed(Code.NAME_TAKEN, told)
         return found
 
@@ -101,7 +98,7 @@ class ServiceRuntime:
     # -- before anything is touched
 
     async def check(self) -> None:
-        await service_conditions.check(self.engine, self.application)
+        await preflight.check(self.engine, self.application)
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
         """Each node pulls for itself."""
@@ -109,8 +106,8 @@ class ServiceRuntime:
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
         hosts = await self._hosts_networks()
-        made = service_spec.service_spec(self.application, version, hosts_networks=hosts)
-        if why := service_spec.hindrance(made, hosts):
+        made = spec.service_spec(self.application, version, hosts_networks=hosts)
+        if why := spec.hindrance(made, hosts):
             raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
         return Swap(
             application_id=self.application.application_id,
@@ -142,14 +139,14 @@ class ServiceRuntime:
             await self._send(_version(swap), service)
 
     async def _send(self, version: Version, service: Service | None) -> None:
-        made = service_spec.service_spec(
+        made = spec.service_spec(
             self.application,
             version,
-            networks=await service_conditions.network_ids(self.engine, self.application),
-            secrets=await service_files.provide(self.engine, self.application),
+            networks=await preflight.network_ids(self.engine, self.application),
+            secrets=await secrets.provide(self.engine, self.application),
             monitor=self.pace.stable_window,
             hosts_networks=await self._hosts_networks(),
-            log=None if service_spec.found(self.application) else await log_driver.for_service(self.engine),
+            log=None if spec.found(self.application) else await log_driver.for_service(self.engine),
         )
         made, authorized = services.authorized(made, version.reference, await self.login(None))
         if service is not None:
@@ -253,7 +250,7 @@ class ServiceRuntime:
                 _LOG.warning("The Swarm did not get a service back", service=self._name)
                 return True
             seen = await self._watch.see(service, Mark.of(service.labels))
-            return seen.converged or (service_spec.is_stopped(service.spec) and not seen.leftover)
+            return seen.converged or (spec.is_stopped(service.spec) and not seen.leftover)
 
         if not await _until(look, within=_BACK):
             _LOG.warning("The Swarm is still getting a service back", service=self._name)
@@ -263,8 +260,8 @@ class ServiceRuntime:
     async def tidy(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
         """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
         if (service := await self._own()) is not None:
-            used = service_files.secrets_of([service.spec, service.previous_spec])
-            await service_files.sweep(self.engine, self.application, used=used)
+            used = secrets.secrets_of([service.spec, service.previous_spec])
+            await secrets.sweep(self.engine, self.application, used=used)
 
     async def last_lines(self, swap: Swap) -> str:
         return await self._watch.lines(_mark(swap))
@@ -290,7 +287,7 @@ class ServiceRuntime:
             raise Postponed(Code.ENGINE_REFUSED, f"tasks of {self._name} still run after {self._grace:.0f} s")
 
     async def _scale(self, service: Service, *, running: bool) -> None:
-        made = service_spec.scaled(service.spec, self.application, running=running)
+        made = spec.scaled(service.spec, self.application, running=running)
         if made == service.spec:
             return
         image, authorized = image_reference(service.labels), dict[str, str]()
@@ -307,10 +304,10 @@ class ServiceRuntime:
 
         async def look() -> bool:
             found = await services.tasks_of(self.engine, self.application.application_id)
-            return await self._is_over([one for one in found if identity.is_ours(self.application, one.labels)])
+            return await self._is_over([one for one in found if ownership.is_ours(self.application, one.labels)])
 
         await _until(look, within=self._grace)
-        await service_files.sweep(self.engine, self.application)
+        await secrets.sweep(self.engine, self.application)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:
@@ -330,8 +327,8 @@ class ServiceRuntime:
         return self.pace.call_margin
 
     async def _hosts_networks(self) -> list[str]:
-        found = service_spec.found(self.application)
-        return [] if found is None else await service_conditions.hosts_networks(self.engine, found)
+        found = spec.found(self.application)
+        return [] if found is None else await preflight.hosts_networks(self.engine, found)
 
     # -- looking
 

@@ -11,11 +11,10 @@ from typing import Any
 
 import orjson
 
-from gateway.docker.container import spec
-from gateway.docker.container import update_order as order
+from gateway.docker.container import spec, update_order
 from gateway.docker.engine.labels import APPLICATION, ATTEMPT, DEPLOYMENT, DIGEST, IMAGE, SPEC, installation_label
 from gateway.docker.runtime import Version
-from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm import secrets as swarm_secrets
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.quantities import parse_cpus
@@ -160,7 +159,7 @@ def _order(application: Application, made: Mapping[str, Any], hosts_networks: Co
     if was := ((found(application) or {}).get("UpdateConfig") or {}).get("Order"):
         return Order(was)
     mounts = {"Mounts": made["TaskTemplate"]["ContainerSpec"].get("Mounts")}
-    hindered = holds_of_its_node(made, hosts_networks) or order.writes_a_volume(mounts)
+    hindered = holds_of_its_node(made, hosts_networks) or update_order.writes_a_volume(mounts)
     return Order.STOP_FIRST if hindered else Order.START_FIRST
 
 
@@ -234,7 +233,7 @@ def _container_spec(application: Application, container: Mapping[str, Any], secr
         CapabilityDrop=host.get("CapDrop"),
         Hosts=[_hosts_line(entry) for entry in host.get("ExtraHosts") or ()],
         Mounts=host["Mounts"],
-        Secrets=service_files.references(application, secrets),
+        Secrets=swarm_secrets.references(application, secrets),
         StopGracePeriod=configuration.stop_grace * _SECOND,
         Healthcheck=_sent(configuration.health_check_swarm) or container.get("Healthcheck"),
         Ulimits=host.get("Ulimits"),

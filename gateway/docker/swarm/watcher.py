@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import exit_diagnosis
 from gateway.docker.engine import containers, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.labels import image_reference
@@ -103,7 +103,7 @@ class ServiceWatch:
         """
         container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
         if container is not None and container.out_of_memory:
-            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: {endings.starved(container).message}")
+            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: {exit_diagnosis.starved(container).message}")
         if container is not None and container.health == "unhealthy":
             return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
         if broke is not None and container is None and error.reason.code is Code.UNHEALTHY:
@@ -124,7 +124,7 @@ class ServiceWatch:
     async def _never_ran(self, error: Failed, broke: Task) -> Failed:
         """Return it with what the task's log says, where its process could not be started."""
         try:
-            told = endings.never_ran(await services.last_lines(self.engine, broke))
+            told = exit_diagnosis.never_ran(await services.last_lines(self.engine, broke))
             platform = await services.platform(self.engine, broke) if told else ""
         except RolloutError:
             return error

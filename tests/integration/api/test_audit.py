@@ -12,8 +12,7 @@ from structlog.testing import capture_logs
 from gateway.api import audit as auditing
 from gateway.model.api_keys import Grants, Permission
 from gateway.model.audit import ACTOR, Actor, Outcome
-from gateway.store import api_keys as keys
-from gateway.store import audit
+from gateway.store import api_keys, audit
 from gateway.store.database import transaction
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import Web
@@ -174,7 +173,7 @@ async def test_the_audit_is_shown_to_a_global_admin_alone(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     for how in ({"permission": Permission.DEPLOY}, {"grants": Grants(frozenset({"app-1"}))}):
         async with web.pool.acquire() as connection, connection.transaction():
-            key, _ = await keys.insert_key(connection, "lesser", **how)
+            key, _ = await api_keys.insert_key(connection, "lesser", **how)
         async with asking_with(web, key):
             assert (await web.get("/api/audit.list"))[0] == 403
             assert (await web.get("/api/audit.list", applicationId="app-1"))[0] == 403

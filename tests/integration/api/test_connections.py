@@ -12,15 +12,13 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from gateway.api import health as status
+from gateway.api import health
 from gateway.api.connections import Limits, Runner, Server, limits_for
 from gateway.api.context import CONTEXT
 from gateway.api.procedures import Answer, Procedure
 from gateway.api.request_body import read_body
-from gateway.api.rpc import dispatch as calls
-from gateway.api.rpc import handlers as surfaces
-from gateway.store import api_keys as keys
-from gateway.store import migrate as migrations
+from gateway.api.rpc import dispatch, handlers
+from gateway.store import api_keys, migrate
 from tests.support.api_client import Web
 
 SOON = 10  # seconds a test waits for what happens in one or two
@@ -316,7 +314,7 @@ async def test_wrong_keys_from_one_address_are_bounded_and_take_nothing_from_who
     assert (await web.get("/api/project.all"))[0] == 200
     # A valid key that is used for the first time is found, from the same address too.
     async with web.pool.acquire() as connection:
-        late, _ = await keys.insert_key(connection, "late")
+        late, _ = await api_keys.insert_key(connection, "late")
     assert (await web.post("/api/project.create", {"name": "p"}, **{"x-api-key": late}))[0] == 200
     # From elsewhere a key that was not seen before is looked up.
     elsewhere = {"x-api-key": "wrong again", "X-Forwarded-For": "192.0.2.7"}
@@ -356,7 +354,7 @@ async def test_calls_with_a_key_leave_connections_to_pushes(web: Web) -> None:
 async def test_of_one_key_a_few_calls_are_answered_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
     running = 0
-    original = calls.answer
+    original = dispatch.answer
 
     async def answer(*given: Any) -> Any:
         nonlocal running
@@ -367,7 +365,7 @@ async def test_of_one_key_a_few_calls_are_answered_at_once(web: Web, monkeypatch
         finally:
             running -= 1
 
-    monkeypatch.setattr(surfaces, "answer", answer)
+    monkeypatch.setattr(handlers, "answer", answer)
     asked = [web.get("/api/project.all") for _ in range(20)]
     batch = "/api/trpc/" + ",".join(["project.all"] * 5) + "?batch=1"
     assert {one[0] for one in await asyncio.gather(*asked, *(web.get(batch) for _ in range(5)))} == {200}
@@ -385,7 +383,7 @@ async def test_what_nobody_waits_for_any_more_of_a_batch_is_not_done(web: Web, m
         await over.wait()
         return Answer(None)
 
-    monkeypatch.setattr(surfaces, "answer", answer)
+    monkeypatch.setattr(handlers, "answer", answer)
     asking = asyncio.create_task(web.get("/api/trpc/" + ",".join(["project.all"] * 50) + "?batch=1"))
     await begun.wait()
     asking.cancel()
@@ -404,7 +402,7 @@ async def test_a_batch_is_answered_so_much_and_the_rest_of_it_refused(
     async def answer(*_: object) -> Answer:
         return Answer("x" * (6 << 20))
 
-    monkeypatch.setattr(surfaces, "answer", answer)
+    monkeypatch.setattr(handlers, "answer", answer)
     status, answers = await web.get("/api/trpc/" + ",".join(["settings.getDokployVersion"] * 5) + "?batch=1")
     assert status == 207
     assert ["result" in one for one in answers] == [True, True, True, False, False]
@@ -415,13 +413,13 @@ async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
-    original = migrations.select_newer
+    original = migrate.select_newer
 
     async def select_newer(connection: Any) -> int | None:
         asked.append(connection)
         return await original(connection)
 
-    monkeypatch.setattr(migrations, "select_newer", select_newer)
+    monkeypatch.setattr(migrate, "select_newer", select_newer)
     assert {one[0] for one in await asyncio.gather(*(web.get("/readyz") for _ in range(40)))} == {200}
     assert len(asked) < 10
 
@@ -435,8 +433,8 @@ async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(
         looks.append(context)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(status, "_observe", observe)
-    context, looking = web.client.app[CONTEXT], status.Looking()
+    monkeypatch.setattr(health, "_observe", observe)
+    context, looking = web.client.app[CONTEXT], health.Looking()
     await asyncio.gather(*(looking.look(context) for _ in range(40)))
     assert len(looks) == 1
     await looking.look(context)

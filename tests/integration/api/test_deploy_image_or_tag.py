@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.model.api_keys import Permission
-from gateway.store import api_keys as keys
+from gateway.store import api_keys
 from tests.support.api_client import Web
 from tests.support.concluding import conclude
 
@@ -127,7 +127,7 @@ async def test_a_key_to_deploy_chooses_among_the_images_of_the_repository_and_co
     admin = web.key
     followed = await web.query("subscription.all", applicationId="app")
     async with web.pool.acquire() as connection, connection.transaction():
-        web.key, _ = await keys.insert_key(connection, "ci", permission=Permission.DEPLOY)
+        web.key, _ = await api_keys.insert_key(connection, "ci", permission=Permission.DEPLOY)
     await web.mutate(f"application.{how}", applicationId="app", **named)
     assert (await _queued(web))["image"] != "docker.io/acme/web:v1"
     status, answer = await web.post("/api/application.deploy", {"applicationId": "app", "dockerImage": "evil/web:v3"})

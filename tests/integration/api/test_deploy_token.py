@@ -9,8 +9,8 @@ import pytest
 from gateway.model.api_keys import Permission
 from gateway.model.errors import GatewayError
 from gateway.model.reference import Reference
-from gateway.sources import detect as told
-from gateway.store import api_keys as keys
+from gateway.sources import detect
+from gateway.store import api_keys
 from tests.support.api_client import Web
 from tests.support.samples import OURS, Sample
 
@@ -234,7 +234,7 @@ async def test_the_token_is_sealed_and_shown_to_whom_secrets_are(web: Web) -> No
     token = (await address(web)).rpartition("/")[2]
     async with web.pool.acquire() as connection, connection.transaction():
         rows = await connection.fetch("SELECT e::text FROM endpoints e UNION ALL SELECT a::text FROM applications a")
-        web.key, _ = await keys.insert_key(connection, "ci", permission=Permission.DEPLOY)
+        web.key, _ = await api_keys.insert_key(connection, "ci", permission=Permission.DEPLOY)
     assert not [row for row in rows if token in row[0] or token.encode().hex() in row[0]]
     assert (await web.query("application.one", applicationId="app"))["refreshToken"] is None
 
@@ -276,6 +276,6 @@ _RENAMED = {"host_set", "behind_another_name", "push_to_an_enterprise_instance"}
 @pytest.mark.parametrize("sample", _plain(), ids=lambda sample: f"{sample.source}-{sample.name}")
 def test_a_body_of_whatever_registry_is_understood(sample: Sample) -> None:
     event = sample.parsed().events[0]
-    said = told.parse(sample.request, event.reference)
+    said = detect.parse(sample.request, event.reference)
     expected = [] if sample.name in _RENAMED else [event.reference]
     assert [one.reference for one in said.events if one.reference == event.reference] == expected

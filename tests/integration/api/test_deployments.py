@@ -3,7 +3,7 @@
 from typing import Any
 
 from gateway.model.api_keys import Grants
-from gateway.store import api_keys as keys
+from gateway.store import api_keys
 from tests.integration.queue.test_rollback import created, served
 from tests.support.api_client import Web
 
@@ -84,7 +84,7 @@ async def test_the_queue_and_all_deployments_name_their_application_and_its_plac
     rows = await web.query("deployment.allCentralized")
     assert [row["application"]["environment"]["project"]["name"] for row in rows] == ["Shop", "Default"]
     async with web.pool.acquire() as connection, connection.transaction():
-        web.key, _ = await keys.insert_key(connection, "one", grants=Grants(frozenset({"one"})))
+        web.key, _ = await api_keys.insert_key(connection, "one", grants=Grants(frozenset({"one"})))
     assert [job["data"]["applicationId"] for job in await web.query("deployment.queueList")] == ["one"]
     assert [row["applicationId"] for row in await web.query("deployment.allCentralized")] == ["one"]
 

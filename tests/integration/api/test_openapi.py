@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.docs import render as manual
+from gateway.api.docs import render
 from gateway.api.procedures import MODULES, PROCEDURES, Surface
 from gateway.api.rpc.openapi import document
 from tests.support.api_client import Web
@@ -103,7 +103,7 @@ async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
 
 def test_the_page_of_the_api_is_of_the_procedures_there_are() -> None:
     kept = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    assert kept == manual.text(REST), "make api writes it anew"
+    assert kept == render.text(REST), "make api writes it anew"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/docs"])

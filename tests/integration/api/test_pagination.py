@@ -7,7 +7,7 @@ import pytest
 
 from gateway.model.api_keys import Grants
 from gateway.model.errors import InvalidInput
-from gateway.store import api_keys as keys
+from gateway.store import api_keys
 from gateway.store.pagination import Cursor, Page
 from tests.support.api_client import Web
 
@@ -127,7 +127,7 @@ async def test_a_key_for_some_applications_pages_through_those_alone(web: Web) -
         await web.mutate("application.deploy", applicationId=f"a{number}")
     mine = {"a1", "a4", "a5"}
     async with web.pool.acquire() as connection, connection.transaction():
-        web.key, _ = await keys.insert_key(connection, "some", grants=Grants(frozenset(mine)))
+        web.key, _ = await api_keys.insert_key(connection, "some", grants=Grants(frozenset(mine)))
     for procedure in ("application.all", "subscription.all", "deployment.allCentralized"):
         found = [row["applicationId"] async for rows in _pages(web, procedure) for row in rows]
         assert found == ["a5", "a4", "a1"], procedure

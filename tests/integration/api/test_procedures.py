@@ -10,8 +10,7 @@ import pytest
 from gateway.api.context import CONTEXT
 from gateway.api.rpc.trpc import UNDEFINED as UNDEFINED_VALUE
 from gateway.model.api_keys import Grants, Permission
-from gateway.store import api_keys as keys
-from gateway.store import applications
+from gateway.store import api_keys, applications
 from tests.support.api_client import VAULT, Web
 from tests.support.response_validation import lie
 
@@ -371,7 +370,7 @@ async def test_a_revoked_key_is_refused(web: Web) -> None:
 async def test_a_database_that_is_away_is_told_as_each_surface_tells_it(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "select_caller", AsyncMock(side_effect=ConnectionResetError))
+    monkeypatch.setattr(api_keys, "select_caller", AsyncMock(side_effect=ConnectionResetError))
     status, answer = await web.post("/api/trpc/application.redeploy", SEED_REDEPLOY)
     assert (status, answer["error"]["json"]["data"]["httpStatus"]) == (503, 503)
     status, answer = await web.post("/api/trpc/application.redeploy?batch=1", {"0": {"json": SEED_REDEPLOY}})
@@ -454,8 +453,8 @@ async def test_where_the_engines_are_is_told_to_a_key_or_a_network_alone(
         return found[0], found[1]
 
     async with web.pool.acquire() as connection, connection.transaction():
-        reading, _ = await keys.insert_key(connection, "prometheus", permission=Permission.READ)
-        limited, _ = await keys.insert_key(connection, "limited", grants=Grants())
+        reading, _ = await api_keys.insert_key(connection, "prometheus", permission=Permission.READ)
+        limited, _ = await api_keys.insert_key(connection, "limited", grants=Grants())
     async with web.client.get("/readyz") as answer:
         assert await answer.json() == {"status": "ok", "database": "ok"}
     assert await told() == (False, False)

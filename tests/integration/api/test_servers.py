@@ -9,8 +9,7 @@ import trustme
 from gateway.cli.demo.process import GatewayProcess, Refused, free_port
 from gateway.model.errors import InvalidInput
 from gateway.model.servers import Access, Address
-from gateway.store import engines
-from gateway.store import leases as claims
+from gateway.store import engines, leases
 from tests.support.api_client import Web
 
 
@@ -189,7 +188,7 @@ async def test_what_waits_for_an_engine_that_nobody_reaches_says_since_when(web:
         await connection.execute("UPDATE applications SET engine_id = 'E'")
     await web.mutate("application.deploy", applicationId="a")
     async with web.pool.acquire() as connection:
-        await claims.mark_stranded(connection, timedelta(seconds=60))
+        await leases.mark_stranded(connection, timedelta(seconds=60))
     (shown,) = await web.query("deployment.all", applicationId="a")
     assert (shown["state"], shown["reason"]["code"]) == ("queued", "engine_unreachable")
     assert "lost (E)" in shown["reason"]["message"]

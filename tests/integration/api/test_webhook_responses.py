@@ -7,7 +7,7 @@ from datetime import datetime, tzinfo
 
 import pytest
 
-from gateway.api.ingress import pipeline as receiving
+from gateway.api.ingress import pipeline
 from gateway.api.ingress.key_fetcher import Outward
 from gateway.model.reference import Reference
 from gateway.sources import SOURCES, Trust
@@ -37,7 +37,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
-    monkeypatch.setattr(receiving, "datetime", world)
+    monkeypatch.setattr(pipeline, "datetime", world)
     monkeypatch.setattr(Outward, "fetch_keys", lambda _, *asked, **how: world.fetch_keys(*asked, **how))
     monkeypatch.setattr(Outward, "visit", lambda _, address: world.visit(address))
     return world

@@ -24,7 +24,7 @@ from gateway.background import Loops
 from gateway.cli import main
 from gateway.cli._errors import explain
 from gateway.model.sanitize import line, lines
-from gateway.store import gateway_address as serving
+from gateway.store import gateway_address
 from gateway.worker.alerts import Alert, sending
 from tests.support.api_client import Web
 
@@ -206,7 +206,7 @@ async def test_a_webhook_is_shown_at_the_address_of_the_server_not_of_the_shell(
     monkeypatch.setenv("GATEWAY_PUBLIC_URL", "https://shell.example.com")
     for public_url, shown in ((None, "https://shell.example.com"), ("https://a.example.com", "https://a.example.com")):
         async with web.pool.acquire() as connection:
-            await serving.update_serving(connection, public_url=public_url, listens="http://127.0.0.1:8080")
+            await gateway_address.update_serving(connection, public_url=public_url, listens="http://127.0.0.1:8080")
         code, out, err = await run(web_postgres, "webhooks", "create", "github")
         assert code == 0
         assert shown + orjson.loads(out)["path"] in err

@@ -10,8 +10,7 @@ import pytest
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.docker.container import exit_diagnosis as endings
-from gateway.docker.container import readiness as health
+from gateway.docker.container import exit_diagnosis, readiness
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine, connect
 from gateway.docker.engine.containers import Container
@@ -93,7 +92,7 @@ _STARVED: _Event = ("oom", {})
     ],
 )
 def test_a_want_of_memory_is_told_before_or_after_the_kill_it_led_to(events: list[_Event], *, starved: bool) -> None:
-    end = endings.last_end(events)
+    end = exit_diagnosis.last_end(events)
     assert end is not None
     assert end.out_of_memory is starved
 
@@ -122,9 +121,9 @@ async def test_what_the_engine_has_started_again_is_told_by_how_it_ended_before(
     try:
         await containers.start(engine, container_id)
         seen = await until(runs_again)
-        befallen = health.befallen(seen)
+        befallen = readiness.befallen(seen)
         assert befallen is not None
-        told = await endings.explain(engine, seen, befallen)
+        told = await exit_diagnosis.explain(engine, seen, befallen)
     finally:
         await containers.remove(engine, container_id)
     assert told.code is code

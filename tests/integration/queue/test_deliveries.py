@@ -9,8 +9,7 @@ import pytest
 from gateway.cli.demo.process import until
 from gateway.model.deliveries import without_secrets
 from gateway.sources import keepable
-from gateway.store import applications
-from gateway.store import delivery_log as inbox
+from gateway.store import applications, delivery_log
 from gateway.worker.retention import bound_inbox
 from tests.integration.api.test_webhooks import BEARER, dockerhub, github, signed
 from tests.support.api_client import Web
@@ -123,7 +122,7 @@ async def test_the_inbox_is_kept_within_its_days_and_its_bytes(web: Web) -> None
              WHERE convert_from(body, 'UTF8') LIKE '%v0%'
             """
         )
-        assert not await inbox.delete_expired(connection, timedelta(days=2))
+        assert not await delivery_log.delete_expired(connection, timedelta(days=2))
         assert await web.count("deliveries") == 3
     await bound_inbox(web.pool, 2300)
     assert ["v3" in str(one["ignored"]) for one in await _list(web)] == [True, False]

@@ -5,7 +5,7 @@ import pytest
 from gateway.model.deployments import Kind
 from gateway.model.errors import Conflict
 from gateway.model.reference import Digest
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications, deployments, versions
 from tests.support.api_client import VAULT, Web
 
@@ -126,7 +126,7 @@ async def test_a_push_takes_the_place_of_a_rollback_that_no_person_asked_for(web
         await served(web, number)
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app")
-    await dispatch.request_rollback(web.pool, VAULT, application, to=None, title="", forced=forced)
+    await enqueue.request_rollback(web.pool, VAULT, application, to=None, title="", forced=forced)
     status, answer = await web.post(await web.endpoint("dockerhub", ""), PUSH)
     async with web.pool.acquire() as connection:
         queued = await deployments.select_queued(connection, "app")

@@ -11,7 +11,7 @@ from yarl import URL
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import Domain, Reference, parse_domain
 from gateway.model.registries import ANONYMOUS, Credentials, Login
-from gateway.registry import trusted_hosts as realms
+from gateway.registry import trusted_hosts
 from gateway.registry.client import connect
 from gateway.registry.trusted_hosts import Address, Realms
 from tests.support.token_registries import served
@@ -73,7 +73,7 @@ async def _resolve(host: str, _port: int | None) -> frozenset[Address]:
 async def test_a_login_goes_to_the_token_service_of_its_registry(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str
 ) -> None:
-    monkeypatch.setattr(realms, "_resolve", _resolve)
+    monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     judge = Realms({"named.example.net"}, {Domain("plain.example.net:5001")})
     plain = registry.startswith("127.")
     await judge.refuse_realm(URL(realm), parse_domain(registry), plain=plain, login=True)
@@ -97,7 +97,7 @@ async def test_a_login_goes_to_the_token_service_of_its_registry(
 async def test_nobody_else_is_asked_or_sent_a_login(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str, login: bool, why: str
 ) -> None:
-    monkeypatch.setattr(realms, "_resolve", _resolve)
+    monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     judge = Realms((), ())
     plain = registry.startswith("127.")
     with pytest.raises(Failed, match=why) as refused:
@@ -106,7 +106,7 @@ async def test_nobody_else_is_asked_or_sent_a_login(
 
 
 async def test_without_a_login_any_public_token_service_is_asked_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(realms, "_resolve", _resolve)
+    monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     realm, registry = URL("https://evil.example.net/token"), Domain("registry.example.com")
     await Realms((), ()).refuse_realm(realm, registry, plain=False, login=False)
 

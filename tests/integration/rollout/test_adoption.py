@@ -8,7 +8,7 @@ import pytest
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import GatewayProcess, Refused, free_port, until
-from gateway.docker import adoption as originals
+from gateway.docker import adoption
 from gateway.docker.engine import containers, images
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Conflict, NotFound
@@ -348,7 +348,7 @@ async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: We
 
 async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     found = await host.run()
-    monkeypatch.setattr(originals, "gethostname", lambda: found["Config"]["Hostname"])
+    monkeypatch.setattr(adoption, "gethostname", lambda: found["Config"]["Hostname"])
     with pytest.raises(Conflict, match="the gateway itself"):
         await host.adopt()
 

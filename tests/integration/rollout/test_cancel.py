@@ -6,10 +6,8 @@ from gateway.cli.demo.process import free_port, until
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Deployment, Kind, Status, Step
 from gateway.model.errors import Code, Conflict, NotFound
-from gateway.queue import cancel
-from gateway.queue import enqueue as dispatch
-from gateway.store import applications, cancellations, deployments, steps
-from gateway.store import queue_position as waiting
+from gateway.queue import cancel, enqueue
+from gateway.store import applications, cancellations, deployments, queue_position, steps
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane
 
@@ -22,8 +20,8 @@ async def application_of(lane: Lane) -> Application:
 async def asked(lane: Lane, kind: Kind = Kind.DEPLOY) -> str:
     """Queue it, without waiting for its end."""
     if kind is Kind.DEPLOY:
-        return await dispatch.request_deployment(lane.pool, await application_of(lane), kind, title="asked")
-    queued = await dispatch.request_state(lane.pool, await application_of(lane), kind, title="asked")
+        return await enqueue.request_deployment(lane.pool, await application_of(lane), kind, title="asked")
+    queued = await enqueue.request_state(lane.pool, await application_of(lane), kind, title="asked")
     assert queued is not None
     return queued
 
@@ -96,8 +94,11 @@ async def test_one_that_waits_ends_at_once_and_tells_behind_what_it_waited(lane:
     running = await proving(lane, pushes)
     queued = await asked(lane, Kind.STOP)
     async with lane.pool.acquire() as connection:
-        wait = await waiting.select_wait(connection, await deployments.select_deployment(connection, queued))
-        assert await waiting.select_wait(connection, await deployments.select_deployment(connection, running)) is None
+        wait = await queue_position.select_wait(connection, await deployments.select_deployment(connection, queued))
+        assert (
+            await queue_position.select_wait(connection, await deployments.select_deployment(connection, running))
+            is None
+        )
     assert wait is not None
     assert (wait.position, running in wait.waits_for) == (1, True)
     await cancel.cancel_of(lane.pool, lane.application_id, running=False)

@@ -10,15 +10,14 @@ import pytest
 
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.docker import application_logs as output
-from gateway.docker.container import preflight as conditions
-from gateway.docker.container import probes
+from gateway.docker import application_logs
+from gateway.docker.container import preflight, probes
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.labels import APPLICATION
 from gateway.model.deployments import Deployment, Kind, Status, Step
 from gateway.model.errors import Code, Conflict, Failed
 from gateway.model.reference import Reference
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications, deployments, environments, projects
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane
@@ -210,7 +209,7 @@ async def test_a_closed_registry_makes_it_wait_and_say_why(lane: Lane) -> None:
     await lane.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    queued = await dispatch.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
+    queued = await enqueue.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
 
     async def waits() -> Deployment | None:
         async with lane.pool.acquire() as connection:
@@ -228,7 +227,7 @@ async def test_a_port_of_another_application_is_named_and_what_is_touched_put_ba
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, foreseen: bool, ended: Status
 ) -> None:
     if not foreseen:  # it took the port after we looked
-        monkeypatch.setattr(conditions, "check", AsyncMock())
+        monkeypatch.setattr(preflight, "check", AsyncMock())
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -263,9 +262,9 @@ async def test_a_port_of_its_own_is_none_of_another_program(lane: Lane, pushes: 
     # Between two starts of one that keeps exiting, the engine lists none of its ports.
     own = await containers.create(lane.engine, f"own-{port}", {"Image": pushes.name(), **wanted}, {})
     async with server:
-        await conditions.check(lane.engine, wanted, [], serving=own)
+        await preflight.check(lane.engine, wanted, [], serving=own)
         with pytest.raises(Failed, match=f"port {port}/tcp is taken by a process outside of Docker"):
-            await conditions.check(lane.engine, wanted, [], serving=None)
+            await preflight.check(lane.engine, wanted, [], serving=None)
     await containers.remove(lane.engine, own)
 
 
@@ -356,7 +355,7 @@ async def test_deleted_means_no_container_and_no_row(lane: Lane, pushes: Pushes)
     await lane.ask(Kind.DEPLOY)
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    await dispatch.request_state(lane.pool, application, Kind.DELETE, title="asked")
+    await enqueue.request_state(lane.pool, application, Kind.DELETE, title="asked")
 
     async def gone() -> bool | None:
         async with lane.pool.acquire() as connection:
@@ -522,7 +521,7 @@ async def test_what_it_prints_can_be_read(lane: Lane, pushes: Pushes) -> None:
     async def read(**asked: int) -> str:
         async with lane.pool.acquire() as connection:
             application = await applications.select_application(connection, VAULT, lane.application_id)
-        return await output.read(
+        return await application_logs.read(
             lane.engine, application, swarm=identity.swarm_manager, **{"lines": 100, "since": 0, **asked}
         )
 
@@ -548,7 +547,7 @@ async def test_the_tag_that_a_deploy_names_is_what_runs(lane: Lane, pushes: Push
     await lane.ask(Kind.DEPLOY)
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    asked = await dispatch.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked", tag="v2")
+    asked = await enqueue.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked", tag="v2")
     assert (await lane.ended(asked)).digest == wanted
     assert (await lane.serving()).labels["gateway.digest"] == wanted
     assert (await lane.ask(Kind.REDEPLOY)).digest == wanted

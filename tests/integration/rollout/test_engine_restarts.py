@@ -10,7 +10,7 @@ import pytest
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import until
-from gateway.docker.container import stop_cause as stops
+from gateway.docker.container import stop_cause
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, connect
@@ -134,7 +134,7 @@ async def test_who_stopped_a_container_is_told_apart(engine: Engine, pushes: Pus
     for one in (ended, stopped):
         found = await containers.inspect(engine, one)
         assert found is not None
-        told[one] = await stops.was_stopped(engine, found)
+        told[one] = await stop_cause.was_stopped(engine, found)
         await containers.remove(engine, one)
     assert told == {ended: False, stopped: True}
 
@@ -146,7 +146,7 @@ async def test_it_waits_until_an_engine_that_ends_is_gone(own: PrivateEngine, cl
     await containers.start(client, made)
     found = await containers.inspect(client, made)
     assert found is not None
-    waiting = asyncio.create_task(stops.outlast_shutdown(client, found))
+    waiting = asyncio.create_task(stop_cause.outlast_shutdown(client, found))
     await restarted(own)
     with pytest.raises(Postponed) as caught:
         await waiting

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.cli.demo.process import free_port
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.docker.container import probes
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.model.adoption import Base
@@ -145,7 +145,7 @@ async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = AsyncMock(return_value=None)
-    monkeypatch.setattr(runtimes, "present", present)
+    monkeypatch.setattr(runtime_factory, "present", present)
     own = web.rollouts.hosts[0]
     own.error, own.routes = None, True
     own.identity = EngineIdentity("id", "name", "29", "linux/amd64", swarm_manager=True)

@@ -19,10 +19,8 @@ from gateway.model.errors import Code
 from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Digest, Reference
 from gateway.model.tag_policies import Policy
-from gateway.queue import enqueue as dispatch
-from gateway.queue import ingest as intake
-from gateway.store import applications, deployments, subscriptions
-from gateway.store import delivery_log as inbox
+from gateway.queue import enqueue, ingest
+from gateway.store import applications, delivery_log, deployments, subscriptions
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor
 from tests.support.real_parts import Pushes
@@ -91,7 +89,7 @@ async def told(lane: Lane, name: str, digest: Digest | None = None) -> str:
     reference = Reference.parse(name)
     assert reference.tag is not None
     event = PushEvent(reference.repository, reference.tag, digest)
-    receipt = await intake.deliver(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
+    receipt = await ingest.deliver(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
     async with lane.pool.acquire() as connection:
         await deployments.notify(connection)
     return receipt.deployments[0].deployment_id
@@ -160,7 +158,7 @@ async def test_an_engine_that_asks_another_replica_is_sent_again(
 async def test_a_tag_that_a_person_mistyped_fails_at_once(behind: Lane) -> None:
     async with behind.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, behind.application_id)
-    queued = await dispatch.request_deployment(behind.pool, application, Kind.DEPLOY, title="asked", tag="nope")
+    queued = await enqueue.request_deployment(behind.pool, application, Kind.DEPLOY, title="asked", tag="nope")
     ended = await behind.ended(queued)
     assert (ended.status, ended.attempts) == (Status.FAILED, 1)
     async with behind.pool.acquire() as connection:
@@ -226,7 +224,7 @@ async def test_what_is_pushed_and_no_image_is_ignored_and_moves_nothing(
     assert (ended.status, ended.reason.code) == (Status.UNCHANGED, Code.NO_IMAGE)
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-        delivery, _ = await inbox.select_delivery(connection, receipt.delivery_id)
+        delivery, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
         state = await applications.select_states(connection, [lane.application_id])
     assert application.docker_image == pushes.name("1.0.0")
     assert state == {lane.application_id: "succeeded"}

@@ -19,17 +19,16 @@ from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Pace, Version
 from gateway.docker.swarm import convergence
-from gateway.docker.swarm import secrets as service_files
+from gateway.docker.swarm import secrets as swarm_secrets
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Conflict, Failed, InvalidInput, Postponed
 from gateway.model.observations import State
 from gateway.model.reference import Reference, parse_domain
 from gateway.model.registries import Registration, anonymous
-from gateway.queue import enqueue as dispatch
-from gateway.registry import client as registries
-from gateway.store import applications, observations, versions, watches
-from gateway.store import registries as logins
+from gateway.queue import enqueue
+from gateway.registry import client as registry_client
+from gateway.store import applications, observations, registries, versions, watches
 from gateway.worker.login_renewal import renew_logins
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane, an_application
@@ -192,10 +191,10 @@ async def test_another_installation_neither_takes_nor_removes_a_service_and_its_
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
     assert refused.value.reason.code is Code.NAME_TAKEN
-    assert await service_files.provide(lane.engine, another.application) != await service_files.provide(
+    assert await swarm_secrets.provide(lane.engine, another.application) != await swarm_secrets.provide(
         lane.engine, ours.application
     )
-    await service_files.sweep(lane.engine, another.application)
+    await swarm_secrets.sweep(lane.engine, another.application)
     assert len(await lane.engine.call("GET", "secrets")) == 1
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
     await ours.remove()
@@ -325,7 +324,7 @@ async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(la
     assert len(await running(lane)) == 2
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    await dispatch.request_state(lane.pool, application, Kind.DELETE, title="asked")
+    await enqueue.request_state(lane.pool, application, Kind.DELETE, title="asked")
 
     async def gone() -> bool | None:
         async with lane.pool.acquire() as connection:
@@ -655,14 +654,14 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
         given = {"registry_url": address, "registry_type": "ecr", "region": "eu-central-1", **keys}
         async with lane.pool.acquire() as connection:
             ours = Registration.parse({"registry_name": "Ours", **given})
-            await logins.insert_registry(connection, VAULT, ours)
+            await registries.insert_registry(connection, VAULT, ours)
         await lane.set(docker_image=f"{address}/team/web:v1")
         assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
         sent, tasks = await service_of(lane), await running(lane)
 
         aws.expire()
         reached = Reached(lane.engine, await lane.engine.identify(), [None])
-        async with registries.connect(frozenset({parse_domain(address)})) as client:
+        async with registry_client.connect(frozenset({parse_domain(address)})) as client:
             await renew_logins(lane.pool, VAULT, client, reached)
             renewed = await service_of(lane)
             await renew_logins(lane.pool, VAULT, client, reached)

@@ -10,12 +10,18 @@ import pytest
 from gateway.model.deliveries import Verdict
 from gateway.model.errors import Code
 from gateway.model.observations import Seen, State
-from gateway.store import application_summaries as members
-from gateway.store import applications, deployments, observations, versions, watches
-from gateway.store import delivery_log as inbox
-from gateway.store import delivery_log_size as inbox_size
-from gateway.store import deployment_retention as retention
-from gateway.store import leases as claims
+from gateway.store import (
+    application_summaries,
+    applications,
+    delivery_log,
+    delivery_log_size,
+    deployment_retention,
+    deployments,
+    leases,
+    observations,
+    versions,
+    watches,
+)
 from gateway.store.database import Pool
 from gateway.store.migrate import migrate
 from gateway.store.pagination import Cursor, Page
@@ -100,17 +106,19 @@ async def sized(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
 
 SECOND = Page(20, Cursor.parse("2999-01-01T00:00:00Z,x"))
 ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
-    "the inbox": lambda c: inbox.select_inbox(c, page=SECOND),
-    "of a source": lambda c: inbox.select_inbox(c, source="quay", page=SECOND),
-    "of an endpoint": lambda c: inbox.select_inbox(c, endpoint_id="h7", page=SECOND),
-    "of a rare verdict": lambda c: inbox.select_inbox(c, verdict=Verdict.DUPLICATE, page=SECOND),
-    "of a verdict that follows": lambda c: inbox.select_inbox(c, verdict=Verdict.FAILED, page=SECOND),
-    "of a source and a verdict": lambda c: inbox.select_inbox(c, source="quay", verdict=Verdict.IGNORED, page=SECOND),
-    "of an endpoint, its source and a verdict": lambda c: inbox.select_inbox(
+    "the inbox": lambda c: delivery_log.select_inbox(c, page=SECOND),
+    "of a source": lambda c: delivery_log.select_inbox(c, source="quay", page=SECOND),
+    "of an endpoint": lambda c: delivery_log.select_inbox(c, endpoint_id="h7", page=SECOND),
+    "of a rare verdict": lambda c: delivery_log.select_inbox(c, verdict=Verdict.DUPLICATE, page=SECOND),
+    "of a verdict that follows": lambda c: delivery_log.select_inbox(c, verdict=Verdict.FAILED, page=SECOND),
+    "of a source and a verdict": lambda c: delivery_log.select_inbox(
+        c, source="quay", verdict=Verdict.IGNORED, page=SECOND
+    ),
+    "of an endpoint, its source and a verdict": lambda c: delivery_log.select_inbox(
         c, endpoint_id="h7", source="harbor", verdict=Verdict.IGNORED, page=SECOND
     ),
-    "what expires": lambda c: inbox.delete_expired(c, timedelta(days=30)),
-    "what was rejected": lambda c: inbox.delete_rejected_beyond(c, "h7", 100),
+    "what expires": lambda c: delivery_log.delete_expired(c, timedelta(days=30)),
+    "what was rejected": lambda c: delivery_log.delete_rejected_beyond(c, "h7", 100),
     "deployments of all": lambda c: deployments.select_deployments(c, SECOND),
     "deployments of one": lambda c: deployments.select_deployments_of(c, ["a3"], SECOND),
     "deployments of many": lambda c: deployments.select_deployments_of(c, [f"a{n}" for n in range(50)], SECOND),
@@ -118,20 +126,22 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "how many wait": deployments.select_queue_depth,
     "whether one rests": lambda c: applications.is_resting(c, "a3"),
     "how applications are": lambda c: applications.select_states(c, [f"a{n}" for n in range(APPLICATIONS)]),
-    "members in short": lambda c: members.select_named(c, ["a3", "a4"]),
+    "members in short": lambda c: application_summaries.select_named(c, ["a3", "a4"]),
     "what is watched": watches.count_open,
     "the version before": lambda c: versions.select_previous(c, "a3"),
     "what is expected on an engine": lambda c: observations.select_expected(c, "n", [None]),
     "what was seen": lambda c: observations.upsert_observations(c, {"a3": Seen(State.RUNNING)}, datetime.now(UTC)),
-    "what is surplus": lambda c: retention.delete_surplus(
+    "what is surplus": lambda c: deployment_retention.delete_surplus(
         c, "a3", previous=None, most=10, older_than=timedelta(days=90)
     ),
-    "old steps and logs": lambda c: retention.delete_details(c, "a3", timedelta(days=30)),
-    "what came since": inbox_size.select_gap,
-    "a span of the inbox": lambda c: inbox_size.measure(c, datetime.now(UTC), datetime.now(UTC) + inbox_size.SPAN),
-    "the oldest of the inbox": lambda c: inbox_size.delete_oldest(c, 1000, datetime.now(UTC)),
-    "what an engine wakes": lambda c: claims.wake_waiting(c, None, "n", [Code.ENGINE_REFUSED]),
-    "the next to claim": lambda c: claims.claim_deployment(
+    "old steps and logs": lambda c: deployment_retention.delete_details(c, "a3", timedelta(days=30)),
+    "what came since": delivery_log_size.select_gap,
+    "a span of the inbox": lambda c: delivery_log_size.measure(
+        c, datetime.now(UTC), datetime.now(UTC) + delivery_log_size.SPAN
+    ),
+    "the oldest of the inbox": lambda c: delivery_log_size.delete_oldest(c, 1000, datetime.now(UTC)),
+    "what an engine wakes": lambda c: leases.wake_waiting(c, None, "n", [Code.ENGINE_REFUSED]),
+    "the next to claim": lambda c: leases.claim_deployment(
         c, owner="o", engine_id="n", server_ids=[None], held=[], lease=timedelta(seconds=15)
     ),
 }

@@ -6,8 +6,7 @@ from gateway.api.procedures import PROCEDURES
 from gateway.model.errors import Unavailable, Unreadable
 from gateway.model.reference import Domain, Repository
 from gateway.model.registries import choose
-from gateway.store import applications, registries, servers
-from gateway.store import deploy_tokens as addresses
+from gateway.store import applications, deploy_tokens, registries, servers
 from gateway.store.encryption import Vault
 from gateway.store.reencryption import SEALED
 from tests.support.api_client import VAULT, Web
@@ -67,7 +66,7 @@ async def test_the_rest_is_worked_on(half: Web) -> None:
             "lost": False,
             "kept": True,
         }
-        assert (await addresses.select_tokens(connection, VAULT, ["lost", "kept"])).keys() == {"kept"}
+        assert (await deploy_tokens.select_tokens(connection, VAULT, ["lost", "kept"])).keys() == {"kept"}
         found = await registries.select_registries(connection, VAULT, Domain("ghcr.io"))
     assert choose(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).by is not None
     with pytest.raises(Unavailable, match="sealed with another key"):

@@ -7,11 +7,9 @@ import pytest
 from gateway.docker.engine import containers
 from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Code, Postponed
-from gateway.store import deployments, watches
-from gateway.store import leases as claims
-from gateway.store import poll_targets as looks
+from gateway.store import deployments, leases, poll_targets, watches
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution as lane
+from gateway.worker import execution
 from tests.integration.store.test_leases import claim, first
 from tests.support.api_client import Web
 
@@ -28,7 +26,7 @@ async def test_a_lease_lasts_no_longer_than_its_length(web: Web, first: Deployme
     await step_back(web, "lease_until")
     assert await claim(web, "second", lease=9) is None
     async with web.pool.acquire() as connection:
-        await claims.shorten_leases(connection)
+        await leases.shorten_leases(connection)
     again = await claim(web, "second", lease=9)
     assert again is not None
     assert again.deployment_id == first.deployment_id
@@ -48,7 +46,7 @@ async def test_a_window_lasts_no_longer_than_its_length(web: Web, first: Deploym
 
 async def test_what_waits_is_tried_again_after_no_more_than_it_was_to_wait(web: Web, first: Deployment) -> None:
     postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=600)
-    await lane.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
+    await execution.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
     assert await claim(web, "second", lease=9) is None
     await step_back(web, "next_attempt_at")
     assert await claim(web, "second", lease=9) is not None
@@ -70,7 +68,7 @@ async def test_a_look_is_put_off_by_no_more_than_its_interval(web: Web) -> None:
             " VALUES ('r.example/a', 'latest', 'r.example', 60, now() + interval '59 seconds'),"
             " ('s.example/b', 'latest', 's.example', 60, now() + interval '1 hour')"
         )
-        assert [str(look.repository) for look in await looks.claim_looks(connection, [])] == ["s.example/b"]
+        assert [str(look.repository) for look in await poll_targets.claim_looks(connection, [])] == ["s.example/b"]
         await connection.execute("DELETE FROM looks")
 
 
@@ -92,7 +90,7 @@ async def test_a_deployment_waits_for_some_hours_at_most(
         await connection.execute("UPDATE deployments SET attempts = $1", attempts)
         tried = await deployments.select_deployment(connection, first.deployment_id)
         postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=asked)
-        await lane.postpone(web.pool, tried, PostgresJournal(web.pool, first), postponed, deadline=9)
+        await execution.postpone(web.pool, tried, PostgresJournal(web.pool, first), postponed, deadline=9)
         found = await deployments.select_deployment(connection, first.deployment_id)
     assert found.next_attempt_at - found.requested_at < timedelta(hours=7)
 

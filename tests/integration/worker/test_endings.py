@@ -16,10 +16,9 @@ from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.model.deployments import Deployment, Kind, Status, Swap
 from gateway.model.errors import Code, Reason
-from gateway.rollout import recipes as rollout
-from gateway.store import deployments, swaps
-from gateway.store import leases as claims
-from gateway.worker import execution as lanes
+from gateway.rollout import recipes
+from gateway.store import deployments, leases, swaps
+from gateway.worker import execution
 from gateway.worker.supervisor import Supervisor
 from tests.integration.rollout.test_manual_changes import left_open
 from tests.integration.worker.test_unserved import Told
@@ -84,7 +83,7 @@ async def test_a_swap_that_kills_its_gateways_is_put_back_and_in_the_end_left_to
 
 def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """Let so many attempts end on a defect."""
-    left, roll_out = [None] * times, rollout.roll_out
+    left, roll_out = [None] * times, recipes.roll_out
 
     async def broken(*given: Any) -> Any:
         if left:
@@ -99,7 +98,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
 ) -> None:
-    monkeypatch.setattr(lanes, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(execution, "_LONGEST_DELAY", 0.1)
     await pushes("1")
     fail(monkeypatch, defects)
     assert (await lane.ask(Kind.DEPLOY)).status is status
@@ -114,7 +113,7 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
     also: Sequence[str],
     ours: bool,
 ) -> None:
-    monkeypatch.setattr(lanes, "_LONGEST_UNSERVED", 0.01)
+    monkeypatch.setattr(execution, "_LONGEST_UNSERVED", 0.01)
     monkeypatch.setattr(supervisor, "_alerts", told := Told())
     first = await pushes("1")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
@@ -142,7 +141,7 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
 async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
     web: Web, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimed, go_on, claim = asyncio.Event(), asyncio.Event(), lanes.claim
+    claimed, go_on, claim = asyncio.Event(), asyncio.Event(), execution.claim
 
     async def slowly(*given: Any, **named: Any) -> Deployment | None:
         if found := await claim(*given, **named):
@@ -150,7 +149,7 @@ async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(lanes, "claim", slowly)
+    monkeypatch.setattr(execution, "claim", slowly)
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(a_gateway(web.pool, engine, dockerd.host))
@@ -174,7 +173,7 @@ async def test_what_the_database_refuses_for_a_while_waits_and_says_so(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[Exception] = [asyncpg.TooManyConnectionsError(""), asyncpg.ReadOnlySQLTransactionError("")]
-    select_swap, postpone, told = swaps.select_swap, claims.postpone_deployment, []
+    select_swap, postpone, told = swaps.select_swap, leases.postpone_deployment, []
 
     async def refused(*given: Any) -> Swap | None:
         if refusals:
@@ -185,9 +184,9 @@ async def test_what_the_database_refuses_for_a_while_waits_and_says_so(
         told.append(reason)
         return await postpone(connection, deployment, reason, *given, **named)
 
-    monkeypatch.setattr(lanes, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(execution, "_LONGEST_DELAY", 0.1)
     monkeypatch.setattr(swaps, "select_swap", refused)
-    monkeypatch.setattr(claims, "postpone_deployment", seen)
+    monkeypatch.setattr(leases, "postpone_deployment", seen)
     await pushes("1")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     assert [reason.code for reason in told] == [Code.DATABASE_UNAVAILABLE]

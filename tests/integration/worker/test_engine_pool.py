@@ -20,8 +20,8 @@ from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.errors import Code, InvalidInput
 from gateway.model.reference import Reference
 from gateway.model.servers import Access, Server
-from gateway.queue import enqueue as dispatch
-from gateway.registry import client as registries
+from gateway.queue import enqueue
+from gateway.registry import client
 from gateway.store import applications, deployments, engines, servers, subscriptions, watches
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor, supervise
@@ -78,7 +78,7 @@ async def supervisor(
         {"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3",
          "GATEWAY_ROLLOUTS": "1", "GATEWAY_SWAPS": "1"}
     )  # fmt: skip
-    async with registries.connect() as registry, supervise(web_pool, VAULT, engine, registry, settings) as one:
+    async with client.connect() as registry, supervise(web_pool, VAULT, engine, registry, settings) as one:
         yield one
 
 
@@ -105,7 +105,7 @@ class Desk:
             await applications.update_application(connection, VAULT, name, changes)
             await subscriptions.replace_subscription(connection, name, Reference.parse(self.image))
             application = await applications.select_application(connection, VAULT, name)
-        asked = await dispatch.request_deployment(self.pool, application, Kind.DEPLOY, title="asked")
+        asked = await enqueue.request_deployment(self.pool, application, Kind.DEPLOY, title="asked")
         self.supervisor.wake()
         return asked
 

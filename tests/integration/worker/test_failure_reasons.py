@@ -12,8 +12,8 @@ from aiohttp.test_utils import TestServer
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import GatewayProcess, gateway_process, until
-from gateway.docker import runtime_factory as runtimes
-from gateway.docker.container import readiness as health
+from gateway.docker import runtime_factory
+from gateway.docker.container import readiness
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.labels import DIGEST
@@ -24,12 +24,10 @@ from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
-from gateway.rollout import attempt
-from gateway.rollout import recipes as rollout
+from gateway.rollout import attempt, recipes
 from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution as lane
-from gateway.worker import supervisor
+from gateway.worker import execution, supervisor
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane
@@ -96,9 +94,9 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     ("kind", "code"), [(Kind.DEPLOY, Code.NO_IMAGE), (Kind.ROLLBACK, Code.NOTHING_KEPT)], ids=["no image", "no version"]
 )
 async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
-    monkeypatch.setattr(runtimes, "choose", AsyncMock())
+    monkeypatch.setattr(runtime_factory, "choose", AsyncMock())
     means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
-    outcome = await rollout.roll_out(means, _recipe(kind, None), AsyncMock(lost=False), None)
+    outcome = await recipes.roll_out(means, _recipe(kind, None), AsyncMock(lost=False), None)
     assert outcome.reason is not None
     assert (outcome.status, outcome.reason.code) == (Status.FAILED, code)
     assert "web" in outcome.reason.message
@@ -125,7 +123,7 @@ async def claimed(web: Web) -> Deployment:
         )
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
-    found = await lane.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
+    found = await execution.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
     assert found is not None
     return found
 
@@ -142,7 +140,7 @@ async def test_what_is_postponed_says_why_it_waits_until_it_has_waited_for_too_l
     web: Web, claimed: Deployment, code: Code, deadline: float, status: Status, told: Code
 ) -> None:
     journal, error = PostgresJournal(web.pool, claimed), Postponed(code, "docker.io limits our requests")
-    answer = await lane.postpone(web.pool, claimed, journal, error, deadline=deadline)
+    answer = await execution.postpone(web.pool, claimed, journal, error, deadline=deadline)
     async with web.pool.acquire() as connection:
         found = await deployments.select_deployment(connection, claimed.deployment_id)
     assert (found.status, found.reason) == (answer.status, answer.reason)
@@ -177,7 +175,7 @@ async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Eng
         await containers.start(engine, container)
         pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
         with pytest.raises(Failed, match="does not run sha256:0") as caught:
-            await health.prove(engine, container, pace, None)
+            await readiness.prove(engine, container, pace, None)
     finally:
         await containers.remove(engine, container)
     assert caught.value.reason.code is Code.WRONG_DIGEST

@@ -7,7 +7,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Reached
 from gateway.model.deployments import Kind, Status
 from gateway.model.reference import Digest, Reference
-from gateway.queue import enqueue as dispatch
+from gateway.queue import enqueue
 from gateway.store import applications
 from gateway.worker.version_retention import remove_images
 from tests.support.real_parts import Pushes
@@ -113,7 +113,7 @@ async def _deleted(lane: Lane) -> None:
     """Delete the application, and wait until it is gone."""
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    await dispatch.request_state(lane.pool, application, Kind.DELETE, title="")
+    await enqueue.request_state(lane.pool, application, Kind.DELETE, title="")
 
     async def look() -> bool | None:
         async with lane.pool.acquire() as connection:

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
-from gateway.registry import client as registries
+from gateway.registry import client as registry_client
 from gateway.registry.rate_limit import rest
 from gateway.worker.registry_poller import Reconciler, following
 from tests.support.api_client import VAULT, Web
@@ -62,7 +62,7 @@ async def answering() -> AsyncIterator[Registry]:
 class Looking:
     """One application that is looked after."""
 
-    def __init__(self, web: Web, registry: Registry, client: registries.RegistryClient) -> None:
+    def __init__(self, web: Web, registry: Registry, client: registry_client.RegistryClient) -> None:
         self.web, self.registry, self.application_id = web, registry, ""
         self.reconciler = Reconciler(web.pool, VAULT, client, {})
 
@@ -111,7 +111,7 @@ class Looking:
 async def looking(web: Web, answering: Registry) -> AsyncIterator[Looking]:
     async with web.pool.acquire() as connection:
         await connection.execute("TRUNCATE looks")
-    async with registries.connect() as client:
+    async with registry_client.connect() as client:
         yield Looking(web, answering, client)
 
 
@@ -200,7 +200,7 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
     digest = await pushes("one")
     await pushes("two", "other")
     reference = Reference.parse(pushes.name())
-    async with registries.connect() as client:
+    async with registry_client.connect() as client:
         first = await client.look(reference, ANONYMOUS, etag=None)
         assert (first.status, first.headers["Docker-Content-Digest"]) == (200, digest)
         assert (await client.look(reference, ANONYMOUS, etag=first.headers["ETag"])).status == 304

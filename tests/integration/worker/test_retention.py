@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.config import Settings
-from gateway.store import delivery_log_size as inbox_size
-from gateway.store import deployment_retention as retention
+from gateway.store import delivery_log_size, deployment_retention
 from gateway.store.database import transaction
 from gateway.worker.retention import bound_deployments, bound_inbox, clean
 from tests.integration.api.test_webhooks import dockerhub
@@ -179,7 +178,7 @@ async def test_one_gateway_at_a_time_cleans(web: Web) -> None:
     await _ended(web, 5)
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "1"})
     async with transaction(web.pool) as other:
-        assert await retention.take_turn(other)
+        assert await deployment_retention.take_turn(other)
         await clean(web.pool, settings)
         assert await web.count("deployments") == 5
     await clean(web.pool, settings)
@@ -201,7 +200,7 @@ async def _fill(web: Web, count: int, *, hours: float) -> None:
 
 async def _size(web: Web) -> int:
     async with transaction(web.pool) as connection:
-        return await inbox_size.select_size(connection)
+        return await delivery_log_size.select_size(connection)
 
 
 async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web) -> None:

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.process import until
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.runtime import Pace, Runtime
@@ -198,7 +198,7 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
     for version in ("v1", "v2"):
         await pushes(version)
         await lane.ask(Kind.DEPLOY)
-    before, choose = await lane.containers(), runtimes.choose
+    before, choose = await lane.containers(), runtime_factory.choose
 
     async def make(status: Status) -> None:
         async with lane.pool.acquire() as connection:
@@ -215,7 +215,7 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
         await make(Status.QUEUED)
         return await choose(*given, **how)
 
-    monkeypatch.setattr(runtimes, "choose", ask_meanwhile)
+    monkeypatch.setattr(runtime_factory, "choose", ask_meanwhile)
     none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
     await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
     await make(Status.SUCCEEDED)

@@ -19,7 +19,7 @@ from gateway.model.errors import Code, Failed, Postponed
 from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
 from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution as lanes
+from gateway.worker import execution
 from gateway.worker.alerts import Alert
 from gateway.worker.engine_worker import Duty, Host
 from gateway.worker.supervisor import Supervisor
@@ -55,10 +55,10 @@ async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deploymen
     return claimed
 
 
-async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[lanes.Later, float]:
+async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[execution.Later, float]:
     """Return what it is, and the seconds it waits."""
     error = Postponed(code, "it cannot be put back yet")
-    later = await lanes.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
+    later = await execution.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
     wait = await web.pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deployments")
     return later, float(wait)
 
@@ -103,7 +103,7 @@ async def test_a_swap_that_nobody_can_even_look_at_is_closed(
     await web.pool.execute("UPDATE swaps SET settlings = $1, defects = $2", MOST_SETTLINGS + 2, MOST_DEFECTS + 2)
     error = Postponed(code, "it cannot be read")
     journal = PostgresJournal(web.pool, claimed)
-    later = await lanes.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
+    later = await execution.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
     assert later.status is status
     assert await web.pool.fetchval("SELECT count(*) FROM swaps") == (0 if status is Status.FAILED else 1)
     found = await web.query("deployment.one", deploymentId=claimed.deployment_id)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.docker.container import exit_diagnosis as endings
+from gateway.docker.container import exit_diagnosis
 from gateway.docker.engine.errors import classify, port_of
 from gateway.docker.engine.services import Task
 from gateway.docker.swarm.convergence import broken, unplaced
@@ -103,7 +103,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(message: str, seconds: fl
     ],
 )
 def test_what_never_ran_is_told_from_what_does_not_run_any_more(log: str, code: Code | None) -> None:
-    told = endings.never_ran(log)
+    told = exit_diagnosis.never_ran(log)
     assert (told and told[0]) == code
 
 

@@ -14,7 +14,7 @@ from gateway.docker.engine.services import Node, Service, Task
 from gateway.docker.runtime import Version
 from gateway.docker.runtime_factory import kind_of
 from gateway.docker.swarm import convergence
-from gateway.docker.swarm import spec as service_spec
+from gateway.docker.swarm import spec as swarm_spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.model.adoption import Base
 from gateway.model.applications import Application, Desired
@@ -54,7 +54,7 @@ def made(base: Mapping[str, Any] | None = None, environment: str | None = None, 
     if base is not None:
         image = base["TaskTemplate"]["ContainerSpec"]["Image"]
         one = replace(one, base=Base(base, "service", image, "", is_service=True))
-    return service_spec.service_spec(one, VERSION)
+    return swarm_spec.service_spec(one, VERSION)
 
 
 def test_the_image_is_pinned_and_the_labels_tell_what_it_is() -> None:
@@ -158,10 +158,10 @@ def test_what_it_was_found_with_stays_where_no_column_says_otherwise() -> None:
 @pytest.mark.parametrize("mode", [{}, {"modeSwarm": {"Global": {}}}], ids=["replicated", "global"])
 def test_stopped_and_started_again_it_is_what_it_was(mode: dict[str, Any]) -> None:
     spec, one = made(**mode), application(**mode)
-    stopped = service_spec.scaled(spec, one, running=False)
-    assert service_spec.is_stopped(stopped)
-    again = service_spec.scaled(stopped, one, running=True)
-    assert not service_spec.is_stopped(again)
+    stopped = swarm_spec.scaled(spec, one, running=False)
+    assert swarm_spec.is_stopped(stopped)
+    again = swarm_spec.scaled(stopped, one, running=True)
+    assert not swarm_spec.is_stopped(again)
     assert again["Mode"] == spec["Mode"]
 
 
@@ -385,7 +385,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
     if base is not None:
         one = replace(one, base=Base(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
     for networks in ({}, {"host": "id-of-host"}):
-        spec = service_spec.service_spec(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
+        spec = swarm_spec.service_spec(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
         assert (spec["UpdateConfig"]["Order"], spec["RollbackConfig"]["Order"]) == (order, order)
 
 
@@ -412,7 +412,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
     ],
 )
 def test_what_no_update_can_be_made_to_is_told_with_the_reason(base: dict[str, Any], why: str | None) -> None:
-    told = service_spec.hindrance(base, ["id-of-host"])
+    told = swarm_spec.hindrance(base, ["id-of-host"])
     assert (told is None) == (why is None)
     assert (why or "") in (told or "")
 
@@ -426,5 +426,5 @@ def test_what_the_engine_decides_is_left_to_it_where_nobody_said_otherwise() -> 
 
 
 def test_a_version_of_before_the_log_was_left_to_the_engine_is_still_the_same() -> None:
-    assert service_spec.spec_hash(application()) == "6e971141eab6a1a4daec17ebdbe83efa"
+    assert swarm_spec.spec_hash(application()) == "6e971141eab6a1a4daec17ebdbe83efa"
     assert container_spec.spec_hash(application()) == "38fc36f0204f446afa3d2485e093a49b"

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from gateway.docker.container import spec
 from gateway.docker.engine.labels import labelled_restart_policy
 from gateway.docker.runtime import Version
-from gateway.docker.swarm import secrets as service_files
-from gateway.docker.swarm import spec as service_spec
-from gateway.model import configuration_rules as contradictions
+from gateway.docker.swarm import secrets
+from gateway.docker.swarm import spec as swarm_spec
+from gateway.model import configuration_rules
 from gateway.model.applications import Application, Desired, parse_environment
 from gateway.model.configuration import Configuration
 from gateway.model.configuration_diff import Difference, Ran, differences
@@ -49,7 +49,7 @@ def container(environment: str | None = None, **configuration: Any) -> Any:
 
 
 def task(environment: str | None = None, **configuration: Any) -> Any:
-    return service_spec.service_spec(application(environment, **configuration), VERSION)["TaskTemplate"]
+    return swarm_spec.service_spec(application(environment, **configuration), VERSION)["TaskTemplate"]
 
 
 # -- the examples of the documentation
@@ -70,7 +70,7 @@ REDIS: dict[str, Any] = {
 
 
 def test_the_production_example_is_a_service_of_three_with_its_port_on_the_mesh() -> None:
-    made = service_spec.service_spec(application(PRODUCTION_ENV, **PRODUCTION), VERSION)
+    made = swarm_spec.service_spec(application(PRODUCTION_ENV, **PRODUCTION), VERSION)
     assert made["Mode"] == {"Replicated": {"Replicas": 3}}
     limits = made["TaskTemplate"]["Resources"]["Limits"]
     assert limits == {"MemoryBytes": 2048 * MIB, "NanoCPUs": 2 * 10**9}
@@ -200,7 +200,7 @@ VOLUME = {"source": "data", "target": "/data"}
 )
 def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any], field: str | None) -> None:
     with pytest.raises(InvalidInput) as refused:
-        contradictions.refuse(Configuration.model_validate(together))
+        configuration_rules.refuse(Configuration.model_validate(together))
     assert refused.value.field == field
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any
     ids=lambda one: str(one)[:70],
 )
 def test_what_can_be_together_is_not_refused(together: dict[str, Any]) -> None:
-    contradictions.refuse(Configuration.model_validate(together))
+    configuration_rules.refuse(Configuration.model_validate(together))
 
 
 def test_a_part_keeps_its_name_as_long_as_it_stays_the_same() -> None:
@@ -329,20 +329,20 @@ def test_ports_are_published_as_they_are_for_a_container() -> None:
 def test_what_a_file_holds_is_in_no_request_and_in_no_label_and_changes_the_hash() -> None:
     one, other = application(mounts=[FILE]), application(mounts=[{**FILE, "content": "port = 81"}])
     assert spec.spec_hash(one) != spec.spec_hash(other)
-    assert service_spec.spec_hash(one) != service_spec.spec_hash(other)
-    for made in (spec.creation(one, VERSION), service_spec.service_spec(one, VERSION)):
+    assert swarm_spec.spec_hash(one) != swarm_spec.spec_hash(other)
+    for made in (spec.creation(one, VERSION), swarm_spec.service_spec(one, VERSION)):
         assert "port = 80" not in str(made)
     assert "port = 80" not in repr(one)
 
 
 def test_a_service_gets_a_file_as_a_secret_of_its_own_name() -> None:
     one = application(mounts=[FILE])
-    name = service_files.secret_name(one, one.configuration.files[0])
-    made = service_spec.service_spec(one, VERSION, secrets={name: "id"})
+    name = secrets.secret_name(one, one.configuration.files[0])
+    made = swarm_spec.service_spec(one, VERSION, secrets={name: "id"})
     assert made["TaskTemplate"]["ContainerSpec"]["Secrets"] == [
         {"SecretID": "id", "SecretName": name, "File": {"Name": "/etc/web.conf", "UID": "0", "GID": "0", "Mode": 0o444}}
     ]
-    assert service_files.secrets_of([made, None]) == {"id"}
+    assert secrets.secrets_of([made, None]) == {"id"}
 
 
 # -- what a deployment would change

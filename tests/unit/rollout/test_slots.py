@@ -7,14 +7,13 @@ from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
-from gateway.docker import runtime_factory as runtimes
+from gateway.docker import runtime_factory
 from gateway.model.configuration import Configuration, Order
 from gateway.model.deployments import Kind, Outcome, Status, Swap
 from gateway.model.errors import Code
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
-from gateway.rollout import attempt
-from gateway.rollout import recipes as rollout
+from gateway.rollout import attempt, recipes
 
 DEADLINE = 0.5  # seconds
 DIGEST = "sha256:" + "0" * 64
@@ -29,7 +28,7 @@ class Scene:
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note = MagicMock(return_value=1.0)
         self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
         self.runtime.serving.return_value = MagicMock(sound=False, digest=DIGEST)
-        monkeypatch.setattr(runtimes, "choose", AsyncMock(return_value=self.runtime))
+        monkeypatch.setattr(runtime_factory, "choose", AsyncMock(return_value=self.runtime))
 
     async def roll_back(self) -> Outcome:
         application: Any = MagicMock(configuration=Configuration())
@@ -37,7 +36,7 @@ class Scene:
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
         means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
         task = attempt.Task(deployment, application, ANONYMOUS, AsyncMock(), target)
-        return await rollout.roll_out(means, task, self.journal, None)
+        return await recipes.roll_out(means, task, self.journal, None)
 
 
 @pytest.mark.parametrize("order", Order)
