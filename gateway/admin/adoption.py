@@ -7,9 +7,9 @@ from gateway.docker.container import adopted_spec
 from gateway.docker.container.ownership import is_of
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, EngineIdentity
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
-from gateway.model.configuration import LONGEST_GRACE
+from gateway.model.configuration import MAX_STOP_GRACE
 from gateway.model.errors import Conflict, RolloutError, Unavailable
 from gateway.store import applications, deploy_tokens, engines, subscriptions
 from gateway.store.database import Connection, Pool, transaction
@@ -82,7 +82,7 @@ async def adopt_anew(
     return f"compose made {name} anew{moved}: it was adopted as it is now"
 
 
-def _columns(base: Base) -> dict[str, Any]:
+def _columns(base: AdoptedSpec) -> dict[str, Any]:
     """Return what of it the application has columns for that the gateway itself goes by."""
     if base.is_service:
         template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]
@@ -93,7 +93,7 @@ def _columns(base: Base) -> dict[str, Any]:
         grace, columns = base.found["Config"].get("StopTimeout"), {}
     if grace is None:
         return columns
-    return {**columns, "stopGrace": min(grace, LONGEST_GRACE) if grace >= 0 else LONGEST_GRACE}
+    return {**columns, "stopGrace": min(grace, MAX_STOP_GRACE) if grace >= 0 else MAX_STOP_GRACE}
 
 
 async def _know(connection: Connection, identity: EngineIdentity) -> None:

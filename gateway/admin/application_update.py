@@ -10,7 +10,7 @@ from gateway.admin.probe_reachability import refuse_unreachable
 from gateway.docker.container import spec
 from gateway.docker.swarm import spec as swarm_spec
 from gateway.model.applications import Application
-from gateway.model.configuration_diff import Difference, differences
+from gateway.model.configuration_diff import Change, pending_changes
 from gateway.store import applications, environments, versions
 from gateway.store.database import Connection, transaction
 from gateway.store.encryption import Vault
@@ -23,7 +23,7 @@ class Updated:
     """An application as it is stored now, and what its next deployment will change."""
 
     application: Application
-    pending: list[Difference]
+    pending: list[Change]
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -66,11 +66,11 @@ async def set_and_compare(
     return Updated(stored, await pending(connection, vault, stored))
 
 
-async def pending(connection: Connection, vault: Vault, application: Application) -> list[Difference]:
+async def pending(connection: Connection, vault: Vault, application: Application) -> list[Change]:
     """Return what the next deployment will change of what the last one brought to serve."""
     application, _ = await environments.resolve_variables(connection, vault, application)
     serving = await versions.select_serving(connection, vault, application)
-    found = differences(application, serving)
+    found = pending_changes(application, serving)
     same_image = all(one.field != "dockerImage" for one in found)
     hashes = [how(application) for how in _hashes(application)]
     if same_image and serving is not None and serving.spec_hash in hashes:

@@ -11,12 +11,12 @@ from pydantic_core import CoreSchema
 from gateway.admin.configuration_patch import OTHER_NAMES, gathered, is_setting, merged
 from gateway.admin.inputs import Id, Input, Text
 from gateway.admin.privileges import Limits
-from gateway.model.applications import Application, parse_environment, registry_of
-from gateway.model.configuration import LONGEST_GRACE, Configuration, RuntimeKind
-from gateway.model.dokploy_columns import OTHER, Other, kept
+from gateway.model.applications import Application, login_registry, parse_environment
+from gateway.model.configuration import MAX_STOP_GRACE, Configuration, RuntimeKind
+from gateway.model.dokploy_columns import DOKPLOY_COLUMNS, DokployColumns, merge_columns
 from gateway.model.errors import Conflict, InvalidInput, NotFound
 from gateway.model.reference import Reference
-from gateway.model.registries import Scope
+from gateway.model.registries import RegistryScope
 from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
@@ -49,7 +49,7 @@ class Changes(Input):
     def _gather(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        other = {name: given[name] for name in given if name in OTHER}
+        other = {name: given[name] for name in given if name in DOKPLOY_COLUMNS}
         return {**given, "settings": gathered(given), "other": other}
 
     @classmethod
@@ -57,9 +57,9 @@ class Changes(Input):
         """Show what is gathered as it is sent: each column by itself, and null where that clears it."""
         shown = handler.resolve_ref_schema(handler(core))
         columns = {name: each for name, each in shown["properties"].items() if name not in {"settings", "other"}}
-        for model in (Configuration, Other):
+        for model in (Configuration, DokployColumns):
             columns |= handler.resolve_ref_schema(handler(model.__pydantic_core_schema__))["properties"]
-        grace = {"type": "integer", "minimum": 0, "maximum": LONGEST_GRACE * 10**9}
+        grace = {"type": "integer", "minimum": 0, "maximum": MAX_STOP_GRACE * 10**9}
         columns |= {theirs: columns[ours] for theirs, ours in OTHER_NAMES.items()} | {"stopGracePeriodSwarm": grace}
         needed = shown.get("required", ())
         shown["properties"] = {name: each if name in needed else cls._clearable(each) for name, each in columns.items()}
@@ -115,7 +115,7 @@ async def apply(
         await _refuse_impossible(connection, application_id, wanted)
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
-        changes["other_columns"] = kept(current.other_columns, given.other)
+        changes["other_columns"] = merge_columns(current.other_columns, given.other)
     if must_change and not changes:
         raise InvalidInput("No values to set")
     _check(given)
@@ -152,7 +152,7 @@ def _bind_password(current: Application, given: Changes) -> dict[str, object]:
     What was given for one is sent to no other: an image from elsewhere is asked for without it.
     """
     sent = given.given()
-    address = registry_of(
+    address = login_registry(
         given.registry_url if "registry_url" in sent else current.registry_url,
         given.docker_image if "docker_image" in sent else current.docker_image,
     )
@@ -191,7 +191,7 @@ async def _place(connection: Connection, vault: Vault, current: Application, ser
 def _check(given: Changes) -> None:
     for field, value, parse in (
         ("dockerImage", given.docker_image, Reference.parse),
-        ("registryUrl", given.registry_url, Scope.parse),
+        ("registryUrl", given.registry_url, RegistryScope.parse),
         ("env", given.env, parse_environment),
     ):
         if value is None:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
 from gateway.model import configuration_rules
-from gateway.model.configuration import LONGEST_GRACE, Configuration
+from gateway.model.configuration import MAX_STOP_GRACE, Configuration
 from gateway.model.errors import InvalidInput
 
 _NANO = 10**9
@@ -47,16 +47,16 @@ def merged(current: Configuration, settings: Mapping[str, Any]) -> Configuration
     whole = {**current.model_dump(by_alias=True), **changed}
     with _as_sent(settings):
         wanted = Configuration.model_validate({name: value for name, value in whole.items() if value is not None})
-        configuration_rules.refuse(wanted)
+        configuration_rules.validate(wanted)
     return wanted.identified(current)
 
 
 def _own(name: str, value: Any) -> Any:
     if name != "stopGracePeriodSwarm" or value is None:
         return value
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_GRACE * _NANO:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STOP_GRACE * _NANO:
         return value // _NANO
-    raise InvalidInput(f"nanoseconds are needed, up to {LONGEST_GRACE} s", field="stopGracePeriodSwarm")
+    raise InvalidInput(f"nanoseconds are needed, up to {MAX_STOP_GRACE} s", field="stopGracePeriodSwarm")
 
 
 @contextmanager

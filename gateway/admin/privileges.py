@@ -6,7 +6,7 @@ from gateway.model.api_keys import Caller
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration
 from gateway.model.errors import Forbidden
-from gateway.model.interpolation import names_of_others
+from gateway.model.interpolation import references
 from gateway.store import resource_owners
 from gateway.store.database import Connection
 from gateway.store.resource_owners import Noun
@@ -40,7 +40,7 @@ class Limits:
         """Raises Forbidden where it would reach beyond its container, and did not before."""
         if (
             self._host_powers
-            or (found := host_privileges.added(current.configuration, wanted, current.app_name)) is None
+            or (found := host_privileges.first_added_privilege(current.configuration, wanted, current.app_name)) is None
         ):
             return
         words, field = found
@@ -65,7 +65,7 @@ class Limits:
 
     async def _refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
         """Raises Forbidden where it names variables that the key may not see, and did not before."""
-        named = names_of_others(env) - names_of_others(current.environment or "")
+        named = references(env) - references(current.environment or "")
         if not named or current.environment_id is None:
             return
         where = await resource_owners.select_belonging(connection, Noun.ENVIRONMENT, current.environment_id)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from gateway.api.context import CONTEXT
 from gateway.api.metrics import WRONG_KEYS
 from gateway.model.audit import Actor, Outcome
-from gateway.model.errors import Forbidden, InvalidInput, Throttled, Unavailable, shortened
+from gateway.model.errors import Forbidden, InvalidInput, Throttled, Unavailable, truncate
 from gateway.store import audit
 from gateway.store.audit import Told
 from gateway.store.database import statement
@@ -46,7 +46,7 @@ async def done(application: web.Application, actor: Actor, given: Any) -> None:
 def not_done(application: web.Application, actor: Actor, error: Exception, given: Any) -> None:
     """Count what a caller was refused, or what failed."""
     outcome = Outcome.REFUSED if isinstance(error, Forbidden | Throttled) else Outcome.FAILED
-    _gather(application, Told(actor, outcome, shortened(_detail(error), _LONGEST), _target(given)))
+    _gather(application, Told(actor, outcome, truncate(_detail(error), _LONGEST), _target(given)))
 
 
 def wrong_key(application: web.Application, address: str | None, why: str) -> None:

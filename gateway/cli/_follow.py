@@ -8,7 +8,7 @@ import click
 
 from gateway.cli._runner import say, show
 from gateway.cli.deployments import document, print_outcome, read, step_line
-from gateway.model.sanitize import line
+from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
     from gateway.model.deployments import Deployment, StepRecord
@@ -58,7 +58,7 @@ async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[De
             told = len(ended)
             if found.status in FINISHED:
                 return found, records
-            spinner.update(Text(line(_now(found, records))))
+            spinner.update(Text(safe_line(_now(found, records))))
             await asyncio.sleep(_LOOK_AGAIN)
 
 

@@ -20,7 +20,7 @@ import orjson
 import structlog
 from prometheus_client import Counter
 
-from gateway.model.sanitize import line, lines
+from gateway.model.sanitize import safe_line, safe_text
 
 DROPPED_LINES = Counter("gateway_log_lines_dropped_total", "Lines of the log that nobody took in time.")
 
@@ -128,10 +128,10 @@ def _in_one_line(
     _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Let nothing that others have said act on a terminal, or pose as a line of ours."""
-    return {line(name): value if name == "exc_info" else line(str(value)) for name, value in event.items()}
+    return {safe_line(name): value if name == "exc_info" else safe_line(str(value)) for name, value in event.items()}
 
 
 def _draw(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     drawn = StringIO()
     structlog.dev.plain_traceback(drawn, exc_info)
-    stream.write(lines(drawn.getvalue()))
+    stream.write(safe_text(drawn.getvalue()))

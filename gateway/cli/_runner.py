@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 import click
 
 from gateway.cli._errors import explain, refuse_undecoded
-from gateway.model.audit import ACTOR, Actor
-from gateway.model.sanitize import line, lines
+from gateway.model.audit import CURRENT_ACTOR, Actor
+from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
     from gateway.store.pagination import Cursor, Page
@@ -70,7 +70,7 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
     """Print text for people, or programs; nothing of others in it can act on a terminal."""
-    click.echo(lines(text) + end, nl=False, err=err)
+    click.echo(safe_text(text) + end, nl=False, err=err)
 
 
 def indented(text: str) -> str:
@@ -118,11 +118,11 @@ async def keep() -> AsyncIterator["Keep"]:
     settings = config.load()
     logs.configure("warning", "text")
     async with open_keep(settings) as opened:
-        token = ACTOR.set(_actor())
+        token = CURRENT_ACTOR.set(_actor())
         try:
             yield opened
         finally:
-            ACTOR.reset(token)
+            CURRENT_ACTOR.reset(token)
 
 
 def _actor() -> Actor:
@@ -159,7 +159,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0)  # an id is there to be copied
     for row in rows:
-        table.add_row(*(Text(line(_cell(value))) for value in row))  # what looks like markup is none
+        table.add_row(*(Text(safe_line(_cell(value))) for value in row))  # what looks like markup is none
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
@@ -173,7 +173,7 @@ def show_fields(fields: Mapping[str, object]) -> None:
     """Print one thing for people; a value of several lines stands in its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        say(f"{name:<{width}}  " + lines(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
+        say(f"{name:<{width}}  " + safe_text(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:

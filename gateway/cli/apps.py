@@ -24,7 +24,7 @@ from gateway.cli._runner import (
 from gateway.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from gateway.model.configuration_diff import Difference
+    from gateway.model.configuration_diff import Change
 
 
 @click.group()
@@ -107,7 +107,7 @@ async def update(
         say("The next deployment changes nothing of what runs.")
 
 
-def _show_pending(pending: Sequence["Difference"]) -> bool:
+def _show_pending(pending: Sequence["Change"]) -> bool:
     """Print what the next deployment will change; False where that is nothing."""
     if pending:
         say(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")

@@ -17,7 +17,7 @@ from gateway.cli._runner import (
     show_table,
     tell_more,
 )
-from gateway.model.sanitize import line
+from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
     from gateway.model.deliveries import Delivery
@@ -108,7 +108,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
         say(f"deployment  {one.deployment_id}  {one.status}")
     say()
     for name, value in found.headers.items():
-        say(line(f"  {name}: {value}"))
+        say(safe_line(f"  {name}: {value}"))
     say()
     say(indented(body.decode(errors="replace")))
 

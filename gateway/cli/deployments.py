@@ -17,7 +17,7 @@ from gateway.cli._runner import (
     show_table,
     tell_more,
 )
-from gateway.model.sanitize import line
+from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
     from gateway.api.procedures.deployment import DeploymentRow
@@ -142,4 +142,4 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
 
 def step_line(record: "StepRecord") -> str:
     took = f"{record.seconds * 1000:8.0f} ms" if record.finished_at else "        …   "
-    return f"  {record.step:<9}{took}  {line(record.detail)}".rstrip()
+    return f"  {record.step:<9}{took}  {safe_line(record.detail)}".rstrip()

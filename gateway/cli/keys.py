@@ -169,13 +169,13 @@ async def rotate_master(*, as_json: bool) -> None:
     from dataclasses import asdict
 
     from gateway.admin import master_key
-    from gateway.model.audit import ACTOR, Outcome
+    from gateway.model.audit import CURRENT_ACTOR, Outcome
     from gateway.store import audit
     from gateway.store.database import transaction
 
     async with keep() as kept:
         done = await master_key.rotate(kept.pool, kept.vault)
-        if (actor := ACTOR.get()) is not None:
+        if (actor := CURRENT_ACTOR.get()) is not None:
             async with transaction(kept.pool) as connection:
                 await audit.insert_told(connection, [audit.Told(actor, Outcome.DONE)])
     if as_json:

@@ -37,12 +37,12 @@ async def create(
 ) -> None:
     """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
     from gateway.api.procedures.subscription import followed_repository, shown
-    from gateway.model.tag_policies import Policy
+    from gateway.model.tag_policies import TagPolicy
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
 
-    wanted = Policy.parse(
+    wanted = TagPolicy.parse(
         policy, pattern, include=include, exclude=exclude, prereleases=prereleases, downgrades=allow_downgrade
     )
     async with keep() as kept, transaction(kept.pool) as connection:

@@ -13,7 +13,7 @@ from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import APPLICATION
 from gateway.docker.engine.services import Service
 from gateway.docker.swarm import preflight, spec
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.errors import Conflict, Failed, InvalidInput, NotFound
 from gateway.model.reference import Digest, Reference
 
@@ -22,7 +22,7 @@ _SERVICE_ID, _SERVICE_NAME = "com.docker.swarm.service.id", "com.docker.swarm.se
 _ITSELF = "the gateway itself, which cannot replace what it runs in"
 
 
-async def look(engine: Engine, named: str, *, host_name: str) -> Base:
+async def look(engine: Engine, named: str, *, host_name: str) -> AdoptedSpec:
     """Return what a container, or else a service, was made with; it is not touched.
 
     Raises NotFound, Conflict where it is the gateway's own or made by one, InvalidInput where its image has no name.
@@ -56,7 +56,7 @@ async def _service(engine: Engine, named: str) -> Service | None:
         return None  # the engine is no manager of a Swarm
 
 
-async def _base_of_service(engine: Engine, service: Service) -> Base:
+async def _base_of_service(engine: Engine, service: Service) -> AdoptedSpec:
     if APPLICATION in service.labels:
         raise Conflict(f"{service.name} belongs to the application {service.labels[APPLICATION]} already")
     for container_id in _own_ids():
@@ -69,7 +69,7 @@ async def _base_of_service(engine: Engine, service: Service) -> Base:
             f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
         )
     image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
-    return Base(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
+    return AdoptedSpec(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
 
 
 def _reference(name: str, called: str, image: Image | None) -> Reference:

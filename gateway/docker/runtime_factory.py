@@ -8,7 +8,7 @@ from gateway.docker.runtime import Pace, Runtime
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.applications import Application
 from gateway.model.configuration import RuntimeKind
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.registries import CredentialsProvider
 
@@ -48,7 +48,7 @@ async def choose(
     *,
     making: bool,
     begun: RuntimeKind | None,
-    former: Ran | None = None,
+    former: Running | None = None,
 ) -> Runtime:
     """Return the application's runtime; `begun` is that of a swap under way, `former` what served before it."""
     kind = begun

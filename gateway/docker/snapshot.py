@@ -13,7 +13,7 @@ from gateway.docker.engine.services import Node, Service, Task
 from gateway.docker.swarm import convergence, spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.model.applications import Desired
-from gateway.model.observations import Expected, Seen, State
+from gateway.model.observations import ExpectedState, ObservedState, State
 
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 _DOWN = frozenset({"created", "exited", "paused"})
@@ -86,7 +86,7 @@ def _listed(found: Mapping[str, Any], image: Image | None) -> Listed:
     )
 
 
-def seen(expected: Expected, snapshot: Snapshot) -> Seen:
+def seen(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     """Return what the application is seen to do."""
     if found := snapshot.services.get(expected.app_name):
         return _of_service(expected, *found, nodes=snapshot.nodes)
@@ -94,18 +94,18 @@ def seen(expected: Expected, snapshot: Snapshot) -> Seen:
     if container is None or container.state in _GOING:
         return _absent(expected, snapshot)
     if drift := _drift(expected, container.labels, "container") or _another_image(expected, container):
-        return Seen(State.DRIFTED, drift)
+        return ObservedState(State.DRIFTED, drift)
     return _settled(expected, _of_container(container))
 
 
-def _absent(expected: Expected, snapshot: Snapshot) -> Seen:
+def _absent(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     for one in snapshot.containers.values():
         if not expected.original and one.state == "running" and _is_the_serving(expected, one.labels):
-            return Seen(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
-    return Seen(State.MISSING, f"there is no container or service called {expected.app_name}")
+            return ObservedState(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
+    return ObservedState(State.MISSING, f"there is no container or service called {expected.app_name}")
 
 
-def _is_the_serving(expected: Expected, labels: Mapping[str, str]) -> bool:
+def _is_the_serving(expected: ExpectedState, labels: Mapping[str, str]) -> bool:
     return (
         expected.deployment_id is not None
         and labels.get(APPLICATION) == expected.application_id
@@ -113,25 +113,25 @@ def _is_the_serving(expected: Expected, labels: Mapping[str, str]) -> bool:
     )
 
 
-def _of_container(container: Listed) -> Seen:
+def _of_container(container: Listed) -> ObservedState:
     if container.state in _DOWN:
-        return Seen(State.STOPPED, "it is paused" if container.state == "paused" else container.status)
+        return ObservedState(State.STOPPED, "it is paused" if container.state == "paused" else container.status)
     if container.state == "restarting":
-        return Seen(State.RESTARTING, container.status)
+        return ObservedState(State.RESTARTING, container.status)
     state = _BY_HEALTH.get(container.health, State.RUNNING)
     if state is State.UNHEALTHY:
-        return Seen(state, container.status)
-    return Seen(state, "its health check has not passed yet" if container.health == "starting" else "")
+        return ObservedState(state, container.status)
+    return ObservedState(state, "its health check has not passed yet" if container.health == "starting" else "")
 
 
-def _settled(expected: Expected, found: Seen) -> Seen:
+def _settled(expected: ExpectedState, found: ObservedState) -> ObservedState:
     """Return what was seen, as it is meant to be or not."""
     if expected.desired is not Desired.RUNNING and found.state is not State.STOPPED:
-        return Seen(State.DRIFTED, f"it is {found.state}, and should be stopped")
+        return ObservedState(State.DRIFTED, f"it is {found.state}, and should be stopped")
     return found
 
 
-def _drift(expected: Expected, labels: Mapping[str, str], what: str) -> str:
+def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str:
     """Return how what bears the application's name is not what its last deployment brought; "" where it is."""
     owner = labels.get(APPLICATION)
     if expected.original:
@@ -147,7 +147,7 @@ def _drift(expected: Expected, labels: Mapping[str, str], what: str) -> str:
     return ""
 
 
-def _another_image(expected: Expected, container: Listed) -> str:
+def _another_image(expected: ExpectedState, container: Listed) -> str:
     # An image that was untagged by force has no digests any more, and runs on.
     known = {*container.digests, container.image_id}
     if expected.original or expected.digest is None or not container.digests or expected.digest in known:
@@ -155,17 +155,21 @@ def _another_image(expected: Expected, container: Listed) -> str:
     return f"it runs the image {container.image_id}, which is not {expected.digest}"
 
 
-def _of_service(expected: Expected, service: Service, tasks: list[Task], *, nodes: Mapping[str, Node]) -> Seen:
+def _of_service(
+    expected: ExpectedState, service: Service, tasks: list[Task], *, nodes: Mapping[str, Node]
+) -> ObservedState:
     if drift := _drift(expected, service.labels, "service"):
-        return Seen(State.DRIFTED, drift)
+        return ObservedState(State.DRIFTED, drift)
     made = service.spec["TaskTemplate"]["ContainerSpec"]
     if not expected.original and expected.digest is not None and expected.digest not in made.get("Image", ""):
-        return Seen(State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}")
+        return ObservedState(
+            State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}"
+        )
     if spec.is_stopped(service.spec):
-        return _settled(expected, Seen(State.STOPPED, "no task is wanted"))
+        return _settled(expected, ObservedState(State.STOPPED, "no task is wanted"))
     now = convergence.observe(service, tasks, Mark.of(service.labels), nodes=nodes)
     if now.running >= now.wanted > 0:
-        return _settled(expected, Seen(State.HEALTHY if made.get("Healthcheck") else State.RUNNING))
+        return _settled(expected, ObservedState(State.HEALTHY if made.get("Healthcheck") else State.RUNNING))
     lagging = f"; {now.lagging.state}: {now.lagging.said}" if now.lagging else ""
     so_far = f"{now.running} of {now.wanted} tasks run{lagging}"
-    return _settled(expected, Seen(State.UNHEALTHY if now.running else State.RESTARTING, so_far))
+    return _settled(expected, ObservedState(State.UNHEALTHY if now.running else State.RESTARTING, so_far))

@@ -13,7 +13,7 @@ from gateway.model.reference import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class AdoptedSpec:
     """The engine's own words on it, as they were then, and what they cannot be understood without."""
 
     #: a container's inspection, or a service's specification

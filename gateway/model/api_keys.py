@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias
 
 from gateway.model.errors import Forbidden, InvalidInput
 
-Word: TypeAlias = Literal["read", "deploy", "admin"]
+ScopeName: TypeAlias = Literal["read", "deploy", "admin"]
 
-LONGEST_LIFE = timedelta(days=3650)
+MAX_LIFETIME = timedelta(days=3650)
 
-_LIFE = re.compile(r"(\d{1,8})([smhdwy])", re.ASCII)
+_LIFETIME = re.compile(r"(\d{1,8})([smhdwy])", re.ASCII)
 _UNITS = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -35,11 +35,11 @@ class Permission(IntEnum):
     ADMIN = 3
 
     @property
-    def word(self) -> Word:
-        return _WORDS[self]
+    def word(self) -> ScopeName:
+        return _SCOPE_NAMES[self]
 
 
-_WORDS: Mapping[Permission, Word] = {
+_SCOPE_NAMES: Mapping[Permission, ScopeName] = {
     Permission.READ: "read",
     Permission.DEPLOY: "deploy",
     Permission.ADMIN: "admin",
@@ -104,7 +104,7 @@ def parse_expiry(text: str, now: datetime) -> datetime:
     >>> parse_expiry("90d", datetime(2026, 12, 1, tzinfo=UTC)).isoformat()
     '2027-03-01T00:00:00+00:00'
     """
-    if match := _LIFE.fullmatch(text.strip()):
+    if match := _LIFETIME.fullmatch(text.strip()):
         life = int(match[1]) * _UNITS[match[2]]
     else:
         try:
@@ -114,6 +114,6 @@ def parse_expiry(text: str, now: datetime) -> datetime:
                 f"{text!r} is neither a time to come, as in 90d, nor a date, as in 2027-01-01"
             ) from error
         life = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
-    if not timedelta() < life <= LONGEST_LIFE:
+    if not timedelta() < life <= MAX_LIFETIME:
         raise InvalidInput(f"{text!r} is not between now and ten years from now")
     return now + life

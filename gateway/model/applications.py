@@ -7,13 +7,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Self
 
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.configuration import Configuration
 from gateway.model.dotenv import parse_variables
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Domain, Reference, Repository
-from gateway.model.registries import Credentials, Scope
-from gateway.model.tag_policies import Policy
+from gateway.model.registries import Credentials, RegistryScope
+from gateway.model.tag_policies import TagPolicy
 
 _SIGN = re.compile(r"""\\.|["']""")
 _VARIABLE = re.compile(r"\s*(?:export\s+)?[A-Za-z_][A-Za-z0-9_.]*=")
@@ -33,13 +33,13 @@ def parse_environment(text: str) -> dict[str, str]:
 
     Written in one line, a backslash and an n between two variables is the end of the first: `A=1\nB=2`.
     """
-    variables = parse_variables(_in_lines(text))
+    variables = parse_variables(_split_escaped_lines(text))
     if any("\0" in word for pair in variables.items() for word in pair):
         raise InvalidInput("a variable holds a zero byte", field="env")
     return variables
 
 
-def _in_lines(text: str) -> str:
+def _split_escaped_lines(text: str) -> str:
     r"""Return it with a line for each variable. A quoted value may hold what looks like one, and a path is `C:\new`."""
     if "\n" in text.strip():
         return text
@@ -71,18 +71,18 @@ def parse_app_name(text: str) -> str:
     return text
 
 
-def registry_of(registry_url: str | None, docker_image: str | None) -> Domain | None:
+def login_registry(registry_url: str | None, docker_image: str | None) -> Domain | None:
     """Return the registry that a login beside these is for; None where neither names one."""
     if registry_url:
-        return Scope.parse(registry_url).domain
+        return RegistryScope.parse(registry_url).domain
     return Reference.parse(docker_image).repository.domain if docker_image else None
 
 
 #: other columns that may be secret
-OTHER_SECRETS = ("buildArgs", "buildSecrets", "previewEnv", "previewBuildArgs", "previewBuildSecrets")
+SECRET_DOKPLOY_COLUMNS = ("buildArgs", "buildSecrets", "previewEnv", "previewBuildArgs", "previewBuildSecrets")
 
 # Of a configuration: what says how one version takes the place of another, and nothing of what runs.
-_HOW_REPLACED = {
+_ROLLOUT_FIELDS = {
     "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "replicas",
     "mode_swarm",
 }  # fmt: skip
@@ -110,7 +110,7 @@ class Application:
     engine_id: str | None
     created_at: datetime
     #: what it was adopted with; the columns lie over it
-    base: Base | None = None
+    base: AdoptedSpec | None = None
     #: where it belongs; None only while it is being deleted
     environment_id: str | None = None
     #: the environment's, with what they name put in; None where they name nothing
@@ -132,7 +132,7 @@ class Application:
 
     def as_found(self) -> Self:
         """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""
-        kept = self.configuration.model_dump(include=_HOW_REPLACED, exclude_defaults=True)
+        kept = self.configuration.model_dump(include=_ROLLOUT_FIELDS, exclude_defaults=True)
         return replace(self, environment=None, resolved=None, configuration=Configuration(**kept))
 
     @property
@@ -140,19 +140,19 @@ class Application:
         return None if self.docker_image is None else Reference.parse(self.docker_image)
 
     @property
-    def own_login(self) -> tuple[Scope | None, Credentials] | None:
+    def own_login(self) -> tuple[RegistryScope | None, Credentials] | None:
         """The login, and the images it is for: those of the registry it was given for, or below a path of it."""
         if self.credentials is None:
             return None
-        chosen = Scope.parse(self.registry_url) if self.registry_url else None
+        chosen = RegistryScope.parse(self.registry_url) if self.registry_url else None
         if self.password_for is None or (chosen is not None and chosen.domain == self.password_for):
             return chosen, self.credentials
-        return Scope(self.password_for), self.credentials
+        return RegistryScope(self.password_for), self.credentials
 
     @property
     def registry(self) -> Domain | None:
         """The registry that a login given now is for: the one that is named, else the image's."""
-        return registry_of(self.registry_url, self.docker_image)
+        return login_registry(self.registry_url, self.docker_image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Subscription:
     subscription_id: str
     application_id: str
     repository: Repository
-    policy: Policy
+    policy: TagPolicy
     #: made from the application's image, and moves with it
     from_image: bool
     created_at: datetime

@@ -32,7 +32,7 @@ class Actor:
 
 
 #: for whom this task acts; None is the gateway itself
-ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
+CURRENT_ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
 class Outcome(StrEnum):
@@ -44,7 +44,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class AuditEntry:
     """One row of the audit. `before` and `after` hold what was changed; of a secret only that there is one."""
 
     number: int

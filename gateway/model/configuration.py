@@ -23,13 +23,13 @@ from gateway.model import swarm
 from gateway.model.errors import InvalidInput
 from gateway.model.health_checks import HealthCheck, Probe, Seconds
 from gateway.model.mounts import Mount, Path, Tmpfs
-from gateway.model.ports import NUMBER, Port
+from gateway.model.ports import NOT_A_BOOLEAN, Port
 from gateway.model.quantities import parse_cpus, parse_memory
 
 _LABEL_PREFIX = "gateway."
-_LONGEST_COMMAND = 65536
-_SHOWN = 80  # characters of what is wrong
-LONGEST_GRACE = 3600  # seconds
+_MAX_COMMAND_LENGTH = 65536
+_MAX_QUOTED = 80  # characters of what is wrong
+MAX_STOP_GRACE = 3600  # seconds
 
 _Part = TypeVar("_Part", Port, Mount)
 
@@ -59,15 +59,15 @@ _ESCAPED = re.compile(r'\\([\\"])')
 
 def parse_command(text: str) -> list[str]:
     """Split a command as a shell would; raises InvalidInput."""
-    if len(text) > _LONGEST_COMMAND:
-        raise InvalidInput(f"a command has at most {_LONGEST_COMMAND} characters", field="command")
+    if len(text) > _MAX_COMMAND_LENGTH:
+        raise InvalidInput(f"a command has at most {_MAX_COMMAND_LENGTH} characters", field="command")
     words: list[list[str]] = []
     place, inside = 0, False
     while place < len(text):
         found = _PIECE.match(text, place)
         if found is None:
             what = "no character after a \\ at its end" if text[place] == "\\" else "no closing quotation mark"
-            raise InvalidInput(f"{text[:_SHOWN]!r} cannot be split into words: {what}", field="command")
+            raise InvalidInput(f"{text[:_MAX_QUOTED]!r} cannot be split into words: {what}", field="command")
         kind, place = found.lastgroup or "", found.end()
         if kind == "blank":
             inside = False
@@ -83,7 +83,7 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-def _checked(parse: object) -> AfterValidator:
+def _validated_by(parse: object) -> AfterValidator:
     def check(text: str) -> str:
         try:
             parse(text)  # type: ignore[operator]  # any of the parsers above
@@ -94,7 +94,7 @@ def _checked(parse: object) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _no_reserved(labels: dict[str, str]) -> dict[str, str]:
+def _reject_reserved_labels(labels: dict[str, str]) -> dict[str, str]:
     if any(name.startswith(_LABEL_PREFIX) for name in labels):
         raise ValueError(f"labels that begin with {_LABEL_PREFIX!r} are the gateway's own")
     return labels
@@ -107,7 +107,7 @@ def _auto_or(kind: Any) -> BeforeValidator:
     )
 
 
-def _a_host(entry: str) -> str:
+def _parse_extra_host(entry: str) -> str:
     name, _, address = entry.partition(":")
     if not name or any(sign.isspace() or sign == "\0" for sign in name):
         raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5")
@@ -118,8 +118,8 @@ def _a_host(entry: str) -> str:
 
 
 _AS_TEXT = BeforeValidator(_as_text, json_schema_input_type=str | int | float)
-Memory = Annotated[str, _AS_TEXT, _checked(parse_memory)]
-Cpus = Annotated[str, _AS_TEXT, _checked(parse_cpus)]
+Memory = Annotated[str, _AS_TEXT, _validated_by(parse_memory)]
+Cpus = Annotated[str, _AS_TEXT, _validated_by(parse_cpus)]
 Capability = Annotated[str, Field(pattern=r"^[A-Z][A-Z_]{1,40}$")]
 NetworkName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
 
@@ -136,7 +136,7 @@ class Configuration(BaseModel):
         use_attribute_docstrings=True,
     )
 
-    command: Annotated[str, _checked(parse_command)] | None = None
+    command: Annotated[str, _validated_by(parse_command)] | None = None
     """Words as a shell splits them. It replaces the image's command, not its entrypoint; args follow it."""
     args: list[str] | None = None
     user: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}(:[a-zA-Z0-9_.-]{1,64})?$")] | None = None
@@ -151,7 +151,7 @@ class Configuration(BaseModel):
     cpu_limit: Cpus | None = None
     """CPUs, as in 0.5; from 1000000 on nanoCPUs."""
     cpu_reservation: Cpus | None = None
-    replicas: Annotated[int, NUMBER, Field(ge=1, le=1000)] = 1
+    replicas: Annotated[int, NOT_A_BOOLEAN, Field(ge=1, le=1000)] = 1
     ports: list[Port] = []
     mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
     tmpfs: list[Tmpfs] = []
@@ -160,29 +160,29 @@ class Configuration(BaseModel):
     """Whether its own file system can only be read."""
     cap_add: list[Capability] = []
     cap_drop: list[Capability] = []
-    extra_hosts: list[Annotated[str, AfterValidator(_a_host)]] = []
+    extra_hosts: list[Annotated[str, AfterValidator(_parse_extra_host)]] = []
     """Names of its own, each with an address."""
     networks: list[NetworkName] = []
-    labels: Annotated[dict[str, str], AfterValidator(_no_reserved)] = {}
-    stop_grace: Annotated[int, NUMBER, Field(ge=0, le=LONGEST_GRACE)] = 10
+    labels: Annotated[dict[str, str], AfterValidator(_reject_reserved_labels)] = {}
+    stop_grace: Annotated[int, NOT_A_BOOLEAN, Field(ge=0, le=MAX_STOP_GRACE)] = 10
     """Seconds between the stop signal and the kill."""
     runtime: Annotated[RuntimeKind | None, _auto_or(RuntimeKind)] = None
     """What it runs as; null: a service where the engine is a Swarm manager, else a container."""
     order: Annotated[Order | None, _auto_or(Order)] = None
     """Which of old and new comes first; null: start-first where nothing forbids it."""
-    drain: Annotated[float, NUMBER, Field(ge=0, le=600)] = 3
+    drain: Annotated[float, NOT_A_BOOLEAN, Field(ge=0, le=600)] = 3
     """Seconds a replaced container goes on serving what still comes to it, where it is found by name."""
-    kept: Annotated[int, NUMBER, Field(ge=0, le=100)] = 1
+    kept: Annotated[int, NOT_A_BOOLEAN, Field(ge=0, le=100)] = 1
     """Replaced versions kept for a way back."""
     health_check_swarm: HealthCheck | None = None
     """Lies over the image's HEALTHCHECK."""
     probe: Probe | None = None
     """What the gateway asks it itself, beside the HEALTHCHECK."""
-    health_deadline: Annotated[Seconds, NUMBER] | None = None
+    health_deadline: Annotated[Seconds, NOT_A_BOOLEAN] | None = None
     """Seconds it has to become healthy; null: as the gateway is set."""
-    stable_window: Annotated[Seconds, NUMBER] | None = None
+    stable_window: Annotated[Seconds, NOT_A_BOOLEAN] | None = None
     """Seconds it must run to be proven, where it has neither HEALTHCHECK nor probe; null: as the gateway is set."""
-    watch: Annotated[float, NUMBER, Field(ge=0, le=86_400)] | None = None
+    watch: Annotated[float, NOT_A_BOOLEAN, Field(ge=0, le=86_400)] | None = None
     """Seconds of trouble afterwards that bring the former version back; null: as the gateway is set."""
     heal: bool = False
     """Whether it is brought back where it is seen to be missing, stopped or changed by hand."""
@@ -210,9 +210,9 @@ class Configuration(BaseModel):
     def identified(self, before: Self | None = None) -> Self:
         """Return it with a name for each port and mount: that of the equal one before, where there is one."""
         known = before or type(self)()
-        ports = _named(self.ports, known.ports, "port_id", Port.same_as)
+        ports = _with_ids(self.ports, known.ports, "port_id", Port.same_as)
         return self.model_copy(
-            update={"ports": ports, "mounts": _named(self.mounts, known.mounts, "mount_id", Mount.same_as)}
+            update={"ports": ports, "mounts": _with_ids(self.mounts, known.mounts, "mount_id", Mount.same_as)}
         )
 
     @field_validator("order")
@@ -224,7 +224,7 @@ class Configuration(BaseModel):
         return order
 
 
-def _named(
+def _with_ids(
     parts: Sequence[_Part], before: Sequence[_Part], field: str, same: Callable[[_Part, _Part], bool]
 ) -> list[_Part]:
     """Return the parts, each with an id of its own: the one it was sent with, or that of its equal; else a new one."""

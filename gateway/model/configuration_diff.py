@@ -10,12 +10,22 @@ from gateway.model.mounts import Mount
 from gateway.model.reference import Reference
 
 # Of a configuration: how one version takes the place of another, which is no part of what runs.
-_NOT_OF_WHAT_RUNS = {"order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "heal"}
+_NOT_OF_THE_CONTAINER = {
+    "order",
+    "runtime",
+    "drain",
+    "kept",
+    "probe",
+    "health_deadline",
+    "stable_window",
+    "watch",
+    "heal",
+}
 _CHANGED = "changed"
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class Running:
     """What serves: an image, and the application as it was when it was run."""
 
     reference: Reference | None
@@ -26,7 +36,7 @@ class Ran:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class Change:
     """A field by the API's name. What may be secret is not shown: of variables the names, of a file that it changed."""
 
     field: str
@@ -34,25 +44,30 @@ class Difference:
     wanted: Any
 
 
-def differences(wanted: Application, ran: Ran | None) -> list[Difference]:
+def pending_changes(wanted: Application, ran: Running | None) -> list[Change]:
     """Return what differs; all that is set, where nothing ran yet."""
-    found = [*_image(wanted, ran), *_environment(wanted.variables, ran.application.variables if ran else {})]
-    return found + _configuration(wanted.configuration, ran.application.configuration if ran else Configuration())
+    found = [
+        *_image_changes(wanted, ran),
+        *_environment_changes(wanted.variables, ran.application.variables if ran else {}),
+    ]
+    return found + _configuration_changes(
+        wanted.configuration, ran.application.configuration if ran else Configuration()
+    )
 
 
-def _image(wanted: Application, ran: Ran | None) -> list[Difference]:
+def _image_changes(wanted: Application, ran: Running | None) -> list[Change]:
     asked, ran_image = wanted.reference, ran.reference if ran else None
     if asked is None or (ran_image is not None and _same_image(asked, ran_image)):
         return []
     runs = None if ran_image is None else str(ran_image if asked.digest else ran_image.without_digest())
-    return [Difference("dockerImage", runs, str(asked))]
+    return [Change("dockerImage", runs, str(asked))]
 
 
 def _same_image(asked: Reference, ran: Reference) -> bool:
     return asked == ran if asked.digest else asked == ran.without_digest()
 
 
-def _environment(new: Mapping[str, str], old: Mapping[str, str]) -> list[Difference]:
+def _environment_changes(new: Mapping[str, str], old: Mapping[str, str]) -> list[Change]:
     if new == old:
         return []
     said = (
@@ -60,24 +75,24 @@ def _environment(new: Mapping[str, str], old: Mapping[str, str]) -> list[Differe
         *(f"{name} changed" for name in new if name in old and new[name] != old[name]),
         *(f"{name} removed" for name in old if name not in new),
     )
-    return [Difference("env", sorted(old), ", ".join(said))]
+    return [Change("env", sorted(old), ", ".join(said))]
 
 
-def _configuration(wanted: Configuration, ran: Configuration) -> list[Difference]:
+def _configuration_changes(wanted: Configuration, ran: Configuration) -> list[Change]:
     found = []
     for name, field in Configuration.model_fields.items():
-        if name in _NOT_OF_WHAT_RUNS or field.alias is None:
+        if name in _NOT_OF_THE_CONTAINER or field.alias is None:
             continue
-        new, old = _shown(wanted, name), _shown(ran, name)
+        new, old = _dump_field(wanted, name), _dump_field(ran, name)
         if name == "mounts":
             held = {file.target: file for file in ran.files}
-            new = [_marked(mount, held) for mount in wanted.mounts]
+            new = [_dump_mount(mount, held) for mount in wanted.mounts]
         if new != old:
-            found.append(Difference(field.alias, old, new))
+            found.append(Change(field.alias, old, new))
     return found
 
 
-def _shown(configuration: Configuration, name: str) -> Any:
+def _dump_field(configuration: Configuration, name: str) -> Any:
     shown: Any = configuration.model_dump(
         mode="json",
         by_alias=True,
@@ -87,7 +102,7 @@ def _shown(configuration: Configuration, name: str) -> Any:
     return next(iter(shown.values()), None)
 
 
-def _marked(mount: Mount, held: Mapping[str, Mount]) -> dict[str, Any]:
+def _dump_mount(mount: Mount, held: Mapping[str, Mount]) -> dict[str, Any]:
     shown = mount.model_dump(mode="json", by_alias=True, exclude={"mount_id", "known_as", "content"})
     before = held.get(mount.target)
     changed = mount.type == "file" and before is not None and before.content != mount.content

@@ -9,8 +9,8 @@ from pydantic.alias_generators import to_camel
 
 from gateway.model.configuration import Configuration, RuntimeKind
 from gateway.model.errors import InvalidInput
-from gateway.model.mounts import around
-from gateway.model.ports import EVERYWHERE
+from gateway.model.mounts import path_and_parents
+from gateway.model.ports import ALL_ADDRESSES
 from gateway.model.quantities import parse_cpus, parse_memory
 
 # https://man7.org/linux/man-pages/man2/getrlimit.2.html, as the Docker Engine calls them
@@ -19,27 +19,38 @@ _ULIMITS = frozenset({
     "rttime", "sigpending", "stack",
 })  # fmt: skip
 _UNLIMITED = -1
-_MOST = 1000  # parts of a list
-_LARGEST = 8 << 20  # bytes of all of it
+_MAX_ITEMS = 1000  # parts of a list
+_MAX_BYTES = 8 << 20  # bytes of all of it
 
 
-def refuse(configuration: Configuration) -> None:
+def validate(configuration: Configuration) -> None:
     """Raises InvalidInput naming the field that cannot be as long as the others are."""
-    for rule in (_bounds, _ports, _targets, _files, _reservations, _ulimits, _attachments, _service_ports):
+    for rule in (
+        _validate_sizes,
+        _validate_ports,
+        _validate_mount_targets,
+        _validate_files,
+        _validate_reservations,
+        _validate_ulimits,
+        _validate_networks,
+        _validate_service_ports,
+    ):
         rule(configuration)
 
 
-def _bounds(configuration: Configuration) -> None:
+def _validate_sizes(configuration: Configuration) -> None:
     """Each list of applications reads all of it."""
     for name in type(configuration).model_fields:
         found = getattr(configuration, name)
-        if isinstance(found, list | dict) and len(found) > _MOST:
-            raise InvalidInput(f"{len(found)} are more than the {_MOST} that one may have", field=to_camel(name))
-    if len(configuration.model_dump_json()) > _LARGEST:
-        raise InvalidInput(f"all that is set together is larger than {_LARGEST} bytes: mount a volume for large files")
+        if isinstance(found, list | dict) and len(found) > _MAX_ITEMS:
+            raise InvalidInput(f"{len(found)} are more than the {_MAX_ITEMS} that one may have", field=to_camel(name))
+    if len(configuration.model_dump_json()) > _MAX_BYTES:
+        raise InvalidInput(
+            f"all that is set together is larger than {_MAX_BYTES} bytes: mount a volume for large files"
+        )
 
 
-def _ports(configuration: Configuration) -> None:
+def _validate_ports(configuration: Configuration) -> None:
     taken: dict[tuple[int, str], set[str | None]] = {}
     for number, port in enumerate(configuration.ports):
         if port.host_ip is not None and configuration.runtime is RuntimeKind.SERVICE:
@@ -48,7 +59,7 @@ def _ports(configuration: Configuration) -> None:
                 field=f"ports.{number}.hostIp",
             )
         addresses = taken.setdefault((port.published_port, port.protocol), set())
-        everywhere = port.host_ip in EVERYWHERE or not EVERYWHERE.isdisjoint(addresses)
+        everywhere = port.host_ip in ALL_ADDRESSES or not ALL_ADDRESSES.isdisjoint(addresses)
         if port.host_ip in addresses or (addresses and everywhere):
             raise InvalidInput(
                 f"{port.published_port}/{port.protocol} is published twice; "
@@ -58,21 +69,21 @@ def _ports(configuration: Configuration) -> None:
         addresses.add(port.host_ip)
 
 
-def _targets(configuration: Configuration) -> None:
+def _validate_mount_targets(configuration: Configuration) -> None:
     taken: set[str] = set()
-    for target, field in _mounted(configuration):
+    for target, field in _mount_targets(configuration):
         if (place := posixpath.normpath(target)) in taken:
             raise InvalidInput(f"something is mounted at {target} already", field=field)
         taken.add(place)
 
 
-def _mounted(configuration: Configuration) -> list[tuple[str, str]]:
+def _mount_targets(configuration: Configuration) -> list[tuple[str, str]]:
     """Return each target and the field that names it."""
     mounts = [(one.target, f"mounts.{number}.target") for number, one in enumerate(configuration.mounts)]
     return mounts + [(one.target, f"tmpfs.{number}.target") for number, one in enumerate(configuration.tmpfs)]
 
 
-def _files(configuration: Configuration) -> None:
+def _validate_files(configuration: Configuration) -> None:
     """A container gets its files written into its own file system; a task has each mounted over whatever is there."""
     if configuration.runtime is RuntimeKind.SERVICE:
         for number, mount in enumerate(configuration.mounts):
@@ -80,8 +91,8 @@ def _files(configuration: Configuration) -> None:
                 raise InvalidInput("a Swarm keeps no empty file", field=f"mounts.{number}.content")
         return
     files = {one.target for one in configuration.files}
-    folders = {posixpath.normpath(target): target for target, _ in _mounted(configuration) if target not in files}
-    for target, field in _mounted(configuration):
+    folders = {posixpath.normpath(target): target for target, _ in _mount_targets(configuration) if target not in files}
+    for target, field in _mount_targets(configuration):
         if target not in files:
             continue
         if configuration.read_only:
@@ -90,14 +101,14 @@ def _files(configuration: Configuration) -> None:
                 "set runtime to service, where it can, or mount it in a folder of the host",
                 field=field,
             )
-        if over := next((folders[place] for place in around(target) if place in folders), None):
+        if over := next((folders[place] for place in path_and_parents(target) if place in folders), None):
             raise InvalidInput(
                 f"{target} would be hidden by what is mounted at {over}: put the file elsewhere, or into that",
                 field=field,
             )
 
 
-def _reservations(configuration: Configuration) -> None:
+def _validate_reservations(configuration: Configuration) -> None:
     for what, limit, reserved, parse in (
         ("memory", configuration.memory_limit, configuration.memory_reservation, parse_memory),
         ("cpu", configuration.cpu_limit, configuration.cpu_reservation, parse_cpus),
@@ -106,7 +117,7 @@ def _reservations(configuration: Configuration) -> None:
             raise InvalidInput(f"{reserved} is more than {what}Limit allows: {limit}", field=f"{what}Reservation")
 
 
-def _ulimits(configuration: Configuration) -> None:
+def _validate_ulimits(configuration: Configuration) -> None:
     for number, limit in enumerate(configuration.ulimits_swarm or ()):
         if limit["Name"] not in _ULIMITS:
             raise InvalidInput(
@@ -120,13 +131,13 @@ def _ulimits(configuration: Configuration) -> None:
             )
 
 
-def _attachments(configuration: Configuration) -> None:
+def _validate_networks(configuration: Configuration) -> None:
     for number, attachment in enumerate(configuration.network_swarm or ()):
         if not attachment.get("Target"):
             raise InvalidInput("which network is it? Give its name", field=f"networkSwarm.{number}.Target")
 
 
-def _service_ports(configuration: Configuration) -> None:
+def _validate_service_ports(configuration: Configuration) -> None:
     for number, port in enumerate((configuration.endpoint_spec_swarm or {}).get("Ports") or ()):
         if not port.get("TargetPort"):
             raise InvalidInput(

@@ -7,20 +7,20 @@ from datetime import datetime
 from enum import StrEnum
 
 from gateway.model.deployments import Status
-from gateway.model.errors import shortened
+from gateway.model.errors import truncate
 from gateway.model.events import Ignored
 
-_SECRET = re.compile(r"assert|auth|bearer|cookie|credential|jwt|key|passw|secret|sign|token", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"assert|auth|bearer|cookie|credential|jwt|key|passw|secret|sign|token", re.IGNORECASE)
 # Proxies tell the address that was asked for, and in that the token stands.
-_PATH = "/webhooks/"
+_WEBHOOK_PATH = "/webhooks/"
 _REMOVED = "(removed)"
-_MOST_HEADERS = 64
-_LONGEST_HEADER = 1024
-_LONGEST_NAME = 128
-_TELLING = 6  # characters; a shorter word is found anywhere
+_MAX_HEADERS = 64
+_MAX_HEADER_LENGTH = 1024
+_MAX_NAME_LENGTH = 128
+_MIN_SECRET_LENGTH = 6  # characters; a shorter word is found anywhere
 
 _DEPLOYED = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
-_GOES_ON = frozenset({Status.QUEUED, Status.RUNNING})
+_UNFINISHED = frozenset({Status.QUEUED, Status.RUNNING})
 
 
 class Verdict(StrEnum):
@@ -36,7 +36,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Caused:
+class CausedDeployment:
     """A deployment that a delivery caused or joined."""
 
     deployment_id: str
@@ -65,7 +65,7 @@ class Delivery:
     size: int
     #: how others ended that it caused, which are no longer kept
     ended: tuple[Status, ...]
-    caused: tuple[Caused, ...]
+    caused: tuple[CausedDeployment, ...]
 
     @property
     def verdict(self) -> Verdict:
@@ -73,19 +73,19 @@ class Delivery:
         states = {one.status for one in self.caused} | set(self.ended)
         if not states or self.stored is Verdict.IGNORED:
             return self.stored
-        if states & _GOES_ON:
+        if states & _UNFINISHED:
             return Verdict.QUEUED
         if rest := states - _DEPLOYED - {Status.SUPERSEDED}:
             return Verdict.FAILED if rest - {Status.CANCELLED} else Verdict.SUPERSEDED
         return Verdict.DEPLOYED if states & _DEPLOYED else Verdict.SUPERSEDED
 
 
-def without_secrets(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> dict[str, str]:
+def redact_headers(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> dict[str, str]:
     """Return what may be kept of a request's headers: no proof of who sends, and nothing that holds a secret."""
-    known = [_PATH, *(secret for secret in secrets if len(secret) >= _TELLING)]
+    known = [_WEBHOOK_PATH, *(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)]
     return {
-        shortened(name, _LONGEST_NAME): _REMOVED
-        if _SECRET.search(name) or any(secret in value for secret in known)
-        else shortened(value, _LONGEST_HEADER)
-        for name, value in list(headers.items())[:_MOST_HEADERS]
+        truncate(name, _MAX_NAME_LENGTH): _REMOVED
+        if _SECRET_NAME.search(name) or any(secret in value for secret in known)
+        else truncate(value, _MAX_HEADER_LENGTH)
+        for name, value in list(headers.items())[:_MAX_HEADERS]
     }

@@ -201,7 +201,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Watch:
+class MonitorWindow:
     """That what a deployment brought to serve is looked at, until then; it had had so many restarts when proven."""
 
     application_id: str

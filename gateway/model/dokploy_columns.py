@@ -22,7 +22,7 @@ def _mark_kept(schema: dict[str, Any]) -> None:
         column.update(_KEPT)
 
 
-class Other(BaseModel):
+class DokployColumns(BaseModel):
     """What means nothing for an image: kept and returned, so that a client that reads back what it wrote finds it."""
 
     model_config = _COLUMNS | ConfigDict(json_schema_extra=_mark_kept)
@@ -100,16 +100,16 @@ class Other(BaseModel):
     preview_require_collaborator_permissions: bool | None = True
 
 
-OTHER = frozenset(field.alias for field in Other.model_fields.values() if field.alias)
+DOKPLOY_COLUMNS = frozenset(field.alias for field in DokployColumns.model_fields.values() if field.alias)
 
 _NEVER_NULL = frozenset(
-    field.alias for field in Other.model_fields.values() if type(None) not in get_args(field.annotation)
+    field.alias for field in DokployColumns.model_fields.values() if type(None) not in get_args(field.annotation)
 )
 
 
-def kept(current: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
+def merge_columns(current: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
     """Return the other columns with what was sent; null is the default where a column has no null."""
     chosen = {
         name: value for name, value in {**current, **sent}.items() if value is not None or name not in _NEVER_NULL
     }
-    return Other.model_validate(chosen).model_dump(by_alias=True, exclude_unset=True)
+    return DokployColumns.model_validate(chosen).model_dump(by_alias=True, exclude_unset=True)

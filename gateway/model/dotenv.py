@@ -25,14 +25,14 @@ def parse_variables(text: str) -> dict[str, str]:
     """Return the variables by name, of one that is there twice the last; raises InvalidInput naming the line."""
     text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     variables: dict[str, str] = {}
-    place = _end(_BLANK.match(text))
+    place = _end_of(_BLANK.match(text))
     while place < len(text):
         named = _NAME.match(text, place)
         if named is None:
             raise InvalidInput(f"line {text.count(chr(10), 0, place) + 1} is not NAME=value", field="env")
         value, place = _value(text, named.end())
         variables[named[1] or named[2]] = value
-        place = _end(_BLANK.match(text, place))
+        place = _end_of(_BLANK.match(text, place))
     return variables
 
 
@@ -41,19 +41,19 @@ def _value(text: str, place: int) -> tuple[str, int]:
     while text[place : place + 1] in {" ", "\t"}:
         place += 1
     quote = text[place : place + 1]
-    if quote in {"'", '"', "`"} and (closing := _closing(text, quote, place + 1)) is not None:
-        return _expanded(text[place + 1 : closing], quote), closing + 1
+    if quote in {"'", '"', "`"} and (closing := _closing_quote(text, quote, place + 1)) is not None:
+        return _expand_escapes(text[place + 1 : closing], quote), closing + 1
     plain = _PLAIN.match(text, place)
     value = plain[0].strip() if plain else ""
     whole = _QUOTED.fullmatch(value)
-    return _expanded(whole[2] if whole else value, quote), _end(plain)
+    return _expand_escapes(whole[2] if whole else value, quote), _end_of(plain)
 
 
-def _expanded(value: str, quote: str) -> str:
+def _expand_escapes(value: str, quote: str) -> str:
     return value.replace("\\n", "\n").replace("\\r", "\r") if quote == '"' else value
 
 
-def _closing(text: str, quote: str, begin: int) -> int | None:
+def _closing_quote(text: str, quote: str, begin: int) -> int | None:
     r"""Return where the quote ends: the first without a \ before it, else the last; only a comment may follow."""
     escaped = []
     place = text.find(quote, begin)
@@ -67,5 +67,5 @@ def _closing(text: str, quote: str, begin: int) -> int | None:
     return next((one for one in reversed(escaped) if _REST.match(text, one + 1)), None)
 
 
-def _end(found: re.Match[str] | None) -> int:
+def _end_of(found: re.Match[str] | None) -> int:
     return found.end() if found else 0

@@ -8,7 +8,7 @@ from typing import Any, Self
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Domain
 
-PUBLIC = Domain("public.ecr.aws")
+ECR_PUBLIC = Domain("public.ecr.aws")
 _PUBLIC_REGION = "us-east-1"  # the one that gives tokens for the public gallery
 # https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-requests.html
 _HOST = re.compile(
@@ -20,7 +20,7 @@ _EXTERNAL_ID = re.compile(r"[\w+=,.@:/-]{2,1224}")
 
 
 @dataclass(frozen=True, slots=True)
-class Amazon:
+class AwsIdentity:
     """As whom tokens are asked for: keys, a profile, or whom the machine's own role makes us; then `role_arn`."""
 
     region: str
@@ -35,7 +35,7 @@ class Amazon:
     @classmethod
     def parse(cls, domain: Domain, given: Mapping[str, Any]) -> Self:
         """Parse what was given for a registry of this host; raises InvalidInput naming the field."""
-        told = {name: str(given.get(name) or "").strip() for name in _FIELDS}
+        told = {name: str(given.get(name) or "").strip() for name in _AWS_FIELDS}
         if bool(told["access_key_id"]) != bool(told["secret_access_key"]):
             missing = "secretAccessKey" if told["access_key_id"] else "accessKeyId"
             raise InvalidInput("accessKeyId and secretAccessKey go together: give both, or neither", field=missing)
@@ -49,7 +49,7 @@ class Amazon:
             raise InvalidInput("2 to 1224 letters, digits and + = , . @ : / - are needed", field="externalId")
         return cls(
             region=_region(domain, told["region"]),
-            public=domain == PUBLIC,
+            public=domain == ECR_PUBLIC,
             access_key_id=told["access_key_id"],
             secret_access_key=told["secret_access_key"],
             profile=told["profile"] or None,
@@ -63,12 +63,12 @@ class Amazon:
         return f"{self.role_arn}, assumed by {who}" if self.role_arn else who
 
 
-_FIELDS = ("region", "access_key_id", "secret_access_key", "profile", "role_arn", "external_id")
+_AWS_FIELDS = ("region", "access_key_id", "secret_access_key", "profile", "role_arn", "external_id")
 
 
 def region_of(domain: Domain) -> str | None:
     """Return the region that the host's name tells."""
-    if domain == PUBLIC:
+    if domain == ECR_PUBLIC:
         return _PUBLIC_REGION
     named = _HOST.fullmatch(domain)
     return named["region"] if named else None

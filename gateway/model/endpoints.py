@@ -15,9 +15,9 @@ Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address
 
 #: the source of what comes to an application's own address
-DEPLOY = "deploy"
+DEPLOY_SOURCE = "deploy"
 
-_LONGEST_GLOB = 512
+_MAX_GLOB_LENGTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 def parse_repository_glob(text: str) -> str:
     """Parse a full name that may hold `*`, as `ghcr.io/acme/*`; raises InvalidInput."""
-    if len(text) > _LONGEST_GLOB or "/" not in text or text != text.lower():
+    if len(text) > _MAX_GLOB_LENGTH or "/" not in text or text != text.lower():
         raise InvalidInput(
             f"{text[:80]!r} is not a repository by its full name, as in ghcr.io/acme/web or ghcr.io/acme/*",
             field="repositories",
@@ -106,7 +106,7 @@ def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Netwo
         if hop.strip() == "":
             break
         try:
-            address = _plain(ip_address(hop.strip()))
+            address = _unmapped(ip_address(hop.strip()))
         except ValueError:
             return None
         if not any(address in network for network in known):
@@ -114,6 +114,6 @@ def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Netwo
     return address
 
 
-def _plain(address: Address) -> Address:
+def _unmapped(address: Address) -> Address:
     """Return an IPv4 address as such where a socket of both kinds has it mapped, and any other without its zone."""
     return address.ipv4_mapped or IPv6Address(int(address)) if isinstance(address, IPv6Address) else address

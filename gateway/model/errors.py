@@ -25,7 +25,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import ClassVar
 
-_LONGEST_INDEX = 9  # digits of a number that names an element of a list
+_MAX_INDEX_DIGITS = 9  # digits of a number that names an element of a list
 
 
 class GatewayError(Exception):
@@ -40,14 +40,14 @@ class InvalidInput(GatewayError):
     status = HTTPStatus.BAD_REQUEST
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
-        super().__init__(message if len(message) <= _LONGEST_MESSAGE else shortened(message, _LONGEST_MESSAGE))
+        super().__init__(message if len(message) <= _MAX_MESSAGE_LENGTH else truncate(message, _MAX_MESSAGE_LENGTH))
         self.field = field
 
     @property
     def path(self) -> list[str | int]:
         """The parts of `field`; a number names an element of a list."""
         parts = self.field.split(".") if self.field else []
-        return [int(part) if part.isdecimal() and len(part) <= _LONGEST_INDEX else part for part in parts]
+        return [int(part) if part.isdecimal() and len(part) <= _MAX_INDEX_DIGITS else part for part in parts]
 
 
 class TooLarge(InvalidInput):
@@ -100,7 +100,7 @@ class DatabaseUnavailable(Unavailable):
     """The database does not answer, or refuses what it may do later."""
 
 
-class Unreadable(Unavailable):
+class UndecryptableSecret(Unavailable):
     """A secret that none of the keys opens; `place` is where it is kept."""
 
     def __init__(self, message: str, *, place: str) -> None:
@@ -226,7 +226,7 @@ REMEDIES: dict[Code, str] = {
 
 # Bytes of a header that are no UTF-8 come as these.
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_LONGEST_MESSAGE = 3000  # characters
+_MAX_MESSAGE_LENGTH = 3000  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,22 +237,22 @@ class Reason:
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", shortened(self.message, _LONGEST_MESSAGE))
+        object.__setattr__(self, "message", truncate(self.message, _MAX_MESSAGE_LENGTH))
 
     @property
     def remedy(self) -> str:
         return REMEDIES[self.code]
 
 
-def printable(text: str) -> str:
+def storable_text(text: str) -> str:
     """Return what others have said as PostgreSQL keeps it: without zero bytes, and without what is no text."""
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def shortened(text: str, most: int) -> str:
+def truncate(text: str, most: int) -> str:
     """Return the beginning of what others have said, as PostgreSQL keeps it, and that there was more."""
-    return printable(text if len(text) <= most else f"{text[: most - 1]}…")
+    return storable_text(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 class RolloutError(GatewayError):
@@ -279,5 +279,5 @@ class Failed(RolloutError):
         self.log = log
 
 
-class Absent(Failed):
+class NotOnEngine(Failed):
     """The engine has no such thing: its own 404, whatever the code says of what it was asked for."""

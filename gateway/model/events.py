@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from gateway.model.errors import shortened
+from gateway.model.errors import truncate
 from gateway.model.reference import Digest, Reference, Repository, Tag
 
-_LONGEST = 1000  # characters of what is said of a part
+_MAX_LENGTH = 1000  # characters of what is said of a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Ignored:
 
     def __post_init__(self) -> None:
         for name in ("reference", "reason"):
-            object.__setattr__(self, name, shortened(getattr(self, name), _LONGEST))
+            object.__setattr__(self, name, truncate(getattr(self, name), _MAX_LENGTH))
 
 
 @dataclass(frozen=True, slots=True)

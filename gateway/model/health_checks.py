@@ -14,19 +14,19 @@ _PATH = re.compile(r"/[^\s#]*")
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
-def _in_form(test: list[str]) -> list[str]:
+def _validate_test(test: list[str]) -> list[str]:
     if test and (test[0] not in _FORMS or (test[0] == "NONE") != (len(test) == 1)):
         raise ValueError('one of ["NONE"], ["CMD", word, …] and ["CMD-SHELL", line] is needed; [] is the image\'s own')
     return test
 
 
-def _long_enough(nanoseconds: int) -> int:
+def _validate_nanoseconds(nanoseconds: int) -> int:
     if 0 < nanoseconds < _MILLISECOND:
         raise ValueError("these are nanoseconds, and the engine takes no less than a millisecond: 1000000")
     return nanoseconds
 
 
-_Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_long_enough)]
+_Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_validate_nanoseconds)]
 
 
 class HealthCheck(TypedDict, total=False):
@@ -36,7 +36,7 @@ class HealthCheck(TypedDict, total=False):
     """
 
     __pydantic_config__ = ConfigDict(hide_input_in_errors=True, extra="forbid")  # type: ignore[misc]  # pydantic looks for it here
-    Test: Annotated[list[str], AfterValidator(_in_form)] | None
+    Test: Annotated[list[str], AfterValidator(_validate_test)] | None
     Interval: _Nanoseconds | None
     Timeout: _Nanoseconds | None
     StartPeriod: _Nanoseconds | None

@@ -8,28 +8,28 @@ from typing import Protocol
 from gateway.model.applications import Desired
 from gateway.model.events import Ignored, PushEvent
 from gateway.model.reference import Reference, Repository, Tag
-from gateway.model.tag_policies import Policy, Rule, is_version, lower
+from gateway.model.tag_policies import Rule, TagPolicy, is_lower, is_version
 
-_NOBODY = "no subscription"
-_SHOWN = 5  # of what is followed instead
+_NO_SUBSCRIPTION = "no subscription"
+_MAX_LISTED = 5  # of what is followed instead
 
 
 #: pushes, each with the policies that take it
-Taken = tuple[tuple[PushEvent, Policy], ...]
+MatchedPushes = tuple[tuple[PushEvent, TagPolicy], ...]
 
 
-class Followed(Protocol):
+class SubscribedRepository(Protocol):
     """What is followed of a path: at which host's repository, and which of its tags."""
 
     @property
     def repository(self) -> Repository: ...
 
     @property
-    def policy(self) -> Policy: ...
+    def policy(self) -> TagPolicy: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Follower:
+class Candidate:
     """An application that follows one or more of the pushes told at once."""
 
     application_id: str
@@ -37,7 +37,7 @@ class Follower:
     #: the application's, or that of a deployment that waits or runs: it is to be the application's
     image: Reference | None
     #: the pushes, in the order they were told, each with the policies that take it
-    taken: Taken
+    taken: MatchedPushes
 
     @property
     def rises(self) -> bool:
@@ -46,16 +46,16 @@ class Follower:
 
 
 @dataclass(frozen=True, slots=True)
-class Follows:
+class PushFilter:
     """One way in which an application follows pushes: of a repository, or the one with this number, counted from 1."""
 
     number: int | None
     repository: str
-    policy: Policy
+    policy: TagPolicy
     from_image: bool
 
 
-class Pushes:
+class PushMatcher:
     """The pushes told at once. Which of them a policy takes is found once, however many applications have it."""
 
     def __init__(self, events: Sequence[PushEvent]) -> None:
@@ -63,16 +63,16 @@ class Pushes:
         self._of: dict[str, list[int]] = {}
         for number, event in enumerate(events, 1):
             self._of.setdefault(str(event.repository), []).append(number)
-        self._numbers: dict[tuple[int | None, str, Policy], list[int]] = {}
-        self._taken: dict[tuple[Follows, ...], Taken] = {}
+        self._numbers: dict[tuple[int | None, str, TagPolicy], list[int]] = {}
+        self._taken: dict[tuple[PushFilter, ...], MatchedPushes] = {}
 
-    def ask(self, one: Follows) -> bool:
+    def ask(self, one: PushFilter) -> bool:
         """Find what is taken in this way; tell whether that was not known, and so may have taken a while."""
         new = (one.number, one.repository, one.policy) not in self._numbers
         self._take(one)
         return new
 
-    def taken(self, follows: tuple[Follows, ...]) -> Taken:
+    def taken(self, follows: tuple[PushFilter, ...]) -> MatchedPushes:
         """Return those that are taken in one of these ways, in the order they were told, the image's own way first."""
         if follows not in self._taken:
             found = [(number, not one.from_image, one.policy) for one in follows for number in self._take(one)]
@@ -80,7 +80,7 @@ class Pushes:
             self._taken[follows] = tuple((self._events[number - 1], policy) for number, _, policy in found)
         return self._taken[follows]
 
-    def _take(self, one: Follows) -> list[int]:
+    def _take(self, one: PushFilter) -> list[int]:
         way = (one.number, one.repository, one.policy)
         if way not in self._numbers:
             numbers = self._of.get(one.repository, []) if one.number is None else [one.number]
@@ -89,11 +89,11 @@ class Pushes:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Match:
     """The one push that is followed."""
 
     event: PushEvent
-    policy: Policy
+    policy: TagPolicy
     image: Reference | None
 
     @property
@@ -115,13 +115,13 @@ class Choice:
         return f"followed by {self.policy}; the image was {self.image}" if self.moves_image else ""
 
 
-def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | None, list[Ignored]]:
+def select_push(follower: Candidate, above: Iterable[Reference]) -> tuple[Match | None, list[Ignored]]:
     """Return the push to follow, and what was passed over. `above` is what runs, starts or waits."""
     if follower.desired is Desired.STOPPED:
         events = dict.fromkeys(event for event, _ in follower.taken)
         return None, [Ignored(str(event.reference), "stopped") for event in events]
-    reached = _Reached(above)
-    chosen: Choice | None = None
+    reached = _HighestVersions(above)
+    chosen: Match | None = None
     passed_over: list[Ignored] = []
     for event, pairs in groupby(follower.taken, key=lambda pair: pair[0]):
         higher = reached.higher(event)
@@ -132,37 +132,41 @@ def choose(follower: Follower, above: Iterable[Reference]) -> tuple[Choice | Non
             continue
         if chosen is not None:
             passed_over.append(Ignored(str(chosen.event.reference), f"told together with {event.tag}"))
-        chosen = Choice(event, policy, follower.image)
+        chosen = Match(event, policy, follower.image)
         reached.add(event.reference)
     return chosen, passed_over
 
 
-def nobody_follows(events: Iterable[PushEvent], followed: Sequence[Followed]) -> list[Ignored]:
+def explain_unmatched(events: Iterable[PushEvent], followed: Sequence[SubscribedRepository]) -> list[Ignored]:
     """Say of pushes that nobody follows what is followed instead, once a repository, and how to follow them."""
     told: set[Repository] = set()
     ignored = []
     for event in events:
-        reason = _NOBODY if event.repository in told else f"{_NOBODY}: {_instead(event, followed)}"
+        reason = (
+            _NO_SUBSCRIPTION
+            if event.repository in told
+            else f"{_NO_SUBSCRIPTION}: {_suggest_subscription(event, followed)}"
+        )
         told.add(event.repository)
         ignored.append(Ignored(str(event.reference), reason))
     return ignored
 
 
-def _instead(event: PushEvent, followed: Sequence[Followed]) -> str:
+def _suggest_subscription(event: PushEvent, followed: Sequence[SubscribedRepository]) -> str:
     here = sorted({str(one.policy) for one in followed if one.repository == event.repository})
     there = sorted({str(one.repository) for one in followed if one.repository.path == event.repository.path})
     to_follow = (
         f"to follow this: gateway subscriptions create APPLICATION exact {event.tag} --repository {event.repository}"
     )
     if here:
-        return f"of {event.repository} is followed {', '.join(here[:_SHOWN])}; {to_follow}"
+        return f"of {event.repository} is followed {', '.join(here[:_MAX_LISTED])}; {to_follow}"
     if there:
-        hosts = ", ".join(there[:_SHOWN])
+        hosts = ", ".join(there[:_MAX_LISTED])
         return f"{event.repository} is followed by nobody, but {hosts} is: compare the webhook's --host; or {to_follow}"
     return f"{event.repository} is followed by nobody; {to_follow}"
 
 
-class _Reached:
+class _HighestVersions:
     """The highest version of each repository that runs, starts, waits or was told before."""
 
     def __init__(self, above: Iterable[Reference]) -> None:
@@ -173,9 +177,9 @@ class _Reached:
     def add(self, reference: Reference) -> None:
         if is_version(reference.tag):
             highest = self._highest.setdefault(reference.repository, reference.tag)
-            if lower(highest, reference.tag):
+            if is_lower(highest, reference.tag):
                 self._highest[reference.repository] = reference.tag
 
     def higher(self, event: PushEvent) -> Tag | None:
         highest = self._highest.get(event.repository)
-        return highest if lower(event.tag, highest) else None
+        return highest if is_lower(event.tag, highest) else None

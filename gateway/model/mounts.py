@@ -28,31 +28,31 @@ from gateway.model.quantities import parse_memory
 
 MountType = Literal["volume", "bind", "file"]
 #: bytes that a file may have: what a Swarm takes for a secret
-LARGEST_FILE = 500_000
+MAX_FILE_BYTES = 500_000
 
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 #: how the API's rows name the source of each type
-SOURCES: dict[MountType, str] = {"volume": "volumeName", "bind": "hostPath", "file": "filePath"}
+SOURCE_FIELDS: dict[MountType, str] = {"volume": "volumeName", "bind": "hostPath", "file": "filePath"}
 #: of what a row may belong to
-OWNERS = (
+OWNER_FIELDS = (
     "applicationId", "composeId", "libsqlId", "mariadbId", "mongoId", "mysqlId", "postgresId", "redisId",
 )  # fmt: skip
-_OF_THE_ROW = frozenset({*OWNERS, "serviceType", "serviceId"})
+_ROW_FIELDS = frozenset({*OWNER_FIELDS, "serviceType", "serviceId"})
 
 
-def _absolute(path: str) -> str:
+def _require_absolute(path: str) -> str:
     if not path.startswith("/") or "\0" in path or ":" in path:
         raise ValueError("an absolute path is needed, without a colon")
     return path
 
 
-def _not_the_root(path: str) -> str:
+def _reject_root(path: str) -> str:
     if posixpath.normpath(path) == "/":
         raise ValueError("nothing can be mounted at the root")
     return path
 
 
-def _size(text: str) -> str:
+def _validate_size(text: str) -> str:
     try:
         parse_memory(text, least=1)
     except InvalidInput as error:
@@ -60,7 +60,7 @@ def _size(text: str) -> str:
     return text
 
 
-def _length(content: str) -> int:
+def _byte_length(content: str) -> int:
     try:
         return len(content.encode())
     except UnicodeEncodeError as error:
@@ -71,8 +71,8 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-Path = Annotated[str, Field(max_length=4096), AfterValidator(_absolute)]
-Target = Annotated[Path, AfterValidator(_not_the_root)]
+Path = Annotated[str, Field(max_length=4096), AfterValidator(_require_absolute)]
+Target = Annotated[Path, AfterValidator(_reject_root)]
 
 
 class Mount(BaseModel):
@@ -99,7 +99,7 @@ class Mount(BaseModel):
         Field(
             min_length=1,
             max_length=4096,
-            validation_alias=AliasChoices("source", *SOURCES.values()),
+            validation_alias=AliasChoices("source", *SOURCE_FIELDS.values()),
         ),
     ]
     target: Annotated[Target, Field(validation_alias=AliasChoices("target", "mountPath"))]
@@ -112,11 +112,11 @@ class Mount(BaseModel):
         """Take a row as it is shown, with both ways of writing a mount in it."""
         if not isinstance(given, dict):
             return given
-        sent = {name: value for name, value in given.items() if value is not None and name not in _OF_THE_ROW}
-        of_type = SOURCES.get(sent.get("type", "volume"))
+        sent = {name: value for name, value in given.items() if value is not None and name not in _ROW_FIELDS}
+        of_type = SOURCE_FIELDS.get(sent.get("type", "volume"))
         if of_type != "filePath" and of_type in sent and "filePath" in sent:
             sent["knownAs"] = sent.pop("filePath")
-        for name in SOURCES.values():
+        for name in SOURCE_FIELDS.values():
             if name != of_type and of_type is not None:
                 sent.pop(name, None)
         for name, other in (("source", of_type), ("target", "mountPath")):
@@ -135,7 +135,7 @@ class Mount(BaseModel):
     def _means_something(cls, source: str, before: ValidationInfo) -> str:
         kind = before.data.get("type")
         if kind == "bind":
-            return _absolute(source)
+            return _require_absolute(source)
         if kind == "volume" and not _VOLUME.fullmatch(source):
             raise ValueError(f"{source!r} is not a volume's name")
         if "\0" in source:
@@ -156,8 +156,8 @@ class Mount(BaseModel):
             if content:
                 raise ValueError("only a mount of type file has a content")
             return None
-        if content is not None and _length(content) > LARGEST_FILE:
-            raise ValueError(f"a file has at most {LARGEST_FILE} bytes; mount a volume for more")
+        if content is not None and _byte_length(content) > MAX_FILE_BYTES:
+            raise ValueError(f"a file has at most {MAX_FILE_BYTES} bytes; mount a volume for more")
         return content
 
     @property
@@ -178,7 +178,7 @@ class Tmpfs(BaseModel):
     )
 
     target: Target
-    size: Annotated[str, BeforeValidator(_as_text), AfterValidator(_size)] | None = None
+    size: Annotated[str, BeforeValidator(_as_text), AfterValidator(_validate_size)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -186,7 +186,7 @@ class Tmpfs(BaseModel):
         return {"target": given} if isinstance(given, str) else given
 
 
-def around(path: str) -> Iterator[str]:
+def path_and_parents(path: str) -> Iterator[str]:
     """Yield the path in its plain form, and each folder that it lies in.
 
     >>> list(around("/etc/app/x/.."))
@@ -199,7 +199,7 @@ def around(path: str) -> Iterator[str]:
         yield place
 
 
-def covers(one: str, other: str) -> bool:
+def contains_path(one: str, other: str) -> bool:
     """Tell whether a path is another, or a folder that it lies in.
 
     >>> covers("/etc", "/etc/app.conf"), covers("/etc/app", "/etc/app.conf")

@@ -7,10 +7,10 @@ from enum import StrEnum
 from gateway.model.applications import Desired
 
 #: an observation that is older tells nothing of now
-STALE = timedelta(minutes=5)
+STALE_AFTER = timedelta(minutes=5)
 
-_SOON = timedelta(seconds=5)
-_LATER = timedelta(seconds=60)
+_SHORT_DELAY = timedelta(seconds=5)
+_LONG_DELAY = timedelta(seconds=60)
 
 
 class State(StrEnum):
@@ -28,12 +28,12 @@ class State(StrEnum):
 
 
 #: what is there, or is not, though it should be otherwise: what was changed by hand, or went away
-_AWAY = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
+_NEEDS_HEALING = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
 _UNWELL = frozenset({State.UNHEALTHY, State.RESTARTING})
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedState:
     """A state, and what more is to be said of it."""
 
     state: State
@@ -51,7 +51,7 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class ExpectedState:
     """What should be on the engine of an application that has been deployed, or was adopted."""
 
     application_id: str
@@ -78,13 +78,13 @@ class Expected:
         """Tell whether people are to be told of it."""
         if self.desired is not Desired.RUNNING:
             return state is State.DRIFTED
-        return state in _AWAY | _UNWELL
+        return state in _NEEDS_HEALING | _UNWELL
 
     def is_to_be_healed(self, state: State) -> bool:
         attended = self.watched or self.waits
-        return self.heal and not attended and self.desired is Desired.RUNNING and state in _AWAY
+        return self.heal and not attended and self.desired is Desired.RUNNING and state in _NEEDS_HEALING
 
 
-def patience(state: State, *, waits: bool) -> timedelta:
+def alert_delay(state: State, *, waits: bool) -> timedelta:
     """Return how long a state must last until people are told: it may get well by itself, or by what waits."""
-    return _LATER if waits or state in _UNWELL else _SOON
+    return _LONG_DELAY if waits or state in _UNWELL else _SHORT_DELAY

@@ -7,13 +7,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 
-def _no_boolean(value: object) -> object:
+def _reject_boolean(value: object) -> object:
     if isinstance(value, bool):
         raise ValueError("a number is needed")  # noqa: TRY004 - pydantic tells of a ValueError
     return value
 
 
-def _an_address(text: str) -> str:
+def _parse_host_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
@@ -21,11 +21,11 @@ def _an_address(text: str) -> str:
 
 
 #: a number is no boolean
-NUMBER = BeforeValidator(_no_boolean)
-PortNumber = Annotated[int, NUMBER, Field(ge=1, le=65535)]
+NOT_A_BOOLEAN = BeforeValidator(_reject_boolean)
+PortNumber = Annotated[int, NOT_A_BOOLEAN, Field(ge=1, le=65535)]
 Protocol = Literal["tcp", "udp", "sctp"]
 PublishMode = Literal["ingress", "host"]
-HostIp = Annotated[str, AfterValidator(_an_address)]
+HostIp = Annotated[str, AfterValidator(_parse_host_address)]
 
 
 class Port(BaseModel):
@@ -61,7 +61,7 @@ class Port(BaseModel):
 
 
 #: addresses of a published port that are all of the host's
-EVERYWHERE = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
+ALL_ADDRESSES = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
 
 
 def _is_row(given: Any) -> bool:

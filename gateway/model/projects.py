@@ -40,7 +40,7 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ApplicationSummary:
     """An application, as far as a list of those in an environment tells of it."""
 
     application_id: str

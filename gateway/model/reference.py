@@ -35,10 +35,10 @@ DOCKER_HUB = Domain("docker.io")
 _HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 LATEST = Tag("latest")
 
-_LONGEST_NAME = 255
-_LONGEST_TAG = 128
-_LAST_PORT = 65_535
-_LONGEST_REFERENCE = len("/") + 2 * _LONGEST_NAME + len(":") + _LONGEST_TAG + len("@sha256:") + 64
+_MAX_NAME_LENGTH = 255
+_MAX_TAG_LENGTH = 128
+_MAX_PORT = 65_535
+_MAX_REFERENCE_LENGTH = len("/") + 2 * _MAX_NAME_LENGTH + len(":") + _MAX_TAG_LENGTH + len("@sha256:") + 64
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
@@ -54,12 +54,12 @@ def parse_domain(text: str) -> Domain:
     lowered = text.lower()
     # A bare word before a "/" is a user of Docker Hub, so no image could be named on such a host.
     named = "." in text or ":" in text or lowered == "localhost"
-    found = _DOMAIN.fullmatch(text) if named and len(text) <= _LONGEST_NAME else None
-    if found is None or int(found["port"] or 0) > _LAST_PORT:
+    found = _DOMAIN.fullmatch(text) if named and len(text) <= _MAX_NAME_LENGTH else None
+    if found is None or int(found["port"] or 0) > _MAX_PORT:
         # A word in upper case can be no user of Docker Hub either: most likely one was meant.
         also = "" if text == lowered or not text.isalnum() else f"; a repository's name has {_REPOSITORY}"
         raise InvalidInput(
-            f"{text[:_LONGEST_NAME]!r} is not a registry's host name, as in ghcr.io or registry:5000{also}"
+            f"{text[:_MAX_NAME_LENGTH]!r} is not a registry's host name, as in ghcr.io or registry:5000{also}"
         )
     return DOCKER_HUB if lowered in _HUB_ALIASES else Domain(lowered)
 
@@ -77,7 +77,7 @@ def is_tag(text: str) -> bool:
 
 def parse_tag(text: str) -> Tag:
     if not is_tag(text):
-        raise InvalidInput(f"{text[:_LONGEST_TAG]!r} is not a tag: letters, digits and . _ -, at most 128")
+        raise InvalidInput(f"{text[:_MAX_TAG_LENGTH]!r} is not a tag: letters, digits and . _ -, at most 128")
     return Tag(text)
 
 
@@ -87,7 +87,7 @@ def parse_digest(text: str) -> Digest:
     return Digest(text)
 
 
-def retagged(name: str, tag: Tag) -> str:
+def replace_tag(name: str, tag: Tag) -> str:
     """Return an image's name, written as it was, with this tag instead of its own tag or digest.
 
     >>> retagged("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
@@ -117,8 +117,8 @@ class Repository:
         if canonical == DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
         # Bounded before it is matched, so that no name costs more than another.
-        if len(path) > _LONGEST_NAME or not _PATH.fullmatch(path):
-            raise InvalidInput(f"{path[:_LONGEST_NAME]!r} is not a repository's name: {_REPOSITORY}")
+        if len(path) > _MAX_NAME_LENGTH or not _PATH.fullmatch(path):
+            raise InvalidInput(f"{path[:_MAX_NAME_LENGTH]!r} is not a repository's name: {_REPOSITORY}")
         return cls(canonical, path)
 
     def __str__(self) -> str:
@@ -136,7 +136,7 @@ class Reference:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse what a person writes; raises InvalidInput."""
-        if not text or len(text) > _LONGEST_REFERENCE:
+        if not text or len(text) > _MAX_REFERENCE_LENGTH:
             raise InvalidInput("an image's name is needed, as in ghcr.io/acme/app:1.2")
         name, at, digest = text.partition("@")
         head, slash, last = name.rpartition("/")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from gateway.model.ecr import Amazon, region_of
+from gateway.model.ecr import AwsIdentity, region_of
 from gateway.model.errors import Code, Failed, InvalidInput, Unavailable
 from gateway.model.reference import DOCKER_HUB, Domain, Repository, parse_domain
 
@@ -32,7 +32,7 @@ class Credentials:
     expires_at: datetime | None = None
 
 
-def typed(username: str, password: str) -> Credentials:
+def parse_credentials(username: str, password: str) -> Credentials:
     """Return a login as somebody typed or pasted it: as in `docker login --password-stdin`, a line's end is no part."""
     return Credentials(username.strip(), password.rstrip("\r\n"))
 
@@ -46,7 +46,9 @@ async def anonymous(_refused: Credentials | None) -> None:
     """Provide no login: the registry is asked anonymously."""
 
 
-async def with_login(obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]) -> T:
+async def retry_with_new_credentials(
+    obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]
+) -> T:
     """Do it with the login; again with another one, where that was denied and there is another by now."""
     credentials = await obtain(None)
     try:
@@ -61,7 +63,7 @@ async def with_login(obtain: CredentialsProvider, act: Callable[[Credentials | N
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class RegistryScope:
     """The images a login is for: all of a domain, or those below a path of it."""
 
     domain: Domain
@@ -120,9 +122,9 @@ class Registration:
     registry_url: str
     registry_type: RegistryType
     image_prefix: str | None
-    scope: Scope
+    scope: RegistryScope
     #: None where only its certificate is to be trusted
-    login: Credentials | Amazon | None
+    login: Credentials | AwsIdentity | None
     #: certificates, PEM, that are trusted there besides those of the system
     authority: str | None = None
 
@@ -130,15 +132,15 @@ class Registration:
     def parse(cls, given: Mapping[str, Any]) -> Self:
         """Parse the fields of `registry.create`, in our spelling; raises InvalidInput naming the one that is wrong."""
         try:
-            scope = Scope.parse(given.get("registry_url") or "")
+            scope = RegistryScope.parse(given.get("registry_url") or "")
         except InvalidInput as error:
             raise InvalidInput(str(error), field="registryUrl") from error
         registry_type = RegistryType(given.get("registry_type") or RegistryType.CLOUD)
-        authority = parse_authority(given["ca_certificate"]) if given.get("ca_certificate") else None
+        authority = parse_ca_certificates(given["ca_certificate"]) if given.get("ca_certificate") else None
         if registry_type is RegistryType.ECR:
-            login: Credentials | Amazon | None = Amazon.parse(scope.domain, _amazon_keys(given))
+            login: Credentials | AwsIdentity | None = AwsIdentity.parse(scope.domain, _with_aws_keys(given))
         else:
-            login = _credentials(given, optional=authority is not None)
+            login = _parse_login(given, optional=authority is not None)
         return cls(
             registry_name=given["registry_name"],
             registry_url=given.get("registry_url") or "",
@@ -153,9 +155,9 @@ class Registration:
         """Return what `parse` took."""
         login = self.login
         own: dict[str, Any] = {}
-        if isinstance(login, Amazon):
+        if isinstance(login, AwsIdentity):
             told = region_of(self.scope.domain) is not None
-            own = {name: getattr(login, name) for name in _OF_AMAZON if not (told and name == "region")}
+            own = {name: getattr(login, name) for name in _AWS_FIELDS if not (told and name == "region")}
         elif login is not None:
             own = {"username": login.username, "password": login.password}
         return own | {
@@ -173,14 +175,14 @@ class Registration:
         match self.login:
             case None:
                 return "without a login"
-            case Amazon():
+            case AwsIdentity():
                 return f"with a token for the registry {self.registry_name!r} ({address}, as {self.login})"
             case Credentials():
                 user = self.login.username
                 return f"with the login of the registry {self.registry_name!r} ({address}, user {user})"
 
 
-_OF_AMAZON = ("region", "access_key_id", "secret_access_key", "profile", "role_arn", "external_id")
+_AWS_FIELDS = ("region", "access_key_id", "secret_access_key", "profile", "role_arn", "external_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,8 +195,8 @@ class Registry(Registration):
     unreadable: str | None = None
 
 
-def _credentials(given: Mapping[str, Any], *, optional: bool) -> Credentials | None:
-    login = typed(str(given.get("username") or ""), str(given.get("password") or ""))
+def _parse_login(given: Mapping[str, Any], *, optional: bool) -> Credentials | None:
+    login = parse_credentials(str(given.get("username") or ""), str(given.get("password") or ""))
     if optional and not login.username and not login.password:
         return None
     for name, value in (("username", login.username), ("password", login.password)):
@@ -205,7 +207,7 @@ def _credentials(given: Mapping[str, Any], *, optional: bool) -> Credentials | N
     return login
 
 
-def _amazon_keys(given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_aws_keys(given: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the fields with the keys where some send them: as user name and password."""
     username = str(given.get("username") or "").strip()
     if given.get("access_key_id") or not username:
@@ -219,7 +221,7 @@ def _amazon_keys(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**given, "access_key_id": username, "secret_access_key": given.get("password")}
 
 
-def parse_authority(pem: str) -> str:
+def parse_ca_certificates(pem: str) -> str:
     """Return certificates as they were given; raises InvalidInput where they are none."""
     if "PRIVATE KEY" in pem:
         raise InvalidInput("a certificate is needed, and this has a private key in it", field="caCertificate")
@@ -236,7 +238,7 @@ def parse_authority(pem: str) -> str:
 class Login:
     """With what a registry is asked. `whose` says it in an error; `withheld`, what was not sent, and why."""
 
-    by: Credentials | Amazon | None = None
+    by: Credentials | AwsIdentity | None = None
     whose: str = "without a login"
     withheld: str = ""
     #: certificates, PEM, that are trusted there besides those of the system
@@ -245,7 +247,7 @@ class Login:
     @property
     def ends(self) -> bool:
         """Tell whether it is good for a while only, and is renewed."""
-        return isinstance(self.by, Amazon)
+        return isinstance(self.by, AwsIdentity)
 
     @property
     def description(self) -> str:
@@ -255,7 +257,9 @@ class Login:
 ANONYMOUS = Login()
 
 
-def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None, kept: Iterable[Registry]) -> Login:
+def select_login(
+    repository: Repository, own: tuple[RegistryScope | None, Credentials] | None, kept: Iterable[Registry]
+) -> Login:
     """Return the login for `repository`: the application's own where it fits, else the nearest kept one.
 
     An own login of which that is not known is meant for the image's own registry; one for another is never sent.
@@ -275,10 +279,10 @@ def choose(repository: Repository, own: tuple[Scope | None, Credentials] | None,
         if nearest.unreadable is not None:
             raise Unavailable(nearest.unreadable)
         return Login(nearest.login, nearest.whose, "; ".join(withheld), authority)
-    return Login(None, "without a login", "; ".join([*withheld, *_elsewhere(there)]), authority)
+    return Login(None, "without a login", "; ".join([*withheld, *_other_scopes(there)]), authority)
 
 
-def _elsewhere(there: Sequence[Registry]) -> list[str]:
+def _other_scopes(there: Sequence[Registry]) -> list[str]:
     return [
         f"the registry {one.registry_name!r} is for {one.scope} only" for one in there if one.login and one.scope.path
     ]

@@ -13,16 +13,16 @@ _UNSAFE = re.compile(
 )
 
 
-def lines(text: str) -> str:
+def safe_text(text: str) -> str:
     """Return it with every character that could act written out; its lines stay lines."""
-    return _UNSAFE.sub(_written, text.replace("\r\n", "\n"))
+    return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
 
 
-def line(text: str) -> str:
+def safe_line(text: str) -> str:
     """Return it in one line."""
-    return lines(text).replace("\n", "\\n").replace("\t", " ")
+    return safe_text(text).replace("\n", "\\n").replace("\t", " ")
 
 
-def _written(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"  # noqa: PLR2004

@@ -9,7 +9,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from gateway.model.errors import InvalidInput, Unavailable
 
-_FORMS = "unix:///var/run/docker.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5"
+_EXAMPLES = "unix:///var/run/docker.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5"
 _PLAIN_PORT, _SSH_PORT = 2375, 22
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9a-f:.]+")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
@@ -32,7 +32,7 @@ class Address:
             port = parts.port
         except ValueError as error:
             # Not repeated: a password may stand in it.
-            raise InvalidInput(f"that is not an engine's address, as in {_FORMS}", field="host") from error
+            raise InvalidInput(f"that is not an engine's address, as in {_EXAMPLES}", field="host") from error
         if parts.password is not None:
             raise InvalidInput("a password does not belong in an engine's address: give an SSH key", field="host")
         if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
@@ -43,7 +43,7 @@ class Address:
             or _has_more(parts)
             or (parts.username is not None and (parts.scheme != "ssh" or not _USER.fullmatch(parts.username)))
         ):
-            raise InvalidInput(f"{text!r} is not an engine's address, as in {_FORMS}", field="host")
+            raise InvalidInput(f"{text!r} is not an engine's address, as in {_EXAMPLES}", field="host")
         scheme = "ssh" if parts.scheme == "ssh" else "tcp"
         default = _SSH_PORT if scheme == "ssh" else _PLAIN_PORT
         return cls(scheme, parts.hostname or "", port or default, parts.username)
@@ -68,9 +68,9 @@ _CREDENTIALS: Mapping[str, Mapping[str, str]] = {
     "tcp": {"tls_ca": "tlsCa", "tls_cert": "tlsCert", "tls_key": "tlsKey"},
     "ssh": {"ssh_key": "sshKey", "known_hosts": "knownHosts"},
 }
-_SENT = {name: sent for fields in _CREDENTIALS.values() for name, sent in fields.items()}
-_PRIVATE = ("tls_key", "ssh_key")
-_NEEDED = {
+_API_FIELDS = {name: sent for fields in _CREDENTIALS.values() for name, sent in fields.items()}
+_PRIVATE_KEYS = ("tls_key", "ssh_key")
+_REQUIREMENTS = {
     "tcp": "TLS takes the CA, a certificate for the gateway, and that certificate's key",
     "ssh": "ssh:// takes a private key, and the host's public one as ssh-keyscan prints it",
 }
@@ -100,27 +100,27 @@ class Access:
         scheme = self.address.scheme
         given = self.secrets()
         wanted = _CREDENTIALS[scheme]
-        if useless := [_SENT[name] for name in given if name not in wanted]:
+        if useless := [_API_FIELDS[name] for name in given if name not in wanted]:
             raise InvalidInput(f"{useless[0]} is of no use with {scheme}://", field=useless[0])
         missing = [sent for name, sent in wanted.items() if name not in given]
         if missing and (given or scheme == "ssh"):
-            raise InvalidInput(f"{missing[0]} is missing: {_NEEDED[scheme]}", field=missing[0])
+            raise InvalidInput(f"{missing[0]} is missing: {_REQUIREMENTS[scheme]}", field=missing[0])
 
     def _refuse_elsewhere(self, address: Address, changes: Mapping[str, str | None]) -> None:
         """Raises InvalidInput where a private key would go on to be used at an address it was not given for."""
         before = self.address
         if (address.scheme, address.host, address.port) == (before.scheme, before.host, before.port):
             return
-        for name in _PRIVATE:
+        for name in _PRIVATE_KEYS:
             if getattr(self, name) and name not in changes and name in _CREDENTIALS[address.scheme]:
                 raise InvalidInput(
-                    f"the key was given for {self.host} and is not used elsewhere: send {_SENT[name]} with host",
-                    field=_SENT[name],
+                    f"the key was given for {self.host} and is not used elsewhere: send {_API_FIELDS[name]} with host",
+                    field=_API_FIELDS[name],
                 )
 
     def secrets(self) -> dict[str, str]:
         """Return what is to be sealed."""
-        return {name: value for name in _SENT if (value := getattr(self, name))}
+        return {name: value for name in _API_FIELDS if (value := getattr(self, name))}
 
     def changed(self, changes: Mapping[str, str | None]) -> "Access":
         """Return it with these fields as sent; what let us in by another scheme is dropped. Raises InvalidInput."""

@@ -17,54 +17,54 @@ from gateway.model.errors import Unauthenticated
 STANDARD_PREFIX = "whsec_"
 
 _REPLAY_WINDOW = timedelta(minutes=5)
-_LONGEST_TIMESTAMP = 11  # digits, which datetime can still hold
-_MOST_SIGNATURES = 8
+_MAX_TIMESTAMP_LENGTH = 11  # digits, which datetime can still hold
+_MAX_SIGNATURES = 8
 
 
-def same(one: bytes, other: bytes) -> bool:
+def constant_time_equal(one: bytes, other: bytes) -> bool:
     """Tell whether two hashes are one, in the time that takes whatever they are."""
     return hmac.compare_digest(one, other)
 
 
-def prove_token(sent: str | None, secret: str) -> None:
+def verify_token(sent: str | None, secret: str) -> None:
     """The secret itself, as it is."""
-    _compare(_bytes(sent), secret.encode(), secret)
+    _verify(_bytes(sent), secret.encode(), secret)
 
 
-def prove_bearer(authorization: str | None, secret: str) -> None:
+def verify_bearer(authorization: str | None, secret: str) -> None:
     """`Authorization: Bearer SECRET`."""
-    _compare(_credentials(authorization, "bearer"), secret.encode(), secret)
+    _verify(_credentials(authorization, "bearer"), secret.encode(), secret)
 
 
-def prove_basic(authorization: str | None, secret: str) -> None:
+def verify_basic(authorization: str | None, secret: str) -> None:
     """`Authorization: Basic …` whose password is the secret; the user's name is free."""
     try:
         login = base64.b64decode(_credentials(authorization, "basic"), validate=True)
     except binascii.Error as error:
         raise Unauthenticated("the Authorization header is not a Basic login") from error
-    _compare(login.partition(b":")[2], secret.encode(), secret)
+    _verify(login.partition(b":")[2], secret.encode(), secret)
 
 
-def prove_credentials(headers: Mapping[str, str], secret: str, *names: str) -> None:
+def verify_credentials(headers: Mapping[str, str], secret: str, *names: str) -> None:
     """Authorization: the secret as it is, as a Bearer or in Basic; without that the first of `names` that was sent."""
     authorization = headers.get("authorization", "")
     scheme = authorization.partition(" ")[0].lower()
     if not authorization:
-        prove_token(next((headers[name] for name in names if name in headers), None), secret)
+        verify_token(next((headers[name] for name in names if name in headers), None), secret)
         return
     try:
         # A secret may well be a whole header: "Bearer …".
-        prove_token(authorization, secret)
+        verify_token(authorization, secret)
     except Unauthenticated:
         if scheme not in _SCHEMES:
             raise
         _SCHEMES[scheme](authorization, secret)
 
 
-_SCHEMES = {"basic": prove_basic, "bearer": prove_bearer}
+_SCHEMES = {"basic": verify_basic, "bearer": verify_bearer}
 
 
-def prove_hmac(
+def verify_hmac(
     sent: str | None,
     secret: str,
     body: bytes,
@@ -76,24 +76,24 @@ def prove_hmac(
     """The body's HMAC after `prefix`, in lower-case hexadecimal digits or base64. `body` is raw, as it was signed."""
     signed = hmac.new(secret.encode(), body, algorithm)
     expected = signed.hexdigest().encode() if encoding == "hex" else base64.b64encode(signed.digest())
-    _compare(_bytes(sent), prefix.encode() + expected, secret)
+    _verify(_bytes(sent), prefix.encode() + expected, secret)
 
 
-def prove_standard_webhook(headers: Mapping[str, str], secret: str, body: bytes, *, at: datetime) -> None:
+def verify_standard_webhook(headers: Mapping[str, str], secret: str, body: bytes, *, at: datetime) -> None:
     """The signature of https://www.standardwebhooks.com, made within five minutes of `at`.
 
     The key is the secret as it is, or what its base64 after `whsec_` stands for.
     """
     told = headers.get("webhook-timestamp", "")
-    if not told.isascii() or not told.isdigit() or len(told) > _LONGEST_TIMESTAMP:
+    if not told.isascii() or not told.isdigit() or len(told) > _MAX_TIMESTAMP_LENGTH:
         raise Unauthenticated("the webhook-timestamp header is not a time in seconds")
     if abs(datetime.fromtimestamp(int(told), UTC) - at) > _REPLAY_WINDOW:
         raise Unauthenticated("this was signed more than five minutes ago, or ahead: compare the clocks")
     signed = _bytes(headers.get("webhook-id")) + b"." + told.encode() + b"." + body
     expected = [base64.b64encode(hmac.new(key, signed, sha256).digest()) for key in _keys(secret)]
     # While a key is rotated the sender signs with both.
-    sent = _bytes(headers.get("webhook-signature")).split(b" ")[:_MOST_SIGNATURES]
-    tried = [_agree(one, b"v1," + key) for one in sent for key in expected]
+    sent = _bytes(headers.get("webhook-signature")).split(b" ")[:_MAX_SIGNATURES]
+    tried = [_equal(one, b"v1," + key) for one in sent for key in expected]
     if not secret or not any(tried):
         raise Unauthenticated("the webhook-signature header proves nothing, or another secret")
 
@@ -120,15 +120,15 @@ def _bytes(sent: str | None) -> bytes:
     return (sent or "").encode("utf-8", "surrogateescape")
 
 
-def _compare(sent: bytes, expected: bytes, secret: str) -> None:
+def _verify(sent: bytes, expected: bytes, secret: str) -> None:
     if not secret:
         raise Unauthenticated("this endpoint has no secret to compare with: set one")
     if not sent:
         raise Unauthenticated("a proof of the sender is needed: none was sent")
-    if not _agree(sent, expected):
+    if not _equal(sent, expected):
         raise Unauthenticated("the proof of the sender is wrong")
 
 
-def _agree(sent: bytes, expected: bytes) -> bool:
+def _equal(sent: bytes, expected: bytes) -> bool:
     # Hashed first, so that not even the length of the secret shows.
     return hmac.compare_digest(sha256(sent).digest(), sha256(expected).digest())

@@ -30,10 +30,10 @@ from semantic_version import NpmSpec, Version
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Tag, parse_tag
 
-_LONGEST_PATTERN = 256
-_MOST_GLOBS = 32
+_MAX_PATTERN_LENGTH = 256
+_MAX_GLOBS = 32
 # A version may begin with v in a range too, and stand apart from its operator, as npm has it.
-_LAX = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
+_NPM_NOTATION = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
 
 
 class Rule(StrEnum):
@@ -47,7 +47,7 @@ class Rule(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class TagPolicy:
     """A rule, its pattern, and what narrows it."""
 
     rule: Rule
@@ -83,16 +83,16 @@ class Policy:
         if self.rule is not Rule.ANY and not self.pattern:
             raise InvalidInput(f"the policy {self.rule} needs a pattern", field="pattern")
         for field, globs in (("include", self.include), ("exclude", self.exclude)):
-            if len(globs) > _MOST_GLOBS or any(len(glob) > _LONGEST_PATTERN for glob in globs):
-                raise InvalidInput(f"at most {_MOST_GLOBS} patterns of {_LONGEST_PATTERN} characters", field=field)
-        if len(self.pattern) > _LONGEST_PATTERN:
-            raise InvalidInput(f"a pattern has at most {_LONGEST_PATTERN} characters", field="pattern")
+            if len(globs) > _MAX_GLOBS or any(len(glob) > _MAX_PATTERN_LENGTH for glob in globs):
+                raise InvalidInput(f"at most {_MAX_GLOBS} patterns of {_MAX_PATTERN_LENGTH} characters", field=field)
+        if len(self.pattern) > _MAX_PATTERN_LENGTH:
+            raise InvalidInput(f"a pattern has at most {_MAX_PATTERN_LENGTH} characters", field="pattern")
         if self.rule is Rule.EXACT:
-            _tag(self.pattern)
+            _parse_pattern_tag(self.pattern)
         elif self.rule is Rule.SEMVER:
-            _range(self.pattern)
+            _parse_range(self.pattern)
         elif self.rule is Rule.REGEX:
-            _regex(self.pattern)
+            _compile_regex(self.pattern)
 
     @property
     def rises(self) -> bool:
@@ -114,12 +114,12 @@ class Policy:
             case Rule.GLOB:
                 return fnmatchcase(tag, self.pattern)
             case Rule.REGEX:
-                return _regex(self.pattern).fullmatch(tag) is not None
+                return _compile_regex(self.pattern).fullmatch(tag) is not None
             case Rule.ANY:
                 return True
 
     def _in_range(self, tag: Tag) -> bool:
-        version, wanted = _version(tag), _range(self.pattern)
+        version, wanted = _parse_version(tag), _parse_range(self.pattern)
         if version is None:
             return False
         released = self.prereleases and version.prerelease and wanted.match(version.truncate("patch"))
@@ -131,18 +131,18 @@ class Policy:
 
 def is_version(tag: Tag | None) -> TypeGuard[Tag]:
     """Tell whether it is a version of three numbers."""
-    return tag is not None and _version(tag) is not None
+    return tag is not None and _parse_version(tag) is not None
 
 
-def lower(tag: Tag | None, than: Tag | None) -> bool:
+def is_lower(tag: Tag | None, than: Tag | None) -> bool:
     """Tell whether both are versions and the first is the lower one."""
-    one, other = _version(tag or ""), _version(than or "")
+    one, other = _parse_version(tag or ""), _parse_version(than or "")
     return one is not None and other is not None and one < other
 
 
-def highest(tags: Sequence[Tag], policy: Policy) -> Tag | None:
+def highest_match(tags: Sequence[Tag], policy: TagPolicy) -> Tag | None:
     """Return the highest version the policy takes, None where it takes none."""
-    taken = [(version, tag) for tag in tags if policy.takes(tag) and (version := _version(tag)) is not None]
+    taken = [(version, tag) for tag in tags if policy.takes(tag) and (version := _parse_version(tag)) is not None]
     return max(taken, key=lambda pair: pair[0])[1] if taken else None
 
 
@@ -150,7 +150,7 @@ class _Pattern(Protocol):
     def fullmatch(self, text: str) -> object | None: ...
 
 
-def _tag(pattern: str) -> Tag:
+def _parse_pattern_tag(pattern: str) -> Tag:
     try:
         return parse_tag(pattern)
     except InvalidInput as error:
@@ -158,7 +158,7 @@ def _tag(pattern: str) -> Tag:
 
 
 @lru_cache(maxsize=4096)
-def _version(tag: str) -> Version | None:
+def _parse_version(tag: str) -> Version | None:
     """Read three numbers, with a `v` before or a prerelease behind; `1.2` is a tag that moves, no version."""
     try:
         return Version(tag.removeprefix("v"))
@@ -167,9 +167,9 @@ def _version(tag: str) -> Version | None:
 
 
 @lru_cache(maxsize=1024)
-def _range(pattern: str) -> NpmSpec:
+def _parse_range(pattern: str) -> NpmSpec:
     try:
-        return NpmSpec(_LAX.sub("", " ".join(pattern.replace(",", " ").split())))
+        return NpmSpec(_NPM_NOTATION.sub("", " ".join(pattern.replace(",", " ").split())))
     except ValueError as error:
         raise InvalidInput(
             f"{pattern!r} is not a range of versions, as in ^1.2, ~1.2 or >=1 <3", field="pattern"
@@ -177,7 +177,7 @@ def _range(pattern: str) -> NpmSpec:
 
 
 @lru_cache(maxsize=1024)
-def _regex(pattern: str) -> _Pattern:
+def _compile_regex(pattern: str) -> _Pattern:
     options = re2.Options()
     options.log_errors, options.max_mem = False, 1 << 20
     try:

@@ -12,8 +12,8 @@ and what comes while one runs waits behind it.
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Conflict, InvalidInput
-from gateway.model.matching import Choice
-from gateway.model.reference import Digest, Reference, Tag, parse_tag, retagged
+from gateway.model.matching import Match
+from gateway.model.reference import Digest, Reference, Tag, parse_tag, replace_tag
 from gateway.store import applications, deployments, versions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.deployments import Becoming
@@ -39,7 +39,7 @@ def refusal(waits: Deployment | None, reference: Reference) -> str:
     return f"a {waits.kind} is queued"
 
 
-async def push(connection: Connection, application_id: str, waits: Deployment | None, choice: Choice) -> str:
+async def push(connection: Connection, application_id: str, waits: Deployment | None, choice: Match) -> str:
     """Return the deployment that answers this push, joined or queued. The caller holds the application's queue."""
     return await _queue(
         connection,
@@ -133,7 +133,7 @@ def _named(configured: str | None, image: str | None, tag: str | None) -> str:
                 parse(value)
         except InvalidInput as error:
             raise InvalidInput(str(error), field=field) from error
-    return wanted if tag is None else retagged(wanted, Tag(tag))
+    return wanted if tag is None else replace_tag(wanted, Tag(tag))
 
 
 async def request_rollback(

@@ -15,7 +15,7 @@ from gateway.model.applications import Desired
 from gateway.model.deployments import Deployment
 from gateway.model.endpoints import Endpoint
 from gateway.model.events import Ignored, Notification, PushEvent
-from gateway.model.matching import Choice, Follower, choose, nobody_follows
+from gateway.model.matching import Candidate, Match, explain_unmatched, select_push
 from gateway.model.reference import Reference
 from gateway.queue import enqueue
 from gateway.sources import keepable, unform
@@ -164,7 +164,7 @@ async def _match(
     waiting, reached = await _lanes(connection, followers)
     ignored = list(notification.ignored)
     queued: list[Queued] = []
-    fresh: dict[str, Choice] = {}
+    fresh: dict[str, Match] = {}
     chosen: _Chosen = {}
     for follower in followers:
         waits = waiting.get(follower.application_id)
@@ -186,7 +186,7 @@ async def _match(
     unmatched = _unmatched(notification.events, followers)
     if unmatched and only is None:
         followed = await subscriptions.select_followed(connection, {event.repository for event in unmatched})
-        ignored.extend(nobody_follows(unmatched, followed))
+        ignored.extend(explain_unmatched(unmatched, followed))
     elif unmatched and only is not None:
         why = await _not_followed(connection, only)
         ignored.extend(Ignored(str(event.reference), why) for event in unmatched)
@@ -201,7 +201,7 @@ def _bounded(ignored: Sequence[Ignored]) -> tuple[Ignored, ...]:
 _Lanes = tuple[dict[str, Deployment], dict[str, list[Reference]]]
 
 
-async def _lanes(connection: Connection, followers: Sequence[Follower]) -> _Lanes:
+async def _lanes(connection: Connection, followers: Sequence[Candidate]) -> _Lanes:
     """Return what waits, held, and where it matters the images that run."""
     if not followers:
         return {}, {}
@@ -210,30 +210,30 @@ async def _lanes(connection: Connection, followers: Sequence[Follower]) -> _Lane
     return waiting, await deployments.select_reached(connection, rising) if rising else {}
 
 
-_Chosen = dict[tuple[int, Desired], tuple[Choice | None, list[Ignored]]]
+_Chosen = dict[tuple[int, Desired], tuple[Match | None, list[Ignored]]]
 
 
 async def _choose(
-    follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]], chosen: _Chosen
-) -> tuple[Choice | None, list[Ignored]]:
+    follower: Candidate, waits: Deployment | None, reached: dict[str, list[Reference]], chosen: _Chosen
+) -> tuple[Match | None, list[Ignored]]:
     """Return the push to follow, and what was passed over; the same for all who take the same, whatever they run."""
     if follower.rises:
         await asyncio.sleep(0)  # others have their turn: there may be many followers of many pushes
-        return choose(follower, _above(follower, waits, reached))
+        return select_push(follower, _above(follower, waits, reached))
     alike = (id(follower.taken), follower.desired)
     if alike not in chosen:
-        chosen[alike] = choose(follower, ())
+        chosen[alike] = select_push(follower, ())
     choice, passed_over = chosen[alike]
     return (None if choice is None else replace(choice, image=follower.image)), passed_over
 
 
-def _above(follower: Follower, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
+def _above(follower: Candidate, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
     """Return what a rising version is measured by: what was never deployed is measured by its image."""
     served = reached.get(follower.application_id) or ([follower.image] if follower.image else [])
     return [*served, waits.reference] if waits is not None and waits.reference is not None else served
 
 
-def _unmatched(events: Sequence[PushEvent], followers: Sequence[Follower]) -> list[PushEvent]:
+def _unmatched(events: Sequence[PushEvent], followers: Sequence[Candidate]) -> list[PushEvent]:
     distinct = {id(follower.taken): follower.taken for follower in followers}
     matched = {event for taken in distinct.values() for event, _ in taken}
     return [event for event in events if event not in matched]

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from uuid import uuid4
 
-from gateway.model.endpoints import DEPLOY
+from gateway.model.endpoints import DEPLOY_SOURCE
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Reference
 from gateway.queue import ingest
@@ -26,7 +26,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
             raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
         # It has proven itself when it came; nothing it may say has changed since.
         asked = Request(delivery.headers, body, at=delivery.received_at)
-        if delivery.source == DEPLOY:
+        if delivery.source == DEPLOY_SOURCE:
             endpoint = await deploy_tokens.select_address(connection, vault, delivery.endpoint_id)
             notification = detect.parse(asked, await _image(connection, endpoint.application_id or ""))
         else:

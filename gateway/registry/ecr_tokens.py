@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from datetime import UTC
 from typing import Any
 
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import Code, Failed, InvalidInput, Postponed, RolloutError
 from gateway.model.registries import Credentials
 
@@ -29,7 +29,7 @@ def refuse_without_client() -> None:
         raise InvalidInput(_WANTED, field="registryType")
 
 
-async def fetch(amazon: Amazon) -> Credentials:
+async def fetch(amazon: AwsIdentity) -> Credentials:
     """Return a token as a login; raises Failed or Postponed."""
     try:
         # What it imports takes a while to read.
@@ -47,7 +47,7 @@ async def fetch(amazon: Amazon) -> Credentials:
         raise _broken(amazon, error) from error
 
 
-async def _fetch(session: Any, config: Any, amazon: Amazon) -> Credentials:
+async def _fetch(session: Any, config: Any, amazon: AwsIdentity) -> Credentials:
     keys = _keys(amazon.access_key_id, amazon.secret_access_key)
     async with AsyncExitStack() as stack:
         if amazon.role_arn:
@@ -64,7 +64,7 @@ async def _fetch(session: Any, config: Any, amazon: Amazon) -> Credentials:
     return Credentials(username, password, token["expiresAt"].astimezone(UTC))
 
 
-def _client(session: Any, name: str, amazon: Amazon, keys: dict[str, str], config: Any) -> Any:
+def _client(session: Any, name: str, amazon: AwsIdentity, keys: dict[str, str], config: Any) -> Any:
     return session.create_client(name, region_name=amazon.region, config=config, **keys)
 
 
@@ -78,7 +78,7 @@ def _keys(access_key_id: str, secret_access_key: str, session_token: str = "") -
     return {name: value for name, value in told.items() if value}
 
 
-def _refused(amazon: Amazon, answer: Any) -> RolloutError:
+def _refused(amazon: AwsIdentity, answer: Any) -> RolloutError:
     """Tell what Amazon's refusal means."""
     code, said = answer.get("Error", {}).get("Code", ""), answer.get("Error", {}).get("Message", "")
     message = f"Amazon gives no token for ECR in {amazon.region} to {amazon}: {code}: {said}"
@@ -91,7 +91,7 @@ def _refused(amazon: Amazon, answer: Any) -> RolloutError:
     return Failed(Code.DENIED, f"{message} (it takes ecr:GetAuthorizationToken)")
 
 
-def _broken(amazon: Amazon, error: Exception) -> RolloutError:
+def _broken(amazon: AwsIdentity, error: Exception) -> RolloutError:
     """Tell what it means that Amazon was not asked, or did not answer."""
     from botocore.exceptions import HTTPClientError
 

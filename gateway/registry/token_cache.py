@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import RolloutError
 from gateway.model.registries import Credentials
 
@@ -32,11 +32,11 @@ class _Held:
 class Tokens:
     """`fetch` raises Failed or Postponed."""
 
-    def __init__(self, fetch: Callable[[Amazon], Awaitable[Credentials]]) -> None:
+    def __init__(self, fetch: Callable[[AwsIdentity], Awaitable[Credentials]]) -> None:
         self._fetch = fetch
-        self._held: dict[Amazon, _Held] = {}
+        self._held: dict[AwsIdentity, _Held] = {}
 
-    async def get(self, amazon: Amazon, refused: Credentials | None = None) -> Credentials:
+    async def get(self, amazon: AwsIdentity, refused: Credentials | None = None) -> Credentials:
         """Return one, another than was refused; raises Failed or Postponed."""
         if amazon not in self._held and len(self._held) >= _MOST:
             del self._held[next(iter(self._held))]
@@ -54,7 +54,7 @@ class Tokens:
                 _LOG.warning("A token cannot be renewed yet", reason=str(error), ends=known.expires_at.isoformat())
                 return known
 
-    async def _renew(self, amazon: Amazon, held: _Held) -> Credentials:
+    async def _renew(self, amazon: AwsIdentity, held: _Held) -> Credentials:
         fetched = await self._fetch(amazon)
         now = datetime.now(UTC)
         held.credentials = fetched

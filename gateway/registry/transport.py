@@ -13,7 +13,7 @@ from typing import TypeVar
 import aiohttp
 from yarl import URL
 
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import DOCKER_HUB, Domain
 from gateway.model.registries import Credentials, Login
@@ -54,7 +54,7 @@ class AuthenticatedTransport:
 
     async def credentials(self, login: Login, refused: Credentials | None = None) -> Credentials | None:
         """Return the login as it is good now, another than was refused; raises Failed or Postponed."""
-        if isinstance(login.by, Amazon):
+        if isinstance(login.by, AwsIdentity):
             return await self._tokens.get(login.by, refused)
         return None if login.by == refused else login.by
 

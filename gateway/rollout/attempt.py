@@ -9,7 +9,7 @@ from typing import TypeVar
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.runtime import Pace, Runtime
 from gateway.model.applications import Application
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Deployment, Journal
 from gateway.model.errors import Code, Failed
 from gateway.model.reference import Digest, Reference
@@ -92,7 +92,7 @@ class Task:
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
     #: what serves, as it was written down
-    former: Ran | None = None
+    former: Running | None = None
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.model.events import Notification
-from gateway.model.signatures import prove_token
+from gateway.model.signatures import verify_token
 from gateway.sources._events import (
     ParsedEvent,
     ignored_event,
@@ -46,7 +46,7 @@ def keys(request: Request, _trust: Trust) -> list[str]:
 def verify(request: Request, trust: Trust) -> None:
     claims = prove_id_token(_token(request), request.keys.get(_KEYS, b""), issuers=_ISSUERS, at=request.at)
     settings = trust.settings
-    prove_token(str(claims.get("aud")), settings.get("audience") or trust.secret)
+    verify_token(str(claims.get("aud")), settings.get("audience") or trust.secret)
     if settings.keys().isdisjoint({"audience", "email"}):
         return
     allowed, email = _emails(settings), claims.get("email")

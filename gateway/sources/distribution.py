@@ -6,7 +6,7 @@ It repeats an event until it is answered 2xx, for ever, and holds back all that 
 """
 
 from gateway.model.events import Notification
-from gateway.model.signatures import prove_credentials
+from gateway.model.signatures import verify_credentials
 from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
@@ -16,7 +16,7 @@ _BLOB = "application/octet-stream"
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_credentials(request.headers, trust.secret)
+    verify_credentials(request.headers, trust.secret)
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_credentials, prove_hmac
+from gateway.model.signatures import verify_credentials, verify_hmac
 from gateway.sources._events import ParsedEvent, image_push_event, notification, quoted
 from gateway.sources._json import bounded, parse_value, unmarked
 from gateway.sources._json_pointer import parse_pointer, resolve
@@ -36,13 +36,13 @@ def verify(request: Request, trust: Trust) -> None:
         case "path":
             return
         case "secret":
-            prove_credentials(request.headers, secret, settings.get("header", _TOKEN_HEADER).lower())
+            verify_credentials(request.headers, secret, settings.get("header", _TOKEN_HEADER).lower())
         case _:
             algorithm = settings.get("algorithm", "sha256")
             sent = request.headers.get(settings.get("header", _SIGNATURE_HEADER).lower(), "")
             encoding: Literal["hex", "base64"] = "base64" if settings.get("encoding") == "base64" else "hex"
             sent = sent.removeprefix(f"{algorithm}=")
-            prove_hmac(sent, secret, request.body, algorithm=algorithm, encoding=encoding)
+            verify_hmac(sent, secret, request.body, algorithm=algorithm, encoding=encoding)
 
 
 def signed(request: Request, trust: Trust) -> bool:

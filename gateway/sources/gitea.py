@@ -7,7 +7,7 @@ the signature of a form is that of the JSON in it; without a secret its header i
 """
 
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_hmac
+from gateway.model.signatures import verify_hmac
 from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object, unform
 from gateway.sources._source import Request, Source, Trust, always
@@ -18,7 +18,7 @@ _FORGEJO_HEADER = "X-Forgejo-Signature"
 
 def verify(request: Request, trust: Trust) -> None:
     sent = request.headers.get(_HEADER.lower()) or request.headers.get(_FORGEJO_HEADER.lower())
-    prove_hmac(sent, trust.secret, unform(request.body))
+    verify_hmac(sent, trust.secret, unform(request.body))
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -7,7 +7,7 @@ different delivery ids: the second joins what the first has queued.
 """
 
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_hmac
+from gateway.model.signatures import verify_hmac
 from gateway.sources._events import (
     ParsedEvent,
     first_digest,
@@ -30,7 +30,7 @@ _PUBLISHING = frozenset({"", "published", "updated", "create"})
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, prefix="sha256=")
+    verify_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, prefix="sha256=")
 
 
 def parse(request: Request, trust: Trust) -> Notification:

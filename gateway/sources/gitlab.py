@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import STANDARD_PREFIX, prove_credentials, prove_standard_webhook
+from gateway.model.signatures import STANDARD_PREFIX, verify_credentials, verify_standard_webhook
 from gateway.sources import distribution
 from gateway.sources._events import ParsedEvent, image_push_event, notification, quoted, split_address
 from gateway.sources._json import Part, parse_object
@@ -29,9 +29,9 @@ _SHORT_SHA = 8
 def verify(request: Request, trust: Trust) -> None:
     """A signing token signs, and then nothing else counts; a secret token is sent as it is, or as a bearer."""
     if _SIGNATURE_HEADER in request.headers or trust.secret.startswith(STANDARD_PREFIX):
-        prove_standard_webhook(request.headers, trust.secret, request.body, at=request.at)
+        verify_standard_webhook(request.headers, trust.secret, request.body, at=request.at)
     else:
-        prove_credentials(request.headers, trust.secret, _HEADER.lower())
+        verify_credentials(request.headers, trust.secret, _HEADER.lower())
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -12,7 +12,7 @@ What arrives by replication or through a proxy cache is told as a push too. Addi
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Notification
 from gateway.model.reference import split_domain
-from gateway.model.signatures import prove_credentials
+from gateway.model.signatures import verify_credentials
 from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_tag
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
@@ -23,7 +23,7 @@ _PUSHES = frozenset({"push_artifact", "pushimage", "harbor.artifact.pushed"})
 
 def verify(request: Request, trust: Trust) -> None:
     """Harbor sends what stands in its field "Auth Header", as it stands there."""
-    prove_credentials(request.headers, trust.secret)
+    verify_credentials(request.headers, trust.secret)
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from gateway.model.errors import Unauthenticated
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_hmac, prove_token
+from gateway.model.signatures import verify_hmac, verify_token
 from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
@@ -27,9 +27,9 @@ def verify(request: Request, trust: Trust) -> None:
     """The header carries the secret, or, with "use secret for payload signing", the body's signature."""
     sent = request.headers.get(_HEADER.lower())
     try:
-        prove_hmac(sent, trust.secret, request.body)
+        verify_hmac(sent, trust.secret, request.body)
     except Unauthenticated:
-        prove_token(sent, trust.secret)
+        verify_token(sent, trust.secret)
 
 
 def signed(request: Request, trust: Trust) -> bool:

@@ -8,7 +8,7 @@ It tells neither host nor digest: the endpoint's host says where clients pull.
 from collections.abc import Mapping
 
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_hmac
+from gateway.model.signatures import verify_hmac
 from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust, always
@@ -21,7 +21,7 @@ _PUSHES = frozenset({"CREATED", "UPDATED"})
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, algorithm="sha1")
+    verify_hmac(request.headers.get(_HEADER.lower()), trust.secret, request.body, algorithm="sha1")
 
 
 def parse(request: Request, trust: Trust) -> Notification:

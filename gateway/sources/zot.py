@@ -8,7 +8,7 @@ that succeeded but for the event's type.
 
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
-from gateway.model.signatures import prove_credentials
+from gateway.model.signatures import verify_credentials
 from gateway.sources._events import (
     ParsedEvent,
     ignored_event,
@@ -28,7 +28,7 @@ _PUSH = "image.updated"
 
 
 def verify(request: Request, trust: Trust) -> None:
-    prove_credentials(request.headers, trust.secret, trust.settings.get("header", _OTHER_HEADER).lower())
+    verify_credentials(request.headers, trust.secret, trust.settings.get("header", _OTHER_HEADER).lower())
 
 
 def parse(request: Request, trust: Trust) -> Notification:

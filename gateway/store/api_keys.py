@@ -11,7 +11,7 @@ import asyncpg
 
 from gateway.model.api_keys import Caller, Grants, Permission
 from gateway.model.errors import InvalidInput, NotFound, Throttled
-from gateway.model.signatures import same
+from gateway.model.signatures import constant_time_equal
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Page
 
@@ -170,7 +170,7 @@ async def select_caller(
         """,  # noqa: S608 - a constant
         digest,
     )
-    if row is None or not same(row["key_hash"], digest):
+    if row is None or not constant_time_equal(row["key_hash"], digest):
         return None
     if row["rate_most"] is not None:
         await _count(connection, row["key_id"], calls)

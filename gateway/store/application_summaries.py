@@ -6,7 +6,7 @@ import asyncpg
 
 from gateway.model.applications import Desired
 from gateway.model.observations import State
-from gateway.model.projects import Member
+from gateway.model.projects import ApplicationSummary
 from gateway.store.database import Connection
 from gateway.store.observations import CURRENT
 
@@ -26,14 +26,14 @@ _MEMBERS = f"""
 """  # noqa: S608 - a constant
 
 
-def _member(row: asyncpg.Record) -> Member:
+def _member(row: asyncpg.Record) -> ApplicationSummary:
     observed = row["observed"]
-    return Member(
+    return ApplicationSummary(
         **{**row, "desired": Desired(row["desired"]), "observed": None if observed is None else State(observed)}
     )
 
 
-async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[Member]:
+async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[ApplicationSummary]:
     """Return the applications in these, oldest first; none that is being deleted."""
     rows = await connection.fetch(
         f"{_MEMBERS} AND a.environment_id = ANY($1) ORDER BY a.created_at, a.application_id", environment_ids
@@ -41,7 +41,7 @@ async def select_members(connection: Connection, environment_ids: Sequence[str])
     return [_member(row) for row in rows]
 
 
-async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[Member]:
+async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[ApplicationSummary]:
     """Return these; none that is being deleted."""
     rows = await connection.fetch(f"{_MEMBERS} AND a.application_id = ANY($1)", application_ids)
     return [_member(row) for row in rows]
@@ -72,7 +72,7 @@ async def search_members(
     docker_image: str,
     limit: int,
     offset: int,
-) -> tuple[list[Member], int]:
+) -> tuple[list[ApplicationSummary], int]:
     """Return a page of the applications that have these words, whatever their case, newest first, and how many have.
 
     Of `only` these, where that is not None.

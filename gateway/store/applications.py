@@ -7,12 +7,12 @@ from typing import Any
 import asyncpg
 import orjson
 
-from gateway.model.adoption import Base
-from gateway.model.applications import OTHER_SECRETS, Application, Desired
+from gateway.model.adoption import AdoptedSpec
+from gateway.model.applications import SECRET_DOKPLOY_COLUMNS, Application, Desired
 from gateway.model.configuration import Configuration
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.reference import Domain
-from gateway.model.registries import typed
+from gateway.model.registries import parse_credentials
 from gateway.store import projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
@@ -47,7 +47,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         description=row["description"],
         docker_image=row["docker_image"],
         registry_url=row["registry_url"],
-        credentials=typed(username, opened) if username and opened else None,
+        credentials=parse_credentials(username, opened) if username and opened else None,
         username=username,
         password_for=None if row["password_for"] is None else Domain(row["password_for"]),
         has_password=bool(opened),
@@ -59,7 +59,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         server_id=row["server_id"],
         engine_id=row["engine_id"],
         created_at=row["created_at"],
-        base=None if base is None else Base.load(vault.open(base, _place(application_id, "base"))),
+        base=None if base is None else AdoptedSpec.load(vault.open(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
         installation=row["installation"],
         unmarked=frozenset(row["unmarked"]),
@@ -76,7 +76,7 @@ def _other_secrets(row: Row, vault: Vault) -> dict[str, Any]:
 
 def _part_others(columns: Mapping[str, object]) -> dict[str, object]:
     """Return the other columns as they are stored: what may be secret of them is kept sealed."""
-    hidden = {name: columns[name] for name in OTHER_SECRETS if columns.get(name)}
+    hidden = {name: columns[name] for name in SECRET_DOKPLOY_COLUMNS if columns.get(name)}
     return {
         "other_columns": {name: value for name, value in columns.items() if name not in hidden},
         "other_secrets": orjson.dumps(hidden).decode() if hidden else None,

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import asyncpg
 
-from gateway.model.audit import Actor, Entry, Outcome
+from gateway.model.audit import Actor, AuditEntry, Outcome
 from gateway.store.database import Connection
 
 _COLUMNS = """
@@ -27,8 +27,8 @@ class Told:
     times: int = 1
 
 
-def _from_row(row: asyncpg.Record) -> Entry:
-    return Entry(**{**dict(row), "outcome": Outcome(row["outcome"])})
+def _from_row(row: asyncpg.Record) -> AuditEntry:
+    return AuditEntry(**{**dict(row), "outcome": Outcome(row["outcome"])})
 
 
 async def insert_told(connection: Connection, told: Sequence[Told]) -> None:
@@ -66,7 +66,7 @@ async def select_entries(
     action: str | None = None,
     outcome: Outcome | None = None,
     limit: int = 100,
-) -> list[Entry]:
+) -> list[AuditEntry]:
     """Return those below a number, the newest first."""
     rows = await connection.fetch(
         f"""
@@ -95,7 +95,7 @@ async def select_newest(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT coalesce(max(number), 0) FROM audit"))
 
 
-async def select_commands(connection: Connection, above: int, newest: int) -> list[Entry]:
+async def select_commands(connection: Connection, above: int, newest: int) -> list[AuditEntry]:
     """Return what commands have changed, the oldest first, of the rows beyond one and up to another."""
     rows = await connection.fetch(
         f"""

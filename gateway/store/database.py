@@ -10,7 +10,7 @@ import asyncpg.pool
 import orjson
 from prometheus_client import Counter
 
-from gateway.model.audit import ACTOR
+from gateway.model.audit import CURRENT_ACTOR
 from gateway.model.errors import DatabaseUnavailable, InvalidInput, Unavailable
 from gateway.store.transient_errors import heals, is_read_only, leaves_no_connection, told
 
@@ -122,7 +122,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     The database is told who acts, where that is a person: it writes down what they change.
     """
     async with statement(pool) as connection, connection.transaction():
-        if (actor := ACTOR.get()) is not None:
+        if (actor := CURRENT_ACTOR.get()) is not None:
             await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.written())
         yield connection
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from gateway.model.deliveries import Caused, Delivery, Verdict
+from gateway.model.deliveries import CausedDeployment, Delivery, Verdict
 from gateway.model.deployments import Status
 from gateway.model.errors import NotFound
 from gateway.model.events import Ignored
@@ -45,7 +45,7 @@ def _from_row(row: asyncpg.Record) -> Delivery:
         headers=row["headers"],
         size=row["size"],
         ended=tuple(Status(one) for one in row["ended"]),
-        caused=tuple(Caused(one[0], one[1], Status(one[2])) for one in row["caused"]),
+        caused=tuple(CausedDeployment(one[0], one[1], Status(one[2])) for one in row["caused"]),
     )
 
 

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Collection
 
-from gateway.model.endpoints import DEPLOY, Endpoint
+from gateway.model.endpoints import DEPLOY_SOURCE, Endpoint
 from gateway.model.errors import NotFound
 from gateway.store import undecryptable
 from gateway.store.database import Connection
@@ -18,7 +18,7 @@ async def select_address(connection: Connection, vault: Vault, endpoint_id: str)
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM endpoints WHERE endpoint_id = $1 AND source = $2",  # noqa: S608 - a constant
         endpoint_id,
-        DEPLOY,
+        DEPLOY_SOURCE,
     )
     if row is None:
         raise NotFound("the address it came to is no more")
@@ -54,7 +54,7 @@ async def renew_token(connection: Connection, vault: Vault, application_id: str)
         """,
         endpoint_id,
         application_id,
-        DEPLOY,
+        DEPLOY_SOURCE,
         hash_token(token),
         vault.seal(token, place(endpoint_id)),
     )

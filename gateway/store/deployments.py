@@ -8,7 +8,7 @@ import asyncpg
 
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code, NotFound, Reason
-from gateway.model.matching import Choice
+from gateway.model.matching import Match
 from gateway.model.reference import Digest, Reference
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, MOST, Page
@@ -112,7 +112,7 @@ class Becoming:
     moves_subscription: bool
 
 
-async def insert_pushed(connection: Connection, choices: Mapping[str, Choice]) -> dict[str, str]:
+async def insert_pushed(connection: Connection, choices: Mapping[str, Match]) -> dict[str, str]:
     """Queue what was pushed, and return the ids by application. The caller holds their queues, which are empty."""
     rows = await connection.fetch(
         """

@@ -9,7 +9,7 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from gateway.model.errors import Unreadable
+from gateway.model.errors import UndecryptableSecret
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -85,7 +85,7 @@ class Vault:
         for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != sealed[:1]):
             if (secret := _opened(cipher, sealed, place)) is not None:
                 return secret
-        raise Unreadable(
+        raise UndecryptableSecret(
             f"the secret of {place} was sealed with another key: is GATEWAY_MASTER_KEY the one it was made with, "
             "or that one among GATEWAY_FORMER_MASTER_KEYS? Where that key is lost, set the secret anew.",
             place=place,

@@ -98,7 +98,7 @@ async def resolve_variables(
     connection: Connection, vault: Vault, application: Application
 ) -> tuple[Application, str | None]:
     """Return it with what its variables name as it is now, and what keeps that from being found."""
-    if not interpolation.names_others(application.environment) or application.environment_id is None:
+    if not interpolation.has_references(application.environment) or application.environment_id is None:
         return application, None
     environment, project = await select_variables(connection, vault, application.environment_id)
     try:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 import asyncpg
 
 from gateway.model.applications import Desired
-from gateway.model.observations import STALE, Expected, Observation, Seen, State
+from gateway.model.observations import STALE_AFTER, ExpectedState, Observation, ObservedState, State
 from gateway.store.database import Connection
 
 _TOUCHED = timedelta(seconds=30)  # an unchanged row is written again after so long
@@ -15,7 +15,7 @@ _WELL = timedelta(minutes=5)  # after which people are told anew
 
 #: the state of the row `o`, for a statement that joins it
 CURRENT = f"""
-    CASE WHEN o.observed_at > now() - interval '{STALE.seconds} seconds' THEN o.state::text ELSE 'unknown' END
+    CASE WHEN o.observed_at > now() - interval '{STALE_AFTER.seconds} seconds' THEN o.state::text ELSE 'unknown' END
 """
 
 
@@ -31,7 +31,7 @@ class Standing:
 
 async def select_expected(
     connection: Connection, engine_id: str, server_ids: Sequence[str | None]
-) -> tuple[list[Expected], datetime]:
+) -> tuple[list[ExpectedState], datetime]:
     """Return what should be on these servers' engine, and the time as of which it should."""
     rows = await connection.fetch(
         """
@@ -65,11 +65,11 @@ async def select_expected(
         [server_id or "" for server_id in server_ids],
     )
     as_of: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    return [Expected(**{**row, "desired": Desired(row["desired"])}) for row in rows], as_of
+    return [ExpectedState(**{**row, "desired": Desired(row["desired"])}) for row in rows], as_of
 
 
 async def upsert_observations(
-    connection: Connection, found: Mapping[str, Seen], as_of: datetime
+    connection: Connection, found: Mapping[str, ObservedState], as_of: datetime
 ) -> dict[str, Standing]:
     """Write down what was seen, and return how it stands.
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import asyncpg
 
 from gateway.model.reference import Digest, Reference, Repository, Tag
-from gateway.model.tag_policies import Policy
+from gateway.model.tag_policies import TagPolicy
 from gateway.store.database import Connection
 from gateway.store.subscriptions import POLICY, policy_of
 
@@ -168,7 +168,7 @@ async def select_missed(connection: Connection, look: Look, digest: Digest) -> b
     )
 
 
-async def select_rising(connection: Connection, look: Look) -> list[tuple[str, Policy]]:
+async def select_rising(connection: Connection, look: Look) -> list[tuple[str, TagPolicy]]:
     """Return the applications that follow versions of this repository and were deployed before."""
     rows = await connection.fetch(
         f"""

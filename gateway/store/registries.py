@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import NotFound
 from gateway.model.reference import Domain
-from gateway.model.registries import Credentials, Registration, Registry, RegistryType, Scope
+from gateway.model.registries import Credentials, Registration, Registry, RegistryScope, RegistryType
 from gateway.store import undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
@@ -32,7 +32,7 @@ def _from_row(row: Row, vault: Vault) -> Registry:
         registry_url=row["registry_url"],
         registry_type=RegistryType(row["registry_type"]),
         image_prefix=row["image_prefix"],
-        scope=Scope(row["domain"], row["path"]),
+        scope=RegistryScope(row["domain"], row["path"]),
         login=_login(
             row["username"],
             "" if row["password"] is None else vault.open(row["password"], _place(row["registry_id"])),
@@ -49,9 +49,9 @@ def _read(rows: Sequence[Row], vault: Vault) -> list[Registry]:
     return [registry if why is None else replace(registry, unreadable=why) for registry, why in found]
 
 
-def _login(username: str, password: str, amazon: Mapping[str, Any] | None) -> Credentials | Amazon | None:
+def _login(username: str, password: str, amazon: Mapping[str, Any] | None) -> Credentials | AwsIdentity | None:
     if amazon is not None:
-        return Amazon(access_key_id=username, secret_access_key=password, **amazon)
+        return AwsIdentity(access_key_id=username, secret_access_key=password, **amazon)
     return Credentials(username, password) if username else None
 
 
@@ -59,7 +59,7 @@ def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple
     """Return what stands in the columns, in their order."""
     login, scope = registration.login, registration.scope
     username, password, amazon = "", "", None
-    if isinstance(login, Amazon):
+    if isinstance(login, AwsIdentity):
         username, password = login.access_key_id, login.secret_access_key
         amazon = {name: getattr(login, name) for name in ("region", "public", "profile", "role_arn", "external_id")}
     elif login is not None:

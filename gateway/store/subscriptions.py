@@ -10,9 +10,9 @@ import asyncpg
 from gateway.model.applications import Desired, Subscription
 from gateway.model.errors import Conflict, InvalidInput, NotFound
 from gateway.model.events import PushEvent
-from gateway.model.matching import Follower, Follows, Pushes
+from gateway.model.matching import Candidate, PushFilter, PushMatcher
 from gateway.model.reference import Reference, Repository
-from gateway.model.tag_policies import Policy, Rule
+from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store.applications import WANTED_IMAGE
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Page
@@ -24,8 +24,8 @@ _RECONCILE = "(SELECT reconcile FROM applications a WHERE a.application_id = sub
 _COLUMNS = f"subscription_id, application_id, repository, {POLICY}, from_image, created_at, {_RECONCILE}"
 
 
-def policy_of(row: asyncpg.Record) -> Policy:
-    return Policy(
+def policy_of(row: asyncpg.Record) -> TagPolicy:
+    return TagPolicy(
         Rule(row["rule"]),
         row["pattern"],
         tuple(row["include"]),
@@ -84,7 +84,7 @@ _FOLLOWED = f"""
 
 async def lock_followers(
     connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
-) -> list[Follower]:
+) -> list[Candidate]:
     """Return who follows these pushes, of this application alone where one is named.
 
     Their queues are held, in one order, until the transaction ends: without the locks two pushes at once would both see
@@ -103,17 +103,17 @@ async def lock_followers(
         [event.tag for event in events],
         only,
     )
-    followers, pushes = [], Pushes(events)
+    followers, pushes = [], PushMatcher(events)
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
         told = list(group)
-        follows = tuple(Follows(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
+        follows = tuple(PushFilter(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
         for one in follows:
             if pushes.ask(one):
                 await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
         if taken := pushes.taken(follows):
             image = told[0]["image"]
             desired = Desired(told[0]["desired"])
-            followers.append(Follower(application_id, desired, Reference.parse(image) if image else None, taken))
+            followers.append(Candidate(application_id, desired, Reference.parse(image) if image else None, taken))
     return followers
 
 
@@ -122,7 +122,7 @@ class Followed:
     """What is followed of a path: at which host's repository, and which of its tags."""
 
     repository: Repository
-    policy: Policy
+    policy: TagPolicy
 
 
 async def select_followed(connection: Connection, repositories: Collection[Repository]) -> list[Followed]:
@@ -195,7 +195,7 @@ async def select_subscription(connection: Connection, subscription_id: str) -> S
 
 
 async def insert_subscription(
-    connection: Connection, application_id: str, repository: Repository, policy: Policy
+    connection: Connection, application_id: str, repository: Repository, policy: TagPolicy
 ) -> Subscription:
     """Let the application follow this too; raises Conflict where it does already, or follows too much."""
     follows = await connection.fetchval("SELECT count(*) FROM subscriptions WHERE application_id = $1", application_id)

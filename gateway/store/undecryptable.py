@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 import asyncpg
 import structlog
 
-from gateway.model.errors import Unreadable
+from gateway.model.errors import UndecryptableSecret
 
 _LOG = structlog.get_logger()
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 _told: dict[str, float] = {}
 
 
-def tell(error: Unreadable) -> None:
+def tell(error: UndecryptableSecret) -> None:
     """Log it, once an hour for a place."""
     now = time.monotonic()
     if now - _told.get(error.place, -_TELL_EVERY) < _TELL_EVERY:
@@ -40,7 +40,7 @@ def readable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
     for row in rows:
         try:
             found.append(read(row))
-        except Unreadable as error:
+        except UndecryptableSecret as error:
             tell(error)
     return found
 
@@ -58,7 +58,7 @@ def _without(row: Row, read: Callable[[Row], T], sealed: Collection[str]) -> tup
     for _ in range(len(sealed) + 1):
         try:
             return read(row), why
-        except Unreadable as error:
+        except UndecryptableSecret as error:
             column = error.place.rpartition(":")[2]
             if column not in sealed or row[column] is None:
                 raise

@@ -6,11 +6,11 @@ from typing import Any
 
 import orjson
 
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration
-from gateway.model.configuration_diff import Ran
-from gateway.model.errors import Conflict, NotFound, Unreadable
+from gateway.model.configuration_diff import Running
+from gateway.model.errors import Conflict, NotFound, UndecryptableSecret
 from gateway.model.reference import Digest, Reference
 from gateway.store import undecryptable
 from gateway.store.database import Connection
@@ -104,11 +104,11 @@ def _as_it_ran(vault: Vault, application: Application, deployment_id: str, seale
         environment=ran["environment"],
         resolved=ran.get("resolved"),
         configuration=Configuration.model_validate(ran["configuration"]),
-        base=None if ran.get("base") is None else Base.load(ran["base"]),  # older rows know none
+        base=None if ran.get("base") is None else AdoptedSpec.load(ran["base"]),  # older rows know none
     )
 
 
-async def select_serving(connection: Connection, vault: Vault, application: Application) -> Ran | None:
+async def select_serving(connection: Connection, vault: Vault, application: Application) -> Running | None:
     """Return what the last deployment brought to serve, else what was adopted; None where nothing ever served.
 
     What was adopted anew since then is what serves.
@@ -127,15 +127,15 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
     base = application.base
     try:
         ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
-    except Unreadable as error:
+    except UndecryptableSecret as error:
         undecryptable.tell(error)  # then it is as with one that nothing is known of
         ran = None
     if row is None or ran is None or (base and ran.base and base.object_id != ran.base.object_id):
-        return None if base is None else Ran(base.reference, application.as_found(), None)
+        return None if base is None else Running(base.reference, application.as_found(), None)
     reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()
     if reference is not None and row["digest"] is not None:
         reference = reference.with_digest(Digest(row["digest"]))
-    return Ran(reference, ran, row["spec_hash"], row["deployment_id"])
+    return Running(reference, ran, row["spec_hash"], row["deployment_id"])
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from gateway.model.deployments import Deployment, Kind, Watch
+from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
 
 # A newer deployment that waits or runs takes the place of what is watched, or is about to.
@@ -37,7 +37,9 @@ async def shorten_watches(connection: Connection) -> None:
     await connection.execute("UPDATE watches SET until = now() + length WHERE until > now() + length")
 
 
-async def select_watches(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[Watch]:
+async def select_watches(
+    connection: Connection, engine_id: str, server_ids: Sequence[str | None]
+) -> list[MonitorWindow]:
     """Return what is to be looked at now on the engine, as it is registered: two engines may share an id."""
     rows = await connection.fetch(
         f"""
@@ -51,7 +53,7 @@ async def select_watches(connection: Connection, engine_id: str, server_ids: Seq
         engine_id,
         [server_id or "" for server_id in server_ids],
     )
-    return [Watch(**{**row, "kind": Kind(row["kind"])}) for row in rows]
+    return [MonitorWindow(**{**row, "kind": Kind(row["kind"])}) for row in rows]
 
 
 async def delete_watch(connection: Connection, application_id: str) -> None:
@@ -59,7 +61,7 @@ async def delete_watch(connection: Connection, application_id: str) -> None:
     await connection.execute("DELETE FROM watches WHERE application_id = $1", application_id)
 
 
-async def end_watch(connection: Connection, watch: Watch) -> bool:
+async def end_watch(connection: Connection, watch: MonitorWindow) -> bool:
     """Look no more for trouble was seen; False where it is no longer watched. The caller holds the queue."""
     done = await connection.execute(
         f"DELETE FROM watches w WHERE w.application_id = $1 AND w.deployment_id = $2 AND {_UNTOUCHED}",  # noqa: S608

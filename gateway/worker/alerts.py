@@ -17,7 +17,7 @@ import structlog
 from gateway.background import Loops
 from gateway.model.deployments import Deployment
 from gateway.model.errors import InvalidInput, Reason
-from gateway.model.sanitize import line, lines
+from gateway.model.sanitize import safe_line, safe_text
 from gateway.worker.metrics import ALERTS
 
 if TYPE_CHECKING:  # slow to import, and needed only where there is an address
@@ -45,7 +45,7 @@ class Alert:
         why = [reason.message, reason.remedy] if reason else []
         code = [f"Code: {reason.code}"] if reason else []
         told = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
-        return cls(f"{application}: {what}", "\n".join(map(line, told)))
+        return cls(f"{application}: {what}", "\n".join(map(safe_line, told)))
 
 
 class Tells(Protocol):
@@ -85,7 +85,7 @@ class Alerts:
 async def _send(address: "Apprise", alert: Alert) -> None:
     from apprise import NotifyFormat
 
-    title, body = _plain(line(alert.title)), _plain(lines(alert.body))
+    title, body = _plain(safe_line(alert.title)), _plain(safe_text(alert.body))
     try:
         async with asyncio.timeout(_DEADLINE):
             # Plain text: what looks like HTML or Markdown is shown as it stands.

@@ -9,7 +9,7 @@ from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.model.errors import Code, Postponed, Reason
 from gateway.model.events import Ignored
 from gateway.model.reference import Digest, Reference
-from gateway.model.registries import ANONYMOUS, choose
+from gateway.model.registries import ANONYMOUS, select_login
 from gateway.rollout.attempt import Target, Task
 from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
 from gateway.store import (
@@ -85,7 +85,7 @@ async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Tas
         login = ANONYMOUS
         if image is not None and not ends:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
-            login = choose(image.repository, application.own_login, kept)
+            login = select_login(image.repository, application.own_login, kept)
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
         async with transaction(pool) as connection:

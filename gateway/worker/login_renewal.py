@@ -17,10 +17,10 @@ from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.engine.labels import APPLICATION, LOGIN_UNTIL, image_reference
 from gateway.docker.engine.services import Service
 from gateway.docker.swarm import spec
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import RolloutError
 from gateway.model.reference import Reference
-from gateway.model.registries import Credentials, choose
+from gateway.model.registries import Credentials, select_login
 from gateway.registry.client import RegistryClient
 from gateway.store import applications, registries
 from gateway.store.database import Pool, transaction
@@ -38,7 +38,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         return
     async with transaction(pool) as connection:
         kept = await registries.select_registries(connection, vault)
-    if not any(isinstance(one.login, Amazon) for one in kept):
+    if not any(isinstance(one.login, AwsIdentity) for one in kept):
         return
     found = {service.name: service for service in await services.select(engine) if APPLICATION in service.labels}
     bearing = {name: service for name, service in found.items() if not spec.is_stopped(service.spec)}
@@ -52,7 +52,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         if service is None or image is None or not ownership.is_ours(application, service.labels):
             continue
         with sparing("logins of services", service.name), _told(service):
-            login = choose(image.repository, application.own_login, kept)
+            login = select_login(image.repository, application.own_login, kept)
             credentials = await registry.credentials(login) if login.ends else None
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue

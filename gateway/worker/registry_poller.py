@@ -20,8 +20,8 @@ from gateway.config import Settings
 from gateway.model.errors import InvalidInput, RolloutError
 from gateway.model.events import PushEvent
 from gateway.model.reference import LATEST, Digest, Domain, Reference, Tag, parse_digest
-from gateway.model.registries import ANONYMOUS, Login, choose
-from gateway.model.tag_policies import Policy, highest, lower
+from gateway.model.registries import ANONYMOUS, Login, select_login
+from gateway.model.tag_policies import TagPolicy, highest_match, is_lower
 from gateway.queue import ingest
 from gateway.registry import responses
 from gateway.registry.client import RegistryClient
@@ -152,7 +152,7 @@ class Reconciler:
                 return ANONYMOUS
             application = await applications.select_application(connection, self._vault, asking)
             kept = await registries.select_registries(connection, self._vault, look.repository.domain)
-            return choose(look.repository, application.own_login, kept)
+            return select_login(look.repository, application.own_login, kept)
 
 
 def _digest(answer: Answer) -> Digest | None:
@@ -162,10 +162,10 @@ def _digest(answer: Answer) -> Digest | None:
         return None
 
 
-def _above(tags: list[Tag], policy: Policy, reached: list[Tag]) -> Tag | None:
+def _above(tags: list[Tag], policy: TagPolicy, reached: list[Tag]) -> Tag | None:
     """Return the highest version of the policy where it is above all that runs or starts."""
-    top = highest(tags, policy)
-    return top if top and all(lower(tag, top) for tag in reached) else None
+    top = highest_match(tags, policy)
+    return top if top and all(is_lower(tag, top) for tag in reached) else None
 
 
 def following(link: str) -> str:

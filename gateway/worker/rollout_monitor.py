@@ -17,7 +17,7 @@ from gateway.docker import runtime_factory
 from gateway.docker.engine.client import Engine, EngineIdentity, Reached
 from gateway.docker.runtime import Pace, Runtime
 from gateway.model.applications import Application, Desired
-from gateway.model.deployments import Kind, Watch
+from gateway.model.deployments import Kind, MonitorWindow
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.model.registries import anonymous
 from gateway.queue import enqueue
@@ -40,7 +40,7 @@ _TITLE = 200  # characters
 class _Watched:
     """What is remembered between looks, the application as the deployment ran it; times by the loop's clock."""
 
-    watch: Watch
+    watch: MonitorWindow
     application: Application
     seen: int = 0
     ask_at: float = 0.0
@@ -64,7 +64,7 @@ class Lookout:
         self._forget()
         at_once = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(watch: Watch) -> None:
+        async def one(watch: MonitorWindow) -> None:
             async with at_once:
                 with sparing("watch", watch.deployment_id):
                     await self._look_at(reached.engine, reached.identity, await self._recall(watch))
@@ -73,7 +73,7 @@ class Lookout:
             if isinstance(ended, BaseException):
                 raise ended
 
-    async def _recall(self, watch: Watch) -> _Watched:
+    async def _recall(self, watch: MonitorWindow) -> _Watched:
         if watch.deployment_id not in self._watched:
             async with transaction(self._pool) as connection:
                 application = await applications.select_application(connection, self._vault, watch.application_id)

@@ -14,7 +14,7 @@ from gateway.background import sparing
 from gateway.docker import snapshot
 from gateway.docker.engine.client import Reached
 from gateway.model.errors import Conflict, NotFound
-from gateway.model.observations import Expected, Seen, patience
+from gateway.model.observations import ExpectedState, ObservedState, alert_delay
 from gateway.queue import enqueue
 from gateway.store import applications, observations
 from gateway.store.database import Pool, statement, transaction
@@ -57,7 +57,7 @@ class Observer:
         return _SOON if unsure or len(standings) < len(expected) else None
 
     async def _act(
-        self, expected: list[Expected], found: Mapping[str, Seen], standings: Mapping[str, Standing]
+        self, expected: list[ExpectedState], found: Mapping[str, ObservedState], standings: Mapping[str, Standing]
     ) -> bool:
         """Tell of what is wrong and put it right; return whether there is something that is not believed yet."""
         unsure, well = False, []
@@ -67,7 +67,7 @@ class Observer:
                 continue
             if not one.is_wrong(standing.state):
                 well += [one.application_id] if standing.told else []
-            elif standing.lasted < patience(standing.state, waits=one.waits):
+            elif standing.lasted < alert_delay(standing.state, waits=one.waits):
                 unsure = True
             else:
                 with sparing("observation", one.application_id):
@@ -78,7 +78,7 @@ class Observer:
                 await observations.forget_told(connection, well)
         return unsure
 
-    async def _tell(self, one: Expected, seen: Seen, standing: Standing) -> None:
+    async def _tell(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
         if standing.told is seen.state or one.watched:
             return
         async with statement(self._pool) as connection:
@@ -92,7 +92,7 @@ class Observer:
         lines = [seen.detail, what, f"Application: {one.application_id}"]
         self._alerts.tell(Alert(f"{one.name}: {seen.state}", "\n".join(filter(None, lines))))
 
-    async def _heal(self, one: Expected, seen: Seen, standing: Standing) -> None:
+    async def _heal(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
         """Queue the way back to what served last."""
         recently = standing.since_healed is not None and standing.since_healed < _HEAL_PAUSE
         if recently or not one.is_to_be_healed(seen.state):

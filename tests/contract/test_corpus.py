@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.model.errors import InvalidInput, Unauthenticated
-from gateway.model.signatures import prove_hmac
+from gateway.model.signatures import verify_hmac
 from gateway.sources import SOURCES, Trust
 from tests.support.samples import (
     CORPUS,
@@ -99,7 +99,7 @@ def test_a_malformed_sample_of_the_corpus_deploys_nothing(source: str, sample: S
 def test_the_signature_vector_of_the_corpus_holds() -> None:
     if vector := attachment("ghcr", "_signature_test_vector"):
         secret = vector.about["_meta"]["note"].removeprefix("secret: ")
-        prove_hmac(vector.request.headers["x-hub-signature-256"], secret, vector.request.body, prefix="sha256=")
+        verify_hmac(vector.request.headers["x-hub-signature-256"], secret, vector.request.body, prefix="sha256=")
 
 
 @pytest.mark.parametrize("about", [{"headers": {}, "expect": {}}, {"headers": {}, "_meta": {"expect_status": 200}}])

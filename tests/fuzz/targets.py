@@ -17,9 +17,9 @@ from gateway.model.errors import InvalidInput, Unauthenticated
 from gateway.model.events import Notification
 from gateway.model.quantities import parse_cpus, parse_memory
 from gateway.model.reference import Reference, parse_tag
-from gateway.model.registries import Scope
+from gateway.model.registries import RegistryScope
 from gateway.model.servers import Address
-from gateway.model.tag_policies import Policy, Rule
+from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, Request, detect
 from gateway.sources._json_pointer import parse_pointer
@@ -41,7 +41,7 @@ def targets() -> dict[str, Target]:
         **{f"source-{name}": _source(name) for name in SOURCES},
         "deploy-address": Target(_addressed, [one.request.body for one in OURS if not one.trust.settings]),
         "reference": _text(_reference, ["nginx", "reg:5000/a/b:1.2", "ghcr.io/a/b@sha256:" + 64 * "0", "[::1]:5/a"]),
-        "scope": _text(Scope.parse, ["https://index.docker.io/v1/", "ghcr.io/acme", "[::1]:5000", ""]),
+        "scope": _text(RegistryScope.parse, ["https://index.docker.io/v1/", "ghcr.io/acme", "[::1]:5000", ""]),
         "engine-address": _text(Address.parse, ["unix:///run/docker.sock", "tcp://10.0.0.5:2376", "ssh://u@[::1]:22"]),
         "network": _text(parse_network, ["192.0.2.0/24", "2001:db8::/32", "10.0.0.1"]),
         "repository-glob": _text(parse_repository_glob, ["ghcr.io/acme/*", "ghcr.io/acme/web"]),
@@ -83,7 +83,7 @@ def _reference(text: str) -> None:
 
 def _policy(text: str) -> None:
     rule, pattern, tag, *globs = (*text.split("\n"), "", "", "")
-    policy = Policy.parse(rule, pattern, include=globs[:1] if globs[0] else (), exclude=globs[1:2], prereleases=True)
+    policy = TagPolicy.parse(rule, pattern, include=globs[:1] if globs[0] else (), exclude=globs[1:2], prereleases=True)
     policy.takes(parse_tag(tag))
     assert policy.rule in set(Rule)
 

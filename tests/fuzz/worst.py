@@ -16,12 +16,12 @@ from gateway.docker.engine.errors import classify
 from gateway.model import configuration_rules, interpolation
 from gateway.model.applications import Desired, parse_environment
 from gateway.model.configuration import Configuration, parse_command
-from gateway.model.deliveries import without_secrets
+from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import parse_network, sender_address
 from gateway.model.events import PushEvent
-from gateway.model.matching import Follower, Follows, Pushes, choose
+from gateway.model.matching import Candidate, PushFilter, PushMatcher, select_push
 from gateway.model.reference import Reference, Repository, Tag
-from gateway.model.tag_policies import Policy
+from gateway.model.tag_policies import TagPolicy
 from gateway.registry import errors, responses
 from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, keepable
@@ -130,7 +130,7 @@ def _names(one: int) -> str:
 
 def _configured(given: dict[str, Any]) -> object:
     configuration = Configuration.model_validate(given)
-    configuration_rules.refuse(configuration)
+    configuration_rules.validate(configuration)
     return configuration.identified(configuration)
 
 
@@ -204,10 +204,10 @@ def _index(platforms: int) -> Any:
 # -- who follows what
 
 
-def _follower(n: int) -> Follower:
-    policy, repository = Policy.parse("semver", "*"), Repository.parse("r.io/app")
+def _follower(n: int) -> Candidate:
+    policy, repository = TagPolicy.parse("semver", "*"), Repository.parse("r.io/app")
     events = [PushEvent(repository, Tag(f"1.0.{one}")) for one in range(n // 60)]
-    return Follower("a", Desired.RUNNING, None, tuple((event, policy) for event in events))
+    return Candidate("a", Desired.RUNNING, None, tuple((event, policy) for event in events))
 
 
 _MOST_PUSHES = 1000  # of one delivery
@@ -221,12 +221,15 @@ def _many_followers(n: int) -> tuple[list[PushEvent], int]:
 
 def _taken(given: tuple[list[PushEvent], int]) -> object:
     events, followers = given
-    pushes, follows = Pushes(events), (Follows(None, "r.io/app", Policy.parse("semver", "*"), from_image=False),)
+    pushes, follows = (
+        PushMatcher(events),
+        (PushFilter(None, "r.io/app", TagPolicy.parse("semver", "*"), from_image=False),),
+    )
     return [(pushes.ask(follows[0]), pushes.taken(follows)) for _ in range(followers)]
 
 
 FOLLOWED = [
-    Case("a delivery of versions", lambda follower: choose(follower, ()), _follower),
+    Case("a delivery of versions", lambda follower: select_push(follower, ()), _follower),
     Case("a delivery of many versions to many followers", _taken, _many_followers),
 ]
 
@@ -245,7 +248,7 @@ def _parameters(text: str) -> object:
 
 HEADS = [
     Case("head: addresses of proxies", _sent_by, lambda n: "1.2.3.4," * (n // 8)),
-    Case("head: many headers", without_secrets, lambda n: {f"x-{one}": "a" for one in range(n // 10)}),
+    Case("head: many headers", redact_headers, lambda n: {f"x-{one}": "a" for one in range(n // 10)}),
     Case("head: many parameters", _parameters, lambda n: "&".join(f"a{one}=1" for one in range(n // 8)), 1 << 16),
     Case("head: one parameter many times", _parameters, lambda n: "a=1&" * (n // 4), 1 << 16),
     Case("engine: words", lambda said: classify(500, said), lambda n: "a: " * (n // 3)),

@@ -19,8 +19,8 @@ from gateway.api.ingress.pipeline import TRY_AGAIN, deliver, read, shown
 from gateway.api.ingress.rate_limit import GATES
 from gateway.api.metrics import DELIVERIES
 from gateway.model.applications import Application
-from gateway.model.deliveries import without_secrets
-from gateway.model.endpoints import DEPLOY, Endpoint
+from gateway.model.deliveries import redact_headers
+from gateway.model.endpoints import DEPLOY_SOURCE, Endpoint
 from gateway.model.errors import GatewayError, InvalidInput, NotFound, Throttled, Unavailable
 from gateway.model.events import Notification
 from gateway.queue import ingest
@@ -59,7 +59,7 @@ async def receive(request: web.Request) -> web.Response:
         receipt = await in_time(request.app, _PATIENCE - (time.monotonic() - began), gate.through(work))
     except GatewayError as error:
         return _refused(error)
-    DELIVERIES.labels(DEPLOY, receipt.verdict).inc()
+    DELIVERIES.labels(DEPLOY_SOURCE, receipt.verdict).inc()
     headers = {"X-Deployment-Id": receipt.deployments[0].deployment_id} if receipt.deployments else {}
     return web.json_response({"message": _message(receipt), **shown(receipt)}, headers=headers)
 
@@ -69,8 +69,8 @@ def _refused(error: GatewayError) -> web.Response:
     if isinstance(error, Throttled | Unavailable):
         seconds = error.retry_after if isinstance(error, Throttled) else TRY_AGAIN
         headers["Retry-After"] = str(math.ceil(seconds))
-    DELIVERIES.labels(DEPLOY, f"refused_{status}").inc()
-    _LOG.info("Refused a webhook", source=DEPLOY, status=status, reason=str(error))
+    DELIVERIES.labels(DEPLOY_SOURCE, f"refused_{status}").inc()
+    _LOG.info("Refused a webhook", source=DEPLOY_SOURCE, status=status, reason=str(error))
     return web.json_response({"message": str(error)}, status=status, headers=headers)
 
 
@@ -78,7 +78,7 @@ async def _known(context: Context, token: str) -> tuple[Endpoint, Application]:
     """Raises NotFound."""
     async with transaction(context.pool) as connection:
         try:
-            endpoint = await endpoints.select_endpoint(connection, context.vault, DEPLOY, token)
+            endpoint = await endpoints.select_endpoint(connection, context.vault, DEPLOY_SOURCE, token)
             await applications.select_live(connection, endpoint.application_id or "")
         except NotFound as error:
             raise NotFound("Application Not Found") from error
@@ -91,7 +91,7 @@ async def _accept(application: web.Application, endpoint: Endpoint, addressed: A
     try:
         notification = _understood(addressed, asked)
     except InvalidInput as error:
-        headers = without_secrets(asked.headers, endpoint.secrets)
+        headers = redact_headers(asked.headers, endpoint.secrets)
         await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, str(error), headers=headers)
         raise
     return await deliver(application, endpoint, asked, notification)

@@ -10,7 +10,7 @@ from gateway.api.context import CONTEXT
 from gateway.api.ingress.repository_locks import TURNS
 from gateway.api.notify import tell
 from gateway.api.request_body import read_body
-from gateway.model.deliveries import without_secrets
+from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import GatewayError, InvalidInput
 from gateway.model.events import Notification
@@ -42,7 +42,7 @@ def headers_of(request: web.Request) -> dict[str, str]:
 async def deliver(
     application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
 ) -> Receipt:
-    headers = without_secrets(asked.headers, endpoint.secrets)
+    headers = redact_headers(asked.headers, endpoint.secrets)
     async with application[TURNS].take(str(event.repository) for event in notification.events):
         receipt = await ingest.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
     if receipt.deployments:

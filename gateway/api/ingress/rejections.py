@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.model.deliveries import without_secrets
+from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import Unavailable
 from gateway.store import delivery_log
@@ -30,7 +30,7 @@ def count(application: web.Application, endpoint: Endpoint, reason: str, headers
         if len(counted) >= _MOST:
             return
         counted[key] = delivery_log.Refusals(
-            endpoint.endpoint_id, endpoint.source, reason, headers=without_secrets(headers, endpoint.secrets)
+            endpoint.endpoint_id, endpoint.source, reason, headers=redact_headers(headers, endpoint.secrets)
         )
     counted[key].times += 1
 

@@ -19,7 +19,7 @@ from gateway.api.ingress.key_fetcher import AT_LEAST, KEPT, OUTWARD
 from gateway.api.ingress.pipeline import TRY_AGAIN, deliver, headers_of, read, shown
 from gateway.api.ingress.rate_limit import GATES
 from gateway.api.metrics import DELIVERIES
-from gateway.model.deliveries import without_secrets
+from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint, sender_address
 from gateway.model.errors import (
     Forbidden,
@@ -125,7 +125,7 @@ async def _accept(
     try:
         notification = source.parse(asked, trust)
     except InvalidInput as error:
-        why, headers = str(flaw or error), without_secrets(asked.headers, endpoint.secrets)
+        why, headers = str(flaw or error), redact_headers(asked.headers, endpoint.secrets)
         receipt = await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
         if not source.always_accept:
             raise

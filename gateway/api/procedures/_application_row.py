@@ -11,14 +11,14 @@ from gateway.api.procedures._port_mount_rows import MountRow, PortRow, mount_row
 from gateway.api.procedures._project_rows import application_status
 from gateway.api.rpc.procedure import Moment
 from gateway.docker.container import adopted_spec
-from gateway.model.adoption import Base
-from gateway.model.applications import OTHER_SECRETS, Application
+from gateway.model.adoption import AdoptedSpec
+from gateway.model.applications import SECRET_DOKPLOY_COLUMNS, Application
 from gateway.model.configuration import Configuration
 from gateway.model.deployments import DokployStatus
-from gateway.model.dokploy_columns import _COLUMNS, _KEPT, Other
+from gateway.model.dokploy_columns import _COLUMNS, _KEPT, DokployColumns
 from gateway.model.observations import Observation, State
 
-_NEW = Other().model_dump(by_alias=True)
+_NEW = DokployColumns().model_dump(by_alias=True)
 
 
 class AdoptedContainer(TypedDict):
@@ -107,7 +107,7 @@ ApplicationRow: Any = create_model(
     "ApplicationRow",
     __base__=_Own,
     __doc__=_Own.__doc__,
-    **_always(Other, extra=_KEPT),
+    **_always(DokployColumns, extra=_KEPT),
     **_always(Configuration, but={"stop_grace", "ports", "mounts"}),
 )
 
@@ -128,7 +128,7 @@ def row(
     return {
         **_NEW,
         **application.other_columns,
-        **({} if secrets else dict.fromkeys(OTHER_SECRETS)),
+        **({} if secrets else dict.fromkeys(SECRET_DOKPLOY_COLUMNS)),
         **configuration,
         "labelsSwarm": configuration["labels"] or None,
         "stopGracePeriodSwarm": grace * _NANO,
@@ -156,7 +156,7 @@ def row(
     }
 
 
-def adopted(base: Base) -> AdoptedContainer | AdoptedService:
+def adopted(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
         return {"serviceId": base.object_id, "dockerImage": base.image}

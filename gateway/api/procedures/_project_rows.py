@@ -11,7 +11,7 @@ from gateway.model.api_keys import Caller
 from gateway.model.applications import Desired
 from gateway.model.deployments import DOKPLOY_STATUS, DokployStatus, Status
 from gateway.model.observations import State
-from gateway.model.projects import Environment, Member, Project
+from gateway.model.projects import ApplicationSummary, Environment, Project
 
 ApplicationStatus = Literal[DokployStatus, "idle"]
 
@@ -101,7 +101,7 @@ def environment_row(environment: Environment, caller: Caller) -> EnvironmentRow:
     }
 
 
-def _member_row(member: Member) -> MemberRow:
+def _member_row(member: ApplicationSummary) -> MemberRow:
     return {
         "applicationId": member.application_id,
         "name": member.name,
@@ -124,7 +124,7 @@ def application_status(desired: Desired, status: str | None) -> ApplicationStatu
     return DOKPLOY_STATUS[Status(status)]
 
 
-def filled_row(environment: Environment, members: Iterable[Member], caller: Caller) -> FilledEnvironment:
+def filled_row(environment: Environment, members: Iterable[ApplicationSummary], caller: Caller) -> FilledEnvironment:
     """Return the environment with those of the applications that are in it."""
     inside = [_member_row(one) for one in members if one.environment_id == environment.environment_id]
     return {
@@ -141,7 +141,7 @@ def filled_row(environment: Environment, members: Iterable[Member], caller: Call
 
 
 def whole_row(
-    project: Project, environments: Iterable[Environment], members: Iterable[Member], caller: Caller
+    project: Project, environments: Iterable[Environment], members: Iterable[ApplicationSummary], caller: Caller
 ) -> WholeProject:
     """Return the project with those of the environments that are in it, each with its applications."""
     known = list(members)

@@ -9,7 +9,7 @@ from gateway.admin import application_update
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.model.configuration_diff import Difference
+from gateway.model.configuration_diff import Change
 from gateway.store import applications
 from gateway.store.database import transaction
 
@@ -38,5 +38,5 @@ async def select_pending(context: Context, given: Named) -> Answer:
     return Answer([shown(one) for one in found])
 
 
-def shown(difference: Difference) -> PendingChange:
+def shown(difference: Change) -> PendingChange:
     return {"field": difference.field, "runs": difference.runs, "wanted": difference.wanted}

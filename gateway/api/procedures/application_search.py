@@ -12,7 +12,7 @@ from gateway.api.procedures._project_rows import ApplicationStatus, application_
 from gateway.api.procedures.application import Named, shown_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.observations import State
-from gateway.model.projects import Member
+from gateway.model.projects import ApplicationSummary
 from gateway.store import application_summaries, applications, resource_owners
 from gateway.store.database import transaction
 
@@ -56,7 +56,7 @@ class FoundApplications(TypedDict):
     total: int
 
 
-def _found(member: Member) -> FoundRow:
+def _found(member: ApplicationSummary) -> FoundRow:
     return {
         "applicationId": member.application_id,
         "name": member.name,

@@ -9,7 +9,7 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
 from gateway.model.api_keys import Permission
-from gateway.model.audit import Entry, Outcome, Via
+from gateway.model.audit import AuditEntry, Outcome, Via
 from gateway.store import audit
 from gateway.store.database import statement
 
@@ -57,7 +57,7 @@ class AuditPage(TypedDict):
     nextCursor: int | None
 
 
-def shown(entry: Entry) -> AuditRow:
+def shown(entry: AuditEntry) -> AuditRow:
     return {
         "number": entry.number,
         "at": entry.at.isoformat(),

@@ -12,7 +12,7 @@ from gateway.api.procedures._port_mount_rows import MountRow, mount_row, told_al
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
-from gateway.model.mounts import SOURCES, Mount, MountType
+from gateway.model.mounts import SOURCE_FIELDS, Mount, MountType
 from gateway.store import applications
 from gateway.store.database import transaction
 
@@ -84,7 +84,7 @@ def _with(application: Application, *more: dict[str, Any], without: str | None =
 
 def _whole(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row that names its source, as its type has it; raises InvalidInput."""
-    if row["type"] != "file" and not row.get(source := SOURCES[row["type"]]):
+    if row["type"] != "file" and not row.get(source := SOURCE_FIELDS[row["type"]]):
         raise InvalidInput(f"a mount of type {row['type']} needs {source}", field=source)
     return row
 
@@ -118,7 +118,7 @@ async def update(context: Context, given: Update) -> Answer:
             "filePath": before.known_as,
             "mountId": before.mount_id,
             "type": before.type,
-            SOURCES[before.type]: before.source,
+            SOURCE_FIELDS[before.type]: before.source,
             "mountPath": before.target,
             "readOnly": before.read_only,
         }

@@ -21,7 +21,7 @@ from gateway.api.procedures._visible import its_own
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import parse_environment
 from gateway.model.errors import Conflict, InvalidInput
-from gateway.model.projects import PRODUCTION, Member, Project
+from gateway.model.projects import PRODUCTION, ApplicationSummary, Project
 from gateway.store import application_summaries, environments, projects, resource_owners
 from gateway.store.database import Connection, transaction
 
@@ -81,7 +81,7 @@ def changes_of(given: Input) -> dict[str, str | None]:
     return changes
 
 
-def refuse_filled(what: str, inside: list[Member]) -> None:
+def refuse_filled(what: str, inside: list[ApplicationSummary]) -> None:
     """Raises Conflict where applications are in what is to be removed."""
     if inside:
         named = ", ".join(member.name for member in inside[:_NAMED])

@@ -14,7 +14,7 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
-from gateway.model.ecr import Amazon, region_of
+from gateway.model.ecr import AwsIdentity, region_of
 from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
 from gateway.model.registries import Credentials, Login, Registration, Registry, RegistryType
 from gateway.registry import ecr_tokens
@@ -106,7 +106,7 @@ class RegistryRow(TypedDict):
 
 def row(registry: Registry) -> RegistryRow:
     """Return the row without its secrets, which nobody needs to see again."""
-    amazon = registry.login if isinstance(registry.login, Amazon) else None
+    amazon = registry.login if isinstance(registry.login, AwsIdentity) else None
     username = registry.login.username if isinstance(registry.login, Credentials) else ""
     return {
         "registryId": registry.registry_id,
@@ -185,7 +185,7 @@ def _refuse_elsewhere(found: Registry, wanted: Registration, sent: Mapping[str, 
     """
     if wanted.scope.domain == found.scope.domain or wanted.login is None or found.login is None:
         return
-    if isinstance(wanted.login, Amazon):
+    if isinstance(wanted.login, AwsIdentity):
         kept = wanted.login.secret_access_key and not sent.get("secret_access_key") and not sent.get("password")
         if not kept or region_of(wanted.scope.domain) is not None:
             return

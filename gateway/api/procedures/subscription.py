@@ -12,7 +12,7 @@ from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.applications import Subscription
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.reference import Reference, Repository
-from gateway.model.tag_policies import Policy, Rule
+from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store import applications, resource_owners, subscriptions
 from gateway.store.database import Connection, statement, transaction
 
@@ -99,7 +99,7 @@ async def followed_repository(connection: Connection, application_id: str, named
 @procedures.mutation("subscription.create", gives=SubscriptionRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
     """Let an application follow tags of a repository by a policy."""
-    policy = Policy.parse(
+    policy = TagPolicy.parse(
         given.policy,
         given.pattern,
         include=given.include,

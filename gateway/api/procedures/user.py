@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
-from gateway.model.api_keys import LONGEST_LIFE, Grants, Permission, Word
+from gateway.model.api_keys import MAX_LIFETIME, Grants, Permission, ScopeName
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.store import api_keys
 from gateway.store.api_keys import Key, Rate
@@ -29,10 +29,10 @@ _Ids = Annotated[tuple[Id, ...], Field(max_length=1000)]
 class CreateKey(Input):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] | None = None
-    expires_in: Annotated[int, Field(ge=1, le=int(LONGEST_LIFE.total_seconds()), description="Seconds.")] | None = None
-    scope: Annotated[Word, Field(description="What the key may do; admin for everything is root on every host.")] = (
-        "admin"
-    )
+    expires_in: Annotated[int, Field(ge=1, le=int(MAX_LIFETIME.total_seconds()), description="Seconds.")] | None = None
+    scope: Annotated[
+        ScopeName, Field(description="What the key may do; admin for everything is root on every host.")
+    ] = "admin"
     application_ids: Annotated[_Ids, Field(description="What it may do it to; with projectIds, null: everything.")] | (
         None
     ) = None
@@ -59,7 +59,7 @@ class KeyRow(TypedDict):
     start: Annotated[str, Field(description="How it begins.")]
     prefix: str
     userId: str
-    scope: Word
+    scope: ScopeName
     applicationIds: Annotated[list[str] | None, Field(description="What it is for; null is everything.")]
     projectIds: list[str] | None
     enabled: bool

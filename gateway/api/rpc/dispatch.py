@@ -20,7 +20,7 @@ from gateway.api.rpc.auth import address, authorize
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import Issue, Problem
 from gateway.model.api_keys import Caller
-from gateway.model.audit import ACTOR, Actor
+from gateway.model.audit import CURRENT_ACTOR, Actor
 from gateway.model.errors import Forbidden, GatewayError, InvalidInput, Throttled
 
 _LOG = structlog.get_logger()
@@ -62,7 +62,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     context = replace(request.app[CONTEXT], caller=caller, pool=request.app[SHARE])
     actor = Actor("api", caller.name, procedure.name, caller.key_id, address(request))
     changes = procedure.kind == "mutation"
-    token = ACTOR.set(actor if changes else None)
+    token = CURRENT_ACTOR.set(actor if changes else None)
     try:
         understood = await authorize(context, caller, procedure, given)
         answered = await _run(procedure, context, understood)
@@ -74,7 +74,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
         _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
         raise Refused(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
     finally:
-        ACTOR.reset(token)
+        CURRENT_ACTOR.reset(token)
     if answered.changed:
         tell(request.app)
     if changes:

@@ -24,7 +24,7 @@ from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process,
 from gateway.cli.demo.registry import Told, private_registry
 from gateway.docker.engine.client import connect
 from gateway.model.errors import GatewayError, RolloutError, Unavailable
-from gateway.model.sanitize import lines
+from gateway.model.sanitize import safe_text
 
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "1", "GATEWAY_LOG_LEVEL": "info"}
 _APPLICATION = "demo"
@@ -65,7 +65,7 @@ async def run(*, as_json: bool) -> bool:
     try:
         await _journey(journey, tell)
     except (GatewayError, TimeoutError) as error:
-        click.secho(f"The demonstration failed: {lines(str(error)) or 'a step took too long'}", fg="red", err=True)
+        click.secho(f"The demonstration failed: {safe_text(str(error)) or 'a step took too long'}", fg="red", err=True)
         return False
     except asyncio.CancelledError:
         click.secho("Stopped; everything is cleaned up.", err=True)

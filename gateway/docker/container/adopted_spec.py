@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 
 _SHORT = 12  # characters of an id, as the engine makes a host name of it
 _LONG = 64  # characters of an id, as the engine names a volume that nobody named
@@ -40,7 +40,7 @@ _SHARED = ("NetworkMode", "IpcMode", "PidMode")
 _CONTAINER = "container:"
 
 
-def chosen(base: Base) -> dict[str, Any]:
+def chosen(base: AdoptedSpec) -> dict[str, Any]:
     """Return the creation request that would make what was found, of any version of its image; without an image."""
     config, image = base.found["Config"], base.image_config
     body = {
@@ -81,7 +81,7 @@ def _differing(those: Mapping[str, Any], these: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in those.items() if name not in these or these[name] != value}
 
 
-def _host_name(base: Base) -> str | None:
+def _host_name(base: AdoptedSpec) -> str | None:
     name = base.found["Config"].get("Hostname")
     generated = {base.object_id[:_SHORT]}
     if base.found["HostConfig"]["NetworkMode"] == "host":
@@ -92,7 +92,7 @@ def _host_name(base: Base) -> str | None:
 # -- networks
 
 
-def endpoints(base: Base) -> dict[str, dict[str, Any]]:
+def endpoints(base: AdoptedSpec) -> dict[str, dict[str, Any]]:
     """Return how it is to be connected to each network, that of its network mode first."""
     mode, networks = _network_mode(base), base.found["NetworkSettings"]["Networks"] or {}
     if mode in {"host", "none"} or mode.startswith(_CONTAINER):
@@ -122,7 +122,7 @@ def _endpoint(seen: Mapping[str, Any], short_id: str) -> dict[str, Any]:
     return kept
 
 
-def _network_mode(base: Base) -> str:
+def _network_mode(base: AdoptedSpec) -> str:
     """Return the network mode by a name that holds: one of the networks it is on."""
     mode: str = base.found["HostConfig"]["NetworkMode"]
     networks: Mapping[str, Any] = base.found["NetworkSettings"]["Networks"] or {}

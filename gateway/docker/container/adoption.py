@@ -8,7 +8,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import ORIGIN
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.reference import Reference
 
 
@@ -42,10 +42,10 @@ def base_of(
     reference: Reference | None,
     holders: Mapping[str, str] | None = None,
     host_name: str = "",
-) -> Base:
+) -> AdoptedSpec:
     kept = {name: found[name] for name in ("Name", "Config", "HostConfig")}
     kept["NetworkSettings"] = {"Networks": found["NetworkSettings"]["Networks"]}
-    return Base(
+    return AdoptedSpec(
         found=kept,
         object_id=found["Id"],
         image=str(reference or ""),

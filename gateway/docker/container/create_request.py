@@ -13,7 +13,7 @@ from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import MARKS, ORIGIN, SPEC
 from gateway.docker.runtime import Version
 from gateway.model.applications import Application
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.errors import Failed
 from gateway.model.reference import Digest, Reference
 
@@ -46,7 +46,7 @@ async def find_image(engine: Engine, reference: Reference) -> Image | None:
 
 
 async def limited_by_hand(
-    engine: Engine, application: Application, former: Ran | None, old: Container | None
+    engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, Any]:
     """Return the limits that docker update has given the container since it was made; none where that is not known."""
     made_as = _made_as(application, former, old)
@@ -58,7 +58,7 @@ async def limited_by_hand(
 
 
 async def joined_by_hand(
-    engine: Engine, application: Application, former: Ran | None, old: Container | None
+    engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, dict[str, Any]]:
     """Return the endpoints of the networks that somebody connected the container to since it was made.
 
@@ -73,7 +73,7 @@ async def joined_by_hand(
     return {name: endpoint for name, (network_id, endpoint) in joined.items() if network_id in there}
 
 
-def _made_as(application: Application, former: Ran | None, old: Container | None) -> Application | None:
+def _made_as(application: Application, former: Running | None, old: Container | None) -> Application | None:
     """Return the application as it was when the container was made; None where that is not known."""
     if old is None:
         return None
@@ -105,7 +105,7 @@ async def like(engine: Engine, container: str, name: str, application: Applicati
     return made
 
 
-async def anew(engine: Engine, former: Ran, gone: str, name: str, new: Container | None) -> str:
+async def anew(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
     """Create what a container that is gone was, from what was written down of it, and return its id.
 
     `new` took its place meanwhile, and so has its volumes. The image is there.

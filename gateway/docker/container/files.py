@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from gateway.docker.engine.client import Engine
 from gateway.model.errors import Code, Failed
-from gateway.model.mounts import Mount, covers
+from gateway.model.mounts import Mount, contains_path
 
 _MODE = 0o644  # root's, and everybody may read it
 
@@ -24,7 +24,7 @@ async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None
         return
     found = await engine.call("GET", f"containers/{container_id}/json")
     for mounted in found["Mounts"] or ():
-        if hidden := [file.target for file in files if covers(mounted["Destination"], file.target)]:
+        if hidden := [file.target for file in files if contains_path(mounted["Destination"], file.target)]:
             raise Failed(
                 Code.BAD_CONFIGURATION,
                 f"the file {hidden[0]} lies in what is mounted at {mounted['Destination']}: "

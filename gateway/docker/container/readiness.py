@@ -14,7 +14,7 @@ from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import DIGEST
 from gateway.docker.runtime import Pace
-from gateway.model.errors import Absent, Code, Failed, Reason
+from gateway.model.errors import Code, Failed, NotOnEngine, Reason
 from gateway.model.health_checks import Probe
 
 _LOOK_AGAIN = 0.1  # seconds
@@ -78,7 +78,7 @@ async def expect(engine: Engine, container_id: str) -> Container:
     container = await containers.inspect(engine, container_id)
     if container is None:
         reason = missing(container_id)
-        raise Absent(reason.code, reason.message)
+        raise NotOnEngine(reason.code, reason.message)
     return container
 
 

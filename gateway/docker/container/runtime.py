@@ -33,12 +33,12 @@ from gateway.docker.engine.labels import DEPLOYMENT, ORIGIN
 from gateway.docker.runtime import Pace, Progress, Serving, Version
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Swap
-from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, Reason
 from gateway.model.health_checks import Probe
 from gateway.model.reference import Reference
-from gateway.model.registries import Credentials, CredentialsProvider, with_login
+from gateway.model.registries import Credentials, CredentialsProvider, retry_with_new_credentials
 
 _LOG = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class ContainerRuntime:
     login: CredentialsProvider
     pace: Pace
     #: what serves, as it was written down
-    former: Ran | None = None
+    former: Running | None = None
 
     # -- what is there
 
@@ -134,7 +134,7 @@ class ContainerRuntime:
 
         image = await create_request.find_image(self.engine, reference)
         if image is None or not image.has_digest(str(reference.digest)):
-            image = await with_login(self.login, pull)
+            image = await retry_with_new_credentials(self.login, pull)
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
@@ -313,7 +313,7 @@ class ContainerRuntime:
             found = await self._made_anew(found)
         try:
             await containers.start(self.engine, found.container_id)
-        except Absent:
+        except NotOnEngine:
             raise
         except Failed as error:
             told = await preflight.by_whom(self.engine, error, but=found.container_id)

@@ -23,9 +23,9 @@ from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import ORIGIN, image_reference
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Swap
-from gateway.model.errors import Absent, Code, Failed, RolloutError
+from gateway.model.errors import Code, Failed, NotOnEngine, RolloutError
 from gateway.model.reference import Reference
 
 _LOG = structlog.get_logger()
@@ -42,7 +42,7 @@ class ContainerSwap:
     engine: Engine
     application: Application
     #: what the old one was, as it was written down
-    former: Ran | None
+    former: Running | None
     obtain: Callable[[Reference], Awaitable[None]]
     swap: Swap
 
@@ -100,7 +100,7 @@ class ContainerSwap:
         name = self.swap.serving_name
         try:
             await containers.start(self.engine, container_id)
-        except Absent:
+        except NotOnEngine:
             raise
         except Failed as error:
             told = await preflight.by_whom(self.engine, error, but=container_id)
@@ -129,7 +129,7 @@ class ContainerSwap:
             return None
         try:
             return await containers.rename(self.engine, old, names.aside(self.swap.serving_name, old.container_id))
-        except Absent:
+        except NotOnEngine:
             return None
 
     async def _give_name(self, container: Container) -> None:
@@ -175,7 +175,7 @@ class ContainerSwap:
         try:
             if await self._bring_back():
                 return
-        except Absent:
+        except NotOnEngine:
             raise  # somebody removed what was being put back: the next look makes its like
         except Failed as error:
             if not await self._bring_back_the_like():

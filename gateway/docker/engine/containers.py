@@ -12,7 +12,7 @@ import orjson
 from gateway.docker.engine import images, logs
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, named
 from gateway.docker.engine.labels import APPLICATION, are_telling, own_labels
-from gateway.model.errors import Absent, Code, Failed, Postponed, RolloutError
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
 _RUNS = 3  # of a health check, the last
@@ -170,7 +170,7 @@ async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:
     """Return all the engine tells of it, by id or name, or None where there is none."""
     try:
         found: dict[str, Any] = await engine.call("GET", f"containers/{named(container)}/json")
-    except Absent:
+    except NotOnEngine:
         return None
     return found
 
@@ -257,7 +257,7 @@ async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
 def _gone_is_done() -> Iterator[None]:
     try:
         yield
-    except Absent:
+    except NotOnEngine:
         return
 
 
@@ -280,7 +280,7 @@ async def remove(engine: Engine, container_id: str, *, running: bool = True) -> 
     """Remove it; its named volumes stay. Raises Failed for one that runs, unless that is to go too."""
     try:
         await engine.call("DELETE", f"containers/{container_id}", params={"force": int(running)})
-    except Absent:
+    except NotOnEngine:
         return
     except RolloutError as error:
         if "already in progress" not in str(error):

@@ -7,7 +7,7 @@ they are wrapped in: those of 20.10 up to 29, with either image store, are known
 import re
 from dataclasses import dataclass
 
-from gateway.model.errors import Absent, Code, Failed, Postponed
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 
 _LONGEST = 2000  # characters of a message: a registry may have said any number of them
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
@@ -175,7 +175,7 @@ def classify(status: int, message: str) -> Failed | Postponed:
 def _absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
     """Return a refusal with 404 as one that says what is not there; one that heals stays what it is."""
     if status == _NOT_FOUND and isinstance(told, Failed):
-        return Absent(told.reason.code, told.reason.message)
+        return NotOnEngine(told.reason.code, told.reason.message)
     return told
 
 

@@ -10,7 +10,7 @@ import orjson
 
 from gateway.docker.engine.client import Engine, translated
 from gateway.docker.runtime import Progress
-from gateway.model.errors import Absent, Code, Failed, Postponed
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
 
@@ -41,7 +41,7 @@ async def inspect(engine: Engine, name: str) -> Image | None:
     """Return the image of this reference or id, or None where the engine does not have it."""
     try:
         found = await engine.call("GET", f"images/{name}/json")
-    except Absent:
+    except NotOnEngine:
         return None
     return Image(
         image_id=found["Id"],

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, translated
-from gateway.model.errors import printable
+from gateway.model.errors import storable_text
 
 _LINES = 50
 _BYTES = 16_384
@@ -29,7 +29,7 @@ class _End:
             self.length -= len(self.pieces.popleft())
 
     def text(self) -> str:
-        return printable(b"".join(self.pieces)[-self.most :].decode(errors="replace"))
+        return storable_text(b"".join(self.pieces)[-self.most :].decode(errors="replace"))
 
 
 async def tail(

@@ -16,7 +16,7 @@ from aiodocker.utils import compose_auth_header
 from gateway.docker.engine import containers, logs
 from gateway.docker.engine.client import Engine, named
 from gateway.docker.engine.labels import APPLICATION, IMAGE, LOGIN_UNTIL
-from gateway.model.errors import Absent, Code, Failed, Postponed
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
 
@@ -159,7 +159,7 @@ async def inspect(engine: Engine, service: str) -> Service | None:
     """Return it by id or name, or None where there is none."""
     try:
         return _service(await engine.call("GET", f"services/{named(service)}"))
-    except Absent:
+    except NotOnEngine:
         return None
 
 
@@ -190,7 +190,7 @@ async def tasks_of(engine: Engine, application_id: str) -> list[Task]:
 async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]:
     try:
         found = await engine.call("GET", "tasks", params={"filters": orjson.dumps(filters).decode()})
-    except Absent:
+    except NotOnEngine:
         return []
     return [_task(one) for one in sorted(found, key=lambda one: containers.time(one["CreatedAt"]), reverse=True)]
 
@@ -262,7 +262,7 @@ async def update(
 
 
 async def remove(engine: Engine, service: Service) -> None:
-    with suppress(Absent):
+    with suppress(NotOnEngine):
         await engine.call("DELETE", f"services/{service.service_id}")
 
 

@@ -22,12 +22,12 @@ from gateway.docker.runtime import Pace, Progress, Serving, Version
 from gateway.docker.swarm import convergence, preflight, secrets, spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.docker.swarm.watcher import LOOK_AGAIN, ServiceWatch
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import Order, RuntimeKind
-from gateway.model.configuration_diff import Ran
+from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Swap
-from gateway.model.errors import Absent, Code, Failed, Postponed, Reason
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, Reason
 from gateway.model.reference import Digest, Reference
 from gateway.model.registries import CredentialsProvider
 
@@ -48,7 +48,7 @@ class ServiceRuntime:
     login: CredentialsProvider
     pace: Pace
     #: what served before, as it was written down
-    former: Ran | None = None
+    former: Running | None = None
 
     # -- what is there
 
@@ -88,7 +88,7 @@ class ServiceRuntime:
             raise Failed(Code.NAME_TAKEN, told)
         return found
 
-    def _original(self, service: Service) -> Base | None:
+    def _original(self, service: Service) -> AdoptedSpec | None:
         """Return what the application was adopted with, where the service is still as somebody else made it."""
         base = self.application.base
         if base is None or APPLICATION in service.labels or service.service_id != base.object_id:
@@ -152,7 +152,7 @@ class ServiceRuntime:
         if service is not None:
             try:
                 await services.update(self.engine, service, made, authorized)
-            except Absent:
+            except NotOnEngine:
                 if await self._own() is not None:
                     raise
             else:
@@ -174,7 +174,7 @@ class ServiceRuntime:
         for _ in range(_SENT_AGAIN):
             try:
                 return await self._watch.converge(_mark(swap))
-            except (convergence.Interrupted, Absent) as error:
+            except (convergence.Interrupted, NotOnEngine) as error:
                 _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
                 await self._send(_version(swap), await self._own())
         return await self._watch.converge(_mark(swap))
@@ -222,7 +222,7 @@ class ServiceRuntime:
     async def prove_back(self, swap: Swap, serving: Serving) -> None:
         service = await self._own()
         if service is None:
-            raise Absent(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
+            raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
         reference = self.former.reference if self.former else None
         theirs = reference is not None and reference.digest != serving.digest
         if not service.is_as_marked or (theirs and serving.deployment_id != swap.deployment_id):
@@ -312,7 +312,7 @@ class ServiceRuntime:
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:
             service = await self._watch.expect(object_id)
-        except Absent as error:
+        except NotOnEngine as error:
             return error.reason
         seen = await self._watch.see(service, Mark.of(service.labels))
         return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None

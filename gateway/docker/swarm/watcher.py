@@ -13,7 +13,7 @@ from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Pace
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.convergence import Mark, Seen
-from gateway.model.errors import Absent, Code, Failed, RolloutError
+from gateway.model.errors import Code, Failed, NotOnEngine, RolloutError
 from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
@@ -156,7 +156,7 @@ class ServiceWatch:
     async def expect(self, known_as: str) -> Service:
         service = await services.inspect(self.engine, known_as)
         if service is None:
-            raise Absent(Code.CONTAINER_MISSING, f"the service {self.name} was removed by somebody else")
+            raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self.name} was removed by somebody else")
         return service
 
     async def see(self, service: Service, mark: Mark, before: frozenset[str] = frozenset()) -> Seen:

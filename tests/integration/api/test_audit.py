@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.api import audit as auditing
 from gateway.model.api_keys import Grants, Permission
-from gateway.model.audit import ACTOR, Actor, Outcome
+from gateway.model.audit import CURRENT_ACTOR, Actor, Outcome
 from gateway.store import api_keys, audit
 from gateway.store.database import transaction
 from tests.integration.api.test_api_keys import a_key, asking_with
@@ -207,19 +207,19 @@ async def test_what_the_gateway_does_by_itself_is_not_told_as_somebodys(web: Web
     async with transaction(web.pool) as connection:
         await connection.execute("UPDATE applications SET docker_image = 'acme/web:v9'")
     assert len(await rows(web, limit=1000)) == before
-    token = ACTOR.set(Actor("cli", "root", "apps.update"))
+    token = CURRENT_ACTOR.set(Actor("cli", "root", "apps.update"))
     async with transaction(web.pool) as connection:
         await connection.execute("UPDATE applications SET docker_image = 'acme/web:v10'")
-    ACTOR.reset(token)
+    CURRENT_ACTOR.reset(token)
     assert (await rows(web, limit=1000))[-1]["action"] == "apps.update"
 
 
 async def test_what_commands_change_has_a_line_in_the_log_of_the_server(web: Web) -> None:
     seen = await auditing.tell_commands(web.client.server.app, None)
-    token = ACTOR.set(Actor("cli", "root", "apps.update", address="host"))
+    token = CURRENT_ACTOR.set(Actor("cli", "root", "apps.update", address="host"))
     async with transaction(web.pool) as connection:
         await connection.execute("INSERT INTO projects (project_id, name) VALUES ('p-1', 'shop')")
-    ACTOR.reset(token)
+    CURRENT_ACTOR.reset(token)
     await web.mutate("project.create", name="by the API")
     with capture_logs() as lines:
         seen = await auditing.tell_commands(web.client.server.app, seen)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.model.reference import Reference
-from gateway.model.registries import Credentials, Login, choose
+from gateway.model.registries import Credentials, Login, select_login
 from gateway.store import applications
 from tests.support.api_client import VAULT, Web
 
@@ -19,7 +19,7 @@ async def login_of(web: Web) -> Login:
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app-1")
     assert application.reference is not None
-    return choose(application.reference.repository, application.own_login, ())
+    return select_login(application.reference.repository, application.own_login, ())
 
 
 async def with_a_password(web: Web, **given: Any) -> None:
@@ -59,7 +59,7 @@ async def test_a_deploy_of_an_image_from_elsewhere_takes_no_password_there(web: 
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app-1")
     there = Reference.parse("evil.example/x:v1").repository
-    assert choose(there, application.own_login, ()).by is None
+    assert select_login(there, application.own_login, ()).by is None
 
 
 @pytest.mark.parametrize("given", [{"dockerImage": "r.io/acme/web"}, {"registryUrl": "r.io"}], ids=str)

@@ -7,7 +7,7 @@ import pytest
 from gateway.api.context import CONTEXT
 from gateway.model.api_keys import Permission
 from gateway.model.configuration import Configuration
-from gateway.model.host_privileges import powers
+from gateway.model.host_privileges import required_privileges
 from tests.integration.api.test_api_keys import a_key, asking_with
 from tests.support.api_client import Web
 
@@ -161,7 +161,7 @@ def test_every_field_of_a_configuration_was_thought_of() -> None:
     }  # fmt: skip
     reaching = {"mounts", "cap_add", "networks", "network_swarm"}
     assert harmless | reaching == set(Configuration.model_fields)
-    assert powers(Configuration(), "web") == {}
+    assert required_privileges(Configuration(), "web") == {}
 
 
 async def test_a_key_to_deploy_sets_nothing_of_this(web: Web) -> None:

@@ -23,7 +23,7 @@ from gateway.api.procedures import PROCEDURES
 from gateway.background import Loops
 from gateway.cli import main
 from gateway.cli._errors import explain
-from gateway.model.sanitize import line, lines
+from gateway.model.sanitize import safe_line, safe_text
 from gateway.store import gateway_address
 from gateway.worker.alerts import Alert, sending
 from tests.support.api_client import Web
@@ -219,8 +219,8 @@ async def test_a_webhook_is_shown_at_the_address_of_the_server_not_of_the_shell(
 
 
 def test_control_characters_are_written_out_and_all_else_stays() -> None:
-    assert line("a\tb\r\nc\x1b[0m\x9b\u202eé 語 🚀") == "a b\\nc\\x1b[0m\\x9b\\u202eé 語 🚀"
-    assert lines("a\r\nb\n") == "a\nb\n"
+    assert safe_line("a\tb\r\nc\x1b[0m\x9b\u202eé 語 🚀") == "a b\\nc\\x1b[0m\\x9b\\u202eé 語 🚀"
+    assert safe_text("a\r\nb\n") == "a\nb\n"
 
 
 LOG = """

@@ -19,7 +19,7 @@ from gateway.docker.runtime import Pace
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.watcher import ServiceWatch
 from gateway.model.deployments import Kind, Status
-from gateway.model.errors import Absent, Code, Failed, Postponed
+from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import anonymous
 from tests.scripts.image import run
@@ -161,7 +161,7 @@ async def test_a_full_disk_is_told_whatever_it_is_wanted_for(tmp_path: Path, pus
 
 async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> None:
     manager = AsyncMock()
-    manager.call.side_effect = [Absent(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
+    manager.call.side_effect = [NotOnEngine(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
     watch = ServiceWatch(manager, "web", pace, 10, anonymous)

@@ -5,7 +5,7 @@ import pytest
 from gateway.model.deployments import Status
 from gateway.model.errors import Code
 from gateway.model.reference import Tag
-from gateway.model.tag_policies import Policy
+from gateway.model.tag_policies import TagPolicy
 from tests.support.api_client import Web
 from tests.support.concluding import begin, conclude
 
@@ -208,13 +208,13 @@ async def test_a_policy_is_asked_once_for_a_tag_however_many_applications_have_i
     for _ in range(10):
         await _follow(web, await _application(web), "any")
     asked: list[str] = []
-    takes = Policy.takes
+    takes = TagPolicy.takes
 
-    def count(policy: Policy, tag: Tag) -> bool:
+    def count(policy: TagPolicy, tag: Tag) -> bool:
         asked.append(tag)
         return takes(policy, tag)
 
-    monkeypatch.setattr(Policy, "takes", count)
+    monkeypatch.setattr(TagPolicy, "takes", count)
     _, answer = await web.push(*(f"r.io/acme/web:t{number}" for number in range(20)))
     assert len(answer["deployments"]) == 10
     assert len(asked) == 20

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from gateway.cli.demo.process import free_port
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import Code, Failed, Postponed, RolloutError
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS, Credentials, Login
@@ -288,7 +288,7 @@ async def test_where_a_certificate_is_expected_nothing_is_asked_without_one(clie
 
 # -- tokens that end
 
-ROLE = Amazon("eu-central-1")
+ROLE = AwsIdentity("eu-central-1")
 
 
 class Fetches:
@@ -296,7 +296,7 @@ class Fetches:
         self.life, self.count = life, 0
         self.error: RolloutError | None = None
 
-    async def __call__(self, _amazon: Amazon) -> Credentials:
+    async def __call__(self, _amazon: AwsIdentity) -> Credentials:
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
@@ -334,7 +334,7 @@ async def test_a_token_for_the_public_gallery_is_asked_for_where_it_is_given(
     async with amazon() as (aws, url):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         given = await client.credentials(
-            Login(Amazon("us-east-1", public=True, access_key_id="AKIAX", secret_access_key="s"))
+            Login(AwsIdentity("us-east-1", public=True, access_key_id="AKIAX", secret_access_key="s"))
         )
         assert given is not None
         assert (given.username, given.password) == ("AWS", "token-0")

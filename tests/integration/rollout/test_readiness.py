@@ -12,7 +12,7 @@ from gateway.cli.demo.process import free_port
 from gateway.docker import runtime_factory
 from gateway.docker.container import probes
 from gateway.docker.engine.client import Engine, EngineIdentity
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.configuration import Configuration, RuntimeKind
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code
@@ -164,7 +164,7 @@ async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None
     await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
     host = {"NetworkMode": "default", "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}}
     found = {"Config": {}, "HostConfig": host, "NetworkSettings": {"Networks": {}}}
-    base = Base(found=found, object_id="c" * 64, image="acme/a", image_id="sha256:" + "d" * 64)
+    base = AdoptedSpec(found=found, object_id="c" * 64, image="acme/a", image_id="sha256:" + "d" * 64)
     async with web.pool.acquire() as connection:
         await applications.update_application(connection, VAULT, "a", {"base": base.dump()})
     await web.mutate("application.update", applicationId="a", probe={"port": 8080})

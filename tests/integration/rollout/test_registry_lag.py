@@ -18,7 +18,7 @@ from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code
 from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Digest, Reference
-from gateway.model.tag_policies import Policy
+from gateway.model.tag_policies import TagPolicy
 from gateway.queue import enqueue, ingest
 from gateway.store import applications, delivery_log, deployments, subscriptions
 from gateway.store.database import Pool
@@ -214,7 +214,7 @@ async def test_what_is_pushed_and_no_image_is_ignored_and_moves_nothing(
     async with lane.pool.acquire() as connection:
         repository = Reference.parse(pushes.name()).repository
         await subscriptions.insert_subscription(
-            connection, lane.application_id, repository, Policy.parse("semver", "^1")
+            connection, lane.application_id, repository, TagPolicy.parse("semver", "^1")
         )
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     await put(pushes.name("1.1.0"), what)

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.model.deliveries import Verdict
 from gateway.model.errors import Code
-from gateway.model.observations import Seen, State
+from gateway.model.observations import ObservedState, State
 from gateway.store import (
     application_summaries,
     applications,
@@ -130,7 +130,9 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "what is watched": watches.count_open,
     "the version before": lambda c: versions.select_previous(c, "a3"),
     "what is expected on an engine": lambda c: observations.select_expected(c, "n", [None]),
-    "what was seen": lambda c: observations.upsert_observations(c, {"a3": Seen(State.RUNNING)}, datetime.now(UTC)),
+    "what was seen": lambda c: observations.upsert_observations(
+        c, {"a3": ObservedState(State.RUNNING)}, datetime.now(UTC)
+    ),
     "what is surplus": lambda c: deployment_retention.delete_surplus(
         c, "a3", previous=None, most=10, older_than=timedelta(days=90)
     ),

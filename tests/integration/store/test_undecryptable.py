@@ -3,9 +3,9 @@
 import pytest
 
 from gateway.api.procedures import PROCEDURES
-from gateway.model.errors import Unavailable, Unreadable
+from gateway.model.errors import Unavailable, UndecryptableSecret
 from gateway.model.reference import Domain, Repository
-from gateway.model.registries import choose
+from gateway.model.registries import select_login
 from gateway.store import applications, deploy_tokens, registries, servers
 from gateway.store.encryption import Vault
 from gateway.store.reencryption import SEALED
@@ -68,9 +68,9 @@ async def test_the_rest_is_worked_on(half: Web) -> None:
         }
         assert (await deploy_tokens.select_tokens(connection, VAULT, ["lost", "kept"])).keys() == {"kept"}
         found = await registries.select_registries(connection, VAULT, Domain("ghcr.io"))
-    assert choose(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).by is not None
+    assert select_login(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).by is not None
     with pytest.raises(Unavailable, match="sealed with another key"):
-        choose(Repository.of(Domain("ghcr.io"), "lost/web"), None, found)
+        select_login(Repository.of(Domain("ghcr.io"), "lost/web"), None, found)
 
 
 async def test_what_is_lost_is_set_anew_or_removed(half: Web) -> None:
@@ -100,5 +100,5 @@ async def test_an_application_is_removed_without_its_secrets(half: Web) -> None:
 
 @pytest.mark.parametrize("sealed", [b"", b"\x01", b"\x01" * 13, b"\x01" * 40])
 def test_what_is_no_sealed_secret_is_unreadable(sealed: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UndecryptableSecret):
         Vault(b"k" * 32).open(sealed, "servers:one:credentials")

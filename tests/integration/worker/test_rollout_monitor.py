@@ -14,7 +14,7 @@ from gateway.docker import runtime_factory
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.runtime import Pace, Runtime
-from gateway.model.deployments import Deployment, Kind, Status, Watch
+from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
 from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrate import migrate
@@ -150,7 +150,7 @@ async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: L
     await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
 
 
-async def _of(lane: Lane, found: list[Watch]) -> list[Watch]:
+async def _of(lane: Lane, found: list[MonitorWindow]) -> list[MonitorWindow]:
     return [watch for watch in found if watch.application_id == lane.application_id]
 
 

@@ -15,7 +15,7 @@ from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTAL
 from gateway.docker.snapshot import Listed, Snapshot, seen
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
-from gateway.model.observations import Expected, Observation, State
+from gateway.model.observations import ExpectedState, Observation, State
 from gateway.store import observations
 from gateway.store.database import transaction
 from gateway.worker.alerts import Alert, Alerts
@@ -25,7 +25,7 @@ from tests.support.rollout_env import Lane
 
 # -- what is seen, without an engine
 
-EXPECTED = Expected(
+EXPECTED = ExpectedState(
     application_id="app",
     name="Web",
     app_name="web",
@@ -124,7 +124,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     """The alerts; what is seen is believed at once."""
     alerts: list[Alert] = []
     monkeypatch.setattr(Alerts, "tell", lambda _self, alert: alerts.append(alert))
-    monkeypatch.setattr("gateway.worker.state_monitor.patience", lambda *_state, **_waits: timedelta(0))
+    monkeypatch.setattr("gateway.worker.state_monitor.alert_delay", lambda *_state, **_waits: timedelta(0))
     return alerts
 
 

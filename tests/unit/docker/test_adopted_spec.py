@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.docker.container import adopted_spec
-from gateway.model.adoption import Base
+from gateway.model.adoption import AdoptedSpec
 
 ID = "a1b2c3d4e5f6" + "0" * 52
 VOLUME = "f" * 64
@@ -28,14 +28,14 @@ def base(
     host: dict[str, Any] | None = None,
     networks: dict[str, Any] | None = None,
     **given: Any,
-) -> Base:
+) -> AdoptedSpec:
     """Return a container that was run with nothing but its image, save for what is given."""
     found = {
         "Config": {**IMAGE, "Hostname": ID[:12], "Image": "app", **(config or {})},
         "HostConfig": {"NetworkMode": "default", **(host or {})},
         "NetworkSettings": {"Networks": networks if networks is not None else {"bridge": {}}},
     }
-    return Base(found, ID, "app", "sha256:1", image_config=IMAGE, **given)
+    return AdoptedSpec(found, ID, "app", "sha256:1", image_config=IMAGE, **given)
 
 
 def test_nothing_of_the_images_own_choice_is_pinned() -> None:
@@ -77,7 +77,7 @@ def test_what_the_maker_chose_is_kept(config: dict[str, Any], chosen: dict[str, 
 
 
 def test_everything_is_kept_where_the_image_is_no_longer_known() -> None:
-    unknown = Base(base().found, ID, "app", "sha256:1")
+    unknown = AdoptedSpec(base().found, ID, "app", "sha256:1")
     assert adopted_spec.chosen(unknown)["Env"] == IMAGE["Env"]
 
 
@@ -273,5 +273,5 @@ def test_outside_a_container_no_container_is_the_gateways_own() -> None:
 
 def test_a_base_is_read_back_as_it_was_written_and_shows_no_secret() -> None:
     one = base({"Env": ["PASSWORD=secret"]}, holders={VOLUME: "vpn"}, host_name="machine")
-    assert Base.load(one.dump()) == one
+    assert AdoptedSpec.load(one.dump()) == one
     assert "secret" not in repr(one)

@@ -8,7 +8,7 @@ from gateway.docker.container import exit_diagnosis
 from gateway.docker.engine.errors import classify, port_of
 from gateway.docker.engine.services import Task
 from gateway.docker.swarm.convergence import broken, unplaced
-from gateway.model.errors import REMEDIES, Absent, Code, Postponed
+from gateway.model.errors import REMEDIES, Code, NotOnEngine, Postponed
 from gateway.registry.challenge import parse_challenge
 
 DIGEST = "sha256:" + "0" * 64
@@ -29,7 +29,7 @@ _ENDPOINT = "driver failed programming external connectivity on endpoint web (6f
 def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, sentence: str) -> None:
     error = classify(int(status), sentence)
     assert (error.reason.code, isinstance(error, Postponed)) == (code, code in WAITS)
-    assert isinstance(error, Absent) == (status == "404" and code not in WAITS)
+    assert isinstance(error, NotOnEngine) == (status == "404" and code not in WAITS)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from gateway.docker.swarm import spec as swarm_spec
 from gateway.model import configuration_rules
 from gateway.model.applications import Application, Desired, parse_environment
 from gateway.model.configuration import Configuration
-from gateway.model.configuration_diff import Difference, Ran, differences
+from gateway.model.configuration_diff import Change, Running, pending_changes
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Digest, Reference
 
@@ -200,7 +200,7 @@ VOLUME = {"source": "data", "target": "/data"}
 )
 def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any], field: str | None) -> None:
     with pytest.raises(InvalidInput) as refused:
-        configuration_rules.refuse(Configuration.model_validate(together))
+        configuration_rules.validate(Configuration.model_validate(together))
     assert refused.value.field == field
 
 
@@ -215,7 +215,7 @@ def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any
     ids=lambda one: str(one)[:70],
 )
 def test_what_can_be_together_is_not_refused(together: dict[str, Any]) -> None:
-    configuration_rules.refuse(Configuration.model_validate(together))
+    configuration_rules.validate(Configuration.model_validate(together))
 
 
 def test_a_part_keeps_its_name_as_long_as_it_stays_the_same() -> None:
@@ -348,18 +348,18 @@ def test_a_service_gets_a_file_as_a_secret_of_its_own_name() -> None:
 # -- what a deployment would change
 
 
-def ran(**configuration: Any) -> Ran:
+def ran(**configuration: Any) -> Running:
     reference = Reference.parse("acme/web:v1").with_digest(DIGEST)
-    return Ran(reference, application("A=1\nB=2\nC=3", image="acme/web:v1", **configuration), None)
+    return Running(reference, application("A=1\nB=2\nC=3", image="acme/web:v1", **configuration), None)
 
 
 def test_what_a_deployment_would_change_is_told_without_secrets() -> None:
     wanted = application(
         "A=1\nB=20\nD=4", ports=[PORT], memoryLimit="64m", kept=3, mounts=[{**FILE, "content": "port = 81"}]
     )
-    found = differences(wanted, ran(mounts=[FILE], replicas=2))
-    assert found[0] == Difference("dockerImage", "docker.io/acme/web:v1", "docker.io/acme/web:v2")
-    assert found[1] == Difference("env", ["A", "B", "C"], "D added, B changed, C removed")
+    found = pending_changes(wanted, ran(mounts=[FILE], replicas=2))
+    assert found[0] == Change("dockerImage", "docker.io/acme/web:v1", "docker.io/acme/web:v2")
+    assert found[1] == Change("env", ["A", "B", "C"], "D added, B changed, C removed")
     assert [one.field for one in found[2:]] == ["memoryLimit", "replicas", "ports", "mounts"]
     assert (found[2].runs, found[2].wanted) == (None, "64m")
     assert found[-1].wanted[0]["content"] == "changed"
@@ -367,10 +367,10 @@ def test_what_a_deployment_would_change_is_told_without_secrets() -> None:
 
 
 def test_where_nothing_ran_yet_all_that_is_set_is_pending() -> None:
-    found = differences(application("A=1", memoryLimit="64m"), None)
+    found = pending_changes(application("A=1", memoryLimit="64m"), None)
     assert [(one.field, one.runs) for one in found] == [("dockerImage", None), ("env", []), ("memoryLimit", None)]
 
 
 def test_the_same_tag_and_configuration_change_nothing() -> None:
     serving = ran(ports=[{**PORT, "portId": "one"}])
-    assert differences(application("A=1\nB=2\nC=3", image="acme/web:v1", ports=[PORT]), serving) == []
+    assert pending_changes(application("A=1\nB=2\nC=3", image="acme/web:v1", ports=[PORT]), serving) == []

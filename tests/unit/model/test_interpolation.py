@@ -6,7 +6,7 @@ import tracemalloc
 import pytest
 
 from gateway.model.errors import InvalidInput
-from gateway.model.interpolation import names_others, resolve
+from gateway.model.interpolation import has_references, resolve
 
 
 def test_an_application_names_its_project_its_environment_and_itself() -> None:
@@ -55,9 +55,9 @@ def test_what_cannot_be_put_in_is_told(own: str, environment: str, project: str,
 
 
 def test_most_name_nothing() -> None:
-    assert not names_others("A=$B ${C} {{D}}")
-    assert not names_others(None)
-    assert names_others("A=${{B}}")
+    assert not has_references("A=$B ${C} {{D}}")
+    assert not has_references(None)
+    assert has_references("A=${{B}}")
 
 
 def test_openings_without_an_end_are_text_and_cost_no_more_than_they_are_long() -> None:

@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gateway.model.ecr import Amazon
+from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Repository
-from gateway.model.registries import Credentials, Registration, Registry, RegistryType, Scope, choose
+from gateway.model.registries import Credentials, Registration, Registry, RegistryScope, RegistryType, select_login
 from gateway.store import applications
 from tests.support.api_client import VAULT, Web
 
@@ -22,7 +22,7 @@ def kept(url: str, user: str) -> Registry:
         registry_url=url,
         registry_type=RegistryType.CLOUD,
         image_prefix=None,
-        scope=Scope.parse(url),
+        scope=RegistryScope.parse(url),
         login=Credentials(user, "secret"),
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
@@ -30,7 +30,7 @@ def kept(url: str, user: str) -> Registry:
 
 @pytest.mark.parametrize("url", ["", "docker.io", "index.docker.io", "https://index.docker.io/v1/", "docker.io/"])
 def test_docker_hub_has_many_names(url: str) -> None:
-    assert Scope.parse(url).covers(Repository.parse("mycompany/myapp"))
+    assert RegistryScope.parse(url).covers(Repository.parse("mycompany/myapp"))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_docker_hub_has_many_names(url: str) -> None:
     ],
 )
 def test_a_scope_covers_its_domain_and_path_and_no_more(url: str, repository: str, covered: bool) -> None:
-    assert covered is Scope.parse(url).covers(Repository.parse(repository))
+    assert covered is RegistryScope.parse(url).covers(Repository.parse(repository))
 
 
 @pytest.mark.parametrize(
@@ -77,24 +77,24 @@ def test_a_scope_covers_its_domain_and_path_and_no_more(url: str, repository: st
 )
 def test_what_names_no_registry_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput):
-        Scope.parse(url)
+        RegistryScope.parse(url)
 
 
 def test_an_applications_own_login_comes_first() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    assert choose(image, (None, OWN), [kept("ghcr.io", "kept")]).by == OWN
+    assert select_login(image, (None, OWN), [kept("ghcr.io", "kept")]).by == OWN
 
 
 def test_an_own_login_is_never_sent_to_another_registry() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    login = choose(image, (Scope.parse("docker.io"), OWN), [])
+    login = select_login(image, (RegistryScope.parse("docker.io"), OWN), [])
     assert login.by is None
     assert "own login was not sent, since it was given for docker.io" in login.description
 
 
 def test_the_longest_path_wins_among_the_kept_logins() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    chosen = choose(image, None, [kept("ghcr.io/acme", "near"), kept("ghcr.io", "far"), kept("quay.io", "other")])
+    chosen = select_login(image, None, [kept("ghcr.io/acme", "near"), kept("ghcr.io", "far"), kept("quay.io", "other")])
     assert chosen.by == Credentials("near", "secret")
 
 
@@ -103,13 +103,13 @@ def test_a_password_is_not_shown_by_accident() -> None:
 
 
 def test_an_error_names_the_registry_that_is_for_another_path() -> None:
-    login = choose(Repository.parse("ghcr.io/other/app"), None, [kept("ghcr.io/acme", "near")])
+    login = select_login(Repository.parse("ghcr.io/other/app"), None, [kept("ghcr.io/acme", "near")])
     assert login.description == "without a login; the registry 'near' is for ghcr.io/acme only"
 
 
 def test_certificates_are_trusted_for_a_host_whosever_login_is_used() -> None:
     trusting = replace(kept("registry.example.com", "kept"), login=None, authority="PEM\n")
-    login = choose(Repository.parse("registry.example.com/app"), (None, OWN), [trusting])
+    login = select_login(Repository.parse("registry.example.com/app"), (None, OWN), [trusting])
     assert (login.by, login.authority) == (OWN, "PEM\n")
 
 
@@ -129,7 +129,7 @@ ROLE = "arn:aws:iam::123456789012:role/pull"
 )
 def test_the_region_of_a_token_is_told_by_the_host_or_by_people(url: str, more: dict[str, str], region: str) -> None:
     made = Registration.parse({"registry_name": "x", "registry_type": "ecr", "registry_url": url, **more})
-    assert isinstance(made.login, Amazon)
+    assert isinstance(made.login, AwsIdentity)
     assert made.login.region == region
 
 
@@ -164,7 +164,7 @@ def test_keys_of_amazons_may_come_as_user_name_and_password() -> None:
     host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     given = {"registry_name": "x", "registry_type": "ecr", "registry_url": host, "username": "AKIA", "password": "s3"}
     made = Registration.parse({**given, "role_arn": ROLE, "external_id": "ours"})
-    assert made.login == Amazon("us-east-1", False, "AKIA", "s3", None, ROLE, "ours")
+    assert made.login == AwsIdentity("us-east-1", False, "AKIA", "s3", None, ROLE, "ours")
     assert "s3" not in repr(made)
 
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from gateway.model.errors import Unauthenticated
 from gateway.model.signatures import (
-    prove_basic,
-    prove_bearer,
-    prove_credentials,
-    prove_hmac,
-    prove_standard_webhook,
-    prove_token,
+    verify_basic,
+    verify_bearer,
+    verify_credentials,
+    verify_hmac,
+    verify_standard_webhook,
+    verify_token,
 )
 
 BODY = b"Hello, World!"
@@ -27,52 +27,52 @@ def basic(login: str) -> str:
 
 
 def test_the_secret_itself_is_proof() -> None:
-    prove_token("s3cret", "s3cret")
-    prove_bearer("Bearer s3cret", "s3cret")
-    prove_bearer("bearer  s3cret", "s3cret")
-    prove_basic(basic("anyone:s3cret"), "s3cret")
+    verify_token("s3cret", "s3cret")
+    verify_bearer("Bearer s3cret", "s3cret")
+    verify_bearer("bearer  s3cret", "s3cret")
+    verify_basic(basic("anyone:s3cret"), "s3cret")
 
 
 def test_a_secret_beyond_ascii_is_compared_as_bytes() -> None:
-    prove_token("geheimnisvoll ü", "geheimnisvoll ü")
-    prove_token(b"\xc3\xbc".decode("ascii", "surrogateescape"), "ü")
-    prove_basic(basic("ü:pass:wört"), "pass:wört")
+    verify_token("geheimnisvoll ü", "geheimnisvoll ü")
+    verify_token(b"\xc3\xbc".decode("ascii", "surrogateescape"), "ü")
+    verify_basic(basic("ü:pass:wört"), "pass:wört")
 
 
 def test_the_signature_of_the_documentation_is_proof() -> None:
     # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries#testing-the-webhook-payload-validation
     signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
 
-    prove_hmac(signature, "It's a Secret to Everybody", BODY, prefix="sha256=")
+    verify_hmac(signature, "It's a Secret to Everybody", BODY, prefix="sha256=")
 
 
 def test_other_algorithms_sign_without_prefix() -> None:
-    prove_hmac(hmac.new(b"s3cret", BODY, "sha1").hexdigest(), "s3cret", BODY, algorithm="sha1")
+    verify_hmac(hmac.new(b"s3cret", BODY, "sha1").hexdigest(), "s3cret", BODY, algorithm="sha1")
 
 
 @pytest.mark.parametrize("sent", [None, "", "S3cret", "s3cret ", "s3cre", "s3crets", "\udcff", "ü", "\0"])
 def test_anything_but_the_secret_is_refused(sent: str | None) -> None:
-    for prove in (prove_token, prove_bearer, prove_basic):
+    for prove in (verify_token, verify_bearer, verify_basic):
         with pytest.raises(Unauthenticated):
             prove(sent, "s3cret")
     with pytest.raises(Unauthenticated):
-        prove_hmac(sent, "s3cret", BODY)
+        verify_hmac(sent, "s3cret", BODY)
 
 
 @pytest.mark.parametrize(
     ("prove", "sent"),
     [
-        (prove_bearer, "Bearer"),
-        (prove_bearer, "Bearer wrong"),
-        (prove_bearer, basic("anyone:s3cret")),
-        (prove_bearer, "s3cret"),
-        (prove_basic, basic("anyone:wrong")),
-        (prove_basic, basic("s3cret")),
-        (prove_basic, basic("s3cret:")),
-        (prove_basic, "Basic s3cret"),
-        (prove_basic, "Basic ü"),
-        (prove_basic, "Basic !!!!"),
-        (prove_basic, "Bearer s3cret"),
+        (verify_bearer, "Bearer"),
+        (verify_bearer, "Bearer wrong"),
+        (verify_bearer, basic("anyone:s3cret")),
+        (verify_bearer, "s3cret"),
+        (verify_basic, basic("anyone:wrong")),
+        (verify_basic, basic("s3cret")),
+        (verify_basic, basic("s3cret:")),
+        (verify_basic, "Basic s3cret"),
+        (verify_basic, "Basic ü"),
+        (verify_basic, "Basic !!!!"),
+        (verify_basic, "Bearer s3cret"),
     ],
 )
 def test_a_login_of_another_kind_is_refused(prove: Callable[[str, str], None], sent: str) -> None:
@@ -84,21 +84,21 @@ def test_an_endpoint_without_secret_lets_nobody_in() -> None:
     unkeyed = hmac.new(b"", BODY, "sha256").hexdigest()
 
     with pytest.raises(Unauthenticated):
-        prove_hmac(unkeyed, "", BODY)
+        verify_hmac(unkeyed, "", BODY)
     with pytest.raises(Unauthenticated):
-        prove_token("", "")
+        verify_token("", "")
 
 
 @settings(deadline=None)
 @given(st.binary(), st.text(min_size=1))
 def test_no_header_value_does_more_than_be_refused(raw: bytes, secret: str) -> None:
     sent = raw.decode("utf-8", "surrogateescape")
-    for prove in (prove_token, prove_bearer, prove_basic):
+    for prove in (verify_token, verify_bearer, verify_basic):
         try:
             prove(sent, secret)
         except Unauthenticated:
             continue
-        assert secret in sent or prove is prove_basic
+        assert secret in sent or prove is verify_basic
 
 
 def test_whichever_header_carries_the_secret_is_proof() -> None:
@@ -109,10 +109,10 @@ def test_whichever_header_carries_the_secret_is_proof() -> None:
         {"x-other": "s3cret"},
         {"x-api-key": "s3cret", "x-other": "wrong"},
     ):
-        prove_credentials(headers, "s3cret", "x-api-key", "x-other")
+        verify_credentials(headers, "s3cret", "x-api-key", "x-other")
     for headers in ({}, {"authorization": "Token s3cret"}, {"authorization": "Bearer wrong", "x-other": "s3cret"}):
         with pytest.raises(Unauthenticated):
-            prove_credentials(headers, "s3cret", "x-api-key", "x-other")
+            verify_credentials(headers, "s3cret", "x-api-key", "x-other")
 
 
 # From the libraries of https://github.com/standard-webhooks/standard-webhooks
@@ -128,15 +128,15 @@ SIGNED_AT = datetime.fromtimestamp(1614265330, UTC)
 
 def test_a_standard_webhook_is_proven_within_five_minutes() -> None:
     for late in (-299, 0, 299):
-        prove_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
+        verify_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
     for late in (-301, 301):
         with pytest.raises(Unauthenticated):
-            prove_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
+            verify_standard_webhook(STANDARD, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT + timedelta(seconds=late))
 
 
 def test_one_of_several_signatures_of_a_standard_webhook_suffices() -> None:
     both = STANDARD | {"webhook-signature": f"v1,c2lnbmVk v1a,eA== {STANDARD['webhook-signature']}"}
-    prove_standard_webhook(both, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT)
+    verify_standard_webhook(both, STANDARD_KEY, STANDARD_BODY, at=SIGNED_AT)
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_one_of_several_signatures_of_a_standard_webhook_suffices() -> None:
 )
 def test_a_standard_webhook_of_another_key_or_message_is_refused(changed: dict[str, str], secret: str) -> None:
     with pytest.raises(Unauthenticated):
-        prove_standard_webhook(STANDARD | changed, secret, STANDARD_BODY, at=SIGNED_AT)
+        verify_standard_webhook(STANDARD | changed, secret, STANDARD_BODY, at=SIGNED_AT)

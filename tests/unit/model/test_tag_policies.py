@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Tag
-from gateway.model.tag_policies import Policy, highest, lower
+from gateway.model.tag_policies import TagPolicy, highest_match, is_lower
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from gateway.model.tag_policies import Policy, highest, lower
 def test_a_policy_takes_what_it_says(
     rule: str, pattern: str, more: dict[str, object], taken: list[str], left: list[str]
 ) -> None:
-    policy = Policy.parse(rule, pattern, **more)  # type: ignore[arg-type]
+    policy = TagPolicy.parse(rule, pattern, **more)  # type: ignore[arg-type]
     assert [tag for tag in taken + left if policy.takes(Tag(tag))] == taken
 
 
@@ -55,18 +55,21 @@ def test_a_policy_takes_what_it_says(
 )
 def test_a_policy_that_means_nothing_is_refused_naming_the_field(rule: str, pattern: str, field: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        Policy.parse(rule, pattern)
+        TagPolicy.parse(rule, pattern)
     assert refused.value.field == field
 
 
 def test_versions_are_ordered_as_numbers_and_what_is_none_is_never_lower() -> None:
-    assert lower(Tag("1.9.0"), Tag("v1.10.0"))
-    assert lower(Tag("1.0.0-rc.1"), Tag("1.0.0"))
-    assert not lower(Tag("1.0.0"), Tag("1.0.0"))
-    assert not lower(Tag("latest"), Tag("1.0.0"))
-    assert not lower(Tag("1.0.0"), None)
-    assert highest([Tag("1.2.0"), Tag("1.10.0"), Tag("2.0.0"), Tag("latest")], Policy.parse("semver", "^1")) == "1.10.0"
-    assert highest([Tag("latest")], Policy.parse("semver", "^1")) is None
+    assert is_lower(Tag("1.9.0"), Tag("v1.10.0"))
+    assert is_lower(Tag("1.0.0-rc.1"), Tag("1.0.0"))
+    assert not is_lower(Tag("1.0.0"), Tag("1.0.0"))
+    assert not is_lower(Tag("latest"), Tag("1.0.0"))
+    assert not is_lower(Tag("1.0.0"), None)
+    assert (
+        highest_match([Tag("1.2.0"), Tag("1.10.0"), Tag("2.0.0"), Tag("latest")], TagPolicy.parse("semver", "^1"))
+        == "1.10.0"
+    )
+    assert highest_match([Tag("latest")], TagPolicy.parse("semver", "^1")) is None
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_versions_are_ordered_as_numbers_and_what_is_none_is_never_lower() -> No
 )
 def test_no_tag_keeps_a_policy_busy(rule: str, pattern: str) -> None:
     # What backtracks would not end within the test's time, or the sun's.
-    assert not Policy.parse(rule, pattern).takes(Tag("a" * 128))
+    assert not TagPolicy.parse(rule, pattern).takes(Tag("a" * 128))
 
 
 @given(
@@ -84,7 +87,7 @@ def test_no_tag_keeps_a_policy_busy(rule: str, pattern: str) -> None:
 )
 def test_whatever_is_written_is_a_policy_or_is_refused(rule: str, pattern: str, tag: str) -> None:
     try:
-        policy = Policy.parse(rule, pattern)
+        policy = TagPolicy.parse(rule, pattern)
     except InvalidInput:
         return
     assert policy.takes(Tag(tag)) in {True, False}
