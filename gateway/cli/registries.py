@@ -58,7 +58,7 @@ async def create(
 
     URL is as ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; without one, Docker Hub.
     """
-    from gateway.api.procedures.registry import registered
+    from gateway.admin.registries import parse_registration
     from gateway.store import registries as store
     from gateway.store.database import transaction
 
@@ -67,7 +67,7 @@ async def create(
         "ca_certificate": read_secret(ca_file),
         "secret_access_key": read_secret(secret_access_key_file),
     }
-    registration = registered({**plain, **secrets, "registry_name": name, "registry_url": url})
+    registration = parse_registration({**plain, **secrets, "registry_name": name, "registry_url": url})
     async with keep() as kept, transaction(kept.pool) as connection:
         made = await store.insert_registry(connection, kept.vault, registration)
     if as_json:
@@ -111,7 +111,7 @@ def _who(registry: Any) -> str | None:
 async def test(registry_id: str, *, as_json: bool) -> None:
     """Log in now, with what is kept; say what failed, and what to do."""
     from gateway import app
-    from gateway.api.procedures.registry import log_in
+    from gateway.admin.registries import log_in
     from gateway.registry import client
     from gateway.store import registries as store
     from gateway.store.database import transaction

@@ -54,15 +54,12 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 
     HOST is as unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
     """
-    from gateway.api.procedures.server import checked
+    from gateway.admin.servers import register
     from gateway.model.servers import Access
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
 
-    access = await checked(Access(host).changed(_read(files)))
-    async with keep() as kept, transaction(kept.pool) as connection:
-        made = await store.insert_server(connection, kept.vault, name=name, description=description, access=access)
-        await store.notify(connection)
+    access = Access(host).changed(_read(files))
+    async with keep() as kept:
+        made = await register(kept.pool, kept.vault, name=name, description=description, access=access)
     if as_json:
         show({"serverId": made.server_id, "name": name, "host": host})
     else:
@@ -78,22 +75,11 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 @command
 async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
     """Change where SERVER is, or what lets us in there. What is not given stays."""
-    from gateway.api.procedures.server import checked
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
+    from gateway.admin import servers as admin
 
-    changes = _read(files) | ({"host": host} if host else {})
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_server(connection, kept.vault, server)
-        await store.update_server(
-            connection,
-            kept.vault,
-            found.server_id,
-            name=name or found.name,
-            description=found.description,
-            access=await checked(found.changed(changes)),
-        )
-        await store.notify(connection)
+    access = _read(files) | ({"host": host} if host else {})
+    async with keep() as kept:
+        found = await admin.update(kept.pool, kept.vault, server, name=name, description=None, access=access)
     if as_json:
         show({"updated": found.server_id})
     else:
@@ -147,14 +133,15 @@ async def show_server(server: str, *, as_json: bool) -> None:
 @command
 async def test(server: str, *, as_json: bool) -> None:
     """Reach SERVER's engine now, and say who answers."""
-    from gateway.api.procedures.server import ask, shown_identity
+    from gateway.admin.servers import identify_engine
+    from gateway.api.procedures.server import shown_identity
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
     async with keep() as kept:
         async with transaction(kept.pool) as connection:
             found = await store.select_server(connection, kept.vault, server)
-        answered = shown_identity(await ask(found.changed({})))
+        answered = shown_identity(await identify_engine(found.changed({})))
     if as_json:
         show(answered)
     else:
@@ -167,13 +154,10 @@ async def test(server: str, *, as_json: bool) -> None:
 @command
 async def remove(server: str, *, as_json: bool) -> None:
     """Forget a server without applications, by id or name. Nothing is touched there."""
-    from gateway.store import servers as store
-    from gateway.store.database import transaction
+    from gateway.admin import servers as admin
 
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_server(connection, kept.vault, server)
-        await store.delete_server(connection, found.server_id)
-        await store.notify(connection)
+    async with keep() as kept:
+        found = await admin.remove(kept.pool, kept.vault, server)
     if as_json:
         show({"removed": found.server_id})
     else:

@@ -36,7 +36,8 @@ async def create(
     as_json: bool,
 ) -> None:
     """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
-    from gateway.api.procedures.subscription import followed_repository, shown
+    from gateway.admin.subscriptions import resolve_repository
+    from gateway.api.procedures.subscription import shown
     from gateway.model.tag_policies import TagPolicy
     from gateway.store import applications
     from gateway.store import subscriptions as store
@@ -47,7 +48,7 @@ async def create(
     )
     async with keep() as kept, transaction(kept.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
-        followed = await followed_repository(connection, application_id, repository)
+        followed = await resolve_repository(connection, application_id, repository)
         made = await store.insert_subscription(connection, application_id, followed, wanted)
     if as_json:
         show(shown(made))

@@ -50,7 +50,7 @@ async def create(
     as_json: bool,
 ) -> None:
     """Open an endpoint for SOURCE and print its path and secret: the only time they are shown."""
-    from gateway.api.procedures import webhook
+    from gateway.admin.endpoints import CreateEndpoint, create_endpoint, find_source
     from gateway.cli._setup_steps import steps
     from gateway.model.errors import InvalidInput
     from gateway.store import gateway_address
@@ -58,7 +58,7 @@ async def create(
 
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
-    given = webhook.Create(
+    given = CreateEndpoint(
         source=source,
         name=name,
         secret=read_secret(secret_file),
@@ -72,19 +72,19 @@ async def create(
     async with keep() as kept, transaction(kept.pool) as connection:
         public_url, listens = await gateway_address.select_serving(connection)
         public_url = public_url or kept.settings.public_url
-        made = await webhook.open_endpoint(connection, kept.vault, given)
-    printed = {field: made[field] for field in ("source", "path", "secret", "header")}
+        made = await create_endpoint(connection, kept.vault, given)
+    printed = {"source": made.source, "path": made.path, "secret": made.secret, "header": made.header}
     say(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
         text = steps(
-            webhook.find_source(source),
+            find_source(source),
             base=public_url or listens or f"http://{kept.settings.listen}",
-            path=made["path"],
-            secret=made["secret"],
+            path=made.path,
+            secret=made.secret,
             host=host,
             settings=given.settings,
         )
-        say(f"\nWebhook {made['endpointId']}. Its path and secret are not shown again.\n\n{text}", err=True)
+        say(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
         if public_url is None:
             say("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
 
@@ -122,13 +122,14 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 @command
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
     """Make a new secret, by the endpoint's id; for a source that cannot sign, a new path."""
-    from gateway.api.procedures import webhook
+    from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
+    from gateway.api.procedures.webhook import rotated
     from gateway.store.database import transaction
 
-    given = webhook.Rotate(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
+    given = RotateEndpoint(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
     async with keep() as kept, transaction(kept.pool) as connection:
-        made = await webhook.rotate_endpoint(connection, kept.vault, given)
-    say(json.dumps(made, indent=None if as_json else 2))
+        made = await rotate_endpoint(connection, kept.vault, given)
+    say(json.dumps(rotated(made), indent=None if as_json else 2))
     if not as_json:
         say(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
 

@@ -3,8 +3,6 @@
 Creating or changing one never contacts the registry: `registry.testRegistry` does.
 """
 
-import asyncio
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -12,25 +10,21 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
+from gateway.admin.registries import changed, log_in, parse_registration
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
-from gateway.model.ecr import AwsIdentity, region_of
-from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
-from gateway.model.registries import Credentials, Login, Registration, Registry, RegistryType
-from gateway.registry import ecr_tokens
-from gateway.registry.client import RegistryClient
+from gateway.model.ecr import AwsIdentity
+from gateway.model.errors import InvalidInput
+from gateway.model.registries import Credentials, Registry, RegistryType
 from gateway.store import registries
 from gateway.store.database import transaction
 
 procedures = Procedures()
 
-_DEADLINE = 45.0  # seconds a registry has to take a login
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 _Short = Annotated[str, StringConstraints(max_length=255, strip_whitespace=True)]
 _Secret = Annotated[str, Field(max_length=65_536)]
 _AMAZONS = ("Region", "AccessKeyId", "SecretAccessKey", "Profile", "RoleArn", "ExternalId")
-_KEYS = frozenset({"access_key_id", "secret_access_key"})
-_PAIR = frozenset({"username", "password"})
 
 
 class _Given(Input):
@@ -126,18 +120,10 @@ def row(registry: Registry) -> RegistryRow:
     }
 
 
-def registered(fields: dict[str, Any]) -> Registration:
-    """Return what was said of a registry; raises InvalidInput naming the field that is wrong."""
-    registration = Registration.parse(fields)
-    if registration.registry_type is RegistryType.ECR:
-        ecr_tokens.refuse_without_client()
-    return registration
-
-
 @procedures.mutation("registry.create", gives=RegistryRow)
 async def create(context: Context, given: Create) -> Answer:
     """Keep a login for all images of an address, or below a path of it; the registry is not contacted."""
-    registration = registered(given.fields())
+    registration = parse_registration(given.fields())
     async with transaction(context.pool) as connection:
         registry = await registries.insert_registry(connection, context.vault, registration)
     return Answer(row(registry))
@@ -170,46 +156,8 @@ async def update(context: Context, given: Update) -> Answer:
         raise InvalidInput("a registry has a name", field="registryName")
     async with transaction(context.pool) as connection:
         found = await registries.select_registry(connection, context.vault, given.registry_id)
-        if found.unreadable is not None and not (sent.get("password") or sent.get("secret_access_key")):
-            raise Unavailable(found.unreadable)
-        wanted = registered({**_kept(found, sent), **sent})
-        _refuse_elsewhere(found, wanted, sent)
-        await registries.update_registry(connection, context.vault, found.registry_id, wanted)
+        await registries.update_registry(connection, context.vault, found.registry_id, changed(found, sent))
     return Answer(value=True)
-
-
-def _refuse_elsewhere(found: Registry, wanted: Registration, sent: Mapping[str, Any]) -> None:
-    """Raises InvalidInput where a secret that was given for one registry would be sent to another.
-
-    Keys of Amazon are for Amazon, whichever of its registries the tokens are for.
-    """
-    if wanted.scope.domain == found.scope.domain or wanted.login is None or found.login is None:
-        return
-    if isinstance(wanted.login, AwsIdentity):
-        kept = wanted.login.secret_access_key and not sent.get("secret_access_key") and not sent.get("password")
-        if not kept or region_of(wanted.scope.domain) is not None:
-            return
-        field = "secretAccessKey"
-    elif sent.get("password"):
-        return
-    else:
-        field = "password"
-    raise InvalidInput(
-        f"the login was given for {found.scope.domain}, and is not sent to {wanted.scope.domain}: "
-        f"send {field} with registryUrl",
-        field=field,
-    )
-
-
-def _kept(found: Registry, sent: dict[str, Any]) -> dict[str, Any]:
-    """Return what stays of a registry: nothing of its login where that becomes one of another type."""
-    fields = found.fields()
-    wanted = RegistryType(sent.get("registry_type") or found.registry_type)
-    if wanted is not found.registry_type:
-        fields = {name: fields[name] for name in ("registry_name", "registry_url", "image_prefix", "ca_certificate")}
-    elif _PAIR & sent.keys():
-        fields = {name: value for name, value in fields.items() if name not in _KEYS}
-    return fields | {"registry_type": wanted}
 
 
 @procedures.mutation("registry.remove", gives=RegistryRow)
@@ -222,7 +170,7 @@ async def remove(context: Context, given: Named) -> Answer:
 @procedures.mutation("registry.testRegistry", gives=Literal[True])
 async def test(context: Context, given: Test) -> Answer:
     """Log in at once with what is sent, which is not kept; says what failed, and what to do."""
-    registration = registered({**given.fields(), "registry_name": given.registry_name or "as sent"})
+    registration = parse_registration({**given.fields(), "registry_name": given.registry_name or "as sent"})
     await log_in(context.registry, registration)
     return Answer(value=True)
 
@@ -234,20 +182,3 @@ async def test_by_id(context: Context, given: Named) -> Answer:
         registry = await registries.select_registry(connection, context.vault, given.registry_id)
     await log_in(context.registry, registry)
     return Answer(value=True)
-
-
-async def log_in(client: RegistryClient, registration: Registration) -> None:
-    """Raises InvalidInput where the registry does not take the login, or does not answer."""
-    if isinstance(registration, Registry) and registration.unreadable is not None:
-        raise Unavailable(registration.unreadable)
-    domain = registration.scope.domain
-    login = Login(registration.login, registration.whose, authority=registration.authority)
-    try:
-        async with asyncio.timeout(_DEADLINE):
-            await client.log_in(domain, login)
-    except Failed as error:
-        raise InvalidInput(f"{error}. {error.reason.remedy}") from error
-    except Postponed as error:
-        raise InvalidInput(f"{error}. Check its address and the network, and try again") from error
-    except TimeoutError as error:
-        raise InvalidInput(f"{domain} has not taken or refused the login in {_DEADLINE:.0f} s") from error

@@ -6,13 +6,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 from typing_extensions import TypedDict
 
+from gateway.admin import servers as admin
 from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
 from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
-from gateway.docker.engine.client import EngineIdentity, connect
-from gateway.model.errors import Conflict, Failed, InvalidInput, Postponed
+from gateway.docker.engine.client import EngineIdentity
+from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
@@ -150,21 +151,6 @@ def shown_identity(identity: EngineIdentity | None) -> Identity:
     }
 
 
-async def checked(access: Access) -> Access:
-    """Return it; raises InvalidInput where its certificates or keys are none. Nothing is contacted."""
-    async with connect(access):
-        return access
-
-
-async def ask(access: Access) -> EngineIdentity:
-    """Reach the engine, and return who answers; raises InvalidInput saying why nobody does."""
-    async with connect(access) as engine:
-        try:
-            return await engine.identify()
-        except (Postponed, Failed) as error:
-            raise InvalidInput(f"{access.host}: {error}") from error
-
-
 def _new(given: _Given) -> Access:
     if given.host is None:
         raise InvalidInput("host is missing, as in ssh://deploy@10.0.0.5", field="host")
@@ -174,12 +160,9 @@ def _new(given: _Given) -> Access:
 @procedures.mutation("server.create", gives=ServerRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
     """Register a host by its engine's address. Nothing is installed there."""
-    access = await checked(_new(given))
-    async with transaction(context.pool) as connection:
-        server = await servers.insert_server(
-            connection, context.vault, name=given.name, description=given.description or "", access=access
-        )
-        await servers.notify(connection)
+    server = await admin.register(
+        context.pool, context.vault, name=given.name, description=given.description or "", access=_new(given)
+    )
     return Answer(row(server, context.rollouts.hosts))
 
 
@@ -204,28 +187,21 @@ async def select_one(context: Context, given: Named) -> Answer:
 @procedures.mutation("server.update", gives=Literal[True], raises=(Conflict,))
 async def update(context: Context, given: Update) -> Answer:
     """Absent keeps, null clears."""
-    sent = given.given()
-    async with transaction(context.pool) as connection:
-        server = await servers.select_server(connection, context.vault, given.server_id)
-        await servers.update_server(
-            connection,
-            context.vault,
-            server.server_id,
-            name=given.name or server.name,
-            description=(given.description or "") if "description" in sent else server.description,
-            access=await checked(server.changed(given.access())),
-        )
-        await servers.notify(connection)
+    await admin.update(
+        context.pool,
+        context.vault,
+        given.server_id,
+        name=given.name,
+        description=(given.description or "") if "description" in given.given() else None,
+        access=given.access(),
+    )
     return Answer(value=True)
 
 
 @procedures.mutation("server.remove", gives=ServerRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a host that has no applications; return it as it was."""
-    async with transaction(context.pool) as connection:
-        server = await servers.select_server(connection, context.vault, given.server_id)
-        await servers.delete_server(connection, server.server_id)
-        await servers.notify(connection)
+    server = await admin.remove(context.pool, context.vault, given.server_id)
     return Answer(row(server, context.rollouts.hosts))
 
 
@@ -233,10 +209,10 @@ async def remove(context: Context, given: Named) -> Answer:
 async def test(context: Context, given: Trial) -> Answer:
     """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
     if given.server_id is None:
-        return Answer(shown_identity(await ask(_new(given))))
+        return Answer(shown_identity(await admin.identify_engine(_new(given))))
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(shown_identity(await ask(server.changed(given.access()))))
+    return Answer(shown_identity(await admin.identify_engine(server.changed(given.access()))))
 
 
 @procedures.query("server.validate", gives=Identity)

@@ -7,14 +7,14 @@ from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
+from gateway.admin.subscriptions import resolve_repository
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
 from gateway.model.applications import Subscription
-from gateway.model.errors import Conflict, InvalidInput
-from gateway.model.reference import Reference, Repository
+from gateway.model.errors import Conflict
 from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store import applications, resource_owners, subscriptions
-from gateway.store.database import Connection, statement, transaction
+from gateway.store.database import statement, transaction
 
 procedures = Procedures()
 
@@ -83,19 +83,6 @@ def shown(subscription: Subscription) -> SubscriptionRow:
     }
 
 
-async def followed_repository(connection: Connection, application_id: str, named: str) -> Repository:
-    """Return the repository that is named, else the one of the application's image; raises InvalidInput."""
-    if named:
-        try:
-            return Repository.parse(named)
-        except InvalidInput as error:
-            raise InvalidInput(str(error), field="repository") from error
-    image = await applications.select_image(connection, application_id)
-    if image is None:
-        raise InvalidInput("the application has no image yet: name the repository", field="repository")
-    return Reference.parse(image).repository
-
-
 @procedures.mutation("subscription.create", gives=SubscriptionRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
     """Let an application follow tags of a repository by a policy."""
@@ -109,7 +96,7 @@ async def create(context: Context, given: Create) -> Answer:
     )
     async with transaction(context.pool) as connection:
         await applications.select_live(connection, given.application_id)
-        repository = await followed_repository(connection, given.application_id, given.repository)
+        repository = await resolve_repository(connection, given.application_id, given.repository)
         made = await subscriptions.insert_subscription(connection, given.application_id, repository, policy)
     return Answer(shown(made))
 

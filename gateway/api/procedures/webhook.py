@@ -1,55 +1,31 @@
 """webhook.*: where registries may tell of pushes. Paths and secrets are shown once."""
 
-import secrets
-from datetime import timedelta
 from typing import Annotated
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
+from gateway.admin.endpoints import (
+    CreatedEndpoint,
+    CreateEndpoint,
+    RotatedEndpoint,
+    RotateEndpoint,
+    create_endpoint,
+    rotate_endpoint,
+)
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
-from gateway.model.endpoints import Endpoint, parse_networks, parse_repository_glob
-from gateway.model.errors import InvalidInput
-from gateway.model.reference import parse_domain
-from gateway.sources import SOURCES, Source
+from gateway.model.endpoints import Endpoint
 from gateway.store import endpoints
-from gateway.store.database import Connection, statement, transaction
-from gateway.store.encryption import Vault
+from gateway.store.database import statement, transaction
 
 procedures = Procedures()
-
-DAY = 86_400  # seconds
-
-_Secret = Annotated[str, Field(min_length=1, max_length=4096)]
-_Words = Annotated[tuple[str, ...], Field(max_length=200)]
-
-
-class Create(Input):
-    source: str
-    name: Annotated[str, Field(max_length=255)] = ""
-    secret: _Secret | None = None
-    host: str | None = None
-    aliases: _Words = ()
-    settings: dict[str, str] = Field(default_factory=dict)
-    repositories: _Words = ()
-    networks: _Words = ()
-    rate: Annotated[
-        Annotated[int, Field(ge=1, le=1_000_000)] | None,
-        Field(description="Requests a minute; null is as the gateway is set."),
-    ] = None
 
 
 class Named(Input):
     endpoint_id: Id
-
-
-class Rotate(Named):
-    secret: _Secret | None = None
-    path: bool = False
-    grace: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
 
 
 class WebhookRow(TypedDict):
@@ -110,77 +86,40 @@ def shown(endpoint: Endpoint) -> WebhookRow:
     }
 
 
-def find_source(name: str) -> Source:
-    """Raises InvalidInput."""
-    if name not in SOURCES:
-        raise InvalidInput(f"there is no source {name!r}; there are: {', '.join(sorted(SOURCES))}", field="source")
-    return SOURCES[name]
-
-
-async def open_endpoint(connection: Connection, vault: Vault, given: Create) -> OpenedWebhook:
-    """Return what its sender needs, the only time it is known; raises InvalidInput."""
-    source = find_source(given.source)
-    source.check_settings(given.settings)
-    if given.aliases and not given.host:
-        raise InvalidInput("an alias stands for the registry's public host: give host too", field="aliases")
-    secret = given.secret or secrets.token_urlsafe(32)
-    endpoint_id, token = await endpoints.insert_endpoint(
-        connection,
-        vault,
-        source=source.name,
-        name=given.name or source.name,
-        secret=secret,
-        host=parse_domain(given.host) if given.host else None,
-        aliases=given.aliases,
-        settings=given.settings,
-        repositories=[parse_repository_glob(one) for one in given.repositories],
-        networks=parse_networks(given.networks),
-        rate=given.rate,
-    )
+def opened(endpoint: CreatedEndpoint) -> OpenedWebhook:
     return {
-        "endpointId": endpoint_id,
-        "source": source.name,
-        "path": _path(source, token),
-        "secret": secret,
-        "header": source.header_with(given.settings),
-    }
-
-
-async def rotate_endpoint(connection: Connection, vault: Vault, given: Rotate) -> RotatedWebhook:
-    """Return what is new: the secret, or the path where it is asked for, or is the only secret there is."""
-    endpoint = await endpoints.select_endpoint_by_id(connection, vault, given.endpoint_id)
-    source, grace = find_source(endpoint.source), timedelta(seconds=given.grace)
-    rotated: RotatedWebhook = {
         "endpointId": endpoint.endpoint_id,
-        "source": source.name,
-        "path": None,
-        "secret": None,
-        "header": source.header_with(endpoint.settings),
+        "source": endpoint.source,
+        "path": endpoint.path,
+        "secret": endpoint.secret,
+        "header": endpoint.header,
     }
-    if given.path or source.header is None:
-        token = await endpoints.rotate_token(connection, endpoint.endpoint_id, grace)
-        return {**rotated, "path": _path(source, token)}
-    secret = given.secret or secrets.token_urlsafe(32)
-    await endpoints.rotate_secret(connection, vault, endpoint, secret, grace)
-    return {**rotated, "secret": secret}
 
 
-def _path(source: Source, token: str) -> str:
-    return f"/webhooks/{source.name}/{token}"
+def rotated(endpoint: RotatedEndpoint) -> RotatedWebhook:
+    return {
+        "endpointId": endpoint.endpoint_id,
+        "source": endpoint.source,
+        "path": endpoint.path,
+        "secret": endpoint.secret,
+        "header": endpoint.header,
+    }
 
 
 @procedures.mutation("webhook.create", gives=OpenedWebhook)
-async def create(context: Context, given: Create) -> Answer:
+async def create(context: Context, given: CreateEndpoint) -> Answer:
     """Open an endpoint for a registry; its path and secret are shown this once."""
     async with transaction(context.pool) as connection:
-        return Answer(await open_endpoint(connection, context.vault, given))
+        made = await create_endpoint(connection, context.vault, given)
+    return Answer(opened(made))
 
 
 @procedures.mutation("webhook.rotate", gives=RotatedWebhook)
-async def rotate(context: Context, given: Rotate) -> Answer:
+async def rotate(context: Context, given: RotateEndpoint) -> Answer:
     """Give it a new secret, or path; the former goes on to be accepted for the grace."""
     async with transaction(context.pool) as connection:
-        return Answer(await rotate_endpoint(connection, context.vault, given))
+        made = await rotate_endpoint(connection, context.vault, given)
+    return Answer(rotated(made))
 
 
 @procedures.query("webhook.all", gives=list[WebhookRow])

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from gateway.api.procedures.server import ServerRow, ask, row
+from gateway.admin.servers import identify_engine
+from gateway.api.procedures.server import ServerRow, row
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port, until
 from gateway.config import Settings
@@ -141,7 +142,7 @@ async def desk(
 
 async def test_the_same_engine_is_reached_by_its_socket_by_tls_and_by_ssh(remote: Remote) -> None:
     ways = [remote.unix, remote.tls, remote.ssh.access]
-    reached = await asyncio.gather(*map(ask, ways))
+    reached = await asyncio.gather(*map(identify_engine, ways))
     assert len({one.engine_id for one in reached}) == 1
     assert [one.address for one in reached] == ["127.0.0.1"] * 3
     assert [one.swarm_manager for one in reached] == [False] * 3
@@ -164,11 +165,11 @@ async def test_ssh_carries_more_calls_at_once_than_one_login_may_have_and_nothin
 async def test_who_is_not_whom_we_know_is_not_talked_to(remote: Remote) -> None:
     other = trustme.CA().cert_pem.bytes().decode()
     with pytest.raises(InvalidInput, match="certificate verify failed"):
-        await ask(replace(remote.tls, tls_ca=other))
+        await identify_engine(replace(remote.tls, tls_ca=other))
     host, _, key = (remote.ssh.access.known_hosts or "").partition(" ")
     changed = f"{host} {key[:40]}{'A' if key[40] != 'A' else 'B'}{key[41:]}"
     with pytest.raises(InvalidInput, match="Host key is not trusted"):
-        await ask(replace(remote.ssh.access, known_hosts=changed))
+        await identify_engine(replace(remote.ssh.access, known_hosts=changed))
 
 
 async def test_whom_an_engine_does_not_know_is_told_so(remote: Remote) -> None:
@@ -180,7 +181,7 @@ async def test_whom_an_engine_does_not_know_is_told_so(remote: Remote) -> None:
         tls_key=ours.private_key_pem.bytes().decode(),
     )
     with pytest.raises(InvalidInput, match=r"tcp://.*(alert|closed|reset)"):
-        await ask(strange)
+        await identify_engine(strange)
 
 
 @pytest.mark.parametrize("way", ["unix", "tls", "ssh"])
@@ -294,7 +295,7 @@ async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_r
     desk: Desk, remote: Remote, engine: Engine
 ) -> None:
     own = await engine.identify()
-    there = await ask(remote.unix)
+    there = await identify_engine(remote.unix)
     assert own.engine_id == there.engine_id, "private engines read one key"
     assert own.daemon != there.daemon
     server = await desk.server("clone", remote.unix)
