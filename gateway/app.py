@@ -25,7 +25,7 @@ from gateway.model.servers import Access
 from gateway.registry import client as registry_client
 from gateway.store import gateway_address
 from gateway.store.database import transaction
-from gateway.store.storage import open_keep
+from gateway.store.storage import open_storage
 from gateway.worker.registry_poller import reconciling
 from gateway.worker.supervisor import supervise
 
@@ -60,14 +60,16 @@ async def running(settings: Settings) -> AsyncIterator[str]:
     """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
     limits = limits_for(raise_file_limit(), settings.body_limit)
     async with AsyncExitStack() as stack:
-        keep = await stack.enter_async_context(open_keep(settings))
+        storage = await stack.enter_async_context(open_storage(settings))
         engine = await stack.enter_async_context(engine_client.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(
             registry_client.connect(insecure(settings), token_hosts=token_hosts(settings))
         )
-        supervisor = await stack.enter_async_context(supervise(keep.pool, keep.vault, engine, registry, settings))
-        await stack.enter_async_context(reconciling(keep.pool, keep.vault, registry, settings, supervisor.loops))
-        application = build(keep.pool, keep.vault, supervisor, settings, registry)
+        supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, settings))
+        await stack.enter_async_context(
+            reconciling(storage.pool, storage.vault, registry, settings, supervisor.background_tasks)
+        )
+        application = build(storage.pool, storage.vault, supervisor, settings, registry)
         runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -75,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
         listening = runner.addresses[0]
         address = f"http://{listening[0]}:{listening[1]}"
-        async with transaction(keep.pool) as connection:
+        async with transaction(storage.pool) as connection:
             await gateway_address.update_serving(connection, public_url=settings.public_url, listens=address)
         yield address
 

@@ -14,12 +14,12 @@ from prometheus_client import Counter, Gauge
 
 from gateway.model.errors import DatabaseUnavailable, Postponed, Unavailable
 
-LOOP_FAILURES = Counter("gateway_loop_failures_total", "How often a loop in the background failed.", ["loop"])
-LOOPS_FAILING = Gauge("gateway_loops_failing", "Loops in the background that do not recover.", ["loop"])
+TASK_FAILURES = Counter("gateway_loop_failures_total", "How often a loop in the background failed.", ["loop"])
+FAILING_TASKS = Gauge("gateway_loops_failing", "Loops in the background that do not recover.", ["loop"])
 
 _LOG = structlog.get_logger()
 
-LOOK_AGAIN = 1.0  # seconds; a notification comes sooner, this is for what nobody tells
+POLL_INTERVAL = 1.0  # seconds; a notification comes sooner, this is for what nobody tells
 _LONGEST_PAUSE = 10.0  # seconds until a loop that keeps failing is begun again
 _MOST_DOUBLINGS = 16
 _TOLD_AFTER = 3  # failures in a row
@@ -28,7 +28,7 @@ _STEADY, _STEADY_AGAIN = 30.0, 3.0
 
 
 @dataclass(slots=True, eq=False)
-class Loop:
+class BackgroundTask:
     """A loop, and how it fares. `about` says which of several it is."""
 
     name: str
@@ -53,40 +53,40 @@ class Loop:
 
 
 @dataclass(slots=True)
-class Loops:
+class BackgroundTasks:
     """The loops of a process."""
 
-    _loops: set[Loop] = field(default_factory=set)
+    _loops: set[BackgroundTask] = field(default_factory=set)
 
     @property
-    def failing(self) -> Sequence[Loop]:
+    def failing(self) -> Sequence[BackgroundTask]:
         """Return those that do not recover."""
         return sorted((loop for loop in self._loops if loop.failing), key=lambda loop: (loop.name, loop.about))
 
-    def begin(
-        self, name: str, act: Callable[[], Awaitable[None]], *, about: str = "", patience: float = LOOK_AGAIN
+    def start(
+        self, name: str, act: Callable[[], Awaitable[None]], *, about: str = "", patience: float = POLL_INTERVAL
     ) -> asyncio.Task[None]:
         """Begin it in a task that ends only when it returns, or is cancelled.
 
         It is begun again after a pause that doubles each time: up to `patience` where a part does not answer that it
         needs, at least up to ten seconds where it fails on a defect.
         """
-        loop = Loop(name, about)
+        loop = BackgroundTask(name, about)
         self._loops.add(loop)
         task = asyncio.create_task(self._go_on(loop, act, patience), name=f"{name} {about}".strip())
         task.add_done_callback(lambda _: self._loops.discard(loop))
         return task
 
     @asynccontextmanager
-    async def going(self, name: str, act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    async def running(self, name: str, act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """Let it go on until the block is left."""
-        task = self.begin(name, act)
+        task = self.start(name, act)
         try:
             yield
         finally:
-            await ended(task)
+            await cancel_and_wait(task)
 
-    async def _go_on(self, loop: Loop, act: Callable[[], Awaitable[None]], patience: float) -> None:
+    async def _go_on(self, loop: BackgroundTask, act: Callable[[], Awaitable[None]], patience: float) -> None:
         while True:
             loop.begun = time.monotonic()
             try:
@@ -101,44 +101,44 @@ class Loops:
                 return None  # a failure on the way out must not begin it again
             await asyncio.sleep(self._failed(loop, failure, patience))
 
-    def _failed(self, loop: Loop, failure: BaseException, patience: float) -> float:
+    def _failed(self, loop: BackgroundTask, failure: BaseException, patience: float) -> float:
         """Write down that it failed; return the seconds until it is begun again."""
         if loop.steady:
             loop.failures = 0
         loop.failures, loop.begun = loop.failures + 1, None
         loop.error, loop.waits = f"{type(failure).__name__}: {failure}", isinstance(failure, Unavailable)
-        LOOP_FAILURES.labels(loop.name).inc()
+        TASK_FAILURES.labels(loop.name).inc()
         told = {"loop": loop.name, "about": loop.about, "failures": loop.failures}
         if loop.waits:
             _LOG.warning("A loop waits for what does not answer", **told, error=str(failure))
         else:
             _LOG.error("A loop failed", **told, exc_info=failure)
         longest = patience if loop.waits else max(patience, _LONGEST_PAUSE)
-        return pause(loop.failures, longest)
+        return backoff(loop.failures, longest)
 
-    def observe(self) -> Sequence[Loop]:
+    def observe(self) -> Sequence[BackgroundTask]:
         """Return those that do not recover, counted in the metrics."""
-        LOOPS_FAILING.clear()
+        FAILING_TASKS.clear()
         for loop in self.failing:
-            LOOPS_FAILING.labels(loop.name).inc()
+            FAILING_TASKS.labels(loop.name).inc()
         return self.failing
 
 
 @contextmanager
-def sparing(name: str, about: str) -> Iterator[None]:
+def isolate_failures(name: str, about: str) -> Iterator[None]:
     """Let a defect with one of many be logged and counted, and end nothing for the others."""
     try:
         yield
     except (DatabaseUnavailable, Postponed):
         raise
     except Exception:
-        LOOP_FAILURES.labels(name).inc()
+        TASK_FAILURES.labels(name).inc()
         _LOG.exception("One of many failed", loop=name, about=about)
 
 
-def pause(failures: int, longest: float) -> float:
+def backoff(failures: int, longest: float) -> float:
     """Return the seconds until it is tried again after so many failures in a row: twice as many each time."""
-    return float(min(LOOK_AGAIN * 2 ** min(failures - 1, _MOST_DOUBLINGS), longest))
+    return float(min(POLL_INTERVAL * 2 ** min(failures - 1, _MOST_DOUBLINGS), longest))
 
 
 def _is_cancelled() -> bool:
@@ -146,7 +146,7 @@ def _is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def ended(*tasks: asyncio.Task[None]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:
     """Cancel them, and return once they have ended."""
     for task in tasks:
         task.cancel()

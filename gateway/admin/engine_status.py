@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.docker.engine.client import Engine, EngineIdentity
 
 
@@ -25,7 +25,7 @@ class Rollouts(Protocol):
     """Who rolls out: told that there may be something to do."""
 
     @property
-    def loops(self) -> Loops:
+    def background_tasks(self) -> BackgroundTasks:
         """Return what owns the loops in the background."""
 
     @property

@@ -21,7 +21,7 @@ _MOST_ROUNDS = 20
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """What was done: `mark` tells the key that all secrets are sealed with now."""
+    """The result: `mark` names the key that encrypts all secrets now. The fields are published as JSON."""
 
     mark: str
     resealed: int
@@ -49,16 +49,16 @@ async def rotate(pool: Pool, vault: Vault) -> Rotation:
 async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
     done = 0
     for _ in range(_MOST_ROUNDS):
-        tally = await reencryption.reseal(pool, vault)
-        done += tally.resealed
-        if tally.lost:
+        progress = await reencryption.reencrypt(pool, vault)
+        done += progress.reencrypted
+        if progress.lost:
             raise Unavailable(
-                f"{len(tally.lost)} secrets open with none of the keys, {', '.join(tally.lost[:5])}: give the key they "
-                "were sealed with in GATEWAY_FORMER_MASTER_KEYS and do this again, or set them anew"
+                f"no key decrypts {len(progress.lost)} secrets, {', '.join(progress.lost[:5])}: give the key they were "
+                "encrypted with in GATEWAY_FORMER_MASTER_KEYS and try again, or set them anew"
             )
-        if not tally.resealed:
+        if not progress.reencrypted:
             await _expect_the_same_key(pool, vault)
-            return Rotation(mark_of(vault.keyring.keys()[0]), done, tally.current)
+            return Rotation(mark_of(vault.keyring.keys()[0]), done, progress.current)
     raise Unavailable("somebody keeps sealing with another key: see that all have the new one, and do this again")
 
 
@@ -76,9 +76,9 @@ async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
 @asynccontextmanager
 async def _alone(pool: Pool) -> AsyncIterator[None]:
     async with statement(pool) as connection:
-        if not await sessions.take_turn(connection):
+        if not await sessions.try_rotation_lock(connection):
             raise Conflict("the master key is being rotated already: wait for that")
         try:
             yield
         finally:
-            await sessions.give_turn_back(connection)
+            await sessions.release_rotation_lock(connection)

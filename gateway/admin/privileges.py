@@ -9,7 +9,7 @@ from gateway.model.errors import Forbidden
 from gateway.model.interpolation import references
 from gateway.store import resource_owners
 from gateway.store.database import Connection
-from gateway.store.resource_owners import Noun
+from gateway.store.resource_owners import ResourceKind
 
 
 class Limits:
@@ -68,7 +68,7 @@ class Limits:
         named = references(env) - references(current.environment or "")
         if not named or current.environment_id is None:
             return
-        where = await resource_owners.select_belonging(connection, Noun.ENVIRONMENT, current.environment_id)
+        where = await resource_owners.select_owner(connection, ResourceKind.ENVIRONMENT, current.environment_id)
         if where is None or not self._caller.sees_variables(where.project_id or ""):
             raise Forbidden(
                 f"key {self._caller.name!r} is for {self._caller.grants}, and may not see {min(named)}: "

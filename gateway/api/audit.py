@@ -94,7 +94,7 @@ def _gather(application: web.Application, told: Told) -> None:
 async def writing(application: web.Application) -> AsyncIterator[None]:
     """Own the task that writes, for as long as the application lives; what is left is written at the end."""
     application[GATHERED] = {}
-    async with application[CONTEXT].rollouts.loops.going("audit", partial(_write_for_ever, application)):
+    async with application[CONTEXT].rollouts.background_tasks.running("audit", partial(_write_for_ever, application)):
         yield
     try:
         await write(application)

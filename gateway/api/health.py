@@ -49,7 +49,7 @@ async def ready(request: web.Request) -> web.Response:
     """
     context = request.app[CONTEXT]
     wrong = await request.app[READINESS].look(context.pool) or await request.app[OUTDATED].look(context.pool)
-    failing = context.rollouts.loops.failing
+    failing = context.rollouts.background_tasks.failing
     body: dict[str, object] = {
         "status": "unavailable" if wrong else "degraded" if failing else "ok",
         "database": wrong or "ok",
@@ -136,7 +136,7 @@ async def _observe(context: Context) -> None:
     """Look at the queue, and whether the database answers."""
     _ENGINE.clear()
     _BUSY.clear()
-    context.rollouts.loops.observe()
+    context.rollouts.background_tasks.observe()
     for host in context.rollouts.hosts:
         _ENGINE.labels(host.host).set(host.identity is not None and host.error is None)
         _BUSY.labels(host.host).set(host.running)

@@ -26,7 +26,7 @@ def tell(application: web.Application) -> None:
 
 async def notifying(application: web.Application) -> AsyncIterator[None]:
     """Own the task that notifies, for as long as the application lives."""
-    async with application[CONTEXT].rollouts.loops.going("notify", partial(_notify_for_ever, application)):
+    async with application[CONTEXT].rollouts.background_tasks.running("notify", partial(_notify_for_ever, application)):
         yield
 
 

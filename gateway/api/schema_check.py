@@ -55,7 +55,7 @@ OUTDATED = web.AppKey("outdated", Outdated)
 async def looking(application: web.Application) -> AsyncIterator[None]:
     """Know it while the application lives."""
     look = partial(application[OUTDATED].look_for_ever, application[CONTEXT].pool)
-    async with application[CONTEXT].rollouts.loops.going("schema", look):
+    async with application[CONTEXT].rollouts.background_tasks.running("schema", look):
         yield
 
 

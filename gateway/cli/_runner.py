@@ -20,7 +20,7 @@ from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
     from gateway.store.pagination import Cursor, Page
-    from gateway.store.storage import Keep
+    from gateway.store.storage import Storage
 
 P = ParamSpec("P")
 
@@ -109,15 +109,15 @@ class Root(click.Group):
 
 
 @asynccontextmanager
-async def keep() -> AsyncIterator["Keep"]:
+async def keep() -> AsyncIterator["Storage"]:
     """Open the database, beside a server that runs or without one."""
     from gateway import config
     from gateway.cli import _logging as logs
-    from gateway.store.storage import open_keep
+    from gateway.store.storage import open_storage
 
     settings = config.load()
     logs.configure("warning", "text")
-    async with open_keep(settings) as opened:
+    async with open_storage(settings) as opened:
         token = CURRENT_ACTOR.set(_actor())
         try:
             yield opened

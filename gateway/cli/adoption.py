@@ -8,7 +8,7 @@ from gateway.cli._runner import command, json_option, keep, say, show
 
 if TYPE_CHECKING:
     from gateway.model.servers import Server
-    from gateway.store.storage import Keep
+    from gateway.store.storage import Storage
 
 
 @click.command()
@@ -43,7 +43,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
         say(taken)
 
 
-async def _server(kept: "Keep", named: str) -> "Server":
+async def _server(kept: "Storage", named: str) -> "Server":
     from gateway.store import servers
     from gateway.store.database import transaction
 

@@ -10,7 +10,7 @@ from gateway.model.projects import ApplicationSummary
 from gateway.store.database import Connection
 from gateway.store.observations import CURRENT
 
-_MEMBERS = f"""
+_SUMMARIES = f"""
     SELECT a.application_id, a.environment_id, a.name, a.app_name, a.description, a.server_id, a.desired,
            a.created_at, d.status, CASE WHEN o.application_id IS NOT NULL THEN {CURRENT} END AS observed
       FROM applications a
@@ -26,25 +26,25 @@ _MEMBERS = f"""
 """  # noqa: S608 - a constant
 
 
-def _member(row: asyncpg.Record) -> ApplicationSummary:
+def _from_row(row: asyncpg.Record) -> ApplicationSummary:
     observed = row["observed"]
     return ApplicationSummary(
         **{**row, "desired": Desired(row["desired"]), "observed": None if observed is None else State(observed)}
     )
 
 
-async def select_members(connection: Connection, environment_ids: Sequence[str]) -> list[ApplicationSummary]:
+async def select_summaries(connection: Connection, environment_ids: Sequence[str]) -> list[ApplicationSummary]:
     """Return the applications in these, oldest first; none that is being deleted."""
     rows = await connection.fetch(
-        f"{_MEMBERS} AND a.environment_id = ANY($1) ORDER BY a.created_at, a.application_id", environment_ids
+        f"{_SUMMARIES} AND a.environment_id = ANY($1) ORDER BY a.created_at, a.application_id", environment_ids
     )
-    return [_member(row) for row in rows]
+    return [_from_row(row) for row in rows]
 
 
 async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[ApplicationSummary]:
     """Return these; none that is being deleted."""
-    rows = await connection.fetch(f"{_MEMBERS} AND a.application_id = ANY($1)", application_ids)
-    return [_member(row) for row in rows]
+    rows = await connection.fetch(f"{_SUMMARIES} AND a.application_id = ANY($1)", application_ids)
+    return [_from_row(row) for row in rows]
 
 
 _MATCHING = """
@@ -59,7 +59,7 @@ _MATCHING = """
 """
 
 
-async def search_members(
+async def search_summaries(
     connection: Connection,
     *,
     only: Collection[str] | None,
@@ -88,7 +88,7 @@ async def search_members(
         None if only is None else list(only),
     )
     rows = await connection.fetch(
-        f"{_MEMBERS} {_MATCHING} ORDER BY a.created_at DESC, a.application_id LIMIT $9 OFFSET $10",
+        f"{_SUMMARIES} {_MATCHING} ORDER BY a.created_at DESC, a.application_id LIMIT $9 OFFSET $10",
         *wanted,
         limit,
         offset,
@@ -97,7 +97,7 @@ async def search_members(
         f"SELECT count(*) FROM applications a WHERE a.desired <> 'deleted' {_MATCHING}",  # noqa: S608 - constants
         *wanted,
     )
-    return [_member(row) for row in rows], total
+    return [_from_row(row) for row in rows], total
 
 
 async def release_deleted(connection: Connection, environment_ids: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ _AT_ONCE = 500  # rows that go in one statement
 _TURN = 0x676174656B636C6E  # a number of our own for advisory locks
 
 
-async def take_turn(connection: Connection) -> bool:
+async def try_retention_lock(connection: Connection) -> bool:
     """Be the one gateway that cleans, until the transaction ends; False where another one does."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _TURN))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import structlog
 
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.model.errors import Unavailable
 from gateway.store.postgres_cluster import Cluster
 
@@ -32,7 +32,7 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
     try:
         await _to_its_end(cluster.enter)
         await _create_database(cluster)
-        async with Loops().going("embedded PostgreSQL", partial(_keep_running, cluster)):
+        async with BackgroundTasks().running("embedded PostgreSQL", partial(_keep_running, cluster)):
             yield cluster.url(_DATABASE)
     finally:
         await _to_its_end(cluster.leave)

@@ -15,7 +15,7 @@ EVERYWHERE = "*"
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PollTarget:
     """A tag of a repository, or None: the list of its tags. `digest` and `etag` are as they were seen last."""
 
     repository: Repository
@@ -25,12 +25,12 @@ class Look:
     etag: str | None
 
 
-def _from_row(row: asyncpg.Record) -> Look:
+def _from_row(row: asyncpg.Record) -> PollTarget:
     repository = Repository.parse(row["repository"])
-    return Look(repository, row["tag"] or None, row["looked_at"], row["digest"], row["etag"])
+    return PollTarget(repository, row["tag"] or None, row["looked_at"], row["digest"], row["etag"])
 
 
-async def merge_looks(connection: Connection, seconds: Mapping[str, int]) -> None:
+async def merge_poll_targets(connection: Connection, seconds: Mapping[str, int]) -> None:
     """Look at what is followed and wants it, and at nothing else. `seconds` are those of registries, by domain.
 
     What is new is looked at within its interval, at no particular moment of it.
@@ -71,7 +71,7 @@ async def merge_looks(connection: Connection, seconds: Mapping[str, int]) -> Non
 _DUE = "(next_at <= now() OR next_at > now() + seconds * 1.2 * interval '1 second')"
 
 
-async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Look]:
+async def claim_poll_targets(connection: Connection, resting: Sequence[str]) -> list[PollTarget]:
     """Take one that is due of each registry but those that rest, and put its next time off, a little at random."""
     rows = await connection.fetch(
         f"""
@@ -97,7 +97,9 @@ async def claim_looks(connection: Connection, resting: Sequence[str]) -> list[Lo
     return [_from_row(row) for row in rows]
 
 
-async def finish_look(connection: Connection, look: Look, *, digest: Digest | None, etag: str | None) -> None:
+async def update_poll_target(
+    connection: Connection, target: PollTarget, *, digest: Digest | None, etag: str | None
+) -> None:
     """Write down what was seen."""
     await connection.execute(
         """
@@ -105,15 +107,15 @@ async def finish_look(connection: Connection, look: Look, *, digest: Digest | No
            SET looked_at = now(), digest = $3, etag = $4
          WHERE repository = $1 AND tag = $2
         """,
-        str(look.repository),
-        look.tag or "",
+        str(target.repository),
+        target.tag or "",
         digest,
         etag,
     )
 
 
-async def select_asking(connection: Connection, look: Look) -> str | None:
-    """Return an application that follows this, with whose login to look."""
+async def select_polling_application(connection: Connection, target: PollTarget) -> str | None:
+    """Return an application that follows this, whose login the poll uses."""
     found = await connection.fetchval(
         """
         SELECT application_id
@@ -123,13 +125,13 @@ async def select_asking(connection: Connection, look: Look) -> str | None:
          ORDER BY registry_password IS NULL, application_id
          LIMIT 1
         """,
-        str(look.repository),
-        look.tag or "",
+        str(target.repository),
+        target.tag or "",
     )
     return None if found is None else str(found)
 
 
-async def select_missed(connection: Connection, look: Look, digest: Digest) -> bool:
+async def is_missed(connection: Connection, target: PollTarget, digest: Digest) -> bool:
     """Tell whether an application that was deployed before does not know yet that the tag names this digest.
 
     One that has had it since the last look knows, whatever a person has made of it then.
@@ -159,16 +161,16 @@ async def select_missed(connection: Connection, look: Look, digest: Digest) -> b
                        )
             )
             """,
-            str(look.repository),
-            look.tag,
-            str(Reference(look.repository, look.tag)),
+            str(target.repository),
+            target.tag,
+            str(Reference(target.repository, target.tag)),
             digest,
-            look.looked_at,
+            target.looked_at,
         )
     )
 
 
-async def select_rising(connection: Connection, look: Look) -> list[tuple[str, TagPolicy]]:
+async def select_version_policies(connection: Connection, target: PollTarget) -> list[tuple[str, TagPolicy]]:
     """Return the applications that follow versions of this repository and were deployed before."""
     rows = await connection.fetch(
         f"""
@@ -178,12 +180,12 @@ async def select_rising(connection: Connection, look: Look) -> list[tuple[str, T
          WHERE s.repository = $1 AND s.rule = 'semver' AND a.desired = 'running' AND a.auto_deploy
            AND EXISTS (SELECT FROM deployments d WHERE d.application_id = a.application_id)
         """,  # noqa: S608 - constants
-        str(look.repository),
+        str(target.repository),
     )
     return [(row["application_id"], policy_of(row)) for row in rows]
 
 
-async def select_known(connection: Connection, application_id: str, reference: Reference) -> bool:
+async def is_known_reference(connection: Connection, application_id: str, reference: Reference) -> bool:
     """Tell whether the application was told to run this before, however that ended."""
     return bool(
         await connection.fetchval(

@@ -40,28 +40,28 @@ SEALED = (
 
 
 @dataclass(slots=True)
-class Tally:
+class Progress:
     """What was found: sealed anew, sealed as it should be, and what no key opens."""
 
-    resealed: int = 0
+    reencrypted: int = 0
     current: int = 0
     lost: list[str] = field(default_factory=list)
 
 
-async def reseal(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED) -> Tally:
+async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED) -> Progress:
     """Seal with the newest key what was sealed with another, a row at a time; done again, it goes on.
 
     A row that somebody else changes meanwhile is left to them.
     """
-    tally = Tally()
+    progress = Progress()
     for column in columns:
         after: str | None = ""
         while after is not None:
-            after = await _reseal_some(pool, vault, column, after, tally)
-    return tally
+            after = await _reencrypt_batch(pool, vault, column, after, progress)
+    return progress
 
 
-async def _reseal_some(pool: Pool, vault: Vault, column: Column, after: str, tally: Tally) -> str | None:
+async def _reencrypt_batch(pool: Pool, vault: Vault, column: Column, after: str, progress: Progress) -> str | None:
     """Go through the next rows; return the last, None where there are no more."""
     async with statement(pool) as connection:
         rows = await connection.fetch(
@@ -77,12 +77,12 @@ async def _reseal_some(pool: Pool, vault: Vault, column: Column, after: str, tal
         for row in rows:
             place, before = column.place(row["key"]), row["sealed"]
             if vault.seals_alike(before, place):
-                tally.current += 1
+                progress.current += 1
                 continue
             try:
                 anew = vault.seal(vault.open(before, place), place)
             except Unavailable:
-                tally.lost.append(place)
+                progress.lost.append(place)
                 continue
             await connection.execute(
                 f"UPDATE {column.table} SET {column.name} = $2 "  # noqa: S608 - constants
@@ -91,5 +91,5 @@ async def _reseal_some(pool: Pool, vault: Vault, column: Column, after: str, tal
                 anew,
                 before,
             )
-            tally.resealed += 1
+            progress.reencrypted += 1
     return rows[-1]["key"] if rows else None

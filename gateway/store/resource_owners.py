@@ -8,7 +8,7 @@ from gateway.model.api_keys import Grants
 from gateway.store.database import Connection
 
 
-class Noun(StrEnum):
+class ResourceKind(StrEnum):
     """What has an id and belongs somewhere."""
 
     APPLICATION = "application"
@@ -22,16 +22,14 @@ class Noun(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Belonging:
+class ResourceOwner:
     """`application_id` is None for what holds applications, as a project does."""
 
     application_id: str | None
     project_id: str | None
 
 
-_OF_APPLICATION = (
-    "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
-)
+_OWNER = "SELECT application_id, e.project_id FROM applications a LEFT JOIN environments e USING (environment_id)"
 
 
 def _has_part(parts: str, field: str) -> str:
@@ -39,22 +37,22 @@ def _has_part(parts: str, field: str) -> str:
     return f"a.configuration @> jsonb_build_object('{parts}', jsonb_build_array({named}))"
 
 
-_SELECT: Mapping[Noun, str] = {
-    Noun.APPLICATION: f"{_OF_APPLICATION} WHERE application_id = $1",
-    Noun.DEPLOYMENT: f"{_OF_APPLICATION} JOIN deployments d USING (application_id) WHERE deployment_id = $1",
-    Noun.SUBSCRIPTION: f"{_OF_APPLICATION} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
-    Noun.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
-    Noun.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
-    Noun.DOMAIN: f"{_OF_APPLICATION} JOIN domains d USING (application_id) WHERE domain_id = $1",
-    Noun.PORT: f"{_OF_APPLICATION} WHERE {_has_part('ports', 'portId')}",
-    Noun.MOUNT: f"{_OF_APPLICATION} WHERE {_has_part('mounts', 'mountId')}",
+_SELECT: Mapping[ResourceKind, str] = {
+    ResourceKind.APPLICATION: f"{_OWNER} WHERE application_id = $1",
+    ResourceKind.DEPLOYMENT: f"{_OWNER} JOIN deployments d USING (application_id) WHERE deployment_id = $1",
+    ResourceKind.SUBSCRIPTION: f"{_OWNER} JOIN subscriptions s USING (application_id) WHERE subscription_id = $1",
+    ResourceKind.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
+    ResourceKind.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
+    ResourceKind.DOMAIN: f"{_OWNER} JOIN domains d USING (application_id) WHERE domain_id = $1",
+    ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
+    ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }
 
 
-async def select_belonging(connection: Connection, noun: Noun, named: str) -> Belonging | None:
+async def select_owner(connection: Connection, kind: ResourceKind, named: str) -> ResourceOwner | None:
     """Return where it belongs, the deleted too; None where there is no such thing."""
-    row = await connection.fetchrow(_SELECT[noun], named)
-    return None if row is None else Belonging(row["application_id"], row["project_id"])
+    row = await connection.fetchrow(_SELECT[kind], named)
+    return None if row is None else ResourceOwner(row["application_id"], row["project_id"])
 
 
 async def select_projects(connection: Connection, grants: Grants) -> frozenset[str]:
@@ -70,7 +68,7 @@ async def select_projects(connection: Connection, grants: Grants) -> frozenset[s
 async def select_covered(connection: Connection, grants: Grants) -> frozenset[str]:
     """Return the applications that these grants are for."""
     rows = await connection.fetch(
-        f"{_OF_APPLICATION} WHERE application_id = ANY($1) OR e.project_id = ANY($2)",
+        f"{_OWNER} WHERE application_id = ANY($1) OR e.project_id = ANY($2)",
         list(grants.applications),
         list(grants.projects),
     )

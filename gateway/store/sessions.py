@@ -23,10 +23,10 @@ async def select_marks(connection: Connection) -> set[str]:
     return {row["name"].removeprefix(_PREFIX) for row in rows}
 
 
-async def take_turn(connection: Connection) -> bool:
+async def try_rotation_lock(connection: Connection) -> bool:
     """Be the one who rotates, until the connection ends or gives it back; tell whether nobody else is."""
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _TURN))
 
 
-async def give_turn_back(connection: Connection) -> None:
+async def release_rotation_lock(connection: Connection) -> None:
     await connection.execute("SELECT pg_advisory_unlock($1)", _TURN)

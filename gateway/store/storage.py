@@ -15,7 +15,7 @@ from gateway.store.sessions import session_name
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
+class Storage:
     """The database, migrated, and the vault that opens its secrets."""
 
     pool: database.Pool
@@ -35,12 +35,12 @@ async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterat
 
 
 @asynccontextmanager
-async def open_keep(settings: Settings) -> AsyncIterator[Keep]:
+async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
     keyring = _keyring(settings)
     async with open_pool(settings, name=session_name(keyring.mark)) as pool:
         await migrate(pool)
-        yield Keep(pool, Vault(keyring), settings)
+        yield Storage(pool, Vault(keyring), settings)
 
 
 def _keyring(settings: Settings) -> Keyring:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.model.deployments import Deployment
 from gateway.model.errors import InvalidInput, Reason
 from gateway.model.sanitize import safe_line, safe_text
@@ -105,10 +105,10 @@ def _plain(text: str) -> str:
 
 
 @asynccontextmanager
-async def sending(urls: str, loops: Loops) -> AsyncIterator[Alerts]:
+async def sending(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[Alerts]:
     """Send what is told until the block is left, and what waits then within seconds; raises InvalidInput."""
     alerts = Alerts(await asyncio.to_thread(_addresses, urls) if urls else [])
-    async with loops.going("alerts", alerts.send_for_ever):
+    async with background_tasks.running("alerts", alerts.send_for_ever):
         try:
             yield alerts
         finally:

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import structlog
 
-from gateway.background import Loops, ended
+from gateway.background import BackgroundTasks, cancel_and_wait
 from gateway.config import Settings
 from gateway.docker.engine.client import Engine, EngineIdentity, connect
 from gateway.model.deployments import Deployment
@@ -49,12 +49,12 @@ class Fleet:
         roll_out: Callable[[Claimed], Awaitable[None]],
         duties: Sequence[Duty],
         held: Collection[str],
-        loops: Loops,
+        background_tasks: BackgroundTasks,
     ) -> None:
         self.owner = str(uuid4())
         self.roll_out = roll_out
         self.duties = duties
-        self.loops = loops
+        self.background_tasks = background_tasks
         #: the deployments under way, as they come and go
         self._held = held
         self._pool = pool
@@ -124,19 +124,19 @@ class Fleet:
         """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
         own = self._hosts[_OWN]
         self._keep(_OWN, own.live, host=own.host)
-        following = self.loops.begin("servers", self._follow_for_ever)
+        following = self.background_tasks.start("servers", self._follow_for_ever)
         try:
             yield
         finally:
             self.retire()
-            await ended(following)
+            await cancel_and_wait(following)
             lives = set(self._lives.values())
             # Where nothing runs any more they end by themselves, and close their connections.
             _, late = await asyncio.wait(lives, timeout=_LETTING_GO) if lives else (lives, set[asyncio.Task[None]]())
-            await ended(*late)
+            await cancel_and_wait(*late)
 
     def _keep(self, key: _Key, live: Callable[[], Awaitable[None]], *, host: str) -> None:
-        task = self.loops.begin("engine", live, about=host)
+        task = self.background_tasks.start("engine", live, about=host)
         self._lives[key] = task
         task.add_done_callback(lambda _: self._lives.pop(key, None))
 

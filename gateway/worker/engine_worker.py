@@ -12,7 +12,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.background import LOOK_AGAIN, Loops, ended, pause
+from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait
 from gateway.docker.container import probes
 from gateway.docker.engine import events
 from gateway.docker.engine.client import Engine, EngineIdentity, Reached
@@ -70,7 +70,7 @@ class Peers(Protocol):
     """What a host asks of all of them together."""
 
     duties: Sequence[Duty]
-    loops: Loops
+    background_tasks: BackgroundTasks
 
     def served_by(self, host: "Host") -> list[str | None]:
         """Return the servers whose applications it claims: none where another address of its daemon does."""
@@ -91,7 +91,7 @@ async def _until(stirred: asyncio.Event, wait: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await stirred.wait()
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL)
 
 
 class Host:
@@ -134,23 +134,23 @@ class Host:
 
     async def live(self) -> None:
         """Watch and claim until retired, and what runs has ended."""
-        begin = partial(self._peers.loops.begin, about=self.host)
+        start = partial(self._peers.background_tasks.start, about=self.host)
         beside = [
-            begin("engine watch", self._watch),
-            begin("engine events", self._listen),
-            *(begin(duty.name, partial(self._do, duty), patience=duty.every) for duty in self._peers.duties),
+            start("engine watch", self._watch),
+            start("engine events", self._listen),
+            *(start(duty.name, partial(self._do, duty), patience=duty.every) for duty in self._peers.duties),
         ]
         try:
-            await begin("engine claims", self._claim_until_retired)
+            await start("engine claims", self._claim_until_retired)
         finally:
-            await ended(*beside)
+            await cancel_and_wait(*beside)
 
     async def _do(self, duty: Duty) -> None:
         """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
         failures, stirred = 0, self._stirred if duty.on_events else asyncio.Event()
         while True:
             if not self.reachable or self.identity is None or not (served := self._served()):
-                await asyncio.sleep(LOOK_AGAIN)
+                await asyncio.sleep(POLL_INTERVAL)
                 continue
             stirred.clear()
             try:
@@ -159,7 +159,7 @@ class Host:
             except Postponed as error:
                 _LOG.info("A duty waits for the engine", duty=duty.name, host=self.host, error=str(error))
                 failures += 1
-                await asyncio.sleep(pause(failures, duty.every))
+                await asyncio.sleep(backoff(failures, duty.every))
             else:
                 failures = 0
                 await _until(stirred, wait)
@@ -174,7 +174,7 @@ class Host:
                             self._stirred.set()
                 # It may have been restarted in so short a time that no look at it has failed.
                 self._interrupted = True
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL)
 
     # -- claims
 
@@ -184,7 +184,7 @@ class Host:
             while await self._claim_one():
                 pass
             try:
-                async with asyncio.timeout(LOOK_AGAIN):
+                async with asyncio.timeout(POLL_INTERVAL):
                     await self._wanted.wait()
             except TimeoutError:
                 continue
@@ -228,7 +228,7 @@ class Host:
                 await self._went(error)
             else:
                 await self._came(identity)
-            await asyncio.sleep(_ENGINE_LOOK if self.reachable else LOOK_AGAIN)
+            await asyncio.sleep(_ENGINE_LOOK if self.reachable else POLL_INTERVAL)
 
     async def _went(self, error: RolloutError) -> None:
         if self.error is None:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 import structlog
 
-from gateway.background import sparing
+from gateway.background import isolate_failures
 from gateway.docker.container import ownership
 from gateway.docker.engine import services
 from gateway.docker.engine.client import Engine, Reached
@@ -51,7 +51,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         image = image_reference(service.labels) if service else None
         if service is None or image is None or not ownership.is_ours(application, service.labels):
             continue
-        with sparing("logins of services", service.name), _told(service):
+        with isolate_failures("logins of services", service.name), _told(service):
             login = select_login(image.repository, application.own_login, kept)
             credentials = await registry.credentials(login) if login.ends else None
             if credentials is None or not _is_newer(credentials, service.labels):

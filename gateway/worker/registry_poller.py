@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import structlog
 from yarl import URL
 
-from gateway.background import Loops, sparing
+from gateway.background import BackgroundTasks, isolate_failures
 from gateway.config import Settings
 from gateway.model.errors import InvalidInput, RolloutError
 from gateway.model.events import PushEvent
@@ -30,7 +30,7 @@ from gateway.registry.responses import Answer
 from gateway.store import applications, deployments, poll_targets, registries
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.store.poll_targets import Look
+from gateway.store.poll_targets import PollTarget
 
 _LOG = structlog.get_logger()
 
@@ -64,21 +64,21 @@ class Reconciler:
         self._resting = {domain: until for domain, until in self._resting.items() if until > now}
         async with transaction(self._pool) as connection:
             if now - self._merged_at > _MERGE:
-                await poll_targets.merge_looks(connection, self._seconds)
+                await poll_targets.merge_poll_targets(connection, self._seconds)
                 self._merged_at = now
-            due = await poll_targets.claim_looks(connection, list(self._resting))
+            due = await poll_targets.claim_poll_targets(connection, list(self._resting))
         await asyncio.gather(*map(self._look, due))
         return len(due)
 
-    async def _look(self, look: Look) -> None:
-        with sparing("missed pushes", str(look.repository)):
+    async def _look(self, look: PollTarget) -> None:
+        with isolate_failures("missed pushes", str(look.repository)):
             try:
                 await (self._at_tags(look) if look.tag is None else self._at_tag(look, look.tag))
             except RolloutError as error:
                 self._rest(look, 429, {})
                 _LOG.info("Cannot look for missed pushes", repository=str(look.repository), reason=str(error))
 
-    async def _at_tag(self, look: Look, tag: Tag) -> None:
+    async def _at_tag(self, look: PollTarget, tag: Tag) -> None:
         reference = Reference(look.repository, tag)
         answer = await self._registry.look(reference, await self._login(look), etag=look.etag)
         self._rest(look, answer.status, answer.headers)
@@ -87,17 +87,17 @@ class Reconciler:
         digest = look.digest if answer.status == _UNCHANGED else _digest(answer)
         if digest is not None and digest != look.digest:
             async with statement(self._pool) as connection:
-                missed = await poll_targets.select_missed(connection, look, digest)
+                missed = await poll_targets.is_missed(connection, look, digest)
             if missed:
                 await self._tell(PushEvent(look.repository, tag, digest))
         async with statement(self._pool) as connection:
             etag = answer.headers.get("ETag") or (look.etag if answer.status == _UNCHANGED else None)
-            await poll_targets.finish_look(connection, look, digest=digest, etag=etag)
+            await poll_targets.update_poll_target(connection, look, digest=digest, etag=etag)
 
-    async def _at_tags(self, look: Look) -> None:
+    async def _at_tags(self, look: PollTarget) -> None:
         tags = await self._list(look)
         async with transaction(self._pool) as connection:
-            rising = await poll_targets.select_rising(connection, look)
+            rising = await poll_targets.select_version_policies(connection, look)
             reached = await deployments.select_reached(connection, [application for application, _ in rising])
         tops: list[tuple[str, Tag]] = []
         for application, policy in rising:
@@ -108,14 +108,14 @@ class Reconciler:
         missed: dict[Tag, None] = {}
         async with transaction(self._pool) as connection:
             for application, top in tops:
-                if not await poll_targets.select_known(connection, application, Reference(look.repository, top)):
+                if not await poll_targets.is_known_reference(connection, application, Reference(look.repository, top)):
                     missed[top] = None
         if missed:
             await self._tell(*(PushEvent(look.repository, tag) for tag in missed))
         async with statement(self._pool) as connection:
-            await poll_targets.finish_look(connection, look, digest=None, etag=None)
+            await poll_targets.update_poll_target(connection, look, digest=None, etag=None)
 
-    async def _list(self, look: Look) -> list[Tag]:
+    async def _list(self, look: PollTarget) -> list[Tag]:
         """Return the tags; of a list without end the beginning."""
         reference, login, last = Reference(look.repository, LATEST), await self._login(look), ""
         tags: list[Tag] = []
@@ -139,15 +139,15 @@ class Reconciler:
             deployments=[queued.deployment_id for queued in receipt.deployments],
         )
 
-    def _rest(self, look: Look, status: int, headers: Mapping[str, str]) -> None:
+    def _rest(self, look: PollTarget, status: int, headers: Mapping[str, str]) -> None:
         seconds = rest(status, headers)
         if seconds > 0:
             self._resting[look.repository.domain] = time.monotonic() + seconds
 
-    async def _login(self, look: Look) -> Login:
+    async def _login(self, look: PollTarget) -> Login:
         """Return the login of one that follows this."""
         async with transaction(self._pool) as connection:
-            asking = await poll_targets.select_asking(connection, look)
+            asking = await poll_targets.select_polling_application(connection, look)
             if asking is None:
                 return ANONYMOUS
             application = await applications.select_application(connection, self._vault, asking)
@@ -180,9 +180,9 @@ def following(link: str) -> str:
 
 @asynccontextmanager
 async def reconciling(
-    pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, loops: Loops
+    pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, background_tasks: BackgroundTasks
 ) -> AsyncIterator[Reconciler]:
     """Look until the block is left."""
     reconciler = Reconciler(pool, vault, registry, settings.reconciled)
-    async with loops.going("missed pushes", reconciler.look_for_ever):
+    async with background_tasks.running("missed pushes", reconciler.look_for_ever):
         yield reconciler

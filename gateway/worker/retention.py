@@ -26,7 +26,7 @@ async def _in_turn(pool: Pool, act: Callable[[Connection], Awaitable[bool]]) -> 
     more = True
     while more:
         async with transaction(pool) as connection:
-            more = await deployment_retention.take_turn(connection) and await act(connection)
+            more = await deployment_retention.try_retention_lock(connection) and await act(connection)
 
 
 async def _expire(pool: Pool, settings: Settings) -> None:
@@ -100,7 +100,7 @@ async def _bound_deployments(pool: Pool, settings: Settings) -> None:
     last = ""
     while True:
         async with transaction(pool) as connection:
-            if not await deployment_retention.take_turn(connection):
+            if not await deployment_retention.try_retention_lock(connection):
                 return
             ids = await deployment_retention.select_ids_after(connection, last, _PAGE)
         if not ids:

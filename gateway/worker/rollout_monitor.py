@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 import structlog
 
-from gateway.background import sparing
+from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine.client import Engine, EngineIdentity, Reached
 from gateway.docker.runtime import Pace, Runtime
@@ -66,12 +66,12 @@ class Lookout:
 
         async def one(watch: MonitorWindow) -> None:
             async with at_once:
-                with sparing("watch", watch.deployment_id):
+                with isolate_failures("watch", watch.deployment_id):
                     await self._look_at(reached.engine, reached.identity, await self._recall(watch))
 
-        for ended in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
-            if isinstance(ended, BaseException):
-                raise ended
+        for cancel_and_wait in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
+            if isinstance(cancel_and_wait, BaseException):
+                raise cancel_and_wait
 
     async def _recall(self, watch: MonitorWindow) -> _Watched:
         if watch.deployment_id not in self._watched:

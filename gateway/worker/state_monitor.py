@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import structlog
 
-from gateway.background import sparing
+from gateway.background import isolate_failures
 from gateway.docker import snapshot
 from gateway.docker.engine.client import Reached
 from gateway.model.errors import Conflict, NotFound
@@ -70,7 +70,7 @@ class Observer:
             elif standing.lasted < alert_delay(standing.state, waits=one.waits):
                 unsure = True
             else:
-                with sparing("observation", one.application_id):
+                with isolate_failures("observation", one.application_id):
                     await self._tell(one, found[one.application_id], standing)
                     await self._heal(one, found[one.application_id], standing)
         if well:

@@ -19,7 +19,7 @@ import aiojobs
 import structlog
 
 from gateway.admin.adoption import adopt_anew
-from gateway.background import LOOK_AGAIN, Loops, ended
+from gateway.background import POLL_INTERVAL, BackgroundTasks, cancel_and_wait
 from gateway.config import Settings
 from gateway.docker.engine.client import Engine
 from gateway.docker.runtime import Pace
@@ -92,7 +92,7 @@ class Supervisor:
         *,
         settings: Settings,
         alerts: Tells,
-        loops: Loops,
+        background_tasks: BackgroundTasks,
     ) -> None:
         self._pool = pool
         self._vault = vault
@@ -123,7 +123,7 @@ class Supervisor:
             Duty("images", IMAGES_EVERY, partial(remove_images, pool)),
             Duty("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]
-        self.loops = loops
+        self.background_tasks = background_tasks
         self.fleet = Fleet(
             pool,
             vault,
@@ -132,7 +132,7 @@ class Supervisor:
             roll_out=self._begin,
             duties=duties,
             held=self._runs.keys(),
-            loops=loops,
+            background_tasks=background_tasks,
         )
 
     @property
@@ -173,7 +173,7 @@ class Supervisor:
 
     async def _close(self, run: _Run) -> None:
         try:
-            await run.job.close(timeout=LOOK_AGAIN)
+            await run.job.close(timeout=POLL_INTERVAL)
         except TimeoutError:
             _LOG.warning("A rollout that was taken over stops slowly", deployment=run.deployment.deployment_id)
         except Exception:
@@ -410,7 +410,7 @@ class Supervisor:
                 if defects >= _MOST_DEFECTS:
                     raise
                 _LOG.exception("The outcome cannot be written down")
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL)
 
     # -- the way out
 
@@ -439,26 +439,28 @@ async def supervise(
     registry: RegistryClient,
     settings: Settings,
     *,
-    loops: Loops | None = None,
+    background_tasks: BackgroundTasks | None = None,
 ) -> AsyncIterator[Supervisor]:
     """Run deployments until the block is left; then drain, cut, and put back, in that order."""
     urls = settings.alert_urls.get_secret_value() if settings.alert_urls else ""
     async with AsyncExitStack() as stack:
-        loops = loops or Loops()
-        alerts = await stack.enter_async_context(sending(urls, loops))
-        supervisor = Supervisor(pool, vault, engine, registry, settings=settings, alerts=alerts, loops=loops)
+        background_tasks = background_tasks or BackgroundTasks()
+        alerts = await stack.enter_async_context(sending(urls, background_tasks))
+        supervisor = Supervisor(
+            pool, vault, engine, registry, settings=settings, alerts=alerts, background_tasks=background_tasks
+        )
         await stack.enter_async_context(supervisor.fleet.living())
         tasks = [
-            loops.begin("notifications", supervisor.listen_for_ever),
-            loops.begin("heartbeat", supervisor.beat_for_ever),
-            loops.begin("retention", supervisor.clean_for_ever),
+            background_tasks.start("notifications", supervisor.listen_for_ever),
+            background_tasks.start("heartbeat", supervisor.beat_for_ever),
+            background_tasks.start("retention", supervisor.clean_for_ever),
         ]
         try:
             yield supervisor
         finally:
             await supervisor.drain()
             await supervisor.cut()
-            await ended(*tasks)
+            await cancel_and_wait(*tasks)
 
 
 _STOPPED = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from gateway.background import sparing
+from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine import images
 from gateway.docker.engine.client import Engine, Reached
@@ -22,7 +22,7 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
     async with transaction(pool) as connection:
         resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
-        with sparing("kept versions", application.application_id):
+        with isolate_failures("kept versions", application.application_id):
             runtime = await runtime_factory.choose(
                 engine, identity, application, anonymous, pace, making=False, begun=None
             )
@@ -39,7 +39,7 @@ async def remove_images(pool: Pool, reached: Reached) -> None:
         idle = await pulled_images.select_idle(connection, reached.identity.engine_id, reached.server_ids)
     used = await images.used(reached.engine) if idle else frozenset()
     for one in idle:
-        with sparing("images", str(one.reference)):
+        with isolate_failures("images", str(one.reference)):
             await _remove_image(pool, reached.engine, one, used)
 
 

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from gateway import background
-from gateway.background import LOOK_AGAIN, Loops, ended, pause, sparing
+from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait, isolate_failures
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
 from gateway.rollout.attempt import SwapSlots
@@ -20,7 +20,7 @@ from tests.support.api_client import Web
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let loops pause for no time."""
-    monkeypatch.setattr("gateway.background.LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("gateway.background.POLL_INTERVAL", 0.0)
 
 
 def counted(name: str) -> float:
@@ -47,12 +47,12 @@ async def settled() -> None:
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("error", [KeyError("defect"), Unavailable("away"), asyncio.CancelledError(), TimeoutError()])
 async def test_whatever_ends_a_loop_it_is_begun_again_and_counted(error: BaseException) -> None:
-    loops, before = Loops(), counted("tried")
-    task = loops.begin("tried", failing([error] * 2))
+    background_tasks, before = BackgroundTasks(), counted("tried")
+    task = background_tasks.start("tried", failing([error] * 2))
     await settled()
     assert not task.done()
     assert counted("tried") == before + 2
-    await ended(task)
+    await cancel_and_wait(task)
     assert task.cancelled()
 
 
@@ -60,21 +60,21 @@ async def test_whatever_ends_a_loop_it_is_begun_again_and_counted(error: BaseExc
 async def test_a_loop_that_keeps_failing_is_shown_until_it_has_gone_on_for_a_while(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    loops = Loops()
-    task = loops.begin("tried", failing([KeyError("a defect")] * 3), about="here")
-    assert loops.failing == []
+    background_tasks = BackgroundTasks()
+    task = background_tasks.start("tried", failing([KeyError("a defect")] * 3), about="here")
+    assert background_tasks.failing == []
     await settled()
-    assert [(one.name, one.about, one.failures, one.error) for one in loops.failing] == [
+    assert [(one.name, one.about, one.failures, one.error) for one in background_tasks.failing] == [
         ("tried", "here", 3, "KeyError: 'a defect'")
     ]
     monkeypatch.setattr(background, "_STEADY", 0.0)
-    assert loops.failing == []
-    await ended(task)
+    assert background_tasks.failing == []
+    await cancel_and_wait(task)
 
 
 async def test_pauses_double_up_to_the_longest() -> None:
-    assert [pause(failures, 10.0) for failures in (1, 2, 3, 4, 5, 10**6)] == [1, 2, 4, 8, 10, 10]
-    assert pause(10**6, LOOK_AGAIN) == LOOK_AGAIN
+    assert [backoff(failures, 10.0) for failures in (1, 2, 3, 4, 5, 10**6)] == [1, 2, 4, 8, 10, 10]
+    assert backoff(10**6, POLL_INTERVAL) == POLL_INTERVAL
 
 
 async def test_a_loop_that_fails_on_the_way_out_is_not_begun_again() -> None:
@@ -88,9 +88,9 @@ async def test_a_loop_that_fails_on_the_way_out_is_not_begun_again() -> None:
         finally:
             raise KeyError("on the way out")
 
-    task = Loops().begin("tried", act)
+    task = BackgroundTasks().start("tried", act)
     await settled()
-    await ended(task)
+    await cancel_and_wait(task)
     assert begun == 1
 
 
@@ -120,14 +120,14 @@ async def test_a_defect_ends_nobody_who_writes_for_requests(web: Web, monkeypatc
 
 @pytest.mark.usefixtures("at_once")
 async def test_readiness_names_loops_that_do_not_recover(web: Web) -> None:
-    task = web.rollouts.loops.begin("tried", failing([KeyError("a defect")] * 3), about="here")
+    task = web.rollouts.background_tasks.start("tried", failing([KeyError("a defect")] * 3), about="here")
     await settled()
     status, answer = await web.get("/readyz")
     assert (status, answer["status"]) == (200, "degraded")
     assert answer["loops"] == [{"name": "tried", "about": "here", "failures": 3}]
     _, shown = await web.get("/metrics")
     assert b'gateway_loops_failing{loop="tried"} 1.0' in shown
-    await ended(task)
+    await cancel_and_wait(task)
     _, answer = await web.get("/readyz")
     assert (answer["status"], answer["loops"]) == ("ok", [])
 
@@ -158,7 +158,7 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
     async def wait_for_the_engine(_: object) -> None:
         raise Postponed(Code.ENGINE_UNREACHABLE, "it does not answer")
 
-    monkeypatch.setattr("gateway.worker.engine_worker.pause", at_once)
+    monkeypatch.setattr("gateway.worker.engine_worker.backoff", at_once)
     monkeypatch.setattr(Host, "_watch", asyncio.Event().wait)
     peers = OneDuty(Duty("tried", 3600.0, wait_for_the_engine))
     host = Host(web.pool, peers, None, "here")  # type: ignore[arg-type]
@@ -166,14 +166,14 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
     living = asyncio.create_task(host.live())
     await enough.wait()
     assert asked[:3] == [(1, 3600.0), (2, 3600.0), (3, 3600.0)]
-    await ended(living)
+    await cancel_and_wait(living)
 
 
 class OneDuty:
     """Stands in for the other engines, of which none is claimed for."""
 
     def __init__(self, duty: Duty) -> None:
-        self.duties, self.loops = [duty], Loops()
+        self.duties, self.background_tasks = [duty], BackgroundTasks()
 
     def served_by(self, _host: Host) -> list[str | None]:
         return [None]
@@ -184,9 +184,9 @@ class OneDuty:
 
 def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:
     before = counted("tried")
-    with sparing("tried", "this one"):
+    with isolate_failures("tried", "this one"):
         raise KeyError("a defect")
     assert counted("tried") == before + 1
     for waits in (DatabaseUnavailable("away"), Postponed(Code.ENGINE_UNREACHABLE, "away")):
-        with pytest.raises(type(waits)), sparing("tried", "this one"):
+        with pytest.raises(type(waits)), isolate_failures("tried", "this one"):
             raise waits

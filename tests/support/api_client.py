@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from gateway.api import Runner, build
 from gateway.api.connections import Limits
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.config import Settings
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.reference import Digest
@@ -50,7 +50,7 @@ class Nobody:
 
     hosts: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
     woken: int = 0
-    loops: Loops = field(default_factory=Loops)
+    background_tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
     def wake(self) -> None:
         self.woken += 1

@@ -38,7 +38,9 @@ def count(application: web.Application, endpoint: Endpoint, reason: str, headers
 async def writing(application: web.Application) -> AsyncIterator[None]:
     """Own the task that writes, for as long as the application lives; what is left is written at the end."""
     application[COUNTED] = {}
-    async with application[CONTEXT].rollouts.loops.going("refusals", partial(_write_for_ever, application)):
+    async with application[CONTEXT].rollouts.background_tasks.running(
+        "refusals", partial(_write_for_ever, application)
+    ):
         yield
     try:
         await _write(application)

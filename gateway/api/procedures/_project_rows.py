@@ -101,17 +101,17 @@ def environment_row(environment: Environment, caller: Caller) -> EnvironmentRow:
     }
 
 
-def _member_row(member: ApplicationSummary) -> MemberRow:
+def _summary_row(summary: ApplicationSummary) -> MemberRow:
     return {
-        "applicationId": member.application_id,
-        "name": member.name,
-        "appName": member.app_name,
-        "description": member.description,
-        "createdAt": member.created_at.isoformat(),
-        "environmentId": member.environment_id,
-        "serverId": member.server_id,
-        "applicationStatus": application_status(member.desired, member.status),
-        "observed": member.observed,
+        "applicationId": summary.application_id,
+        "name": summary.name,
+        "appName": summary.app_name,
+        "description": summary.description,
+        "createdAt": summary.created_at.isoformat(),
+        "environmentId": summary.environment_id,
+        "serverId": summary.server_id,
+        "applicationStatus": application_status(summary.desired, summary.status),
+        "observed": summary.observed,
         "icon": None,
         "server": None,
     }
@@ -124,9 +124,9 @@ def application_status(desired: Desired, status: str | None) -> ApplicationStatu
     return DOKPLOY_STATUS[Status(status)]
 
 
-def filled_row(environment: Environment, members: Iterable[ApplicationSummary], caller: Caller) -> FilledEnvironment:
+def filled_row(environment: Environment, summaries: Iterable[ApplicationSummary], caller: Caller) -> FilledEnvironment:
     """Return the environment with those of the applications that are in it."""
-    inside = [_member_row(one) for one in members if one.environment_id == environment.environment_id]
+    inside = [_summary_row(one) for one in summaries if one.environment_id == environment.environment_id]
     return {
         **environment_row(environment, caller),
         "applications": inside,
@@ -141,10 +141,10 @@ def filled_row(environment: Environment, members: Iterable[ApplicationSummary], 
 
 
 def whole_row(
-    project: Project, environments: Iterable[Environment], members: Iterable[ApplicationSummary], caller: Caller
+    project: Project, environments: Iterable[Environment], summaries: Iterable[ApplicationSummary], caller: Caller
 ) -> WholeProject:
     """Return the project with those of the environments that are in it, each with its applications."""
-    known = list(members)
+    known = list(summaries)
     inside = [filled_row(one, known, caller) for one in environments if one.project_id == project.project_id]
     # Before there were environments a project had its applications itself, and some programs still look there.
     everything = [one for environment in inside for one in environment["applications"]]

@@ -37,7 +37,7 @@ from gateway.store import (
 )
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
-from gateway.store.resource_owners import Noun
+from gateway.store.resource_owners import ResourceKind
 
 procedures = Procedures()
 
@@ -153,7 +153,7 @@ async def _refuse_nowhere(connection: Connection, given: Create) -> None:
                 field="environmentId",
             )
         return
-    if await resource_owners.select_belonging(connection, Noun.ENVIRONMENT, given.environment_id) is None:
+    if await resource_owners.select_owner(connection, ResourceKind.ENVIRONMENT, given.environment_id) is None:
         raise InvalidInput(f"there is no environment {given.environment_id!r}; see project.all", field="environmentId")
 
 

@@ -56,17 +56,17 @@ class FoundApplications(TypedDict):
     total: int
 
 
-def _found(member: ApplicationSummary) -> FoundRow:
+def _found(summary: ApplicationSummary) -> FoundRow:
     return {
-        "applicationId": member.application_id,
-        "name": member.name,
-        "appName": member.app_name,
-        "description": member.description,
-        "environmentId": member.environment_id,
-        "applicationStatus": application_status(member.desired, member.status),
-        "observed": member.observed,
+        "applicationId": summary.application_id,
+        "name": summary.name,
+        "appName": summary.app_name,
+        "description": summary.description,
+        "environmentId": summary.environment_id,
+        "applicationStatus": application_status(summary.desired, summary.status),
+        "observed": summary.observed,
         "sourceType": "docker",
-        "createdAt": member.created_at.isoformat(),
+        "createdAt": summary.created_at.isoformat(),
     }
 
 
@@ -87,5 +87,5 @@ async def search(context: Context, given: Search) -> Answer:
     async with transaction(context.pool) as connection:
         grants = context.caller.grants
         only = None if grants is None else await resource_owners.select_covered(connection, grants)
-        found, total = await application_summaries.search_members(connection, only=only, **given.model_dump())
+        found, total = await application_summaries.search_summaries(connection, only=only, **given.model_dump())
     return Answer({"items": [_found(one) for one in found], "total": total})

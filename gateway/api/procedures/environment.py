@@ -79,7 +79,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
-        inside = await application_summaries.select_members(connection, [found.environment_id])
+        inside = await application_summaries.select_summaries(connection, [found.environment_id])
     return Answer({**filled_row(found, inside, context.caller), "project": project_row(project, context.caller)})
 
 
@@ -89,7 +89,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
     async with transaction(context.pool) as connection:
         await projects.select_project(connection, context.vault, given.project_id)
         found = (await environments.select_environments(connection, context.vault, [given.project_id]))[:MOST]
-        inside = await application_summaries.select_members(connection, [one.environment_id for one in found])
+        inside = await application_summaries.select_summaries(connection, [one.environment_id for one in found])
     return Answer([filled_row(one, inside, context.caller) for one in found])
 
 
@@ -118,7 +118,7 @@ async def remove(context: Context, given: Named) -> Answer:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         if found.is_default:
             raise InvalidInput("the default environment goes with its project: project.remove", field="environmentId")
-        inside = await application_summaries.select_members(connection, [given.environment_id])
+        inside = await application_summaries.select_summaries(connection, [given.environment_id])
         refuse_filled(f"Environment {found.name}", inside)
         await application_summaries.release_deleted(connection, [given.environment_id])
         await environments.delete_environment(connection, given.environment_id)

@@ -84,7 +84,7 @@ def changes_of(given: Input) -> dict[str, str | None]:
 def refuse_filled(what: str, inside: list[ApplicationSummary]) -> None:
     """Raises Conflict where applications are in what is to be removed."""
     if inside:
-        named = ", ".join(member.name for member in inside[:_NAMED])
+        named = ", ".join(summary.name for summary in inside[:_NAMED])
         more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
         raise Conflict(
             f"{what} still has applications: {named}{more}. Delete them first (application.delete), "
@@ -98,7 +98,7 @@ def _place(one: Project) -> tuple[datetime, str]:
 
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
     inside = await environments.select_environments(connection, context.vault, [project.project_id])
-    found = await application_summaries.select_members(connection, [one.environment_id for one in inside])
+    found = await application_summaries.select_summaries(connection, [one.environment_id for one in inside])
     return whole_row(project, inside, found, context.caller)
 
 
@@ -127,7 +127,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
         only = await resource_owners.select_projects(connection, grants) if grants else None
         found = await projects.select_projects(connection, context.vault, page, only=only)
         inside = await environments.select_environments(connection, context.vault, [one.project_id for one in found])
-        everything = await application_summaries.select_members(connection, [one.environment_id for one in inside])
+        everything = await application_summaries.select_summaries(connection, [one.environment_id for one in inside])
         applications = await its_own(connection, context.caller, everything)
     if grants is not None:
         peopled = {one.environment_id for one in applications}
@@ -189,7 +189,7 @@ async def remove(context: Context, given: Named) -> Answer:
         for environment in inside:
             await environments.lock_environment(connection, environment.environment_id)
         ids = [one.environment_id for one in inside]
-        refuse_filled(f"Project {project.name}", await application_summaries.select_members(connection, ids))
+        refuse_filled(f"Project {project.name}", await application_summaries.select_summaries(connection, ids))
         await application_summaries.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
     return Answer(project_row(project, context.caller))

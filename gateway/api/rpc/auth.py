@@ -22,21 +22,21 @@ from gateway.model.endpoints import Address, sender_address
 from gateway.model.errors import Forbidden, Throttled
 from gateway.store import api_keys, resource_owners
 from gateway.store.database import Pool, statement
-from gateway.store.resource_owners import Noun
+from gateway.store.resource_owners import ResourceKind
 
 #: ids that lead to an application, as our inputs call them
-OWNED_IDS: Mapping[str, Noun] = {
-    "application_id": Noun.APPLICATION,
-    "deployment_id": Noun.DEPLOYMENT,
-    "rollback_id": Noun.DEPLOYMENT,
-    "subscription_id": Noun.SUBSCRIPTION,
-    "environment_id": Noun.ENVIRONMENT,
-    "target_environment_id": Noun.ENVIRONMENT,
-    "project_id": Noun.PROJECT,
-    "port_id": Noun.PORT,
-    "mount_id": Noun.MOUNT,
-    "domain_id": Noun.DOMAIN,
-    "service_id": Noun.APPLICATION,  # the contract's word, for what has mounts
+OWNED_IDS: Mapping[str, ResourceKind] = {
+    "application_id": ResourceKind.APPLICATION,
+    "deployment_id": ResourceKind.DEPLOYMENT,
+    "rollback_id": ResourceKind.DEPLOYMENT,
+    "subscription_id": ResourceKind.SUBSCRIPTION,
+    "environment_id": ResourceKind.ENVIRONMENT,
+    "target_environment_id": ResourceKind.ENVIRONMENT,
+    "project_id": ResourceKind.PROJECT,
+    "port_id": ResourceKind.PORT,
+    "mount_id": ResourceKind.MOUNT,
+    "domain_id": ResourceKind.DOMAIN,
+    "service_id": ResourceKind.APPLICATION,  # the contract's word, for what has mounts
 }
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -125,13 +125,13 @@ def _leading(procedure: Procedure) -> set[str]:
     return (demanded | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
 
 
-async def _covered(context: Context, grants: Grants, noun: Noun | None, value: object) -> bool:
+async def _covered(context: Context, grants: Grants, noun: ResourceKind | None, value: object) -> bool:
     if noun is None or not isinstance(value, str):
         return False
-    if noun is Noun.APPLICATION and value in grants.applications:
+    if noun is ResourceKind.APPLICATION and value in grants.applications:
         return True
     async with statement(context.pool) as connection:
-        where = await resource_owners.select_belonging(connection, noun, value)
+        where = await resource_owners.select_owner(connection, noun, value)
     return where is not None and grants.cover(application_id=where.application_id, project_id=where.project_id)
 
 

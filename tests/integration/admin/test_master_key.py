@@ -19,9 +19,9 @@ from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.encryption import FixedKeys, Vault
 from gateway.store.master_key_file import KeyFile
 from gateway.store.postgres_cluster import Cluster
-from gateway.store.reencryption import SEALED, reseal
+from gateway.store.reencryption import SEALED, reencrypt
 from gateway.store.sessions import session_name
-from gateway.store.storage import open_keep
+from gateway.store.storage import open_storage
 from tests.support.api_client import VAULT, Web
 
 OLD, NEW = b"k" * 32, b"n" * 32
@@ -119,7 +119,7 @@ async def test_what_somebody_changes_meanwhile_is_theirs(full: Pool) -> None:
     column = next(one for one in SEALED if one.table == "registries")
     async with full.acquire() as connection, connection.transaction():
         row = await connection.fetchval("SELECT registry_id FROM registries FOR UPDATE")
-        task = asyncio.create_task(reseal(full, Vault(BOTH), [column]))
+        task = asyncio.create_task(reencrypt(full, Vault(BOTH), [column]))
         await until(partial(somebody_waits, connection))
         theirs = Vault(NEW).seal("theirs", column.place(row))
         await connection.execute("UPDATE registries SET password = $1", theirs)
@@ -151,12 +151,12 @@ async def test_the_key_of_the_settings_is_rotated_in_the_order_that_is_documente
         return Settings.from_environ({"HOME": "/", "GATEWAY_DATABASE_URL": url, **named})
 
     both = settings(master_key=NEW, former_master_keys=OLD)
-    async with open_keep(settings(master_key=OLD)), open_keep(both) as kept:
+    async with open_storage(settings(master_key=OLD)), open_storage(both) as kept:
         with pytest.raises(Conflict, match="restart each"):
             await rotate(kept.pool, kept.vault)
-    async with open_keep(both), open_keep(both) as kept:
+    async with open_storage(both), open_storage(both) as kept:
         assert (await rotate(kept.pool, kept.vault)).resealed == count
-    async with open_keep(settings(master_key=NEW)) as kept, kept.pool.acquire() as connection:
+    async with open_storage(settings(master_key=NEW)) as kept, kept.pool.acquire() as connection:
         row = await connection.fetchrow("SELECT registry_id, password FROM registries")
         assert row is not None
         place = f"registries:{row['registry_id']}:password"

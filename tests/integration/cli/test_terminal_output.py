@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import gateway
 from gateway.api.procedures import PROCEDURES
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.cli import main
 from gateway.cli._errors import explain
 from gateway.model.sanitize import safe_line, safe_text
@@ -259,7 +259,9 @@ async def test_an_alert_is_no_markup_and_calls_nobody() -> None:
     body = 'image <img src=x onerror="alert(1)"> @everyone [click](http://evil.example.com) \x1b[2J'
     async with TestServer(application) as server:
         at = f"127.0.0.1:{server.port}"
-        async with sending(f"json://{at}/plain, json://{at}/html?format=html, mmost://{at}/token", Loops()) as alerts:
+        async with sending(
+            f"json://{at}/plain, json://{at}/html?format=html, mmost://{at}/token", BackgroundTasks()
+        ) as alerts:
             alerts.tell(Alert("app\nFrom: you", body))
             told = [await heard.get() for _ in range(3)]
     texts = {("chat" if "text" in one else "html" if "&lt;" in one["message"] else "plain"): one for one in told}

@@ -68,7 +68,9 @@ async def test_a_look_is_put_off_by_no_more_than_its_interval(web: Web) -> None:
             " VALUES ('r.example/a', 'latest', 'r.example', 60, now() + interval '59 seconds'),"
             " ('s.example/b', 'latest', 's.example', 60, now() + interval '1 hour')"
         )
-        assert [str(look.repository) for look in await poll_targets.claim_looks(connection, [])] == ["s.example/b"]
+        assert [str(look.repository) for look in await poll_targets.claim_poll_targets(connection, [])] == [
+            "s.example/b"
+        ]
         await connection.execute("DELETE FROM looks")
 
 

@@ -178,7 +178,7 @@ async def test_one_gateway_at_a_time_cleans(web: Web) -> None:
     await _ended(web, 5)
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "1"})
     async with transaction(web.pool) as other:
-        assert await deployment_retention.take_turn(other)
+        assert await deployment_retention.try_retention_lock(other)
         await clean(web.pool, settings)
         assert await web.count("deployments") == 5
     await clean(web.pool, settings)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.cli.demo.process import until
 from gateway.docker.engine import containers, events
 from gateway.docker.engine.client import EngineIdentity, Reached
@@ -191,7 +191,7 @@ class _Alone:
     duties: Sequence[Duty] = (Duty("nothing", 60, _nothing, on_events=True),)
 
     def __init__(self) -> None:
-        self.loops = Loops()
+        self.background_tasks = BackgroundTasks()
 
     def served_by(self, _host: Host) -> list[str | None]:
         return [None]
@@ -223,7 +223,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], As
 async def test_an_engine_that_recovers_wakes_what_waits_for_it(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
-    for name in ("LOOK_AGAIN", "_ENGINE_LOOK"):
+    for name in ("POLL_INTERVAL", "_ENGINE_LOOK"):
         monkeypatch.setattr(f"gateway.worker.engine_worker.{name}", 0.02)
     breaks = asyncio.Event()
 

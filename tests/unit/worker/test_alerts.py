@@ -10,7 +10,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from gateway.background import Loops
+from gateway.background import BackgroundTasks
 from gateway.model.errors import InvalidInput
 from gateway.worker.alerts import Alert, sending
 
@@ -38,7 +38,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
     server, heard = receiver
     address = f"json://127.0.0.1:{server.port}"
-    async with sending(f"{address}/one, {address}/two", Loops()) as alerts:
+    async with sending(f"{address}/one, {address}/two", BackgroundTasks()) as alerts:
         alerts.tell(Alert("web: deploy failed", "denied"))
         told = [await heard.get(), await heard.get()]
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
@@ -50,7 +50,7 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
     server, _ = receiver
     before = counted()
     with capture_logs() as logged:
-        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken", Loops()) as alerts:
+        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken", BackgroundTasks()) as alerts:
             alerts.tell(Alert("web: deploy failed", "denied"))
             await alerts.sent()
     assert counted() == before + 1
@@ -60,12 +60,12 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
 
 async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="address 2") as caught:
-        async with sending("json://localhost,nonsense://secret", Loops()):
+        async with sending("json://localhost,nonsense://secret", BackgroundTasks()):
             pass
     assert "secret" not in str(caught.value)
 
 
 async def test_without_an_address_nothing_waits() -> None:
-    async with sending("", Loops()) as alerts:
+    async with sending("", BackgroundTasks()) as alerts:
         alerts.tell(Alert("t", "b"))
         await alerts.sent()
