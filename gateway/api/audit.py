@@ -1,6 +1,6 @@
-"""What callers did, in the audit and in the log: what they changed at once, what they were refused soon, and counted.
+"""Record in the audit and the log what callers did: changes at once, failed and denied calls within two seconds.
 
-A refusal costs no statement of its own: those of a few seconds that are alike are one row, and one line.
+A denied call costs no database statement of its own: equal ones of two seconds are one row with a count, and one line.
 """
 
 import asyncio
@@ -23,41 +23,41 @@ from gateway.store.audit import Told
 from gateway.store.database import statement
 
 _LOG = structlog.get_logger()
-_GATHER = 2.0  # seconds whose refusals are written as one
-_MOST = 100  # that differ, in that time
-_LONGEST = 300  # characters of a detail
+_INTERVAL = 2.0  # seconds between two writes
+_MAX_ROWS = 100  # different rows in one interval; more are written as one
+_MAX_DETAIL = 300  # characters
 
-_ID = re.compile(r"[\x21-\x7e]+")  # nothing else reaches a log or a terminal
+_ID = re.compile(r"[\x21-\x7e]+")  # keeps control characters out of logs and terminals
 
-_Alike = tuple[str | None, str, str | None, Outcome, str]
-GATHERED: web.AppKey[dict[_Alike, Told]] = web.AppKey("audited", dict)
+_Key = tuple[str | None, str, str | None, Outcome, str]
+PENDING: web.AppKey[dict[_Key, Told]] = web.AppKey("pending_audit", dict)
 
 
-async def done(application: web.Application, actor: Actor, given: Any) -> None:
-    """Write down what a caller had done: the log, and the audit where no table has told of it."""
+async def record_success(application: web.Application, actor: Actor, given: Any) -> None:
+    """Record a change: in the log, and in the audit where no trigger of a changed table has recorded it."""
     _log(Told(actor, Outcome.DONE, target=_target(given)))
     try:
         async with statement(application[CONTEXT].pool) as connection:
             await audit.insert_told(connection, [Told(actor, Outcome.DONE, target=_target(given))])
     except Unavailable:
-        _LOG.warning("The audit does not have it: the database does not answer", call=actor.call_id)
+        _LOG.warning("A change is not in the audit: the database does not answer", call=actor.call_id)
 
 
-def not_done(application: web.Application, actor: Actor, error: Exception, given: Any) -> None:
-    """Count what a caller was refused, or what failed."""
+def record_failure(application: web.Application, actor: Actor, error: Exception, given: Any) -> None:
+    """Record a call that was denied or failed."""
     outcome = Outcome.REFUSED if isinstance(error, Forbidden | Throttled) else Outcome.FAILED
-    _gather(application, Told(actor, outcome, truncate(_detail(error), _LONGEST), _target(given)))
+    _count(application, Told(actor, outcome, truncate(_detail(error), _MAX_DETAIL), _target(given)))
 
 
-def wrong_key(application: web.Application, address: str | None, why: str) -> None:
-    """Count a request with a key that is none, or was not looked up as too many of them were none."""
+def record_wrong_key(application: web.Application, address: str | None, why: str) -> None:
+    """Record a request with an invalid API key, or one beyond the limit of invalid keys."""
     WRONG_KEYS.inc()
     actor = Actor("api", "nobody", "key", address=address)
-    _gather(application, Told(actor, Outcome.REFUSED, why))
+    _count(application, Told(actor, Outcome.REFUSED, why))
 
 
 def _detail(error: Exception) -> str:
-    """Return why, without what was sent: that may be a secret."""
+    """Return why the call failed, without its input, which may hold a secret."""
     match error:
         case ValidationError():
             fields = sorted({".".join(map(str, one["loc"][:2])) for one in error.errors(include_input=False)})
@@ -69,49 +69,52 @@ def _detail(error: Exception) -> str:
 
 
 def _target(given: Any) -> str | None:
-    """Return the first id that was sent."""
+    """Return the first id in the input."""
     sent = given if isinstance(given, Mapping) else {}
     return next(
         (
             value
             for name, value in sent.items()
-            if str(name).endswith("Id") and isinstance(value, str) and len(value) <= _LONGEST and _ID.fullmatch(value)
+            if str(name).endswith("Id")
+            and isinstance(value, str)
+            and len(value) <= _MAX_DETAIL
+            and _ID.fullmatch(value)
         ),
         None,
     )
 
 
-def _gather(application: web.Application, told: Told) -> None:
-    gathered, actor = application[GATHERED], told.actor
+def _count(application: web.Application, told: Told) -> None:
+    pending, actor = application[PENDING], told.actor
     key = (actor.key_id, actor.action, actor.address, told.outcome, told.detail)
-    if key not in gathered and len(gathered) >= _MOST:
+    if key not in pending and len(pending) >= _MAX_ROWS:
         others = Actor("api", "several", "several")
         key, told = (None, "several", None, told.outcome, ""), Told(others, told.outcome)
-    before = gathered.get(key)
-    gathered[key] = replace(told, times=(before.times if before else 0) + 1)
+    before = pending.get(key)
+    pending[key] = replace(told, times=(before.times if before else 0) + 1)
 
 
-async def writing(application: web.Application) -> AsyncIterator[None]:
-    """Own the task that writes, for as long as the application lives; what is left is written at the end."""
-    application[GATHERED] = {}
-    async with application[CONTEXT].rollouts.background_tasks.running("audit", partial(_write_for_ever, application)):
+async def run_writer(application: web.Application) -> AsyncIterator[None]:
+    """Run the task that writes for as long as the application runs, and write the rest when it stops."""
+    application[PENDING] = {}
+    async with application[CONTEXT].rollouts.background_tasks.running("audit", partial(_write_forever, application)):
         yield
     try:
         await write(application)
     except Exception:
-        _LOG.exception("What was refused last is not written down")
+        _LOG.exception("The last denied and failed calls are not in the audit")
 
 
-async def _write_for_ever(application: web.Application) -> None:
+async def _write_forever(application: web.Application) -> None:
     seen = None
     while True:
-        seen = await tell_commands(application, seen)
-        await asyncio.sleep(_GATHER)
+        seen = await log_commands(application, seen)
+        await asyncio.sleep(_INTERVAL)
         await write(application)
 
 
-async def tell_commands(application: web.Application, above: int | None) -> int:
-    """Log what commands have changed since this row, in processes of their own; return the newest row."""
+async def log_commands(application: web.Application, above: int | None) -> int:
+    """Log what the command line has changed since this row of the audit; return the newest row."""
     async with statement(application[CONTEXT].pool) as connection:
         newest = await audit.select_newest(connection)
         found = [] if above is None or newest == above else await audit.select_commands(connection, above, newest)
@@ -122,18 +125,18 @@ async def tell_commands(application: web.Application, above: int | None) -> int:
 
 
 async def write(application: web.Application) -> None:
-    """Write down what was gathered."""
-    told = list(application[GATHERED].values())
+    """Write the pending rows to the audit, and log them."""
+    told = list(application[PENDING].values())
     if not told:
         return
-    application[GATHERED].clear()
+    application[PENDING].clear()
     for one in told:
         _log(one)
     try:
         async with statement(application[CONTEXT].pool) as connection:
             await audit.insert_told(connection, told)
     except Unavailable:
-        _LOG.warning("The audit does not have refusals: the database does not answer", refusals=len(told))
+        _LOG.warning("Denied and failed calls are not in the audit: the database does not answer", refusals=len(told))
 
 
 def _log(told: Told) -> None:

@@ -1,7 +1,7 @@
-"""Connections of clients: each has so long for a head, a body, its answer and to be idle; there are so many at once.
+"""Limits of client connections: time for the head, the body, the answer and idling; their number; memory they hold.
 
-Where too many are open, or hold too much that is not answered yet, the one that has been waiting longest is closed:
-who sends whole requests gets in, however many send half ones.
+Where too many are open, or requests in progress hold too much memory, the gateway closes the connection that has
+waited longest. So clients that send whole requests are served, however many others send incomplete ones.
 """
 
 import asyncio
@@ -27,37 +27,37 @@ from gateway.api.metrics import CLOSED, CONNECTIONS
 
 _LOG = structlog.get_logger()
 
-#: bytes of a request's first line, in which a batch of queries stands
-LONGEST_LINE = 65_536
-_TELL = 10.0  # seconds whose closed connections are one line in the log
-_LINGER = 2.0  # seconds a sender that was answered may go on sending its body
-_READ_AHEAD = 1 << 14  # bytes of a body that wait to be read
+#: bytes of the request line, which holds the input of a batch of queries
+MAX_LINE = 65_536
+_LOG_INTERVAL = 10.0  # seconds between two lines in the log about closed connections
+_LINGER_SECONDS = 2.0  # seconds a client that was answered may go on sending its body
+_READ_AHEAD = 1 << 14  # bytes of a body in the read buffer
 _WANTED_FILES = 65_536
-_MOST_PARTS = 32  # of a path
+_MAX_PATH_PARTS = 32  # slashes in a path
 _CONTINUE = "100-continue"
-_NOWHERE = URL("/-")
+_NO_ROUTE = URL("/-")
 
 _Handler = Callable[[BaseRequest], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What connections may take; times in seconds."""
+    """Limits of all connections, in bytes and seconds."""
 
     connections: int = 768
-    #: of all requests that are not answered yet
+    #: bytes of all requests that are not answered yet
     held: int = 32 << 20
-    #: of one request's head
+    #: bytes of the head of one request
     head: int = 96 << 10
     head_seconds: float = 10.0
     body_seconds: float = 30.0
     answer_seconds: float = 60.0
     idle_seconds: float = 75.0
-    #: between looks for what is overdue
-    look_seconds: float = 1.0
+    #: between two checks for overdue connections
+    check_seconds: float = 1.0
 
 
-class Why(StrEnum):
+class CloseReason(StrEnum):
     """Why the gateway closes a connection."""
 
     HEAD_LATE = "head_late"
@@ -70,15 +70,15 @@ class Why(StrEnum):
     NOT_HTTP = "not_http"
 
 
-_ANSWERS: Mapping[Why, tuple[HTTPStatus, str]] = {
-    Why.HEAD_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the request did not come in time"),
-    Why.BODY_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the body did not come in time"),
-    Why.HEAD_TOO_LARGE: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are larger than is accepted"),
+_RESPONSES: Mapping[CloseReason, tuple[HTTPStatus, str]] = {
+    CloseReason.HEAD_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the request did not arrive in time"),
+    CloseReason.BODY_LATE: (HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time"),
+    CloseReason.HEAD_TOO_LARGE: (HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "the headers are too large"),
 }
 
 
 def raise_file_limit() -> int:
-    """Let this process open as many files as it is allowed; return how many that are."""
+    """Raise the process's limit of open files as far as it may; return the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED_FILES if hard == resource.RLIM_INFINITY else min(hard, _WANTED_FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -88,31 +88,31 @@ def raise_file_limit() -> int:
 
 
 def limits_for(files: int, body: int) -> Limits:
-    """Return the limits of a process that may open so many files, a quarter of them for what it asks itself."""
+    """Return the limits for a process that may open so many files; a quarter is for its own outgoing connections."""
     return Limits(connections=max(16, min(4096, files - max(files // 4, 64))), held=max(32 << 20, 4 * body))
 
 
 def error_body(code: str, message: str) -> bytes:
-    """Return the body of every refusal that no surface makes in words of its own."""
+    """Return the JSON body of an error that neither tRPC nor REST gives a form of its own."""
     return orjson.dumps({"error": {"code": code, "message": message}})
 
 
-def refusal(error: web.HTTPException) -> web.Response:
-    """Return what aiohttp refuses as we would."""
+def error_response(error: web.HTTPException) -> web.Response:
+    """Return the JSON response for an error that aiohttp raises."""
     status = HTTPStatus(error.status)
     headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-    body = error_body(word(status), status.phrase)
+    body = error_body(error_code(status), status.phrase)
     return web.Response(status=status, body=body, headers=headers, content_type="application/json")
 
 
-def word(status: HTTPStatus) -> str:
-    """Return a status as a code of ours: NotFound, MethodNotAllowed."""
+def error_code(status: HTTPStatus) -> str:
+    """Return the error code for a status, as in NotFound, MethodNotAllowed."""
     known = {HTTPStatus.BAD_REQUEST: "InvalidInput", HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "TooLarge"}
     return known.get(status) or "".join(part.capitalize() for part in status.phrase.replace("-", " ").split())
 
 
 class Connection(RequestHandler):
-    """One connection: what it waits for, since when, and how much it holds."""
+    """A client connection: what the gateway waits for, since when, and how many bytes its requests hold."""
 
     __slots__ = ("_answering", "_body", "_head", "_server", "_stalled", "_within", "address", "held", "since")
 
@@ -125,7 +125,7 @@ class Connection(RequestHandler):
         self._head = self.held = 0
         self._body: StreamReader | None = None
 
-    # -- what happens
+    # -- events
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -138,7 +138,7 @@ class Connection(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.waits_for is Why.IDLE:
+        if self.waits_for is CloseReason.IDLE:
             self.since = self._loop.time()
         if data and not self._lingers:
             self.hold(len(data))
@@ -150,7 +150,7 @@ class Connection(RequestHandler):
             self._head, self._answering, self.since = 0, True, self._loop.time()
             self._body = self._messages[-1][1] if self._messages else None
         elif self._head > self._server.limits.head:
-            self._server.close(self, Why.HEAD_TOO_LARGE)
+            self._server.close(self, CloseReason.HEAD_TOO_LARGE)
 
     def pause_writing(self) -> None:
         self._stalled = self._loop.time()
@@ -164,15 +164,15 @@ class Connection(RequestHandler):
         self, request: BaseRequest, start_time: float | None, request_handler: _Handler
     ) -> tuple[web.StreamResponse, bool]:
         async def answer(request: BaseRequest) -> web.StreamResponse:
-            """Answer in our words what aiohttp would answer in its own, outside of the application."""
+            """Answer as JSON the errors that aiohttp answers outside of the application."""
             if request.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
-                return refusal(web.HTTPExpectationFailed())
+                return error_response(web.HTTPExpectationFailed())
             try:
                 return await request_handler(request)
             except web.HTTPException as error:
-                return refusal(error)
-            except ConnectionError:  # the client is gone: nobody takes an answer
-                return refusal(web.HTTPBadRequest())
+                return error_response(error)
+            except ConnectionError:  # the client has disconnected and receives no answer
+                return error_response(web.HTTPBadRequest())
 
         try:
             return await super()._handle_request(request, start_time, answer)
@@ -188,17 +188,17 @@ class Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no request. What was sent is neither answered nor logged: it may hold a key."""
+        """Answer what is not HTTP. The answer and the log do not quote it, since it may hold an API key."""
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return super().handle_error(request, status, exc, message)
-        self._server.count(Why.NOT_HTTP)
-        why = "a line or a header is longer than is accepted" if isinstance(exc, LineTooLong) else "it is not HTTP/1.1"
-        body = error_body(word(HTTPStatus(status)), f"the request cannot be read: {why}")
+        self._server.count(CloseReason.NOT_HTTP)
+        why = "a line or a header is too long" if isinstance(exc, LineTooLong) else "it is not HTTP/1.1"
+        body = error_body(error_code(HTTPStatus(status)), f"the request cannot be read: {why}")
         response = web.Response(status=status, body=body, content_type="application/json")
         response.force_close()
         return response
 
-    # -- what it waits for
+    # -- timeouts
 
     @property
     def _receives_body(self) -> bool:
@@ -206,46 +206,46 @@ class Connection(RequestHandler):
 
     @property
     def _lingers(self) -> bool:
-        """Whether the rest of a body comes that nobody reads any more."""
+        """Whether the client still sends a body that is no longer read, as its request was answered."""
         return self._receives_body and not self._answering
 
     @property
-    def waits_for(self) -> Why | None:
-        """What it would be closed for; None where it waits for us."""
+    def waits_for(self) -> CloseReason | None:
+        """What the gateway waits for from the client; None while the client waits for the gateway."""
         if self._stalled:
-            return Why.ANSWER_NOT_TAKEN
+            return CloseReason.ANSWER_NOT_TAKEN
         if self._receives_body:
-            return Why.BODY_LATE
+            return CloseReason.BODY_LATE
         if self._answering:
             return None
-        return Why.HEAD_LATE if self._head or not self._request_count else Why.IDLE
+        return CloseReason.HEAD_LATE if self._head or not self._request_count else CloseReason.IDLE
 
-    def overdue(self, now: float) -> Why | None:
-        """Return why it is to be closed, if it is."""
+    def overdue(self, now: float) -> CloseReason | None:
+        """Return why the connection is to be closed, None if it is not."""
         limits, why = self._server.limits, self.waits_for
         seconds = {
-            Why.ANSWER_NOT_TAKEN: limits.answer_seconds,
-            Why.BODY_LATE: limits.body_seconds,
-            Why.HEAD_LATE: limits.head_seconds,
-            Why.IDLE: limits.idle_seconds,
+            CloseReason.ANSWER_NOT_TAKEN: limits.answer_seconds,
+            CloseReason.BODY_LATE: limits.body_seconds,
+            CloseReason.HEAD_LATE: limits.head_seconds,
+            CloseReason.IDLE: limits.idle_seconds,
         }
         return why if why and now - (self._stalled or self.since) > seconds[why] else None
 
     def hold(self, size: int) -> None:
-        """Count what is kept for its request until it is answered."""
+        """Count bytes that are held until the request is answered."""
         self.held += size
         self._server.hold(self, size)
 
     def _release(self) -> None:
-        """Let go of a request that is answered; what came of the next one is kept."""
+        """Release the bytes of a request that is answered, but not those of the next one."""
         kept = min(self._head, self.held)
         self._server.held -= self.held - kept
         self.held = kept
 
-    def refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer without a request, as far as it is possible, before it is closed."""
+    def write_error(self, status: HTTPStatus, message: str) -> None:
+        """Respond before the connection is closed, if a request has begun and is not answered yet."""
         if self.transport is not None and self._head and not self._answering:
-            body = error_body(word(status), message)
+            body = error_body(error_code(status), message)
             head = (
                 f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: application/json\r\n"
                 f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
@@ -254,7 +254,7 @@ class Connection(RequestHandler):
 
 
 class Server(web.Server):
-    """Knows all connections, and closes those that take too long or too much."""
+    """Closes connections that are too many, too slow, or hold too much memory."""
 
     def __init__(self, inner: web.Server, limits: Limits, options: Mapping[str, Any]) -> None:
         super().__init__(inner.request_handler, request_factory=self._routed, **options)
@@ -262,74 +262,78 @@ class Server(web.Server):
         self._options.pop("handler_cancellation", None)
         self.limits, self.held = limits, 0
         self._closed: Counter[str] = Counter()
-        self._told_at = 0.0
-        self._next_look = self._loop.call_later(self.limits.look_seconds, self._look)
+        self._logged_at = 0.0
+        self._next_check = self._loop.call_later(self.limits.check_seconds, self._close_overdue)
 
     def __call__(self) -> Connection:
         return Connection(self, loop=self._loop, **self._options)
 
     def _routed(self, message: RawRequestMessage, *rest: Any) -> BaseRequest:
-        """Make a request of a path in its plain form: slashes that are too many mean nothing, wherever they are."""
+        """Return the request for a path without its redundant slashes."""
         url = message.url
         path = url.raw_path
         if "//" in path or (path.endswith("/") and path != "/"):
             path = "/" + "/".join(filter(None, path.split("/")))
             url = URL.build(path=path, query_string=url.raw_query_string, encoded=True)
             message = message._replace(url=url)
-        if path.count("/") > _MOST_PARTS:
-            message = message._replace(url=_NOWHERE)
+        if path.count("/") > _MAX_PATH_PARTS:
+            message = message._replace(url=_NO_ROUTE)
         return self._make(message, *rest)
 
-    # -- what is open
+    # -- limits
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
         CONNECTIONS.set(len(self._connections))
         if len(self._connections) > self.limits.connections:
             waiting = self._waiting(but=handler)
-            self.close(_of_the_busiest(waiting) if waiting else handler, Why.TOO_MANY)
+            self.close(_longest_waiting_of_busiest_address(waiting) if waiting else handler, CloseReason.TOO_MANY)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
         super().connection_lost(handler, exc)
         CONNECTIONS.set(len(self._connections))
 
     def hold(self, connection: Connection, size: int) -> None:
-        """Count what one holds; where all hold too much the one that waits longest is closed."""
+        """Count held bytes; where all connections hold too many, close the one that has waited longest."""
         self.held += size
         if self.held > self.limits.held:
-            waiting = [one for one in self._waiting() if one.held and one.waits_for in {Why.HEAD_LATE, Why.BODY_LATE}]
-            self.close(min(waiting, key=_since) if waiting else connection, Why.TOO_MUCH_HELD)
+            waiting = [
+                one
+                for one in self._waiting()
+                if one.held and one.waits_for in {CloseReason.HEAD_LATE, CloseReason.BODY_LATE}
+            ]
+            self.close(min(waiting, key=_since) if waiting else connection, CloseReason.TOO_MUCH_HELD)
 
     def _waiting(self, *, but: RequestHandler | None = None) -> list[Connection]:
         return [one for one in self._connections if isinstance(one, Connection) and one is not but and one.waits_for]
 
-    def close(self, connection: RequestHandler, why: Why) -> None:
+    def close(self, connection: RequestHandler, why: CloseReason) -> None:
         self.count(why)
         transport = self._connections.get(connection)
-        if isinstance(connection, Connection) and why in _ANSWERS:
-            connection.refuse(*_ANSWERS[why])
+        if isinstance(connection, Connection) and why in _RESPONSES:
+            connection.write_error(*_RESPONSES[why])
         connection.force_close()
-        if transport is not None and why not in _ANSWERS:
+        if transport is not None and why not in _RESPONSES:
             transport.abort()
 
-    def count(self, why: Why) -> None:
+    def count(self, why: CloseReason) -> None:
         CLOSED.labels(why).inc()
-        if why is not Why.IDLE:
+        if why is not CloseReason.IDLE:
             self._closed[why] += 1
 
-    def _look(self) -> None:
-        self._next_look = self._loop.call_later(self.limits.look_seconds, self._look)
+    def _close_overdue(self) -> None:
+        self._next_check = self._loop.call_later(self.limits.check_seconds, self._close_overdue)
         now = self._loop.time()
         for one in self.connections:
             if isinstance(one, Connection) and (why := one.overdue(now)):
                 self.close(one, why)
-        if self._closed and now - self._told_at > _TELL:
+        if self._closed and now - self._logged_at > _LOG_INTERVAL:
             _LOG.warning("Closed connections", open=len(self._connections), held=self.held, **self._closed)
             self._closed.clear()
-            self._told_at = now
+            self._logged_at = now
 
     async def shutdown(self, timeout: float | None = None) -> None:
-        self._next_look.cancel()
+        self._next_check.cancel()
         await super().shutdown(timeout)
 
 
@@ -337,24 +341,24 @@ def _since(connection: Connection) -> float:
     return connection.since
 
 
-def _of_the_busiest(waiting: list[Connection]) -> Connection:
-    """Return, of the address that has most connections, the one that waits longest."""
+def _longest_waiting_of_busiest_address(waiting: list[Connection]) -> Connection:
+    """Return, of the client address with the most connections, the one that has waited longest."""
     counts = Counter(one.address for one in waiting)
     most = max(counts.values())
     return min((one for one in waiting if counts[one.address] == most), key=_since)
 
 
 class Runner(web.AppRunner):
-    """Runs the application behind these connections."""
+    """Runs the application with limited connections."""
 
     __slots__ = ("_limits",)
 
     def __init__(self, application: web.Application, limits: Limits, **options: Any) -> None:
         super().__init__(
             application,
-            max_line_size=LONGEST_LINE,
+            max_line_size=MAX_LINE,
             auto_decompress=False,
-            lingering_time=_LINGER,
+            lingering_time=_LINGER_SECONDS,
             read_bufsize=_READ_AHEAD,
             **options,
         )

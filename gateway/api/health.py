@@ -1,4 +1,4 @@
-"""Is it alive, can it accept, what has it done."""
+"""Health, readiness and metrics: GET /healthz, /api/health, /readyz and /metrics."""
 
 import asyncio
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from prometheus_client.metrics_core import Metric
 
 from gateway.admin.context import Context
 from gateway.admin.engine_status import Host
-from gateway.api.context import CONTEXT
+from gateway.api.context import CONTEXT, sender
 from gateway.api.readiness import READINESS
-from gateway.api.rpc.auth import authenticate, sender
-from gateway.api.schema_check import OUTDATED
+from gateway.api.rpc.auth import authenticate
+from gateway.api.schema_check import SCHEMA_CHECK
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.observations import State
 from gateway.store import deployments, observations, swaps, watches
 from gateway.store.database import transaction
 
-_DEADLINE = 3.0  # seconds for a key
+_KEY_TIMEOUT = 3.0  # seconds to look a key up
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
 _RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
@@ -33,40 +33,41 @@ _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
 _BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway under way on the engine.", ["host"])
 
 
-async def alive(_request: web.Request) -> web.Response:
+async def healthz(_request: web.Request) -> web.Response:
+    """Respond 200 while the process runs."""
     return web.json_response({"status": "ok"})
 
 
-async def well(_request: web.Request) -> web.Response:
-    """The same in the contract's words, without a key as there."""
+async def api_health(_request: web.Request) -> web.Response:
+    """Respond 200 while the process runs, as Dokploy's `/api/health` does."""
     return web.json_response({"ok": True})
 
 
-async def ready(request: web.Request) -> web.Response:
-    """200 when a push can be accepted, which takes a database that takes writes.
+async def readyz(request: web.Request) -> web.Response:
+    """Respond 200 when the gateway can accept a push: when the database accepts writes.
 
-    The engines' states, and loops in the background that do not recover, are told beside it, to who may know of them.
+    The body also has the states of the engines and the background tasks that do not recover, for trusted requests.
     """
     context = request.app[CONTEXT]
-    wrong = await request.app[READINESS].look(context.pool) or await request.app[OUTDATED].look(context.pool)
+    wrong = await request.app[READINESS].check(context.pool) or await request.app[SCHEMA_CHECK].check(context.pool)
     failing = context.rollouts.background_tasks.failing
     body: dict[str, object] = {
         "status": "unavailable" if wrong else "degraded" if failing else "ok",
         "database": wrong or "ok",
     }
-    if await _may_know(request):
+    if await _is_trusted(request):
         body["loops"] = [{"name": loop.name, "about": loop.about, "failures": loop.failures} for loop in failing]
-        body["engines"] = [_shown(host) for host in _engines(context)]
+        body["engines"] = [_engine_row(host) for host in _engines(context)]
     return web.json_response(body, status=503 if wrong else 200)
 
 
-async def _may_know(request: web.Request) -> bool:
-    """Tell whether it comes from a network that is let see it, or with a key that is for everything."""
+async def _is_trusted(request: web.Request) -> bool:
+    """Tell whether the request comes from a status network, or with a key that is not restricted."""
     networks = parse_networks(request.app[CONTEXT].settings.status_networks.split(","))
-    if (known := sender(request)) is not None and any(known in network for network in networks):
+    if (address := sender(request)) is not None and any(address in network for network in networks):
         return True
     try:
-        async with asyncio.timeout(_DEADLINE):
+        async with asyncio.timeout(_KEY_TIMEOUT):
             caller = await authenticate(request, bearer=True)
     except (GatewayError, TimeoutError):
         return False
@@ -74,7 +75,7 @@ async def _may_know(request: web.Request) -> bool:
 
 
 def _engines(context: Context) -> list[Host]:
-    """Return one host an engine: further addresses of a daemon that is there already are left out."""
+    """Return each engine once, though several servers may be addresses of the same daemon."""
     seen: set[str] = set()
     found = []
     for host in context.rollouts.hosts:
@@ -86,7 +87,7 @@ def _engines(context: Context) -> list[Host]:
     return found
 
 
-def _shown(host: Host) -> dict[str, object]:
+def _engine_row(host: Host) -> dict[str, object]:
     return {
         "host": host.host,
         "serverId": host.server_id,
@@ -98,42 +99,42 @@ def _shown(host: Host) -> dict[str, object]:
 
 
 class _Public(CollectorRegistry):
-    """What strangers may see: how much is done, and not on which engine or for which application."""
+    """The metrics for requests that are not trusted: without those that name an engine or an application."""
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():
-            if not any(_NAMES_SOMETHING & one.labels.keys() for one in family.samples):
+            if not any(_PRIVATE_LABELS & one.labels.keys() for one in family.samples):
                 yield family
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """Answer what Prometheus asks; what names an engine or an application, to who may know it."""
-    registry = REGISTRY if await _may_know(request) else _Public()
-    await request.app[LOOKING].look(request.app[CONTEXT])
+    """Respond with the metrics, as Prometheus reads them."""
+    registry = REGISTRY if await _is_trusted(request) else _Public()
+    await request.app[GAUGES].refresh(request.app[CONTEXT])
     return web.Response(body=prometheus_client.generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
 
 
-_NAMES_SOMETHING = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
+_PRIVATE_LABELS = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
-class Looking:
-    """One look at the database at a time, for all who ask meanwhile: strangers may ask as often as they like."""
+class Gauges:
+    """The gauges that are read from the database. Requests at the same time share one refresh."""
 
     def __init__(self) -> None:
-        self._look: asyncio.Task[None] | None = None
+        self._refresh: asyncio.Task[None] | None = None
 
-    async def look(self, context: Context) -> None:
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(_observe(context), name="metrics")
-        await asyncio.shield(self._look)
-
-
-LOOKING = web.AppKey("looking", Looking)
+    async def refresh(self, context: Context) -> None:
+        """Set the gauges to what holds now."""
+        if self._refresh is None or self._refresh.done():
+            self._refresh = asyncio.create_task(_set_gauges(context), name="metrics")
+        await asyncio.shield(self._refresh)
 
 
-async def _observe(context: Context) -> None:
-    """Look at the queue, and whether the database answers."""
+GAUGES = web.AppKey("gauges", Gauges)
+
+
+async def _set_gauges(context: Context) -> None:
     _ENGINE.clear()
     _BUSY.clear()
     context.rollouts.background_tasks.observe()

@@ -1,4 +1,7 @@
-"""Tells the other gateways that there may be something to claim: many commits, one notification."""
+"""Notify the workers that there are deployments to claim: our own at once, other gateways by PostgreSQL's NOTIFY.
+
+The commits of a twentieth of a second share one notification.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,31 +16,33 @@ from gateway.store import deployments
 from gateway.store.database import transaction
 
 _LOG = structlog.get_logger()
-_GATHER = 0.05  # seconds in which commits are told as one
+_INTERVAL = 0.05  # seconds whose commits share a notification
 
-WANTED = web.AppKey("wanted", asyncio.Event)
+#: set while other gateways are to be notified
+REQUESTED = web.AppKey("notification_requested", asyncio.Event)
 
 
-def tell(application: web.Application) -> None:
-    """Wake our own supervisor at once, and the others soon."""
+def notify_workers(application: web.Application) -> None:
+    """Wake our own worker at once, and those of other gateways soon."""
     application[CONTEXT].rollouts.wake()
-    application[WANTED].set()
+    application[REQUESTED].set()
 
 
-async def notifying(application: web.Application) -> AsyncIterator[None]:
-    """Own the task that notifies, for as long as the application lives."""
-    async with application[CONTEXT].rollouts.background_tasks.running("notify", partial(_notify_for_ever, application)):
+async def run_notifier(application: web.Application) -> AsyncIterator[None]:
+    """Run the task that notifies other gateways for as long as the application runs."""
+    application[REQUESTED] = asyncio.Event()
+    async with application[CONTEXT].rollouts.background_tasks.running("notify", partial(_notify_forever, application)):
         yield
 
 
-async def _notify_for_ever(application: web.Application) -> None:
-    wanted, pool = application[WANTED], application[CONTEXT].pool
+async def _notify_forever(application: web.Application) -> None:
+    requested, pool = application[REQUESTED], application[CONTEXT].pool
     while True:
-        await wanted.wait()
-        await asyncio.sleep(_GATHER)
-        wanted.clear()
+        await requested.wait()
+        await asyncio.sleep(_INTERVAL)
+        requested.clear()
         try:
             async with transaction(pool) as connection:
                 await deployments.notify(connection)
         except Unavailable:
-            _LOG.warning("The other gateways are not told; they look by themselves")
+            _LOG.warning("Other gateways are not notified: they poll the queue instead")

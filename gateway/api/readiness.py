@@ -1,4 +1,4 @@
-"""Whether the database takes what a push has to be written to."""
+"""Check that the database accepts writes, so that a push can be stored."""
 
 import asyncio
 import time
@@ -13,33 +13,33 @@ from gateway.store.database import Pool, within
 _LOG = structlog.get_logger()
 
 _DEADLINE = 3.0  # seconds
-_KEPT = 1.0  # seconds: whoever asks more often is told the same
+_CACHED = 1.0  # seconds
 
 
 class Readiness:
-    """What the database said last."""
+    """The result of the last check, cached for a second."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._said, self._until = "", 0.0
+        self._problem, self._until = "", 0.0
 
-    async def look(self, pool: Pool) -> str:
-        """Return what is wrong with the database, "" where it takes writes."""
+    async def check(self, pool: Pool) -> str:
+        """Return what is wrong with the database, "" where it accepts writes."""
         async with self._lock:
             if time.monotonic() >= self._until:
-                self._said = await _said(pool)
-                self._until = time.monotonic() + _KEPT
-            return self._said
+                self._problem = await _find_problem(pool)
+                self._until = time.monotonic() + _CACHED
+            return self._problem
 
 
-async def _said(pool: Pool) -> str:
+async def _find_problem(pool: Pool) -> str:
     try:
         await within(_DEADLINE, readiness.try_to_write(pool))
     except Unavailable as error:
         return str(error).removesuffix(": try again")
     except Exception:
         _LOG.exception("The database cannot be written to")
-        return "the database refuses to be written to: the log has it"
+        return "the database does not accept writes: see the log"
     return ""
 
 

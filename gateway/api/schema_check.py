@@ -1,4 +1,4 @@
-"""Answers clearly once a newer gateway has changed the database in a way that this one does not know."""
+"""Reject requests once a newer gateway has migrated the database to a schema that this one does not know."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,55 +14,55 @@ from gateway.store.database import Pool, statement
 
 _LOG = structlog.get_logger()
 
-_LOOK_AGAIN = 2.0  # seconds
-#: what is answered all the same, since it tells of the gateway itself
-_ANSWERED = frozenset({"/", "/healthz", "/readyz", "/metrics", "/api/health"})
+_INTERVAL = 2.0  # seconds between two checks
+#: paths that are answered nevertheless, since they report on the gateway itself
+_ALWAYS_ANSWERED = frozenset({"/", "/healthz", "/readyz", "/metrics", "/api/health"})
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-class Outdated:
-    """`why` the gateway is too old for its database, as it was seen last; "" where it is not."""
+class SchemaCheck:
+    """Whether the gateway is too old for its database: `outdated` is the reason, as last checked, "" if it is not."""
 
     def __init__(self) -> None:
-        self.why = ""
-        self._look: asyncio.Task[str] | None = None
+        self.outdated = ""
+        self._check: asyncio.Task[str] | None = None
 
-    async def look(self, pool: Pool) -> str:
-        """Return why it is, by one look for all who ask meanwhile; raises Unavailable."""
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._looked(pool), name="schema")
-        return await asyncio.shield(self._look)
+    async def check(self, pool: Pool) -> str:
+        """Return the reason; raises Unavailable. Callers at the same time share one query."""
+        if self._check is None or self._check.done():
+            self._check = asyncio.create_task(self._query(pool), name="schema")
+        return await asyncio.shield(self._check)
 
-    async def _looked(self, pool: Pool) -> str:
+    async def _query(self, pool: Pool) -> str:
         async with statement(pool) as connection:
             newer = await migrate.select_newer(connection)
-        why = "" if newer is None else migrate.too_old(newer)
-        if why and not self.why:
-            _LOG.error("This gateway is too old: it rolls out nothing more, and refuses requests", why=why)
-        self.why = why
-        return why
+        reason = "" if newer is None else migrate.too_old(newer)
+        if reason and not self.outdated:
+            _LOG.error("This gateway is too old for its database: it stops deploying and rejects requests", why=reason)
+        self.outdated = reason
+        return reason
 
-    async def look_for_ever(self, pool: Pool) -> None:
+    async def check_forever(self, pool: Pool) -> None:
         while True:
-            await self.look(pool)
-            await asyncio.sleep(_LOOK_AGAIN)
+            await self.check(pool)
+            await asyncio.sleep(_INTERVAL)
 
 
-OUTDATED = web.AppKey("outdated", Outdated)
+SCHEMA_CHECK = web.AppKey("schema_check", SchemaCheck)
 
 
-async def looking(application: web.Application) -> AsyncIterator[None]:
-    """Know it while the application lives."""
-    look = partial(application[OUTDATED].look_for_ever, application[CONTEXT].pool)
-    async with application[CONTEXT].rollouts.background_tasks.running("schema", look):
+async def run_checker(application: web.Application) -> AsyncIterator[None]:
+    """Run the task that checks the schema for as long as the application runs."""
+    check = partial(application[SCHEMA_CHECK].check_forever, application[CONTEXT].pool)
+    async with application[CONTEXT].rollouts.background_tasks.running("schema", check):
         yield
 
 
 @web.middleware
-async def refuse_outdated(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let nothing be done by a gateway that is too old; raises Unavailable."""
-    why = request.app[OUTDATED].why
-    if why and request.path not in _ANSWERED:
-        raise Unavailable(why)
+async def reject_when_outdated(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Raise Unavailable where the gateway is too old for its database."""
+    reason = request.app[SCHEMA_CHECK].outdated
+    if reason and request.path not in _ALWAYS_ANSWERED:
+        raise Unavailable(reason)
     return await handler(request)

@@ -133,7 +133,7 @@ async def test_readiness_names_loops_that_do_not_recover(web: Web) -> None:
 
 
 async def test_readiness_tells_of_a_database_that_takes_no_writes(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.api.readiness._KEPT", 0.0)
+    monkeypatch.setattr("gateway.api.readiness._CACHED", 0.0)
     async with web.pool.acquire() as connection:
         await connection.execute("SET default_transaction_read_only = on")
     status, answer = await web.get("/readyz")

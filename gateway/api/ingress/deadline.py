@@ -1,4 +1,4 @@
-"""Answers in time, whatever the database does."""
+"""Respond to senders in time, however long the database takes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -14,34 +14,36 @@ _LOG = structlog.get_logger()
 
 _T = TypeVar("_T")
 
-#: what goes on after its sender was told to try again
-UNANSWERED = web.AppKey("unanswered", set[asyncio.Task[Any]])
+#: tasks that go on after their senders were asked to try again
+LATE_TASKS = web.AppKey("late_tasks", set[asyncio.Task[Any]])
 
 
-async def in_time(application: web.Application, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
-    """Return its result; raises Unavailable once the sender should not wait longer.
+async def respond_within(application: web.Application, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
+    """Return the result of the work; raises Unavailable after so many seconds.
 
-    The work goes on: what it stores then makes a duplicate of the sender's next attempt.
+    The work goes on. What it stores makes the sender's next attempt a duplicate.
     """
     task = asyncio.ensure_future(work)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if done:
         return task.result()
-    application[UNANSWERED].add(task)
-    task.add_done_callback(partial(_ended_late, application[UNANSWERED]))
+    application[LATE_TASKS].add(task)
+    task.add_done_callback(partial(_log_late, application[LATE_TASKS]))
     raise Unavailable("the database does not answer in time: try again")
 
 
-def _ended_late(unanswered: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
-    unanswered.discard(task)
-    failed = None if task.cancelled() else task.exception()
-    _LOG.info("Ended after its sender was told to try again", failed=None if failed is None else str(failed))
+def _log_late(late: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:
+    late.discard(task)
+    error = None if task.cancelled() else task.exception()
+    _LOG.info(
+        "Finished a request after its sender was asked to try again", failed=None if error is None else str(error)
+    )
 
 
-async def finishing(application: web.Application) -> AsyncIterator[None]:
-    """Leave nothing behind when the application ends."""
-    application[UNANSWERED] = set()
+async def cancel_late_tasks(application: web.Application) -> AsyncIterator[None]:
+    """Cancel the tasks that are still running when the application stops."""
+    application[LATE_TASKS] = set()
     yield
-    for task in application[UNANSWERED]:
+    for task in application[LATE_TASKS]:
         task.cancel()
-    await asyncio.gather(*application[UNANSWERED], return_exceptions=True)
+    await asyncio.gather(*application[LATE_TASKS], return_exceptions=True)

@@ -1,119 +1,89 @@
-"""POST /api/deploy/{refreshToken}: an application's own address. Whoever knows it may have the application deployed.
+"""POST /api/deploy/{token}: the deploy token of one application. Whoever knows the token can have it deployed.
 
-A body that names an image deploys it where the application follows it, and nothing otherwise; one that names none, or
-no body, deploys what is configured. What a link does when it is only looked at, GET, deploys nothing.
+A body that names an image deploys that image where a subscription of the application matches it, and nothing
+otherwise. A body that names none, or no body, deploys the configured image. GET deploys nothing: browsers and chat
+programs fetch links to preview them.
 """
 
-import math
-import time
 from typing import Any
 from uuid import uuid4
 
-import structlog
 from aiohttp import web
 
-from gateway.admin.context import Context
 from gateway.api.context import CONTEXT
-from gateway.api.ingress.deadline import in_time
-from gateway.api.ingress.pipeline import TRY_AGAIN, deliver, read, shown
-from gateway.api.ingress.rate_limit import GATES
-from gateway.api.metrics import DELIVERIES
+from gateway.api.ingress.pipeline import Answer, Ingress, process, receipt_body, retry_after
 from gateway.model.applications import Application
-from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import DEPLOY_SOURCE, Endpoint
 from gateway.model.errors import GatewayError, InvalidInput, NotFound, Throttled, Unavailable
 from gateway.model.events import Notification
-from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
 from gateway.sources import Request, detect
 from gateway.store import applications, endpoints
 from gateway.store.database import transaction
 
-_LOG = structlog.get_logger()
-_PATIENCE = 9.0  # seconds within which it is answered; the senders that wait for less try again
-_PING = {"message": "Ping received, webhook is active"}
-
-
-class _Refused(InvalidInput):
-    """It knows the address, and deploys nothing."""
+_DEADLINE = 9.0  # seconds; senders that wait for less repeat the request
 
 
 async def receive(request: web.Request) -> web.Response:
-    """Answer 200 with what was caused or why nothing was, 4xx for what cannot be believed or understood."""
+    """Respond 200 with what was queued or why nothing was, and 4xx to a request that is rejected."""
     if request.method != "POST":
         return web.json_response({"message": "POST to this address"}, status=405, headers={"Allow": "POST"})
-    try:
-        gates = request.app[GATES]
-        gate = gates.at(request.path)
-        gate.count()
-        if request.headers.get("X-GitHub-Event") == "ping":
-            return web.json_response(_PING)
-        began = time.monotonic()
-        known = _known(request.app[CONTEXT], request.match_info["token"])
-        endpoint, application = await in_time(request.app, _PATIENCE, gate.through(known))
-        asked, flaw = await read(request)
-        if flaw is not None:
-            raise flaw
-        gate = gates.open(request.path, rate=None)
-        work = _accept(request.app, endpoint, application, asked)
-        receipt = await in_time(request.app, _PATIENCE - (time.monotonic() - began), gate.through(work))
-    except GatewayError as error:
-        return _refused(error)
-    DELIVERIES.labels(DEPLOY_SOURCE, receipt.verdict).inc()
-    headers = {"X-Deployment-Id": receipt.deployments[0].deployment_id} if receipt.deployments else {}
-    return web.json_response({"message": _message(receipt), **shown(receipt)}, headers=headers)
+    return await process(_DeployRequest(request))
 
 
-def _refused(error: GatewayError) -> web.Response:
-    status, headers = int(error.status), {}
-    if isinstance(error, Throttled | Unavailable):
-        seconds = error.retry_after if isinstance(error, Throttled) else TRY_AGAIN
-        headers["Retry-After"] = str(math.ceil(seconds))
-    DELIVERIES.labels(DEPLOY_SOURCE, f"refused_{status}").inc()
-    _LOG.info("Refused a webhook", source=DEPLOY_SOURCE, status=status, reason=str(error))
-    return web.json_response({"message": str(error)}, status=status, headers=headers)
+class _DeployRequest(Ingress):
+    """One request to a deploy token. The token is the proof; `gateway.sources.detect` recognizes the body."""
 
+    name = DEPLOY_SOURCE
+    deadline = _DEADLINE
+    #: set by `find_endpoint`
+    application: Application
 
-async def _known(context: Context, token: str) -> tuple[Endpoint, Application]:
-    """Raises NotFound."""
-    async with transaction(context.pool) as connection:
-        try:
-            endpoint = await endpoints.select_endpoint(connection, context.vault, DEPLOY_SOURCE, token)
-            await applications.select_live(connection, endpoint.application_id or "")
-        except NotFound as error:
-            raise NotFound("Application Not Found") from error
-        application = await applications.select_application(connection, context.vault, endpoint.application_id or "")
-    return endpoint, application
+    def answer_at_once(self) -> Answer | None:
+        if self.request.headers.get("X-GitHub-Event") == "ping":
+            return Answer(200, {"message": "Ping received, webhook is active"}, verdict=None)
+        return None
 
+    async def find_endpoint(self) -> Endpoint:
+        context, token = self.app[CONTEXT], self.request.match_info["token"]
+        async with transaction(context.pool) as connection:
+            try:
+                endpoint = await endpoints.select_endpoint(connection, context.vault, DEPLOY_SOURCE, token)
+                application_id = endpoint.application_id or ""
+                await applications.select_live(connection, application_id)
+            except NotFound as error:
+                raise NotFound("Application Not Found") from error
+            self.application = await applications.select_application(connection, context.vault, application_id)
+        return endpoint
 
-async def _accept(application: web.Application, endpoint: Endpoint, addressed: Application, asked: Request) -> Receipt:
-    """Store it with what it causes; raises InvalidInput for what can cause nothing, which is stored too."""
-    try:
-        notification = _understood(addressed, asked)
-    except InvalidInput as error:
-        headers = redact_headers(asked.headers, endpoint.secrets)
-        await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, str(error), headers=headers)
-        raise
-    return await deliver(application, endpoint, asked, notification)
+    def parse(self, endpoint: Endpoint, received: Request) -> Notification:
+        _ = endpoint
+        if not self.application.auto_deploy:
+            raise InvalidInput("Automatic deployments are disabled for this application")
+        if self.application.reference is None:
+            raise InvalidInput(
+                "Application Docker Image Name Not Found: set dockerImage with application.saveDockerProvider"
+            )
+        notification = detect.parse(received, self.application.reference)
+        if notification.unnamed:
+            # Nothing distinguishes one such call from the next. So none is a duplicate, and it joins what is queued.
+            return Notification(unnamed=True, event_id=f"call:{uuid4()}")
+        return notification
 
+    def accepted(self, receipt: Receipt) -> Answer:
+        headers = {"X-Deployment-Id": receipt.deployments[0].deployment_id} if receipt.deployments else {}
+        return Answer(200, {"message": _message(receipt), **receipt_body(receipt)}, receipt.verdict, headers)
 
-def _understood(addressed: Application, asked: Request) -> Notification:
-    if not addressed.auto_deploy:
-        raise _Refused("Automatic deployments are disabled for this application")
-    if addressed.reference is None:
-        raise _Refused("Application Docker Image Name Not Found: set dockerImage with application.saveDockerProvider")
-    notification = detect.parse(asked, addressed.reference)
-    if notification.unnamed:
-        # Nothing tells one such call from the next: none is a duplicate, and it joins what waits.
-        return Notification(unnamed=True, event_id=f"call:{uuid4()}")
-    return notification
+    def rejected(self, error: GatewayError) -> Answer:
+        headers = retry_after(error) if isinstance(error, Throttled | Unavailable) else {}
+        return Answer(int(error.status), {"message": str(error)}, f"refused_{int(error.status)}", headers)
 
 
 def _message(receipt: Receipt) -> str:
     if receipt.deployments:
         return "Application deployed successfully"
     if receipt.duplicate_of:
-        return "This was told already, and is dealt with"
+        return "This push was received already, and nothing more is deployed for it"
     reasons: dict[str, Any] = dict.fromkeys(
         f"{one.reference}: {one.reason}" if one.reference else one.reason for one in receipt.ignored
     )

@@ -1,5 +1,17 @@
-"""What every way in of pushes has in common: a body read within bounds, and stored before it is answered."""
+"""The request pipeline that webhooks and deploy tokens share.
 
+    limit the rate ─▶ find the endpoint ─▶ read the body ─▶ verify ─▶ parse ─▶ ingest ─▶ respond
+
+`process` runs the steps, in this order. An `Ingress` supplies what differs between the ways in. Rights are checked
+before work is done: an unknown sender costs one database query, and its body is never read. The gateway accepts a
+delivery only after the transaction that stores it has committed.
+"""
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,12 +19,15 @@ import structlog
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.api.ingress.repository_locks import TURNS
-from gateway.api.notify import tell
+from gateway.api.ingress.deadline import respond_within
+from gateway.api.ingress.rate_limit import RATE_LIMITERS
+from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS
+from gateway.api.metrics import DELIVERIES
+from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
-from gateway.model.errors import GatewayError, InvalidInput
+from gateway.model.errors import GatewayError, InvalidInput, Throttled
 from gateway.model.events import Notification
 from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
@@ -20,33 +35,127 @@ from gateway.sources import Request
 
 _LOG = structlog.get_logger()
 
-TRY_AGAIN = 5  # seconds until a database that is away may be back
-_LOGGED = 20  # of what a delivery caused, the first; the inbox has them all
+_RETRY_AFTER = 5  # seconds until a database that does not answer may be back
+_LOGGED = 20  # deployments and ignored parts of one delivery in the log; the inbox has all of them
 
 
-async def read(request: web.Request) -> tuple[Request, GatewayError | None]:
-    """Return what was sent, and why its body could not be had."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender receives: `body` as JSON, or an empty body for None."""
+
+    status: int
+    body: object
+    #: the verdict label of `gateway_deliveries_total`; None where the request is not counted
+    verdict: str | None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class Ingress(ABC):
+    """One request to one way in. The pipeline calls the methods in the order in which they stand here."""
+
+    #: the source, as metrics, the log and the inbox name it
+    name: str
+    #: seconds within which the sender is answered, the time that its body takes apart
+    deadline: float
+    #: whether a request that has proven itself is answered 2xx even where it cannot be read or parsed
+    always_accept: bool = False
+
+    def __init__(self, request: web.Request) -> None:
+        self.request = request
+        self.app = request.app
+
+    def answer_at_once(self) -> Answer | None:
+        """Return the answer to a request that needs no endpoint, None for all others."""
+        return None
+
+    @abstractmethod
+    async def find_endpoint(self) -> Endpoint:
+        """Return the endpoint that the sender may use; raises NotFound or Forbidden."""
+
+    async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
+        """Raise Unauthenticated unless the request proves itself; return the answer to a handshake."""
+        _ = endpoint, received
+        return None
+
+    @abstractmethod
+    def parse(self, endpoint: Endpoint, received: Request) -> Notification:
+        """Return the push events of a request that has proven itself; raises InvalidInput."""
+
+    @abstractmethod
+    def accepted(self, receipt: Receipt) -> Answer:
+        """Return the answer to a delivery that is stored."""
+
+    @abstractmethod
+    def rejected(self, error: GatewayError) -> Answer:
+        """Return the answer to a request that failed with this error."""
+
+
+async def process(ingress: Ingress) -> web.Response:
+    """Take a request through the pipeline, count it, and respond."""
+    try:
+        answer = await _answer(ingress)
+    except GatewayError as error:
+        answer = ingress.rejected(error)
+        log_rejection(ingress.name, answer.status, error)
+    if answer.verdict is not None:
+        DELIVERIES.labels(ingress.name, answer.verdict).inc()
+    return respond(answer)
+
+
+async def _answer(ingress: Ingress) -> Answer:
+    request, limiters = ingress.request, ingress.app[RATE_LIMITERS]
+    limiter = limiters.for_path(request.path)
+    limiter.count()
+    if (answer := ingress.answer_at_once()) is not None:
+        return answer
+    started = time.monotonic()
+    endpoint = await respond_within(ingress.app, ingress.deadline, limiter.run(ingress.find_endpoint()))
+    remaining = ingress.deadline - (time.monotonic() - started)
+    limiter = limiters.for_endpoint(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
+    received, unreadable = await read(request)
+    accept = _accept(ingress, endpoint, received, unreadable)
+    return await respond_within(ingress.app, remaining, limiter.run(accept))
+
+
+async def read(request: web.Request) -> tuple[Request, InvalidInput | None]:
+    """Return the request as sources read it, and why its body cannot be read, if so."""
     body = b""
-    flaw: GatewayError | None = None
+    unreadable: InvalidInput | None = None
     try:
         body = await read_body(request)
     except InvalidInput as error:
-        flaw = error
-    return Request(headers_of(request), body, request.method, dict(request.query), datetime.now(UTC)), flaw
+        unreadable = error
+    received = Request(headers_of(request), body, request.method, dict(request.query), datetime.now(UTC))
+    return received, unreadable
 
 
-def headers_of(request: web.Request) -> dict[str, str]:
-    return {name.lower(): value for name, value in request.headers.items()}
+async def _accept(ingress: Ingress, endpoint: Endpoint, received: Request, unreadable: InvalidInput | None) -> Answer:
+    if unreadable is not None and not ingress.always_accept:
+        raise unreadable
+    if (answer := await ingress.verify(endpoint, received)) is not None:
+        return answer
+    try:
+        notification = ingress.parse(endpoint, received)
+    except InvalidInput as error:
+        receipt = await _store_rejected(ingress.app, endpoint, received, unreadable or error)
+        if not ingress.always_accept:
+            raise
+        return Answer(200, receipt_body(receipt), "rejected")
+    return ingress.accepted(await store(ingress.app, endpoint, received, notification))
 
 
-async def deliver(
-    application: web.Application, endpoint: Endpoint, asked: Request, notification: Notification
+async def store(
+    application: web.Application, endpoint: Endpoint, received: Request, notification: Notification
 ) -> Receipt:
-    headers = redact_headers(asked.headers, endpoint.secrets)
-    async with application[TURNS].take(str(event.repository) for event in notification.events):
-        receipt = await ingest.deliver(application[CONTEXT].pool, endpoint, asked.body, notification, headers=headers)
+    """Store a delivery and queue the deployments that it causes; raises Unavailable.
+
+    Deliveries for one repository take turns, so that they do not wait for each other's rows on a database connection.
+    """
+    pool, headers = application[CONTEXT].pool, redact_headers(received.headers, endpoint.secrets)
+    async with application[REPOSITORY_LOCKS].hold(str(event.repository) for event in notification.events):
+        receipt = await ingest.deliver(pool, endpoint, received.body, notification, headers=headers)
     if receipt.deployments:
-        tell(application)
+        notify_workers(application)
     _LOG.info(
         "Accepted a webhook",
         delivery=receipt.delivery_id,
@@ -59,7 +168,22 @@ async def deliver(
     return receipt
 
 
-def shown(receipt: Receipt) -> dict[str, Any]:
+async def _store_rejected(
+    application: web.Application, endpoint: Endpoint, received: Request, error: InvalidInput
+) -> Receipt:
+    headers = redact_headers(received.headers, endpoint.secrets)
+    return await ingest.reject(application[CONTEXT].pool, endpoint, received.body, str(error), headers=headers)
+
+
+def respond(answer: Answer) -> web.Response:
+    """Return the answer as an HTTP response."""
+    if answer.body is None:
+        return web.Response(status=answer.status, headers=answer.headers)
+    return web.json_response(answer.body, status=answer.status, headers=answer.headers)
+
+
+def receipt_body(receipt: Receipt) -> dict[str, Any]:
+    """Return what a sender is answered about a delivery that is stored."""
     return {
         "deliveryId": receipt.delivery_id,
         "duplicateOf": receipt.duplicate_of,
@@ -69,3 +193,19 @@ def shown(receipt: Receipt) -> dict[str, Any]:
         ],
         "ignored": [{"reference": ignored.reference, "reason": ignored.reason} for ignored in receipt.ignored],
     }
+
+
+def retry_after(error: GatewayError) -> dict[str, str]:
+    """Return the header that asks the sender to repeat a request that failed with Throttled or Unavailable."""
+    seconds = error.retry_after if isinstance(error, Throttled) else _RETRY_AFTER
+    return {"Retry-After": str(math.ceil(seconds))}
+
+
+def log_rejection(source: str, status: int, error: GatewayError) -> None:
+    """Log a request that the gateway does not accept."""
+    _LOG.info("Rejected a webhook", source=source, status=status, reason=str(error))
+
+
+def headers_of(request: web.Request) -> dict[str, str]:
+    """Return the headers by lower-case name."""
+    return {name.lower(): value for name, value in request.headers.items()}

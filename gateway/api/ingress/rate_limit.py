@@ -1,7 +1,7 @@
-"""How much one endpoint may ask of us: so many requests a minute, so many at once. A flood waits behind its own gate.
+"""Rate limits of endpoints: requests a minute, and requests in progress at a time.
 
-Kept in memory, by path, so that a request that is too many costs no look-up. All paths that are not known to be an
-endpoint's share one narrow gate: whoever guesses stands in the way of other guesses.
+They are kept in memory by path, so that a request beyond the limit costs no database query. All paths that are not
+known to belong to an endpoint share one limiter: whoever guesses paths delays only other guesses.
 """
 
 import asyncio
@@ -15,41 +15,41 @@ from gateway.model.errors import Throttled
 
 _T = TypeVar("_T")
 
-_MOST_GATES = 20_000
-_MOST_WAITING = 1000  # requests of one endpoint
-_GUESSES = 10_000.0  # requests a second that no endpoint is known for; their slots bound them before
+_MAX_LIMITERS = 20_000
+_MAX_WAITING = 1000  # requests of one endpoint
+_UNKNOWN_RATE = 10_000.0  # requests a second to unknown paths; their slots limit them before
 _BURST = 10.0  # seconds' worth of requests that may come at once
 
 
-class Gate:
-    """A bucket that refills at a rate, and a few slots."""
+class RateLimiter:
+    """A token bucket for the rate, and slots for the requests in progress. The rate is in requests a second."""
 
-    __slots__ = ("_filled_at", "_level", "_most", "_rate", "_slots", "waiting")
+    __slots__ = ("_capacity", "_filled_at", "_level", "_rate", "_slots", "waiting")
 
     def __init__(self, rate: float, slots: int) -> None:
-        self._rate, self._most = rate, max(1.0, rate * _BURST)
-        self._level, self._filled_at = self._most, time.monotonic()
+        self._rate, self._capacity = rate, max(1.0, rate * _BURST)
+        self._level, self._filled_at = self._capacity, time.monotonic()
         self._slots, self.waiting = asyncio.Semaphore(slots), 0
 
     def count(self) -> None:
-        """Count one request; raises Throttled where it is one too many."""
+        """Count one request; raises Throttled when it is beyond the limit."""
         now = time.monotonic()
-        self._level = min(self._level + (now - self._filled_at) * self._rate, self._most)
+        self._level = min(self._level + (now - self._filled_at) * self._rate, self._capacity)
         self._filled_at = now
         if self._level < 1:
             raise Throttled("too many requests to this webhook", retry_after=(1 - self._level) / self._rate)
-        if self.waiting >= _MOST_WAITING:
+        if self.waiting >= _MAX_WAITING:
             raise Throttled("too many requests to this webhook wait already", retry_after=1)
         self._level -= 1
 
-    def limit(self, rate: float) -> None:
-        """Let this be the rate, in requests a second, the one that was counted last included."""
+    def set_rate(self, rate: float) -> None:
+        """Change the rate. The request that was counted last counts against the new one."""
         if rate != self._rate:
-            self._rate, self._most = rate, max(1.0, rate * _BURST)
-            self._level = min(self._level, self._most - 1)
+            self._rate, self._capacity = rate, max(1.0, rate * _BURST)
+            self._level = min(self._level, self._capacity - 1)
 
-    async def through(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do it when a slot is free."""
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Run the work when a slot is free, and return its result."""
         self.waiting += 1
         try:
             async with self._slots:
@@ -59,32 +59,32 @@ class Gate:
             work.close()
 
 
-class Gates:
-    """One gate an endpoint, those used last kept."""
+class RateLimiters:
+    """One limiter an endpoint; the least recently used are discarded."""
 
     def __init__(self, *, rate: float, slots: int) -> None:
         self._rate, self._slots = rate, slots
-        self._gates: dict[str, Gate] = {}
-        self._strangers = Gate(_GUESSES, max(1, slots // 2))
+        self._limiters: dict[str, RateLimiter] = {}
+        self._unknown_paths = RateLimiter(_UNKNOWN_RATE, max(1, slots // 2))
 
-    def at(self, path: str) -> Gate:
-        """Return the gate of a request that nothing is known of but its path."""
-        gate = self._gates.pop(path, None)
-        if gate is None:
-            return self._strangers
-        self._gates[path] = gate
-        return gate
+    def for_path(self, path: str) -> RateLimiter:
+        """Return the limiter of a request of which only the path is known yet."""
+        limiter = self._limiters.pop(path, None)
+        if limiter is None:
+            return self._unknown_paths
+        self._limiters[path] = limiter
+        return limiter
 
-    def open(self, path: str, *, rate: float | None) -> Gate:
-        """Return the gate of an endpoint, at its own rate if it has one; the request that found it is counted."""
-        gate = self._gates.get(path)
-        if gate is None:
-            if len(self._gates) >= _MOST_GATES:
-                del self._gates[next(iter(self._gates))]
-            gate = self._gates[path] = Gate(self._rate, self._slots)
-            gate.count()
-        gate.limit(self._rate if rate is None else rate)
-        return gate
+    def for_endpoint(self, path: str, *, rate: float | None) -> RateLimiter:
+        """Return the limiter of an endpoint, at its own rate if it has one. A new limiter counts this request."""
+        limiter = self._limiters.get(path)
+        if limiter is None:
+            if len(self._limiters) >= _MAX_LIMITERS:
+                del self._limiters[next(iter(self._limiters))]
+            limiter = self._limiters[path] = RateLimiter(self._rate, self._slots)
+            limiter.count()
+        limiter.set_rate(self._rate if rate is None else rate)
+        return limiter
 
 
-GATES = web.AppKey("gates", Gates)
+RATE_LIMITERS = web.AppKey("rate_limiters", RateLimiters)

@@ -1,4 +1,8 @@
-"""What was refused, counted: it has proven nothing, so it costs no statement of its own and little to keep."""
+"""Requests to endpoints that were rejected, counted in the inbox.
+
+Such a request has proven nothing. So it costs no database statement of its own: all of a second are written together,
+one row for each endpoint and reason.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -15,52 +19,50 @@ from gateway.store import delivery_log
 from gateway.store.database import statement
 
 _LOG = structlog.get_logger()
-_GATHER = 1.0  # seconds whose refusals are written as one
-_MOST = 1000  # of endpoints and reasons in that time
-_LONGEST_REASON = 300
+_INTERVAL = 1.0  # seconds between two writes
+_MAX_ROWS = 1000  # endpoints and reasons in one interval; more are not counted
+_MAX_REASON = 300  # characters
 
-COUNTED: web.AppKey[dict[tuple[str, str], delivery_log.Refusals]] = web.AppKey("refusals", dict)
+PENDING: web.AppKey[dict[tuple[str, str], delivery_log.Refusals]] = web.AppKey("pending_rejections", dict)
 
 
 def count(application: web.Application, endpoint: Endpoint, reason: str, headers: Mapping[str, str]) -> None:
-    """Count one; it is written soon."""
-    counted, reason = application[COUNTED], reason[:_LONGEST_REASON]
+    """Count one rejected request; it is written within a second."""
+    pending, reason = application[PENDING], reason[:_MAX_REASON]
     key = (endpoint.endpoint_id, reason)
-    if key not in counted:
-        if len(counted) >= _MOST:
+    if key not in pending:
+        if len(pending) >= _MAX_ROWS:
             return
-        counted[key] = delivery_log.Refusals(
+        pending[key] = delivery_log.Refusals(
             endpoint.endpoint_id, endpoint.source, reason, headers=redact_headers(headers, endpoint.secrets)
         )
-    counted[key].times += 1
+    pending[key].times += 1
 
 
-async def writing(application: web.Application) -> AsyncIterator[None]:
-    """Own the task that writes, for as long as the application lives; what is left is written at the end."""
-    application[COUNTED] = {}
-    async with application[CONTEXT].rollouts.background_tasks.running(
-        "refusals", partial(_write_for_ever, application)
-    ):
+async def run_writer(application: web.Application) -> AsyncIterator[None]:
+    """Run the task that writes for as long as the application runs, and write the rest when it stops."""
+    application[PENDING] = {}
+    async with application[CONTEXT].rollouts.background_tasks.running("refusals", partial(_write_forever, application)):
         yield
     try:
         await _write(application)
     except Exception:
-        _LOG.exception("What was refused last is not written down")
+        _LOG.exception("The last rejected requests are not in the inbox")
 
 
-async def _write_for_ever(application: web.Application) -> None:
+async def _write_forever(application: web.Application) -> None:
     while True:
-        await asyncio.sleep(_GATHER)
+        await asyncio.sleep(_INTERVAL)
         await _write(application)
 
 
 async def _write(application: web.Application) -> None:
-    counted = application[COUNTED].copy()
-    if not counted:
+    pending = application[PENDING].copy()
+    if not pending:
         return
-    application[COUNTED].clear()
+    application[PENDING].clear()
     try:
         async with statement(application[CONTEXT].pool) as connection:
-            await delivery_log.add_refusals(connection, list(counted.values()))
+            await delivery_log.add_refusals(connection, list(pending.values()))
     except Unavailable:
-        _LOG.warning("Refusals are not written down: the database does not answer", refusals=len(counted))
+        _LOG.warning("Rejected requests are not in the inbox: the database does not answer", refusals=len(pending))

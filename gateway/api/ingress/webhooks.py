@@ -1,157 +1,140 @@
-"""POST /webhooks/{source}/{token}: proven, parsed, stored, and only then answered; never late.
+"""POST /webhooks/{source}/{token}: deliveries of the registries in `gateway.sources`.
 
-Most senders wait a few seconds, some hold back all that follows, and each has its own idea of which answers
-mean "again": its Source tells.
+Most senders wait only a few seconds, some hold back all further deliveries until one is accepted, and each repeats a
+request after other statuses. Its `Source` declares which.
 """
 
-import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 
-import structlog
 from aiohttp import web
 
-from gateway.api.context import CONTEXT, TRUSTED_PROXIES
+from gateway.api.context import CONTEXT, sender
 from gateway.api.ingress import rejections
-from gateway.api.ingress.deadline import in_time
-from gateway.api.ingress.key_fetcher import AT_LEAST, KEPT, OUTWARD
-from gateway.api.ingress.pipeline import TRY_AGAIN, deliver, headers_of, read, shown
-from gateway.api.ingress.rate_limit import GATES
-from gateway.api.metrics import DELIVERIES
-from gateway.model.deliveries import redact_headers
-from gateway.model.endpoints import Endpoint, sender_address
-from gateway.model.errors import (
-    Forbidden,
-    GatewayError,
-    InvalidInput,
-    NotFound,
-    Throttled,
-    Unauthenticated,
-    Unavailable,
+from gateway.api.ingress.key_fetcher import KEY_FETCHER, KEY_LIFETIME, MIN_REFETCH_INTERVAL
+from gateway.api.ingress.pipeline import (
+    Answer,
+    Ingress,
+    headers_of,
+    log_rejection,
+    process,
+    receipt_body,
+    respond,
+    retry_after,
+    store,
 )
+from gateway.api.metrics import DELIVERIES
+from gateway.model.endpoints import Endpoint
+from gateway.model.errors import Forbidden, GatewayError, NotFound, Throttled, Unauthenticated, Unavailable
 from gateway.model.events import Ignored, Notification
-from gateway.queue import ingest
+from gateway.queue.ingest import Receipt
 from gateway.sources import SOURCES, Handshake, Request, Source, Trust
 from gateway.store import endpoints
 from gateway.store.database import statement
 
-_LOG = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    body: object
-    verdict: str
-    headers: dict[str, str]
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 async def receive(request: web.Request) -> web.Response:
-    """Answer 202 when something was queued or joined, else 200; 4xx for what cannot be believed or understood."""
+    """Respond 202 when a deployment was queued or joined, 200 when none was, and 4xx to a request that is rejected."""
     name = request.match_info["source"]
-    source = SOURCES.get(name)
-    try:
-        if source is None:
-            raise NotFound("there is no such webhook")
-        gates = request.app[GATES]
-        gate = gates.at(request.path)
-        gate.count()
-        began = time.monotonic()
-        endpoint = await in_time(request.app, source.response_deadline, gate.through(_endpoint(request, source)))
-        left = source.response_deadline - (time.monotonic() - began)
-        gate = gates.open(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
-        asked, flaw = await read(request)
-        work = _accept(request.app, source, endpoint, asked, flaw)
-        answer = await in_time(request.app, left, gate.through(work))
-    except GatewayError as error:
-        status, headers = _status(source, error, request)
-        DELIVERIES.labels(name if source else "unknown", f"refused_{status}").inc()
-        _LOG.info("Refused a webhook", source=name, status=status, reason=str(error))
-        body = {"error": {"code": type(error).__name__, "message": str(error)}}
-        return web.json_response(body, status=status, headers=headers)
-    DELIVERIES.labels(source.name, answer.verdict).inc()
-    if answer.body is None:
-        return web.Response(status=answer.status, headers=answer.headers)
-    return web.json_response(answer.body, status=answer.status, headers=answer.headers)
+    if (source := SOURCES.get(name)) is not None:
+        return await process(_Webhook(request, source))
+    error = _no_such_webhook()
+    answer = _rejection(error)
+    log_rejection(name, answer.status, error)
+    DELIVERIES.labels("unknown", answer.verdict).inc()
+    return respond(answer)
 
 
-def _status(source: Source | None, error: GatewayError, request: web.Request) -> tuple[int, dict[str, str]]:
-    """Return what tells this sender to come again, where it should."""
-    if source is None or not isinstance(error, Unavailable | Throttled):
-        return int(error.status), {}
-    if not source.honours_retry_after or (source.no_retry_header and source.no_retry_header in request.headers):
-        return source.unavailable_status, {}
-    seconds = error.retry_after if isinstance(error, Throttled) else TRY_AGAIN
-    return int(error.status), {"Retry-After": str(math.ceil(seconds))}
+class _Webhook(Ingress):
+    """One request to a webhook, verified and parsed by its source."""
 
+    #: set by `verify`: of the secrets that are valid during a rotation, the one by which the request has proven itself
+    trust: Trust
 
-async def _endpoint(request: web.Request, source: Source) -> Endpoint:
-    """Return the endpoint this sender may use; raises NotFound, Forbidden."""
-    context = request.app[CONTEXT]
-    async with statement(context.pool) as connection:
-        endpoint = await endpoints.select_endpoint(connection, context.vault, source.name, request.match_info["token"])
-    if not endpoint.enabled and not source.always_accept:
-        raise NotFound("there is no such webhook")
-    if endpoint.networks:
-        forwarded, proxies = ",".join(request.headers.getall("X-Forwarded-For", ())), request.app[TRUSTED_PROXIES]
-        if not endpoint.admits(sender_address(request.remote, forwarded, proxies)):
-            why = "this webhook takes nothing from that address"
-            rejections.count(request.app, endpoint, why, headers_of(request))
-            raise Forbidden(why)
-    return endpoint
+    def __init__(self, request: web.Request, source: Source) -> None:
+        super().__init__(request)
+        self.source = source
+        self.name, self.deadline = source.name, source.response_deadline
+        self.always_accept = source.always_accept
 
+    async def find_endpoint(self) -> Endpoint:
+        context, token = self.app[CONTEXT], self.request.match_info["token"]
+        async with statement(context.pool) as connection:
+            endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, token)
+        if not endpoint.enabled and not self.always_accept:
+            raise _no_such_webhook()
+        if endpoint.networks and not endpoint.admits(sender(self.request)):
+            reason = "this webhook accepts no requests from that address"
+            rejections.count(self.app, endpoint, reason, headers_of(self.request))
+            raise Forbidden(reason)
+        return endpoint
 
-async def _accept(
-    application: web.Application, source: Source, endpoint: Endpoint, asked: Request, flaw: GatewayError | None
-) -> _Answer:
-    trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
-    if flaw is not None and not source.always_accept:
-        raise flaw
-    if asked.method == "OPTIONS":
-        # Browsers' preflights aside, a sender that asks this way proves itself in none: the path is unguessable.
-        if (handshake := source.handshake(asked, trusts[0])) is None:
-            raise web.HTTPMethodNotAllowed(asked.method, ["POST"])
-        return await _shake(application, handshake)
-    try:
-        trust = await _prove(application, source, asked, trusts)
-    except Unauthenticated as error:
-        rejections.count(application, endpoint, str(error), asked.headers)
-        raise
-    if (handshake := source.handshake(asked, trust)) is not None:
-        answer = await _shake(application, handshake)
-        await deliver(application, endpoint, asked, Notification(ignored=(Ignored("", "a handshake, answered"),)))
-        return answer
-    try:
-        notification = source.parse(asked, trust)
-    except InvalidInput as error:
-        why, headers = str(flaw or error), redact_headers(asked.headers, endpoint.secrets)
-        receipt = await ingest.reject(application[CONTEXT].pool, endpoint, asked.body, why, headers=headers)
-        if not source.always_accept:
+    async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
+        trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
+        if received.method == "OPTIONS":
+            # Apart from browsers' preflights: a sender that asks by OPTIONS sends no proof but the unguessable path.
+            if (handshake := self.source.handshake(received, trusts[0])) is None:
+                raise web.HTTPMethodNotAllowed(received.method, ["POST"])
+            return await self._answer_handshake(handshake)
+        try:
+            self.trust = await self._prove(received, trusts)
+        except Unauthenticated as error:
+            rejections.count(self.app, endpoint, str(error), received.headers)
             raise
-        return _Answer(200, shown(receipt), "rejected", {})
-    notification = replace(endpoint.permitted(notification), signed=source.signed(asked, trust))
-    receipt = await deliver(application, endpoint, asked, notification)
-    return _Answer(202 if receipt.deployments else 200, shown(receipt), receipt.verdict, {})
+        if (handshake := self.source.handshake(received, self.trust)) is None:
+            return None
+        answer = await self._answer_handshake(handshake)
+        await store(self.app, endpoint, received, Notification(ignored=(Ignored("", "a handshake, answered"),)))
+        return answer
+
+    async def _prove(self, received: Request, trusts: Sequence[Trust]) -> Trust:
+        """Return the trust by which the request proves itself; raises Unauthenticated.
+
+        Raises Unavailable where a public key cannot be fetched. A proof that fails is tried again with newer keys,
+        since the signer may have changed its key.
+        """
+        rejection = Unauthenticated("the signature or token does not match")
+        addresses = self.source.keys(received, trusts[0])
+        for max_age in (KEY_LIFETIME, MIN_REFETCH_INTERVAL) if addresses else (KEY_LIFETIME,):
+            keys = await self.app[KEY_FETCHER].fetch_keys(addresses, max_age=max_age)
+            for trust in trusts:
+                try:
+                    self.source.verify(replace(received, keys=keys), trust)
+                except Unauthenticated as error:
+                    rejection = error
+                else:
+                    return trust
+        raise rejection
+
+    async def _answer_handshake(self, handshake: Handshake) -> Answer:
+        if handshake.visit is not None:
+            await self.app[KEY_FETCHER].visit(handshake.visit)
+        return Answer(handshake.status, handshake.body, "handshake", handshake.headers)
+
+    def parse(self, endpoint: Endpoint, received: Request) -> Notification:
+        notification = endpoint.permitted(self.source.parse(received, self.trust))
+        return replace(notification, signed=self.source.signed(received, self.trust))
+
+    def accepted(self, receipt: Receipt) -> Answer:
+        return Answer(202 if receipt.deployments else 200, receipt_body(receipt), receipt.verdict)
+
+    def rejected(self, error: GatewayError) -> Answer:
+        if not isinstance(error, Unavailable | Throttled):
+            return _rejection(error)
+        source, headers = self.source, self.request.headers
+        if source.honours_retry_after and not (source.no_retry_header and source.no_retry_header in headers):
+            return _rejection(error, headers=retry_after(error))
+        return _rejection(error, status=source.unavailable_status)
 
 
-async def _prove(application: web.Application, source: Source, asked: Request, trusts: Sequence[Trust]) -> Trust:
-    """Return the trust by which the request proves itself; raises Unauthenticated, or Unavailable for want of a key."""
-    refused = Unauthenticated("no secret is valid")
-    addresses = source.keys(asked, trusts[0])
-    for younger_than in (KEPT, AT_LEAST) if addresses else (KEPT,):
-        keys = await application[OUTWARD].fetch_keys(addresses, younger_than=younger_than)
-        for trust in trusts:
-            try:
-                source.verify(replace(asked, keys=keys), trust)
-            except Unauthenticated as error:
-                refused = error
-            else:
-                return trust
-    raise refused
+def _no_such_webhook() -> NotFound:
+    return NotFound("there is no such webhook")
 
 
-async def _shake(application: web.Application, handshake: Handshake) -> _Answer:
-    if handshake.visit is not None:
-        await application[OUTWARD].visit(handshake.visit)
-    return _Answer(handshake.status, handshake.body, "handshake", dict(handshake.headers))
+def _rejection(error: GatewayError, *, status: int | None = None, headers: Mapping[str, str] = _NO_HEADERS) -> Answer:
+    status = int(error.status) if status is None else status
+    body = {"error": {"code": type(error).__name__, "message": str(error)}}
+    return Answer(status, body, f"refused_{status}", headers)

@@ -1,8 +1,8 @@
-"""Who is let in, and to what. What is not known to be meant for a key is refused to it.
+"""Authenticate API keys, and authorize calls of procedures. What is not allowed explicitly is denied.
 
-A key that is restricted is for certain applications or projects. A procedure is open to it where every id that was sent
-leads to one of those, and its input demands such an id; a list where it shows nothing else. All others are refused,
-so that a new one has to be thought of before it is open. What there is elsewhere, the answer does not tell.
+A restricted key is for certain applications or projects. It may call a procedure whose input requires an id, where
+every id in the input belongs to one of those; and a list that shows nothing else. All other procedures are denied, so a
+new one is closed to restricted keys until somebody decides otherwise. The answer does not reveal what else exists.
 """
 
 import re
@@ -14,17 +14,16 @@ from aiohttp import web
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api import audit
-from gateway.api.context import CONTEXT, TRUSTED_PROXIES
-from gateway.api.rpc.key_lookup import GUESSES
+from gateway.api.context import CONTEXT, sender
+from gateway.api.rpc.key_lookup import KEY_LOOKUP
 from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model.api_keys import Caller, Grants
-from gateway.model.endpoints import Address, sender_address
 from gateway.model.errors import Forbidden, Throttled
 from gateway.store import api_keys, resource_owners
 from gateway.store.database import Pool, statement
 from gateway.store.resource_owners import ResourceKind
 
-#: ids that lead to an application, as our inputs call them
+#: the input fields whose values identify something that belongs to an application or a project
 OWNED_IDS: Mapping[str, ResourceKind] = {
     "application_id": ResourceKind.APPLICATION,
     "deployment_id": ResourceKind.DEPLOYMENT,
@@ -36,19 +35,19 @@ OWNED_IDS: Mapping[str, ResourceKind] = {
     "port_id": ResourceKind.PORT,
     "mount_id": ResourceKind.MOUNT,
     "domain_id": ResourceKind.DOMAIN,
-    "service_id": ResourceKind.APPLICATION,  # the contract's word, for what has mounts
+    "service_id": ResourceKind.APPLICATION,  # Dokploy's name for what has mounts
 }
 
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
-_AN_ID = re.compile(r"(^|_)ids?$")
+_ID_FIELD = re.compile(r"(^|_)ids?$")
 
 
 async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = False) -> Caller | None:
-    """Return who asks for so many calls, None for whom there is no valid key; raises Throttled.
+    """Return the caller who makes so many calls, None without a valid key; raises Throttled.
 
-    With `bearer` the key may come as `Authorization: Bearer`, too.
+    With `bearer`, the key may also come as `Authorization: Bearer`.
     """
-    key = ", ".join(request.headers.getall("x-api-key", ()))  # of two, neither is meant
+    key = ", ".join(request.headers.getall("x-api-key", ()))  # of two keys, none is valid
     if bearer and not key:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
@@ -63,38 +62,31 @@ async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = F
             return await api_keys.select_caller(connection, key, calls=calls, remote=remote)
 
     try:
-        caller = await request.app[GUESSES].find(key, remote, look_up)
+        caller = await request.app[KEY_LOOKUP].find(key, remote, look_up)
     except Throttled as error:
-        if not looked_up:  # else it is a known key that is used too often
-            audit.wrong_key(request.app, address(request), str(error))
+        if not looked_up:  # else it is a valid key beyond its rate limit
+            audit.record_wrong_key(request.app, address_text(request), str(error))
         raise
     if caller is None:
-        audit.wrong_key(request.app, address(request), "there is no such key, or it is revoked or over")
+        audit.record_wrong_key(request.app, address_text(request), "there is no such key, or it is revoked or over")
     return caller
 
 
 async def select_valid(pool: Pool, digests: Collection[bytes]) -> Collection[bytes]:
-    """Return which of these hashes are those of valid keys; raises Unavailable."""
+    """Return those of these hashes that belong to valid keys; raises Unavailable."""
     async with statement(pool) as connection:
         return await api_keys.select_valid(connection, digests)
 
 
-def sender(request: web.Request) -> Address | None:
-    """Return who sends; None where that is not known."""
-    forwarded = ",".join(request.headers.getall("X-Forwarded-For", ()))
-    proxies = request.app[TRUSTED_PROXIES]
-    return sender_address(request.remote, forwarded, proxies)
-
-
-def address(request: web.Request) -> str | None:
-    """Return the same as it is written down."""
-    return None if (found := sender(request)) is None else str(found)
+def address_text(request: web.Request) -> str | None:
+    """Return the sender's address as the audit has it."""
+    return None if (address := sender(request)) is None else str(address)
 
 
 async def authorize(context: Context, caller: Caller, procedure: Procedure, given: Any) -> Input:
-    """Return the input, understood; raises Forbidden unless the caller may have this done, wherever it leads.
+    """Return the parsed input; raises Forbidden unless the caller may call the procedure with it.
 
-    Whoever may not is told so before what is wrong with the input.
+    The permission is checked before the input is validated, so a denied caller learns nothing about the input.
     """
     caller.check(procedure.name, procedure.permission)
     grants = caller.grants
@@ -102,27 +94,27 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
         return procedure.takes.model_validate(given)
     refused = Forbidden(f"key {caller.name!r} is for {grants} only: this {procedure.name} reaches beyond that")
     sent = given if isinstance(given, Mapping) else {}
-    ids = [(name, one) for name, value in sent.items() if _AN_ID.search(_spelt(name)) for one in _each(value)]
+    ids = [(name, one) for name, value in sent.items() if _ID_FIELD.search(_snake_case(name)) for one in _values(value)]
     for name, value in ids:
-        if not await _covered(context, grants, OWNED_IDS.get(_spelt(name)), value):
+        if not await _covered(context, grants, OWNED_IDS.get(_snake_case(name)), value):
             raise refused
-    leading = _leading(procedure)
-    if procedure.access is KeyAccess.BY_ID and not leading & {_spelt(name) for name, _ in ids}:
+    identifying = _identifying_fields(procedure)
+    if procedure.access is KeyAccess.BY_ID and not identifying & {_snake_case(name) for name, _ in ids}:
         raise refused
-    # What counts is what was understood: of two spellings of one name only one is.
-    understood = procedure.takes.model_validate(given)
-    led = {name: value for name in OWNED_IDS if (value := getattr(understood, name, None)) is not None}
+    # Check the parsed input too: of two spellings of one field, the parser takes only one.
+    parsed = procedure.takes.model_validate(given)
+    used = {name: value for name in OWNED_IDS if (value := getattr(parsed, name, None)) is not None}
     known = {value for _, value in ids if isinstance(value, str)}
-    if not set(led.values()) <= known or (procedure.access is KeyAccess.BY_ID and not leading & led.keys()):
+    if not set(used.values()) <= known or (procedure.access is KeyAccess.BY_ID and not identifying & used.keys()):
         raise refused
-    return understood
+    return parsed
 
 
-def _leading(procedure: Procedure) -> set[str]:
-    """Return the ids by which a procedure may lead: those that its input demands, or that it says do."""
+def _identifying_fields(procedure: Procedure) -> set[str]:
+    """Return the ids that can authorize a call: those that the input requires, or that `authorized_by` names."""
     fields = procedure.takes.model_fields
-    demanded = {name for name, field in fields.items() if field.is_required()}
-    return (demanded | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
+    required = {name for name, field in fields.items() if field.is_required()}
+    return (required | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
 
 
 async def _covered(context: Context, grants: Grants, noun: ResourceKind | None, value: object) -> bool:
@@ -135,10 +127,10 @@ async def _covered(context: Context, grants: Grants, noun: ResourceKind | None, 
     return where is not None and grants.cover(application_id=where.application_id, project_id=where.project_id)
 
 
-def _spelt(name: object) -> str:
+def _snake_case(name: object) -> str:
     return _HUMP.sub("_", str(name)).lower()
 
 
-def _each(value: object) -> list[object]:
-    """Return what leads somewhere: null does not."""
+def _values(value: object) -> list[object]:
+    """Return the ids that a field holds; null is none."""
     return [one for one in (value if isinstance(value, list) else [value]) if one is not None]

@@ -1,4 +1,4 @@
-"""How many calls or batches of one key are answered at once: the others wait, and hold no more than what they sent."""
+"""Limit how many calls or batches of one API key run at the same time. The others wait, holding only their input."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,26 +9,26 @@ from aiohttp import web
 
 from gateway.model.api_keys import Caller
 
-_AT_ONCE = 8
+_MAX_RUNNING = 8
 
 
-class Lanes:
-    """One lane a key, forgotten when no call of it is there."""
+class ConcurrencyLimits:
+    """One semaphore a key, discarded when no call of the key runs or waits."""
 
     def __init__(self) -> None:
-        self._lanes: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._limits: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def take(self, caller: Caller | None) -> AsyncIterator[None]:
-        """Hold a place; who has no key needs none, as nothing is done for them."""
+    async def hold(self, caller: Caller | None) -> AsyncIterator[None]:
+        """Hold a slot of the key. Without a caller there is no limit, as nothing runs."""
         if caller is None:
             yield
             return
-        lane = self._lanes.get(caller.key_id)
-        if lane is None:
-            lane = self._lanes[caller.key_id] = asyncio.Semaphore(_AT_ONCE)
-        async with lane:
+        limit = self._limits.get(caller.key_id)
+        if limit is None:
+            limit = self._limits[caller.key_id] = asyncio.Semaphore(_MAX_RUNNING)
+        async with limit:
             yield
 
 
-LANES = web.AppKey("lanes", Lanes)
+CONCURRENCY_LIMITS = web.AppKey("concurrency_limits", ConcurrencyLimits)

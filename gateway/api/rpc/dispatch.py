@@ -1,4 +1,4 @@
-"""One call of one procedure, whichever way it came in: found, allowed, run, and why it was not."""
+"""Call a procedure for tRPC and REST alike: find, authorize, run, audit; and say why a call failed."""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api import audit
 from gateway.api.context import CONTEXT, SHARE
-from gateway.api.notify import tell
-from gateway.api.rpc.auth import address, authorize
+from gateway.api.notify import notify_workers
+from gateway.api.rpc.auth import address_text, authorize
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import Issue, Problem
 from gateway.model.api_keys import Caller
@@ -25,9 +25,9 @@ from gateway.model.errors import Forbidden, GatewayError, InvalidInput, Throttle
 
 _LOG = structlog.get_logger()
 _LONGEST_ERROR = 300  # characters in the log
-_MOST_ISSUES = 100  # of one input that are told
+_MOST_ISSUES = 100  # of one input in an answer
 
-# What is said of our own types means nothing to who sent it.
+# pydantic's messages name our own types, which mean nothing to the caller.
 _KINDS = {
     "missing": "Invalid input: expected nonoptional, received undefined",
     "model_type": "Invalid input: expected object",
@@ -36,20 +36,20 @@ _KINDS = {
 }
 
 
-class Refused(Exception):
-    """A call that is answered with a problem."""
+class CallError(Exception):
+    """The call failed, and is answered with this problem."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.message)
         self.problem = problem
 
 
-#: all procedures, by their names in lower case
+#: all procedures by name, in lower case
 PROCEDURES: web.AppKey[Mapping[str, Procedure]] = web.AppKey("procedures")
 
 
 def find(request: web.Request, name: str) -> Procedure | None:
-    """Return the procedure of this name, in whichever case it is written."""
+    """Return the procedure of this name, in any case."""
     return request.app[PROCEDURES].get(name.lower())
 
 
@@ -58,42 +58,42 @@ def method_of(procedure: Procedure) -> str:
 
 
 async def answer(request: web.Request, procedure: Procedure, given: Any, caller: Caller) -> Answer:
-    """Run it; raises Refused, and nothing else."""
+    """Run the procedure; raises CallError, and nothing else."""
     context = replace(request.app[CONTEXT], caller=caller, pool=request.app[SHARE])
-    actor = Actor("api", caller.name, procedure.name, caller.key_id, address(request))
+    actor = Actor("api", caller.name, procedure.name, caller.key_id, address_text(request))
     changes = procedure.kind == "mutation"
     token = CURRENT_ACTOR.set(actor if changes else None)
     try:
-        understood = await authorize(context, caller, procedure, given)
-        answered = await _run(procedure, context, understood)
+        parsed = await authorize(context, caller, procedure, given)
+        answered = await _run(procedure, context, parsed)
     except (GatewayError, ValidationError) as error:
         if changes or isinstance(error, Forbidden):
-            audit.not_done(request.app, actor, error, given)
-        raise Refused(problem_of(error)) from error
+            audit.record_failure(request.app, actor, error, given)
+        raise CallError(problem_of(error)) from error
     except Exception as error:
         _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
-        raise Refused(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
+        raise CallError(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
     finally:
         CURRENT_ACTOR.reset(token)
     if answered.changed:
-        tell(request.app)
+        notify_workers(request.app)
     if changes:
-        await audit.done(request.app, actor, given)
+        await audit.record_success(request.app, actor, given)
     return answered
 
 
-async def _run(procedure: Procedure, context: Context, understood: Input) -> Answer:
+async def _run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
     try:
-        return await procedure.run(context, understood)
+        return await procedure.run(context, parsed)
     except asyncpg.DataError as error:
-        # The last line: a number or a text beyond what a column holds, which the input's description lets through.
+        # A number or a text that is valid by the input's schema, but beyond what the column holds.
         _LOG.warning("An input cannot be stored", procedure=procedure.name, error=str(error)[:_LONGEST_ERROR])
         raise InvalidInput("a number or a text of the input is beyond what can be stored") from error
 
 
 def problem_of(error: Exception) -> Problem:
     match error:
-        case Refused():
+        case CallError():
             return error.problem
         case ValidationError():
             issues = tuple(map(_issue, error.errors()[:_MOST_ISSUES]))
@@ -107,13 +107,13 @@ def problem_of(error: Exception) -> Problem:
             raise error
 
 
-def when(error: Exception) -> dict[str, str]:
-    """Return what tells the caller when to come again."""
+def retry_after(error: Exception) -> dict[str, str]:
+    """Return the Retry-After header of an error that has one."""
     return {"Retry-After": str(math.ceil(error.retry_after))} if isinstance(error, Throttled) else {}
 
 
 def _issue(detail: Mapping[str, Any]) -> Issue:
-    """Return a wrong field as zod would tell it."""
+    """Return what is wrong with a field, in zod's form."""
     known = _KINDS.get(detail["type"])
     return {
         "code": "invalid_type" if known or detail["type"].endswith("_type") else "custom",

@@ -1,4 +1,4 @@
-"""The two ways in: tRPC at /api/trpc/{procedure}, and plain REST at /api/{procedure}, over the same procedures."""
+"""The two ways to call procedures: tRPC at /api/trpc/{procedure}, and REST at /api/{procedure}."""
 
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -10,57 +10,59 @@ from aiohttp import web
 from gateway.api.request_body import printable, read_body
 from gateway.api.rpc import superjson, trpc
 from gateway.api.rpc.auth import authenticate
-from gateway.api.rpc.concurrency import LANES
-from gateway.api.rpc.dispatch import Refused, answer, find, method_of, problem_of, when
+from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
+from gateway.api.rpc.dispatch import CallError, answer, find, method_of, problem_of, retry_after
 from gateway.api.rpc.procedure import Answer
 from gateway.api.rpc.trpc import UNDEFINED, Problem
 from gateway.model.api_keys import Caller
 from gateway.model.errors import GatewayError, InvalidInput
 
 _UNAUTHORIZED = Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED")
-_GONE = Problem(HTTPStatus.BAD_REQUEST, "whoever asked has gone")
-_LARGEST = 16 << 20  # bytes of answers in a batch, after which the rest is refused
-_TOO_MUCH = Problem(HTTPStatus.BAD_REQUEST, f"the batch is answered with more than {_LARGEST} bytes: ask for less")
-_MOST_CALLS = 50  # in one batch
+_DISCONNECTED = Problem(HTTPStatus.BAD_REQUEST, "the client has disconnected")
+_MAX_ANSWERS = 16 << 20  # bytes of answers in a batch, after which its other calls fail
+_TOO_MUCH = Problem(
+    HTTPStatus.BAD_REQUEST, f"the answers to the batch have more than {_MAX_ANSWERS} bytes: send fewer calls"
+)
+_MAX_CALLS = 50  # in one batch
 
 
 # -- tRPC
 
 
 async def trpc_call(request: web.Request) -> web.Response:
-    """Answer one call, or a batch of them, always in superjson's envelope."""
+    """Answer one call, or a batch of calls, always in superjson's envelope."""
     if request.method == "HEAD":
         return web.Response(status=HTTPStatus.NO_CONTENT)
     named = printable(request.match_info["procedure"])
     batch = request.query.get("batch") == "1"
     names = named.split(",") if batch else [named]
-    if len(names) > _MOST_CALLS:
+    if len(names) > _MAX_CALLS:
         return _trpc_problem(
-            Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MOST_CALLS} calls"), names[0], batch=batch
+            Problem(HTTPStatus.BAD_REQUEST, f"a batch has at most {_MAX_CALLS} calls"), names[0], batch=batch
         )
     try:
         caller = await authenticate(request, calls=len(names))
-        # What a stranger sends is not read.
+        # Without a valid key, the input is not read.
         given = [None] * len(names) if caller is None else await _trpc_inputs(request, len(names), batch=batch)
-    except (Refused, GatewayError) as error:
-        return _trpc_problem(problem_of(error), names[0], batch=batch, headers=when(error))
+    except (CallError, GatewayError) as error:
+        return _trpc_problem(problem_of(error), names[0], batch=batch, headers=retry_after(error))
     envelopes: list[Any] = []
     statuses: list[int] = []
     headers: dict[str, str] = {}
     line = batch and request.headers.get("trpc-accept") == "application/jsonl"
     size = 0
-    async with request.app[LANES].take(caller):
+    async with request.app[CONCURRENCY_LIMITS].hold(caller):
         for name, one in zip(names, given, strict=True):
             try:
-                _refuse_more(request, name, size)
+                _check_batch(request, name, size)
                 answered = await _trpc_answer(request, name, one, caller)
-            except Refused as refused:
-                envelopes.append(trpc.error(refused.problem, name))
-                statuses.append(int(refused.problem.status))
-                if (procedure := find(request, name)) and refused.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            except CallError as error:
+                envelopes.append(trpc.error(error.problem, name))
+                statuses.append(int(error.problem.status))
+                if (procedure := find(request, name)) and error.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
                     headers["Allow"] = method_of(procedure)
             else:
-                envelope, encoded = _encoded(answered)
+                envelope, encoded = _encode(answered)
                 size += len(encoded)
                 envelopes.append(envelope if line else orjson.Fragment(encoded))
                 statuses.append(int(HTTPStatus.OK))
@@ -70,36 +72,36 @@ async def trpc_call(request: web.Request) -> web.Response:
     return _trpc_json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
 
 
-def _encoded(answered: Answer) -> tuple[Mapping[str, Any], bytes]:
-    """Return the envelope, and its JSON, which is kept instead of it: it takes a tenth of the memory."""
+def _encode(answered: Answer) -> tuple[Mapping[str, Any], bytes]:
+    """Return the envelope and its JSON. The JSON is kept until the batch is done: it takes a tenth of the memory."""
     envelope = trpc.result(answered.value)
-    return envelope, _dumped(envelope)
+    return envelope, _dumps(envelope)
 
 
-def _refuse_more(request: web.Request, name: str, size: int) -> None:
-    """Raises Refused where nobody waits for what a query answers any more, or there is too much of it already."""
-    gone, procedure = request.transport is None or request.transport.is_closing(), find(request, name)
-    if gone and procedure is not None and procedure.kind == "query":
-        raise Refused(_GONE)
-    if size > _LARGEST:
-        raise Refused(_TOO_MUCH)
+def _check_batch(request: web.Request, name: str, size: int) -> None:
+    """Raise CallError where the client of a query has disconnected, or the batch's answers are too large."""
+    disconnected, procedure = request.transport is None or request.transport.is_closing(), find(request, name)
+    if disconnected and procedure is not None and procedure.kind == "query":
+        raise CallError(_DISCONNECTED)
+    if size > _MAX_ANSWERS:
+        raise CallError(_TOO_MUCH)
 
 
 async def _trpc_answer(request: web.Request, name: str, given: Any, caller: Caller | None) -> Answer:
-    """Whether there is such a procedure is no secret."""
+    """Answer one call of a batch; whether a procedure exists is said without a key, too."""
     procedure = find(request, name)
     if procedure is None:
-        raise Refused(Problem(HTTPStatus.NOT_FOUND, f'No procedure found on path "{name}"'))
+        raise CallError(Problem(HTTPStatus.NOT_FOUND, f'No procedure found on path "{name}"'))
     if request.method != method_of(procedure):
         message = f'Unsupported {request.method}-request to {procedure.kind} procedure at path "{name}"'
-        raise Refused(Problem(HTTPStatus.METHOD_NOT_ALLOWED, message))
+        raise CallError(Problem(HTTPStatus.METHOD_NOT_ALLOWED, message))
     if caller is None:
-        raise Refused(_UNAUTHORIZED)
+        raise CallError(_UNAUTHORIZED)
     return await answer(request, procedure, {} if given is None else given, caller)
 
 
 def _line(envelopes: list[Any], headers: Mapping[str, str]) -> web.Response:
-    """Answer as to a client that streams: 200 whatever is in it, and the line ends it."""
+    """Answer a client that streams: status 200, and all answers in one line."""
     body = orjson.dumps(trpc.line(envelopes), option=orjson.OPT_APPEND_NEWLINE)
     return web.Response(body=body, headers={**headers, "Content-Type": "application/json", "Vary": "trpc-accept"})
 
@@ -127,7 +129,7 @@ def _trpc_json(value: Any, status: int, headers: Mapping[str, str] | None) -> we
 
 
 async def rest_call(request: web.Request) -> web.Response:
-    """Answer one call with its bare value; nothing is an empty body."""
+    """Answer one call with its bare value; a procedure without an answer has an empty body."""
     name = printable(request.match_info.get("procedure", ""))
     try:
         caller = await authenticate(request)
@@ -139,18 +141,18 @@ async def rest_call(request: web.Request) -> web.Response:
         if procedure is None or request.method != method_of(procedure):
             return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)
         given = await _rest_input(request)
-        async with request.app[LANES].take(caller):
+        async with request.app[CONCURRENCY_LIMITS].hold(caller):
             answered = await answer(request, procedure, given, caller)
-    except (Refused, GatewayError) as error:
+    except (CallError, GatewayError) as error:
         problem = problem_of(error)
-        return _json(trpc.rest_error(problem, name), problem.status, when(error))
+        return _json(trpc.rest_error(problem, name), problem.status, retry_after(error))
     if answered.value is UNDEFINED:
         return web.Response(headers={"Content-Type": "application/json", **answered.headers})
     return _json(answered.value, HTTPStatus.OK, answered.headers)
 
 
 async def _rest_input(request: web.Request) -> Any:
-    """Return what was sent; of a query string what is empty is not there, and what is there twice is a list."""
+    """Return the input. In a query string an empty value is absent, and a repeated name is a list."""
     if request.method == "POST":
         body = await _body(request)
         return trpc.parse_json(body) if body.strip() else {}
@@ -169,17 +171,17 @@ async def _rest_input(request: web.Request) -> Any:
 async def _body(request: web.Request) -> bytes:
     kind = printable(request.headers.get("Content-Type", ""))
     if not kind:
-        raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Missing content-type header"))
+        raise CallError(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Missing content-type header"))
     if kind.partition(";")[0].strip().lower() != "application/json":
-        raise Refused(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f'Unsupported content-type "{kind}"'))
+        raise CallError(Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f'Unsupported content-type "{kind}"'))
     return await read_body(request)
 
 
 def _json(value: Any, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
-        body=_dumped(value), status=int(status), headers={**(headers or {}), "Content-Type": "application/json"}
+        body=_dumps(value), status=int(status), headers={**(headers or {}), "Content-Type": "application/json"}
     )
 
 
-def _dumped(value: Any) -> bytes:
+def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, default=superjson.iso, option=orjson.OPT_PASSTHROUGH_DATETIME)

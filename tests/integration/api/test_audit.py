@@ -215,15 +215,15 @@ async def test_what_the_gateway_does_by_itself_is_not_told_as_somebodys(web: Web
 
 
 async def test_what_commands_change_has_a_line_in_the_log_of_the_server(web: Web) -> None:
-    seen = await auditing.tell_commands(web.client.server.app, None)
+    seen = await auditing.log_commands(web.client.server.app, None)
     token = CURRENT_ACTOR.set(Actor("cli", "root", "apps.update", address="host"))
     async with transaction(web.pool) as connection:
         await connection.execute("INSERT INTO projects (project_id, name) VALUES ('p-1', 'shop')")
     CURRENT_ACTOR.reset(token)
     await web.mutate("project.create", name="by the API")
     with capture_logs() as lines:
-        seen = await auditing.tell_commands(web.client.server.app, seen)
-        assert await auditing.tell_commands(web.client.server.app, seen) == seen
+        seen = await auditing.log_commands(web.client.server.app, seen)
+        assert await auditing.log_commands(web.client.server.app, seen) == seen
     assert [(one["event"], one["who"], one["action"], one["target"]) for one in lines] == [
         ("Audit", "root", "apps.update", "p-1")
     ]

@@ -79,7 +79,7 @@ async def serving(**limits: Any) -> AsyncIterator[tuple[Connect, Server]]:
     application.add_routes(
         [web.post("/", echo), web.route("*", "/deaf", deaf), web.get("/large", large), web.get("/gone", gone)]
     )
-    runner = Runner(application, Limits(look_seconds=0.05, **limits), shutdown_timeout=0.1)
+    runner = Runner(application, Limits(check_seconds=0.05, **limits), shutdown_timeout=0.1)
     async with AsyncExitStack() as stack:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -433,11 +433,11 @@ async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(
         looks.append(context)
         await asyncio.sleep(0)
 
-    monkeypatch.setattr(health, "_observe", observe)
-    context, looking = web.client.app[CONTEXT], health.Looking()
-    await asyncio.gather(*(looking.look(context) for _ in range(40)))
+    monkeypatch.setattr(health, "_set_gauges", observe)
+    context, gauges = web.client.app[CONTEXT], health.Gauges()
+    await asyncio.gather(*(gauges.refresh(context) for _ in range(40)))
     assert len(looks) == 1
-    await looking.look(context)
+    await gauges.refresh(context)
     assert len(looks) == 2
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.ingress.rate_limit import GATES, Gates
+from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiters
 from gateway.cli.demo.process import until
 from gateway.model.endpoints import Endpoint, parse_networks, sender_address
 from gateway.model.errors import InvalidInput
@@ -129,10 +129,10 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     monkeypatch.setattr(ingest, "deliver", held)
     bodies = [ecr().replace(b"acme/web", f"acme/web{number}".encode()) for number in range(30)]
     flood = [asyncio.create_task(web.post(path, body, **{"x-api-key": "s"})) for body in bodies]
-    gates: Gates = web.client.app[GATES]
+    limiters: RateLimiters = web.client.app[RATE_LIMITERS]
 
     async def waiting() -> bool | None:
-        return (gates.at(path).waiting == 30 and len(reached) == 5) or None
+        return (limiters.for_path(path).waiting == 30 and len(reached) == 5) or None
 
     await until(waiting)
     monkeypatch.undo()
@@ -154,13 +154,13 @@ async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_
 
     path = await web.endpoint("dockerhub", "s")
     assert (await web.post(path, dockerhub()))[0] == 200
-    gates: Gates = web.client.app[GATES]
-    known = gates.at(path)
+    limiters: RateLimiters = web.client.app[RATE_LIMITERS]
+    known = limiters.for_path(path)
     monkeypatch.setattr(endpoints, "select_endpoint", held)
     guesses = [asyncio.create_task(web.post(f"/webhooks/dockerhub/{guess}", b"{}")) for guess in range(30)]
 
     async def waiting() -> bool | None:
-        return gates.at("/webhooks/dockerhub/another").waiting == 30 or None
+        return limiters.for_path("/webhooks/dockerhub/another").waiting == 30 or None
 
     await until(waiting)
     monkeypatch.undo()
@@ -168,7 +168,7 @@ async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_
     assert len(reached) < 5
     release.set()
     assert {status for status, _ in await asyncio.gather(*guesses)} == {404}
-    assert gates.at(path) is known
+    assert limiters.for_path(path) is known
 
 
 async def test_pushes_of_one_repository_take_turns_and_others_pass_them(

@@ -8,7 +8,7 @@ from datetime import datetime, tzinfo
 import pytest
 
 from gateway.api.ingress import pipeline
-from gateway.api.ingress.key_fetcher import Outward
+from gateway.api.ingress.key_fetcher import KeyFetcher
 from gateway.model.reference import Reference
 from gateway.sources import SOURCES, Trust
 from tests.support.api_client import Web
@@ -38,8 +38,8 @@ class World:
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     world = World()
     monkeypatch.setattr(pipeline, "datetime", world)
-    monkeypatch.setattr(Outward, "fetch_keys", lambda _, *asked, **how: world.fetch_keys(*asked, **how))
-    monkeypatch.setattr(Outward, "visit", lambda _, address: world.visit(address))
+    monkeypatch.setattr(KeyFetcher, "fetch_keys", lambda _, *asked, **how: world.fetch_keys(*asked, **how))
+    monkeypatch.setattr(KeyFetcher, "visit", lambda _, address: world.visit(address))
     return world
 
 

@@ -372,7 +372,7 @@ async def test_a_key_is_fetched_once_and_again_when_it_no_longer_proves(
     registry_of_keys.key = b"new"
     assert (await web.post(particular, b"new", **key))[0] == 401
     assert registry_of_keys.asked == 1
-    monkeypatch.setattr(webhooks, "AT_LEAST", 0.0)
+    monkeypatch.setattr(webhooks, "MIN_REFETCH_INTERVAL", 0.0)
     assert (await web.post(particular, b"new", **key))[0] == 200
     assert registry_of_keys.asked == 2
 
