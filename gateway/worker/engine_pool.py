@@ -23,7 +23,7 @@ from gateway.rollout.attempt import SwapSlots
 from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
-from gateway.worker import execution
+from gateway.worker import claims
 from gateway.worker.engine_worker import Claimed, Duty, Host, Slots
 
 _LOG = structlog.get_logger()
@@ -93,7 +93,7 @@ class Fleet:
         return self._slots[identity.daemon]
 
     async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
-        return await execution.claim(
+        return await claims.claim(
             self._pool,
             owner=self.owner,
             engine_id=engine_id,

@@ -1,273 +1,335 @@
-"""The transactions of one deployment's way through the queue: taken, concluded, or put back for later."""
+"""Execute one claimed deployment: load it, run it, record how it ended.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+    load ─▶ run ─┬─▶ complete     it has an outcome
+                 ├─▶ postpone     an error that heals by itself, or the gateway stops: retried later
+                 └─▶ (nothing)    the lease was lost: another gateway records it
 
-from gateway.model.configuration import Order
-from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
-from gateway.model.errors import Code, Postponed, Reason
-from gateway.model.events import Ignored
-from gateway.model.reference import Digest, Reference
-from gateway.model.registries import ANONYMOUS, select_login
-from gateway.rollout.attempt import Target, Task
-from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
-from gateway.store import (
-    applications,
-    cancellations,
-    deliveries,
-    deployments,
-    environments,
-    leases,
-    migrate,
-    pulled_images,
-    registries,
-    subscriptions,
-    swaps,
-    versions,
-    watches,
+What an attempt records is written however long the database is away.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import structlog
+
+from gateway.admin.adoption import adopt_anew
+from gateway.background import POLL_INTERVAL
+from gateway.config import Settings
+from gateway.docker.runtime import Pace
+from gateway.model.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step
+from gateway.model.errors import (
+    Code,
+    Conflict,
+    DatabaseUnavailable,
+    Failed,
+    InvalidInput,
+    Postponed,
+    Reason,
+    Unavailable,
 )
-from gateway.store.database import Connection, Pool, transaction
+from gateway.registry.client import RegistryClient
+from gateway.rollout.attempt import Means
+from gateway.rollout.recipes import roll_out
+from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
+from gateway.worker import completion, retry
+from gateway.worker.alerts import Alert, Tells
+from gateway.worker.engine_worker import Claimed
+from gateway.worker.metrics import ROLLOUTS, STEPS
+from gateway.worker.task_loader import LoadedTask, load_task
 
-_LONGEST_DELAY = 300.0  # seconds between attempts
-_LONGEST_UNSERVED = 8.0  # of those of an application that may serve nothing
-_LONGEST_ASKED = 21_600.0  # seconds, of those a registry may ask for
-_MOST_DOUBLINGS = 16
-# Attempts that left a swap open for what is no matter of the swap are not counted as such.
-_AWAY = frozenset({Code.ENGINE_UNREACHABLE, Code.GATEWAY_STOPPED, Code.DATABASE_UNAVAILABLE})
-_LAST_LOOKS = 3  # attempts at looking at what serves, before a swap that cannot be settled is closed without
-# A redeploy asked for this soon after a rollout of the same image is satisfied by it: CI pushes, then calls.
-_SATISFIED_WITHIN = timedelta(seconds=60)
+_LOG = structlog.get_logger()
 
+T = TypeVar("T")
 
-async def claim(
-    pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], held: Sequence[str], lease: float
-) -> Deployment | None:
-    """Take the next deployment, its application bound to the engine from now on; none where the schema is too new."""
-    async with transaction(pool) as connection:
-        if await migrate.select_newer(connection) is not None:
-            return None
-        deployment = await leases.claim_deployment(
-            connection,
-            owner=owner,
-            engine_id=engine_id,
-            server_ids=server_ids,
-            held=held,
-            lease=timedelta(seconds=lease),
-        )
-        if deployment is not None:
-            await applications.bind_engine(connection, deployment.application_id, engine_id)
-        return deployment
+_MAX_DEFECTS = 3  # attempts that may end on a defect, and tries to record one outcome
+# After so many gateways in a row died in a deployment, it is only put back; after so many more it is left as it is.
+_MAX_TAKEOVERS = 5
+_MAX_SETTLE_TAKEOVERS = 3
+_GIVE_BACK_DEADLINE = 5.0  # seconds
+
+_STOPPED = Postponed(Code.GATEWAY_STOPPED, "the gateway was stopped during the rollout")
 
 
-async def prepare(pool: Pool, vault: Vault, deployment: Deployment) -> tuple[Task, Swap | None, Sequence[str]]:
-    """Return what is to be done, the swap an earlier attempt left open, and the deliveries that caused it."""
-    async with transaction(pool) as connection:
-        ends = deployment.kind in {Kind.STOP, Kind.DELETE}
-        application = await applications.select_application(
-            connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
-        )
-        flaw = None
-        if not ends:
-            application, flaw = await environments.resolve_variables(connection, vault, application)
-        left_open = await swaps.select_swap(connection, deployment.application_id)
-        caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
-        target = None
-        if deployment.rolls_back_to is not None:
-            found = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
-            target = Target(deployment.rolls_back_to, found.reference, found.application)
-        elif deployment.kind is Kind.ROLLBACK and application.base is not None:
-            target = Target(None, application.base.reference, application.as_found())
-        image = target.reference if target else deployment.reference or application.reference
-        former = await versions.select_serving(connection, vault, application)
-        login = ANONYMOUS
-        if image is not None and not ends:
-            kept = await registries.select_registries(connection, vault, image.repository.domain)
-            login = select_login(image.repository, application.own_login, kept)
+@dataclass(slots=True, repr=False)
+class ExecutionContext:
+    """What the executions of a gateway share."""
 
-    async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
-        async with transaction(pool) as connection:
-            return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
-
-    async def knows(digest: Digest) -> bool:
-        async with transaction(pool) as connection:
-            return await deployments.select_knows(connection, deployment, digest)
-
-    return Task(deployment, application, login, satisfied_by, target, flaw, knows, former), left_open, caused_by
+    pool: Pool
+    vault: Vault
+    registry: RegistryClient
+    settings: Settings
+    pace: Pace
+    alerts: Tells
 
 
-async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:
-    """Tell whether the application is between two versions."""
-    async with transaction(pool) as connection:
-        return await swaps.select_swap(connection, deployment.application_id) is not None
+class _Cancelled(Exception):
+    """A person cancelled the deployment while it ran; its rollout has put back what it could."""
 
 
-async def conclude(
-    pool: Pool,
-    vault: Vault,
-    deployment: Deployment,
-    journal: PostgresJournal,
-    outcome: Outcome,
-    *,
-    ran: Task | None,
-    window: float,
-    settled: bool = True,
-) -> bool:
-    """Write down how it ended, with what it ran, and that no swap is open; False where it is no longer ours.
+@dataclass(slots=True, eq=False, repr=False)
+class Execution:
+    """One claimed deployment on its way to an outcome. It is executed once."""
 
-    Unless it is `settled`, a swap stays open, for the application's next deployment.
+    context: ExecutionContext
+    claimed: Claimed
+    journal: PostgresJournal
+    #: False for one that was stopped before its first step
+    started: bool = False
+    _loaded: LoadedTask | None = None
+    #: ends a rollout that can be cancelled
+    _cancel_scope: asyncio.Timeout | None = None
 
-    What it brought to serve is watched from then on, for the application's window or else this one, in seconds.
-    """
-    journal.end()
-    async with transaction(pool) as connection:
-        await applications.lock_row(connection, deployment.application_id)
-        await journal.flush(connection)
-        if settled:
-            await swaps.delete_swap(connection, deployment.application_id, deployment.deployment_id, deployment.epoch)
+    @property
+    def deployment(self) -> Deployment:
+        return self.claimed.deployment
+
+    # -- the pipe
+
+    async def execute(self) -> None:
+        """Load, run, record. Raises LeaseLost when another gateway has taken over."""
+        self.started = True
+        try:
+            await self._load()
+            outcome = await self._run()
+        except LeaseLost:
+            raise
+        except asyncio.CancelledError:
+            if not self.journal.lost:
+                await self._postpone(_STOPPED)
+            raise
+        except Exception as error:
+            await self._retry_or_fail(error)
         else:
-            # It may be what its gateways died of: the next deployment tries once more, the one after that only looks.
-            await swaps.count_settling(connection, deployment.application_id, settlings=0, defects=MOST_DEFECTS - 1)
-        ours = await leases.finish_deployment(connection, deployment, outcome)
-        await pulled_images.look_soon(connection, deployment.application_id)
-        if ours and outcome.status is not Status.UNCHANGED:
-            await watches.delete_watch(connection, deployment.application_id)
-        if ours and outcome.status is Status.UNCHANGED and outcome.reason and outcome.reason.code is Code.NO_IMAGE:
-            ignored = Ignored(str(deployment.reference or ""), outcome.reason.message)
-            await deliveries.ignore_deliveries(connection, deployment.deployment_id, ignored)
-        if ours and outcome.serves:
-            await _take_image(connection, deployment)
-        if ours and outcome.replaced and ran is not None:
-            application = ran.target.application if ran.target else ran.application
-            await versions.update_version(connection, vault, deployment.deployment_id, application)
-            await _watch(connection, deployment, outcome, application.configuration.watch, window)
-        if ours and outcome.status is Status.CANCELLED:
-            await cancellations.restore_desired(connection, deployment.application_id)
-        if ours and deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
-            await pulled_images.insert_all_pulled(connection, deployment.application_id)
-            await applications.delete_application(connection, deployment.application_id)
-        return ours
+            await self._complete(outcome)
 
+    async def _load(self) -> None:
+        self._loaded = await load_task(self.context.pool, self.context.vault, self.deployment)
+        structlog.contextvars.bind_contextvars(deliveries=self._loaded.deliveries)
 
-async def _take_image(connection: Connection, deployment: Deployment) -> None:
-    """Let the image that was asked for, and serves now, be the application's; what it follows moves along."""
-    becoming = await deployments.select_becoming(connection, deployment.deployment_id)
-    if becoming is None:
-        return
-    before = await applications.select_image(connection, deployment.application_id)
-    reference = Reference.parse(becoming.image)
-    if before is not None and Reference.parse(before) == reference:
-        return
-    await applications.update_image(connection, deployment.application_id, becoming.image)
-    if becoming.moves_subscription:
-        await subscriptions.replace_subscription(connection, deployment.application_id, reference)
+    async def _run(self) -> Outcome:
+        """Roll the deployment out; raises Postponed for what heals by itself."""
+        if self._abandoned:
+            return Outcome(Status.FAILED, self._killed())
+        if await self._adopt_recreated():
+            await self._load()
+        _LOG.info("Rolling out", kind=self.deployment.kind, attempt=self.deployment.attempts)
+        if self.deployment.takeovers >= _MAX_TAKEOVERS:
+            return await self._put_back_only()
+        if self.deployment.cancelled_at is not None:
+            return await self._roll_out(self._task())
+        try:
+            async with self._cancellable():
+                return await self._roll_out(self._task())
+        except _Cancelled:
+            _LOG.info("Cancelled")
+            return await self._settle_cancelled()
 
+    async def _complete(self, outcome: Outcome) -> None:
+        """Record the outcome, once."""
+        context, task = self.context, self._loaded.task if self._loaded else None
+        owned = await _until_recorded(
+            lambda: completion.complete(
+                context.pool,
+                context.vault,
+                self.deployment,
+                self.journal,
+                outcome,
+                task=task,
+                monitor_window=context.settings.watch_window,
+                swap_settled=not self._abandoned,
+            )
+        )
+        if owned and outcome.status in {Status.FAILED, Status.ROLLED_BACK}:
+            self._alert_ended(outcome.status, outcome.reason)
+        ROLLOUTS.labels(self.deployment.kind, outcome.status).inc()
+        for record in self.journal.ended:
+            STEPS.labels(record.step, outcome.status).observe(record.seconds)
+        _LOG.info("Rolled out", outcome=outcome.status, digest=outcome.digest, **_reason_fields(outcome.reason))
 
-async def _watch(
-    connection: Connection, deployment: Deployment, outcome: Outcome, chosen: float | None, window: float
-) -> None:
-    seconds = window if chosen is None else chosen
-    if seconds and outcome.object_id is not None:
-        await watches.insert_watch(
-            connection, deployment, outcome.object_id, outcome.restarts, timedelta(seconds=seconds)
+    async def _retry_or_fail(self, error: Exception) -> None:
+        """Record that the attempt ended on an error, for the next attempt."""
+        if isinstance(error, Postponed):
+            await self._postpone(error)
+        elif isinstance(error, Unavailable):
+            code = Code.DATABASE_UNAVAILABLE if isinstance(error, DatabaseUnavailable) else Code.INTERNAL
+            await self._postpone(Postponed(code, str(error)))
+        else:
+            _LOG.error("A rollout failed on a defect", exc_info=error)
+            await self._retry_or_fail_on_defect()
+
+    async def _retry_or_fail_on_defect(self) -> None:
+        """Retry a few times, since the push was accepted. While a swap is open, `postpone` counts instead."""
+        reason = Reason(Code.INTERNAL, "the rollout failed on a defect of the gateway")
+        if self.deployment.defects + 1 < _MAX_DEFECTS or await _until_recorded(
+            lambda: retry.swap_is_open(self.context.pool, self.deployment)
+        ):
+            await self._postpone(Postponed(reason.code, reason.message), defect=True)
+        else:
+            await self._complete(Outcome(Status.FAILED, reason))
+
+    async def _postpone(self, error: Postponed, *, defect: bool = False) -> None:
+        """Put the deployment back into the queue, or end it where `retry` says so."""
+        context = self.context
+        postponed = await _until_recorded(
+            lambda: retry.postpone(
+                context.pool,
+                self.deployment,
+                self.journal,
+                error,
+                deadline=context.settings.retry_deadline,
+                defect=defect,
+            )
+        )
+        _LOG.info("Postponed", outcome=postponed.status, **_reason_fields(postponed.reason))
+        if postponed.status is Status.FAILED:
+            self._alert_ended(postponed.status, postponed.reason)
+        if postponed.unserved:
+            _LOG.error("An application may serve nothing", name=self._name, **_reason_fields(postponed.reason))
+            self._alert("it may serve nothing", postponed.reason)
+
+    # -- from outside
+
+    def cancel(self) -> None:
+        """Cancel the rollout under way. One that is being committed is proven, and succeeds."""
+        if self.journal.step is Step.COMMIT:
+            return
+        scope, self._cancel_scope = self._cancel_scope, None
+        if scope is not None:
+            scope.reschedule(0)
+
+    async def give_back(self) -> None:
+        """Put the deployment back into the queue before its first step, so that it need not wait for its lease."""
+        with suppress(TimeoutError, LeaseLost):
+            async with asyncio.timeout(_GIVE_BACK_DEADLINE):
+                await self._postpone(_STOPPED)
+
+    # -- running
+
+    async def _roll_out(self, loaded: LoadedTask) -> Outcome:
+        return await roll_out(self._means(), loaded.task, self.journal, loaded.left_open)
+
+    def _task(self) -> LoadedTask:
+        if self._loaded is None:
+            raise RuntimeError("the deployment is not loaded")
+        return self._loaded
+
+    def _means(self) -> Means:
+        claimed, context = self.claimed, self.context
+        return Means(
+            claimed.host.engine,
+            claimed.identity,
+            context.registry,
+            claimed.slots.swaps,
+            context.pace,
+            context.settings.progress_deadline,
+            context.settings.registry_lag,
+            lambda title, body: context.alerts.tell(Alert(title, body)),
         )
 
+    @asynccontextmanager
+    async def _cancellable(self) -> AsyncIterator[None]:
+        """Let `cancel` end the block; raises _Cancelled then."""
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._cancel_scope = scope
+                try:
+                    yield
+                finally:
+                    self._cancel_scope = None
+        except TimeoutError as error:
+            if scope.expired():
+                raise _Cancelled from error
+            raise
 
-@dataclass(frozen=True, slots=True)
-class Later:
-    """What a deployment is that was to be postponed, and why; `unserved` where nothing serves, the first time."""
+    async def _settle_cancelled(self) -> Outcome:
+        """Settle what the cancelled rollout has begun, as the next owner would."""
+        # The outcome is recorded with the task that ran, so `_loaded` stays as it was.
+        cancelled = replace(self._task().task.deployment, cancelled_at=datetime.now(UTC))
+        return await self._roll_out(await load_task(self.context.pool, self.context.vault, cancelled))
 
-    status: Status
-    reason: Reason
-    unserved: bool = False
+    async def _put_back_only(self) -> Outcome:
+        """Put back what was begun, as if the deployment were cancelled: too many gateways died in it."""
+        loaded = self._task()
+        cancelled = replace(loaded.task.deployment, cancelled_at=datetime.now(UTC))
+        outcome = await self._roll_out(replace(loaded, task=replace(loaded.task, deployment=cancelled)))
+        if outcome.status is not Status.CANCELLED:
+            return outcome
+        put_back = loaded.left_open is not None and loaded.left_open.old is not None
+        return Outcome(Status.ROLLED_BACK if put_back else Status.FAILED, self._killed())
+
+    @property
+    def _abandoned(self) -> bool:
+        """Whether gateways died even in putting it back: nothing more is tried, and an open swap is left open."""
+        return self.deployment.takeovers >= _MAX_TAKEOVERS + _MAX_SETTLE_TAKEOVERS
+
+    def _killed(self) -> Reason:
+        one = self.deployment
+        return Reason(
+            Code.GATEWAY_KILLED,
+            f"{one.takeovers} gateways in a row ended in the middle of {one.kind} {one.deployment_id}",
+        )
+
+    async def _adopt_recreated(self) -> bool:
+        """Adopt the container that Compose created in place of an adopted one; return whether there was one.
+
+        The rollout itself says why a container cannot be adopted.
+        """
+        context, claimed, application = self.context, self.claimed, self._task().task.application
+        if self.deployment.kind is Kind.DELETE:
+            return False
+        try:
+            adopted = await adopt_anew(context.pool, context.vault, claimed.host.engine, claimed.identity, application)
+        except (Failed, Conflict, InvalidInput):
+            return False
+        if adopted is None:
+            return False
+        _LOG.warning("Compose recreated an adopted container", told=adopted)
+        await self.journal.begin(Step.SETTLE, adopted)
+        context.alerts.tell(Alert(f"{application.name}: adopted anew", adopted))
+        return True
+
+    # -- alerts
+
+    @property
+    def _name(self) -> str:
+        return self._loaded.task.application.name if self._loaded else self.deployment.application_id
+
+    def _alert(self, what: str, reason: Reason | None) -> None:
+        self.context.alerts.tell(Alert.of(self._name, what, self.deployment, reason))
+
+    def _alert_ended(self, status: Status, reason: Reason | None) -> None:
+        what = "rolled back" if status is Status.ROLLED_BACK else "failed"
+        self._alert(f"{self.deployment.kind} {what}", reason)
 
 
-async def postpone(
-    pool: Pool,
-    deployment: Deployment,
-    journal: PostgresJournal,
-    error: Postponed,
-    *,
-    deadline: float,
-    defect: bool = False,
-) -> Later:
-    """Put it back for later, or end it: where a newer one waits already, or it has waited too long.
+async def _until_recorded(write: Callable[[], Awaitable[T]]) -> T:
+    """Record what happened, however long the database is away: it does not change.
 
-    A swap it left open stays open, for whoever is claimed next; while one is, there is no deadline, and no long wait,
-    since the application is left between two containers, and may serve nothing. One that was tried to settle more
-    often than that, and could not even be looked at, is closed.
+    Raises after a few defects; then the lease runs out, and another gateway takes over.
     """
-    journal.end()
-    async with transaction(pool) as connection:
-        await journal.flush(connection)
-        await applications.lock_row(connection, deployment.application_id)
-        successor = await deployments.select_queued(connection, deployment.application_id)
-        swap = await swaps.select_swap(connection, deployment.application_id)
-        spent = swap is not None and await _is_spent(connection, deployment, swap, error, defect=defect)
-        between = swap is not None and not spent
-        found = await deployments.select_deployment(connection, deployment.deployment_id)
-        if found.cancelled_at is not None and (successor is not None or not between):
-            reason = Reason(Code.CANCELLED, f"cancelled; it was to wait: {error}")
-            if await leases.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
-                await cancellations.restore_desired(connection, deployment.application_id)
-            return Later(Status.CANCELLED, reason)
-        if successor is not None:
-            await leases.yield_to_successor(connection, deployment, successor.deployment_id)
-            await pulled_images.look_soon(connection, deployment.application_id)
-            if deployment.forced:
-                await leases.inherit_force(
-                    connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY
-                )
-            return Later(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
-        late = await deployments.select_age(connection, deployment.deployment_id) > deadline
-        if spent or (late and not between):
-            what = "its swap is closed without being settled, and nobody knows what serves" if spent else "it ends"
-            reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{what} after {deployment.attempts} attempts; the last: {error}")
-            await leases.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
-            return Later(Status.FAILED, reason)
-        stopped = error.reason.code is Code.GATEWAY_STOPPED
-        seconds = 0.0 if stopped else _delay(deployment.attempts, error.retry_after)
-        reason = error.reason
-        if swap is not None:
-            seconds = min(seconds, _LONGEST_UNSERVED)
-            reason = _of_unserved(swap, reason)
-        delay = timedelta(seconds=seconds)
-        await leases.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
-        return Later(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
+    defects = 0
+    while True:
+        try:
+            return await write()
+        except LeaseLost:
+            raise
+        except Unavailable as error:
+            _LOG.warning("The outcome waits for the database", error=str(error))
+        except Exception:
+            defects += 1
+            if defects >= _MAX_DEFECTS:
+                raise
+            _LOG.exception("The outcome could not be recorded")
+        await asyncio.sleep(POLL_INTERVAL)
 
 
-async def _is_spent(
-    connection: Connection, deployment: Deployment, swap: Swap, error: Postponed, *, defect: bool
-) -> bool:
-    """Count the attempt that left the swap open; where there were too many, close it and return True."""
-    if error.reason.code in _AWAY:
-        return False
-    settlings, defects = (0, 1) if defect else (1, 0)
-    await swaps.count_settling(connection, swap.application_id, settlings=settlings, defects=defects)
-    if max(swap.settlings + settlings - MOST_SETTLINGS, swap.defects + defects - MOST_DEFECTS) < _LAST_LOOKS:
-        return False
-    await swaps.delete_swap(connection, swap.application_id, deployment.deployment_id, deployment.epoch)
-    return True
-
-
-def _of_unserved(swap: Swap, reason: Reason) -> Reason:
-    """Return the reason with what it means for who uses the application."""
-    if swap.order is Order.START_FIRST or reason.code is Code.GATEWAY_STOPPED:
-        return reason
-    return Reason(reason.code, f"{swap.serving_name} may serve nothing until this is done: {reason.message}")
-
-
-async def _unserved(connection: Connection, swap: Swap | None, error: Postponed) -> bool:
-    """Tell whether the application serves nothing and nobody was told of it yet."""
-    if swap is None or swap.order is Order.START_FIRST or error.reason.code is Code.GATEWAY_STOPPED:
-        return False
-    return await swaps.mark_told(connection, swap.application_id)
-
-
-def _delay(attempts: int, asked: float | None) -> float:
-    """Return the seconds until the next attempt: those that were asked for, else twice as many each time."""
-    if asked:
-        return min(asked, _LONGEST_ASKED)
-    return min(2.0 ** min(attempts - 1, _MOST_DOUBLINGS), _LONGEST_DELAY)
+def _reason_fields(reason: Reason | None) -> dict[str, str]:
+    """Return the log fields of a reason: the same as the API's."""
+    return {"code": reason.code, "reason": reason.message, "remedy": reason.remedy} if reason else {}

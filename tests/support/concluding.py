@@ -4,7 +4,7 @@ from gateway.model.deployments import Deployment, Outcome, Status
 from gateway.model.errors import Code, Reason
 from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution
+from gateway.worker import completion
 from tests.support.api_client import VAULT, Web
 
 
@@ -25,6 +25,6 @@ async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | Non
     """Let what waits have ended so."""
     outcome = Outcome(status, Reason(code, "so it was") if code else None)
     for one in await begin(web):
-        assert await execution.conclude(
-            web.pool, VAULT, one, PostgresJournal(web.pool, one), outcome, ran=None, window=0.0
+        assert await completion.complete(
+            web.pool, VAULT, one, PostgresJournal(web.pool, one), outcome, task=None, monitor_window=0.0
         )

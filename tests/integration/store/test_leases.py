@@ -5,7 +5,7 @@ import pytest
 from gateway.model.deployments import Deployment, LeaseLost
 from gateway.model.errors import Code, Postponed
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution
+from gateway.worker import claims, retry
 from tests.support.api_client import Web
 
 ENGINE = "leases-engine"
@@ -13,7 +13,7 @@ WAITS = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
 
 
 async def claim(web: Web, owner: str, *, lease: float, held: tuple[str, ...] = ()) -> Deployment | None:
-    return await execution.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], held=held, lease=lease)
+    return await claims.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], held=held, lease=lease)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ async def test_each_takeover_in_a_row_is_counted(web: Web, first: Deployment) ->
     assert second is not None
     assert third is not None
     assert (second.takeovers, third.takeovers) == (1, 2)
-    await execution.postpone(web.pool, third, PostgresJournal(web.pool, third), WAITS, deadline=9)
+    await retry.postpone(web.pool, third, PostgresJournal(web.pool, third), WAITS, deadline=9)
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE deployments SET next_attempt_at = now()")
     again = await claim(web, "fourth", lease=9)

@@ -16,7 +16,7 @@ from gateway.store import database
 from gateway.store import migrate as migrations
 from gateway.store.database import Connection, Pool
 from gateway.store.migrate import Migration, migrate, shipped
-from gateway.worker import execution
+from gateway.worker import claims
 from tests.support.api_client import VAULT, Web, another_database, answering
 
 DIGEST = "sha256:" + "ab" * 32
@@ -191,7 +191,7 @@ async def claim(pool: Pool) -> str | None:
     await pool.execute(
         "INSERT INTO engines (engine_id, name, version, platform) VALUES ('e', 'e', '1', 'p') ON CONFLICT DO NOTHING"
     )
-    claimed = await execution.claim(pool, owner="o", engine_id="e", server_ids=[None], held=[], lease=15)
+    claimed = await claims.claim(pool, owner="o", engine_id="e", server_ids=[None], held=[], lease=15)
     return None if claimed is None else claimed.application_id
 
 

@@ -9,7 +9,7 @@ from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Code, Postponed
 from gateway.store import deployments, leases, poll_targets, watches
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution
+from gateway.worker import retry
 from tests.integration.store.test_leases import claim, first
 from tests.support.api_client import Web
 
@@ -46,7 +46,7 @@ async def test_a_window_lasts_no_longer_than_its_length(web: Web, first: Deploym
 
 async def test_what_waits_is_tried_again_after_no_more_than_it_was_to_wait(web: Web, first: Deployment) -> None:
     postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=600)
-    await execution.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
+    await retry.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
     assert await claim(web, "second", lease=9) is None
     await step_back(web, "next_attempt_at")
     assert await claim(web, "second", lease=9) is not None
@@ -92,7 +92,7 @@ async def test_a_deployment_waits_for_some_hours_at_most(
         await connection.execute("UPDATE deployments SET attempts = $1", attempts)
         tried = await deployments.select_deployment(connection, first.deployment_id)
         postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=asked)
-        await execution.postpone(web.pool, tried, PostgresJournal(web.pool, first), postponed, deadline=9)
+        await retry.postpone(web.pool, tried, PostgresJournal(web.pool, first), postponed, deadline=9)
         found = await deployments.select_deployment(connection, first.deployment_id)
     assert found.next_attempt_at - found.requested_at < timedelta(hours=7)
 

@@ -18,7 +18,7 @@ from gateway.model.deployments import Deployment, Kind, Status, Swap
 from gateway.model.errors import Code, Reason
 from gateway.rollout import recipes
 from gateway.store import deployments, leases, swaps
-from gateway.worker import execution
+from gateway.worker import claims, retry
 from gateway.worker.supervisor import Supervisor
 from tests.integration.rollout.test_manual_changes import left_open
 from tests.integration.worker.test_unserved import Told
@@ -91,14 +91,14 @@ def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
             raise KeyError("a defect")
         return await roll_out(*given)
 
-    monkeypatch.setattr("gateway.worker.supervisor.roll_out", broken)
+    monkeypatch.setattr("gateway.worker.execution.roll_out", broken)
 
 
 @pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])
 async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
 ) -> None:
-    monkeypatch.setattr(execution, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
     await pushes("1")
     fail(monkeypatch, defects)
     assert (await lane.ask(Kind.DEPLOY)).status is status
@@ -113,8 +113,8 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
     also: Sequence[str],
     ours: bool,
 ) -> None:
-    monkeypatch.setattr(execution, "_LONGEST_UNSERVED", 0.01)
-    monkeypatch.setattr(supervisor, "_alerts", told := Told())
+    monkeypatch.setattr(retry, "_MAX_DELAY_UNSERVED", 0.01)
+    monkeypatch.setattr(supervisor.context, "alerts", told := Told())
     first = await pushes("1")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     serving = await lane.serving()
@@ -141,7 +141,7 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
 async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
     web: Web, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    claimed, go_on, claim = asyncio.Event(), asyncio.Event(), execution.claim
+    claimed, go_on, claim = asyncio.Event(), asyncio.Event(), claims.claim
 
     async def slowly(*given: Any, **named: Any) -> Deployment | None:
         if found := await claim(*given, **named):
@@ -149,7 +149,7 @@ async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
             await go_on.wait()
         return found
 
-    monkeypatch.setattr(execution, "claim", slowly)
+    monkeypatch.setattr(claims, "claim", slowly)
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     async with AsyncExitStack() as stack:
         one = await stack.enter_async_context(a_gateway(web.pool, engine, dockerd.host))
@@ -184,7 +184,7 @@ async def test_what_the_database_refuses_for_a_while_waits_and_says_so(
         told.append(reason)
         return await postpone(connection, deployment, reason, *given, **named)
 
-    monkeypatch.setattr(execution, "_LONGEST_DELAY", 0.1)
+    monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
     monkeypatch.setattr(swaps, "select_swap", refused)
     monkeypatch.setattr(leases, "postpone_deployment", seen)
     await pushes("1")

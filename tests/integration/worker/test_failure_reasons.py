@@ -27,7 +27,7 @@ from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
 from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution, supervisor
+from gateway.worker import claims, execution, retry
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane
@@ -107,7 +107,7 @@ async def test_a_defect_fails_and_does_not_end_the_gateway(
 ) -> None:
     await pushes("v1")
     with monkeypatch.context() as patched:
-        patched.setattr(supervisor, "roll_out", AsyncMock(side_effect=RuntimeError("a defect")))
+        patched.setattr(execution, "roll_out", AsyncMock(side_effect=RuntimeError("a defect")))
         failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.INTERNAL)
@@ -123,7 +123,7 @@ async def claimed(web: Web) -> Deployment:
         )
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
-    found = await execution.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
+    found = await claims.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
     assert found is not None
     return found
 
@@ -140,7 +140,7 @@ async def test_what_is_postponed_says_why_it_waits_until_it_has_waited_for_too_l
     web: Web, claimed: Deployment, code: Code, deadline: float, status: Status, told: Code
 ) -> None:
     journal, error = PostgresJournal(web.pool, claimed), Postponed(code, "docker.io limits our requests")
-    answer = await execution.postpone(web.pool, claimed, journal, error, deadline=deadline)
+    answer = await retry.postpone(web.pool, claimed, journal, error, deadline=deadline)
     async with web.pool.acquire() as connection:
         found = await deployments.select_deployment(connection, claimed.deployment_id)
     assert (found.status, found.reason) == (answer.status, answer.reason)

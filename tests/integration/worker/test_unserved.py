@@ -19,7 +19,7 @@ from gateway.model.errors import Code, Failed, Postponed
 from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
 from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import execution
+from gateway.worker import retry
 from gateway.worker.alerts import Alert
 from gateway.worker.engine_worker import Duty, Host
 from gateway.worker.supervisor import Supervisor
@@ -55,10 +55,10 @@ async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deploymen
     return claimed
 
 
-async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[execution.Later, float]:
+async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[retry.Postponement, float]:
     """Return what it is, and the seconds it waits."""
     error = Postponed(code, "it cannot be put back yet")
-    later = await execution.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
+    later = await retry.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
     wait = await web.pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deployments")
     return later, float(wait)
 
@@ -103,12 +103,12 @@ async def test_a_swap_that_nobody_can_even_look_at_is_closed(
     await web.pool.execute("UPDATE swaps SET settlings = $1, defects = $2", MOST_SETTLINGS + 2, MOST_DEFECTS + 2)
     error = Postponed(code, "it cannot be read")
     journal = PostgresJournal(web.pool, claimed)
-    later = await execution.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
+    later = await retry.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
     assert later.status is status
     assert await web.pool.fetchval("SELECT count(*) FROM swaps") == (0 if status is Status.FAILED else 1)
     found = await web.query("deployment.one", deploymentId=claimed.deployment_id)
     assert found["state"] == status
-    assert ("nobody knows what serves" in found["reason"]["message"]) is (status is Status.FAILED)
+    assert ("what serves is unknown" in found["reason"]["message"]) is (status is Status.FAILED)
 
 
 async def test_without_an_open_swap_the_waits_grow(web: Web) -> None:
@@ -133,7 +133,7 @@ async def test_an_application_that_can_go_neither_way_is_told_of_and_serves_once
     lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Told()
-    monkeypatch.setattr(supervisor, "_alerts", told)
+    monkeypatch.setattr(supervisor.context, "alerts", told)
     await lane.set(configuration={"order": "stop-first"})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)

@@ -1,0 +1,113 @@
+"""Record the outcome of a deployment, and everything that follows from it, in one transaction."""
+
+from datetime import timedelta
+
+from gateway.model.deployments import Deployment, Kind, Outcome, Status
+from gateway.model.errors import Code
+from gateway.model.events import Ignored
+from gateway.model.reference import Reference
+from gateway.rollout.attempt import Task
+from gateway.rollout.swap import MOST_DEFECTS
+from gateway.store import (
+    applications,
+    cancellations,
+    deliveries,
+    deployments,
+    leases,
+    pulled_images,
+    subscriptions,
+    swaps,
+    versions,
+    watches,
+)
+from gateway.store.database import Connection, Pool, transaction
+from gateway.store.encryption import Vault
+from gateway.store.rollout_journal import PostgresJournal
+
+
+async def complete(
+    pool: Pool,
+    vault: Vault,
+    deployment: Deployment,
+    journal: PostgresJournal,
+    outcome: Outcome,
+    *,
+    task: Task | None,
+    monitor_window: float,
+    swap_settled: bool = True,
+) -> bool:
+    """Record the outcome and what `task` ran, and close the swap. Returns False if another gateway owns it now.
+
+    A new version is monitored from now on, for the window of the application, else for `monitor_window` seconds.
+    Unless `swap_settled`, the swap stays open for the application's next deployment.
+    """
+    journal.end()
+    application_id = deployment.application_id
+    async with transaction(pool) as connection:
+        await applications.lock_row(connection, application_id)
+        await journal.flush(connection)
+        if swap_settled:
+            await swaps.delete_swap(connection, application_id, deployment.deployment_id, deployment.epoch)
+        else:
+            # The swap may be what killed its gateways: the next deployment tries once more, the one after only looks.
+            await swaps.count_settling(connection, application_id, settlings=0, defects=MOST_DEFECTS - 1)
+        owned = await leases.finish_deployment(connection, deployment, outcome)
+        await pulled_images.look_soon(connection, application_id)
+        if owned:
+            await _apply(connection, vault, deployment, outcome, task=task, monitor_window=monitor_window)
+        return owned
+
+
+async def _apply(
+    connection: Connection,
+    vault: Vault,
+    deployment: Deployment,
+    outcome: Outcome,
+    *,
+    task: Task | None,
+    monitor_window: float,
+) -> None:
+    """Bring the rest of the database in line with the outcome."""
+    application_id = deployment.application_id
+    if outcome.status is not Status.UNCHANGED:
+        await watches.delete_watch(connection, application_id)
+    elif outcome.reason and outcome.reason.code is Code.NO_IMAGE:
+        ignored = Ignored(str(deployment.reference or ""), outcome.reason.message)
+        await deliveries.ignore_deliveries(connection, deployment.deployment_id, ignored)
+    if outcome.serves:
+        await _update_image(connection, deployment)
+    if outcome.replaced and task is not None:
+        application = task.target.application if task.target else task.application
+        await versions.update_version(connection, vault, deployment.deployment_id, application)
+        own_window = application.configuration.watch
+        await _open_monitor_window(
+            connection, deployment, outcome, monitor_window if own_window is None else own_window
+        )
+    if outcome.status is Status.CANCELLED:
+        await cancellations.restore_desired(connection, application_id)
+    if deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
+        await pulled_images.insert_all_pulled(connection, application_id)
+        await applications.delete_application(connection, application_id)
+
+
+async def _update_image(connection: Connection, deployment: Deployment) -> None:
+    """Make the requested image, which serves now, the application's own, and move its subscription along."""
+    becoming = await deployments.select_becoming(connection, deployment.deployment_id)
+    if becoming is None:
+        return
+    before = await applications.select_image(connection, deployment.application_id)
+    reference = Reference.parse(becoming.image)
+    if before is not None and Reference.parse(before) == reference:
+        return
+    await applications.update_image(connection, deployment.application_id, becoming.image)
+    if becoming.moves_subscription:
+        await subscriptions.replace_subscription(connection, deployment.application_id, reference)
+
+
+async def _open_monitor_window(
+    connection: Connection, deployment: Deployment, outcome: Outcome, seconds: float
+) -> None:
+    if seconds and outcome.object_id is not None:
+        await watches.insert_watch(
+            connection, deployment, outcome.object_id, outcome.restarts, timedelta(seconds=seconds)
+        )

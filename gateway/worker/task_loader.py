@@ -1,0 +1,62 @@
+"""Load what the rollout of a claimed deployment needs, in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from gateway.model.deployments import Deployment, Kind, Swap
+from gateway.model.reference import Digest
+from gateway.model.registries import ANONYMOUS, select_login
+from gateway.rollout.attempt import Target, Task
+from gateway.store import applications, deployments, environments, registries, swaps, versions
+from gateway.store.database import Pool, transaction
+from gateway.store.encryption import Vault
+
+# A redeploy requested this soon after a rollout of the same image is satisfied by it: CI pushes, then calls redeploy.
+_SATISFIED_WITHIN = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedTask:
+    """A task, the swap that an earlier attempt left open, and the ids of the deliveries that caused the deployment."""
+
+    task: Task
+    left_open: Swap | None
+    deliveries: Sequence[str]
+
+
+async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedTask:
+    """Load the deployment's task from the database."""
+    async with transaction(pool) as connection:
+        ends = deployment.kind in {Kind.STOP, Kind.DELETE}
+        application = await applications.select_application(
+            connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
+        )
+        flaw = None
+        if not ends:
+            application, flaw = await environments.resolve_variables(connection, vault, application)
+        left_open = await swaps.select_swap(connection, deployment.application_id)
+        caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
+        target = None
+        if deployment.rolls_back_to is not None:
+            version = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
+            target = Target(deployment.rolls_back_to, version.reference, version.application)
+        elif deployment.kind is Kind.ROLLBACK and application.base is not None:
+            target = Target(None, application.base.reference, application.as_found())
+        image = target.reference if target else deployment.reference or application.reference
+        former = await versions.select_serving(connection, vault, application)
+        login = ANONYMOUS
+        if image is not None and not ends:
+            kept = await registries.select_registries(connection, vault, image.repository.domain)
+            login = select_login(image.repository, application.own_login, kept)
+
+    async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
+        async with transaction(pool) as connection:
+            return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
+
+    async def knows(digest: Digest) -> bool:
+        async with transaction(pool) as connection:
+            return await deployments.select_knows(connection, deployment, digest)
+
+    task = Task(deployment, application, login, satisfied_by, target, flaw, knows, former)
+    return LoadedTask(task, left_open, caused_by)
