@@ -26,7 +26,7 @@ from gateway.registry import client as registry_client
 from gateway.store import gateway_address
 from gateway.store.database import transaction
 from gateway.store.storage import open_storage
-from gateway.worker.registry_poller import reconciling
+from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import supervise
 
 _LOG = structlog.get_logger()
@@ -67,7 +67,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         )
         supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, settings))
         await stack.enter_async_context(
-            reconciling(storage.pool, storage.vault, registry, settings, supervisor.background_tasks)
+            polling_registries(storage.pool, storage.vault, registry, settings, supervisor.background_tasks)
         )
         application = build(storage.pool, storage.vault, supervisor, settings, registry)
         runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)

@@ -21,7 +21,7 @@ Progress = Callable[[str], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Timeouts:
     """Deadlines, in seconds; an application's own configuration wins over the first two."""
 
     stable_window: float

@@ -4,7 +4,7 @@ from gateway.docker.container import ownership
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers, services
 from gateway.docker.engine.client import Engine, EngineIdentity
-from gateway.docker.runtime import Pace, Runtime
+from gateway.docker.runtime import Runtime, Timeouts
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.applications import Application
 from gateway.model.configuration import RuntimeKind
@@ -44,7 +44,7 @@ async def choose(
     identity: EngineIdentity,
     application: Application,
     login: CredentialsProvider,
-    pace: Pace,
+    timeouts: Timeouts,
     *,
     making: bool,
     begun: RuntimeKind | None,
@@ -64,8 +64,8 @@ async def choose(
         there = await present(engine, application) if identity.swarm_manager else None
         kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
-        return ServiceRuntime(engine.managing(), application, login, pace, former)
-    return ContainerRuntime(engine, identity.platform, application, login, pace, former)
+        return ServiceRuntime(engine.managing(), application, login, timeouts, former)
+    return ContainerRuntime(engine, identity.platform, application, login, timeouts, former)
 
 
 async def present(engine: Engine, application: Application) -> RuntimeKind | None:

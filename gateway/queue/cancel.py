@@ -27,7 +27,7 @@ async def cancel_deployment(pool: Pool, deployment_id: str) -> Status:
         return await _cancel(connection, found)
 
 
-async def cancel_of(pool: Pool, application_id: str, *, running: bool) -> None:
+async def cancel_deployments(pool: Pool, application_id: str, *, running: bool) -> None:
     """Cancel what waits of an application, and what runs of it where that is wanted and can be."""
     async with transaction(pool) as connection:
         await applications.lock_row(connection, application_id)

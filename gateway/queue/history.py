@@ -7,7 +7,7 @@ from gateway.store.database import Connection, Pool, transaction
 from gateway.store.versions import KeptVersion
 
 
-async def forget_deployment(pool: Pool, deployment_id: str) -> Deployment:
+async def delete_deployment(pool: Pool, deployment_id: str) -> Deployment:
     """Return it as it was; raises NotFound, or Conflict where it is still of use."""
     async with transaction(pool) as connection:
         found = await _held(connection, deployment_id)
@@ -20,7 +20,7 @@ async def forget_deployment(pool: Pool, deployment_id: str) -> Deployment:
     return found
 
 
-async def forget_version(pool: Pool, deployment_id: str) -> KeptVersion:
+async def delete_version(pool: Pool, deployment_id: str) -> KeptVersion:
     """Let there be no way back to what it ran, and return what that was; raises NotFound, Conflict."""
     async with transaction(pool) as connection:
         try:

@@ -30,7 +30,7 @@ _MOST_IGNORED = 1000  # of one delivery that are told one by one
 _USED = "this signed body was used before: sent again, it moves no application to another image"
 
 #: the source of a delivery that nobody has told
-FOUND = "reconcile"
+POLLED = "reconcile"
 
 # What cannot be understood is kept for people to look at, within bounds an endpoint.
 _REJECTED = 1000  # deliveries
@@ -130,7 +130,7 @@ async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, heade
     return receipt
 
 
-async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
+async def ingest_polled(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
     """Store what was found at its registry, and queue what it causes as if it had been told."""
     async with transaction(pool) as connection:
         receipt = await _match(connection, str(uuid4()), Notification(tuple(events)))
@@ -138,7 +138,7 @@ async def found(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
             connection,
             receipt.delivery_id,
             endpoint_id=None,
-            source=FOUND,
+            source=POLLED,
             body=b"",
             headers={},
             verdict=receipt.verdict,

@@ -20,7 +20,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
         delivery, body = await delivery_log.select_delivery(connection, delivery_id)
         if delivery.refused:
             raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
-        if delivery.source == ingest.FOUND:
+        if delivery.source == ingest.POLLED:
             raise InvalidInput("nobody has told this, it was found; deploy the application instead")
         if delivery.endpoint_id is None:
             raise InvalidInput("the webhook it came to is no more: make one, and send it anew")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from gateway.docker.engine.client import Engine, EngineIdentity
-from gateway.docker.runtime import Pace, Runtime
+from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Deployment, Journal
@@ -48,14 +48,14 @@ def _tell_nobody(_title: str, _body: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class RolloutContext:
     """What a rollout works with: one engine, and the slots in which its containers may be started and stopped."""
 
     engine: Engine
     identity: EngineIdentity
     registry: RegistryClient
     swaps: SwapSlots
-    pace: Pace
+    timeouts: Timeouts
     #: seconds one attempt may take as a whole, not counting what it waits for a slot
     progress_deadline: float
     #: seconds a registry may take until its tag names what it has told of
@@ -65,7 +65,7 @@ class Means:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class RollbackTarget:
     """The version a rollback brings back: its image by digest, and how it was run."""
 
     #: the deployment that ran it; None for what the application was adopted with
@@ -86,9 +86,9 @@ class Task:
     application: Application
     login: Login
     satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
-    target: Target | None = None
+    target: RollbackTarget | None = None
     #: why nothing can be made of the application as it is configured
-    flaw: str | None = None
+    config_error: str | None = None
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
     #: what serves, as it was written down
@@ -102,14 +102,14 @@ class Attempt:
     `deadline`, by the loop's clock, is put off by each wait for a slot.
     """
 
-    means: Means
+    context: RolloutContext
     task: Task
     journal: Journal
     runtime: Runtime
     deadline: float
 
 
-async def in_time(attempt: Attempt, act: Coroutine[object, object, T]) -> T:
+async def within_deadline(attempt: Attempt, act: Coroutine[object, object, T]) -> T:
     """Do it within what is left of the attempt's time; raises Failed. What puts back is never cut short by it."""
     try:
         async with asyncio.timeout_at(attempt.deadline):
@@ -118,23 +118,23 @@ async def in_time(attempt: Attempt, act: Coroutine[object, object, T]) -> T:
         raise _late(attempt) from error
 
 
-async def refuse_late(attempt: Attempt) -> None:
+async def check_deadline(attempt: Attempt) -> None:
     if asyncio.get_running_loop().time() >= attempt.deadline:
         raise _late(attempt)
 
 
 def _late(attempt: Attempt) -> Failed:
-    return Failed(Code.TIMED_OUT, f"not done after {attempt.means.progress_deadline:.0f} s")
+    return Failed(Code.TIMED_OUT, f"not done after {attempt.context.progress_deadline:.0f} s")
 
 
 @asynccontextmanager
-async def slot(attempt: Attempt) -> AsyncIterator[None]:
+async def swap_slot(attempt: Attempt) -> AsyncIterator[None]:
     """Hold one of the engine's slots; that others hold them all is told, and takes nothing of the attempt's time."""
     clock = asyncio.get_running_loop().time
-    asked, waits_for = clock(), attempt.means.swaps.taken
+    asked, waits_for = clock(), attempt.context.swaps.taken
     if waits_for is not None:
         await attempt.journal.wait(waits_for)
-    async with attempt.means.swaps.hold(attempt.task.application.name):
+    async with attempt.context.swaps.hold(attempt.task.application.name):
         attempt.deadline += clock() - asked
         if waits_for is not None:
             await attempt.journal.go_on()

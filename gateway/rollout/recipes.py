@@ -18,34 +18,34 @@ from gateway.model.errors import Code, Failed, Postponed, Reason
 from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout import swap as rollout_swap
-from gateway.rollout.attempt import Attempt, Means, Task, in_time
-from gateway.rollout.resolve import lagging, other_than_told, refuse_other, resolve
+from gateway.rollout.attempt import Attempt, RolloutContext, Task, within_deadline
+from gateway.rollout.resolve import check_platform, digest_mismatch, postpone_while_lagging, resolve
 
 _LONGEST_TYPE = 200
 _CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
 
 
-async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap | None) -> Outcome:
+async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_open: Swap | None) -> Outcome:
     """Do it, after settling a swap that an attempt before us left open.
 
     Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, or out of
     time, it puts back what it had begun. Of a deployment that is not wanted any more only that is done.
     """
     application = task.target.application if task.target else task.application
-    deadline = asyncio.get_running_loop().time() + means.progress_deadline
+    deadline = asyncio.get_running_loop().time() + context.progress_deadline
     try:
         runtime = await runtime_factory.choose(
             # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
-            means.engine.fenced(journal.still_ours),
-            means.identity,
+            context.engine.fenced(journal.still_ours),
+            context.identity,
             application,
-            means.registry.credentials_provider(task.login),
-            means.pace.of(application.configuration),
+            context.registry.credentials_provider(task.login),
+            context.timeouts.of(application.configuration),
             making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
             begun=left_open.runtime if left_open else None,
             former=task.former,
         )
-        attempt = Attempt(means, task, journal, runtime, deadline)
+        attempt = Attempt(context, task, journal, runtime, deadline)
         if left_open is not None and (outcome := await rollout_swap.settle(attempt, left_open)):
             return outcome
         await runtime.clear()
@@ -64,13 +64,13 @@ async def roll_out(means: Means, task: Task, journal: Journal, left_open: Swap |
 
 async def _replace(attempt: Attempt) -> Outcome:
     """Run what the tag means now."""
-    if attempt.task.flaw is not None:
-        raise Failed(Code.BAD_CONFIGURATION, attempt.task.flaw)
-    resolved, reference = await in_time(attempt, resolve(attempt))
+    if attempt.task.config_error is not None:
+        raise Failed(Code.BAD_CONFIGURATION, attempt.task.config_error)
+    resolved, reference = await within_deadline(attempt, resolve(attempt))
     serving = await attempt.runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
         return outcome
-    if outcome := await in_time(attempt, _not_an_image(attempt, reference, resolved)):
+    if outcome := await within_deadline(attempt, _not_an_image(attempt, reference, resolved)):
         return outcome
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
@@ -95,14 +95,16 @@ async def _roll_back(attempt: Attempt) -> Outcome:
 
 
 async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
-    return await rollout_swap.show(attempt, await in_time(attempt, _prepare(attempt, reference, digest, serving)))
+    return await rollout_swap.show(
+        attempt, await within_deadline(attempt, _prepare(attempt, reference, digest, serving))
+    )
 
 
 async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
     journal, runtime = attempt.journal, attempt.runtime
     await journal.begin(Step.PULL)
     try:
-        with lagging(attempt, seen=True):
+        with postpone_while_lagging(attempt, seen=True):
             await runtime.obtain(reference, journal.progress)
     except Failed as error:
         raise await _told(attempt, reference, error) from error
@@ -119,8 +121,8 @@ async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed
     if code is Code.DENIED:
         return Failed(code, f"{message} ({attempt.task.login.description})")
     if UNPACKED in message:
-        platform = attempt.means.identity.platform
-        if await attempt.means.registry.has_zstd(reference, attempt.task.login, platform):
+        platform = attempt.context.identity.platform
+        if await attempt.context.registry.has_zstd(reference, attempt.task.login, platform):
             return Failed(code, f"{message}: its layers are compressed with zstd, which engines from 23 on unpack")
     return error
 
@@ -140,7 +142,12 @@ async def _start(attempt: Attempt) -> Outcome:
 async def _start_what_is_gone(attempt: Attempt) -> Outcome:
     """Run the version again that somebody has removed while it was stopped; what the tag means where there is none."""
     former = attempt.task.former
-    if former is None or former.reference is None or former.reference.digest is None or attempt.task.flaw is not None:
+    if (
+        former is None
+        or former.reference is None
+        or former.reference.digest is None
+        or attempt.task.config_error is not None
+    ):
         return await _replace(attempt)
     digest = former.reference.digest
     await attempt.journal.begin(Step.RESOLVE, f"{former.reference}, which served before it was removed")
@@ -189,8 +196,8 @@ async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolv
     """
     artifact = resolved.artifact
     if not resolved.platforms and artifact is None:
-        described = await attempt.means.registry.describe(reference, attempt.task.login)
-        refuse_other(reference, {described.platform} if described.platform else set(), attempt)
+        described = await attempt.context.registry.describe(reference, attempt.task.login)
+        check_platform(reference, {described.platform} if described.platform else set(), attempt)
         artifact = described.artifact
     if artifact is None:
         return None
@@ -207,7 +214,7 @@ async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, sp
     if (serving.digest, serving.spec_hash) != (digest, spec_hash):
         return None
     if task.deployment.kind is not Kind.REDEPLOY:
-        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already{other_than_told(task, digest)}")
+        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already{digest_mismatch(task, digest)}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
     if done_by := await task.satisfied_by(digest, spec_hash):
         reason = Reason(Code.SATISFIED, f"deployment {done_by} has just replaced {serving.name} with {digest}")

@@ -28,38 +28,38 @@ async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     """Return what the tag means now; raises Failed, or Postponed while that is not what was told."""
     task, wanted = attempt.task, _reference(attempt.task)
     await attempt.journal.begin(Step.RESOLVE, str(wanted))
-    with lagging(attempt):
+    with postpone_while_lagging(attempt):
         try:
             resolved = await _look(attempt, wanted)
         except Failed as error:
             if error.reason.code is not Code.NOT_FOUND or _may_lag(attempt):
                 raise
-            raise await attempt.means.registry.missing(wanted, task.login) or error from error
+            raise await attempt.context.registry.missing(wanted, task.login) or error from error
     expected = task.deployment.expected_digest
     if expected and resolved.digest != expected and await _is_behind(attempt, wanted, resolved.digest):
         raise _later(attempt, f"{wanted} is still {resolved.digest}; the push told was of {expected}")
-    refuse_other(wanted, resolved.platforms, attempt)
+    check_platform(wanted, resolved.platforms, attempt)
     await attempt.journal.resolved(resolved.digest)
     return resolved, wanted.with_digest(resolved.digest)
 
 
-def refuse_other(reference: Reference, platforms: Collection[str], attempt: Attempt) -> None:
+def check_platform(reference: Reference, platforms: Collection[str], attempt: Attempt) -> None:
     """Raise Failed where the image is for other platforms than the engine's."""
-    engine = attempt.means.identity.platform
+    engine = attempt.context.identity.platform
     if platforms and engine not in platforms:
         raise Failed(
             Code.WRONG_ARCHITECTURE, f"{reference} is for {', '.join(sorted(platforms))}; the engine is {engine}"
         )
 
 
-def other_than_told(task: Task, digest: Digest) -> str:
+def digest_mismatch(task: Task, digest: Digest) -> str:
     """Say, where it is so, that a push of another image was told."""
     expected = task.deployment.expected_digest
     return "" if expected in {None, digest} else f"; the push told was of {expected}, which the tag does not name"
 
 
 @contextmanager
-def lagging(attempt: Attempt, *, seen: bool = False) -> Iterator[None]:
+def postpone_while_lagging(attempt: Attempt, *, seen: bool = False) -> Iterator[None]:
     """Postpone what is not found yet, of a push that was told, or of an image that was `seen`, a moment ago."""
     try:
         yield
@@ -77,10 +77,10 @@ def _reference(task: Task) -> Reference:
 
 async def _look(attempt: Attempt, wanted: Reference) -> Resolved:
     """Look until the registry answers what the push named, and return its last answer; raises Failed or Postponed."""
-    means, task, expected = attempt.means, attempt.task, attempt.task.deployment.expected_digest
+    context, task, expected = attempt.context, attempt.task, attempt.task.deployment.expected_digest
     for delay in _LOOKS if expected and _waited(task) == 0 else ():
         try:
-            resolved = await means.registry.resolve(wanted, task.login)
+            resolved = await context.registry.resolve(wanted, task.login)
         except Failed as error:
             if error.reason.code is not Code.NOT_FOUND:
                 raise
@@ -88,7 +88,7 @@ async def _look(attempt: Attempt, wanted: Reference) -> Resolved:
             if resolved.digest == expected:
                 return resolved
         await asyncio.sleep(delay)
-    return await means.registry.resolve(wanted, task.login)
+    return await context.registry.resolve(wanted, task.login)
 
 
 async def _is_behind(attempt: Attempt, wanted: Reference, found: Digest) -> bool:
@@ -101,7 +101,7 @@ async def _is_behind(attempt: Attempt, wanted: Reference, found: Digest) -> bool
         return True
     if task.deployment.expected_digest is None or not _may_lag(attempt, _PART):
         return False
-    return await attempt.means.registry.has(wanted.with_digest(task.deployment.expected_digest), task.login)
+    return await attempt.context.registry.has(wanted.with_digest(task.deployment.expected_digest), task.login)
 
 
 def _may_lag(attempt: Attempt, part: float = 1.0, *, seen: bool = False) -> bool:
@@ -110,7 +110,7 @@ def _may_lag(attempt: Attempt, part: float = 1.0, *, seen: bool = False) -> bool
     if deployment.kind is Kind.ROLLBACK:
         return False
     told = seen or deployment.expected_digest is not None or not deployment.forced
-    return told and _waited(attempt.task) < attempt.means.registry_lag * part
+    return told and _waited(attempt.task) < attempt.context.registry_lag * part
 
 
 def _waited(task: Task) -> int:

@@ -15,7 +15,7 @@ from gateway.docker.runtime import Serving
 from gateway.model.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.model.reference import Digest
-from gateway.rollout.attempt import Attempt, in_time, refuse_late, slot
+from gateway.rollout.attempt import Attempt, check_deadline, swap_slot, within_deadline
 
 _LOG = structlog.get_logger()
 
@@ -65,7 +65,7 @@ async def _end_as_it_is(attempt: Attempt, swap: Swap) -> Outcome | None:
     serving, seen = await _look(attempt, swap)
     told = f"the swap stayed open after {swap.settlings + swap.defects} more attempts, and is closed as it is: {seen}"
     _LOG.error("A swap that was left open cannot be settled", swap=swap.deployment_id, seen=seen)
-    attempt.means.tell(f"{attempt.task.application.name}: a swap is given up", told)
+    attempt.context.tell(f"{attempt.task.application.name}: a swap is given up", told)
     if swap.deployment_id != attempt.task.deployment.deployment_id:
         await attempt.journal.close_swap()
         return None
@@ -106,9 +106,9 @@ async def show(attempt: Attempt, swap: Swap) -> Outcome:
 
 async def _present(attempt: Attempt, swap: Swap) -> None:
     await attempt.journal.begin(Step.PROVE)
-    async with slot(attempt):
-        await in_time(attempt, attempt.runtime.present(swap))
-    await in_time(attempt, attempt.runtime.prove(swap))
+    async with swap_slot(attempt):
+        await within_deadline(attempt, attempt.runtime.present(swap))
+    await within_deadline(attempt, attempt.runtime.prove(swap))
 
 
 async def _or_discard(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> None:
@@ -129,9 +129,9 @@ async def _or_discard(attempt: Attempt, swap: Swap, act: Coroutine[object, objec
 
 async def _swap(attempt: Attempt, swap: Swap, *, opened: bool = False) -> Outcome:
     """From the record on the database may go away: what is begun is finished from memory and recorded after."""
-    async with slot(attempt):
+    async with swap_slot(attempt):
         if not opened:
-            await _or_discard(attempt, swap, refuse_late(attempt))
+            await _or_discard(attempt, swap, check_deadline(attempt))
             await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
         ended = await _or_put_back(attempt, swap, _exchange(attempt, swap, again=opened))
     ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap, proven=swap.beside and not opened))
@@ -158,7 +158,7 @@ async def _settled(attempt: Attempt, swap: Swap, *, proven: bool) -> None:
 async def _or_put_back(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> Outcome | None:
     """Do it; where it fails, or we are told to stop, put the old one back. None where it was done."""
     try:
-        await in_time(attempt, act)
+        await within_deadline(attempt, act)
     except (Postponed, LeaseLost):
         raise  # the record stays open, for whoever is claimed next
     except Exception as error:

@@ -48,7 +48,7 @@ class Alert:
         return cls(f"{application}: {what}", "\n".join(map(safe_line, told)))
 
 
-class Tells(Protocol):
+class AlertSink(Protocol):
     """Whoever may be given an alert."""
 
     def tell(self, alert: Alert, /) -> None: ...
@@ -69,7 +69,7 @@ class Alerts:
         except asyncio.QueueFull:
             ALERTS.labels("dropped").inc()
 
-    async def send_for_ever(self) -> None:
+    async def send_forever(self) -> None:
         while True:
             alert = await self._queue.get()
             try:
@@ -108,7 +108,7 @@ def _plain(text: str) -> str:
 async def sending(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[Alerts]:
     """Send what is told until the block is left, and what waits then within seconds; raises InvalidInput."""
     alerts = Alerts(await asyncio.to_thread(_addresses, urls) if urls else [])
-    async with background_tasks.running("alerts", alerts.send_for_ever):
+    async with background_tasks.running("alerts", alerts.send_forever):
         try:
             yield alerts
         finally:

@@ -24,7 +24,7 @@ from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.worker import claims
-from gateway.worker.engine_worker import Claimed, Duty, Host, Slots
+from gateway.worker.engine_worker import Claimed, Host, PeriodicTask, Slots
 
 _LOG = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _OWN = (None, None)
 _Key = tuple[str | None, datetime | None]  # a server, as of its last change
 
 
-class Fleet:
+class EnginePool:
     """Owns a task for each host, and lets go of a host that is no longer registered once what runs there has ended."""
 
     def __init__(
@@ -47,13 +47,13 @@ class Fleet:
         engine: Engine,
         *,
         roll_out: Callable[[Claimed], Awaitable[None]],
-        duties: Sequence[Duty],
+        periodic_tasks: Sequence[PeriodicTask],
         held: Collection[str],
         background_tasks: BackgroundTasks,
     ) -> None:
         self.owner = str(uuid4())
         self.roll_out = roll_out
-        self.duties = duties
+        self.periodic_tasks = periodic_tasks
         self.background_tasks = background_tasks
         #: the deployments under way, as they come and go
         self._held = held
@@ -124,7 +124,7 @@ class Fleet:
         """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
         own = self._hosts[_OWN]
         self._keep(_OWN, own.live, host=own.host)
-        following = self.background_tasks.start("servers", self._follow_for_ever)
+        following = self.background_tasks.start("servers", self._follow_servers_forever)
         try:
             yield
         finally:
@@ -140,7 +140,7 @@ class Fleet:
         self._lives[key] = task
         task.add_done_callback(lambda _: self._lives.pop(key, None))
 
-    async def _follow_for_ever(self) -> None:
+    async def _follow_servers_forever(self) -> None:
         while True:
             self._wanted.clear()
             async with transaction(self._pool) as connection:

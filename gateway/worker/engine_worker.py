@@ -39,7 +39,7 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
-class Duty:
+class PeriodicTask:
     """What is done on each engine that answers, every so many seconds, beside the rollouts."""
 
     name: str
@@ -66,10 +66,10 @@ class Claimed:
         self.host.wake()
 
 
-class Peers(Protocol):
+class PoolView(Protocol):
     """What a host asks of all of them together."""
 
-    duties: Sequence[Duty]
+    periodic_tasks: Sequence[PeriodicTask]
     background_tasks: BackgroundTasks
 
     def served_by(self, host: "Host") -> list[str | None]:
@@ -97,7 +97,7 @@ async def _until(stirred: asyncio.Event, wait: float) -> None:
 class Host:
     """An address of an engine. `server_id` is None for the gateway's own."""
 
-    def __init__(self, pool: Pool, peers: Peers, engine: Engine, host: str, server_id: str | None = None) -> None:
+    def __init__(self, pool: Pool, peers: PoolView, engine: Engine, host: str, server_id: str | None = None) -> None:
         self.engine = engine
         self.host = host
         self.server_id = server_id
@@ -138,16 +138,19 @@ class Host:
         beside = [
             start("engine watch", self._watch),
             start("engine events", self._listen),
-            *(start(duty.name, partial(self._do, duty), patience=duty.every) for duty in self._peers.duties),
+            *(
+                start(periodic.name, partial(self._do, periodic), patience=periodic.every)
+                for periodic in self._peers.periodic_tasks
+            ),
         ]
         try:
             await start("engine claims", self._claim_until_retired)
         finally:
             await cancel_and_wait(*beside)
 
-    async def _do(self, duty: Duty) -> None:
+    async def _do(self, periodic: PeriodicTask) -> None:
         """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
-        failures, stirred = 0, self._stirred if duty.on_events else asyncio.Event()
+        failures, stirred = 0, self._stirred if periodic.on_events else asyncio.Event()
         while True:
             if not self.reachable or self.identity is None or not (served := self._served()):
                 await asyncio.sleep(POLL_INTERVAL)
@@ -155,18 +158,18 @@ class Host:
             stirred.clear()
             try:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
-                wait = await duty.do(Reached(engine, self.identity, served)) or duty.every
+                wait = await periodic.do(Reached(engine, self.identity, served)) or periodic.every
             except Postponed as error:
-                _LOG.info("A duty waits for the engine", duty=duty.name, host=self.host, error=str(error))
+                _LOG.info("A duty waits for the engine", periodic=periodic.name, host=self.host, error=str(error))
                 failures += 1
-                await asyncio.sleep(backoff(failures, duty.every))
+                await asyncio.sleep(backoff(failures, periodic.every))
             else:
                 failures = 0
                 await _until(stirred, wait)
 
     async def _listen(self) -> None:
         """Hear what happens on the engine, where a duty asks for that."""
-        while any(duty.on_events for duty in self._peers.duties):
+        while any(periodic.on_events for periodic in self._peers.periodic_tasks):
             if self.reachable and self._served():
                 with suppress(Postponed, Failed):
                     async with aclosing(events.follow(self.engine)) as happened:

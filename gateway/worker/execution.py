@@ -19,7 +19,7 @@ import structlog
 from gateway.admin.adoption import adopt_anew
 from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step
 from gateway.model.errors import (
     Code,
@@ -32,13 +32,13 @@ from gateway.model.errors import (
     Unavailable,
 )
 from gateway.registry.client import RegistryClient
-from gateway.rollout.attempt import Means
+from gateway.rollout.attempt import RolloutContext
 from gateway.rollout.recipes import roll_out
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import completion, retry
-from gateway.worker.alerts import Alert, Tells
+from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.engine_worker import Claimed
 from gateway.worker.metrics import ROLLOUTS, STEPS
 from gateway.worker.task_loader import LoadedTask, load_task
@@ -64,8 +64,8 @@ class ExecutionContext:
     vault: Vault
     registry: RegistryClient
     settings: Settings
-    pace: Pace
-    alerts: Tells
+    timeouts: Timeouts
+    alerts: AlertSink
 
 
 class _Cancelled(Exception):
@@ -212,21 +212,21 @@ class Execution:
     # -- running
 
     async def _roll_out(self, loaded: LoadedTask) -> Outcome:
-        return await roll_out(self._means(), loaded.task, self.journal, loaded.left_open)
+        return await roll_out(self._rollout_context(), loaded.task, self.journal, loaded.left_open)
 
     def _task(self) -> LoadedTask:
         if self._loaded is None:
             raise RuntimeError("the deployment is not loaded")
         return self._loaded
 
-    def _means(self) -> Means:
+    def _rollout_context(self) -> RolloutContext:
         claimed, context = self.claimed, self.context
-        return Means(
+        return RolloutContext(
             claimed.host.engine,
             claimed.identity,
             context.registry,
             claimed.slots.swaps,
-            context.pace,
+            context.timeouts,
             context.settings.progress_deadline,
             context.settings.registry_lag,
             lambda title, body: context.alerts.tell(Alert(title, body)),

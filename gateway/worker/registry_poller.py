@@ -42,7 +42,7 @@ _MOST_TAGS = 20_000
 _FOUND, _UNCHANGED = 200, 304
 
 
-class Reconciler:
+class RegistryPoller:
     """Looks where and as often as it is wanted."""
 
     def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient, seconds: dict[str, int]) -> None:
@@ -53,12 +53,12 @@ class Reconciler:
         self._resting: dict[Domain, float] = {}
         self._merged_at = float("-inf")
 
-    async def look_for_ever(self) -> None:
+    async def poll_forever(self) -> None:
         while True:
-            looked = await self.look_once()
+            looked = await self.poll_once()
             await asyncio.sleep(_PACE if looked else _IDLE)
 
-    async def look_once(self) -> int:
+    async def poll_once(self) -> int:
         """Look at one thing that is due of each registry; return how many those were."""
         now = time.monotonic()
         self._resting = {domain: until for domain, until in self._resting.items() if until > now}
@@ -131,7 +131,7 @@ class Reconciler:
         return tags[:_MOST_TAGS]
 
     async def _tell(self, *events: PushEvent) -> None:
-        receipt = await ingest.found(self._pool, events)
+        receipt = await ingest.ingest_polled(self._pool, events)
         _LOG.info(
             "Found a push nobody has told of",
             delivery=receipt.delivery_id,
@@ -179,10 +179,10 @@ def following(link: str) -> str:
 
 
 @asynccontextmanager
-async def reconciling(
+async def polling_registries(
     pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, background_tasks: BackgroundTasks
-) -> AsyncIterator[Reconciler]:
+) -> AsyncIterator[RegistryPoller]:
     """Look until the block is left."""
-    reconciler = Reconciler(pool, vault, registry, settings.reconciled)
-    async with background_tasks.running("missed pushes", reconciler.look_for_ever):
+    reconciler = RegistryPoller(pool, vault, registry, settings.reconciled)
+    async with background_tasks.running("missed pushes", reconciler.poll_forever):
         yield reconciler

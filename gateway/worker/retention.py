@@ -45,10 +45,10 @@ async def _expire(pool: Pool, settings: Settings) -> None:
 
 
 async def _bound_inbox(pool: Pool, settings: Settings) -> None:
-    await bound_inbox(pool, settings.inbox_megabytes * 1024**2)
+    await prune_inbox(pool, settings.inbox_megabytes * 1024**2)
 
 
-async def bound_inbox(pool: Pool, most: int) -> None:
+async def prune_inbox(pool: Pool, most: int) -> None:
     """Forget the oldest deliveries beyond so many bytes."""
     async with transaction(pool) as connection:
         gap = await delivery_log_size.select_gap(connection)
@@ -107,12 +107,12 @@ async def _bound_deployments(pool: Pool, settings: Settings) -> None:
             return
         last = ids[-1]
         for application_id in ids:
-            await bound_deployments(
+            await prune_deployments(
                 pool, application_id, most=most, older_than=days, details=timedelta(days=settings.log_days)
             )
 
 
-async def bound_deployments(
+async def prune_deployments(
     pool: Pool, application_id: str, *, most: int, older_than: timedelta, details: timedelta
 ) -> None:
     """Remove what is not to be kept of one application's deployments."""

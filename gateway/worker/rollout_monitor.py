@@ -15,7 +15,7 @@ import structlog
 from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine.client import Engine, EngineIdentity, Reached
-from gateway.docker.runtime import Pace, Runtime
+from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Kind, MonitorWindow
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
@@ -24,7 +24,7 @@ from gateway.queue import enqueue
 from gateway.store import applications, deployments, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.worker.alerts import Alert, Tells
+from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.metrics import TROUBLES
 
 _LOG = structlog.get_logger()
@@ -47,13 +47,13 @@ class _Watched:
     failures: int = 0
 
 
-class Lookout:
+class RolloutMonitor:
     """Looks at the windows of the engines this gateway reaches."""
 
-    def __init__(self, pool: Pool, vault: Vault, pace: Pace, alerts: Tells) -> None:
+    def __init__(self, pool: Pool, vault: Vault, timeouts: Timeouts, alerts: AlertSink) -> None:
         self._pool = pool
         self._vault = vault
-        self._pace = pace
+        self._timeouts = timeouts
         self._alerts = alerts
         self._watched: dict[str, _Watched] = {}
 
@@ -69,9 +69,9 @@ class Lookout:
                 with isolate_failures("watch", watch.deployment_id):
                     await self._look_at(reached.engine, reached.identity, await self._recall(watch))
 
-        for cancel_and_wait in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
-            if isinstance(cancel_and_wait, BaseException):
-                raise cancel_and_wait
+        for result in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def _recall(self, watch: MonitorWindow) -> _Watched:
         if watch.deployment_id not in self._watched:
@@ -93,7 +93,7 @@ class Lookout:
             # What it is stays known while an engine that was restarted does not manage its Swarm yet.
             begun = watched.watch.runtime
             runtime = await runtime_factory.choose(
-                engine, identity, application, anonymous, self._pace, making=False, begun=begun
+                engine, identity, application, anonymous, self._timeouts, making=False, begun=begun
             )
             reason = await _trouble(runtime, watched)
         except RolloutError:

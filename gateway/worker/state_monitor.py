@@ -20,7 +20,7 @@ from gateway.store import applications, observations
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
-from gateway.worker.alerts import Alert, Tells
+from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.metrics import HEALED
 
 _LOG = structlog.get_logger()
@@ -30,10 +30,10 @@ _SOON = 2.0  # seconds until the next look, where something is under way or not 
 _HEAL_PAUSE = timedelta(minutes=10)
 
 
-class Observer:
+class StateMonitor:
     """Observes the applications of the engines this gateway reaches."""
 
-    def __init__(self, pool: Pool, vault: Vault, alerts: Tells) -> None:
+    def __init__(self, pool: Pool, vault: Vault, alerts: AlertSink) -> None:
         self._pool = pool
         self._vault = vault
         self._alerts = alerts

@@ -19,7 +19,7 @@ import structlog
 from gateway.background import POLL_INTERVAL, BackgroundTasks, cancel_and_wait
 from gateway.config import Settings
 from gateway.docker.engine.client import Engine
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import (
     Unavailable,
@@ -29,15 +29,15 @@ from gateway.store import cancellations, deployments, leases, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker.alerts import Tells, sending
-from gateway.worker.engine_pool import Fleet
-from gateway.worker.engine_worker import Claimed, Duty, Host
+from gateway.worker.alerts import AlertSink, sending
+from gateway.worker.engine_pool import EnginePool
+from gateway.worker.engine_worker import Claimed, Host, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
 from gateway.worker.login_renewal import RENEW_EVERY, renew_logins
 from gateway.worker.retention import clean
-from gateway.worker.rollout_monitor import LOOK_EVERY, Lookout
-from gateway.worker.state_monitor import OBSERVE_EVERY, Observer
-from gateway.worker.version_retention import IMAGES_EVERY, SWEEP_EVERY, expire_kept, remove_images
+from gateway.worker.rollout_monitor import LOOK_EVERY, RolloutMonitor
+from gateway.worker.state_monitor import OBSERVE_EVERY, StateMonitor
+from gateway.worker.version_retention import IMAGES_EVERY, PRUNE_EVERY, prune_kept_versions, remove_images
 
 _LOG = structlog.get_logger()
 
@@ -65,7 +65,7 @@ class Supervisor:
         registry: RegistryClient,
         *,
         settings: Settings,
-        alerts: Tells,
+        alerts: AlertSink,
         background_tasks: BackgroundTasks,
     ) -> None:
         self._pool = pool
@@ -78,44 +78,44 @@ class Supervisor:
         #: what was taken over by another gateway, until it has stopped here
         self._stopping: set[asyncio.Task[None]] = set()
         self._beat = asyncio.Event()
-        pace = Pace(
+        timeouts = Timeouts(
             stable_window=settings.stable_window,
             health_deadline=settings.health_deadline,
             pull_stall=settings.pull_stall,
             call_margin=min(_CALL_MARGIN, settings.lease),
             kept_for=settings.kept_days * _DAY,
         )
-        self.context = ExecutionContext(pool, vault, registry, settings, pace, alerts)
-        duties = [
-            Duty("watch", LOOK_EVERY, Lookout(pool, vault, pace, alerts).look),
-            Duty("observation", OBSERVE_EVERY, Observer(pool, vault, alerts).observe, on_events=True),
-            Duty("kept versions", SWEEP_EVERY, partial(expire_kept, pool, vault, pace)),
-            Duty("images", IMAGES_EVERY, partial(remove_images, pool)),
-            Duty("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
+        self.context = ExecutionContext(pool, vault, registry, settings, timeouts, alerts)
+        periodic_tasks = [
+            PeriodicTask("watch", LOOK_EVERY, RolloutMonitor(pool, vault, timeouts, alerts).look),
+            PeriodicTask("observation", OBSERVE_EVERY, StateMonitor(pool, vault, alerts).observe, on_events=True),
+            PeriodicTask("kept versions", PRUNE_EVERY, partial(prune_kept_versions, pool, vault, timeouts)),
+            PeriodicTask("images", IMAGES_EVERY, partial(remove_images, pool)),
+            PeriodicTask("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
         ]
         self.background_tasks = background_tasks
-        self.fleet = Fleet(
+        self.engine_pool = EnginePool(
             pool,
             vault,
             settings,
             engine,
             roll_out=self._begin,
-            duties=duties,
+            periodic_tasks=periodic_tasks,
             held=self._runs.keys(),
             background_tasks=background_tasks,
         )
 
     @property
     def hosts(self) -> Sequence[Host]:
-        return self.fleet.hosts
+        return self.engine_pool.hosts
 
     def wake(self) -> None:
         """There may be something to claim."""
-        self.fleet.wake()
+        self.engine_pool.wake()
 
     # -- loops
 
-    async def beat_for_ever(self) -> None:
+    async def renew_leases_forever(self) -> None:
         """Renew the leases, and stop what is no longer ours, or wanted; at once when told that there is such."""
         while True:
             with suppress(TimeoutError):
@@ -123,7 +123,7 @@ class Supervisor:
             self._beat.clear()
             held = {key: run.execution.deployment.epoch for key, run in self._runs.items()}
             async with transaction(self._pool) as connection:
-                ours = await leases.renew_leases(connection, self.fleet.owner, held) if held else {}
+                ours = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
                 await leases.shorten_leases(connection)
                 await watches.shorten_watches(connection)
             for deployment_id in (one for one, cancelled in ours.items() if cancelled):
@@ -151,19 +151,19 @@ class Supervisor:
         except Exception:
             _LOG.exception("A rollout that was taken over ended badly", deployment=deployment_id)
 
-    async def listen_for_ever(self) -> None:
+    async def listen_forever(self) -> None:
         heard = {
             deployments.CHANNEL: self.wake,
-            servers.CHANNEL: self.fleet.look,
+            servers.CHANNEL: self.engine_pool.look,
             cancellations.CHANNEL: self._beat.set,
         }
         async with listen(self._pool, heard) as closed:
             self.wake()
-            self.fleet.look()
+            self.engine_pool.look()
             await closed.wait()
         raise Unavailable("the connection that listens was lost")
 
-    async def clean_for_ever(self) -> None:
+    async def prune_forever(self) -> None:
         """Keep within bounds what grows."""
         while True:
             await clean(self._pool, self._settings)
@@ -202,7 +202,7 @@ class Supervisor:
     async def drain(self) -> None:
         """Claim no more, and give what runs the grace to finish."""
         self._draining = True
-        self.fleet.retire()
+        self.engine_pool.retire()
         running = [run.job.wait() for run in self._runs.values()]
         if running:
             _LOG.info("Draining", rollouts=len(running), grace=self._settings.shutdown_grace)
@@ -234,11 +234,11 @@ async def supervise(
         supervisor = Supervisor(
             pool, vault, engine, registry, settings=settings, alerts=alerts, background_tasks=background_tasks
         )
-        await stack.enter_async_context(supervisor.fleet.living())
+        await stack.enter_async_context(supervisor.engine_pool.living())
         tasks = [
-            background_tasks.start("notifications", supervisor.listen_for_ever),
-            background_tasks.start("heartbeat", supervisor.beat_for_ever),
-            background_tasks.start("retention", supervisor.clean_for_ever),
+            background_tasks.start("notifications", supervisor.listen_forever),
+            background_tasks.start("heartbeat", supervisor.renew_leases_forever),
+            background_tasks.start("retention", supervisor.prune_forever),
         ]
         try:
             yield supervisor

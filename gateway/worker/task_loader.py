@@ -7,7 +7,7 @@ from datetime import timedelta
 from gateway.model.deployments import Deployment, Kind, Swap
 from gateway.model.reference import Digest
 from gateway.model.registries import ANONYMOUS, select_login
-from gateway.rollout.attempt import Target, Task
+from gateway.rollout.attempt import RollbackTarget, Task
 from gateway.store import applications, deployments, environments, registries, swaps, versions
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
@@ -32,17 +32,17 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         application = await applications.select_application(
             connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
         )
-        flaw = None
+        config_error = None
         if not ends:
-            application, flaw = await environments.resolve_variables(connection, vault, application)
+            application, config_error = await environments.resolve_variables(connection, vault, application)
         left_open = await swaps.select_swap(connection, deployment.application_id)
         caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         target = None
         if deployment.rolls_back_to is not None:
             version = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
-            target = Target(deployment.rolls_back_to, version.reference, version.application)
+            target = RollbackTarget(deployment.rolls_back_to, version.reference, version.application)
         elif deployment.kind is Kind.ROLLBACK and application.base is not None:
-            target = Target(None, application.base.reference, application.as_found())
+            target = RollbackTarget(None, application.base.reference, application.as_found())
         image = target.reference if target else deployment.reference or application.reference
         former = await versions.select_serving(connection, vault, application)
         login = ANONYMOUS
@@ -58,5 +58,5 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         async with transaction(pool) as connection:
             return await deployments.select_knows(connection, deployment, digest)
 
-    task = Task(deployment, application, login, satisfied_by, target, flaw, knows, former)
+    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, former)
     return LoadedTask(task, left_open, caused_by)

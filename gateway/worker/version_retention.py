@@ -6,17 +6,17 @@ from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine import images
 from gateway.docker.engine.client import Engine, Reached
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.registries import anonymous
 from gateway.store import applications, pulled_images
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 
-SWEEP_EVERY = 3600.0  # seconds
+PRUNE_EVERY = 3600.0  # seconds
 IMAGES_EVERY = 15.0
 
 
-async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) -> None:
+async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reached: Reached) -> None:
     """Go through the applications there once; raises Postponed where the engine is away."""
     engine, identity = reached.engine, reached.identity
     async with transaction(pool) as connection:
@@ -24,7 +24,7 @@ async def expire_kept(pool: Pool, vault: Vault, pace: Pace, reached: Reached) ->
     for application in resting:
         with isolate_failures("kept versions", application.application_id):
             runtime = await runtime_factory.choose(
-                engine, identity, application, anonymous, pace, making=False, begun=None
+                engine, identity, application, anonymous, timeouts, making=False, begun=None
             )
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:

@@ -13,7 +13,7 @@ from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
 from gateway.rollout.attempt import SwapSlots
 from gateway.store.database import Pool, statement, transaction
-from gateway.worker.engine_worker import Duty, Host, Slots
+from gateway.worker.engine_worker import Host, PeriodicTask, Slots
 from tests.support.api_client import Web
 
 
@@ -160,7 +160,7 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
 
     monkeypatch.setattr("gateway.worker.engine_worker.backoff", at_once)
     monkeypatch.setattr(Host, "_watch", asyncio.Event().wait)
-    peers = OneDuty(Duty("tried", 3600.0, wait_for_the_engine))
+    peers = OneTask(PeriodicTask("tried", 3600.0, wait_for_the_engine))
     host = Host(web.pool, peers, None, "here")  # type: ignore[arg-type]
     host.identity = EngineIdentity("id", "name", "1", "linux/amd64")
     living = asyncio.create_task(host.live())
@@ -169,11 +169,11 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
     await cancel_and_wait(living)
 
 
-class OneDuty:
+class OneTask:
     """Stands in for the other engines, of which none is claimed for."""
 
-    def __init__(self, duty: Duty) -> None:
-        self.duties, self.background_tasks = [duty], BackgroundTasks()
+    def __init__(self, periodic: PeriodicTask) -> None:
+        self.periodic_tasks, self.background_tasks = [periodic], BackgroundTasks()
 
     def served_by(self, _host: Host) -> list[str | None]:
         return [None]

@@ -160,7 +160,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
     """Cancel what waits and what runs; in the contract's words whatever there was."""
     async with transaction(context.pool) as connection:
         await known(connection, context, given, without=applications.TO_RUN)
-    await cancel.cancel_of(context.pool, given.application_id, running=True)
+    await cancel.cancel_deployments(context.pool, given.application_id, running=True)
     return Answer({"success": True, "message": "Deployment cancellation requested"})
 
 
@@ -169,7 +169,7 @@ async def clean_queues(context: Context, given: Named) -> Answer:
     """Cancel what waits, and leave what runs."""
     async with transaction(context.pool) as connection:
         await known(connection, context, given, without=applications.TO_RUN)
-    await cancel.cancel_of(context.pool, given.application_id, running=False)
+    await cancel.cancel_deployments(context.pool, given.application_id, running=False)
     return Answer()
 
 

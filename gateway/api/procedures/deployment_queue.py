@@ -244,4 +244,4 @@ async def kill(context: Context, given: Named) -> Answer:
 @procedures.mutation("deployment.removeDeployment", gives=DeploymentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget one that has ended, and return it as it was; what runs stays known."""
-    return Answer(shown(await history.forget_deployment(context.pool, given.deployment_id), []))
+    return Answer(shown(await history.delete_deployment(context.pool, given.deployment_id), []))

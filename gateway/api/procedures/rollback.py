@@ -38,4 +38,4 @@ async def roll_back(context: Context, given: Named) -> Answer:
 @procedures.mutation("rollback.delete", gives=RollbackRow, raises=(Conflict,))
 async def delete(context: Context, given: Named) -> Answer:
     """Let there be no way back to this version, and return it; its deployment stays."""
-    return Answer(shown_version(await history.forget_version(context.pool, given.rollback_id)))
+    return Answer(shown_version(await history.delete_version(context.pool, given.rollback_id)))

@@ -13,7 +13,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import DIGEST
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.errors import Code, Failed, NotOnEngine, Reason
 from gateway.model.health_checks import Probe
 
@@ -23,7 +23,7 @@ _STARTED_AGAIN = 2  # times, where somebody stops it before it is proven
 _LOG = structlog.get_logger()
 
 
-async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | None) -> None:
+async def prove(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> None:
     """Return once the container has shown that it serves; raises Failed saying what it did instead.
 
     One that was stopped has not shown anything: it is started again, or waited for where the engine is restarted.
@@ -46,11 +46,11 @@ async def prove(engine: Engine, container_id: str, pace: Pace, probe: Probe | No
             ran_since = now
         if probe is not None and now - asked_at >= probe.interval:
             asked_at, wanting = now, await probes.ask(engine, container, probe)
-        waits = wanting or _waits(container, stable=probe is not None or now - ran_since >= pace.stable_window)
+        waits = wanting or _waits(container, stable=probe is not None or now - ran_since >= timeouts.stable_window)
         if waits is None:
             break
-        if (probe is not None or container.health or container.paused) and now - began >= pace.health_deadline:
-            raise Failed(waits.code, f"{waits.message}; given up after {pace.health_deadline:.0f} s")
+        if (probe is not None or container.health or container.paused) and now - began >= timeouts.health_deadline:
+            raise Failed(waits.code, f"{waits.message}; given up after {timeouts.health_deadline:.0f} s")
         await asyncio.sleep(_LOOK_AGAIN)
     await _refuse_another_image(engine, container)
 

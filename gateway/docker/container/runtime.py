@@ -30,7 +30,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import DEPLOYMENT, ORIGIN
-from gateway.docker.runtime import Pace, Progress, Serving, Version
+from gateway.docker.runtime import Progress, Serving, Timeouts, Version
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.configuration_diff import Running
@@ -55,7 +55,7 @@ class ContainerRuntime:
     platform: str
     application: Application
     login: CredentialsProvider
-    pace: Pace
+    timeouts: Timeouts
     #: what serves, as it was written down
     former: Running | None = None
 
@@ -129,7 +129,7 @@ class ContainerRuntime:
 
     async def obtain(self, reference: Reference, progress: Progress) -> None:
         async def pull(credentials: Credentials | None) -> images.Image:
-            stall = self.pace.pull_stall
+            stall = self.timeouts.pull_stall
             return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
 
         image = await create_request.find_image(self.engine, reference)
@@ -226,8 +226,8 @@ class ContainerRuntime:
         await self._of(swap).exchange()
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:
-        pace = replace(self.pace, stable_window=0.0) if again else self.pace
-        await readiness.prove(self.engine, swap.new, pace, self._probe)
+        timeouts = replace(self.timeouts, stable_window=0.0) if again else self.timeouts
+        await readiness.prove(self.engine, swap.new, timeouts, self._probe)
 
     async def retire(self, swap: Swap) -> None:
         await self._of(swap).retire()
@@ -258,7 +258,7 @@ class ContainerRuntime:
     async def prove_back(self, swap: Swap, serving: Serving) -> None:
         former = self.former.application.configuration.probe if self.former else self._probe
         probe = self._probe if serving.object_id == swap.new else former
-        await readiness.prove(self.engine, serving.object_id, self.pace, probe)
+        await readiness.prove(self.engine, serving.object_id, self.timeouts, probe)
 
     # -- after
 
@@ -281,7 +281,7 @@ class ContainerRuntime:
 
     async def _forget(self, *, at_most: int | None = None) -> None:
         """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
-        oldest = datetime.now(UTC) - timedelta(seconds=self.pace.kept_for)
+        oldest = datetime.now(UTC) - timedelta(seconds=self.timeouts.kept_for)
         serving = await containers.inspect(self.engine, self._name)
         known = {ownership.version_of(self.application, serving)} if serving else set()
         number = 0
@@ -319,7 +319,7 @@ class ContainerRuntime:
             told = await preflight.by_whom(self.engine, error, but=found.container_id)
             raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
         try:
-            await readiness.prove(self.engine, found.container_id, self.pace, self._probe)
+            await readiness.prove(self.engine, found.container_id, self.timeouts, self._probe)
         except Failed as error:
             log = await containers.last_lines(self.engine, found.container_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
@@ -366,7 +366,7 @@ class ContainerRuntime:
         return await probes.ask(self.engine, await readiness.expect(self.engine, object_id), self._probe)
 
     def longest_call(self) -> float:
-        return self._grace + self.pace.call_margin
+        return self._grace + self.timeouts.call_margin
 
     # -- names
 

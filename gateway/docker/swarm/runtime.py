@@ -18,7 +18,7 @@ from gateway.docker.engine import log_driver, services
 from gateway.docker.engine.client import CALL_DEADLINE, Engine
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
 from gateway.docker.engine.services import Service, Task
-from gateway.docker.runtime import Pace, Progress, Serving, Version
+from gateway.docker.runtime import Progress, Serving, Timeouts, Version
 from gateway.docker.swarm import convergence, preflight, secrets, spec
 from gateway.docker.swarm.convergence import Mark
 from gateway.docker.swarm.watcher import LOOK_AGAIN, ServiceWatch
@@ -46,7 +46,7 @@ class ServiceRuntime:
     engine: Engine
     application: Application
     login: CredentialsProvider
-    pace: Pace
+    timeouts: Timeouts
     #: what served before, as it was written down
     former: Running | None = None
 
@@ -144,7 +144,7 @@ class ServiceRuntime:
             version,
             networks=await preflight.network_ids(self.engine, self.application),
             secrets=await secrets.provide(self.engine, self.application),
-            monitor=self.pace.stable_window,
+            monitor=self.timeouts.stable_window,
             hosts_networks=await self._hosts_networks(),
             log=None if spec.found(self.application) else await log_driver.for_service(self.engine),
         )
@@ -324,7 +324,7 @@ class ServiceRuntime:
         """Nothing is kept."""
 
     def longest_call(self) -> float:
-        return self.pace.call_margin
+        return self.timeouts.call_margin
 
     async def _hosts_networks(self) -> list[str]:
         found = spec.found(self.application)
@@ -341,7 +341,7 @@ class ServiceRuntime:
     @property
     def _watch(self) -> ServiceWatch:
         grace = self.application.configuration.stop_grace
-        return ServiceWatch(self.engine, self._name, self.pace, grace, self.login)
+        return ServiceWatch(self.engine, self._name, self.timeouts, grace, self.login)
 
     @property
     def _name(self) -> str:

@@ -10,7 +10,7 @@ from gateway.docker.engine import containers, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.labels import image_reference
 from gateway.docker.engine.services import Service, Task
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.convergence import Mark, Seen
 from gateway.model.errors import Code, Failed, NotOnEngine, RolloutError
@@ -31,7 +31,7 @@ class ServiceWatch:
 
     engine: Engine
     name: str
-    pace: Pace
+    timeouts: Timeouts
     grace: int
     login: CredentialsProvider
 
@@ -54,11 +54,11 @@ class ServiceWatch:
             if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK:
                 seen_stuck.add(seen.stuck.task_id)
                 await self._send_again(service)
-            if seen.converged and now - stable_since >= self.pace.stable_window:
+            if seen.converged and now - stable_since >= self.timeouts.stable_window:
                 return
-            if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.pace.health_deadline):
+            if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.timeouts.health_deadline):
                 raise convergence.unplaced(self.name, seen.unplaced)
-            if now - progressed >= self.pace.health_deadline + self.grace:
+            if now - progressed >= self.timeouts.health_deadline + self.grace:
                 raise self._late(seen)
             await asyncio.sleep(LOOK_AGAIN)
 
@@ -138,7 +138,9 @@ class ServiceWatch:
         last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
         code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
         so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
-        return Failed(code, f"{self.name} has not come further for {self.pace.health_deadline:.0f} s: {so_far}{last}")
+        return Failed(
+            code, f"{self.name} has not come further for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
+        )
 
     async def lines(self, mark: Mark) -> str:
         service = await services.inspect(self.engine, self.name)

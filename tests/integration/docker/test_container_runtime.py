@@ -10,7 +10,7 @@ import pytest
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
-from gateway.docker.runtime import Pace, Version
+from gateway.docker.runtime import Timeouts, Version
 from gateway.model.applications import Application, Desired
 from gateway.model.configuration import Configuration
 from gateway.model.deployments import Swap
@@ -18,7 +18,7 @@ from gateway.model.reference import Reference
 from gateway.model.registries import anonymous
 from tests.support.real_parts import Pushes
 
-PACE = Pace(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
+PACE = Timeouts(stable_window=0.2, health_deadline=20, pull_stall=20, call_margin=5, kept_for=3600)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine, connect
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.services import Task
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm.watcher import ServiceWatch
 from gateway.model.deployments import Kind, Status
@@ -163,8 +163,8 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     manager = AsyncMock()
     manager.call.side_effect = [NotOnEngine(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
-    pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
-    watch = ServiceWatch(manager, "web", pace, 10, anonymous)
+    timeouts = Timeouts(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
+    watch = ServiceWatch(manager, "web", timeouts, 10, anonymous)
     told = await watch.explained(convergence.broken("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
     assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message

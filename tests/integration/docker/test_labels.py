@@ -10,7 +10,7 @@ from gateway.docker.container import adopted_spec, ownership
 from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
 from gateway.docker.engine.labels import APPLICATION, INSTALLATION, own_labels
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.applications import Application
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Failed
@@ -50,9 +50,9 @@ async def of(lane: Lane) -> Application:
 
 
 async def runtime(lane: Lane, **otherwise: object) -> ContainerRuntime:
-    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
+    timeouts = Timeouts(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
     application = replace(await of(lane), **otherwise)  # type: ignore[arg-type]
-    return ContainerRuntime(lane.engine, (await lane.engine.identify()).platform, application, anonymous, pace)
+    return ContainerRuntime(lane.engine, (await lane.engine.identify()).platform, application, anonymous, timeouts)
 
 
 async def by_hand(lane: Lane, image: str, labels: dict[str, str] | None = None) -> str:

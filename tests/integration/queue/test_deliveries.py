@@ -10,7 +10,7 @@ from gateway.cli.demo.process import until
 from gateway.model.deliveries import redact_headers
 from gateway.sources import keepable
 from gateway.store import applications, delivery_log
-from gateway.worker.retention import bound_inbox
+from gateway.worker.retention import prune_inbox
 from tests.integration.api.test_webhooks import BEARER, dockerhub, github, signed
 from tests.support.api_client import Web
 from tests.support.concluding import conclude
@@ -124,7 +124,7 @@ async def test_the_inbox_is_kept_within_its_days_and_its_bytes(web: Web) -> None
         )
         assert not await delivery_log.delete_expired(connection, timedelta(days=2))
         assert await web.count("deliveries") == 3
-    await bound_inbox(web.pool, 2300)
+    await prune_inbox(web.pool, 2300)
     assert ["v3" in str(one["ignored"]) for one in await _list(web)] == [True, False]
 
 

@@ -101,10 +101,10 @@ async def test_one_that_waits_ends_at_once_and_tells_behind_what_it_waited(lane:
         )
     assert wait is not None
     assert (wait.position, running in wait.waits_for) == (1, True)
-    await cancel.cancel_of(lane.pool, lane.application_id, running=False)
+    await cancel.cancel_deployments(lane.pool, lane.application_id, running=False)
     assert (await lane.ended(queued)).status is Status.CANCELLED
     assert (await application_of(lane)).desired is Desired.RUNNING
-    await cancel.cancel_of(lane.pool, lane.application_id, running=True)
+    await cancel.cancel_deployments(lane.pool, lane.application_id, running=True)
     assert (await lane.ended(running)).status is Status.CANCELLED
 
 

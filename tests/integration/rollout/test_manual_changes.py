@@ -11,10 +11,10 @@ from gateway.cli.demo.process import free_port
 from gateway.docker.engine import containers, logs
 from gateway.docker.engine.client import Engine, Reached
 from gateway.docker.engine.containers import Container
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code
-from gateway.worker.version_retention import expire_kept
+from gateway.worker.version_retention import prune_kept_versions
 from tests.support.adoption_host import Host
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane
@@ -415,8 +415,8 @@ async def test_the_sweep_leaves_alone_what_a_rollback_has_just_recalled(
         await remove(engine, container_id, **how)
 
     monkeypatch.setattr(containers, "remove", recalled_first)
-    none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    none = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
+    await prune_kept_versions(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
     monkeypatch.undo()
     left = await containers.inspect(lane.engine, kept.container_id)
     assert left is not None

@@ -17,7 +17,7 @@ from gateway.docker.engine import containers, services
 from gateway.docker.engine.client import Reached
 from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
 from gateway.docker.engine.services import Service, Task
-from gateway.docker.runtime import Pace, Version
+from gateway.docker.runtime import Timeouts, Version
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm import secrets as swarm_secrets
 from gateway.docker.swarm.runtime import ServiceRuntime
@@ -74,8 +74,8 @@ async def service_of(lane: Lane) -> Service:
 async def runtime_of(lane: Lane) -> ServiceRuntime:
     async with lane.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, lane.application_id)
-    pace = Pace(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
-    return ServiceRuntime(lane.engine, application, anonymous, pace)
+    timeouts = Timeouts(stable_window=0.3, health_deadline=15, pull_stall=15, call_margin=5, kept_for=60)
+    return ServiceRuntime(lane.engine, application, anonymous, timeouts)
 
 
 async def running(lane: Lane) -> list[Task]:

@@ -159,7 +159,7 @@ async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
         stopping = asyncio.create_task(stack.aclose())
 
         async def retired() -> bool | None:
-            return one.fleet.retired or None
+            return one.engine_pool.retired or None
 
         await until(retired)
         go_on.set()

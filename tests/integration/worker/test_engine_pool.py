@@ -285,8 +285,8 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     assert (deployment.status, deployment.attempts) == (Status.SUCCEEDED, 1)
     assert await containers.inspect(engine, "twice") is not None
     own, second = desk.supervisor.hosts
-    assert desk.supervisor.fleet.served_by(own) == [None, server.server_id]
-    assert desk.supervisor.fleet.served_by(second) == []
+    assert desk.supervisor.engine_pool.served_by(own) == [None, server.server_id]
+    assert desk.supervisor.engine_pool.served_by(second) == []
     shown = await desk.shown(server)
     assert (shown["status"], shown["sameAs"]) == ("ok", dockerd.host)
 

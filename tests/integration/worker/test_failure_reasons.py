@@ -17,7 +17,7 @@ from gateway.docker.container import readiness
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.labels import DIGEST
-from gateway.docker.runtime import Pace
+from gateway.docker.runtime import Timeouts
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration
 from gateway.model.deployments import Deployment, Kind, Status
@@ -95,8 +95,8 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
 )
 async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
     monkeypatch.setattr(runtime_factory, "choose", AsyncMock())
-    means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
-    outcome = await recipes.roll_out(means, _recipe(kind, None), AsyncMock(lost=False), None)
+    context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
+    outcome = await recipes.roll_out(context, _recipe(kind, None), AsyncMock(lost=False), None)
     assert outcome.reason is not None
     assert (outcome.status, outcome.reason.code) == (Status.FAILED, code)
     assert "web" in outcome.reason.message
@@ -173,9 +173,9 @@ async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Eng
     container = await containers.create(engine, f"other-{pushes.path.rpartition('/')[2]}", body, {})
     try:
         await containers.start(engine, container)
-        pace = Pace(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
+        timeouts = Timeouts(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
         with pytest.raises(Failed, match="does not run sha256:0") as caught:
-            await readiness.prove(engine, container, pace, None)
+            await readiness.prove(engine, container, timeouts, None)
     finally:
         await containers.remove(engine, container)
     assert caught.value.reason.code is Code.WRONG_DIGEST

@@ -8,7 +8,7 @@ import pytest
 from gateway.config import Settings
 from gateway.store import delivery_log_size, deployment_retention
 from gateway.store.database import transaction
-from gateway.worker.retention import bound_deployments, bound_inbox, clean
+from gateway.worker.retention import clean, prune_deployments, prune_inbox
 from tests.integration.api.test_webhooks import dockerhub
 from tests.integration.queue.test_deliveries import _list
 from tests.integration.queue.test_rollback import created, served
@@ -19,7 +19,7 @@ OLD = timedelta(days=90)
 
 async def _bound(web: Web, most: int = 1, older_than: timedelta = OLD) -> set[str]:
     """Return what is left."""
-    await bound_deployments(web.pool, "app", most=most, older_than=older_than, details=timedelta(days=30))
+    await prune_deployments(web.pool, "app", most=most, older_than=older_than, details=timedelta(days=30))
     return {row["deployment_id"] for row in await web.pool.fetch("SELECT deployment_id FROM deployments")}
 
 
@@ -206,10 +206,10 @@ async def _size(web: Web) -> int:
 async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web) -> None:
     await web.pool.execute("TRUNCATE inbox_spans")
     await _fill(web, 3000, hours=50)
-    await bound_inbox(web.pool, 10_000_000)
+    await prune_inbox(web.pool, 10_000_000)
     assert await _size(web) == 6_000_000
     oldest = await web.pool.fetchval("SELECT received_at FROM deliveries ORDER BY received_at DESC OFFSET 999 LIMIT 1")
-    await bound_inbox(web.pool, 2_000_000)
+    await prune_inbox(web.pool, 2_000_000)
     assert await web.count("deliveries") == 1000
     assert await web.pool.fetchval("SELECT min(received_at) FROM deliveries") == oldest
     assert await _size(web) == 2_000_000
@@ -218,13 +218,13 @@ async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web)
 async def test_what_went_by_other_ways_takes_no_room(web: Web) -> None:
     await web.pool.execute("TRUNCATE inbox_spans")
     await _fill(web, 1000, hours=20)
-    await bound_inbox(web.pool, 10_000_000)
+    await prune_inbox(web.pool, 10_000_000)
     await web.pool.execute("DELETE FROM deliveries WHERE received_at < now() - interval '10 hours'")
     for _ in range(4):  # some spans are measured again each time
-        await bound_inbox(web.pool, 10_000_000)
+        await prune_inbox(web.pool, 10_000_000)
     left = await web.count("deliveries")
     assert await _size(web) == left * 2000
-    await bound_inbox(web.pool, left * 2000)
+    await prune_inbox(web.pool, left * 2000)
     assert await web.count("deliveries") == left
 
 
@@ -233,5 +233,5 @@ async def test_a_long_pause_is_passed_over(web: Web) -> None:
     await _fill(web, 10, hours=1)
     await web.pool.execute("UPDATE deliveries SET received_at = received_at - interval '20 days'")
     await _fill(web, 10, hours=1)
-    await bound_inbox(web.pool, 30_000)
+    await prune_inbox(web.pool, 30_000)
     assert await web.count("deliveries") == 15

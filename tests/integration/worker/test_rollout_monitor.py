@@ -13,14 +13,14 @@ from gateway.cli.demo.process import until
 from gateway.docker import runtime_factory
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, Reached
-from gateway.docker.runtime import Pace, Runtime
+from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
 from gateway.store import deployments, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrate import migrate
 from gateway.worker.alerts import Alert
-from gateway.worker.rollout_monitor import Lookout
-from gateway.worker.version_retention import expire_kept
+from gateway.worker.rollout_monitor import RolloutMonitor
+from gateway.worker.version_retention import prune_kept_versions
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane, a_gateway, an_application
 
@@ -141,9 +141,9 @@ async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: L
     await lane.pool.execute(
         "UPDATE watches SET object_id = $2 WHERE application_id = $1", lane.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
     )
-    pace = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
+    timeouts = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
     told = Told()
-    lookout = Lookout(lane.pool, VAULT, pace, told)
+    lookout = RolloutMonitor(lane.pool, VAULT, timeouts, told)
     for _ in range(3):
         await lookout.look(Reached(lane.engine, await lane.engine.identify(), [None]))
     assert (await watched(lane) is not None, told) == (True, [])
@@ -183,11 +183,11 @@ async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(l
         await lane.ask(Kind.DEPLOY)
     before = await lane.containers()
     assert len(before) == 2
-    day = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
+    day = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
     reached = Reached(lane.engine, await lane.engine.identify(), [None])
-    await expire_kept(lane.pool, VAULT, day, reached)
+    await prune_kept_versions(lane.pool, VAULT, day, reached)
     assert await lane.containers() == before
-    await expire_kept(lane.pool, VAULT, replace(day, kept_for=-2), reached)
+    await prune_kept_versions(lane.pool, VAULT, replace(day, kept_for=-2), reached)
     (left,) = await lane.containers()
     assert left.container_id == (await lane.serving()).container_id
 
@@ -216,7 +216,7 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
         return await choose(*given, **how)
 
     monkeypatch.setattr(runtime_factory, "choose", ask_meanwhile)
-    none = Pace(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await expire_kept(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    none = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
+    await prune_kept_versions(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
     await make(Status.SUCCEEDED)
     assert await lane.containers() == before

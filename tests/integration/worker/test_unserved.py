@@ -21,7 +21,7 @@ from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
 from gateway.worker.alerts import Alert
-from gateway.worker.engine_worker import Duty, Host
+from gateway.worker.engine_worker import Host, PeriodicTask
 from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
 from tests.support.api_client import Web
@@ -188,7 +188,7 @@ async def _nothing(_reached: Reached) -> float | None:
 class _Alone:
     """A fleet of one host that claims nothing."""
 
-    duties: Sequence[Duty] = (Duty("nothing", 60, _nothing, on_events=True),)
+    periodic_tasks: Sequence[PeriodicTask] = (PeriodicTask("nothing", 60, _nothing, on_events=True),)
 
     def __init__(self) -> None:
         self.background_tasks = BackgroundTasks()

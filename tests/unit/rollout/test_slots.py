@@ -32,11 +32,11 @@ class Scene:
 
     async def roll_back(self) -> Outcome:
         application: Any = MagicMock(configuration=Configuration())
-        target = attempt.Target("before", Reference.parse(f"app@{DIGEST}"), application)
+        target = attempt.RollbackTarget("before", Reference.parse(f"app@{DIGEST}"), application)
         deployment = MagicMock(kind=Kind.ROLLBACK, deployment_id="d", epoch=1, cancelled_at=None)
-        means = attempt.Means(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
+        context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), self.slots, MagicMock(), DEADLINE)
         task = attempt.Task(deployment, application, ANONYMOUS, AsyncMock(), target)
-        return await recipes.roll_out(means, task, self.journal, None)
+        return await recipes.roll_out(context, task, self.journal, None)
 
 
 @pytest.mark.parametrize("order", Order)
