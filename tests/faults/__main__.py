@@ -7,6 +7,7 @@ import random
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -153,7 +154,11 @@ async def faults(names: list[str], directory: Path) -> bool:
         async def run(name: str) -> None:
             async with at_once:
                 began = time.monotonic()
-                await PARTS[name](registry, directory / name, tally)
+                try:
+                    await PARTS[name](registry, directory / name, tally)
+                except Exception as error:  # the other parts go on
+                    traceback.print_exc()
+                    tally.violated(f"{name} ended early: {error!r}")
                 print(f"{name}: {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201
 
         async with asyncio.TaskGroup() as group:

@@ -35,7 +35,9 @@ class EngineProxy:
     target: Path
     calls: list[str] = field(default_factory=list)
     fired: str | None = None
+    #: set when the call is reached, and when the strike has been made
     struck: asyncio.Event = field(default_factory=asyncio.Event)
+    made: asyncio.Event = field(default_factory=asyncio.Event)
     _strike: Strike | None = None
     _at: int = -1
     _after: bool = False
@@ -45,6 +47,7 @@ class EngineProxy:
         self.calls.clear()
         self._strike, self._at, self._after, self.fired = strike, at, after, None
         self.struck.clear()
+        self.made.clear()
 
     def disarm(self) -> None:
         self.calls.clear()
@@ -58,7 +61,7 @@ class EngineProxy:
         body = await request.read()
         strike = self._struck(request)
         if strike is not None and not self._after:
-            await strike()
+            await self._make(strike)
             if strike.late is not None:
                 self._make_later(request, body, strike.late)
             if strike.cuts:
@@ -67,6 +70,12 @@ class EngineProxy:
             return await self._pass_on(request, body, strike if self._after else None)
         except aiohttp.ClientError:
             _break(request)
+
+    async def _make(self, strike: Strike) -> None:
+        try:
+            await strike()
+        finally:
+            self.made.set()
 
     def _struck(self, request: web.Request) -> Strike | None:
         if request.method == "GET":
@@ -84,7 +93,7 @@ class EngineProxy:
             said = None
             if strike is not None:
                 said = await answer.read()
-                await strike()
+                await self._make(strike)
                 if strike.cuts:
                     _break(request)
             headers = {key: value for key, value in answer.headers.items() if key.lower() not in _HOP}

@@ -11,6 +11,7 @@ from tests.faults.strikes import Fault
 from tests.faults.world import RENAMED, World
 
 _PAUSED = 0.6  # seconds
+_CALL = 60.0  # seconds that a call of the engine may take
 _GRACE = 1  # seconds
 
 Act = Callable[[World, Container], Awaitable[None]]
@@ -52,6 +53,9 @@ async def _nothing(_world: World) -> None:
 
 
 async def _unpause(world: World) -> None:
+    # On a busy machine the call that is struck takes longer than the pause.
+    async with asyncio.timeout(_CALL):
+        await world.proxy.made.wait()
     await asyncio.sleep(_PAUSED)
     for one in await containers.select(world.engine, world.app):
         if one.paused:
