@@ -18,7 +18,7 @@ from aiohttp import web
 
 from gateway.api import Runner, build, limits_for, raise_file_limit
 from gateway.config import Settings
-from gateway.docker.engine import client as engine_client
+from gateway.docker.engine import client
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Domain, parse_domain
 from gateway.model.servers import Access
@@ -61,7 +61,7 @@ async def running(settings: Settings) -> AsyncIterator[str]:
     limits = limits_for(raise_file_limit(), settings.body_limit)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings))
-        engine = await stack.enter_async_context(engine_client.connect(_own_engine(settings)))
+        engine = await stack.enter_async_context(client.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(
             registry_client.connect(insecure(settings), token_hosts=token_hosts(settings))
         )

@@ -4,7 +4,7 @@ from typing import Any
 
 from gateway.docker import adoption
 from gateway.docker.container import adopted_spec
-from gateway.docker.container.ownership import is_of
+from gateway.docker.container.ownership import belongs_to
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.model.adoption import AdoptedSpec
@@ -26,7 +26,7 @@ async def adopt(
     """
     try:
         identity = await engine.identify()
-        base = await adoption.look(engine, container, host_name=identity.name)
+        base = await adoption.inspect_existing(engine, container, host_name=identity.name)
     except RolloutError as error:
         raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
     # What a push is told for has a tag; the digest is what ran when it was found.
@@ -63,13 +63,20 @@ async def adopt_anew(
     base, name = application.base, application.app_name
     if base is None or base.is_service:
         return None
-    found, told = await containers.inspect(engine, name), await containers.inspection(engine, name)
-    if found is None or told is None or is_of(application, found) or not adopted_spec.of_compose(found.labels):
+    found, told = await containers.inspect(engine, name), await containers.inspect_raw(engine, name)
+    if (
+        found is None
+        or told is None
+        or belongs_to(application, found)
+        or not adopted_spec.belongs_to_compose(found.labels)
+    ):
         return None
     # Compose writes what they are of into the images that it builds, too.
-    if not adopted_spec.made_anew(base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}):
+    if not adopted_spec.recreated_by_compose(
+        base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}
+    ):
         return None
-    fresh = await adoption.look(engine, name, host_name=identity.name)
+    fresh = await adoption.inspect_existing(engine, name, host_name=identity.name)
     reference, before = fresh.reference.without_digest(), base.reference.without_digest()
     changes: dict[str, object] = {"base": fresh.dump()}
     if reference != before:

@@ -7,7 +7,7 @@ from gateway.admin.applications import Changes, apply
 from gateway.admin.context import Context
 from gateway.admin.privileges import Limits, limits_of
 from gateway.admin.probe_reachability import refuse_unreachable
-from gateway.docker.container import spec
+from gateway.docker.container import spec as container_spec
 from gateway.docker.swarm import spec as swarm_spec
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Change, pending_changes
@@ -81,5 +81,5 @@ async def pending(connection: Connection, vault: Vault, application: Application
 def _hashes(application: Application) -> list[Callable[[Application], str]]:
     """Return how its choice may be written down: what was adopted stays what it is."""
     if application.base is None:
-        return [spec.spec_hash, swarm_spec.spec_hash]
-    return [swarm_spec.spec_hash if application.base.is_service else spec.spec_hash]
+        return [container_spec.spec_hash, swarm_spec.spec_hash]
+    return [swarm_spec.spec_hash if application.base.is_service else container_spec.spec_hash]

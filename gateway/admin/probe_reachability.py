@@ -54,7 +54,7 @@ async def _becomes_service(host: Host, application: Application | None) -> bool:
     if host.error is not None or host.identity is None or not host.identity.swarm_manager:
         return False
     try:
-        present = await runtime_factory.present(host.engine, application) if application else None
+        present = await runtime_factory.detect_runtime_kind(host.engine, application) if application else None
     except RolloutError:
         return False
     return present is not RuntimeKind.CONTAINER

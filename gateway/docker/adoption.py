@@ -6,7 +6,7 @@ from socket import gethostname
 from typing import Any
 
 from gateway.docker.container import adopted_spec
-from gateway.docker.container.adoption import base_of
+from gateway.docker.container.copies import to_adopted_spec
 from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
@@ -19,28 +19,28 @@ from gateway.model.reference import Digest, Reference
 
 _ID_PREFIX = "sha256:"
 _SERVICE_ID, _SERVICE_NAME = "com.docker.swarm.service.id", "com.docker.swarm.service.name"
-_ITSELF = "the gateway itself, which cannot replace what it runs in"
+_OWN_CONTAINER = "the gateway itself, which cannot replace what it runs in"
 
 
-async def look(engine: Engine, named: str, *, host_name: str) -> AdoptedSpec:
+async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> AdoptedSpec:
     """Return what a container, or else a service, was made with; it is not touched.
 
     Raises NotFound, Conflict where it is the gateway's own or made by one, InvalidInput where its image has no name.
     """
-    found = await containers.inspection(engine, named)
+    found = await containers.inspect_raw(engine, named)
     if found is None and (service := await _service(engine, named)) is not None:
-        return await _base_of_service(engine, service)
+        return await _adopt_service(engine, service)
     if found is None:
         raise NotFound(f"there is no container or service called {named!r} on this engine; see: docker ps --all")
-    name, labels = found["Name"].removeprefix("/"), await containers.labels_of(engine, found)
-    if adopted_spec.is_own(found["Id"], _own_ids()):
-        raise Conflict(f"{name} is {_ITSELF}: update it with docker compose pull && docker compose up --detach")
+    name, labels = found["Name"].removeprefix("/"), await containers.own_labels_of(engine, found)
+    if adopted_spec.is_own_container(found["Id"], _own_ids()):
+        raise Conflict(f"{name} is {_OWN_CONTAINER}: update it with docker compose pull && docker compose up --detach")
     if service_name := labels.get(_SERVICE_NAME):
         raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
     if APPLICATION in labels:
         raise Conflict(f"{name} belongs to the application {labels[APPLICATION]} already")
     image = await images.inspect(engine, found["Image"])
-    return base_of(
+    return to_adopted_spec(
         found,
         image,
         reference=_reference(name, found["Config"]["Image"], image),
@@ -56,15 +56,15 @@ async def _service(engine: Engine, named: str) -> Service | None:
         return None  # the engine is no manager of a Swarm
 
 
-async def _base_of_service(engine: Engine, service: Service) -> AdoptedSpec:
+async def _adopt_service(engine: Engine, service: Service) -> AdoptedSpec:
     if APPLICATION in service.labels:
         raise Conflict(f"{service.name} belongs to the application {service.labels[APPLICATION]} already")
     for container_id in _own_ids():
         own = await containers.inspect(engine, container_id)
         if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:
-            raise Conflict(f"{service.name} is {_ITSELF}: update it with docker service update --image")
-    hosts = await preflight.hosts_networks(engine, service.spec)
-    if why := spec.hindrance(service.spec, hosts):
+            raise Conflict(f"{service.name} is {_OWN_CONTAINER}: update it with docker service update --image")
+    hosts = await preflight.host_network_ids(engine, service.spec)
+    if why := spec.update_blocker(service.spec, hosts):
         raise InvalidInput(
             f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
         )
@@ -99,7 +99,7 @@ def _reference(name: str, called: str, image: Image | None) -> Reference:
 async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
     """Return the names of the containers it shares something with, since their ids change when they are replaced."""
     names = {}
-    for holder in adopted_spec.namespaces(host) | adopted_spec.volume_holders(host):
+    for holder in adopted_spec.namespace_holders(host) | adopted_spec.volume_holders(host):
         if (found := await containers.inspect(engine, holder)) is not None:
             names[holder] = found.name
     return names
@@ -108,4 +108,4 @@ async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
 def _own_ids() -> list[str]:
     files = [Path("/proc/self/cgroup"), Path("/proc/self/mountinfo")]
     cgroup, mounts = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
-    return list(adopted_spec.own_ids(gethostname(), cgroup, mounts))
+    return list(adopted_spec.own_container_ids(gethostname(), cgroup, mounts))

@@ -13,7 +13,9 @@ from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.registries import CredentialsProvider
 
 
-def kind_of(application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool) -> RuntimeKind:
+def choose_kind(
+    application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool
+) -> RuntimeKind:
     """Return what it runs as: what was chosen; else what it is already; else a service where there is a Swarm.
 
     `present` is what is there of it. Without `making` that is only started, stopped or removed, whatever was chosen.
@@ -39,7 +41,7 @@ def kind_of(application: Application, present: RuntimeKind | None, *, swarm_mana
     return chosen
 
 
-async def choose(
+async def open_runtime(
     engine: Engine,
     identity: EngineIdentity,
     application: Application,
@@ -53,7 +55,7 @@ async def choose(
     """Return the application's runtime; `begun` is that of a swap under way, `former` what served before it."""
     kind = begun
     if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
-        kind = await _container_there(engine, application)
+        kind = await _has_container(engine, application)
         if kind is None:
             raise Postponed(
                 Code.ENGINE_BUSY,
@@ -61,26 +63,26 @@ async def choose(
                 f"what {application.app_name} runs as is not known yet",
             )
     if kind is None:
-        there = await present(engine, application) if identity.swarm_manager else None
-        kind = kind_of(application, there, swarm_manager=identity.swarm_manager, making=making)
+        there = await detect_runtime_kind(engine, application) if identity.swarm_manager else None
+        kind = choose_kind(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
         return ServiceRuntime(engine.managing(), application, login, timeouts, former)
     return ContainerRuntime(engine, identity.platform, application, login, timeouts, former)
 
 
-async def present(engine: Engine, application: Application) -> RuntimeKind | None:
+async def detect_runtime_kind(engine: Engine, application: Application) -> RuntimeKind | None:
     """Return what there is of the application on a Swarm manager."""
     service = await services.inspect(engine, application.app_name)
-    if service is not None and ownership.is_ours(application, service.labels):
+    if service is not None and ownership.labels_belong_to(application, service.labels):
         return RuntimeKind.SERVICE
-    if await _container_there(engine, application):
+    if await _has_container(engine, application):
         return RuntimeKind.CONTAINER
     if application.base is not None:
         return RuntimeKind.SERVICE if application.base.is_service else RuntimeKind.CONTAINER
     return None
 
 
-async def _container_there(engine: Engine, application: Application) -> RuntimeKind | None:
+async def _has_container(engine: Engine, application: Application) -> RuntimeKind | None:
     container = await containers.inspect(engine, application.app_name)
-    there = container is not None and ownership.is_of(application, container)
+    there = container is not None and ownership.belongs_to(application, container)
     return RuntimeKind.CONTAINER if there else None

@@ -8,21 +8,29 @@ from typing import Any
 from gateway.docker.engine import images, services
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.engine.images import Image
-from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC, are_telling, own_labels
+from gateway.docker.engine.labels import (
+    APPLICATION,
+    DEPLOYMENT,
+    DIGEST,
+    INSTALLATION,
+    SPEC,
+    are_significant,
+    own_labels,
+)
 from gateway.docker.engine.services import Node, Service, Task
 from gateway.docker.swarm import convergence, spec
-from gateway.docker.swarm.convergence import Mark
+from gateway.docker.swarm.convergence import AttemptKey
 from gateway.model.applications import Desired
 from gateway.model.observations import ExpectedState, ObservedState, State
 
 _HEALTH = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 _DOWN = frozenset({"created", "exited", "paused"})
-_GOING = frozenset({"removing", "dead"})
-_BY_HEALTH: Mapping[str | None, State] = {"healthy": State.HEALTHY, "unhealthy": State.UNHEALTHY}
+_LEAVING = frozenset({"removing", "dead"})
+_STATE_BY_HEALTH: Mapping[str | None, State] = {"healthy": State.HEALTHY, "unhealthy": State.UNHEALTHY}
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedContainer:
     """A container as a list of them tells of it."""
 
     container_id: str
@@ -46,19 +54,19 @@ class Listed:
 class Snapshot:
     """Containers and services by name."""
 
-    containers: Mapping[str, Listed]
+    containers: Mapping[str, ListedContainer]
     services: Mapping[str, tuple[Service, list[Task]]]
     nodes: Mapping[str, Node]
 
 
 #: the images of containers that bear labels as ours do, by the container's id, from one look to the next
-Known = dict[str, Image | None]
+KnownImages = dict[str, Image | None]
 
 
-async def take(engine: Engine, identity: EngineIdentity, known: Known) -> Snapshot:
+async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownImages) -> Snapshot:
     """Look at the engine; of an image is asked once for each of its containers."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
-    telling = {one["Id"]: one["ImageID"] for one in found if are_telling(one.get("Labels") or {})}
+    telling = {one["Id"]: one["ImageID"] for one in found if are_significant(one.get("Labels") or {})}
     for gone in known.keys() - telling.keys():
         del known[gone]
     for container_id in telling.keys() - known.keys():
@@ -67,15 +75,15 @@ async def take(engine: Engine, identity: EngineIdentity, known: Known) -> Snapsh
     if not identity.swarm_manager:
         return Snapshot(there, {}, {})
     tasks = await services.tasks_by_service(engine)
-    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.select(engine)}
+    by_name = {one.name: (one, tasks.get(one.service_id, [])) for one in await services.list_all(engine)}
     return Snapshot(there, by_name, await services.nodes(engine))
 
 
-def _listed(found: Mapping[str, Any], image: Image | None) -> Listed:
+def _listed(found: Mapping[str, Any], image: Image | None) -> ListedContainer:
     # A container may have further names: those of links to it, which have a slash in them.
     names = [name.removeprefix("/") for name in found.get("Names") or ()]
     labels = found.get("Labels") or {}
-    return Listed(
+    return ListedContainer(
         container_id=found["Id"],
         name=next((name for name in names if "/" not in name), found["Id"]),
         state=found["State"],
@@ -86,26 +94,26 @@ def _listed(found: Mapping[str, Any], image: Image | None) -> Listed:
     )
 
 
-def seen(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
+def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     """Return what the application is seen to do."""
     if found := snapshot.services.get(expected.app_name):
-        return _of_service(expected, *found, nodes=snapshot.nodes)
+        return _service_state(expected, *found, nodes=snapshot.nodes)
     container = snapshot.containers.get(expected.app_name)
-    if container is None or container.state in _GOING:
+    if container is None or container.state in _LEAVING:
         return _absent(expected, snapshot)
-    if drift := _drift(expected, container.labels, "container") or _another_image(expected, container):
+    if drift := _drift(expected, container.labels, "container") or _image_drift(expected, container):
         return ObservedState(State.DRIFTED, drift)
-    return _settled(expected, _of_container(container))
+    return _compare_with_desired(expected, _container_state(container))
 
 
 def _absent(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     for one in snapshot.containers.values():
-        if not expected.original and one.state == "running" and _is_the_serving(expected, one.labels):
+        if not expected.original and one.state == "running" and _is_deployed_container(expected, one.labels):
             return ObservedState(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
     return ObservedState(State.MISSING, f"there is no container or service called {expected.app_name}")
 
 
-def _is_the_serving(expected: ExpectedState, labels: Mapping[str, str]) -> bool:
+def _is_deployed_container(expected: ExpectedState, labels: Mapping[str, str]) -> bool:
     return (
         expected.deployment_id is not None
         and labels.get(APPLICATION) == expected.application_id
@@ -113,18 +121,18 @@ def _is_the_serving(expected: ExpectedState, labels: Mapping[str, str]) -> bool:
     )
 
 
-def _of_container(container: Listed) -> ObservedState:
+def _container_state(container: ListedContainer) -> ObservedState:
     if container.state in _DOWN:
         return ObservedState(State.STOPPED, "it is paused" if container.state == "paused" else container.status)
     if container.state == "restarting":
         return ObservedState(State.RESTARTING, container.status)
-    state = _BY_HEALTH.get(container.health, State.RUNNING)
+    state = _STATE_BY_HEALTH.get(container.health, State.RUNNING)
     if state is State.UNHEALTHY:
         return ObservedState(state, container.status)
     return ObservedState(state, "its health check has not passed yet" if container.health == "starting" else "")
 
 
-def _settled(expected: ExpectedState, found: ObservedState) -> ObservedState:
+def _compare_with_desired(expected: ExpectedState, found: ObservedState) -> ObservedState:
     """Return what was seen, as it is meant to be or not."""
     if expected.desired is not Desired.RUNNING and found.state is not State.STOPPED:
         return ObservedState(State.DRIFTED, f"it is {found.state}, and should be stopped")
@@ -147,7 +155,7 @@ def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str
     return ""
 
 
-def _another_image(expected: ExpectedState, container: Listed) -> str:
+def _image_drift(expected: ExpectedState, container: ListedContainer) -> str:
     # An image that was untagged by force has no digests any more, and runs on.
     known = {*container.digests, container.image_id}
     if expected.original or expected.digest is None or not container.digests or expected.digest in known:
@@ -155,7 +163,7 @@ def _another_image(expected: ExpectedState, container: Listed) -> str:
     return f"it runs the image {container.image_id}, which is not {expected.digest}"
 
 
-def _of_service(
+def _service_state(
     expected: ExpectedState, service: Service, tasks: list[Task], *, nodes: Mapping[str, Node]
 ) -> ObservedState:
     if drift := _drift(expected, service.labels, "service"):
@@ -166,10 +174,12 @@ def _of_service(
             State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}"
         )
     if spec.is_stopped(service.spec):
-        return _settled(expected, ObservedState(State.STOPPED, "no task is wanted"))
-    now = convergence.observe(service, tasks, Mark.of(service.labels), nodes=nodes)
+        return _compare_with_desired(expected, ObservedState(State.STOPPED, "no task is wanted"))
+    now = convergence.observe(service, tasks, AttemptKey.of(service.labels), nodes=nodes)
     if now.running >= now.wanted > 0:
-        return _settled(expected, ObservedState(State.HEALTHY if made.get("Healthcheck") else State.RUNNING))
+        return _compare_with_desired(
+            expected, ObservedState(State.HEALTHY if made.get("Healthcheck") else State.RUNNING)
+        )
     lagging = f"; {now.lagging.state}: {now.lagging.said}" if now.lagging else ""
     so_far = f"{now.running} of {now.wanted} tasks run{lagging}"
-    return _settled(expected, ObservedState(State.UNHEALTHY if now.running else State.RESTARTING, so_far))
+    return _compare_with_desired(expected, ObservedState(State.UNHEALTHY if now.running else State.RESTARTING, so_far))

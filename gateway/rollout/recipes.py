@@ -11,7 +11,7 @@ begins at the swap. What comes after create is told in `swap`.
 import asyncio
 
 from gateway.docker import runtime_factory
-from gateway.docker.engine.errors import UNPACKED
+from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason
@@ -34,7 +34,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
     application = task.target.application if task.target else task.application
     deadline = asyncio.get_running_loop().time() + context.progress_deadline
     try:
-        runtime = await runtime_factory.choose(
+        runtime = await runtime_factory.open_runtime(
             # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
             context.engine.fenced(journal.still_ours),
             context.identity,
@@ -120,7 +120,7 @@ async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed
     code, message = error.reason.code, error.reason.message
     if code is Code.DENIED:
         return Failed(code, f"{message} ({attempt.task.login.description})")
-    if UNPACKED in message:
+    if CANNOT_UNPACK in message:
         platform = attempt.context.identity.platform
         if await attempt.context.registry.has_zstd(reference, attempt.task.login, platform):
             return Failed(code, f"{message}: its layers are compressed with zstd, which engines from 23 on unpack")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import structlog
 
-from gateway.docker.engine.shield import unbroken
+from gateway.docker.engine.shield import run_to_completion
 from gateway.docker.runtime import Serving
 from gateway.model.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
@@ -119,11 +119,11 @@ async def _or_discard(attempt: Attempt, swap: Swap, act: Coroutine[object, objec
         raise  # whoever is claimed next clears it away
     except Failed as error:
         log = await _last_lines(attempt, swap)
-        await unbroken(attempt.runtime.discard(replace(swap, reason=error.reason)))
+        await run_to_completion(attempt.runtime.discard(replace(swap, reason=error.reason)))
         raise Failed(error.reason.code, error.reason.message, log=log) from error
     except BaseException:
         if not attempt.journal.lost:
-            await unbroken(attempt.runtime.discard(swap))
+            await run_to_completion(attempt.runtime.discard(swap))
         raise
 
 
@@ -163,15 +163,15 @@ async def _or_put_back(attempt: Attempt, swap: Swap, act: Coroutine[object, obje
         raise  # the record stays open, for whoever is claimed next
     except Exception as error:
         if isinstance(error, Failed) and _taken_away(attempt, error):
-            await unbroken(_turn_back(attempt, swap, None))
+            await run_to_completion(_turn_back(attempt, swap, None))
             raise
         if not isinstance(error, Failed):
             _LOG.exception("A swap failed on a defect")
         reason = error.reason if isinstance(error, Failed) else Reason(Code.INTERNAL, "the swap failed on a defect")
-        return await unbroken(_turn_back(attempt, swap, reason))
+        return await run_to_completion(_turn_back(attempt, swap, reason))
     except asyncio.CancelledError:
         if not attempt.journal.lost:
-            await unbroken(_turn_back(attempt, swap, None))
+            await run_to_completion(_turn_back(attempt, swap, None))
         raise
     return None
 

@@ -15,7 +15,7 @@ import structlog
 from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait
 from gateway.docker.container import probes
 from gateway.docker.engine import events
-from gateway.docker.engine.client import Engine, EngineIdentity, Reached
+from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine
 from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.rollout.attempt import SwapSlots
@@ -45,7 +45,7 @@ class PeriodicTask:
     name: str
     every: float
     #: returns after how many seconds it is to be done again, None for the usual
-    do: Callable[[Reached], Awaitable[float | None]]
+    do: Callable[[ReachedEngine], Awaitable[float | None]]
     #: it is done too when something happens on the engine
     on_events: bool = False
 
@@ -121,7 +121,7 @@ class Host:
         return self.identity is not None and self.error is None
 
     async def routed(self, networks: Sequence[str]) -> bool:
-        return await probes.routed(self.engine, networks)
+        return await probes.containers_reachable(self.engine, networks)
 
     def wake(self) -> None:
         """There may be something to claim."""
@@ -158,7 +158,7 @@ class Host:
             stirred.clear()
             try:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
-                wait = await periodic.do(Reached(engine, self.identity, served)) or periodic.every
+                wait = await periodic.do(ReachedEngine(engine, self.identity, served)) or periodic.every
             except Postponed as error:
                 _LOG.info("A duty waits for the engine", periodic=periodic.name, host=self.host, error=str(error))
                 failures += 1

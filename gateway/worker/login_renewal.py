@@ -13,7 +13,7 @@ import structlog
 from gateway.background import isolate_failures
 from gateway.docker.container import ownership
 from gateway.docker.engine import services
-from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.engine.labels import APPLICATION, LOGIN_UNTIL, image_reference
 from gateway.docker.engine.services import Service
 from gateway.docker.swarm import spec
@@ -31,7 +31,7 @@ _LOG = structlog.get_logger()
 RENEW_EVERY = 60.0  # seconds
 
 
-async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reached: Reached) -> None:
+async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reached: ReachedEngine) -> None:
     """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
     engine = reached.engine
     if not reached.identity.swarm_manager:
@@ -40,7 +40,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
         kept = await registries.select_registries(connection, vault)
     if not any(isinstance(one.login, AwsIdentity) for one in kept):
         return
-    found = {service.name: service for service in await services.select(engine) if APPLICATION in service.labels}
+    found = {service.name: service for service in await services.list_all(engine) if APPLICATION in service.labels}
     bearing = {name: service for name, service in found.items() if not spec.is_stopped(service.spec)}
     if not bearing:
         return
@@ -49,7 +49,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
     for application in resting:
         service = bearing.get(application.app_name)
         image = image_reference(service.labels) if service else None
-        if service is None or image is None or not ownership.is_ours(application, service.labels):
+        if service is None or image is None or not ownership.labels_belong_to(application, service.labels):
             continue
         with isolate_failures("logins of services", service.name), _told(service):
             login = select_login(image.repository, application.own_login, kept)
@@ -80,6 +80,6 @@ def _is_newer(credentials: Credentials, labels: Mapping[str, str]) -> bool:
 
 
 async def _send(engine: Engine, service: Service, image: Reference, credentials: Credentials) -> None:
-    made, authorized = services.authorized(service.spec, image, credentials)
+    made, authorized = services.with_registry_auth(service.spec, image, credentials)
     await services.update(engine, service, made, authorized)
     _LOG.info("Renewed the login of a service", service=service.name, until=made["Labels"][LOGIN_UNTIL])

@@ -14,7 +14,7 @@ import structlog
 
 from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
-from gateway.docker.engine.client import Engine, EngineIdentity, Reached
+from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine
 from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Kind, MonitorWindow
@@ -57,7 +57,7 @@ class RolloutMonitor:
         self._alerts = alerts
         self._watched: dict[str, _Watched] = {}
 
-    async def look(self, reached: Reached) -> None:
+    async def look(self, reached: ReachedEngine) -> None:
         """Look once at each window that is open there."""
         async with statement(self._pool) as connection:
             found = await watches.select_watches(connection, reached.identity.engine_id, reached.server_ids)
@@ -92,7 +92,7 @@ class RolloutMonitor:
         try:
             # What it is stays known while an engine that was restarted does not manage its Swarm yet.
             begun = watched.watch.runtime
-            runtime = await runtime_factory.choose(
+            runtime = await runtime_factory.open_runtime(
                 engine, identity, application, anonymous, self._timeouts, making=False, begun=begun
             )
             reason = await _trouble(runtime, watched)

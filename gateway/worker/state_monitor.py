@@ -12,7 +12,7 @@ import structlog
 
 from gateway.background import isolate_failures
 from gateway.docker import snapshot
-from gateway.docker.engine.client import Reached
+from gateway.docker.engine.client import ReachedEngine
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.observations import ExpectedState, ObservedState, alert_delay
 from gateway.queue import enqueue
@@ -37,9 +37,9 @@ class StateMonitor:
         self._pool = pool
         self._vault = vault
         self._alerts = alerts
-        self._known: dict[str, snapshot.Known] = {}
+        self._known: dict[str, snapshot.KnownImages] = {}
 
-    async def observe(self, reached: Reached) -> float | None:
+    async def observe(self, reached: ReachedEngine) -> float | None:
         """Look once; return the seconds until the next look, None for the usual. Raises Postponed."""
         identity = reached.identity
         if identity.swarm_starting:
@@ -49,8 +49,8 @@ class StateMonitor:
         if not expected:
             return None
         known = self._known.setdefault(identity.daemon, {})
-        now = await snapshot.take(reached.engine, identity, known)
-        found = {one.application_id: snapshot.seen(one, now) for one in expected if not one.busy}
+        now = await snapshot.take_snapshot(reached.engine, identity, known)
+        found = {one.application_id: snapshot.observe(one, now) for one in expected if not one.busy}
         async with transaction(self._pool) as connection:
             standings = await observations.upsert_observations(connection, found, as_of)
         unsure = await self._act(expected, found, standings)

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine import images
-from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.runtime import Timeouts
 from gateway.model.registries import anonymous
 from gateway.store import applications, pulled_images
@@ -16,14 +16,14 @@ PRUNE_EVERY = 3600.0  # seconds
 IMAGES_EVERY = 15.0
 
 
-async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reached: Reached) -> None:
+async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reached: ReachedEngine) -> None:
     """Go through the applications there once; raises Postponed where the engine is away."""
     engine, identity = reached.engine, reached.identity
     async with transaction(pool) as connection:
         resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         with isolate_failures("kept versions", application.application_id):
-            runtime = await runtime_factory.choose(
+            runtime = await runtime_factory.open_runtime(
                 engine, identity, application, anonymous, timeouts, making=False, begun=None
             )
             # Since it was selected a rollback may have been asked for, which needs what is kept.
@@ -33,11 +33,11 @@ async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reac
                 await runtime.expire()
 
 
-async def remove_images(pool: Pool, reached: Reached) -> None:
+async def remove_images(pool: Pool, reached: ReachedEngine) -> None:
     """Remove what was pulled there and no container is of; raises Postponed where the engine is away."""
     async with transaction(pool) as connection:
         idle = await pulled_images.select_idle(connection, reached.identity.engine_id, reached.server_ids)
-    used = await images.used(reached.engine) if idle else frozenset()
+    used = await images.images_in_use(reached.engine) if idle else frozenset()
     for one in idle:
         with isolate_failures("images", str(one.reference)):
             await _remove_image(pool, reached.engine, one, used)
@@ -52,6 +52,6 @@ async def _remove_image(pool: Pool, engine: Engine, one: pulled_images.Pulled, u
         # Since it was selected somebody may have asked for it.
         if not await pulled_images.is_idle(connection, one):
             return
-    await images.discard(engine, one.reference, tag=one.tag_is_free)
+    await images.remove(engine, one.reference, tag=one.tag_is_free)
     async with transaction(pool) as connection:
         await pulled_images.delete_pulled(connection, one)

@@ -26,12 +26,12 @@ async def gateway(tmp_path: Path, dockerd: PrivateEngine, engine: Engine) -> Asy
     async with gateway_process(tmp_path, dockerd.host, FAST) as process:
         yield process
         for one in await process.query("application.all"):
-            for container in await containers.select(engine, one["applicationId"]):
+            for container in await containers.list_labelled(engine, one["applicationId"]):
                 await containers.remove(engine, container.container_id)
 
 
 async def running_digest(engine: Engine, application_id: str) -> list[str]:
-    found = await containers.select(engine, application_id)
+    found = await containers.list_labelled(engine, application_id)
     return [container.labels["gateway.digest"] for container in found if container.running]
 
 

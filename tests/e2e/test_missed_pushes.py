@@ -61,7 +61,7 @@ async def test_pushes_reach_their_applications_once_through_kills_and_a_gateway_
             await gateway.start()
             await _end_on(gateway, engine, second, rollouts=2)
         for application_id in names:
-            for container in await containers.select(engine, application_id):
+            for container in await containers.list_labelled(engine, application_id):
                 await containers.remove(engine, container.container_id)
 
 
@@ -71,5 +71,5 @@ async def _end_on(gateway: GatewayProcess, engine: Engine, newest: dict[str, Dig
         await gateway.settled(application_id, count=rollouts, within=300)
         rows = await gateway.deployments(application_id)
         assert [row["state"] for row in rows] == ["succeeded"] * rollouts, rows
-        found = await containers.select(engine, application_id)
+        found = await containers.list_labelled(engine, application_id)
         assert [one.labels["gateway.digest"] for one in found if one.running] == [digest]

@@ -41,7 +41,7 @@ class Told:
         return [row["digest"] for row in rows if row["state"] == "succeeded"]
 
     async def running(self) -> list[str]:
-        found = await containers.select(self.engine, self.application_id)
+        found = await containers.list_labelled(self.engine, self.application_id)
         return [container.labels["gateway.digest"] for container in found if container.running]
 
 
@@ -54,7 +54,7 @@ async def told(gateway: GatewayProcess, engine: Engine, pushes: Pushes) -> Async
     await gateway.mutate("application.deploy", {"applicationId": application_id})
     assert (await gateway.settled(application_id))["state"] == "succeeded"
     yield Told(gateway, engine, pushes, application_id)
-    for container in await containers.select(engine, application_id):
+    for container in await containers.list_labelled(engine, application_id):
         await containers.remove(engine, container.container_id)
 
 

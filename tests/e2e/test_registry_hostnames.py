@@ -167,7 +167,7 @@ async def test_a_private_image_is_deployed_under_its_true_name(
     row = await world.gateway.settled(source)
     canonical = image if "." in image.partition("/")[0] else f"docker.io/{image}"
     assert (row["state"], row["image"], row["digest"]) == ("succeeded", canonical, digest), row["reason"]
-    (container,) = await containers.select(world.engine, source)
+    (container,) = await containers.list_labelled(world.engine, source)
     found = await world.engine.call("GET", f"containers/{container.container_id}/json")
     assert found["Config"]["Image"] == f"{canonical}@{digest}"
     assert container.running

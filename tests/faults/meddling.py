@@ -57,14 +57,14 @@ async def _unpause(world: World) -> None:
     async with asyncio.timeout(_CALL):
         await world.proxy.made.wait()
     await asyncio.sleep(_PAUSED)
-    for one in await containers.select(world.engine, world.app):
+    for one in await containers.list_labelled(world.engine, world.app):
         if one.paused:
             await _call(world, "POST", f"containers/{one.container_id}/unpause")
 
 
 def _to_old(act: Act) -> Callable[[World], Awaitable[None]]:
     async def strike(world: World) -> None:
-        for one in await containers.select(world.engine, world.app):
+        for one in await containers.list_labelled(world.engine, world.app):
             if one.labels["gateway.digest"] == world.served[-1]:
                 await act(world, one)
 
@@ -73,7 +73,7 @@ def _to_old(act: Act) -> Callable[[World], Awaitable[None]]:
 
 def _to_new(act: Act) -> Callable[[World], Awaitable[None]]:
     async def strike(world: World) -> None:
-        for one in await containers.select(world.engine, world.app):
+        for one in await containers.list_labelled(world.engine, world.app):
             if one.labels["gateway.digest"] not in world.served[-2:]:
                 await act(world, one)
 

@@ -26,12 +26,12 @@ class ServiceWorld(World):
         return {"stopGrace": 1, "runtime": "service", "updateConfigSwarm": update, "rollbackConfigSwarm": QUICK}
 
     async def clear(self) -> None:
-        for service in await services.select(self.engine):
+        for service in await services.list_all(self.engine):
             await services.remove(self.engine, service)
 
     async def services(self) -> list[Service]:
         """Return those of the application: what becomes of one before, after a violation, is another story."""
-        return [one for one in await services.select(self.engine) if one.labels.get(APPLICATION) == self.app]
+        return [one for one in await services.list_all(self.engine) if one.labels.get(APPLICATION) == self.app]
 
     async def one_serves(self, wanted: Digest) -> None:
         ours = await self.services()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gateway.cli.demo.process import until
 from gateway.docker.engine import services
-from gateway.docker.engine.shield import unbroken
+from gateway.docker.engine.shield import run_to_completion
 from gateway.model.errors import Unavailable
 from tests.faults.world import World
 
@@ -122,7 +122,7 @@ async def _nothing(_world: World) -> None:
 
 async def _restart_database(world: World) -> None:
     # The gateway gives its call up meanwhile, and with it who serves that call here.
-    await unbroken(world.database.restart())
+    await run_to_completion(world.database.restart())
 
 
 async def _cut_database(world: World) -> None:
@@ -141,15 +141,15 @@ async def _mend_database(world: World) -> None:
 
 
 async def _be_read_only(world: World) -> None:
-    await unbroken(world.database.be_read_only())
+    await run_to_completion(world.database.be_read_only())
 
 
 async def _let_nobody_in(world: World) -> None:
-    await unbroken(world.database.let_in(0))
+    await run_to_completion(world.database.let_in(0))
 
 
 async def _fill_the_disk(world: World) -> None:
-    await unbroken(world.database.fill_the_disk())
+    await run_to_completion(world.database.fill_the_disk())
 
 
 async def _database_refuses_no_more(world: World) -> None:

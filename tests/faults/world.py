@@ -114,7 +114,7 @@ class World:
 
     async def clear(self) -> None:
         for number in range(1, self._apps + 1):
-            for container in await containers.select(self.engine, f"{self.order}-{number}"):
+            for container in await containers.list_labelled(self.engine, f"{self.order}-{number}"):
                 await containers.remove(self.engine, container.container_id)
 
     async def pushed(self, image: Image | None = None) -> Digest:
@@ -172,7 +172,7 @@ class World:
 
     async def clear_running(self) -> None:
         """Stop all that runs of the application, as who takes a network away must."""
-        for one in await containers.select(self.engine, self.app):
+        for one in await containers.list_labelled(self.engine, self.app):
             await containers.stop(self.engine, one.container_id, grace=1)
 
     async def inside(self, *words: str) -> None:
@@ -258,7 +258,7 @@ class World:
 
     async def one_serves(self, wanted: Digest) -> None:
         """Raises Violation unless that version answers under the name, alone, with at most one kept, down for good."""
-        found = await containers.select(self.engine, self.app)
+        found = await containers.list_labelled(self.engine, self.app)
         serving = [one for one in found if one.running or one.restarting]
         if [(one.name, one.labels["gateway.digest"]) for one in serving] != [(await self.name(), wanted)]:
             raise Violation(f"{wanted[:19]} should run alone: {_seen(found)}")
@@ -278,7 +278,7 @@ class World:
 
     async def somebody_answers(self) -> None:
         """Raises Violation unless a client is served just now."""
-        found = await containers.select(self.engine, self.app)
+        found = await containers.list_labelled(self.engine, self.app)
         if not any([await self.answers(one) for one in found if one.running]):
             raise Violation(f"nobody answers: {_seen(found)}")
 

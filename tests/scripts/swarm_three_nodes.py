@@ -190,7 +190,7 @@ async def running(lane: Lane, *, without: str = "") -> list[Task]:
 async def of_application(engine: Engine, application_id: str) -> list[str]:
     """Return the digests of the application's containers that run on an engine."""
     try:
-        found = await containers.select(engine, application_id)
+        found = await containers.list_labelled(engine, application_id)
     except RolloutError:
         return ["(no answer)"]
     return [container.labels[DIGEST] for container in found if container.running]

@@ -59,7 +59,7 @@ class Host:
         return await self.inspect(name)
 
     async def inspect(self, name: str = "") -> dict[str, Any]:
-        found = await containers.inspection(self.engine, name or self.name)
+        found = await containers.inspect_raw(self.engine, name or self.name)
         assert found is not None
         return found
 

@@ -100,7 +100,7 @@ class Desk:
 
     async def runs(self, application_id: str) -> Runs:
         """Return what runs; of two containers at once, or of none, the engine's user would not know which."""
-        serving = [one for one in await containers.select(self.engine, application_id) if one.running]
+        serving = [one for one in await containers.list_labelled(self.engine, application_id) if one.running]
         assert len(serving) == 1, serving
         found = await self.engine.call("GET", f"containers/{serving[0].container_id}/json")
         image = await self.engine.call("GET", f"images/{found['Image']}/json")
@@ -129,5 +129,5 @@ async def desk(
     path = f"clients/{abs(hash(request.node.nodeid)):x}"
     yield Desk(plain_gateway, engine, registry, tmp_path, path)
     for row in await plain_gateway.query("application.all"):
-        for container in await containers.select(engine, row["applicationId"]):
+        for container in await containers.list_labelled(engine, row["applicationId"]):
             await containers.remove(engine, container.container_id)

@@ -101,7 +101,7 @@ class Lane:
         return [record.step for record in found[deployment.deployment_id]]
 
     async def containers(self) -> list[Container]:
-        return sorted(await containers.select(self.engine, self.application_id), key=lambda one: one.name)
+        return sorted(await containers.list_labelled(self.engine, self.application_id), key=lambda one: one.name)
 
     async def serving(self) -> Container:
         found = await containers.inspect(self.engine, "app-" + self.application_id)

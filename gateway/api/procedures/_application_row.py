@@ -160,7 +160,7 @@ def adopted(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
         return {"serviceId": base.object_id, "dockerImage": base.image}
-    body = adopted_spec.chosen(base)
+    body = adopted_spec.user_config(base)
     host = body["HostConfig"]
     return {
         "containerId": base.object_id,
@@ -169,5 +169,5 @@ def adopted(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
         "labels": sorted(body.get("Labels", {})),
         "networks": sorted(adopted_spec.endpoints(base)),
         "ports": sorted(host.get("PortBindings") or {}),
-        "mounts": sorted(adopted_spec.mounted(host)),
+        "mounts": sorted(adopted_spec.mount_targets(host)),
     }

@@ -13,8 +13,8 @@ from typing import Any
 
 from gateway.model.adoption import AdoptedSpec
 
-_SHORT = 12  # characters of an id, as the engine makes a host name of it
-_LONG = 64  # characters of an id, as the engine names a volume that nobody named
+_SHORT_ID = 12  # characters of an id, as the engine makes a host name of it
+_LONG_ID = 64  # characters of an id, as the engine names a volume that nobody named
 
 _COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
 _COMPOSE_NUMBER = "com.docker.compose.container-number"
@@ -24,9 +24,9 @@ _COMPOSE_IMAGE = "com.docker.compose.image"
 # Of a container's Config: what depends on the image, or is named again by whoever creates.
 _MERGED = frozenset({"Env", "Cmd", "Entrypoint", "Labels", "Healthcheck", "ExposedPorts", "Volumes"})
 _SIMPLE = frozenset({"User", "WorkingDir", "StopSignal", "Shell", "OnBuild"})
-_NOT_CHOSEN = frozenset({"Image", "Hostname", "ArgsEscaped"})
+_GENERATED = frozenset({"Image", "Hostname", "ArgsEscaped"})
 # A namespace of another container brings its own: the engine refuses them beside it.
-_OF_THE_NETWORK = frozenset({"Hostname", "Domainname", "ExposedPorts", "MacAddress"})
+_NETWORK_NAMESPACE_FIELDS = frozenset({"Hostname", "Domainname", "ExposedPorts", "MacAddress"})
 
 # Of an endpoint: how it is, not how it was to be.
 _OPERATIONAL = frozenset({
@@ -36,20 +36,20 @@ _OPERATIONAL = frozenset({
 _PREDEFINED = frozenset({"default", "bridge", "host", "none", "nat"})
 
 # Of a HostConfig: the namespaces that may be another container's, and how that is written.
-_SHARED = ("NetworkMode", "IpcMode", "PidMode")
+_NAMESPACE_MODES = ("NetworkMode", "IpcMode", "PidMode")
 _CONTAINER = "container:"
 
 
-def chosen(base: AdoptedSpec) -> dict[str, Any]:
+def user_config(base: AdoptedSpec) -> dict[str, Any]:
     """Return the creation request that would make what was found, of any version of its image; without an image."""
     config, image = base.found["Config"], base.image_config
     body = {
         name: value
         for name, value in config.items()
-        if name not in _MERGED | _SIMPLE | _NOT_CHOSEN and value is not None
+        if name not in _MERGED | _SIMPLE | _GENERATED and value is not None
     }
     body |= {name: config[name] for name in _SIMPLE if config.get(name) and config[name] != image.get(name)}
-    body |= _program(config, image)
+    body |= _entrypoint_and_command(config, image)
     body["Env"] = _without(config.get("Env") or (), image.get("Env") or ())
     body["Labels"] = _differing(config.get("Labels") or {}, image.get("Labels") or {})
     if config.get("Healthcheck"):
@@ -60,11 +60,11 @@ def chosen(base: AdoptedSpec) -> dict[str, Any]:
         body["Hostname"] = host_name
     body["HostConfig"] = deepcopy(base.found["HostConfig"]) | {"NetworkMode": _network_mode(base)}
     if _joins_another(body["HostConfig"]):
-        body = {name: value for name, value in body.items() if name not in _OF_THE_NETWORK}
+        body = {name: value for name, value in body.items() if name not in _NETWORK_NAMESPACE_FIELDS}
     return {name: value for name, value in body.items() if value not in (None, {}, [], "")}
 
 
-def _program(config: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
+def _entrypoint_and_command(config: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is run, where the maker chose it: an entrypoint of his leaves the image's command out."""
     if config.get("Entrypoint") != image.get("Entrypoint"):
         # An image's entrypoint is taken away by an empty one.
@@ -83,7 +83,7 @@ def _differing(those: Mapping[str, Any], these: Mapping[str, Any]) -> dict[str, 
 
 def _host_name(base: AdoptedSpec) -> str | None:
     name = base.found["Config"].get("Hostname")
-    generated = {base.object_id[:_SHORT]}
+    generated = {base.object_id[:_SHORT_ID]}
     if base.found["HostConfig"]["NetworkMode"] == "host":
         generated.add(base.host_name)
     return None if name in generated else name
@@ -99,17 +99,17 @@ def endpoints(base: AdoptedSpec) -> dict[str, dict[str, Any]]:
         return {}
     main = "bridge" if mode == "default" else mode
     names = sorted(networks, key=lambda name: name != main)
-    return {name: _endpoint(networks[name] or {}, base.object_id[:_SHORT]) for name in names}
+    return {name: _endpoint(networks[name] or {}, base.object_id[:_SHORT_ID]) for name in names}
 
 
-def joined(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+def manual_networks(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """Return, by name, the id of each network that a container is on, `but` for these, and its endpoint there."""
     mode, known = found["HostConfig"]["NetworkMode"], {*but, "host", "none"}
     if mode in {"default", "bridge"}:
         known.add("bridge")
     seen = {name: endpoint or {} for name, endpoint in (found["NetworkSettings"]["Networks"] or {}).items()}
     return {
-        name: (endpoint.get("NetworkID", ""), _endpoint(endpoint, found["Id"][:_SHORT]))
+        name: (endpoint.get("NetworkID", ""), _endpoint(endpoint, found["Id"][:_SHORT_ID]))
         for name, endpoint in seen.items()
         if name not in known and not any(endpoint.get("NetworkID", "").startswith(one) for one in known)
     }
@@ -139,17 +139,17 @@ def _joins_another(host: Mapping[str, Any]) -> bool:
 
 # -- what docker update has changed since
 
-_UPDATED = (
+_LIMITS = (
     "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuQuota", "CpuPeriod", "CpusetCpus",
     "CpusetMems", "BlkioWeight", "PidsLimit",
 )  # fmt: skip
 
 
-def updated(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def manual_limits(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return the limits of a HostConfig that somebody has changed since it was made, and that are not chosen anew."""
     return {
         name: now[name]
-        for name in _UPDATED
+        for name in _LIMITS
         if (now.get(name) or 0) != (made.get(name) or 0) and (made.get(name) or 0) == (wanted.get(name) or 0)
     }
 
@@ -157,9 +157,9 @@ def updated(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str
 # -- namespaces of other containers
 
 
-def namespaces(host: Mapping[str, Any]) -> frozenset[str]:
+def namespace_holders(host: Mapping[str, Any]) -> frozenset[str]:
     """Return the containers, by id or name, whose namespaces a HostConfig joins, and that it cannot run without."""
-    modes = (str(host.get(mode) or "") for mode in _SHARED)
+    modes = (str(host.get(mode) or "") for mode in _NAMESPACE_MODES)
     return frozenset(mode.removeprefix(_CONTAINER) for mode in modes if mode.startswith(_CONTAINER))
 
 
@@ -168,10 +168,10 @@ def volume_holders(host: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(entry.partition(":")[0] for entry in host.get("VolumesFrom") or ())
 
 
-def repointed(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, Any]:
+def retarget(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, Any]:
     """Return a HostConfig that shares with other containers `instead`."""
     made = dict(host)
-    for mode in _SHARED:
+    for mode in _NAMESPACE_MODES:
         holder = str(host.get(mode) or "").removeprefix(_CONTAINER)
         if holder in instead and holder != host[mode]:
             made[mode] = f"{_CONTAINER}{instead[holder]}"
@@ -184,7 +184,7 @@ def repointed(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, 
 # -- volumes
 
 
-def carry(body: Mapping[str, Any], held: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def carry_volumes(body: Mapping[str, Any], held: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the request with the volumes mounted that nobody named, and that would else be new and empty.
 
     `held` are the mounts of the container whose data they hold.
@@ -209,16 +209,16 @@ def carry(body: Mapping[str, Any], held: Iterable[Mapping[str, Any]]) -> dict[st
         for one in host.get("Mounts") or ()
     ]
     binds = [one for one in host.get("Binds") or () if one not in nameless_binds or _clean(one) not in volumes]
-    taken = mounted({**host, "Binds": binds, "Mounts": mounts})
+    taken = mount_targets({**host, "Binds": binds, "Mounts": mounts})
     mounts += [mount for target, mount in volumes.items() if target not in taken]
     return {**body, "HostConfig": {**host, "Mounts": mounts, "Binds": binds}}
 
 
 def _is_anonymous(volume: str) -> bool:
-    return len(volume) == _LONG and not volume.strip("0123456789abcdef")
+    return len(volume) == _LONG_ID and not volume.strip("0123456789abcdef")
 
 
-def mounted(host: Mapping[str, Any]) -> set[str]:
+def mount_targets(host: Mapping[str, Any]) -> set[str]:
     """Return the targets that something is mounted at."""
     targets = {mount["Target"] for mount in host.get("Mounts") or ()}
     targets |= {_target(bind) for bind in host.get("Binds") or ()} | set(host.get("Tmpfs") or ())
@@ -237,7 +237,7 @@ def _clean(path: str) -> str:
 # -- what the application's columns set lies over it
 
 
-def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """Return one creation request of two: what both name is as the upper one has it."""
     merged = {**under, **upper}
     merged["Env"] = _variables(under.get("Env") or (), upper.get("Env") or ())
@@ -245,7 +245,7 @@ def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     merged["ExposedPorts"] = {**under.get("ExposedPorts", {}), **upper.get("ExposedPorts", {})}
     if "Healthcheck" in under and "Healthcheck" in upper:
         merged["Healthcheck"] = {**under["Healthcheck"], **upper["Healthcheck"]}
-    host, above = _yielding(under.get("HostConfig", {}), upper), upper.get("HostConfig", {})
+    host, above = _without_covered_mounts(under.get("HostConfig", {}), upper), upper.get("HostConfig", {})
     merged["HostConfig"] = {
         **host,
         **above,
@@ -255,9 +255,9 @@ def over(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _yielding(host: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+def _without_covered_mounts(host: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
     """Return a HostConfig without what is mounted where the upper request mounts something."""
-    targets = mounted(upper.get("HostConfig", {}))
+    targets = mount_targets(upper.get("HostConfig", {}))
     return {
         **host,
         "Mounts": [one for one in host.get("Mounts") or () if _clean(one["Target"]) not in targets],
@@ -276,12 +276,12 @@ def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
 # -- compose
 
 
-def made_anew(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+def recreated_by_compose(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
     """Tell by the labels whether compose has made the same container of the same service again."""
     return all(before.get(label) is not None and before.get(label) == now.get(label) for label in _COMPOSE_IDENTITY)
 
 
-def of_compose(labels: Mapping[str, str]) -> bool:
+def belongs_to_compose(labels: Mapping[str, str]) -> bool:
     """Tell whether compose takes a container with these labels, its image's left out, for its own.
 
     Compose writes the project into the images it builds as well, the hash and the number into containers alone.
@@ -289,7 +289,7 @@ def of_compose(labels: Mapping[str, str]) -> bool:
     return not {_COMPOSE_PROJECT, _COMPOSE_HASH, _COMPOSE_NUMBER}.isdisjoint(labels)
 
 
-def with_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:
+def with_compose_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:
     """Return the labels by which compose, asked later, finds the container up to date with its image."""
     return {**labels, _COMPOSE_IMAGE: image_id} if _COMPOSE_IMAGE in labels else dict(labels)
 
@@ -297,7 +297,7 @@ def with_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:
 # -- the gateway's own container
 
 
-def own_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
+def own_container_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
     """Yield what may be, in full or in its first characters, the id of the container this program runs in.
 
     `cgroup` and `mounts` are /proc/self/cgroup and /proc/self/mountinfo.
@@ -311,6 +311,6 @@ def own_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
                 yield word
 
 
-def is_own(container_id: str, own: Iterable[str]) -> bool:
+def is_own_container(container_id: str, own: Iterable[str]) -> bool:
     """Tell whether the container is one of these."""
-    return any(len(one) >= _SHORT and container_id.startswith(one) for one in own)
+    return any(len(one) >= _SHORT_ID and container_id.startswith(one) for one in own)

@@ -5,12 +5,13 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import adopted_spec, adoption, dependents, files, ownership, spec
+from gateway.docker.container import adopted_spec, copies, dependents, files, ownership
+from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import containers, images, log_driver
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.images import Image
-from gateway.docker.engine.labels import MARKS, ORIGIN, SPEC
+from gateway.docker.engine.labels import GATEWAY_LABELS, ORIGIN, SPEC
 from gateway.docker.runtime import Version
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Running
@@ -20,21 +21,21 @@ from gateway.model.reference import Digest, Reference
 _LOG = structlog.get_logger()
 
 
-async def request(
+async def build(
     engine: Engine, application: Application, version: Version, mounts: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return it, with the volumes nobody named that are among the mounts of what it takes the place of."""
-    body = adopted_spec.carry(spec.creation(application, version), mounts)
+    body = adopted_spec.carry_volumes(container_spec.create_body(application, version), mounts)
     base = application.base
-    if spec.is_whole(application):
+    if container_spec.is_fully_specified(application):
         body["HostConfig"] |= await log_driver.for_container(engine)
     if base is None:
         return body
     if base.holders:
-        present = await dependents.present(engine, base.holders)
-        body["HostConfig"] = adopted_spec.repointed(body["HostConfig"], present)
+        present = await dependents.current_ids(engine, base.holders)
+        body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], present)
     if image := await find_image(engine, version.reference):
-        body["Labels"] = adopted_spec.with_image(body["Labels"], image.image_id)
+        body["Labels"] = adopted_spec.with_compose_image(body["Labels"], image.image_id)
         if image.image_id == version.digest:
             body["Image"] = image.image_id
     return body
@@ -45,42 +46,49 @@ async def find_image(engine: Engine, reference: Reference) -> Image | None:
     return await images.inspect(engine, str(reference)) or await images.inspect(engine, str(reference.digest))
 
 
-async def limited_by_hand(
+async def manual_limits(
     engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, Any]:
     """Return the limits that docker update has given the container since it was made; none where that is not known."""
-    made_as = _made_as(application, former, old)
-    found = None if made_as is None or old is None else await containers.inspection(engine, old.container_id)
+    made_as = _application_at_creation(application, former, old)
+    found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
-    made, wanted = spec.wanted(made_as)["HostConfig"], spec.wanted(application)["HostConfig"]
-    return adopted_spec.updated(found["HostConfig"], made, wanted)
+    made, wanted = (
+        container_spec.user_config(made_as)["HostConfig"],
+        container_spec.user_config(application)["HostConfig"],
+    )
+    return adopted_spec.manual_limits(found["HostConfig"], made, wanted)
 
 
-async def joined_by_hand(
+async def manual_networks(
     engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, dict[str, Any]]:
     """Return the endpoints of the networks that somebody connected the container to since it was made.
 
     None of a container that is not known to have been made as `former` tells, nor of a network that is no more.
     """
-    made_as = _made_as(application, former, old)
-    found = None if made_as is None or old is None else await containers.inspection(engine, old.container_id)
+    made_as = _application_at_creation(application, former, old)
+    found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
-    joined = adopted_spec.joined(found, but={**spec.networks(made_as), **spec.networks(application)})
+    joined = adopted_spec.manual_networks(
+        found, but={**container_spec.endpoints(made_as), **container_spec.endpoints(application)}
+    )
     there = {str(one["Id"]) for one in await engine.call("GET", "networks")} if joined else set()
     return {name: endpoint for name, (network_id, endpoint) in joined.items() if network_id in there}
 
 
-def _made_as(application: Application, former: Running | None, old: Container | None) -> Application | None:
+def _application_at_creation(
+    application: Application, former: Running | None, old: Container | None
+) -> Application | None:
     """Return the application as it was when the container was made; None where that is not known."""
     if old is None:
         return None
     if application.base is not None and ownership.is_original(application, old):
         return application.as_found()
     for known in (application, former.application if former else None):
-        if known is not None and spec.spec_hash(known) == old.labels.get(SPEC):
+        if known is not None and container_spec.spec_hash(known) == old.labels.get(SPEC):
             return known
     return None
 
@@ -88,24 +96,24 @@ def _made_as(application: Application, former: Running | None, old: Container | 
 # -- the like of what is there, or was
 
 
-async def stand_in(engine: Engine, old: Container, name: str) -> None:
+async def create_stand_in(engine: Engine, old: Container, name: str) -> None:
     """Make the like of one that will be gone once it stops, to be put back in its stead."""
     if await containers.inspect(engine, name) is None:
-        await like(engine, old.container_id, name)
+        await copy(engine, old.container_id, name)
 
 
-async def like(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
+async def copy(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
     """Create the like of a container that is there, its application's files in it; None where it is gone."""
-    found = await containers.inspection(engine, container)
+    found = await containers.inspect_raw(engine, container)
     if found is None:
         return None
-    made = await adoption.duplicate(engine, found, name)
+    made = await copies.duplicate(engine, found, name)
     if application is not None:
         await files.put(engine, made, application.configuration.files)
     return made
 
 
-async def anew(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
+async def recreate(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
     """Create what a container that is gone was, from what was written down of it, and return its id.
 
     `new` took its place meanwhile, and so has its volumes. The image is there.
@@ -114,14 +122,14 @@ async def anew(engine: Engine, former: Running, gone: str, name: str, new: Conta
     if reference is None or reference.digest is None:
         raise ValueError("what served is not known")
     version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
-    body = await request(engine, application, version, new.mounts if new else ())
+    body = await build(engine, application, version, new.mounts if new else ())
     base = application.base
     if former.deployment_id is None and base is not None:
         # It was somebody else's: so is its like.
         gone = base.object_id
-        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in MARKS}
+        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}
     body["Labels"] |= {ORIGIN: gone}
-    created = await containers.create(engine, name, body, spec.networks(application))
+    created = await containers.create(engine, name, body, container_spec.endpoints(application))
     try:
         await files.put(engine, created, application.configuration.files)
     except Failed:

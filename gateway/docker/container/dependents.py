@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from gateway.docker.container import adopted_spec, adoption
+from gateway.docker.container import adopted_spec, copies
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -22,8 +22,8 @@ from gateway.model.errors import Failed
 
 _LOG = structlog.get_logger()
 
-_AT_ONCE = 8  # inspections
-_AT_THE_SAME_TIME = timedelta(seconds=2)
+_MAX_INSPECTIONS = 8  # inspections
+_CLOCK_MARGIN = timedelta(seconds=2)
 _GRACE = 10  # seconds to stop where the container says nothing
 # A container on its way out is called after what it was: one that ran, or one that lay stopped.
 _RAN, _LAY = "ran", "lay"
@@ -40,76 +40,76 @@ class _Shared:
     volumes: frozenset[str]
 
 
-async def follow(engine: Engine, old: str, new: str) -> None:
+async def move_to(engine: Engine, old: str, new: str) -> None:
     """Let those that share with `old` share with `new`, and those that share with them in turn.
 
     One that cannot is told of in the log: it is no reason to undo what it depends on.
     """
-    sharing = await _sharing(engine)
+    sharing = await _list_sharing(engine)
     dependents = [one for one, shared in sharing.items() if old in shared.namespaces | shared.volumes]
     if old == new or not dependents:
         return
-    since = await _ended(engine, old, new)
+    since = await _stopped_at(engine, old, new)
     for container_id in dependents:
-        with _told(container_id):
-            if (found := await containers.inspection(engine, container_id)) is not None:
-                await _renew(engine, found, {old: new}, since)
+        with _log_failure(container_id):
+            if (found := await containers.inspect_raw(engine, container_id)) is not None:
+                await _recreate(engine, found, {old: new}, since)
 
 
 async def rejoin(engine: Engine, old: str, now: str) -> None:
     """Let those that shared with `old` share with what serves again: it, started anew, or its like."""
-    await follow(engine, old, now)
-    dependents = [one for one, shared in (await _sharing(engine)).items() if now in shared.namespaces]
+    await move_to(engine, old, now)
+    dependents = [one for one, shared in (await _list_sharing(engine)).items() if now in shared.namespaces]
     holder = await containers.inspect(engine, now) if dependents else None
     if holder is None:
         return
     for container_id in dependents:
-        with _told(container_id):
-            found = await containers.inspection(engine, container_id)
-            if found is None or not _named(found, _about(holder.finished_at))[1]:
+        with _log_failure(container_id):
+            found = await containers.inspect_raw(engine, container_id)
+            if found is None or not _original_name(found, _shortly_before(holder.finished_at))[1]:
                 continue
-            if not found["State"]["Running"] or _before(found["State"]["StartedAt"], holder.started_at):
+            if not found["State"]["Running"] or _is_before(found["State"]["StartedAt"], holder.started_at):
                 await containers.restart(engine, container_id, grace=_GRACE)
                 await rejoin(engine, container_id, container_id)
 
 
-def _before(one: str, other: str) -> bool:
-    return containers.time(one) < containers.time(other)
+def _is_before(one: str, other: str) -> bool:
+    return containers.parse_time(one) < containers.parse_time(other)
 
 
 @contextmanager
-def _told(container_id: str) -> Iterator[None]:
+def _log_failure(container_id: str) -> Iterator[None]:
     try:
         yield
     except Failed as error:
         _LOG.warning("A container cannot follow the one it depends on", container=container_id, error=str(error))
 
 
-async def _ended(engine: Engine, old: str, new: str) -> datetime | None:
+async def _stopped_at(engine: Engine, old: str, new: str) -> datetime | None:
     """Return when the holder stopped, about; None while it runs.
 
     Who shared its processes was killed with it, and is to run again: it did until then.
     """
     if (holder := await containers.inspect(engine, old)) is not None:
-        return None if holder.running else _about(holder.finished_at)
+        return None if holder.running else _shortly_before(holder.finished_at)
     successor = await containers.inspect(engine, new)
-    return None if successor is None else _about(containers.time(successor.started_at))
+    return None if successor is None else _shortly_before(containers.parse_time(successor.started_at))
 
 
-def _about(moment: datetime) -> datetime | None:
+def _shortly_before(moment: datetime) -> datetime | None:
     """Return a little before it; None for the engine's word for never."""
-    return None if moment.year == 1 else moment - _AT_THE_SAME_TIME
+    return None if moment.year == 1 else moment - _CLOCK_MARGIN
 
 
-async def can_start(engine: Engine, kept: Container) -> bool:
+async def holders_run(engine: Engine, kept: Container) -> bool:
     """Tell whether all that it shares with is still there."""
-    found = await containers.inspection(engine, kept.container_id)
-    shared = adopted_spec.namespaces(found["HostConfig"]) if found else set()
+    found = await containers.inspect_raw(engine, kept.container_id)
+    shared = adopted_spec.namespace_holders(found["HostConfig"]) if found else set()
     holders = [await containers.inspect(engine, holder) for holder in shared]
     return found is not None and all(holder is not None and holder.running for holder in holders)
 
 
-async def present(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
+async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
     """Return the ids that containers known by an id and a name have now."""
     now = {}
     for container_id, name in holders.items():
@@ -119,14 +119,18 @@ async def present(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
     return now
 
 
-async def _renew(engine: Engine, found: Mapping[str, Any], instead: Mapping[str, str], since: datetime | None) -> None:
+async def _recreate(
+    engine: Engine, found: Mapping[str, Any], instead: Mapping[str, str], since: datetime | None
+) -> None:
     """Put the like of a container in its place, sharing with others `instead`, running if it ran."""
     container_id = str(found["Id"])
-    name, ran = _named(found, since)
-    made = await containers.inspect(engine, _making(name, container_id)) or await containers.inspect(engine, name)
+    name, ran = _original_name(found, since)
+    made = await containers.inspect(engine, _temporary_name(name, container_id)) or await containers.inspect(
+        engine, name
+    )
     if made is None or made.container_id == container_id:
-        await adoption.duplicate(engine, found, _making(name, container_id), holders=instead)
-        made = await containers.inspect(engine, _making(name, container_id))
+        await copies.duplicate(engine, found, _temporary_name(name, container_id), holders=instead)
+        made = await containers.inspect(engine, _temporary_name(name, container_id))
     old = await containers.inspect(engine, container_id)
     if old is None or made is None:
         return
@@ -136,15 +140,15 @@ async def _renew(engine: Engine, found: Mapping[str, Any], instead: Mapping[str,
         grace = found["Config"].get("StopTimeout")
         await containers.stop(engine, container_id, grace=_GRACE if grace is None else grace)
         await containers.start(engine, made.container_id)
-    await follow(engine, container_id, made.container_id)
+    await move_to(engine, container_id, made.container_id)
     await containers.remove(engine, container_id)
 
 
-def _making(name: str, container_id: str) -> str:
+def _temporary_name(name: str, container_id: str) -> str:
     return f"{name}.made.{container_id[:12]}"
 
 
-def _named(found: Mapping[str, Any], since: datetime | None) -> tuple[str, bool]:
+def _original_name(found: Mapping[str, Any], since: datetime | None) -> tuple[str, bool]:
     """Return what it was called before it was on its way out, and whether it ran then."""
     name, state = found["Name"].removeprefix("/"), found["State"]
     for word in (_RAN, _LAY):
@@ -152,23 +156,23 @@ def _named(found: Mapping[str, Any], since: datetime | None) -> tuple[str, bool]
         if name.endswith(ending):
             return name.removesuffix(ending), word == _RAN
     shared_processes = str(found["HostConfig"].get("PidMode") or "").startswith("container:")
-    killed = shared_processes and since is not None and containers.time(state["FinishedAt"]) >= since
+    killed = shared_processes and since is not None and containers.parse_time(state["FinishedAt"]) >= since
     return name, bool(state["Running"] or state["Restarting"] or killed)
 
 
-async def _sharing(engine: Engine) -> dict[str, _Shared]:
+async def _list_sharing(engine: Engine) -> dict[str, _Shared]:
     """Return what each container on the engine shares."""
     known = _SHARED.setdefault(engine, {})
     there = [str(item["Id"]) for item in await engine.call("GET", "containers/json", params={"all": 1})]
     for gone in known.keys() - set(there):
         del known[gone]
-    bound = asyncio.Semaphore(_AT_ONCE)
+    bound = asyncio.Semaphore(_MAX_INSPECTIONS)
 
     async def learn(container_id: str) -> None:
         async with bound:
-            if (found := await containers.inspection(engine, container_id)) is not None:
+            if (found := await containers.inspect_raw(engine, container_id)) is not None:
                 host = found["HostConfig"]
-                known[container_id] = _Shared(adopted_spec.namespaces(host), adopted_spec.volume_holders(host))
+                known[container_id] = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
 
     await asyncio.gather(*(learn(container_id) for container_id in there if container_id not in known))
     return {container_id: known[container_id] for container_id in there if container_id in known}

@@ -6,23 +6,23 @@ NAME.new.CONTAINER       stands in for a container that is gone, or will be
 NAME.old.CONTAINER       served, and is kept
 """
 
-_SHORT = 12  # characters of an id
-_DEPENDENTS = (".made.", ".ran.", ".lay.")
+_SHORT_ID = 12  # characters of an id
+_DEPENDENT_MARKS = (".made.", ".ran.", ".lay.")
 
 
 def new(name: str, deployment_id: str) -> str:
-    return f"{name}.new.{deployment_id[:_SHORT]}"
+    return f"{name}.new.{deployment_id[:_SHORT_ID]}"
 
 
 def stand_in(name: str, container_id: str) -> str:
-    return f"{name}.new.{container_id[:_SHORT]}"
+    return f"{name}.new.{container_id[:_SHORT_ID]}"
 
 
 def aside(name: str, container_id: str) -> str:
-    return f"{name}.old.{container_id[:_SHORT]}"
+    return f"{name}.old.{container_id[:_SHORT_ID]}"
 
 
-def away(name: str, deployment_id: str) -> str:
+def temporary(name: str, deployment_id: str) -> str:
     """Return a name beside the serving one: names that differ in case are two to the engine, one to its DNS."""
     other = name.swapcase()
     return other if other != name else new(name, deployment_id)
@@ -36,7 +36,7 @@ def is_aside(name: str, container: str) -> bool:
     return container.startswith(f"{name}.old.")
 
 
-def was_changed(name: str, container: str) -> bool:
+def was_renamed(name: str, container: str) -> bool:
     """Tell whether somebody gave it another name: none that the gateway gives to one of the application's."""
     ours = container == name or is_new(name, container) or is_aside(name, container)
-    return not ours and not any(container.startswith(f"{name}{word}") for word in _DEPENDENTS)
+    return not ours and not any(container.startswith(f"{name}{word}") for word in _DEPENDENT_MARKS)

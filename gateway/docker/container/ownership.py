@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from gateway.docker.container import spec
+from gateway.docker.container import spec as container_spec
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import (
     APPLICATION,
@@ -25,7 +25,7 @@ def is_original(application: Application, container: Container) -> bool:
     return base is not None and APPLICATION not in container.labels and base.object_id in known
 
 
-def is_ours(application: Application, labels: Mapping[str, str]) -> bool:
+def labels_belong_to(application: Application, labels: Mapping[str, str]) -> bool:
     """Tell by a service's labels, or by a container's without its image's, whether it was made for the application.
 
     Another gateway, with a database of its own, may have an application of the same id. What bears no installation was
@@ -38,11 +38,11 @@ def is_ours(application: Application, labels: Mapping[str, str]) -> bool:
     return not application.installation or labels.get(DEPLOYMENT) in application.unmarked
 
 
-def is_of(application: Application, container: Container) -> bool:
-    return is_ours(application, container.labels) or is_original(application, container)
+def belongs_to(application: Application, container: Container) -> bool:
+    return labels_belong_to(application, container.labels) or is_original(application, container)
 
 
-def another(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
+def describe_owner(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
     """Return whose a container or service of the application's name is, as its labels tell, and what to do."""
     owner = labels.get(APPLICATION)
     if owner is None:
@@ -56,29 +56,29 @@ def another(application: Application, what: str, name: str, labels: Mapping[str,
     )
 
 
-def refusal(application: Application, container: Container) -> str:
+def describe_conflict(application: Application, container: Container) -> str:
     """Return why a container of the application's name is not taken for it, and what to do where that may be wrong."""
     name = container.name
     if application.base is None or APPLICATION in container.labels:
-        return another(application, "container", name, container.labels)
+        return describe_owner(application, "container", name, container.labels)
     return f"{name} was made anew since it was adopted; take it over as it is now: gateway apps adopt {name}"
 
 
 def version_of(application: Application, container: Container) -> tuple[str | None, str | None]:
     """Return the digest and the hash of the specification that it was made with."""
     if application.base is not None and is_original(application, container):
-        return application.base.reference.digest, spec.spec_hash(application.as_found())
+        return application.base.reference.digest, container_spec.spec_hash(application.as_found())
     return container.labels.get(DIGEST), container.labels.get(SPEC)
 
 
-def reference(application: Application, container: Container) -> Reference | None:
+def image_reference_of(application: Application, container: Container) -> Reference | None:
     """Return the image by tag and digest that it was made of."""
     if application.base is not None and is_original(application, container):
         return application.base.reference
     return image_reference(container.labels)
 
 
-def restart_policy(application: Application, container: Container) -> dict[str, object]:
+def restart_policy_of(application: Application, container: Container) -> dict[str, object]:
     """Return the policy it has when it is not set aside."""
     if application.base is not None and is_original(application, container):
         return dict(application.base.found["HostConfig"]["RestartPolicy"])

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from gateway.docker.container import probes
-from gateway.docker.engine import containers, errors, services
+from gateway.docker.engine import containers, errors, networks, services
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION
-from gateway.docker.engine.networks import network
 from gateway.model.errors import Code, Failed, RolloutError
 
-_ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
+_ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
 _COMPOSE = "com.docker.compose.project"
 
 
@@ -27,39 +26,39 @@ class _Port(NamedTuple):
     def collides(self, other: "_Port") -> bool:
         """Tell whether two cannot publish both."""
         same = self[:2] == other[:2]
-        return same and (self.address == other.address or not _ANY.isdisjoint((self.address, other.address)))
+        return same and (self.address == other.address or not _ALL_ADDRESSES.isdisjoint((self.address, other.address)))
 
 
 async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *, serving: str | None) -> None:
     """Raises Failed where a network is missing, or somebody else than the container that serves holds a port."""
     for name in names:
-        await network(engine, name)
-    wanted = sorted(_bound(body["HostConfig"]))
+        await networks.require(engine, name)
+    wanted = sorted(_host_ports(body["HostConfig"]))
     if not wanted:
         return
     running = await engine.call("GET", "containers/json")
     for port in wanted:
         if holder := _holder(running, port, but=serving):
-            raise _taken(port, await _called(engine, holder))
+            raise _port_taken(port, await _describe_container(engine, holder))
     if taken := [port for port in wanted if _listens_here(port)]:
-        await _refuse_foreign(engine, taken, serving)
+        await _refuse_ports_outside_docker(engine, taken, serving)
 
 
-async def _refuse_foreign(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
+async def _refuse_ports_outside_docker(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
     """Raises Failed where one of the ports, which somebody on this host has, would be the engine's to give."""
     # What serves has its ports by what it was made with, also while it is being restarted.
-    found = await containers.inspection(engine, serving) if serving else None
-    own = _bound(found["HostConfig"]) if found else set()
+    found = await containers.inspect_raw(engine, serving) if serving else None
+    own = _host_ports(found["HostConfig"]) if found else set()
     foreign = [port for port in taken if not any(port.collides(one) for one in own)]
     # Elsewhere they are another host's ports, or those of the container that the gateway is in.
-    if foreign and await probes.beside(engine):
+    if foreign and await probes.shares_host(engine):
         port = foreign[0]
-        if service := await _service(engine, port):
-            raise _taken(port, service)
-        raise Failed(Code.PORT_TAKEN, errors.outside(port.number, port.protocol))
+        if service := await _mesh_service(engine, port):
+            raise _port_taken(port, service)
+        raise Failed(Code.PORT_TAKEN, errors.port_held_outside_docker(port.number, port.protocol))
 
 
-def _bound(host: Mapping[str, Any]) -> set[_Port]:
+def _host_ports(host: Mapping[str, Any]) -> set[_Port]:
     """Return the ports of the host that a container is made with."""
     return {
         _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
@@ -69,7 +68,7 @@ def _bound(host: Mapping[str, Any]) -> set[_Port]:
     }
 
 
-async def networks_there(engine: Engine, container: Container) -> bool:
+async def networks_exist(engine: Engine, container: Container) -> bool:
     """Tell whether each network that a container is on is there: by id, since one made anew is another to it."""
     wanted = {network_id for network_id in container.networks.values() if network_id}
     if not wanted:
@@ -77,7 +76,7 @@ async def networks_there(engine: Engine, container: Container) -> bool:
     return wanted <= {str(one["Id"]) for one in await engine.call("GET", "networks")}
 
 
-async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
+async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed:
     """Return what the engine refused to start a container with; of a port, with who has it."""
     told = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
     if told is None:
@@ -85,8 +84,8 @@ async def by_whom(engine: Engine, error: Failed, *, but: str) -> Failed:
     try:
         port = _Port(*told, "")
         holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
-        called = await _called(engine, holder) if holder else await _service(engine, port)
-        return _taken(port, called) if called else error
+        called = await _describe_container(engine, holder) if holder else await _mesh_service(engine, port)
+        return _port_taken(port, called) if called else error
     except RolloutError:
         return error  # what it was refused with is known all the same
 
@@ -102,7 +101,7 @@ def _published(item: Mapping[str, Any]) -> list[_Port]:
     return [_Port(one["PublicPort"], one["Type"], one.get("IP", "")) for one in item["Ports"] if one.get("PublicPort")]
 
 
-async def _called(engine: Engine, item: Mapping[str, Any]) -> str:
+async def _describe_container(engine: Engine, item: Mapping[str, Any]) -> str:
     """Return what a container is called, and whose it is."""
     name, found = item["Names"][0].removeprefix("/"), await containers.inspect(engine, item["Id"])
     labels = found.labels if found else {}
@@ -113,14 +112,14 @@ async def _called(engine: Engine, item: Mapping[str, Any]) -> str:
     return f"the container {name}"
 
 
-def _taken(port: _Port, holder: str) -> Failed:
+def _port_taken(port: _Port, holder: str) -> Failed:
     return Failed(Code.PORT_TAKEN, f"port {port.number}/{port.protocol} is published by {holder}")
 
 
-async def _service(engine: Engine, port: _Port) -> str | None:
+async def _mesh_service(engine: Engine, port: _Port) -> str | None:
     """Return the service that has the port by the routing mesh, on each node."""
     try:
-        there = await services.select(engine)
+        there = await services.list_all(engine)
     except Failed:
         return None  # the engine manages no Swarm
     mesh = (one.name for one in there if (port.number, port.protocol) in services.mesh_ports(one.spec))

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from gateway.docker.engine.client import Engine, named
+from gateway.docker.engine.client import Engine, checked_name
 from gateway.docker.engine.containers import Container
 from gateway.model.errors import Code, Failed, Reason
 from gateway.model.health_checks import Probe
@@ -18,31 +18,31 @@ _BODY_SHOWN = 200  # characters of an answer that refuses
 _ROUTED_DEADLINE = 3.0  # seconds
 
 
-class _Unreached(Exception):
+class _Unreachable(Exception):
     """There was nobody to connect to."""
 
 
-async def ask(engine: Engine, container: Container, probe: Probe) -> Reason | None:
+async def run(engine: Engine, container: Container, probe: Probe) -> Reason | None:
     """Ask once; return how the container fails the probe, or None where it passes."""
     said: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
-    for host, port in _places(engine, container, probe):
+    for host, port in _addresses(engine, container, probe):
         try:
-            said = await (_connects(host, port, probe) if probe.type == "tcp" else _answers(host, port, probe))
-        except _Unreached as error:
+            said = await (_try_tcp(host, port, probe) if probe.type == "tcp" else _try_http(host, port, probe))
+        except _Unreachable as error:
             said = str(error)
         else:
             break
     return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
 
 
-def _places(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:
+def _addresses(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:
     """Return where the probe's port is reached, the next where nobody is at the one before."""
-    here = _here(engine.address)
+    here = _is_loopback(engine.address)
     if published := container.published.get(probe.port):
         host, port = published
         if host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
             # Another host's loopback is not ours.
-            return [(host, port)] if here or not _here(host) else []
+            return [(host, port)] if here or not _is_loopback(host) else []
         # A gateway that runs in a container finds its host's ports at the host's address on their networks.
         return [(address, port) for address in (engine.address, *(container.gateways if here else ()))]
     if "host" in container.aliases:
@@ -51,7 +51,7 @@ def _places(engine: Engine, container: Container, probe: Probe) -> list[tuple[st
     return [(address, probe.port) for address in container.addresses[:1] if here]
 
 
-async def _connects(host: str, port: int, probe: Probe) -> str | None:
+async def _try_tcp(host: str, port: int, probe: Probe) -> str | None:
     try:
         async with asyncio.timeout(probe.timeout):
             _, writer = await asyncio.open_connection(host, port)
@@ -59,11 +59,11 @@ async def _connects(host: str, port: int, probe: Probe) -> str | None:
     except TimeoutError:
         return f"no connection to {host}:{port} in {probe.timeout:g} s"
     except OSError as error:
-        raise _Unreached(f"no connection to {host}:{port}: {error.strerror or error}") from error
+        raise _Unreachable(f"no connection to {host}:{port}: {error.strerror or error}") from error
     return None
 
 
-async def _answers(host: str, port: int, probe: Probe) -> str | None:
+async def _try_http(host: str, port: int, probe: Probe) -> str | None:
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}{probe.path or '/'}"
     timeout = aiohttp.ClientTimeout(total=probe.timeout)
     try:
@@ -78,41 +78,41 @@ async def _answers(host: str, port: int, probe: Probe) -> str | None:
     except TimeoutError:
         return f"GET {url} was not answered in {probe.timeout:g} s"
     except aiohttp.ClientConnectorError as error:
-        raise _Unreached(f"GET {url} failed: {error}") from error
+        raise _Unreachable(f"GET {url} failed: {error}") from error
     except (aiohttp.ClientError, OSError, ValueError) as error:
         return f"GET {url} failed: {error}"
 
 
-async def routed(engine: Engine, networks: Iterable[str]) -> bool:
+async def containers_reachable(engine: Engine, networks: Iterable[str]) -> bool:
     """Tell whether containers on the first of these networks, or the default one, are reached from here.
 
     So it is where the engine runs on this host, and its bridge's address is one of ours. Raises what a call does.
     """
-    if not _here(engine.address):
+    if not _is_loopback(engine.address):
         return False
     network = next(iter(networks), "bridge")
     if network == "host":
         return True
     try:
-        found = await engine.call("GET", f"networks/{named(network)}", deadline=_ROUTED_DEADLINE)
+        found = await engine.call("GET", f"networks/{checked_name(network)}", deadline=_ROUTED_DEADLINE)
     except Failed:
         return True  # the network is yet to be made: the rollout says so
-    return any(map(ours, _gateways(found)))
+    return any(map(is_local_address, _gateways(found)))
 
 
-async def beside(engine: Engine) -> bool:
+async def shares_host(engine: Engine) -> bool:
     """Tell whether the engine's ports are those the gateway itself would have; raises what a call does.
 
     So it is where the address of the engine's default bridge is one of ours.
     """
-    if not _here(engine.address):
+    if not _is_loopback(engine.address):
         return False
     try:
         found = await engine.call("GET", "networks/bridge", deadline=_ROUTED_DEADLINE)
     except Failed:
         return False
     gateways = _gateways(found)
-    return bool(gateways) and all(map(ours, gateways))
+    return bool(gateways) and all(map(is_local_address, gateways))
 
 
 def _gateways(network: Mapping[str, Any]) -> list[str]:
@@ -127,14 +127,14 @@ def _gateway(config: Mapping[str, str]) -> str | None:
     return str(next(ipaddress.ip_network(subnet).hosts())) if subnet else None
 
 
-def _here(address: str) -> bool:
+def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
 
 
-def ours(address: str) -> bool:
+def is_local_address(address: str) -> bool:
     """Tell whether this host has the address: only then can it be bound."""
     bare = address.partition("/")[0]
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET

@@ -17,13 +17,13 @@ from gateway.docker.runtime import Timeouts
 from gateway.model.errors import Code, Failed, NotOnEngine, Reason
 from gateway.model.health_checks import Probe
 
-_LOOK_AGAIN = 0.1  # seconds
-_STARTED_AGAIN = 2  # times, where somebody stops it before it is proven
+_POLL_INTERVAL = 0.1  # seconds
+_MAX_RESTARTS = 2  # times, where somebody stops it before it is proven
 
 _LOG = structlog.get_logger()
 
 
-async def prove(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> None:
+async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> None:
     """Return once the container has shown that it serves; raises Failed saying what it did instead.
 
     One that was stopped has not shown anything: it is started again, or waited for where the engine is restarted.
@@ -32,36 +32,38 @@ async def prove(engine: Engine, container_id: str, timeouts: Timeouts, probe: Pr
     began = loop.time()
     asked_at, wanting, stopped, ran_since = -float("inf"), None, 0, began
     while True:
-        container = await expect(engine, container_id)
-        if reason := befallen(container):
-            if stopped < _STARTED_AGAIN and container.down and await stop_cause.was_stopped(engine, container):
+        container = await require(engine, container_id)
+        if reason := failure_reason(container):
+            if stopped < _MAX_RESTARTS and container.down and await stop_cause.was_stopped(engine, container):
                 stopped += 1
                 await _start_again(engine, container)
                 asked_at, ran_since = -float("inf"), loop.time()
                 continue
-            reason = await exit_diagnosis.explain(engine, container, reason)
+            reason = await exit_diagnosis.diagnose_exit(engine, container, reason)
             raise Failed(reason.code, reason.message)
         now = loop.time()
         if container.paused:
             ran_since = now
         if probe is not None and now - asked_at >= probe.interval:
-            asked_at, wanting = now, await probes.ask(engine, container, probe)
-        waits = wanting or _waits(container, stable=probe is not None or now - ran_since >= timeouts.stable_window)
+            asked_at, wanting = now, await probes.run(engine, container, probe)
+        waits = wanting or not_ready_reason(
+            container, stable=probe is not None or now - ran_since >= timeouts.stable_window
+        )
         if waits is None:
             break
         if (probe is not None or container.health or container.paused) and now - began >= timeouts.health_deadline:
             raise Failed(waits.code, f"{waits.message}; given up after {timeouts.health_deadline:.0f} s")
-        await asyncio.sleep(_LOOK_AGAIN)
+        await asyncio.sleep(_POLL_INTERVAL)
     await _refuse_another_image(engine, container)
 
 
 async def _start_again(engine: Engine, container: Container) -> None:
-    await stop_cause.outlast_shutdown(engine, container)
+    await stop_cause.wait_out_shutdown(engine, container)
     _LOG.warning("Somebody stopped a container before it was proven: it is started again", container=container.name)
     await containers.start(engine, container.container_id)
 
 
-def _waits(container: Container, *, stable: bool) -> Reason | None:
+def not_ready_reason(container: Container, *, stable: bool) -> Reason | None:
     """Return what a living container still lacks to be proven."""
     if container.health == "starting":
         said = f": {container.health_output}" if container.health_output else ""
@@ -73,28 +75,30 @@ def _waits(container: Container, *, stable: bool) -> Reason | None:
     return None
 
 
-async def expect(engine: Engine, container_id: str) -> Container:
+async def require(engine: Engine, container_id: str) -> Container:
     """Return the new container; raises Failed where it went missing."""
     container = await containers.inspect(engine, container_id)
     if container is None:
-        reason = missing(container_id)
+        reason = missing_reason(container_id)
         raise NotOnEngine(reason.code, reason.message)
     return container
 
 
-def missing(container_id: str) -> Reason:
+def missing_reason(container_id: str) -> Reason:
     return Reason(Code.CONTAINER_MISSING, f"the container {container_id[:12]} was removed by somebody else")
 
 
-def befallen(container: Container, *, restarts: int = 0) -> Reason | None:
+def failure_reason(container: Container, *, restarts: int = 0) -> Reason | None:
     """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
     if container.out_of_memory:
-        return exit_diagnosis.starved(container)
+        return exit_diagnosis.out_of_memory(container)
     if container.running and container.restart_count > restarts:
         return Reason(Code.EXITED, f"{container.name} keeps exiting; restarts so far: {container.restart_count}")
     if not container.running or container.restarting:
         why = f": {container.error}" if container.error else ""
-        return Reason(Code.EXITED, f"{container.name} exited with {exit_diagnosis.meaning(container.exit_code)}{why}")
+        return Reason(
+            Code.EXITED, f"{container.name} exited with {exit_diagnosis.describe_exit_code(container.exit_code)}{why}"
+        )
     if container.health == "unhealthy":
         said = container.health_output or "no output"
         return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")

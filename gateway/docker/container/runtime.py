@@ -21,10 +21,10 @@ from gateway.docker.container import (
     preflight,
     probes,
     readiness,
-    spec,
     stop_cause,
     update_order,
 )
+from gateway.docker.container import spec as container_spec
 from gateway.docker.container.swap import PUT_BACK_GRACE, ContainerSwap, remove
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
@@ -68,12 +68,12 @@ class ContainerRuntime:
             elif names.is_aside(self._name, container.name):
                 # A kept one that was to serve again, and whose rollback died or was overtaken.
                 await self._rest(container)
-            elif names.was_changed(self._name, container.name):
+            elif names.was_renamed(self._name, container.name):
                 await self._name_again(container)
 
     async def _renamed(self) -> Container | None:
         """Return what somebody has renamed while it served, by its name again."""
-        found = [one for one in await self._all() if names.was_changed(self._name, one.name)]
+        found = [one for one in await self._all() if names.was_renamed(self._name, one.name)]
         for container in sorted(found, key=lambda one: (one.down, one.name)):
             await self._name_again(container)
             return await containers.inspect(self.engine, self._name)
@@ -82,7 +82,7 @@ class ContainerRuntime:
     async def _name_again(self, container: Container) -> None:
         """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
         bearer = await containers.inspect(self.engine, self._name)
-        if bearer is not None and not ownership.is_of(self.application, bearer):
+        if bearer is not None and not ownership.belongs_to(self.application, bearer):
             return
         name = self._name if bearer is None else names.aside(self._name, container.container_id)
         _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
@@ -94,8 +94,8 @@ class ContainerRuntime:
         found = await containers.inspect(self.engine, self._name) or await self._renamed()
         if found is None:
             return None
-        if not ownership.is_of(self.application, found):
-            raise Failed(Code.NAME_TAKEN, ownership.refusal(self.application, found))
+        if not ownership.belongs_to(self.application, found):
+            raise Failed(Code.NAME_TAKEN, ownership.describe_conflict(self.application, found))
         digest, spec_hash = ownership.version_of(self.application, found)
         return Serving(
             object_id=found.container_id,
@@ -109,14 +109,14 @@ class ContainerRuntime:
         )
 
     def spec_hash(self) -> str:
-        return spec.spec_hash(self.application)
+        return container_spec.spec_hash(self.application)
 
     # -- before anything is touched
 
     async def check(self) -> None:
-        serving, body = await self.serving(), spec.wanted(self.application)
+        serving, body = await self.serving(), container_spec.user_config(self.application)
         if serving is not None:
-            update_order.refuse_impossible(body, self.application.configuration.order)
+            update_order.reject_impossible(body, self.application.configuration.order)
         await preflight.check(
             self.engine,
             body,
@@ -140,9 +140,9 @@ class ContainerRuntime:
 
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
-        body = await create_request.request(self.engine, self.application, version, old.mounts if old else ())
-        limits = await create_request.limited_by_hand(self.engine, self.application, self.former, old)
-        joined = await create_request.joined_by_hand(self.engine, self.application, self.former, old)
+        body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
+        limits = await create_request.manual_limits(self.engine, self.application, self.former, old)
+        joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
         if limits or joined:
             _LOG.info("What was changed by hand is carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
@@ -150,7 +150,11 @@ class ContainerRuntime:
         order = self._order(old, joined)
         if order is Order.START_FIRST:
             # Until it is proven, nobody is to find it by a name that another answers to.
-            body, shown, joined = spec.without_aliases(body), spec.unnamed(shown), spec.unnamed(joined)
+            body, shown, joined = (
+                container_spec.without_aliases(body),
+                container_spec.strip_aliases(shown),
+                container_spec.strip_aliases(joined),
+            )
         name = names.new(self._name, version.deployment_id)
         try:
             created = await self._create(name, body, shown)
@@ -166,11 +170,11 @@ class ContainerRuntime:
             await containers.remove(self.engine, created)
             raise
         if old is not None and old.removes_itself:
-            await create_request.stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
+            await create_request.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
         return self._swap(version.deployment_id, old, created, order)
 
     async def _equip(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
-        new = await readiness.expect(self.engine, created)
+        new = await readiness.require(self.engine, created)
         for network, endpoint in joined.items():
             await containers.connect(self.engine, new, network, endpoint)
         await files.put(self.engine, created, self.application.configuration.files)
@@ -186,18 +190,18 @@ class ContainerRuntime:
             raise Failed(error.reason.code, text) from error
 
     async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
-        wanted = (version.digest, spec.spec_hash(self.application))
+        wanted = (version.digest, container_spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._kept():
             if ownership.version_of(self.application, kept) == wanted and await self._can_start(kept):
-                joined = await create_request.joined_by_hand(self.engine, self.application, self.former, old)
+                joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
-                return replace(swap, new_restart_policy=ownership.restart_policy(self.application, kept))
+                return replace(swap, new_restart_policy=ownership.restart_policy_of(self.application, kept))
         return None
 
     async def _can_start(self, kept: Container) -> bool:
         """Tell whether all is there that it is tied to by id: one made since must take its place else."""
-        return await preflight.networks_there(self.engine, kept) and await dependents.can_start(self.engine, kept)
+        return await preflight.networks_exist(self.engine, kept) and await dependents.holders_run(self.engine, kept)
 
     def _swap(self, deployment_id: str, old: Container | None, new: str, order: Order) -> Swap:
         return Swap(
@@ -227,7 +231,7 @@ class ContainerRuntime:
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:
         timeouts = replace(self.timeouts, stable_window=0.0) if again else self.timeouts
-        await readiness.prove(self.engine, swap.new, timeouts, self._probe)
+        await readiness.wait_until_ready(self.engine, swap.new, timeouts, self._probe)
 
     async def retire(self, swap: Swap) -> None:
         await self._of(swap).retire()
@@ -245,7 +249,11 @@ class ContainerRuntime:
 
     async def is_over(self, swap: Swap) -> bool:
         found = await containers.inspect(self.engine, self._name)
-        if found is None or found.container_id in {swap.old, swap.new} or not ownership.is_of(self.application, found):
+        if (
+            found is None
+            or found.container_id in {swap.old, swap.new}
+            or not ownership.belongs_to(self.application, found)
+        ):
             return False
         if self.application.base is not None and found.container_id == self.application.base.object_id:
             return True  # adopted anew meanwhile
@@ -253,25 +261,27 @@ class ContainerRuntime:
         if ORIGIN in found.labels or found.labels.get(DEPLOYMENT) in known:
             return False  # the like of the old one
         new = await containers.inspect(self.engine, swap.new)
-        return not found.down or new is None or containers.time(new.created) < containers.time(found.created)
+        return (
+            not found.down or new is None or containers.parse_time(new.created) < containers.parse_time(found.created)
+        )
 
     async def prove_back(self, swap: Swap, serving: Serving) -> None:
         former = self.former.application.configuration.probe if self.former else self._probe
         probe = self._probe if serving.object_id == swap.new else former
-        await readiness.prove(self.engine, serving.object_id, self.timeouts, probe)
+        await readiness.wait_until_ready(self.engine, serving.object_id, self.timeouts, probe)
 
     # -- after
 
     async def tidy(self, swap: Swap) -> None:
-        new = await readiness.expect(self.engine, swap.new)
+        new = await readiness.require(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
-            await dependents.follow(self.engine, swap.old, swap.new)
+            await dependents.move_to(self.engine, swap.old, swap.new)
             if (old := await containers.inspect(self.engine, swap.old)) is not None:
                 await self._rest(old)  # somebody may have started it again
-        if reference := ownership.reference(self.application, new):
+        if reference := ownership.image_reference_of(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
         # What compose takes for its own it would start beside the new one.
-        own = adopted_spec.of_compose(new.labels)
+        own = adopted_spec.belongs_to_compose(new.labels)
         await self.clear()  # what was to stand in for the old one, and what somebody has renamed
         await self._forget(at_most=0 if own else self.application.configuration.kept)
         await self.clear()  # what somebody has started again meanwhile
@@ -308,7 +318,7 @@ class ContainerRuntime:
         return await containers.last_lines(self.engine, swap.new)
 
     async def start(self, serving: Serving) -> None:
-        found = await readiness.expect(self.engine, serving.object_id)
+        found = await readiness.require(self.engine, serving.object_id)
         if found.down and not await self._can_start(found):
             found = await self._made_anew(found)
         try:
@@ -316,10 +326,10 @@ class ContainerRuntime:
         except NotOnEngine:
             raise
         except Failed as error:
-            told = await preflight.by_whom(self.engine, error, but=found.container_id)
+            told = await preflight.name_port_holder(self.engine, error, but=found.container_id)
             raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
         try:
-            await readiness.prove(self.engine, found.container_id, self.timeouts, self._probe)
+            await readiness.wait_until_ready(self.engine, found.container_id, self.timeouts, self._probe)
         except Failed as error:
             log = await containers.last_lines(self.engine, found.container_id)
             raise Failed(error.reason.code, error.reason.message, log=log) from error
@@ -327,14 +337,14 @@ class ContainerRuntime:
 
     async def _made_anew(self, down: Container) -> Container:
         """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
-        reference = ownership.reference(self.application, down)
+        reference = ownership.image_reference_of(self.application, down)
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
             await self._get(reference)
         ran = self.former.application if self.former else self.application
-        made = await create_request.like(
+        made = await create_request.copy(
             self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran
         )
-        new = await readiness.expect(self.engine, made or down.container_id)
+        new = await readiness.require(self.engine, made or down.container_id)
         await containers.rename(self.engine, down, names.aside(self._name, down.container_id))
         new = await containers.rename(self.engine, new, self._name)
         await containers.remove(self.engine, down.container_id)
@@ -354,16 +364,16 @@ class ContainerRuntime:
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
         if found is None:
-            return readiness.missing(object_id)
-        reason = readiness.befallen(found, restarts=restarts)
+            return readiness.missing_reason(object_id)
+        reason = readiness.failure_reason(found, restarts=restarts)
         if reason is None or (found.down and await stop_cause.was_stopped(self.engine, found)):
             return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
-        return await exit_diagnosis.explain(self.engine, found, reason)
+        return await exit_diagnosis.diagnose_exit(self.engine, found, reason)
 
     async def answer(self, object_id: str) -> Reason | None:
         if self._probe is None:
             return None
-        return await probes.ask(self.engine, await readiness.expect(self.engine, object_id), self._probe)
+        return await probes.run(self.engine, await readiness.require(self.engine, object_id), self._probe)
 
     def longest_call(self) -> float:
         return self._grace + self.timeouts.call_margin
@@ -380,22 +390,22 @@ class ContainerRuntime:
 
     @property
     def _networks(self) -> dict[str, dict[str, Any]]:
-        return spec.networks(self.application)
+        return container_spec.endpoints(self.application)
 
     def _order(self, old: Container | None, joined: dict[str, dict[str, Any]]) -> Order:
-        body = adopted_spec.carry(spec.wanted(self.application), old.mounts if old else ())
-        return update_order.order_of(body, {**joined, **self._networks}, self.application.configuration.order)
+        body = adopted_spec.carry_volumes(container_spec.user_config(self.application), old.mounts if old else ())
+        return update_order.choose_order(body, {**joined, **self._networks}, self.application.configuration.order)
 
     @property
     def _grace(self) -> int:
         return self.application.configuration.stop_grace
 
     async def _all(self) -> list[Container]:
-        labelled = await containers.select(self.engine, self.application.application_id)
-        found = [one for one in labelled if ownership.is_ours(self.application, one.labels)]
+        labelled = await containers.list_labelled(self.engine, self.application.application_id)
+        found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
         if (base := self.application.base) is not None:
             original = await containers.inspect(self.engine, base.object_id)
-            alike = await containers.select(self.engine, base.object_id, label=ORIGIN)
+            alike = await containers.list_labelled(self.engine, base.object_id, label=ORIGIN)
             found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
         return found
 

@@ -31,25 +31,25 @@ _DEFAULT_GRACE = Configuration().stop_grace
 _FORMER_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
-def wanted(application: Application) -> dict[str, Any]:
+def user_config(application: Application) -> dict[str, Any]:
     """Return all that the user chose, and nothing else: what the image chooses is left to the image.
 
     Of what was adopted, that is what it was found with, and what the columns set over it.
     """
     columns = _columns(application)
     if application.base is None or application.base.is_service:
-        body = _over_defaults(columns, application)
+        body = _with_defaults(columns, application)
     else:
-        body = adopted_spec.over(adopted_spec.chosen(application.base), columns)
-    return on_networks(body, networks(application))
+        body = adopted_spec.merge(adopted_spec.user_config(application.base), columns)
+    return attach_first_network(body, endpoints(application))
 
 
-def is_whole(application: Application) -> bool:
+def is_fully_specified(application: Application) -> bool:
     """Tell whether its columns say all of a container: there is none that it was found with."""
     return application.base is None or application.base.is_service
 
 
-def _over_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
+def _with_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
     host = {"RestartPolicy": {"Name": "unless-stopped"}}
     return {"StopTimeout": application.configuration.stop_grace, **columns, "HostConfig": host | columns["HostConfig"]}
 
@@ -63,7 +63,7 @@ def _columns(application: Application) -> dict[str, Any]:
     ports = _port_bindings(configuration)
     body: dict[str, Any] = {
         "Labels": dict(configuration.labels),
-        "HostConfig": {"PortBindings": ports, "Mounts": _mounts(configuration), **_host(configuration)},
+        "HostConfig": {"PortBindings": ports, "Mounts": _mounts(configuration), **_host_config(configuration)},
         "ExposedPorts": {inside: {} for inside in ports},
     }
     if application.environment:
@@ -112,7 +112,7 @@ def _mounts(configuration: Configuration) -> list[dict[str, Any]]:
     return mounts
 
 
-def _host(configuration: Configuration) -> dict[str, Any]:
+def _host_config(configuration: Configuration) -> dict[str, Any]:
     host: dict[str, Any] = {
         "CapAdd": configuration.cap_add,
         "CapDrop": configuration.cap_drop,
@@ -146,7 +146,7 @@ def _restart_policy(chosen: RestartPolicy) -> dict[str, object]:
             return {"Name": "unless-stopped"}
 
 
-def on_networks(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def attach_first_network(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the creation request with the first of the networks in it, which is that of its network mode."""
     if not endpoints:
         return body
@@ -157,7 +157,7 @@ def on_networks(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]
     return body
 
 
-def networks(application: Application) -> dict[str, dict[str, Any]]:
+def endpoints(application: Application) -> dict[str, dict[str, Any]]:
     """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
     found: dict[str, dict[str, Any]] = {}
     if application.base is not None and not application.base.is_service:
@@ -171,7 +171,7 @@ def networks(application: Application) -> dict[str, dict[str, Any]]:
     return found
 
 
-def unnamed(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def strip_aliases(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return the endpoints without their aliases: nobody finds the container by one."""
     return {
         name: {key: value for key, value in endpoint.items() if key != "Aliases"}
@@ -184,7 +184,7 @@ def without_aliases(body: dict[str, Any]) -> dict[str, Any]:
     networking = body.get("NetworkingConfig")
     if networking is None:
         return body
-    return body | {"NetworkingConfig": {"EndpointsConfig": unnamed(networking["EndpointsConfig"])}}
+    return body | {"NetworkingConfig": {"EndpointsConfig": strip_aliases(networking["EndpointsConfig"])}}
 
 
 def _command(application: Application) -> list[str]:
@@ -195,18 +195,18 @@ def _command(application: Application) -> list[str]:
 
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
-    body = wanted(application)
-    if is_whole(application):
+    body = user_config(application)
+    if is_fully_specified(application):
         body["HostConfig"]["LogConfig"] = _FORMER_LOG
-    choice: list[Any] = [body, networks(application)]
+    choice: list[Any] = [body, endpoints(application)]
     if files := application.configuration.files:
         choice.append([[file.target, file.digest] for file in files])
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
 
 
-def creation(application: Application, version: Version) -> dict[str, Any]:
+def create_body(application: Application, version: Version) -> dict[str, Any]:
     """Return the whole request; its labels let anyone who finds the container know what it is."""
-    body = wanted(application)
+    body = user_config(application)
     image = str(version.reference.with_digest(version.digest))
     labels = {
         APPLICATION: application.application_id,
@@ -215,13 +215,13 @@ def creation(application: Application, version: Version) -> dict[str, Any]:
         DIGEST: version.digest,
         SPEC: spec_hash(application),
         IMAGE: image,
-        RESTART: _written(body["HostConfig"]["RestartPolicy"]),
+        RESTART: _format_restart_policy(body["HostConfig"]["RestartPolicy"]),
         **installation_label(application),
     }
     return body | {"Image": image, "Labels": body["Labels"] | labels}
 
 
-def _written(policy: Mapping[str, Any]) -> str:
+def _format_restart_policy(policy: Mapping[str, Any]) -> str:
     """Write a restart policy as `docker run --restart` takes it."""
     count = policy.get("MaximumRetryCount")
     return f"{policy['Name']}:{count}" if count else str(policy["Name"])

@@ -16,7 +16,8 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import create_request, dependents, names, ownership, preflight, readiness, spec
+from gateway.docker.container import create_request, dependents, names, ownership, preflight, readiness
+from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -31,8 +32,8 @@ from gateway.model.reference import Reference
 _LOG = structlog.get_logger()
 
 PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
-_LOOK_AGAIN = 0.1  # seconds
-_TRIES = 3  # to start the new one, while somebody starts the old one
+_POLL_INTERVAL = 0.1  # seconds
+_START_ATTEMPTS = 3  # to start the new one, while somebody starts the old one
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class ContainerSwap:
     async def exchange(self) -> None:
         swap = self.swap
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
-        new = await readiness.expect(self.engine, swap.new)
+        new = await readiness.require(self.engine, swap.new)
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
@@ -65,7 +66,10 @@ class ContainerSwap:
 
     async def _move_names(self, old: Container | None, new: Container) -> None:
         """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
-        for network, endpoint in {**await self._joined_by_hand(old), **spec.networks(self.application)}.items():
+        for network, endpoint in {
+            **await self._joined_by_hand(old),
+            **container_spec.endpoints(self.application),
+        }.items():
             await containers.connect(self.engine, new, network, endpoint)
         if old is not None and old.name == self.swap.serving_name:
             new = await containers.rename(self.engine, new, self._away)
@@ -73,25 +77,25 @@ class ContainerSwap:
         await self._give_name(new)
 
     async def _joined_by_hand(self, old: Container | None) -> dict[str, dict[str, Any]]:
-        return await create_request.joined_by_hand(self.engine, self.application, self.former, old)
+        return await create_request.manual_networks(self.engine, self.application, self.former, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Stop the old one and start the new; again where somebody starts the old one in between."""
-        for number in range(_TRIES):
+        for number in range(_START_ATTEMPTS):
             if old is not None and not old.down:
                 await containers.stop(self.engine, old.container_id, grace=self._grace)
             try:
                 await self.start_new()
             except Failed:
                 old = None if old is None else await containers.inspect(self.engine, old.container_id)
-                if old is None or old.down or number == _TRIES - 1:
+                if old is None or old.down or number == _START_ATTEMPTS - 1:
                     raise
             else:
                 return
 
     async def start_new(self) -> None:
-        new = await readiness.expect(self.engine, self.swap.new)
-        policy = self.swap.new_restart_policy or ownership.restart_policy(self.application, new)
+        new = await readiness.require(self.engine, self.swap.new)
+        policy = self.swap.new_restart_policy or ownership.restart_policy_of(self.application, new)
         if not new.removes_itself:
             await containers.set_restart_policy(self.engine, new, policy)
         await self.start(new.container_id)
@@ -103,15 +107,15 @@ class ContainerSwap:
         except NotOnEngine:
             raise
         except Failed as error:
-            told = await preflight.by_whom(self.engine, error, but=container_id)
+            told = await preflight.name_port_holder(self.engine, error, but=container_id)
             raise Failed(told.reason.code, f"{name} cannot be started: {told.reason.message}") from error
 
     async def retire(self) -> None:
         old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
         if old is None:
             return
-        await dependents.follow(self.engine, old.container_id, self.swap.new)
-        if old.running and spec.networks(self.application):
+        await dependents.move_to(self.engine, old.container_id, self.swap.new)
+        if old.running and container_spec.endpoints(self.application):
             await asyncio.sleep(self.application.configuration.drain)
         await self.let_rest(old, grace=self._grace)
 
@@ -141,14 +145,14 @@ class ContainerSwap:
             holder = await containers.inspect(self.engine, name)
             if error.reason.code is not Code.NAME_TAKEN or holder is None:
                 raise
-            if not ownership.is_of(self.application, holder):
-                raise Failed(error.reason.code, ownership.refusal(self.application, holder)) from error
+            if not ownership.belongs_to(self.application, holder):
+                raise Failed(error.reason.code, ownership.describe_conflict(self.application, holder)) from error
             await self._set_aside(holder)
             await containers.rename(self.engine, container, name)
 
     @property
     def _away(self) -> str:
-        return names.away(self.swap.serving_name, self.swap.deployment_id)
+        return names.temporary(self.swap.serving_name, self.swap.deployment_id)
 
     @property
     def _stand_in(self) -> str | None:
@@ -168,7 +172,7 @@ class ContainerSwap:
             old = await containers.inspect(self.engine, self.swap.old)
             if old is None or old.down:
                 return
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(_POLL_INTERVAL)
 
     async def put_back(self) -> None:
         """Let the old one serve again, or its like; where neither can, the new one, if it is there."""
@@ -212,7 +216,7 @@ class ContainerSwap:
         new = await containers.inspect(self.engine, self.swap.new)
         try:
             await self.obtain(self.former.reference)
-            made = await create_request.anew(self.engine, self.former, self.swap.old, self._stand_in, new)
+            made = await create_request.recreate(self.engine, self.former, self.swap.old, self._stand_in, new)
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
@@ -228,7 +232,7 @@ class ContainerSwap:
         made = None
         try:
             ran = self.former.application if self.former else self.application
-            made = await create_request.like(self.engine, old.container_id, self._stand_in, ran)
+            made = await create_request.copy(self.engine, old.container_id, self._stand_in, ran)
             like = await containers.inspect(self.engine, made) if made else None
             if like is None:
                 return False
@@ -253,7 +257,7 @@ class ContainerSwap:
         if old is not None:
             await self._give_name(old)
             # One in a crash loop is stopped to be renamed.
-            await self._run_again(await readiness.expect(self.engine, old.container_id))
+            await self._run_again(await readiness.require(self.engine, old.container_id))
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self.set_new_aside()
         await self.drop_stand_in()

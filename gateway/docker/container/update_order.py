@@ -7,17 +7,17 @@ from gateway.model.configuration import Order
 from gateway.model.errors import Code, Failed
 
 
-def order_of(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
+def choose_order(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
     """Return the order for a container's creation request and the endpoints on its networks.
 
     Two cannot hold one port of the host, one address or, safely, one volume that both write. An explicit choice wins.
     """
     if chosen is not None:
         return chosen
-    return Order.STOP_FIRST if hindrance(body, endpoints) else Order.START_FIRST
+    return Order.STOP_FIRST if stop_first_reason(body, endpoints) else Order.START_FIRST
 
 
-def refuse_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
+def reject_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
     """Raises Failed where start-first was chosen for two that cannot both be: each would hold the same port."""
     bindings = (body["HostConfig"].get("PortBindings") or {}).values()
     ports = sorted({one["HostPort"] for many in bindings for one in many or () if one.get("HostPort", "").isdigit()})
@@ -28,7 +28,7 @@ def refuse_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
         )
 
 
-def hindrance(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
+def stop_first_reason(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
     """Return what only one of two containers can have, or None."""
     host = body.get("HostConfig", {})
     if host.get("PortBindings") or host.get("PublishAllPorts"):

@@ -17,7 +17,7 @@ import orjson
 from aiodocker.exceptions import DockerError
 
 from gateway.docker.engine.errors import classify
-from gateway.docker.engine.shield import unbroken
+from gateway.docker.engine.shield import run_to_completion
 from gateway.docker.engine.transport import connector as connector_for
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.servers import Access
@@ -116,14 +116,14 @@ class Engine(aiodocker.Docker):
         sent = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         made = self._made(method, path, deadline, params=dict(params or {}), data=sent, headers=headers)
         try:
-            return await (made if method == "GET" else unbroken(made))
+            return await (made if method == "GET" else run_to_completion(made))
         except Failed as error:
             if not (self._manages and error.reason.code is Code.NO_SWARM):
                 raise
             raise Postponed(Code.ENGINE_BUSY, f"the engine manages its Swarm no more, or not yet: {error}") from error
 
     async def _made(self, method: str, path: str, deadline: float, **given: Any) -> Any:
-        with translated(waiting_for=f"{method} {path}"):
+        with translate_errors(waiting_for=f"{method} {path}"):
             async with (
                 asyncio.timeout(deadline),
                 self._query(path, method, **given) as response,
@@ -163,7 +163,7 @@ class Engine(aiodocker.Docker):
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class ReachedEngine:
     """An engine that answers, and the servers whose applications are looked after by way of it; None is its own."""
 
     engine: Engine
@@ -188,7 +188,7 @@ async def connect(access: Access | str) -> AsyncIterator[Engine]:
         await engine.connector.close()
 
 
-def named(name: str) -> str:
+def checked_name(name: str) -> str:
     """Return a name that may stand in a path, unescaped as the client sends it; raises Failed."""
     if not _NAME.fullmatch(name):
         raise Failed(Code.BAD_CONFIGURATION, f"{name!r} is not a name the Docker Engine knows")
@@ -196,7 +196,7 @@ def named(name: str) -> str:
 
 
 @contextmanager
-def translated(*, waiting_for: str = "the call") -> Iterator[None]:
+def translate_errors(*, waiting_for: str = "the call") -> Iterator[None]:
     """Let nothing of the client's or the daemon's errors out but Failed and Postponed."""
     try:
         yield

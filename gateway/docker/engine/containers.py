@@ -10,13 +10,13 @@ from typing import Any
 import orjson
 
 from gateway.docker.engine import images, logs
-from gateway.docker.engine.client import CALL_DEADLINE, Engine, named
-from gateway.docker.engine.labels import APPLICATION, are_telling, own_labels
+from gateway.docker.engine.client import CALL_DEADLINE, Engine, checked_name
+from gateway.docker.engine.labels import APPLICATION, are_significant, own_labels
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
-_RUNS = 3  # of a health check, the last
-_LONGEST_SAID = 1000  # characters
+_CHECK_RUNS = 3  # of a health check, the last
+_MAX_OUTPUT = 1000  # characters
 _GRACE = 10  # seconds to stop for one that is between two starts, and so has no process
 
 NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
@@ -93,9 +93,9 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         memory_limit=found["HostConfig"].get("Memory") or 0,
         error=state["Error"],
         started_at=state["StartedAt"],
-        finished_at=time(state["FinishedAt"]),
+        finished_at=parse_time(state["FinishedAt"]),
         health=health.get("Status"),
-        health_output=_said(health.get("Log") or ()),
+        health_output=_check_output(health.get("Log") or ()),
         restart_policy=found["HostConfig"]["RestartPolicy"],
         aliases={
             name: frozenset(endpoint["Aliases"] or ())
@@ -104,22 +104,22 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         networks={
             name: endpoint.get("NetworkID") or "" for name, endpoint in found["NetworkSettings"]["Networks"].items()
         },
-        addresses=_each(found, "IPAddress"),
-        gateways=_each(found, "Gateway"),
+        addresses=_endpoint_values(found, "IPAddress"),
+        gateways=_endpoint_values(found, "Gateway"),
         published=_published(found["NetworkSettings"].get("Ports") or {}),
         mounts=tuple(found["Mounts"] or ()),
         removes_itself=bool(found["HostConfig"].get("AutoRemove")),
     )
 
 
-def _said(log: Iterable[dict[str, Any]]) -> str:
+def _check_output(log: Iterable[dict[str, Any]]) -> str:
     """Return what the last runs of a health check that failed have said, the same once."""
-    failed = [run for run in log if run.get("ExitCode")][-_RUNS:]
+    failed = [run for run in log if run.get("ExitCode")][-_CHECK_RUNS:]
     said = [f"{str(run.get('Output', '')).strip()} (exit code {run['ExitCode']})".lstrip() for run in failed]
-    return "; ".join(dict.fromkeys(said))[-_LONGEST_SAID:]
+    return "; ".join(dict.fromkeys(said))[-_MAX_OUTPUT:]
 
 
-def _each(found: dict[str, Any], what: str) -> tuple[str, ...]:
+def _endpoint_values(found: dict[str, Any], what: str) -> tuple[str, ...]:
     endpoints = found["NetworkSettings"]["Networks"].values()
     return tuple(endpoint[what] for endpoint in endpoints if endpoint.get(what))
 
@@ -132,7 +132,7 @@ def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:
     }
 
 
-def time(text: str) -> datetime:
+def parse_time(text: str) -> datetime:
     """Parse the engine's time, RFC 3339, without what is less than a microsecond; its zero time is the year 1."""
     found = _TIME.fullmatch(text)
     if found is None:
@@ -141,41 +141,41 @@ def time(text: str) -> datetime:
     return datetime.fromisoformat(f"{whole}.{(fraction or '')[:6]:0<6}{offset or '+00:00'}").astimezone(UTC)
 
 
-def stamp(text: str) -> str:
+def to_timestamp(text: str) -> str:
     """Return the engine's time as it takes times: seconds, and nanoseconds after the point."""
     fraction = re.search(r"\.(\d+)", text)
-    whole = int(time(text).timestamp())
+    whole = int(parse_time(text).timestamp())
     return f"{whole}.{fraction[1].ljust(9, '0')}" if fraction else str(whole)
 
 
 async def inspect(engine: Engine, container: str) -> Container | None:
     """Return it by id or name, or None where there is none."""
-    found = await inspection(engine, container)
-    return None if found is None else _container(found, await labels_of(engine, found))
+    found = await inspect_raw(engine, container)
+    return None if found is None else _container(found, await own_labels_of(engine, found))
 
 
-async def labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
+async def own_labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
     """Return the labels of what was inspected, without those of its image."""
-    return await labels_without_images(engine, found["Config"]["Labels"] or {}, found["Image"])
+    return await without_image_labels(engine, found["Config"]["Labels"] or {}, found["Image"])
 
 
-async def labels_without_images(engine: Engine, labels: Mapping[str, str], image_id: str) -> dict[str, str]:
+async def without_image_labels(engine: Engine, labels: Mapping[str, str], image_id: str) -> dict[str, str]:
     """Return a container's labels without those of its image, which may say anything of itself."""
-    if not are_telling(labels):
+    if not are_significant(labels):
         return dict(labels)
     return own_labels(labels, await images.labels(engine, image_id))
 
 
-async def inspection(engine: Engine, container: str) -> dict[str, Any] | None:
+async def inspect_raw(engine: Engine, container: str) -> dict[str, Any] | None:
     """Return all the engine tells of it, by id or name, or None where there is none."""
     try:
-        found: dict[str, Any] = await engine.call("GET", f"containers/{named(container)}/json")
+        found: dict[str, Any] = await engine.call("GET", f"containers/{checked_name(container)}/json")
     except NotOnEngine:
         return None
     return found
 
 
-async def select(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:
+async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:
     """Return all the containers of an application, or with another label of this value, whatever their state."""
     filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
     found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
@@ -185,13 +185,13 @@ async def select(engine: Engine, value: str, *, label: str = APPLICATION) -> lis
 
 async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
     """Create a container on its networks, each with its endpoint's settings, and return its id."""
-    created = await engine.call("POST", "containers/create", params={"name": named(name)}, body=body)
+    created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=body)
     container_id = str(created["Id"])
     # Engines before API 1.44 take one network at creation.
     for network, endpoint in list(networks.items())[1:]:
         await engine.call(
             "POST",
-            f"networks/{named(network)}/connect",
+            f"networks/{checked_name(network)}/connect",
             body={"Container": container_id, "EndpointConfig": endpoint},
         )
     return container_id
@@ -203,9 +203,11 @@ async def connect(engine: Engine, container: Container, network: str, endpoint: 
     if network in container.aliases:
         if wanted <= container.aliases[network]:
             return
-        await engine.call("POST", f"networks/{named(network)}/disconnect", body={"Container": container.container_id})
+        await engine.call(
+            "POST", f"networks/{checked_name(network)}/disconnect", body={"Container": container.container_id}
+        )
     body = {"Container": container.container_id, "EndpointConfig": endpoint}
-    await engine.call("POST", f"networks/{named(network)}/connect", body=body)
+    await engine.call("POST", f"networks/{checked_name(network)}/connect", body=body)
 
 
 async def rename(engine: Engine, container: Container, name: str) -> Container:
@@ -213,22 +215,22 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
     if container.name == name:
         return container
     if container.restarting:
-        await rest(engine, container, grace=_GRACE)
+        await stop_for_good(engine, container, grace=_GRACE)
     try:
         await _rename(engine, container, name)
     except Postponed as error:
         if error.reason.code is not Code.ENGINE_BUSY:
             raise
-        await rest(engine, container, grace=_GRACE)  # it has ended since it was looked at
+        await stop_for_good(engine, container, grace=_GRACE)  # it has ended since it was looked at
         await _rename(engine, container, name)
     return replace(container, name=name)
 
 
 async def _rename(engine: Engine, container: Container, name: str) -> None:
-    await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": named(name)})
+    await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": checked_name(name)})
 
 
-async def rest(engine: Engine, container: Container, *, grace: int) -> None:
+async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
     """Stop it, and let no engine start it again."""
     await set_restart_policy(engine, container, NO_RESTART)
     await stop(engine, container.container_id, grace=grace)
@@ -237,7 +239,7 @@ async def rest(engine: Engine, container: Container, *, grace: int) -> None:
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
     """Set it; one that is gone restarts no more anyhow."""
     if _policy(container.restart_policy) != _policy(policy):
-        with _gone_is_done():
+        with _ignore_missing():
             await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
 
 
@@ -249,12 +251,12 @@ def _policy(policy: dict[str, object]) -> tuple[object, object]:
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
     """Send the stop signal, and the kill after `grace` seconds; one that is gone is stopped."""
     deadline = grace + CALL_DEADLINE
-    with _gone_is_done():
+    with _ignore_missing():
         await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=deadline)
 
 
 @contextmanager
-def _gone_is_done() -> Iterator[None]:
+def _ignore_missing() -> Iterator[None]:
     try:
         yield
     except NotOnEngine:

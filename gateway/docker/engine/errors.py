@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 
-_LONGEST = 2000  # characters of a message: a registry may have said any number of them
+_MAX_LENGTH = 2000  # characters of a message: a registry may have said any number of them
 _UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
 _BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
 
-_HEALING = frozenset({Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
-_SOONEST = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
+_TRANSIENT = frozenset({Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
+_MIN_RETRY_AFTER = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _RETRY_AFTER = re.compile(r"retry-after: ?(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|)\b", re.IGNORECASE)
 
 #: what is said where the engine has an image's layer, and cannot make files of it
-UNPACKED = "the engine cannot unpack a layer of the image"
+CANNOT_UNPACK = "the engine cannot unpack a layer of the image"
 
 # What a port is named in, by the engine's allocator, its proxy, and the engines from 28 on.
 _PORT = re.compile(
@@ -67,7 +67,7 @@ _RULES = (
         r"(?!.*(?:error reading from server|code = unavailable|transport is closing|ttrpc: closed|context canceled))",
         "archive/tar: ",
         "invalid tar header",
-        says=UNPACKED,
+        says=CANNOT_UNPACK,
     ),
     _rule(
         Code.REGISTRY_UNREACHABLE,
@@ -159,53 +159,53 @@ _RULES = (
 
 def classify(status: int, message: str) -> Failed | Postponed:
     """Tell what a refusal of the daemon means; 0 is the status of what was not an answer."""
-    message = message[:_LONGEST]
+    message = message[:_MAX_LENGTH]
     if status == _UNREACHABLE:
         return Postponed(Code.ENGINE_UNREACHABLE, message)
     if status == _CONFLICT and "is already in use by container" in message.lower():
         return Failed(Code.NAME_TAKEN, message)
     for rule in _RULES:
         if found := rule.pattern.search(message):
-            return _absent(status, _told(rule, found, message))
+            return _as_absent(status, _translate(rule, found, message))
     if status == _BAD_REQUEST:
         return Failed(Code.BAD_CONFIGURATION, f"the engine objects: {message}")
-    return _absent(status, Failed(Code.ENGINE_REFUSED, message))
+    return _as_absent(status, Failed(Code.ENGINE_REFUSED, message))
 
 
-def _absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
+def _as_absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
     """Return a refusal with 404 as one that says what is not there; one that heals stays what it is."""
     if status == _NOT_FOUND and isinstance(told, Failed):
         return NotOnEngine(told.reason.code, told.reason.message)
     return told
 
 
-def _told(rule: _Rule, found: re.Match[str], message: str) -> Failed | Postponed:
+def _translate(rule: _Rule, found: re.Match[str], message: str) -> Failed | Postponed:
     if rule.code is Code.RATE_LIMITED:
         return Postponed(rule.code, message, retry_after=retry_after(message))
     words = {name: value or "" for name, value in found.groupdict().items()}
-    own = _plain(message)
+    own = _unwrap(message)
     if rule.code is Code.PORT_TAKEN:
-        text = _of_a_port(own)
+        text = _port_message(own)
     elif rule.code is Code.BAD_CONFIGURATION and not rule.says:
         text = f"the engine objects: {own}"
     else:
         text = f"{rule.says.format(**words)} (the engine: {own})" if rule.says else own
-    return Postponed(rule.code, text) if rule.code in _HEALING else Failed(rule.code, text)
+    return Postponed(rule.code, text) if rule.code in _TRANSIENT else Failed(rule.code, text)
 
 
-def _plain(message: str) -> str:
+def _unwrap(message: str) -> str:
     """Return it without what each layer of the engine has put around it."""
     return _WRAPPED.sub("", message.strip()).removesuffix(": unknown")
 
 
-def _of_a_port(message: str) -> str:
+def _port_message(message: str) -> str:
     port = port_of(message)
     if port is None or "address already in use" not in message.lower():
         return message
-    return outside(*port)
+    return port_held_outside_docker(*port)
 
 
-def outside(port: int, protocol: str) -> str:
+def port_held_outside_docker(port: int, protocol: str) -> str:
     """Return what is said of a port that no container holds, with how to find out who does."""
     listens = "ss -lunp" if protocol == "udp" else "ss -ltnp"
     return (
@@ -223,4 +223,4 @@ def port_of(message: str) -> tuple[int, str] | None:
 def retry_after(message: str) -> float | None:
     """Return the seconds a registry asks for, where it names a time."""
     found = _RETRY_AFTER.search(message)
-    return None if found is None else max(_SOONEST, float(found[1]) * _SECONDS[found[2].lower()])
+    return None if found is None else max(_MIN_RETRY_AFTER, float(found[1]) * _SECONDS[found[2].lower()])

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import orjson
 
-from gateway.docker.engine.client import Engine, translated
+from gateway.docker.engine.client import Engine, translate_errors
 
 # "health_status" makes the engine compare the beginnings of these words.
 _WATCHED = {
@@ -22,7 +22,7 @@ async def follow(engine: Engine) -> AsyncGenerator[None, None]:
     Raises Postponed where it breaks.
     """
     params = {"filters": orjson.dumps(_WATCHED).decode()}
-    with translated(waiting_for="GET events"):
+    with translate_errors(waiting_for="GET events"):
         async with engine._query("events", params=params) as response:  # noqa: SLF001 - our own subclass
             yield  # what happened before was not heard
             async for chunk in response.content.iter_any():

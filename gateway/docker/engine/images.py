@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from gateway.docker.engine.client import Engine, translated
+from gateway.docker.engine.client import Engine, translate_errors
 from gateway.docker.runtime import Progress
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
 
-_TELL_EVERY = 0.3  # seconds; each telling is a write
+_PROGRESS_INTERVAL = 0.3  # seconds; each telling is a write
 _LABELS_KEPT = 1024  # images whose labels are remembered
 
 
@@ -76,7 +76,7 @@ async def pull(
     layers, clock = _Layers(), asyncio.get_running_loop().time
     told = clock()
     name = f"{reference.repository}@{reference.digest}"
-    with _told(name, anonymous=credentials is None), translated(waiting_for=f"the pull of {name}"):
+    with _explain_refusal(name, anonymous=credentials is None), translate_errors(waiting_for=f"the pull of {name}"):
         async with (
             asyncio.timeout(stall) as watchdog,
             aclosing(
@@ -85,7 +85,7 @@ async def pull(
         ):
             async for message in stream:
                 watchdog.reschedule(clock() + stall)
-                if layers.changed_by(message) and clock() - told >= _TELL_EVERY:
+                if layers.changed_by(message) and clock() - told >= _PROGRESS_INTERVAL:
                     told = clock()
                     await progress(layers.summary())
     await progress(layers.summary())
@@ -96,7 +96,7 @@ async def pull(
 
 
 @contextmanager
-def _told(name: str, *, anonymous: bool) -> Iterator[None]:
+def _explain_refusal(name: str, *, anonymous: bool) -> Iterator[None]:
     """Let a refusal say what could not be pulled, and with which login."""
     try:
         yield
@@ -158,13 +158,13 @@ async def untag(engine: Engine, reference: Reference) -> None:
             await engine.call("DELETE", f"images/{name}")
 
 
-async def used(engine: Engine) -> frozenset[str]:
+async def images_in_use(engine: Engine) -> frozenset[str]:
     """Return the ids of the images that containers are of, whoever made them."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
     return frozenset(one["ImageID"] for one in found)
 
 
-async def discard(engine: Engine, reference: Reference, *, tag: bool) -> None:
+async def remove(engine: Engine, reference: Reference, *, tag: bool) -> None:
     """Forget the image under its digest, and with `tag` under its tag where that names it; not by force."""
     image = await inspect(engine, f"{reference.repository}@{reference.digest}")
     if image is None:
@@ -173,10 +173,10 @@ async def discard(engine: Engine, reference: Reference, *, tag: bool) -> None:
     if tag and reference.tag is not None:
         tagged = await inspect(engine, name)
         if tagged is not None and tagged.image_id == image.image_id:
-            await _forget(engine, name)
-    await _forget(engine, f"{reference.repository}@{reference.digest}")
+            await _remove_name(engine, name)
+    await _remove_name(engine, f"{reference.repository}@{reference.digest}")
 
 
-async def _forget(engine: Engine, name: str) -> None:
+async def _remove_name(engine: Engine, name: str) -> None:
     with suppress(Failed):
         await engine.call("DELETE", f"images/{name}")

@@ -29,17 +29,17 @@ ORIGIN = "gateway.origin"
 INSTALLATION = "gateway.installation"
 
 #: by which one of our containers is known, and what it is of
-MARKS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, INSTALLATION})
+GATEWAY_LABELS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, INSTALLATION})
 
 # What a container is told by; each that the gateway makes for an application is given all of these.
 _PREFIX = "gateway."
 
-_TELLING = (_PREFIX, "com.docker.compose.", "com.docker.swarm.")
+_SIGNIFICANT = (_PREFIX, "com.docker.compose.", "com.docker.swarm.")
 
 
-def are_telling(labels: Mapping[str, str]) -> bool:
+def are_significant(labels: Mapping[str, str]) -> bool:
     """Tell whether it matters who gave a container these labels."""
-    return any(name.startswith(_TELLING) for name in labels)
+    return any(name.startswith(_SIGNIFICANT) for name in labels)
 
 
 def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str, str]:

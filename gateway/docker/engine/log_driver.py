@@ -17,9 +17,9 @@ from gateway.model.errors import Failed
 
 #: as a container's LogConfig
 BOUNDED = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
-_UNBOUNDED = "json-file"
-_BOUND = "max-size"
-_LOOK = "gateway.look"  # the label of what is made for a look
+_JSON_FILE = "json-file"
+_MAX_SIZE = "max-size"
+_PROBE_LABEL = "gateway.look"  # the label of what is made for a look
 
 
 async def for_container(engine: Engine) -> dict[str, Any]:
@@ -39,34 +39,34 @@ async def _is_unbounded(engine: Engine) -> bool:
     """Tell whether the log of a container that chooses nothing grows for ever; asked once of each run of an engine."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
-    shown: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _UNBOUNDED)
+    shown: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _JSON_FILE)
     if shown:
-        shown = await _shows_no_bound(engine)
+        shown = await _default_has_no_limit(engine)
     if engine.run and shown is not None:
         engine.unbounded_logs.clear()
         engine.unbounded_logs[engine.run] = shown
     return shown is not False
 
 
-async def _shows_no_bound(engine: Engine) -> bool | None:
+async def _default_has_no_limit(engine: Engine) -> bool | None:
     """Make a container, which is never started, and look what the engine has chosen for it; None where it cannot be."""
     there = await engine.call("GET", "images/json")
     if not there:
         return None
     try:
-        async with _container(engine, str(there[0]["Id"])) as made:
-            found = await containers.inspection(engine, made)
+        async with _probe_container(engine, str(there[0]["Id"])) as made:
+            found = await containers.inspect_raw(engine, made)
     except Failed:
         return None  # its image is of another platform, or was removed meanwhile
-    return None if found is None else _BOUND not in (found["HostConfig"]["LogConfig"].get("Config") or {})
+    return None if found is None else _MAX_SIZE not in (found["HostConfig"]["LogConfig"].get("Config") or {})
 
 
 @asynccontextmanager
-async def _container(engine: Engine, image: str) -> AsyncIterator[str]:
-    filters = orjson.dumps({"label": [_LOOK], "status": ["created"]}).decode()
+async def _probe_container(engine: Engine, image: str) -> AsyncIterator[str]:
+    filters = orjson.dumps({"label": [_PROBE_LABEL], "status": ["created"]}).decode()
     for left in await engine.call("GET", "containers/json", params={"all": 1, "filters": filters}):
         await containers.remove(engine, str(left["Id"]))  # by a gateway that was killed in a look
-    body = {"Image": image, "Cmd": ["look"], "Labels": {_LOOK: "log"}, "HostConfig": {"NetworkMode": "none"}}
+    body = {"Image": image, "Cmd": ["look"], "Labels": {_PROBE_LABEL: "log"}, "HostConfig": {"NetworkMode": "none"}}
     made = await containers.create(engine, f"gateway-look-{token_hex(6)}", body, {})
     try:
         yield made

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Mapping
 from dataclasses import dataclass, field
 
-from gateway.docker.engine.client import CALL_DEADLINE, Engine, translated
+from gateway.docker.engine.client import CALL_DEADLINE, Engine, translate_errors
 from gateway.model.errors import storable_text
 
 _LINES = 50
@@ -15,7 +15,7 @@ _STREAMS = frozenset({0, 1, 2})
 
 
 @dataclass(slots=True)
-class _End:
+class _Tail:
     """The last bytes of what comes."""
 
     most: int
@@ -46,17 +46,19 @@ async def tail(
     `since` is the time before which nothing counts, in seconds; `most` is how many bytes are kept, the last of them.
     """
     asked = {"stdout": 1, "stderr": 1, "tail": lines, "since": since}
-    with translated(waiting_for=f"GET {path}"):
+    with translate_errors(waiting_for=f"GET {path}"):
         async with (
             asyncio.timeout(deadline),
             engine._query(path, params=asked) as response,  # noqa: SLF001 - ours; the public call decodes line by line
         ):
-            return await joined(response.content.iter_any(), most)
+            return await decode_tail(response.content.iter_any(), most)
 
 
-async def read(engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE) -> bytes:
+async def read_stream(
+    engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE
+) -> bytes:
     """Return a stream's bytes, once it has ended."""
-    with translated(waiting_for=f"GET {path}"):
+    with translate_errors(waiting_for=f"GET {path}"):
         async with (
             asyncio.timeout(deadline),
             engine._query(path, params=dict(params)) as response,  # noqa: SLF001 - our own subclass
@@ -64,12 +66,12 @@ async def read(engine: Engine, path: str, params: Mapping[str, str | int], *, de
             return await response.read()
 
 
-async def joined(chunks: AsyncIterable[bytes], most: int) -> str:
+async def decode_tail(chunks: AsyncIterable[bytes], most: int) -> str:
     """Return the end of a log.
 
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
     """
-    end, rest = _End(most), b""
+    end, rest = _Tail(most), b""
     framed: bool | None = None
     async for chunk in chunks:
         rest += chunk

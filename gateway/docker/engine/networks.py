@@ -3,16 +3,16 @@
 import difflib
 from typing import Any
 
-from gateway.docker.engine.client import Engine, named
+from gateway.docker.engine.client import Engine, checked_name
 from gateway.model.errors import Code, Failed
 
 _NEAR = 3  # names that may have been meant
 
 
-async def network(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
+async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
     """Return what the engine tells of a network; raises Failed, naming those that may have been meant."""
     try:
-        found: dict[str, Any] = await engine.call("GET", f"networks/{named(name)}")
+        found: dict[str, Any] = await engine.call("GET", f"networks/{checked_name(name)}")
     except Failed as error:
         if error.reason.code is not Code.NETWORK_MISSING:
             raise

@@ -14,7 +14,7 @@ import orjson
 from aiodocker.utils import compose_auth_header
 
 from gateway.docker.engine import containers, logs
-from gateway.docker.engine.client import Engine, named
+from gateway.docker.engine.client import Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, IMAGE, LOGIN_UNTIL
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
@@ -48,12 +48,12 @@ class Service:
         return str((template.get("ContainerSpec") or {}).get("Image", ""))
 
     @property
-    def is_as_marked(self) -> bool:
+    def image_matches_labels(self) -> bool:
         """Whether it has the image that its labels tell of: somebody may have set another one, which leaves them."""
-        return is_as_marked(self.labels, self.image)
+        return image_matches_labels(self.labels, self.image)
 
     @property
-    def told_back_from(self) -> Mapping[str, str] | None:
+    def rolled_back_from(self) -> Mapping[str, str] | None:
         """The labels of the spec it was told to go back from; None where the Swarm did so itself, and forgot that."""
         if self.previous_spec is None or not self.update_state.startswith("rollback"):
             return None
@@ -88,8 +88,8 @@ class Task:
     created: datetime = _NEVER
 
     @property
-    def is_as_marked(self) -> bool:
-        return is_as_marked(self.labels, self.image)
+    def image_matches_labels(self) -> bool:
+        return image_matches_labels(self.labels, self.image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Node:
     joined: datetime
 
 
-def is_as_marked(marks: Mapping[str, str], image: str) -> bool:
+def image_matches_labels(marks: Mapping[str, str], image: str) -> bool:
     return marks.get(IMAGE, image) == image
 
 
@@ -132,12 +132,12 @@ def _task(found: Mapping[str, Any]) -> Task:
         exit_code=container.get("ExitCode", 0),
         container_id=container.get("ContainerID", ""),
         image=found["Spec"].get("ContainerSpec", {}).get("Image", ""),
-        created=containers.time(found["CreatedAt"]),
+        created=containers.parse_time(found["CreatedAt"]),
         labels=found["Spec"].get("ContainerSpec", {}).get("Labels") or {},
     )
 
 
-def authorization(image: Reference, credentials: Credentials | None) -> dict[str, str]:
+def registry_auth_header(image: Reference, credentials: Credentials | None) -> dict[str, str]:
     """Return the header that gives the nodes their login: sent with each spec, since a kept one may have expired."""
     if credentials is None:
         return {}
@@ -145,25 +145,25 @@ def authorization(image: Reference, credentials: Credentials | None) -> dict[str
     return {"X-Registry-Auth": compose_auth_header(login, str(image.repository.domain))}
 
 
-def authorized(
+def with_registry_auth(
     spec: Mapping[str, Any], image: Reference, credentials: Credentials | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the spec, saying until when the login that goes with it is good, and the header that holds that."""
     marks = {name: value for name, value in (spec.get("Labels") or {}).items() if name != LOGIN_UNTIL}
     if credentials is not None and credentials.expires_at is not None:
         marks[LOGIN_UNTIL] = credentials.expires_at.isoformat()
-    return {**spec, "Labels": marks}, authorization(image, credentials)
+    return {**spec, "Labels": marks}, registry_auth_header(image, credentials)
 
 
 async def inspect(engine: Engine, service: str) -> Service | None:
     """Return it by id or name, or None where there is none."""
     try:
-        return _service(await engine.call("GET", f"services/{named(service)}"))
+        return _service(await engine.call("GET", f"services/{checked_name(service)}"))
     except NotOnEngine:
         return None
 
 
-async def select(engine: Engine) -> list[Service]:
+async def list_all(engine: Engine) -> list[Service]:
     """Return all services of the Swarm."""
     return [_service(found) for found in await engine.call("GET", "services")]
 
@@ -182,7 +182,7 @@ async def tasks_by_service(engine: Engine) -> dict[str, list[Task]]:
     return by_service
 
 
-async def tasks_of(engine: Engine, application_id: str) -> list[Task]:
+async def tasks_of_application(engine: Engine, application_id: str) -> list[Task]:
     """Return the tasks of an application's services, of those that are no more too."""
     return await _tasks(engine, {"label": [f"{APPLICATION}={application_id}"]})
 
@@ -192,35 +192,35 @@ async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]
         found = await engine.call("GET", "tasks", params={"filters": orjson.dumps(filters).decode()})
     except NotOnEngine:
         return []
-    return [_task(one) for one in sorted(found, key=lambda one: containers.time(one["CreatedAt"]), reverse=True)]
+    return [_task(one) for one in sorted(found, key=lambda one: containers.parse_time(one["CreatedAt"]), reverse=True)]
 
 
 async def nodes(engine: Engine) -> dict[str, Node]:
     """Return the nodes by their ids."""
     found = await engine.call("GET", "nodes")
-    return {one["ID"]: Node(one["Status"]["State"] == "down", containers.time(one["UpdatedAt"])) for one in found}
+    return {one["ID"]: Node(one["Status"]["State"] == "down", containers.parse_time(one["UpdatedAt"])) for one in found}
 
 
-async def platform(engine: Engine, task: Task) -> str:
+async def node_platform(engine: Engine, task: Task) -> str:
     """Return what the node of a task is: its system, and what `uname -m` says there."""
     found = (await _node(engine, task)).get("Platform") or {}
     return f"{found.get('OS', '')}, uname -m {found.get('Architecture', '')}"
 
 
-async def host(engine: Engine, task: Task) -> str:
+async def node_hostname(engine: Engine, task: Task) -> str:
     """Return what the node of a task is called."""
     return str((await _node(engine, task)).get("Hostname") or task.node_id)
 
 
 async def _node(engine: Engine, task: Task) -> Mapping[str, Any]:
-    node = await engine.call("GET", f"nodes/{named(task.node_id)}")
+    node = await engine.call("GET", f"nodes/{checked_name(task.node_id)}")
     return node.get("Description") or {}
 
 
-async def create(engine: Engine, spec: Mapping[str, Any], authorized: Mapping[str, str]) -> None:
+async def create(engine: Engine, spec: Mapping[str, Any], auth_header: Mapping[str, str]) -> None:
     """Create it; one by that name which is there already is left for the caller to look at."""
     try:
-        await engine.call("POST", "services/create", body=spec, headers=authorized)
+        await engine.call("POST", "services/create", body=spec, headers=auth_header)
     except Failed as error:
         if "name conflicts with an existing object" not in str(error):
             raise
@@ -230,7 +230,7 @@ async def update(
     engine: Engine,
     seen: Service,
     spec: Mapping[str, Any],
-    authorized: Mapping[str, str],
+    auth_header: Mapping[str, str],
     *,
     back: bool = False,
 ) -> None:
@@ -247,7 +247,7 @@ async def update(
                 f"services/{service.service_id}/update",
                 params={"version": service.version, **rollback},
                 body=spec,
-                headers=authorized,
+                headers=auth_header,
             )
         except Failed as error:
             if _OUT_OF_SEQUENCE not in str(error):

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-async def unbroken(act: Coroutine[object, object, T]) -> T:
+async def run_to_completion(act: Coroutine[object, object, T]) -> T:
     """Do it to its end: a cancellation is raised after that, and only a second one breaks it off."""
     task = asyncio.ensure_future(act)
     try:

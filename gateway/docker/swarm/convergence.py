@@ -11,16 +11,16 @@ from gateway.docker.engine.services import Node, Service, Task
 from gateway.model.errors import Code, Failed
 
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
-_BROKE = frozenset({"complete", "failed", "rejected"})
-_LEAVING = frozenset({"shutdown", "remove"})
+_FAILED = frozenset({"complete", "failed", "rejected"})
+_STOPPING = frozenset({"shutdown", "remove"})
 _SETTLED = frozenset({"", "completed", "rollback_completed"})
-_BY_TASK = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
+_CODES_BY_MESSAGE = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
 # Why no node takes a task, where it is the one reason of all of them.
-_UNPLACED = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
-_GONE = "no such container"
+_PLACEMENT_CODES = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
+_CONTAINER_GONE = "no such container"
 # Of every node: so it is said while the managers have just begun anew, and none has come to them yet.
-_AWAY = re.compile(r"no suitable node \(\d+ nodes? not available for new tasks\)")
-_EXITED = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
+_NODES_AWAY = re.compile(r"no suitable node \(\d+ nodes? not available for new tasks\)")
+_NON_ZERO_EXIT = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
 
 
 class Interrupted(Failed):
@@ -28,19 +28,19 @@ class Interrupted(Failed):
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class AttemptKey:
     """What a spec and its tasks are recognised by: one attempt of one deployment."""
 
     deployment_id: str
     attempt: str
 
     @classmethod
-    def of(cls, labels: Mapping[str, str]) -> "Mark":
+    def of(cls, labels: Mapping[str, str]) -> "AttemptKey":
         return cls(labels.get(DEPLOYMENT, ""), labels.get(ATTEMPT, ""))
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ServiceProgress:
     """What was seen of one version: in how many places a task runs of how many, and what stands in the way."""
 
     running: int
@@ -71,34 +71,36 @@ class Seen:
 def observe(
     service: Service,
     tasks: Sequence[Task],
-    mark: Mark,
+    mark: AttemptKey,
     *,
     nodes: Mapping[str, Node] | None = None,
     before: frozenset[str] = frozenset(),
-) -> Seen:
+) -> ServiceProgress:
     """Tell how far the version of `mark` is. Tasks on nodes that are down neither run nor stand in the way.
 
     `before` are the ids of tasks whose end is an old story. A task of another image is of another version, whatever its
     labels say.
     """
     down = frozenset(node_id for node_id, node in (nodes or {}).items() if node.down)
-    ours = [task for task in tasks if Mark.of(task.labels) == mark and task.is_as_marked]
+    ours = [task for task in tasks if AttemptKey.of(task.labels) == mark and task.image_matches_labels]
     present = [task for task in ours if task.wanted == "running" and task.state not in _ENDED]
     running = [task for task in present if task.state == "running" and task.node_id not in down]
     waiting = [task for task in present if task not in running]
     others = [task for task in tasks if task not in ours and task.state not in _ENDED and task.node_id not in down]
-    leaving = [task for task in ours if task.wanted in _LEAVING and task.state not in _ENDED | {"new"}]
-    ended = [task for task in ours if task.state in _BROKE and task.task_id not in before]
+    leaving = [task for task in ours if task.wanted in _STOPPING and task.state not in _ENDED | {"new"}]
+    ended = [task for task in ours if task.state in _FAILED and task.task_id not in before]
     excused = frozenset(task.task_id for task in ended if _is_excused(task, nodes or {}))
     broken = [task for task in ended if task.task_id not in excused]
-    everywhere = len(_places(present)) + sum(task.wanted == "running" for task in others)
-    return Seen(
-        running=len(_places(running)),
+    everywhere = len(_slots(present)) + sum(task.wanted == "running" for task in others)
+    return ServiceProgress(
+        running=len(_slots(running)),
         wanted=everywhere if service.replicas is None else service.replicas,
         leftover=others + [task for task in leaving if task.node_id not in down],
         settled=service.update_state in _SETTLED,
         broke=_first(broken),
-        unplaced=_first(task for task in waiting if "no suitable node" in task.said and not _AWAY.search(task.said)),
+        unplaced=_first(
+            task for task in waiting if "no suitable node" in task.said and not _NODES_AWAY.search(task.said)
+        ),
         lagging=_first(waiting),
         stuck=_first(task for task in ours if task.node_id in down and task.state not in _ENDED | {"running"})
         if service.update_state == "updating"
@@ -109,7 +111,7 @@ def observe(
     )
 
 
-def _places(tasks: Iterable[Task]) -> set[int | str]:
+def _slots(tasks: Iterable[Task]) -> set[int | str]:
     """Return the slots, or nodes, that the tasks are in: a Swarm cut off in an update may leave two in one."""
     return {task.slot or task.node_id for task in tasks}
 
@@ -117,19 +119,19 @@ def _places(tasks: Iterable[Task]) -> set[int | str]:
 def _is_excused(task: Task, nodes: Mapping[str, Node]) -> bool:
     """Tell whether it did not end by itself: its node's engine was started anew since, or its container is gone."""
     node = nodes.get(task.node_id)
-    return _GONE in task.said.lower() or (node is not None and node.joined > task.created)
+    return _CONTAINER_GONE in task.said.lower() or (node is not None and node.joined > task.created)
 
 
 def _first(tasks: Iterable[Task]) -> Task | None:
     return next(iter(tasks), None)
 
 
-def is_over(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> bool:
+def all_ended(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> bool:
     """Tell whether no task is left that could run."""
     return all(task.state in _ENDED or task.node_id in down for task in tasks)
 
 
-def refuse(service: Service, seen: Seen, mark: Mark) -> None:
+def raise_if_failed(service: Service, seen: ServiceProgress, mark: AttemptKey) -> None:
     """Raises Failed where the version will not come to serve: its tasks break, or the Swarm has given it up.
 
     Raises Interrupted where the Swarm has given it up for tasks that did not end by themselves.
@@ -139,51 +141,53 @@ def refuse(service: Service, seen: Seen, mark: Mark) -> None:
         raise Interrupted(
             Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} since the engine of a node was started anew"
         )
-    if Mark.of(service.labels) != mark:
+    if AttemptKey.of(service.labels) != mark:
         if not service.update_state.startswith("rollback"):
             raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
-        why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        why = task_failure(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
         raise Failed(why.reason.code, f"the Swarm rolled {name} back: {why.reason.message}")
-    if not service.is_as_marked:
+    if not service.image_matches_labels:
         raise Failed(
             Code.ENGINE_REFUSED, f"somebody else set the image of {name} to {service.image} during the rollout"
         )
     if service.update_state == "paused":
-        why = broken(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        why = task_failure(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
         raise Failed(why.reason.code, f"the Swarm paused the update of {name}: {why.reason.message}")
-    if seen.broke is not None and not _forgives(service):
-        raise broken(name, seen.broke)
+    if seen.broke is not None and not _tolerates_failures(service):
+        raise task_failure(name, seen.broke)
 
 
-def _forgives(service: Service) -> bool:
+def _tolerates_failures(service: Service) -> bool:
     """Tell whether it was chosen that some tasks may break while an update goes on."""
     config = service.update_config
     chosen = config.get("FailureAction") == "continue" or config.get("MaxFailureRatio", 0) > 0
     return bool(chosen) and service.update_state == "updating"
 
 
-def broken(name: str, task: Task) -> Failed:
+def task_failure(name: str, task: Task) -> Failed:
     """Return what a task that broke says, by the codes of what an engine says."""
     lowered, told = task.said.lower(), classify(0, task.said).reason
-    code = next((code for words, code in _BY_TASK if any(word in lowered for word in words)), None) or told.code
+    code = (
+        next((code for words, code in _CODES_BY_MESSAGE if any(word in lowered for word in words)), None) or told.code
+    )
     if code is Code.ENGINE_REFUSED and task.state != "rejected":
         code = Code.EXITED
-    text = told.message if code is told.code and task.said else _with_meaning(task)
+    text = told.message if code is told.code and task.said else _describe_exit(task)
     return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {text}")
 
 
-def _with_meaning(task: Task) -> str:
+def _describe_exit(task: Task) -> str:
     """Return what a task says of itself, its exit code with what that commonly means."""
     if task.state == "complete":
-        return exit_diagnosis.meaning(0)
-    found = _EXITED.search(task.said)
-    known = exit_diagnosis.known(int(found["code"])) if found else None
-    return f"{task.said}: {known}" if known else task.said or exit_diagnosis.meaning(task.exit_code)
+        return exit_diagnosis.describe_exit_code(0)
+    found = _NON_ZERO_EXIT.search(task.said)
+    known = exit_diagnosis.exit_code_meaning(int(found["code"])) if found else None
+    return f"{task.said}: {known}" if known else task.said or exit_diagnosis.describe_exit_code(task.exit_code)
 
 
-def unplaced(name: str, task: Task) -> Failed:
+def placement_failure(name: str, task: Task) -> Failed:
     """Return why no node takes a task, in the Swarm's words."""
     whys = [why for why in re.split(r"[;(),]", task.said) if " on " in why]
-    codes = {next((code for words, code in _UNPLACED.items() if words in why), None) for why in whys}
+    codes = {next((code for words, code in _PLACEMENT_CODES.items() if words in why), None) for why in whys}
     code = codes.pop() if len(codes) == 1 else None
     return Failed(code or Code.NO_SUITABLE_NODE, f"{name}.{task.slot or task.node_id}: {task.said}")

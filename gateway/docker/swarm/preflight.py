@@ -5,13 +5,13 @@ from typing import Any
 
 from gateway.docker.engine import networks, services
 from gateway.docker.engine.client import Engine
-from gateway.docker.swarm import secrets, spec
+from gateway.docker.swarm import file_secrets, spec
 from gateway.model.applications import Application
 from gateway.model.errors import Code, Failed
 from gateway.model.mounts import Mount
 
 # No engine has this image; so that nothing is ever made of it.
-_NO_IMAGE = "gateway.invalid/of-no-image:0"
+_MISSING_IMAGE = "gateway.invalid/of-no-image:0"
 _HOST = "host"
 
 
@@ -29,11 +29,11 @@ async def check(engine: Engine, application: Application) -> None:
             f"{name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
             "leave hostIp out",
         )
-    secrets.refuse_empty(configuration.files)
+    file_secrets.reject_empty(configuration.files)
     await network_ids(engine, application)
-    await _folders(engine, name, [mount for mount in configuration.mounts if mount.type == "bind"])
-    wanted = services.mesh_ports(spec.wanted(application, {}))
-    for other in await services.select(engine) if wanted else ():
+    await _check_bind_sources(engine, name, [mount for mount in configuration.mounts if mount.type == "bind"])
+    wanted = services.mesh_ports(spec.user_config(application, {}))
+    for other in await services.list_all(engine) if wanted else ():
         if other.name != name and (taken := sorted(wanted & services.mesh_ports(other.spec))):
             ports = ", ".join(f"{number}/{protocol}" for number, protocol in taken)
             raise Failed(Code.PORT_TAKEN, f"port {ports} is published by the service {other.name}")
@@ -44,9 +44,9 @@ async def network_ids(engine: Engine, application: Application) -> dict[str, str
     found: dict[str, str] = {}
     for name in spec.network_names(application):
         if name == _HOST:
-            found[name] = (await hosts_networks(engine))[0]
+            found[name] = (await host_network_ids(engine))[0]
             continue
-        network = await networks.network(engine, name, overlay=True)
+        network = await networks.require(engine, name, overlay=True)
         if network["Scope"] != "swarm":
             how = f"docker network create --driver overlay --attachable {name}"
             raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")
@@ -54,7 +54,7 @@ async def network_ids(engine: Engine, application: Application) -> dict[str, str
     return found
 
 
-async def hosts_networks(engine: Engine, made: Mapping[str, Any] | None = None) -> list[str]:
+async def host_network_ids(engine: Engine, made: Mapping[str, Any] | None = None) -> list[str]:
     """Return the ids of the network that is the nodes' own: to the Swarm it has another one than to an engine.
 
     Of a spec that was found none, where its tasks join no network.
@@ -65,7 +65,7 @@ async def hosts_networks(engine: Engine, made: Mapping[str, Any] | None = None) 
     return list(map(str, ids))
 
 
-async def _folders(engine: Engine, name: str, binds: Sequence[Mount]) -> None:
+async def _check_bind_sources(engine: Engine, name: str, binds: Sequence[Mount]) -> None:
     """Raises Failed where a folder of the host is missing; where there are other nodes, only theirs could tell.
 
     An engine looks for the folders before it looks for the image.
@@ -74,7 +74,7 @@ async def _folders(engine: Engine, name: str, binds: Sequence[Mount]) -> None:
         return
     mounts = [{"Type": "bind", "Source": mount.source, "Target": mount.target} for mount in binds]
     try:
-        await engine.call("POST", "containers/create", body={"Image": _NO_IMAGE, "HostConfig": {"Mounts": mounts}})
+        await engine.call("POST", "containers/create", body={"Image": _MISSING_IMAGE, "HostConfig": {"Mounts": mounts}})
     except Failed as error:
         if error.reason.code is Code.VOLUME_MISSING:
             raise Failed(Code.VOLUME_MISSING, f"{name} cannot be created: {error.reason.message}") from error

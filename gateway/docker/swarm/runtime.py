@@ -19,9 +19,9 @@ from gateway.docker.engine.client import CALL_DEADLINE, Engine
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Progress, Serving, Timeouts, Version
-from gateway.docker.swarm import convergence, preflight, secrets, spec
-from gateway.docker.swarm.convergence import Mark
-from gateway.docker.swarm.watcher import LOOK_AGAIN, ServiceWatch
+from gateway.docker.swarm import convergence, file_secrets, preflight, spec
+from gateway.docker.swarm.convergence import AttemptKey
+from gateway.docker.swarm.watcher import POLL_INTERVAL, ServiceWatcher
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application
 from gateway.model.configuration import Order, RuntimeKind
@@ -33,10 +33,10 @@ from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
 
-_SENT_AGAIN = 3  # times, where an update was given up or taken away that nothing is wrong with
+_MAX_RESENDS = 3  # times, where an update was given up or taken away that nothing is wrong with
 # The deployment that is told of what was adopted, where it is made anew.
 _ADOPTED = "adopted"
-_BACK = 45.0  # seconds to watch the Swarm going back; it goes on all the same
+_ROLLBACK_DEADLINE = 45.0  # seconds to watch the Swarm going back; it goes on all the same
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class ServiceRuntime:
         service = await self._own()
         if service is None:
             return None
-        seen, stopped = await self._watch.see(service, Mark.of(service.labels)), spec.is_stopped(service.spec)
+        seen, stopped = await self._watch.see(service, AttemptKey.of(service.labels)), spec.is_stopped(service.spec)
         digest, spec_hash = service.labels.get(DIGEST), service.labels.get(SPEC)
-        if not service.is_as_marked:
+        if not service.image_matches_labels:
             digest, spec_hash = None, None
         if (base := self._original(service)) is not None:
             digest, spec_hash = base.reference.digest, spec.spec_hash(self.application.as_found())
@@ -83,8 +83,8 @@ class ServiceRuntime:
         found = await services.inspect(self.engine, self._name)
         if found is None or self._original(found) is not None:
             return found
-        if not ownership.is_ours(self.application, found.labels):
-            told = ownership.another(self.application, "service", found.name, found.labels)
+        if not ownership.labels_belong_to(self.application, found.labels):
+            told = ownership.describe_owner(self.application, "service", found.name, found.labels)
             raise Failed(Code.NAME_TAKEN, told)
         return found
 
@@ -106,8 +106,8 @@ class ServiceRuntime:
     async def prepare(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
         hosts = await self._hosts_networks()
-        made = spec.service_spec(self.application, version, hosts_networks=hosts)
-        if why := spec.hindrance(made, hosts):
+        made = spec.build(self.application, version, hosts_networks=hosts)
+        if why := spec.update_blocker(made, hosts):
             raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
         return Swap(
             application_id=self.application.application_id,
@@ -139,16 +139,16 @@ class ServiceRuntime:
             await self._send(_version(swap), service)
 
     async def _send(self, version: Version, service: Service | None) -> None:
-        made = spec.service_spec(
+        made = spec.build(
             self.application,
             version,
             networks=await preflight.network_ids(self.engine, self.application),
-            secrets=await secrets.provide(self.engine, self.application),
+            secrets=await file_secrets.ensure(self.engine, self.application),
             monitor=self.timeouts.stable_window,
             hosts_networks=await self._hosts_networks(),
-            log=None if spec.found(self.application) else await log_driver.for_service(self.engine),
+            log=None if spec.adopted_service_spec(self.application) else await log_driver.for_service(self.engine),
         )
-        made, authorized = services.authorized(made, version.reference, await self.login(None))
+        made, authorized = services.with_registry_auth(made, version.reference, await self.login(None))
         if service is not None:
             try:
                 await services.update(self.engine, service, made, authorized)
@@ -162,22 +162,22 @@ class ServiceRuntime:
 
     async def _was_sent(self, service: Service, swap: Swap) -> bool:
         """Tell whether the swap's spec was sent already, though the Swarm may have gone back from it since."""
-        if Mark.of(service.labels) == _mark(swap):
+        if AttemptKey.of(service.labels) == _key(swap):
             return True
-        if service.told_back_from is not None and Mark.of(service.told_back_from) == _mark(swap):
+        if service.rolled_back_from is not None and AttemptKey.of(service.rolled_back_from) == _key(swap):
             return False  # an update that was begun anew has been cut off before it was sent again
         tasks = await services.tasks(self.engine, service)
-        return any(Mark.of(task.labels) == _mark(swap) for task in tasks)
+        return any(AttemptKey.of(task.labels) == _key(swap) for task in tasks)
 
     async def prove(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
         """Return once every task runs in the version; what was given up or taken away on the way is sent again."""
-        for _ in range(_SENT_AGAIN):
+        for _ in range(_MAX_RESENDS):
             try:
-                return await self._watch.converge(_mark(swap))
+                return await self._watch.converge(_key(swap))
             except (convergence.Interrupted, NotOnEngine) as error:
                 _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
                 await self._send(_version(swap), await self._own())
-        return await self._watch.converge(_mark(swap))
+        return await self._watch.converge(_key(swap))
 
     async def retire(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
@@ -195,7 +195,7 @@ class ServiceRuntime:
 
     async def _put_back(self, swap: Swap) -> None:
         service = await self._own()
-        if service is None or Mark.of(service.labels) == _mark(swap):
+        if service is None or AttemptKey.of(service.labels) == _key(swap):
             if swap.old is None:
                 return await self.remove()
             if not await self._sent_back(swap, service):
@@ -204,11 +204,11 @@ class ServiceRuntime:
 
     async def _sent_back(self, swap: Swap, service: Service | None) -> bool:
         """Send what served before: as the Swarm knows it, else as it was written down; False where neither can be."""
-        if service is not None and not service.is_as_marked:
+        if service is not None and not service.image_matches_labels:
             _LOG.warning("Somebody else has set an image, and it is left", service=self._name, image=service.image)
             return False
         previous = service.previous_spec if service else None
-        if service is not None and previous is not None and Mark.of(previous.get("Labels") or {}) != _mark(swap):
+        if service is not None and previous is not None and AttemptKey.of(previous.get("Labels") or {}) != _key(swap):
             await services.update(self.engine, service, service.spec, {}, back=True)
             return True
         reference = self.former.reference if self.former else None
@@ -225,13 +225,15 @@ class ServiceRuntime:
             raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
         reference = self.former.reference if self.former else None
         theirs = reference is not None and reference.digest != serving.digest
-        if not service.is_as_marked or (theirs and serving.deployment_id != swap.deployment_id):
+        if not service.image_matches_labels or (theirs and serving.deployment_id != swap.deployment_id):
             raise Failed(Code.ENGINE_REFUSED, f"somebody else has set its image to {service.image}")
         if serving.deployment_id == swap.deployment_id:
-            return await self._watch.converge(_mark(swap))
-        seen = await self._watch.see(service, Mark.of(service.labels))
+            return await self._watch.converge(_key(swap))
+        seen = await self._watch.see(service, AttemptKey.of(service.labels))
         if not seen.converged:
-            raise Failed(Code.TIMED_OUT, f"{seen.running} of {seen.wanted} of its tasks run after {_BACK:.0f} s")
+            raise Failed(
+                Code.TIMED_OUT, f"{seen.running} of {seen.wanted} of its tasks run after {_ROLLBACK_DEADLINE:.0f} s"
+            )
         return None
 
     async def is_over(self, swap: Swap) -> bool:
@@ -249,10 +251,10 @@ class ServiceRuntime:
             if service is None or service.update_state == "rollback_paused":
                 _LOG.warning("The Swarm did not get a service back", service=self._name)
                 return True
-            seen = await self._watch.see(service, Mark.of(service.labels))
+            seen = await self._watch.see(service, AttemptKey.of(service.labels))
             return seen.converged or (spec.is_stopped(service.spec) and not seen.leftover)
 
-        if not await _until(look, within=_BACK):
+        if not await _poll_until(look, within=_ROLLBACK_DEADLINE):
             _LOG.warning("The Swarm is still getting a service back", service=self._name)
 
     # -- after
@@ -260,17 +262,17 @@ class ServiceRuntime:
     async def tidy(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
         """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
         if (service := await self._own()) is not None:
-            used = secrets.secrets_of([service.spec, service.previous_spec])
-            await secrets.sweep(self.engine, self.application, used=used)
+            used = file_secrets.secret_ids([service.spec, service.previous_spec])
+            await file_secrets.prune(self.engine, self.application, used=used)
 
     async def last_lines(self, swap: Swap) -> str:
-        return await self._watch.lines(_mark(swap))
+        return await self._watch.lines(_key(swap))
 
     async def start(self, serving: Serving) -> None:
         service = await self._watch.expect(serving.object_id)
         before = frozenset(task.task_id for task in await services.tasks(self.engine, service))
         await self._scale(service, running=True)
-        mark = Mark.of(service.labels)
+        mark = AttemptKey.of(service.labels)
         try:
             await self._watch.converge(mark, before)
         except Failed as error:
@@ -283,7 +285,7 @@ class ServiceRuntime:
         async def look() -> bool:
             return await self._is_over(await services.tasks(self.engine, service))
 
-        if not await _until(look, within=self._grace):
+        if not await _poll_until(look, within=self._grace):
             raise Postponed(Code.ENGINE_REFUSED, f"tasks of {self._name} still run after {self._grace:.0f} s")
 
     async def _scale(self, service: Service, *, running: bool) -> None:
@@ -292,7 +294,7 @@ class ServiceRuntime:
             return
         image, authorized = image_reference(service.labels), dict[str, str]()
         if image is not None:
-            made, authorized = services.authorized(made, image, await self.login(None))
+            made, authorized = services.with_registry_auth(made, image, await self.login(None))
         await services.update(self.engine, service, made, authorized)
 
     async def remove(self) -> None:
@@ -303,19 +305,23 @@ class ServiceRuntime:
             await services.remove(self.engine, service)
 
         async def look() -> bool:
-            found = await services.tasks_of(self.engine, self.application.application_id)
-            return await self._is_over([one for one in found if ownership.is_ours(self.application, one.labels)])
+            found = await services.tasks_of_application(self.engine, self.application.application_id)
+            return await self._is_over(
+                [one for one in found if ownership.labels_belong_to(self.application, one.labels)]
+            )
 
-        await _until(look, within=self._grace)
-        await secrets.sweep(self.engine, self.application)
+        await _poll_until(look, within=self._grace)
+        await file_secrets.prune(self.engine, self.application)
 
     async def trouble(self, object_id: str, restarts: int) -> Reason | None:
         try:
             service = await self._watch.expect(object_id)
         except NotOnEngine as error:
             return error.reason
-        seen = await self._watch.see(service, Mark.of(service.labels))
-        return convergence.broken(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
+        seen = await self._watch.see(service, AttemptKey.of(service.labels))
+        return (
+            convergence.task_failure(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
+        )
 
     async def answer(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
         return None
@@ -327,21 +333,21 @@ class ServiceRuntime:
         return self.timeouts.call_margin
 
     async def _hosts_networks(self) -> list[str]:
-        found = spec.found(self.application)
-        return [] if found is None else await preflight.hosts_networks(self.engine, found)
+        found = spec.adopted_service_spec(self.application)
+        return [] if found is None else await preflight.host_network_ids(self.engine, found)
 
     # -- looking
 
     async def _is_over(self, tasks: list[Task]) -> bool:
-        if convergence.is_over(tasks):
+        if convergence.all_ended(tasks):
             return True
         down = frozenset(node_id for node_id, node in (await services.nodes(self.engine)).items() if node.down)
-        return convergence.is_over(tasks, down=down)
+        return convergence.all_ended(tasks, down=down)
 
     @property
-    def _watch(self) -> ServiceWatch:
+    def _watch(self) -> ServiceWatcher:
         grace = self.application.configuration.stop_grace
-        return ServiceWatch(self.engine, self._name, self.timeouts, grace, self.login)
+        return ServiceWatcher(self.engine, self._name, self.timeouts, grace, self.login)
 
     @property
     def _name(self) -> str:
@@ -357,16 +363,16 @@ def _version(swap: Swap) -> Version:
     return Version(image, Digest(str(image.digest)), swap.deployment_id, swap.attempt)
 
 
-def _mark(swap: Swap) -> Mark:
-    return Mark(swap.deployment_id, str(swap.attempt))
+def _key(swap: Swap) -> AttemptKey:
+    return AttemptKey(swap.deployment_id, str(swap.attempt))
 
 
-async def _until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
+async def _poll_until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
     """Look until it is so; False where it is not within so many seconds."""
     try:
         async with asyncio.timeout(within):
             while not await look():  # noqa: ASYNC110 - what is looked at is elsewhere
-                await asyncio.sleep(LOOK_AGAIN)
+                await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
         return False
     return True

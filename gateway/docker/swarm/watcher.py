@@ -12,21 +12,21 @@ from gateway.docker.engine.labels import image_reference
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm import convergence
-from gateway.docker.swarm.convergence import Mark, Seen
+from gateway.docker.swarm.convergence import AttemptKey, ServiceProgress
 from gateway.model.errors import Code, Failed, NotOnEngine, RolloutError
 from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
 
-LOOK_AGAIN = 0.2  # seconds
+POLL_INTERVAL = 0.2  # seconds
 # The port of a task that is being stopped is free a moment later: only a task that no node takes for so long is stuck.
-_UNPLACED = 10.0  # seconds
+_PLACEMENT_DEADLINE = 10.0  # seconds
 # The Swarm learns of a lost node after some 15 s, and starts its tasks elsewhere then.
-_STUCK = 5.0  # seconds
+_STUCK_AFTER = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class ServiceWatch:
+class ServiceWatcher:
     """One service; `grace` is the seconds its tasks have to stop."""
 
     engine: Engine
@@ -35,7 +35,7 @@ class ServiceWatch:
     grace: int
     login: CredentialsProvider
 
-    async def converge(self, mark: Mark, before: frozenset[str] = frozenset()) -> None:
+    async def converge(self, mark: AttemptKey, before: frozenset[str] = frozenset()) -> None:
         """Return once every task has run in the version for the stability window; raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
@@ -51,18 +51,18 @@ class ServiceWatch:
                 steady, stable_since = seen.tasks, now
             if seen.unplaced is None:
                 placed = now
-            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK:
+            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK_AFTER:
                 seen_stuck.add(seen.stuck.task_id)
                 await self._send_again(service)
             if seen.converged and now - stable_since >= self.timeouts.stable_window:
                 return
-            if seen.unplaced is not None and now - placed >= min(_UNPLACED, self.timeouts.health_deadline):
-                raise convergence.unplaced(self.name, seen.unplaced)
+            if seen.unplaced is not None and now - placed >= min(_PLACEMENT_DEADLINE, self.timeouts.health_deadline):
+                raise convergence.placement_failure(self.name, seen.unplaced)
             if now - progressed >= self.timeouts.health_deadline + self.grace:
                 raise self._late(seen)
-            await asyncio.sleep(LOOK_AGAIN)
+            await asyncio.sleep(POLL_INTERVAL)
 
-    async def _promising(self, mark: Mark, before: frozenset[str]) -> tuple[Service, Seen]:
+    async def _promising(self, mark: AttemptKey, before: frozenset[str]) -> tuple[Service, ServiceProgress]:
         """Return what is seen of the version; raises Failed where it will not come to serve.
 
         That a task ended may be told a moment before that its node has come back, so it is looked at twice.
@@ -72,12 +72,12 @@ class ServiceWatch:
             service = await self.expect(self.name)
             seen = await self.see(service, mark, before)
             try:
-                convergence.refuse(service, seen, mark)
+                convergence.raise_if_failed(service, seen, mark)
             except Failed as error:
                 if doubted or seen.broke is None:
                     raise await self.explained(error, seen.broke) from error
                 doubted = True
-                await asyncio.sleep(LOOK_AGAIN)
+                await asyncio.sleep(POLL_INTERVAL)
             else:
                 return service, seen
 
@@ -93,7 +93,7 @@ class ServiceWatch:
         _LOG.warning("A node was lost during an update, which is begun anew", service=self.name)
         await services.update(self.engine, service, service.spec, {}, back=True)
         gone_back = await self.expect(self.name)
-        authorized = services.authorization(image, await self.login(None))
+        authorized = services.registry_auth_header(image, await self.login(None))
         await services.update(self.engine, gone_back, service.spec, authorized)
 
     async def explained(self, error: Failed, broke: Task | None) -> Failed:
@@ -103,7 +103,9 @@ class ServiceWatch:
         """
         container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
         if container is not None and container.out_of_memory:
-            return Failed(Code.OUT_OF_MEMORY, f"{error.reason.message}: {exit_diagnosis.starved(container).message}")
+            return Failed(
+                Code.OUT_OF_MEMORY, f"{error.reason.message}: {exit_diagnosis.out_of_memory(container).message}"
+            )
         if container is not None and container.health == "unhealthy":
             return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
         if broke is not None and container is None and error.reason.code is Code.UNHEALTHY:
@@ -115,7 +117,7 @@ class ServiceWatch:
     async def _said_elsewhere(self, error: Failed, broke: Task) -> Failed:
         """Return it with where its check's output is kept: only the engine that ran the task has that."""
         try:
-            name = await services.host(self.engine, broke)
+            name = await services.node_hostname(self.engine, broke)
         except RolloutError:
             return error
         how = f"docker inspect {broke.container_id[:12]}"
@@ -124,15 +126,15 @@ class ServiceWatch:
     async def _never_ran(self, error: Failed, broke: Task) -> Failed:
         """Return it with what the task's log says, where its process could not be started."""
         try:
-            told = exit_diagnosis.never_ran(await services.last_lines(self.engine, broke))
-            platform = await services.platform(self.engine, broke) if told else ""
+            told = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, broke))
+            platform = await services.node_platform(self.engine, broke) if told else ""
         except RolloutError:
             return error
         if told is None:
             return error
         return Failed(told[0], f"{error.reason.message}: {told[1]}; its node is {platform}")
 
-    def _late(self, seen: Seen) -> Failed:
+    def _late(self, seen: ServiceProgress) -> Failed:
         lagging = seen.lagging
         waited_for = [lagging] if lagging else seen.leftover[:1]
         last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
@@ -142,13 +144,16 @@ class ServiceWatch:
             code, f"{self.name} has not come further for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
         )
 
-    async def lines(self, mark: Mark) -> str:
+    async def lines(self, mark: AttemptKey) -> str:
         service = await services.inspect(self.engine, self.name)
         found = [] if service is None else await services.tasks(self.engine, service)
         ours = [
             task
             for task in found
-            if Mark.of(task.labels) == mark and task.is_as_marked and task.state != "rejected" and task.node_id
+            if AttemptKey.of(task.labels) == mark
+            and task.image_matches_labels
+            and task.state != "rejected"
+            and task.node_id
         ]
         broke = [task for task in ours if task.state in {"failed", "complete"}]
         for task in (broke or ours)[:1]:
@@ -161,7 +166,7 @@ class ServiceWatch:
             raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self.name} was removed by somebody else")
         return service
 
-    async def see(self, service: Service, mark: Mark, before: frozenset[str] = frozenset()) -> Seen:
+    async def see(self, service: Service, mark: AttemptKey, before: frozenset[str] = frozenset()) -> ServiceProgress:
         tasks = await services.tasks(self.engine, service)
         # Asked for after the tasks: a node that has come back is known before what its tasks did is.
         nodes = await services.nodes(self.engine)

@@ -24,7 +24,7 @@ async def deploy(lane: Lane, **configuration: object) -> None:
 
 
 async def inspection(lane: Lane) -> Any:
-    return await containers.inspection(lane.engine, (await lane.serving()).container_id)
+    return await containers.inspect_raw(lane.engine, (await lane.serving()).container_id)
 
 
 async def read(port: int, path: str = FILE.removeprefix("/www")) -> str:

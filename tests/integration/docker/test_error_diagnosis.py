@@ -17,7 +17,7 @@ from gateway.docker.engine.containers import Container
 from gateway.docker.engine.services import Task
 from gateway.docker.runtime import Timeouts
 from gateway.docker.swarm import convergence
-from gateway.docker.swarm.watcher import ServiceWatch
+from gateway.docker.swarm.watcher import ServiceWatcher
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
@@ -92,7 +92,7 @@ _STARVED: _Event = ("oom", {})
     ],
 )
 def test_a_want_of_memory_is_told_before_or_after_the_kill_it_led_to(events: list[_Event], *, starved: bool) -> None:
-    end = exit_diagnosis.last_end(events)
+    end = exit_diagnosis.last_exit(events)
     assert end is not None
     assert end.out_of_memory is starved
 
@@ -121,9 +121,9 @@ async def test_what_the_engine_has_started_again_is_told_by_how_it_ended_before(
     try:
         await containers.start(engine, container_id)
         seen = await until(runs_again)
-        befallen = readiness.befallen(seen)
+        befallen = readiness.failure_reason(seen)
         assert befallen is not None
-        told = await exit_diagnosis.explain(engine, seen, befallen)
+        told = await exit_diagnosis.diagnose_exit(engine, seen, befallen)
     finally:
         await containers.remove(engine, container_id)
     assert told.code is code
@@ -164,8 +164,8 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     manager.call.side_effect = [NotOnEngine(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     timeouts = Timeouts(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
-    watch = ServiceWatch(manager, "web", timeouts, 10, anonymous)
-    told = await watch.explained(convergence.broken("web", task), task)
+    watch = ServiceWatcher(manager, "web", timeouts, 10, anonymous)
+    told = await watch.explained(convergence.task_failure("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
     assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message
 

@@ -40,8 +40,8 @@ def test_a_label_of_the_image_is_not_the_containers(image: dict[str, str], own: 
 
 def test_a_project_that_compose_wrote_into_an_image_does_not_make_a_container_composes() -> None:
     built = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
-    assert not adopted_spec.of_compose(own_labels(built, built))
-    assert adopted_spec.of_compose(own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
+    assert not adopted_spec.belongs_to_compose(own_labels(built, built))
+    assert adopted_spec.belongs_to_compose(own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
 
 
 async def of(lane: Lane) -> Application:
@@ -74,10 +74,10 @@ async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_
     assert deployed.digest is not None
     kept = f"{pushes.address}/{pushes.path}@{deployed.digest}"
     database = await by_hand(lane, kept)
-    seen = await snapshot.take(lane.engine, await lane.engine.identify(), {})
+    seen = await snapshot.take_snapshot(lane.engine, await lane.engine.identify(), {})
     assert APPLICATION in seen.containers[f"app-{lane.application_id}"].labels
     assert APPLICATION not in seen.containers[f"somebodys-{lane.application_id}"].labels
-    assert (await adoption.look(lane.engine, database, host_name="")).object_id == database
+    assert (await adoption.inspect_existing(lane.engine, database, host_name="")).object_id == database
     await (await runtime(lane)).remove()
     assert await lane.containers() == []
     assert await containers.inspect(lane.engine, database) is not None
@@ -118,10 +118,10 @@ async def test_what_was_made_before_there_were_installations_is_known_by_its_dep
     found = await lane.serving()
     former = {name: value for name, value in found.labels.items() if name != INSTALLATION}
     made = replace(found, labels=former)
-    assert not ownership.is_of(await of(lane), made)
+    assert not ownership.belongs_to(await of(lane), made)
     async with lane.pool.acquire() as connection:
         await connection.execute(
             "UPDATE deployments SET epoch = epoch + 1 WHERE deployment_id = $1", first.deployment_id
         )
-    assert ownership.is_of(await of(lane), made)
-    assert "deployment unknown here" in ownership.refusal(replace(await of(lane), unmarked=frozenset()), made)
+    assert ownership.belongs_to(await of(lane), made)
+    assert "deployment unknown here" in ownership.describe_conflict(replace(await of(lane), unmarked=frozenset()), made)

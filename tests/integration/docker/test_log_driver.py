@@ -21,12 +21,12 @@ async def chosen(engine: Engine, image: str, name: str) -> Any:
     for _ in range(2):
         host = await log_driver.for_container(engine)
         container_id = await containers.create(engine, name, {"Image": image, "Cmd": ["x"], "HostConfig": host}, {})
-        found = await containers.inspection(engine, container_id)
+        found = await containers.inspect_raw(engine, container_id)
         assert found is not None
         made.append(found["HostConfig"]["LogConfig"])
         await containers.remove(engine, container_id)
     assert made[0] == made[1]  # what was learned, and what is remembered
-    assert await containers.select(engine, "log", label="gateway.look") == []
+    assert await containers.list_labelled(engine, "log", label="gateway.look") == []
     return made[0]
 
 

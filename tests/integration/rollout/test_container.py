@@ -273,7 +273,7 @@ async def test_a_port_of_another_program_is_told_and_what_is_touched_put_back(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, here: bool, ended: Status
 ) -> None:
     # Of an engine elsewhere, only the start tells.
-    monkeypatch.setattr(probes, "beside", AsyncMock(return_value=here))
+    monkeypatch.setattr(probes, "shares_host", AsyncMock(return_value=here))
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()

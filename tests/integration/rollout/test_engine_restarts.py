@@ -146,7 +146,7 @@ async def test_it_waits_until_an_engine_that_ends_is_gone(own: PrivateEngine, cl
     await containers.start(client, made)
     found = await containers.inspect(client, made)
     assert found is not None
-    waiting = asyncio.create_task(stop_cause.outlast_shutdown(client, found))
+    waiting = asyncio.create_task(stop_cause.wait_out_shutdown(client, found))
     await restarted(own)
     with pytest.raises(Postponed) as caught:
         await waiting

@@ -9,7 +9,7 @@ import pytest
 from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import free_port
 from gateway.docker.engine import containers, logs
-from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.engine.containers import Container
 from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import Kind, Status
@@ -265,7 +265,9 @@ async def test_start_and_rollback_outlive_a_network_that_was_made_anew(lane: Lan
     started = await lane.ask(Kind.START)
     assert (started.status, started.reason) == (Status.SUCCEEDED, None)
     await one_serves(lane, first)
-    assert await logs.read(lane.engine, f"containers/{(await lane.serving()).container_id}/archive", {"path": "/f"})
+    assert await logs.read_stream(
+        lane.engine, f"containers/{(await lane.serving()).container_id}/archive", {"path": "/f"}
+    )
 
     await pushes("v2")
     await lane.ask(Kind.DEPLOY)
@@ -292,7 +294,7 @@ async def test_what_was_removed_while_it_was_stopped_is_started_as_it_was(lane: 
 
 async def test_limits_that_were_set_by_hand_stay_until_they_are_chosen_anew(lane: Lane, pushes: Pushes) -> None:
     async def memory() -> int:
-        found = await containers.inspection(lane.engine, (await lane.serving()).container_id)
+        found = await containers.inspect_raw(lane.engine, (await lane.serving()).container_id)
         assert found is not None
         return int(found["HostConfig"]["Memory"])
 
@@ -416,7 +418,7 @@ async def test_the_sweep_leaves_alone_what_a_rollback_has_just_recalled(
 
     monkeypatch.setattr(containers, "remove", recalled_first)
     none = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await prune_kept_versions(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    await prune_kept_versions(lane.pool, VAULT, none, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
     monkeypatch.undo()
     left = await containers.inspect(lane.engine, kept.container_id)
     assert left is not None

@@ -97,8 +97,8 @@ async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes
     serving = await lane.serving()
     # As from within a container: nobody at this loopback, somebody at the next address.
     seen = replace(serving, published={8080: ("", 8080)}, gateways=serving.addresses)
-    assert await probes.ask(lane.engine, seen, Probe(port=8080)) is None
-    failed = await probes.ask(lane.engine, replace(seen, gateways=()), Probe(port=8080))
+    assert await probes.run(lane.engine, seen, Probe(port=8080)) is None
+    failed = await probes.run(lane.engine, replace(seen, gateways=()), Probe(port=8080))
     assert failed is not None
     assert "127.0.0.1:8080" in failed.message
 
@@ -113,17 +113,17 @@ async def test_what_another_host_publishes_on_its_loopback_is_not_looked_for_on_
         port = ours.sockets[0].getsockname()[1]
         seen = replace(await lane.serving(), published={8080: ("127.0.0.1", port)})
         probe = Probe(type="tcp", port=8080)
-        assert await probes.ask(lane.engine, seen, probe) is None
+        assert await probes.run(lane.engine, seen, probe) is None
         monkeypatch.setattr(lane.engine, "address", "192.0.2.1")
-        failed = await probes.ask(lane.engine, seen, probe)
+        failed = await probes.run(lane.engine, seen, probe)
     assert failed is not None
     assert "neither a published port nor" in failed.message
 
 
 async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_are_not(engine: Engine) -> None:
-    assert await probes.routed(engine, [])
-    assert await probes.routed(engine, ["host"])
-    assert not probes.ours("192.0.2.1")
+    assert await probes.containers_reachable(engine, [])
+    assert await probes.containers_reachable(engine, ["host"])
+    assert not probes.is_local_address("192.0.2.1")
 
 
 async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> None:
@@ -145,7 +145,7 @@ async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     present = AsyncMock(return_value=None)
-    monkeypatch.setattr(runtime_factory, "present", present)
+    monkeypatch.setattr(runtime_factory, "detect_runtime_kind", present)
     own = web.rollouts.hosts[0]
     own.error, own.routes = None, True
     own.identity = EngineIdentity("id", "name", "29", "linux/amd64", swarm_manager=True)

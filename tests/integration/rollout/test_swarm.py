@@ -14,12 +14,11 @@ from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import free_port, until
 from gateway.cli.demo.registry import PrivateRegistry
 from gateway.docker.engine import containers, services
-from gateway.docker.engine.client import Reached
+from gateway.docker.engine.client import ReachedEngine
 from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Timeouts, Version
-from gateway.docker.swarm import convergence
-from gateway.docker.swarm import secrets as swarm_secrets
+from gateway.docker.swarm import convergence, file_secrets
 from gateway.docker.swarm.runtime import ServiceRuntime
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Conflict, Failed, InvalidInput, Postponed
@@ -61,7 +60,7 @@ async def lane(supervised_swarm: Supervised, pushes: Pushes) -> AsyncIterator[La
     lane = await an_application(supervised_swarm.pool, supervised_swarm.engine, pushes)
     await lane.set(configuration=QUICK)
     yield lane
-    for service in await services.select(lane.engine):
+    for service in await services.list_all(lane.engine):
         await services.remove(lane.engine, service)
 
 
@@ -129,7 +128,7 @@ async def test_the_production_example_converges_as_three_tasks_with_its_limits_a
     assert task["ContainerSpec"]["Env"] == ["DATABASE_URL=postgresql://...", "REDIS_URL=redis://..."]
     (published,) = found["EndpointSpec"]["Ports"]
     assert published == {"Protocol": "tcp", "TargetPort": 3000, "PublishedPort": port, "PublishMode": "ingress"}
-    (inside, *_) = [await containers.inspection(lane.engine, one.container_id) for one in await running(lane)]
+    (inside, *_) = [await containers.inspect_raw(lane.engine, one.container_id) for one in await running(lane)]
     assert inside is not None
     assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
 
@@ -191,10 +190,10 @@ async def test_another_installation_neither_takes_nor_removes_a_service_and_its_
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
     assert refused.value.reason.code is Code.NAME_TAKEN
-    assert await swarm_secrets.provide(lane.engine, another.application) != await swarm_secrets.provide(
+    assert await file_secrets.ensure(lane.engine, another.application) != await file_secrets.ensure(
         lane.engine, ours.application
     )
-    await swarm_secrets.sweep(lane.engine, another.application)
+    await file_secrets.prune(lane.engine, another.application)
     assert len(await lane.engine.call("GET", "secrets")) == 1
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
     await ours.remove()
@@ -333,7 +332,7 @@ async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(la
 
     assert await until(gone)
     assert await services.inspect(lane.engine, f"app-{lane.application_id}") is None
-    assert not any(one.running for one in await containers.select(lane.engine, lane.application_id))
+    assert not any(one.running for one in await containers.list_labelled(lane.engine, lane.application_id))
 
 
 async def test_a_port_of_the_host_is_handed_over_stop_first(lane: Lane, pushes: Pushes) -> None:
@@ -637,7 +636,7 @@ async def scaled(lane: Lane, replicas: int) -> None:
     async def look() -> bool | None:
         found = await services.tasks(lane.engine, service)
         up = [task for task in found if task.state == "running"]
-        return True if len(up) == replicas and (replicas or convergence.is_over(found)) else None
+        return True if len(up) == replicas and (replicas or convergence.all_ended(found)) else None
 
     await until(look)
 
@@ -660,7 +659,7 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
         sent, tasks = await service_of(lane), await running(lane)
 
         aws.expire()
-        reached = Reached(lane.engine, await lane.engine.identify(), [None])
+        reached = ReachedEngine(lane.engine, await lane.engine.identify(), [None])
         async with registry_client.connect(frozenset({parse_domain(address)})) as client:
             await renew_logins(lane.pool, VAULT, client, reached)
             renewed = await service_of(lane)

@@ -99,7 +99,9 @@ async def test_a_deployment_waits_for_some_hours_at_most(
 
 def test_times_of_the_engine_are_compared_as_times() -> None:
     earlier, later = "2026-01-01T00:00:00.1Z", "2026-01-01T00:00:00.12Z"
-    assert containers.time(earlier) < containers.time(later)
+    assert containers.parse_time(earlier) < containers.parse_time(later)
     assert earlier > later
-    assert containers.time("2026-01-01T01:00:00.5+01:00") == containers.time("2026-01-01T00:00:00.500000000Z")
-    assert containers.time("0001-01-01T00:00:00Z").year == 1
+    assert containers.parse_time("2026-01-01T01:00:00.5+01:00") == containers.parse_time(
+        "2026-01-01T00:00:00.500000000Z"
+    )
+    assert containers.parse_time("0001-01-01T00:00:00Z").year == 1

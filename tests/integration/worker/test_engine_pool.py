@@ -136,7 +136,7 @@ async def desk(
     async with web_pool.acquire() as connection, connect(remote.unix) as second:
         for one in await applications.select_applications(connection, VAULT):
             for place in (engine, second):
-                for container in await containers.select(place, one.application_id):
+                for container in await containers.list_labelled(place, one.application_id):
                     await containers.remove(place, container.container_id)
 
 

@@ -94,7 +94,7 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     ("kind", "code"), [(Kind.DEPLOY, Code.NO_IMAGE), (Kind.ROLLBACK, Code.NOTHING_KEPT)], ids=["no image", "no version"]
 )
 async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
-    monkeypatch.setattr(runtime_factory, "choose", AsyncMock())
+    monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock())
     context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
     outcome = await recipes.roll_out(context, _recipe(kind, None), AsyncMock(lost=False), None)
     assert outcome.reason is not None
@@ -175,7 +175,7 @@ async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Eng
         await containers.start(engine, container)
         timeouts = Timeouts(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
         with pytest.raises(Failed, match="does not run sha256:0") as caught:
-            await readiness.prove(engine, container, timeouts, None)
+            await readiness.wait_until_ready(engine, container, timeouts, None)
     finally:
         await containers.remove(engine, container)
     assert caught.value.reason.code is Code.WRONG_DIGEST

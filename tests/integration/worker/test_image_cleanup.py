@@ -4,7 +4,7 @@ import pytest
 
 from gateway.cli.demo.process import until
 from gateway.docker.engine import containers, images
-from gateway.docker.engine.client import Reached
+from gateway.docker.engine.client import ReachedEngine
 from gateway.model.deployments import Kind, Status
 from gateway.model.reference import Digest, Reference
 from gateway.queue import enqueue
@@ -15,7 +15,7 @@ from tests.support.rollout_env import VAULT, Lane
 
 
 async def swept(lane: Lane) -> None:
-    await remove_images(lane.pool, Reached(lane.engine, await lane.engine.identify(), [None]))
+    await remove_images(lane.pool, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
 
 
 async def held(lane: Lane, pushes: Pushes, digest: Digest) -> bool:

@@ -12,7 +12,7 @@ from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.process import until
 from gateway.docker import runtime_factory
 from gateway.docker.engine import containers
-from gateway.docker.engine.client import Engine, Reached
+from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
 from gateway.store import deployments, watches
@@ -145,7 +145,7 @@ async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: L
     told = Told()
     lookout = RolloutMonitor(lane.pool, VAULT, timeouts, told)
     for _ in range(3):
-        await lookout.look(Reached(lane.engine, await lane.engine.identify(), [None]))
+        await lookout.look(ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
     assert (await watched(lane) is not None, told) == (True, [])
     await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
 
@@ -184,7 +184,7 @@ async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(l
     before = await lane.containers()
     assert len(before) == 2
     day = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
-    reached = Reached(lane.engine, await lane.engine.identify(), [None])
+    reached = ReachedEngine(lane.engine, await lane.engine.identify(), [None])
     await prune_kept_versions(lane.pool, VAULT, day, reached)
     assert await lane.containers() == before
     await prune_kept_versions(lane.pool, VAULT, replace(day, kept_for=-2), reached)
@@ -198,7 +198,7 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
     for version in ("v1", "v2"):
         await pushes(version)
         await lane.ask(Kind.DEPLOY)
-    before, choose = await lane.containers(), runtime_factory.choose
+    before, choose = await lane.containers(), runtime_factory.open_runtime
 
     async def make(status: Status) -> None:
         async with lane.pool.acquire() as connection:
@@ -215,8 +215,8 @@ async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
         await make(Status.QUEUED)
         return await choose(*given, **how)
 
-    monkeypatch.setattr(runtime_factory, "choose", ask_meanwhile)
+    monkeypatch.setattr(runtime_factory, "open_runtime", ask_meanwhile)
     none = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await prune_kept_versions(lane.pool, VAULT, none, Reached(lane.engine, await lane.engine.identify(), [None]))
+    await prune_kept_versions(lane.pool, VAULT, none, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
     await make(Status.SUCCEEDED)
     assert await lane.containers() == before

@@ -12,7 +12,7 @@ from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, INSTALLATION, SPEC
-from gateway.docker.snapshot import Listed, Snapshot, seen
+from gateway.docker.snapshot import ListedContainer, Snapshot, observe
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.observations import ExpectedState, Observation, State
@@ -47,10 +47,10 @@ LABELS = {
     DIGEST: "sha256:1",
     SPEC: "s",
 }
-UP = Listed("c", "web", "running", "Up 5 minutes", "sha256:image", LABELS)
+UP = ListedContainer("c", "web", "running", "Up 5 minutes", "sha256:image", LABELS)
 
 
-def _there(*listed: Listed) -> Snapshot:
+def _there(*listed: ListedContainer) -> Snapshot:
     return Snapshot({one.name: one for one in listed}, {}, {})
 
 
@@ -74,8 +74,8 @@ def _there(*listed: Listed) -> Snapshot:
         (replace(UP, labels={**LABELS, SPEC: "t"}), State.DRIFTED),
     ],
 )
-def test_a_container_is_seen_as_what_it_does(there: Listed, state: State) -> None:
-    assert seen(EXPECTED, _there(there)).state is state
+def test_a_container_is_seen_as_what_it_does(there: ListedContainer, state: State) -> None:
+    assert observe(EXPECTED, _there(there)).state is state
 
 
 @pytest.mark.parametrize(
@@ -88,13 +88,13 @@ def test_a_container_is_seen_as_what_it_does(there: Listed, state: State) -> Non
     ],
 )
 def test_labels_are_not_believed_against_the_image(digests: set[str], state: State) -> None:
-    assert seen(EXPECTED, _there(replace(UP, digests=frozenset(digests)))).state is state
+    assert observe(EXPECTED, _there(replace(UP, digests=frozenset(digests)))).state is state
 
 
 def test_what_was_adopted_is_seen_without_labels() -> None:
     adopted = replace(EXPECTED, original=True, deployment_id=None, digest=None, spec_hash=None)
-    assert seen(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
-    assert seen(adopted, _there(UP)).state is State.DRIFTED
+    assert observe(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
+    assert observe(adopted, _there(UP)).state is State.DRIFTED
 
 
 def test_what_somebody_sees_to_is_not_put_right() -> None:
@@ -107,8 +107,8 @@ def test_what_somebody_sees_to_is_not_put_right() -> None:
 
 def test_what_should_be_stopped_and_runs_has_drifted() -> None:
     stopped = replace(EXPECTED, desired=Desired.STOPPED)
-    assert seen(stopped, _there(UP)).state is State.DRIFTED
-    down = seen(stopped, _there(replace(UP, state="exited", status="Exited (0)")))
+    assert observe(stopped, _there(UP)).state is State.DRIFTED
+    down = observe(stopped, _there(replace(UP, state="exited", status="Exited (0)")))
     assert (down.state, stopped.is_wrong(down.state)) == (State.STOPPED, False)
 
 
@@ -224,9 +224,9 @@ async def test_a_look_asks_for_the_image_of_a_container_once(
 ) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
-    known: snapshot.Known = {}
+    known: snapshot.KnownImages = {}
     identity = await lane.engine.identify()
-    first = await snapshot.take(lane.engine, identity, known)
+    first = await snapshot.take_snapshot(lane.engine, identity, known)
     inspect = images.inspect
 
     async def not_again(asked: Engine, name: str) -> Any:
@@ -234,7 +234,7 @@ async def test_a_look_asks_for_the_image_of_a_container_once(
         return await inspect(asked, name)  # by the gateway that observes meanwhile
 
     monkeypatch.setattr(images, "inspect", not_again)
-    assert await snapshot.take(lane.engine, identity, known) == first
+    assert await snapshot.take_snapshot(lane.engine, identity, known) == first
     assert (await lane.serving()).container_id in known
 
 
@@ -290,7 +290,7 @@ async def test_two_gateways_that_see_the_same_tell_it_once(web: Web) -> None:
 async def test_a_look_from_before_a_rollout_says_nothing_of_after(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
-    found: dict[str, Any] = {"app": seen(EXPECTED, _there())}
+    found: dict[str, Any] = {"app": observe(EXPECTED, _there())}
     async with transaction(web.pool) as connection:
         _, as_of = await observations.select_expected(connection, "nowhere", [None])
         await connection.execute(

@@ -12,7 +12,7 @@ import pytest
 from gateway.background import BackgroundTasks
 from gateway.cli.demo.process import until
 from gateway.docker.engine import containers, events
-from gateway.docker.engine.client import EngineIdentity, Reached
+from gateway.docker.engine.client import EngineIdentity, ReachedEngine
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Status, Swap
 from gateway.model.errors import Code, Failed, Postponed
@@ -181,7 +181,7 @@ class _Engine:
         return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run, swarm_manager=self.manages)
 
 
-async def _nothing(_reached: Reached) -> float | None:
+async def _nothing(_reached: ReachedEngine) -> float | None:
     return None
 
 

@@ -39,7 +39,7 @@ def base(
 
 
 def test_nothing_of_the_images_own_choice_is_pinned() -> None:
-    assert adopted_spec.chosen(base()) == {"HostConfig": {"NetworkMode": "default"}}
+    assert adopted_spec.user_config(base()) == {"HostConfig": {"NetworkMode": "default"}}
 
 
 @pytest.mark.parametrize(
@@ -71,14 +71,14 @@ def test_nothing_of_the_images_own_choice_is_pinned() -> None:
     ],
 )
 def test_what_the_maker_chose_is_kept(config: dict[str, Any], chosen: dict[str, Any]) -> None:
-    body = adopted_spec.chosen(base(config))
+    body = adopted_spec.user_config(base(config))
     del body["HostConfig"]
     assert body == chosen
 
 
 def test_everything_is_kept_where_the_image_is_no_longer_known() -> None:
     unknown = AdoptedSpec(base().found, ID, "app", "sha256:1")
-    assert adopted_spec.chosen(unknown)["Env"] == IMAGE["Env"]
+    assert adopted_spec.user_config(unknown)["Env"] == IMAGE["Env"]
 
 
 def test_every_field_of_the_host_configuration_is_kept_the_unknown_ones_too() -> None:
@@ -99,13 +99,13 @@ def test_every_field_of_the_host_configuration_is_kept_the_unknown_ones_too() ->
         "OomKillDisable": None,
         "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
     }
-    assert adopted_spec.chosen(base(host=host))["HostConfig"] == host
+    assert adopted_spec.user_config(base(host=host))["HostConfig"] == host
 
 
 def test_a_host_name_the_engine_made_up_is_not_kept() -> None:
     on_host = base({"Hostname": "machine"}, {"NetworkMode": "host"}, {"host": {}}, host_name="machine")
-    assert "Hostname" not in adopted_spec.chosen(base())
-    assert "Hostname" not in adopted_spec.chosen(on_host)
+    assert "Hostname" not in adopted_spec.user_config(base())
+    assert "Hostname" not in adopted_spec.user_config(on_host)
 
 
 def test_who_joins_another_containers_network_brings_nothing_of_his_own() -> None:
@@ -119,7 +119,7 @@ def test_who_joins_another_containers_network_brings_nothing_of_his_own() -> Non
         {"NetworkMode": f"container:{VOLUME}"},
         {},
     )
-    assert adopted_spec.chosen(joined) == {"HostConfig": {"NetworkMode": f"container:{VOLUME}"}}
+    assert adopted_spec.user_config(joined) == {"HostConfig": {"NetworkMode": f"container:{VOLUME}"}}
     assert adopted_spec.endpoints(joined) == {}
 
 
@@ -168,7 +168,7 @@ def test_networks_are_kept_with_what_was_configured_and_nothing_the_engine_made_
     ],
 )
 def test_the_network_mode_is_a_network_the_container_is_on(mode: str, networks: dict[str, Any], expected: str) -> None:
-    body = adopted_spec.chosen(base(host={"NetworkMode": mode}, networks=networks))
+    body = adopted_spec.user_config(base(host={"NetworkMode": mode}, networks=networks))
     assert body["HostConfig"]["NetworkMode"] == expected
 
 
@@ -177,7 +177,9 @@ def mounted(*mounts: tuple[str, str, str]) -> list[dict[str, Any]]:
 
 
 def test_a_volume_nobody_named_is_mounted_again_where_it_was() -> None:
-    body = adopted_spec.carry({"HostConfig": {"Binds": ["named:/named"]}}, mounted(("volume", VOLUME, "/var/data")))
+    body = adopted_spec.carry_volumes(
+        {"HostConfig": {"Binds": ["named:/named"]}}, mounted(("volume", VOLUME, "/var/data"))
+    )
     assert body["HostConfig"] == {
         "Binds": ["named:/named"],
         "Mounts": [{"Type": "volume", "Source": VOLUME, "Target": "/var/data", "ReadOnly": False}],
@@ -192,19 +194,23 @@ def test_a_volume_nobody_named_is_mounted_again_where_it_was() -> None:
     ],
 )
 def test_a_mount_without_a_source_gets_the_volume_it_had(host: dict[str, Any]) -> None:
-    mounts = adopted_spec.carry({"HostConfig": host}, mounted(("volume", VOLUME, "/var/data")))["HostConfig"]["Mounts"]
+    mounts = adopted_spec.carry_volumes({"HostConfig": host}, mounted(("volume", VOLUME, "/var/data")))["HostConfig"][
+        "Mounts"
+    ]
     assert mounts == [{"Type": "volume", "Source": VOLUME, "Target": "/var/data/"}]
 
 
 def test_a_bind_without_a_source_gives_way_to_the_volume_it_had() -> None:
-    host = adopted_spec.carry({"HostConfig": {"Binds": ["/data"]}}, mounted(("volume", VOLUME, "/data")))["HostConfig"]
+    host = adopted_spec.carry_volumes({"HostConfig": {"Binds": ["/data"]}}, mounted(("volume", VOLUME, "/data")))[
+        "HostConfig"
+    ]
     assert (host["Binds"], [mount["Source"] for mount in host["Mounts"]]) == ([], [VOLUME])
 
 
 def test_named_volumes_and_places_that_something_else_is_mounted_at_are_left_alone() -> None:
     body = {"HostConfig": {"Binds": ["/srv:/var/data:ro"], "Tmpfs": {"/run": ""}}}
     seen = mounted(("volume", VOLUME, "/var/data"), ("volume", VOLUME, "/run"), ("volume", "dropped", "/old"))
-    assert adopted_spec.carry(body, seen)["HostConfig"]["Mounts"] == []
+    assert adopted_spec.carry_volumes(body, seen)["HostConfig"]["Mounts"] == []
 
 
 def test_what_the_columns_set_lies_over_what_was_found() -> None:
@@ -230,7 +236,7 @@ def test_what_the_columns_set_lies_over_what_was_found() -> None:
             "Mounts": [{"Type": "volume", "Source": "new", "Target": "/data"}],
         },
     }
-    merged = adopted_spec.over(found, columns)
+    merged = adopted_spec.merge(found, columns)
     assert (merged["Env"], merged["Labels"], merged["Cmd"]) == (["A=1", "B=2", "C=2"], {"a": "1", "b": "2"}, ["found"])
     assert merged["HostConfig"] == {
         "Memory": 2,
@@ -247,9 +253,9 @@ def test_what_the_columns_set_lies_over_what_was_found() -> None:
 
 def test_compose_is_told_the_image_that_runs() -> None:
     labels = {"com.docker.compose.project": "shop", "com.docker.compose.image": "sha256:1"}
-    assert adopted_spec.with_image(labels, "sha256:2")["com.docker.compose.image"] == "sha256:2"
-    assert adopted_spec.with_image({"a": "b"}, "sha256:2") == {"a": "b"}
-    assert adopted_spec.of_compose(labels)
+    assert adopted_spec.with_compose_image(labels, "sha256:2")["com.docker.compose.image"] == "sha256:2"
+    assert adopted_spec.with_compose_image({"a": "b"}, "sha256:2") == {"a": "b"}
+    assert adopted_spec.belongs_to_compose(labels)
 
 
 @pytest.mark.parametrize(
@@ -262,13 +268,15 @@ def test_compose_is_told_the_image_that_runs() -> None:
     ],
 )
 def test_the_gateway_knows_the_container_it_runs_in(host_name: str, cgroup: str, mounts: str) -> None:
-    assert adopted_spec.is_own(ID, adopted_spec.own_ids(host_name, cgroup, mounts))
-    assert not adopted_spec.is_own(VOLUME, adopted_spec.own_ids(host_name, cgroup, mounts))
+    assert adopted_spec.is_own_container(ID, adopted_spec.own_container_ids(host_name, cgroup, mounts))
+    assert not adopted_spec.is_own_container(VOLUME, adopted_spec.own_container_ids(host_name, cgroup, mounts))
 
 
 def test_outside_a_container_no_container_is_the_gateways_own() -> None:
     of_a_container = f"1 2 0:3 / /var/lib/docker/containers/{ID}/mounts/shm rw - tmpfs shm rw\n"
-    assert not adopted_spec.is_own(ID, adopted_spec.own_ids("a", "0::/user.slice\n", of_a_container))
+    assert not adopted_spec.is_own_container(
+        ID, adopted_spec.own_container_ids("a", "0::/user.slice\n", of_a_container)
+    )
 
 
 def test_a_base_is_read_back_as_it_was_written_and_shows_no_secret() -> None:

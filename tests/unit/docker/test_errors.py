@@ -7,7 +7,7 @@ import pytest
 from gateway.docker.container import exit_diagnosis
 from gateway.docker.engine.errors import classify, port_of
 from gateway.docker.engine.services import Task
-from gateway.docker.swarm.convergence import broken, unplaced
+from gateway.docker.swarm.convergence import placement_failure, task_failure
 from gateway.model.errors import REMEDIES, Code, NotOnEngine, Postponed
 from gateway.registry.challenge import parse_challenge
 
@@ -103,7 +103,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(message: str, seconds: fl
     ],
 )
 def test_what_never_ran_is_told_from_what_does_not_run_any_more(log: str, code: Code | None) -> None:
-    told = exit_diagnosis.never_ran(log)
+    told = exit_diagnosis.failed_to_exec(log)
     assert (told and told[0]) == code
 
 
@@ -129,7 +129,7 @@ def _task(state: str, said: str, exit_code: int = 0) -> Task:
     ],
 )  # fmt: skip
 def test_a_task_that_breaks_is_told_by_the_same_codes(state: str, said: str, code: Code, says: str) -> None:
-    reason = broken("web", _task(state, said)).reason
+    reason = task_failure("web", _task(state, said)).reason
     assert reason.code is code
     assert says in reason.message
 
@@ -145,7 +145,7 @@ def test_a_task_that_breaks_is_told_by_the_same_codes(state: str, said: str, cod
     ],
 )
 def test_a_task_no_node_takes_is_told_by_what_all_of_them_lack(said: str, code: Code) -> None:
-    assert unplaced("web", _task("pending", said)).reason.code is code
+    assert placement_failure("web", _task("pending", said)).reason.code is code
 
 
 def test_no_more_is_kept_of_what_was_said_than_can_be_read() -> None:

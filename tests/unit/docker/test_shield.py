@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from gateway.docker.engine.shield import unbroken
+from gateway.docker.engine.shield import run_to_completion
 
 
 async def begun(ended: list[str], go_on: asyncio.Event) -> None:
@@ -17,7 +17,7 @@ async def begun(ended: list[str], go_on: asyncio.Event) -> None:
 async def test_told_to_stop_it_ends_first_what_it_has_begun() -> None:
     ended: list[str] = []
     go_on = asyncio.Event()
-    task = asyncio.create_task(unbroken(begun(ended, go_on)))
+    task = asyncio.create_task(run_to_completion(begun(ended, go_on)))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)
@@ -30,7 +30,7 @@ async def test_told_to_stop_it_ends_first_what_it_has_begun() -> None:
 
 async def test_told_twice_it_breaks_off() -> None:
     ended: list[str] = []
-    task = asyncio.create_task(unbroken(begun(ended, asyncio.Event())))
+    task = asyncio.create_task(run_to_completion(begun(ended, asyncio.Event())))
     for _ in range(2):
         await asyncio.sleep(0.01)
         task.cancel()
@@ -44,4 +44,4 @@ async def test_what_fails_fails() -> None:
         raise ValueError("so")
 
     with pytest.raises(ValueError, match="so"):
-        await unbroken(fail())
+        await run_to_completion(fail())

@@ -12,10 +12,10 @@ from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import services
 from gateway.docker.engine.services import Node, Service, Task
 from gateway.docker.runtime import Version
-from gateway.docker.runtime_factory import kind_of
+from gateway.docker.runtime_factory import choose_kind
 from gateway.docker.swarm import convergence
 from gateway.docker.swarm import spec as swarm_spec
-from gateway.docker.swarm.convergence import Mark
+from gateway.docker.swarm.convergence import AttemptKey
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application, Desired
 from gateway.model.configuration import Configuration, RuntimeKind
@@ -54,7 +54,7 @@ def made(base: Mapping[str, Any] | None = None, environment: str | None = None, 
     if base is not None:
         image = base["TaskTemplate"]["ContainerSpec"]["Image"]
         one = replace(one, base=AdoptedSpec(base, "service", image, "", is_service=True))
-    return swarm_spec.service_spec(one, VERSION)
+    return swarm_spec.build(one, VERSION)
 
 
 def test_the_image_is_pinned_and_the_labels_tell_what_it_is() -> None:
@@ -188,8 +188,8 @@ def test_a_column_that_means_nothing_is_refused_by_name(column: str, wrong: obje
 
 def test_the_nodes_get_the_login_with_each_spec() -> None:
     image = Reference.parse("ghcr.io/acme/web:v2")
-    assert services.authorization(image, None) == {}
-    header = services.authorization(image, Credentials("robot", "secret"))["X-Registry-Auth"]
+    assert services.registry_auth_header(image, None) == {}
+    header = services.registry_auth_header(image, Credentials("robot", "secret"))["X-Registry-Auth"]
     assert "secret" not in header
 
 
@@ -207,7 +207,7 @@ def task(slot: int, state: str, *, of: str = "d1", wanted: str = "running", said
     return Task(f"{of}-{slot}-{state}", slot, node, state, wanted, "", said, 0, "", labels)
 
 
-MARK = Mark("d1", "1")
+MARK = AttemptKey("d1", "1")
 
 
 @pytest.mark.parametrize(
@@ -247,14 +247,14 @@ def test_converged_is_every_task_in_this_version_and_none_in_another(
 def test_what_breaks_is_refused_in_the_tasks_own_words(tasks: list[Task], state: str, code: Code, said: str) -> None:
     seen = convergence.observe(service(state=state), tasks, MARK)
     with pytest.raises(Failed, match=said) as refused:
-        convergence.refuse(service(state=state), seen, MARK)
+        convergence.raise_if_failed(service(state=state), seen, MARK)
     assert refused.value.reason.code is code
 
 
 def test_failures_within_the_share_that_was_chosen_are_the_swarms_to_judge() -> None:
     chosen = service(state="updating", UpdateConfig={"MaxFailureRatio": 0.5})
     seen = convergence.observe(chosen, [task(1, "failed")], MARK)
-    convergence.refuse(chosen, seen, MARK)
+    convergence.raise_if_failed(chosen, seen, MARK)
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -280,7 +280,7 @@ def test_a_task_that_ended_with_the_engine_of_its_node_breaks_nothing(
     assert (seen.broke is None, seen.restarts, seen.excused == {one.task_id}) == (excused, 1 - excused, excused)
     gave_up = service(state="paused")
     with pytest.raises(Failed) as refused:
-        convergence.refuse(gave_up, seen, MARK)
+        convergence.raise_if_failed(gave_up, seen, MARK)
     assert isinstance(refused.value, convergence.Interrupted) is excused
 
 
@@ -307,7 +307,7 @@ def test_a_task_of_another_image_is_of_another_version_whatever_its_labels_say()
     template = {"ContainerSpec": {"Image": "other"}}
     changed = service(Labels=marked, TaskTemplate=template)
     with pytest.raises(Failed, match="somebody else set the image of web to other"):
-        convergence.refuse(changed, seen, MARK)
+        convergence.raise_if_failed(changed, seen, MARK)
 
 
 # -- which of the two it is
@@ -333,7 +333,7 @@ def test_it_is_what_was_chosen_else_what_it_is_else_what_the_engine_can(
     expected: RuntimeKind,
 ) -> None:
     making = kind not in {Kind.STOP, Kind.DELETE}
-    assert kind_of(application(**configuration), present, swarm_manager=manager, making=making) is expected
+    assert choose_kind(application(**configuration), present, swarm_manager=manager, making=making) is expected
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_what_cannot_be_is_refused_with_the_way_to_it(
     configuration: dict[str, Any], present: RuntimeKind | None, manager: bool, code: Code
 ) -> None:
     with pytest.raises(Failed) as refused:
-        kind_of(application(**configuration), present, swarm_manager=manager, making=True)
+        choose_kind(application(**configuration), present, swarm_manager=manager, making=True)
     assert refused.value.reason.code is code
 
 
@@ -385,7 +385,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
     if base is not None:
         one = replace(one, base=AdoptedSpec(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
     for networks in ({}, {"host": "id-of-host"}):
-        spec = swarm_spec.service_spec(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
+        spec = swarm_spec.build(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
         assert (spec["UpdateConfig"]["Order"], spec["RollbackConfig"]["Order"]) == (order, order)
 
 
@@ -412,7 +412,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
     ],
 )
 def test_what_no_update_can_be_made_to_is_told_with_the_reason(base: dict[str, Any], why: str | None) -> None:
-    told = swarm_spec.hindrance(base, ["id-of-host"])
+    told = swarm_spec.update_blocker(base, ["id-of-host"])
     assert (told is None) == (why is None)
     assert (why or "") in (told or "")
 

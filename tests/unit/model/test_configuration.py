@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from gateway.docker.container import spec
+from gateway.docker.container import spec as container_spec
 from gateway.docker.engine.labels import labelled_restart_policy
 from gateway.docker.runtime import Version
-from gateway.docker.swarm import secrets
+from gateway.docker.swarm import file_secrets
 from gateway.docker.swarm import spec as swarm_spec
 from gateway.model import configuration_rules
 from gateway.model.applications import Application, Desired, parse_environment
@@ -45,11 +45,11 @@ def application(environment: str | None = None, image: str = "acme/web:v2", **co
 
 
 def container(environment: str | None = None, **configuration: Any) -> Any:
-    return spec.creation(application(environment, **configuration), VERSION)
+    return container_spec.create_body(application(environment, **configuration), VERSION)
 
 
 def task(environment: str | None = None, **configuration: Any) -> Any:
-    return swarm_spec.service_spec(application(environment, **configuration), VERSION)["TaskTemplate"]
+    return swarm_spec.build(application(environment, **configuration), VERSION)["TaskTemplate"]
 
 
 # -- the examples of the documentation
@@ -70,7 +70,7 @@ REDIS: dict[str, Any] = {
 
 
 def test_the_production_example_is_a_service_of_three_with_its_port_on_the_mesh() -> None:
-    made = swarm_spec.service_spec(application(PRODUCTION_ENV, **PRODUCTION), VERSION)
+    made = swarm_spec.build(application(PRODUCTION_ENV, **PRODUCTION), VERSION)
     assert made["Mode"] == {"Replicated": {"Replicas": 3}}
     limits = made["TaskTemplate"]["Resources"]["Limits"]
     assert limits == {"MemoryBytes": 2048 * MIB, "NanoCPUs": 2 * 10**9}
@@ -229,7 +229,7 @@ def test_a_part_keeps_its_name_as_long_as_it_stays_the_same() -> None:
     third = Configuration.model_validate(renamed).identified(first)
     assert third.ports[0].port_id == first.ports[0].port_id
     assert third.ports[1].port_id not in {"mine", first.ports[0].port_id}
-    assert spec.spec_hash(application(ports=[PORT])) == spec.spec_hash(
+    assert container_spec.spec_hash(application(ports=[PORT])) == container_spec.spec_hash(
         application(ports=[first.ports[0].model_dump(by_alias=True)])
     )
 
@@ -298,15 +298,15 @@ def test_a_restart_policy_means_the_same_for_both(
 
 def test_networks_of_both_columns_are_joined_with_their_aliases() -> None:
     both: dict[str, Any] = {"networks": ["front", "back"], "networkSwarm": [{"Target": "back", "Aliases": ["db"]}]}
-    assert spec.networks(application(**both)) == {"front": {}, "back": {"Aliases": ["db"]}}
+    assert container_spec.endpoints(application(**both)) == {"front": {}, "back": {"Aliases": ["db"]}}
     assert task(**both)["Networks"] == [{"Target": "front"}, {"Target": "back", "Aliases": ["db"]}]
 
 
 def test_what_was_saved_without_a_network_or_a_port_is_still_read() -> None:
     saved: dict[str, Any] = {"networkSwarm": [{}], "endpointSpecSwarm": {"Ports": [{"PublishMode": "host"}]}}
-    assert spec.networks(application(**saved)) == {}
+    assert container_spec.endpoints(application(**saved)) == {}
     assert task(**saved).get("Networks", []) == []
-    assert spec.spec_hash(application(**saved)) == spec.spec_hash(application())
+    assert container_spec.spec_hash(application(**saved)) == container_spec.spec_hash(application())
 
 
 def test_ports_are_published_as_they_are_for_a_container() -> None:
@@ -328,21 +328,21 @@ def test_ports_are_published_as_they_are_for_a_container() -> None:
 
 def test_what_a_file_holds_is_in_no_request_and_in_no_label_and_changes_the_hash() -> None:
     one, other = application(mounts=[FILE]), application(mounts=[{**FILE, "content": "port = 81"}])
-    assert spec.spec_hash(one) != spec.spec_hash(other)
+    assert container_spec.spec_hash(one) != container_spec.spec_hash(other)
     assert swarm_spec.spec_hash(one) != swarm_spec.spec_hash(other)
-    for made in (spec.creation(one, VERSION), swarm_spec.service_spec(one, VERSION)):
+    for made in (container_spec.create_body(one, VERSION), swarm_spec.build(one, VERSION)):
         assert "port = 80" not in str(made)
     assert "port = 80" not in repr(one)
 
 
 def test_a_service_gets_a_file_as_a_secret_of_its_own_name() -> None:
     one = application(mounts=[FILE])
-    name = secrets.secret_name(one, one.configuration.files[0])
-    made = swarm_spec.service_spec(one, VERSION, secrets={name: "id"})
+    name = file_secrets.secret_name(one, one.configuration.files[0])
+    made = swarm_spec.build(one, VERSION, secrets={name: "id"})
     assert made["TaskTemplate"]["ContainerSpec"]["Secrets"] == [
         {"SecretID": "id", "SecretName": name, "File": {"Name": "/etc/web.conf", "UID": "0", "GID": "0", "Mode": 0o444}}
     ]
-    assert secrets.secrets_of([made, None]) == {"id"}
+    assert file_secrets.secret_ids([made, None]) == {"id"}
 
 
 # -- what a deployment would change

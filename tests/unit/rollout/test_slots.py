@@ -28,7 +28,7 @@ class Scene:
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note = MagicMock(return_value=1.0)
         self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
         self.runtime.serving.return_value = MagicMock(sound=False, digest=DIGEST)
-        monkeypatch.setattr(runtime_factory, "choose", AsyncMock(return_value=self.runtime))
+        monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock(return_value=self.runtime))
 
     async def roll_back(self) -> Outcome:
         application: Any = MagicMock(configuration=Configuration())

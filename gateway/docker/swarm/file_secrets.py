@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from gateway.docker.engine.client import Engine, named
+from gateway.docker.engine.client import Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, INSTALLATION, installation_label
 from gateway.model.applications import Application
 from gateway.model.errors import Code, Failed
@@ -35,13 +35,13 @@ def references(application: Application, ids: Mapping[str, str]) -> list[dict[st
     return found
 
 
-def secrets_of(specs: Iterable[Mapping[str, Any] | None]) -> frozenset[str]:
+def secret_ids(specs: Iterable[Mapping[str, Any] | None]) -> frozenset[str]:
     """Return the ids of the secrets that these specs name."""
     containers = [(one or {}).get("TaskTemplate", {}).get("ContainerSpec", {}) for one in specs]
     return frozenset(one["SecretID"] for container in containers for one in container.get("Secrets") or ())
 
 
-async def provide(engine: Engine, application: Application) -> dict[str, str]:
+async def ensure(engine: Engine, application: Application) -> dict[str, str]:
     """Make the secrets that are missing, and return the ids of all by their names."""
     wanted = {secret_name(application, file): file for file in application.configuration.files}
     if not wanted:
@@ -53,12 +53,12 @@ async def provide(engine: Engine, application: Application) -> dict[str, str]:
     return {name: ids[name] for name in wanted}
 
 
-async def sweep(engine: Engine, application: Application, *, used: Collection[str] = ()) -> None:
+async def prune(engine: Engine, application: Application, *, used: Collection[str] = ()) -> None:
     """Remove the application's secrets that no spec names any more."""
     for secret_id in (await _select(engine, application)).values():
         if secret_id not in used:
             try:
-                await engine.call("DELETE", f"secrets/{named(secret_id)}")
+                await engine.call("DELETE", f"secrets/{checked_name(secret_id)}")
             except Failed as error:
                 # Gone, or still another's: the Engine does not let go of one that a service has.
                 if error.reason.code is not Code.ENGINE_REFUSED:
@@ -92,7 +92,7 @@ async def _create(engine: Engine, application: Application, name: str, file: Mou
         raise
 
 
-def refuse_empty(files: Sequence[Mount]) -> None:
+def reject_empty(files: Sequence[Mount]) -> None:
     """Raises Failed for what a Swarm does not keep."""
     if empty := [file.target for file in files if not file.content]:
         raise Failed(Code.BAD_CONFIGURATION, f"the file {empty[0]} is empty, and a Swarm keeps no empty secret")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.docker.container import adopted_spec, spec
+from gateway.docker.container import adopted_spec
+from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.images import Image
@@ -22,20 +23,20 @@ async def duplicate(
     image = await images.inspect(engine, found["Image"])
     called = found["Config"]["Image"]
     by_name = await images.inspect(engine, called)
-    base = base_of(found, image, reference=None)
-    body, endpoints = adopted_spec.chosen(base), adopted_spec.endpoints(base)
-    body["HostConfig"] = adopted_spec.repointed(body["HostConfig"], holders or {})
-    labels = await containers.labels_of(engine, found)
+    base = to_adopted_spec(found, image, reference=None)
+    body, endpoints = adopted_spec.user_config(base), adopted_spec.endpoints(base)
+    body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], holders or {})
+    labels = await containers.own_labels_of(engine, found)
     body |= {
         # The name it was made of may mean another image by now.
         "Image": called if by_name is not None and by_name.image_id == found["Image"] else found["Image"],
         "Labels": {**body.get("Labels", {}), ORIGIN: labels.get(ORIGIN, found["Id"])},
     }
-    body = spec.on_networks(adopted_spec.carry(body, found["Mounts"] or ()), endpoints)
+    body = container_spec.attach_first_network(adopted_spec.carry_volumes(body, found["Mounts"] or ()), endpoints)
     return await containers.create(engine, name, body, endpoints)
 
 
-def base_of(
+def to_adopted_spec(
     found: Mapping[str, Any],
     image: Image | None,
     *,
