@@ -18,7 +18,7 @@ from gateway.model.events import Ignored, Notification, PushEvent
 from gateway.model.matching import Candidate, Match, explain_unmatched, select_push
 from gateway.model.reference import Reference
 from gateway.queue import enqueue
-from gateway.sources import keepable, unform
+from gateway.sources import decode_form, redact_body
 from gateway.store import applications, deliveries, delivery_log, deployments, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
@@ -72,7 +72,7 @@ async def deliver(
 ) -> Receipt:
     """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
     # What is signed of a form is what it holds.
-    key = notification.event_id or f"sha256:{hashlib.sha256(unform(body)).hexdigest()}"
+    key = notification.event_id or f"sha256:{hashlib.sha256(decode_form(body)).hexdigest()}"
     valid_for = None if notification.event_id or notification.signed else _SAME_BODY
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
@@ -94,7 +94,7 @@ async def deliver(
             receipt.delivery_id,
             endpoint_id=endpoint.endpoint_id,
             source=endpoint.source,
-            body=keepable(body),
+            body=redact_body(body),
             headers=headers,
             verdict=receipt.verdict,
             ignored=receipt.ignored,
@@ -121,7 +121,7 @@ async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, heade
             receipt.delivery_id,
             endpoint_id=endpoint.endpoint_id,
             source=endpoint.source,
-            body=keepable(body)[:_REJECTED_BODY],
+            body=redact_body(body)[:_REJECTED_BODY],
             headers=headers,
             verdict="rejected",
             ignored=receipt.ignored,

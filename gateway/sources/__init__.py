@@ -1,4 +1,8 @@
-"""The registries whose notifications are understood: one file each, one line here."""
+"""Webhook formats: one module for each registry. It performs no I/O.
+
+A module verifies that a request comes from its registry, and parses it into push events. To add a registry, write a
+module with a `SOURCE`, and add one line here; docs/adding-a-source.md has the steps.
+"""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -20,11 +24,11 @@ from gateway.sources import (
     quay,
     zot,
 )
-from gateway.sources._json import unform
-from gateway.sources._redaction import keepable
+from gateway.sources._json import decode_form
+from gateway.sources._redaction import redact_body
 from gateway.sources._source import Handshake, Request, Source, Trust
 
-__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "keepable", "unform"]
+__all__ = ["SOURCES", "Handshake", "Request", "Source", "Trust", "decode_form", "redact_body"]
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {

@@ -1,4 +1,4 @@
-"""What is true of a push whichever registry tells it: which tags name images, and on which host."""
+"""Build push events from the names that registries send: which tags name images, and on which host."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -17,24 +17,27 @@ from gateway.model.reference import (
     parse_tag,
     split_domain,
 )
-from gateway.sources._json import MOST
+from gateway.sources._json import MAX_EVENTS
 from gateway.sources._source import Trust
 
 ParsedEvent = PushEvent | Ignored
 
-# Signatures, attestations and referrers of an image are kept under its digest, written as a tag:
+# Signatures, attestations and referrers of an image are stored under a tag made of its digest:
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#referrers-tag-schema
 _ATTACHED = "sha256-"
 _LONGEST_ID = 128
 
 
 def push_event(trust: Trust, *, host: str, path: str, tag: str, digest: str = "") -> ParsedEvent:
-    """Return what a push of `tag` means; raises InvalidInput where it names nothing that can be."""
+    """Return the event for a push of `path:tag` on `host`; raises InvalidInput where the names are not valid.
+
+    A push without a tag, and one of a signature or an attestation, is ignored. An invalid digest is left out.
+    """
     if not path:
         raise InvalidInput("no repository is named")
     repository = Repository.of(public_domain(host, trust), path)
     hint = first_digest(digest, tag)
-    # Where an image has no tag, most registries write its digest in the tag's place.
+    # Most registries put the digest of an untagged image in the place of its tag.
     if not tag or first_digest(tag):
         return Ignored(str(Reference(repository, digest=hint)), "no tag")
     event = PushEvent(repository, parse_tag(tag), hint)
@@ -44,7 +47,10 @@ def push_event(trust: Trust, *, host: str, path: str, tag: str, digest: str = ""
 
 
 def image_push_event(image: str, trust: Trust, *, tag: str = "", digest: str = "") -> ParsedEvent:
-    """Return what a push of `image` means, named as a person would name it; `tag` and `digest` go before its own."""
+    """Return the event for a push of `image`, as people write it: `ghcr.io/acme/web:1.2`.
+
+    `tag` and `digest` take precedence over those in the name.
+    """
     name, _, own_digest = image.rpartition("://")[2].partition("@")
     name, own_tag = split_tag(name)
     host, path = split_domain(name)
@@ -54,43 +60,47 @@ def image_push_event(image: str, trust: Trust, *, tag: str = "", digest: str = "
 
 
 def ignored_event(reason: str, trust: Trust, *, host: str, path: str, tag: str = "", digest: str = "") -> Ignored:
-    """What else happened to an image, named as far as it is known: nothing will be done with the name."""
+    """Return an event that deploys nothing, with the image's name as far as it is valid, for the inbox."""
     try:
-        said = push_event(trust, host=host, path=path, tag=tag, digest=digest)
+        event = push_event(trust, host=host, path=path, tag=tag, digest=digest)
     except InvalidInput:
         return Ignored("", reason)
-    return Ignored(str(said.reference), reason)
+    return Ignored(str(event.reference), reason)
 
 
-def notification(said: Iterable[ParsedEvent], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
-    """Gather what one request says; of a tag told twice the last word counts, in the first one's place.
+def notification(events: Iterable[ParsedEvent], *, ids: Sequence[str] = (), timeless: bool = False) -> Notification:
+    """Return all events of one request. Where a tag is pushed twice, the last event counts.
 
-    Raises TooLarge where it says too much.
+    `ids` are the ids that the sender gave the events in the signed body; together they identify the delivery. With
+    `timeless`, the same body without ids may be another push. Raises TooLarge for too many events.
     """
-    events: dict[Reference, PushEvent] = {}
+    pushed: dict[Reference, PushEvent] = {}
     ignored: dict[Ignored, None] = {}
-    for number, one in enumerate(said):
-        if number >= MOST:
-            raise TooLarge(f"one delivery tells at most {MOST} pushes")
+    for number, one in enumerate(events):
+        if number >= MAX_EVENTS:
+            raise TooLarge(f"one delivery reports at most {MAX_EVENTS} pushes")
         if isinstance(one, PushEvent):
-            events[one.reference] = one
+            pushed[one.reference] = one
         else:
             ignored[one] = None
     event_id = _event_id(ids)
-    return Notification(tuple(events.values()), tuple(ignored), event_id, timeless and event_id is None)
+    return Notification(tuple(pushed.values()), tuple(ignored), event_id, timeless and event_id is None)
 
 
 def public_domain(named: str, trust: Trust) -> Domain:
-    """Return the registry's domain as applications name it, where the sender calls it `named`."""
+    """Return the registry's domain as applications name it, where the sender names it `named`.
+
+    Raises InvalidInput where neither the sender nor the endpoint names a host.
+    """
     if trust.host and (not named or not trust.aliases or _is_alias(named, trust.aliases)):
         return trust.host
     if not named:
-        raise InvalidInput("the registry's host is not told: set the endpoint's host")
+        raise InvalidInput("the delivery does not name the registry's host: set the endpoint's host")
     return parse_domain(named)
 
 
 def first_digest(*candidates: str) -> Digest | None:
-    """Return the first that is a digest: registries send empty ones and worse, and it is only a hint."""
+    """Return the first candidate that is a digest. Registries send empty and invalid ones; a digest is only a hint."""
     for candidate in candidates:
         try:
             return parse_digest(candidate)
@@ -113,12 +123,12 @@ def split_tag(name: str) -> tuple[str, str]:
 
 
 def is_image(media_type: str) -> bool:
-    """Tell images from charts and other artifacts; what is not told is taken for an image."""
+    """Tell whether a media type is that of an image, and not of a chart or another artifact. An empty one counts."""
     return not media_type or ".image." in media_type or ".distribution.manifest." in media_type
 
 
-def quoted(word: str) -> str:
-    """What a sender wrote, fit to be shown and stored."""
+def quote(word: str) -> str:
+    """Return a sender's text in quotes, shortened and printable."""
     return repr(word[:_LONGEST_ID])
 
 
@@ -127,11 +137,11 @@ def _is_alias(named: str, aliases: Iterable[str]) -> bool:
 
 
 def _event_id(ids: Sequence[str]) -> str | None:
-    """Return one key for all; none where the ids are no key, then the body's hash stands for it."""
-    # Some senders give no id to a part, or one id to several.
+    """Return one id for all events, None where the ids do not identify them: then the body's hash does."""
+    # Some senders give an event no id, or several events the same id.
     if not ids or not all(ids) or len(set(ids)) < len(ids):
         return None
     if len(ids) == 1 and len(ids[0]) <= _LONGEST_ID and ids[0].isprintable():
         return ids[0]
-    # A header's id may hold bytes that are no text.
+    # An id from a header may hold bytes that are not text.
     return "sha256:" + sha256("\n".join(ids).encode(errors="surrogatepass")).hexdigest()

@@ -1,6 +1,6 @@
-"""JSON read with suspicion: whatever it holds, reading it raises InvalidInput or nothing.
+"""Read untrusted JSON: whatever a body holds, these functions return or raise InvalidInput.
 
-Size is bounded before the bytes come here, nesting by orjson (1024 levels), and the length of a list here.
+The request's size is limited before, nesting by orjson (1024 levels), and the length of lists here.
 """
 
 import codecs
@@ -13,8 +13,8 @@ import orjson
 
 from gateway.model.errors import InvalidInput, TooLarge
 
-#: pushes, or tags, that one delivery may tell
-MOST = 1000
+#: push events, or tags, in one delivery
+MAX_EVENTS = 1000
 
 _FORM = b"payload="
 _T = TypeVar("_T")
@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One object of a payload. What is absent or null reads as empty; what is of another type is refused."""
+    """One object of a payload. Absent and null members read as empty; another type raises InvalidInput."""
 
     members: Mapping[str, object]
     path: str = ""
@@ -54,12 +54,12 @@ class Part:
         return _objects(value, self._field(name))
 
     def texts(self, name: str) -> list[str]:
-        """A list of texts, or the names of an object's members."""
+        """Return a list of texts, or the names of an object's members."""
         value = self.members.get(name)
         listed = [] if value is None else list(value) if isinstance(value, list | dict) else None
         if listed is None or not all(isinstance(one, str) for one in listed):
             raise self._wrong(name, "a list of texts")
-        return bounded(listed, self._field(name))
+        return check_length(listed, self._field(name))
 
     def _field(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
@@ -69,8 +69,8 @@ class Part:
         return InvalidInput(f"{field} is not {wanted}", field=field)
 
 
-def unform(body: bytes) -> bytes:
-    """Return the JSON that a form holds as its `payload`; no JSON begins as the form does."""
+def decode_form(body: bytes) -> bytes:
+    """Return the JSON in the `payload` field of a form, and any other body unchanged."""
     if not body.startswith(_FORM):
         return body
     return unquote_to_bytes(body.removeprefix(_FORM).partition(b"&")[0].replace(b"+", b" "))
@@ -88,7 +88,7 @@ def parse_objects(body: bytes) -> list[Part]:
 
 
 def parse_value(body: bytes) -> object:
-    """Parse a body that may be anything; raises InvalidInput. No registry sends a byte order mark."""
+    """Parse a body of any JSON type; raises InvalidInput, also for a byte order mark, which no registry sends."""
     if body.startswith(codecs.BOM_UTF8):
         raise InvalidInput("the body begins with a byte order mark: send JSON without one")
     try:
@@ -98,8 +98,8 @@ def parse_value(body: bytes) -> object:
     return loaded
 
 
-def unmarked(body: bytes) -> bytes:
-    """Return a body that a person's own program sends, without the byte order mark of some editors and shells."""
+def strip_byte_order_mark(body: bytes) -> bytes:
+    """Return a body without the byte order mark that some editors and shells put before JSON."""
     return body.removeprefix(codecs.BOM_UTF8)
 
 
@@ -110,12 +110,14 @@ def _object(value: object, path: str) -> Part:
 
 
 def _objects(values: list[object], path: str) -> list[Part]:
-    return [_object(value, f"{path}[{index}]") for index, value in enumerate(bounded(values, path))]
+    return [_object(value, f"{path}[{index}]") for index, value in enumerate(check_length(values, path))]
 
 
-def bounded(values: list[_T], path: str) -> list[_T]:
-    """Return them; raises TooLarge where there are more than one delivery may tell."""
-    if len(values) > MOST:
+def check_length(values: list[_T], path: str) -> list[_T]:
+    """Return the values; raises TooLarge where there are more than one delivery may report."""
+    if len(values) > MAX_EVENTS:
         what = path or "the body"
-        raise TooLarge(f"{what} lists {len(values)}: one delivery tells at most {MOST} pushes", field=path or None)
+        raise TooLarge(
+            f"{what} lists {len(values)}: one delivery reports at most {MAX_EVENTS} pushes", field=path or None
+        )
     return values

@@ -10,7 +10,7 @@ _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def parse_pointer(text: str) -> tuple[str, ...]:
-    """Return the names on the way; raises InvalidInput.
+    """Return the names in the pointer; raises InvalidInput.
 
     >>> parse_pointer("/push/a~1b")
     ('push', 'a/b')
@@ -21,7 +21,7 @@ def parse_pointer(text: str) -> tuple[str, ...]:
 
 
 def resolve(document: object, names: Sequence[str]) -> object:
-    """Return what stands there, None where nothing does."""
+    """Return the value that the names lead to, None where there is none."""
     found = document
     for name in names:
         if isinstance(found, dict):

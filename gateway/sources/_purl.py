@@ -1,4 +1,4 @@
-"""Package URLs of images, as CDEvents and bills of materials name them.
+"""Package URLs of images, as CDEvents and bills of materials have them.
 
 https://github.com/package-url/purl-spec: `pkg:oci/app@sha256%3A…?repository_url=ghcr.io/acme/app&tag=1.2` and
 `pkg:docker/acme/app@1.2?repository_url=ghcr.io`.
@@ -12,22 +12,22 @@ _SCHEME = "pkg:"
 _MOST_FIELDS = 16
 
 
-def image_of(name: str) -> str:
-    """Return the image that a package URL names, and any other name as it is; raises InvalidInput."""
+def image_from_purl(name: str) -> str:
+    """Return the image that a package URL names, and any other name unchanged; raises InvalidInput."""
     if not name.startswith(_SCHEME):
         return name
     address, _, query = name.removeprefix(_SCHEME).partition("#")[0].partition("?")
     kind, _, path = address.partition("/")
     path, _, version = path.partition("@")
-    told = _fields(query)
-    host = told.get("repository_url", "").rpartition("://")[2].strip("/")
+    fields = _fields(query)
+    host = fields.get("repository_url", "").rpartition("://")[2].strip("/")
     if kind == "oci" and host:
         image = host
     elif kind == "docker":
         image = f"{host}/{unquote(path)}".lstrip("/")
     else:
-        raise InvalidInput("the package URL is not of a docker image, nor of an oci one with a repository_url")
-    tag, version = told.get("tag", ""), unquote(version)
+        raise InvalidInput("the package URL names neither a docker image nor an oci image with a repository_url")
+    tag, version = fields.get("tag", ""), unquote(version)
     digest = version if ":" in version else ""
     tag = tag or version.removesuffix(digest)
     return image + (f":{tag}" if tag else "") + (f"@{digest}" if digest else "")

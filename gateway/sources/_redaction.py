@@ -1,7 +1,7 @@
-"""What of a body may be kept. It performs no I/O.
+"""Remove secrets from the bodies that the inbox keeps.
 
-A pipeline's variables are its secrets, and some senders repeat the secret that they share with us, or a token that
-confirms a subscription. None of these is read here again.
+The variables of a pipeline hold its secrets. Some senders also repeat the secret of the webhook, or send a token that
+confirms a subscription. A replay needs none of them.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.sources._json import unform
+from gateway.sources._json import decode_form
 
 _REMOVED = "(removed)"
 _DEEPEST = 64
@@ -18,7 +18,7 @@ _SECRET = re.compile(
     r"|(?:un)?subscribeurl|validation(?:code|url)",
     re.IGNORECASE,
 )
-# Without any of these words nothing is looked for.
+# A body without any of these words is kept as it is.
 _TELLTALE = re.compile(
     rb"variables|secret|passw|token|credential|api[_-]?key|private[_-]?key|authorization|auth[_-]?header"
     rb"|subscribeurl|validationcode|validationurl",
@@ -26,24 +26,24 @@ _TELLTALE = re.compile(
 )
 
 
-def keepable(body: bytes) -> bytes:
-    """Return a body as it may be kept: without the values of what is called a secret, and of a pipeline's variables.
+def redact_body(body: bytes) -> bytes:
+    """Return a body without the values of secrets and of a pipeline's variables.
 
-    One that is no JSON and speaks of such is not kept at all.
+    A body that is not JSON and has a word for a secret in it is removed as a whole.
     """
-    whole = unform(body)
+    whole = decode_form(body)
     if not _TELLTALE.search(whole):
         return body
     try:
         loaded = orjson.loads(whole)
     except orjson.JSONDecodeError:
-        return f"(removed: {len(body)} bytes that are no JSON, and may hold a secret)".encode()
+        return f"(removed: {len(body)} bytes that are not JSON and may hold a secret)".encode()
     kept = _without(loaded, 0)
     return body if kept == loaded else orjson.dumps(kept)
 
 
 def _without(value: Any, depth: int) -> Any:
-    """Return it with what may be secret removed, and what is nested deeper than anybody's."""
+    """Return the value without secrets, and without what is nested deeper than any registry nests."""
     if not isinstance(value, list | dict):
         return value
     if depth > _DEEPEST:
@@ -54,7 +54,7 @@ def _without(value: Any, depth: int) -> Any:
 
 
 def _hidden(value: Any) -> Any:
-    """Return what a secret's value is kept as: of variables the names."""
+    """Return what replaces the value of a secret; of a list of variables the names stay."""
     if isinstance(value, list):
         return [
             {name: kept if name == "key" else _REMOVED for name, kept in one.items()}

@@ -1,4 +1,4 @@
-"""Proofs by public keys: what only the holder of the private one can have signed. Nothing secret is compared here."""
+"""Verify RSA signatures and OpenID Connect tokens by public keys."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,8 @@ from gateway.model.errors import Unauthenticated
 _SKEW = 60.0  # seconds between two clocks
 
 
-def prove_certified(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
-    """`message` was signed with the key of this certificate; raises Unauthenticated."""
+def verify_certificate_signature(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
+    """Check that `message` was signed with the key of this certificate; raises Unauthenticated."""
     try:
         key = load_pem_x509_certificate(certificate).public_key()
         if not isinstance(key, RSAPublicKey):
@@ -28,10 +28,10 @@ def prove_certified(signature: str, message: bytes, certificate: bytes, algorith
         raise Unauthenticated("the signature is not the sender's") from error
 
 
-def prove_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: datetime) -> Mapping[str, object]:
-    """Return the claims of an OpenID Connect token that one of `keys` signed, and that holds; raises Unauthenticated.
+def verify_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: datetime) -> Mapping[str, object]:
+    """Return the claims of an OpenID Connect token that one of `keys` signed and that is valid; raises Unauthenticated.
 
-    Whom it is for and whom it is about is the caller's to check. RS256 alone is believed, whatever the token says.
+    The caller checks audience and subject. Only RS256 is accepted, whatever algorithm the token names.
     https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
     """
     signed, _, signature = token.rpartition(".")
@@ -42,9 +42,9 @@ def prove_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: datet
             raise Unauthenticated("the token is not signed with RS256")
         _key(_object(keys), header.get("kid")).verify(_decoded(signature), signed.encode(), PKCS1v15(), SHA256())
     except (ValueError, InvalidSignature, UnsupportedAlgorithm) as error:
-        raise Unauthenticated("the token is none, or not signed by its issuer") from error
+        raise Unauthenticated("the token is malformed, or not signed by its issuer") from error
     if claims.get("iss") not in issuers:
-        raise Unauthenticated("the token was issued by another")
+        raise Unauthenticated("the token has another issuer")
     now = at.timestamp()
     if not _seconds(claims, "iat") - _SKEW <= now < _seconds(claims, "exp") + _SKEW:
         raise Unauthenticated("the token has expired, or is not valid yet: compare the clocks")
@@ -63,14 +63,14 @@ def _key(keys: Mapping[str, object], kid: object) -> RSAPublicKey:
 def _object(encoded: bytes) -> Mapping[str, object]:
     loaded = orjson.loads(encoded)
     if not isinstance(loaded, dict):
-        raise ValueError("not an object")  # noqa: TRY004 - told as one with the rest
+        raise ValueError("not an object")  # noqa: TRY004 - callers catch one type for all malformed input
     return loaded
 
 
 def _seconds(claims: Mapping[str, object], name: str) -> float:
     value = claims.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unauthenticated(f"the token does not tell {name}")
+        raise Unauthenticated(f"the token has no {name}")
     return value
 
 

@@ -1,4 +1,4 @@
-"""A secret shared with the sender, for registries that let their operator choose where it stands."""
+"""Verify a shared secret of registries whose operator chooses where the sender puts it."""
 
 from gateway.model.signatures import verify_credentials, verify_token
 from gateway.sources._source import Request, Trust
@@ -6,9 +6,12 @@ from gateway.sources._source import Request, Trust
 _PARAMETER = "secret"
 
 
-def prove_secret(request: Request, trust: Trust, *names: str) -> None:
-    """The secret in the address, as `?secret=`, or else in an Authorization header or in one of `names`."""
-    # Azure and OAuth connections of AWS send a token of their own in Authorization besides.
+def verify_secret(request: Request, trust: Trust, *names: str) -> None:
+    """Check the secret in the query, `?secret=`, else in the Authorization header or in a header of `names`.
+
+    Raises Unauthenticated.
+    """
+    # The query goes first: Azure, and OAuth connections of AWS, also send a token of their own in Authorization.
     if _PARAMETER in request.query:
         verify_token(request.query[_PARAMETER], trust.secret)
     else:

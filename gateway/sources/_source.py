@@ -1,7 +1,8 @@
-"""The seam between the world's registries and the gateway. It performs no I/O of its own.
+"""The interface between a registry's webhook format and the gateway.
 
-A source is data and a few small functions: `verify` raises unless the request proves itself, `parse` turns
-its bytes into a Notification. Method, size, fetching keys, counting, storing and answering happen once, in `web/`.
+A `Source` is data and a few small functions: `verify` raises unless the request proves that its sender knows the secret
+or holds the key, `parse` returns the push events in the body. The functions perform no I/O. `gateway.api.ingress` does
+the rest once for all sources: it limits methods and sizes, fetches keys, stores deliveries, responds and counts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,36 +16,35 @@ from gateway.model.reference import Domain
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A notification as it arrived: `headers` by lower-case name, `body` as raw bytes."""
+    """A request as received: `headers` by lower-case name, `body` as raw bytes."""
 
     headers: Mapping[str, str]
     body: bytes
     method: str = "POST"
     query: Mapping[str, str] = field(default_factory=dict)
-    #: when it arrived, by our clock; where nobody says, no signed time is near it
+    #: when it arrived, by the gateway's clock; the default is far from any signed time
     at: datetime = datetime(1970, 1, 1, tzinfo=UTC)
-    #: the public keys fetched for it, by the addresses that `Source.keys` named
+    #: the public keys that the gateway fetched, by the addresses that `Source.keys` returned
     keys: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What an endpoint knows of its sender."""
+    """What an endpoint's settings say about its sender."""
 
     secret: str
-    #: the registry's public host, where the sender names another or none
+    #: the registry's public host, for senders that name another host or none
     host: Domain | None = None
-    #: names by which the sender may call that host, as in `registry:5000`
+    #: other names that the sender may use for that host, as in `registry:5000`
     aliases: frozenset[str] = frozenset()
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What answers a sender that asks whether this endpoint wants to be told.
+    """The answer to a sender that asks whether the endpoint wants its deliveries.
 
-    `visit` is an https address of the registry's own that is requested once, and must answer 2xx, before this
-    is answered.
+    `visit` is an https address of the registry. The gateway requests it before it answers, and it must answer 2xx.
     """
 
     status: int = 200
@@ -57,8 +57,8 @@ def _no_keys(_request: Request, _trust: Trust) -> Sequence[str]:
     return ()
 
 
-def always(_request: Request, _trust: Trust) -> bool:
-    """Say that the body is signed, of a source that knows no other proof."""
+def always_signed(_request: Request, _trust: Trust) -> bool:
+    """Return True: the source's only proof is a signature of the body."""
     return True
 
 
@@ -76,48 +76,51 @@ def _no_handshake(_request: Request, _trust: Trust) -> Handshake | None:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One kind of registry.
+    """One kind of registry: how it proves its deliveries, what they say, and how it repeats them.
 
-    `header` is what the sender must put the secret or signature in (None: the unguessable path is all),
-    `header_value` how, with `{secret}` in it. With `always_accept` a request that has proven itself is
-    answered 2xx even when it cannot be parsed: its sender would repeat it for ever, block on it, or give up on us.
+    `header` is the header in which the sender puts the secret or the signature, None where the unguessable path is the
+    only proof. `header_value` is its value, with `{secret}` for the secret, None for a signature.
     """
 
     name: str
     header: str | None
     header_value: str | None
-    #: raises Unauthenticated
+    #: checks the proof; raises Unauthenticated
     verify: Callable[[Request, Trust], None]
-    #: raises InvalidInput
+    #: returns the push events of a request that has proven itself; raises InvalidInput
     parse: Callable[[Request, Trust], Notification]
-    #: asked once `verify` has passed: whether the body's signature was the proof, and has no time in it
+    #: whether the proof was a signature of the body without a time, which anybody who has seen it can send again;
+    #: called after `verify`
     signed: Callable[[Request, Trust], bool] = _unsigned
-    #: the https addresses of the public keys `verify` needs, each proven here to be the registry's own host;
-    #: raises Unauthenticated
+    #: returns the https addresses of the public keys that `verify` needs: addresses of the registry itself, for all
+    #: others it raises Unauthenticated
     keys: Callable[[Request, Trust], Sequence[str]] = _no_keys
-    #: asked once `verify` has passed, and for OPTIONS instead of `verify` and `parse`: the path is all its proof
+    #: returns the answer to a handshake; called after `verify`, and for OPTIONS instead of `verify` and `parse`
     handshake: Callable[[Request, Trust], Handshake | None] = _no_handshake
-    #: what `--set` takes, each with one sentence on what it does
+    #: the settings that `--set` takes, each with one sentence on what it does
     settings: Mapping[str, str] = field(default_factory=dict)
-    #: which header it is with these settings, where they choose
+    #: returns the header for these settings, where they choose it
     chosen_header: Callable[[Mapping[str, str]], str | None] | None = None
-    #: raises InvalidInput for a value of a setting that can mean nothing
+    #: validates the settings; raises InvalidInput
     check: Callable[[Mapping[str, str]], None] = _no_check
+    #: answers 2xx to a request that has proven itself even when it cannot be parsed: this sender would repeat it
+    #: forever, hold back all later deliveries, or disable the webhook
     always_accept: bool = False
-    #: answered while nothing can be stored: what makes this sender try again
+    #: the status that makes this sender repeat a delivery which the gateway cannot store now
     unavailable_status: int = 503
+    #: whether the sender honours Retry-After; then it is answered 429 or 503 with that header
     honours_retry_after: bool = False
-    #: but for requests with this header: their sender takes whatever is below 500 for delivered
+    #: requests with this header are not answered with Retry-After: their sender takes any status below 500 as delivered
     no_retry_header: str | None = None
-    #: seconds within which it is answered, whatever happens: fewer than it waits
+    #: seconds within which the gateway answers, whatever happens: fewer than the sender waits
     response_deadline: float = 4.0
 
     def header_with(self, settings: Mapping[str, str]) -> str | None:
-        """Return what the sender must put the secret or signature in."""
+        """Return the header in which the sender puts the secret or the signature."""
         return self.header if self.chosen_header is None else self.chosen_header(settings)
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
-        """Raise InvalidInput for a setting this source does not have, or one that means nothing."""
+        """Raise InvalidInput for an unknown setting or an invalid value."""
         known = ", ".join(sorted(self.settings)) or "none"
         for name in settings:
             if name not in self.settings:

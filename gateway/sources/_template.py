@@ -1,4 +1,4 @@
-"""Names of images that a setting puts together from what a sender tells: `registry.example.com/{project}:{ref}`."""
+"""Templates that build an image's name from fields of a delivery: `registry.example.com/{project}:{ref}`."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -9,15 +9,17 @@ _WORD = re.compile(r"\{([^{}]*)\}")
 
 
 def check_template(template: str, known: Collection[str]) -> None:
-    """Raise InvalidInput where it asks for a word that nobody tells."""
+    """Raise InvalidInput where the template has a field that deliveries do not have."""
     for word in _WORD.findall(template):
         if word not in known:
-            raise InvalidInput(f"{{{word}}} is not known here; known are: {', '.join(sorted(known))}", field="settings")
+            raise InvalidInput(
+                f"{{{word}}} is not a known field; known fields: {', '.join(sorted(known))}", field="settings"
+            )
 
 
-def fill(template: str, words: Mapping[str, str]) -> str:
-    """Put the words in; raises InvalidInput for one that is empty or unknown."""
+def render(template: str, words: Mapping[str, str]) -> str:
+    """Return the template with its fields filled in; raises InvalidInput for an empty or unknown one."""
     for word in _WORD.findall(template):
         if not words.get(word):
-            raise InvalidInput(f"the sender does not tell {{{word}}}, which {template!r} needs")
+            raise InvalidInput(f"the delivery has no {{{word}}}, which {template!r} needs")
     return _WORD.sub(lambda match: words[match[1]], template)

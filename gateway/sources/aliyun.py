@@ -1,8 +1,8 @@
-"""Alibaba Cloud's Container Registry (ACR). It signs nothing: the unguessable path is the only proof.
+"""Alibaba Cloud Container Registry (ACR). It does not sign: the unguessable path is the only proof.
 
 https://www.alibabacloud.com/help/en/acr/user-guide/use-webhooks
 
-An Enterprise instance has a host of its own, which its notifications do not tell: the endpoint's host does.
+An Enterprise instance has its own host, which its deliveries do not name: set the endpoint's host.
 """
 
 from gateway.model.events import Notification
@@ -12,16 +12,16 @@ from gateway.sources._source import Request, Source, Trust
 
 
 def verify(request: Request, trust: Trust) -> None:
-    """Whoever knew the path may speak."""
+    """Accept every request to the path."""
 
 
 def parse(request: Request, trust: Trust) -> Notification:
     body = parse_object(request.body)
     push, repository = body.part("push_data"), body.part("repository")
-    said = push_event(
+    event = push_event(
         trust, host=_host(repository), path=_path(repository), tag=push.text("tag"), digest=push.text("digest")
     )
-    return notification([said])
+    return notification([event])
 
 
 def _host(repository: Part) -> str:
@@ -30,7 +30,7 @@ def _host(repository: Part) -> str:
 
 
 def _path(repository: Part) -> str:
-    # Old names had capitals, which no client can write.
+    # Old repositories have capitals in their names, which no client can write.
     apart = f"{repository.text('namespace')}/{repository.text('name')}" if repository.text("name") else ""
     return (repository.text("repo_full_name") or apart).lower()
 

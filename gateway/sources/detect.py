@@ -1,7 +1,7 @@
-"""What a body says was pushed, whichever registry wrote it: for an address that takes them all.
+"""Parse a body of any registry, for deploy tokens, which receive deliveries of all.
 
-Which registry it is, its form tells: nobody has to say so. The address is the proof, as with a registry that signs
-nothing. Of one that does not tell its host, the image's is meant; what is told is compared.
+The registry is detected by the fields of the body. Nothing is verified here: the token is the proof, as for registries
+that do not sign. Where a registry does not name its host, the host of the application's image is assumed.
 """
 
 import re
@@ -28,15 +28,15 @@ from gateway.sources import (
     quay,
     zot,
 )
-from gateway.sources._json import Part, parse_value, unform, unmarked
+from gateway.sources._json import Part, decode_form, parse_value, strip_byte_order_mark
 from gateway.sources._source import Request, Source, Trust
 
 _NO_JSON = ("application/x-www-form-urlencoded", "multipart/form-data", "text/plain")
 _PACKAGES = ("package", "registry_package")
-# What stands before it can be configured.
+# The prefix of zot's event types is configurable.
 _ZOT = re.compile(r"(?:^|\.)(?:image|repository)\.(?:created|updated|deleted|lint_failed)$")
 _GITLAB = frozenset({"pipeline", "build", "deployment"})
-# Hosts are compared as they are told: nothing is called so.
+# An alias that no host matches, so that hosts are compared as the registry names them.
 _NO_ALIAS = frozenset({"*"})
 
 
@@ -69,7 +69,7 @@ def _acr(body: Part, _sent: Mapping[str, str]) -> bool:
 
 def _ecr(body: Part, _sent: Mapping[str, str]) -> bool:
     plain = "repository-name" in body and "action-type" in body
-    # What an input transformer writes is a CloudEvent that nobody else's form fits.
+    # An input transformer sends a CloudEvent of its own form, so this source takes all that no source before it took.
     return "detail-type" in body or "specversion" in body or plain
 
 
@@ -103,7 +103,7 @@ def _generic(body: Part, _sent: Mapping[str, str]) -> bool:
     return named and ("tag" in body or "digest" in body)
 
 
-#: each registry and the form by which it is known, the first that fits; Gitea sends GitHub's headers too
+#: each source with a test for its bodies; the first that passes is taken, and Gitea sends GitHub's headers too
 _FORMS: tuple[tuple[Source, Callable[[Part, Mapping[str, str]], bool]], ...] = (
     (gitea.SOURCE, _gitea),
     (gitlab.SOURCE, _gitlab),
@@ -124,12 +124,13 @@ _FORMS: tuple[tuple[Source, Callable[[Part, Mapping[str, str]], bool]], ...] = (
 
 
 def parse(request: Request, image: Reference) -> Notification:
-    """Return what was pushed, or that nothing is named; raises InvalidInput for what is no JSON.
+    """Return the push events, or an `unnamed` notification where the body names no image; raises InvalidInput.
 
-    `image` is what the address stands for: of a registry that tells no host, and of a pipeline that tells no image.
+    `image` is the application's image. Its host is assumed for registries that do not name theirs, and the image itself
+    for pipelines, which name none.
     """
-    body = unmarked(unform(request.body)).strip()
-    if not body or _says_it_is_none(body, request.headers):
+    body = strip_byte_order_mark(decode_form(request.body)).strip()
+    if not body or _is_not_json(body, request.headers):
         return Notification(unnamed=True)
     loaded = parse_value(body)
     first = loaded[0] if isinstance(loaded, list) and loaded else loaded
@@ -137,12 +138,12 @@ def parse(request: Request, image: Reference) -> Notification:
         part = Part(first)
         for source, fits in _FORMS:
             if fits(part, request.headers):
-                return _parsed(source, replace(request, body=unmarked(request.body)), image)
+                return _parsed(source, replace(request, body=strip_byte_order_mark(request.body)), image)
     return Notification(unnamed=True)
 
 
-def _says_it_is_none(body: bytes, sent: Mapping[str, str]) -> bool:
-    """Tell whether a body is no JSON and does not pretend to be any, as a form or a text that curl sends."""
+def _is_not_json(body: bytes, sent: Mapping[str, str]) -> bool:
+    """Tell whether a body neither is JSON nor claims to be, as a form or a text that curl sends."""
     return not body.startswith((b"{", b"[")) and sent.get("content-type", "").lower().startswith(_NO_JSON)
 
 
@@ -154,5 +155,5 @@ def _parsed(source: Source, request: Request, image: Reference) -> Notification:
     except TooLarge:
         raise
     except InvalidInput as error:
-        # One part of what it says may well be beside the point; nothing is made of it.
+        # The body may be of another program. It deploys nothing, and the inbox shows why.
         return Notification(ignored=(Ignored("", f"not understood, taken for one of {source.name}'s: {error}"),))

@@ -1,13 +1,14 @@
-"""CNCF Distribution (`registry:2`, `registry:3`) and what is built on it, by its notifications.
+"""CNCF Distribution (`registry:2`, `registry:3`) and registries built on it: its notifications.
 
 https://distribution.github.io/distribution/about/notifications/
 
-It repeats an event until it is answered 2xx, for ever, and holds back all that follows: never refuse.
+The registry repeats a delivery until it is answered 2xx, and holds back all later ones. So a request that has proven
+itself is always accepted.
 """
 
 from gateway.model.events import Notification
 from gateway.model.signatures import verify_credentials
-from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted, split_address
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quote, split_address
 from gateway.sources._json import Part, parse_object
 from gateway.sources._source import Request, Source, Trust
 
@@ -21,16 +22,16 @@ def verify(request: Request, trust: Trust) -> None:
 
 def parse(request: Request, trust: Trust) -> Notification:
     events = parse_object(request.body).parts("events")
-    return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
+    return notification([_parse_event(event, trust) for event in events], ids=[event.text("id") for event in events])
 
 
-def _said(event: Part, trust: Trust) -> ParsedEvent:
+def _parse_event(event: Part, trust: Trust) -> ParsedEvent:
     target = event.part("target")
     action, path, tag = event.text("action"), target.text("repository"), target.text("tag")
     host, digest = _host(event), target.text("digest")
-    # A poller's HEAD of a tag arrives as a pull of it: taken for a push, deploys would feed themselves.
+    # The gateway's own requests for a tag arrive as pulls. If those deployed, each deployment would cause another.
     if action != "push":
-        reason = f"not a push: {quoted(action)}"
+        reason = f"not a push: {quote(action)}"
         return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     if _is_blob(target):
         return ignored_event("a blob", trust, host=host, path=path, tag=tag, digest=digest)
@@ -42,7 +43,7 @@ def _is_blob(target: Part) -> bool:
 
 
 def _host(event: Part) -> str:
-    # The address honours the proxy's forwarding headers; the request's host is what the proxy called.
+    # The url honours a proxy's forwarding headers; request.host is the host that the proxy requested.
     return split_address(event.part("target").text("url"))[0] or event.part("request").text("host")
 
 
@@ -53,6 +54,6 @@ SOURCE = Source(
     verify=verify,
     parse=parse,
     always_accept=True,
-    # By default it waits a second and comes again; one told to wait longer is rather answered late than sent away.
+    # By default the registry waits a second and repeats. A late answer serves those that are configured to wait longer.
     response_deadline=9.0,
 )

@@ -1,9 +1,9 @@
-"""Amazon ECR, through an EventBridge API destination or an SNS topic.
+"""Amazon ECR: its events through an EventBridge API destination or an SNS topic.
 
-    EventBridge   {detail-type: ECR Image Action, account, region, detail: {repository-name, …}}, one or several
-    InputPath     what stands in `detail` alone: the endpoint's host says the rest
+    EventBridge   {detail-type: ECR Image Action, account, region, detail: {repository-name, …}}, one or an array
+    InputPath     `detail` alone; the endpoint's host names the registry
     transformed   a CloudEvent
-    SNS           any of them as text, in an envelope that SNS signs; or raw, with the secret as from EventBridge
+    SNS           any of these as text in an envelope that SNS signs; or raw, with the secret as from EventBridge
 
 https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
 """
@@ -19,60 +19,65 @@ from gateway.sources._events import (
     is_image,
     notification,
     push_event,
-    quoted,
+    quote,
     split_address,
     split_tag,
 )
 from gateway.sources._json import Part, parse_objects
-from gateway.sources._shared_secret import prove_secret
+from gateway.sources._shared_secret import verify_secret
 from gateway.sources._source import Handshake, Request, Source, Trust
 
 _HEADER = "x-api-key"
-# What examples of CloudEvents by input transformers send instead.
+# The header in published examples of input transformers that make CloudEvents.
 _OTHER_HEADER = "x-webhook-secret"
 
 _ACTION = "ECR Image Action"
 _PUSH = (_ACTION, "PUSH")
-# Once replicated, an image can be pulled in the region it went to, which is the one the event names. That deploys
-# only at an endpoint with `--set replication=true`: elsewhere the push has deployed already.
+# The event of a replication names the region to which the image was copied. It deploys only at an endpoint with
+# `--set replication=true`: at others the push has deployed already.
 _REPLICATION = ("ECR Replication Action", "REPLICATE")
 
 
 def keys(request: Request, trust: Trust) -> Sequence[str]:
-    told = _sns.envelope(request)
-    return () if told is None else _sns.keys(told, trust)
+    sns_message = _sns.parse_envelope(request)
+    return () if sns_message is None else _sns.keys(sns_message, trust)
 
 
 def verify(request: Request, trust: Trust) -> None:
-    """EventBridge connections know three kinds of proof; each carries the secret. SNS signs instead."""
-    told = _sns.envelope(request)
-    if told is None:
-        prove_secret(request, trust, _HEADER, _OTHER_HEADER)
+    """Check the secret of an EventBridge connection, or the signature of SNS.
+
+    Each of the three authorization types of a connection sends the secret.
+    """
+    sns_message = _sns.parse_envelope(request)
+    if sns_message is None:
+        verify_secret(request, trust, _HEADER, _OTHER_HEADER)
     else:
-        _sns.verify(told, request, trust)
+        _sns.verify(sns_message, request, trust)
 
 
 def handshake(request: Request, trust: Trust) -> Handshake | None:
-    told = _sns.envelope(request)
-    return None if told is None else _sns.handshake(told, trust)
+    sns_message = _sns.parse_envelope(request)
+    return None if sns_message is None else _sns.handshake(sns_message, trust)
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    told = _sns.envelope(request)
-    if told is None:
+    sns_message = _sns.parse_envelope(request)
+    if sns_message is None:
         events = parse_objects(request.body)
-        return notification([_said(event, trust) for event in events], ids=[event.text("id") for event in events])
-    return notification(_published(told, trust), ids=[told.text("MessageId")])
+        return notification(
+            [_parse_event(event, trust) for event in events], ids=[event.text("id") for event in events]
+        )
+    return notification(_parse_sns_message(sns_message, trust), ids=[sns_message.text("MessageId")])
 
 
-def _published(told: Part, trust: Trust) -> list[ParsedEvent]:
-    if told.text("Type") != "Notification":
-        return [Ignored("", f"not a push: {quoted(told.text('Type'))}")]
+def _parse_sns_message(sns_message: Part, trust: Trust) -> list[ParsedEvent]:
+    if sns_message.text("Type") != "Notification":
+        return [Ignored("", f"not a push: {quote(sns_message.text('Type'))}")]
     try:
-        events = parse_objects(told.text("Message").encode())
-        return [_said(event, trust) for event in events]
+        events = parse_objects(sns_message.text("Message").encode())
+        return [_parse_event(event, trust) for event in events]
     except InvalidInput as error:
-        # A topic may carry anything; who publishes there learns nothing from a refusal.
+        # A topic may carry other messages, and their publisher would not see an error.
         return [Ignored("", f"not understood: {error}")]
 
 
@@ -82,7 +87,7 @@ def check(settings: Mapping[str, str]) -> None:
         raise InvalidInput("replication is true or false", field="settings")
 
 
-def _said(event: Part, trust: Trust) -> ParsedEvent:
+def _parse_event(event: Part, trust: Trust) -> ParsedEvent:
     if "detail-type" in event:
         return _eventbridge(event, trust)
     if "specversion" in event:
@@ -100,21 +105,21 @@ def _eventbridge(event: Part, trust: Trust) -> ParsedEvent:
 def _detail(kind: str, detail: Part, trust: Trust, *, host: str) -> ParsedEvent:
     path, tag = detail.text("repository-name"), detail.text("image-tag")
     digest = detail.text("image-digest")
-    if reason := _refusal(kind, detail, trust):
+    if reason := _ignore_reason(kind, detail, trust):
         return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
-def _refusal(kind: str, detail: Part, trust: Trust) -> str:
-    # Archiving shares the detail-type of a push; failures of both carry no image.
+def _ignore_reason(kind: str, detail: Part, trust: Trust) -> str:
+    # An archival has the same detail-type as a push. Failures of either name no image.
     action = detail.text("action-type")
     replicas = {_REPLICATION} if trust.settings.get("replication") == "true" else set()
     if (kind, action) not in {_PUSH} | replicas:
-        return f"not a push: {quoted(f'{kind} {action}'.strip())}"
+        return f"not a push: {quote(f'{kind} {action}'.strip())}"
     if detail.text("result") != "SUCCESS":
-        return f"did not succeed: {quoted(detail.text('result'))}"
+        return f"did not succeed: {quote(detail.text('result'))}"
     media_type = detail.text("artifact-media-type")
-    return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
+    return "" if is_image(media_type) else f"not an image: {quote(media_type)}"
 
 
 def _cloudevent(event: Part, trust: Trust) -> ParsedEvent:
@@ -125,13 +130,13 @@ def _cloudevent(event: Part, trust: Trust) -> ParsedEvent:
     digest = details.text("imageDigest") or details.text("digest")
     host = _cloudevent_host(event.text("source"), details)
     if not event.text("type").lower().endswith(("push", "pushed")):
-        reason = f"not a push: {quoted(event.text('type'))}"
+        reason = f"not a push: {quote(event.text('type'))}"
         return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _cloudevent_host(source: str, details: Part) -> str:
-    """Return the host: told outright, or by `urn:aws:ecr:REGION:ACCOUNT:…`, or by the source's address."""
+    """Return the registry's host from `registryUrl`, else from the source, `urn:aws:ecr:REGION:ACCOUNT:…` or a URL."""
     words = source.split(":")
     if details.text("registryUrl"):
         return split_address(details.text("registryUrl"))[0]
@@ -155,8 +160,8 @@ SOURCE = Source(
     keys=keys,
     handshake=handshake,
     settings={
-        "topic": "the ARN of an SNS topic to believe; several by comma.",
-        "replication": "true: deploy when an image has been replicated, from the region it went to.",
+        "topic": "the ARNs of the SNS topics to accept, comma-separated.",
+        "replication": "true: deploy when an image was replicated, from the region to which it was copied.",
     },
     check=check,
     honours_retry_after=True,

@@ -1,7 +1,7 @@
-"""Anything that can post JSON: a CI job, a script, a registry without a source of its own.
+"""Any sender of JSON: a CI job, a script, a registry without a source of its own.
 
-Without settings the body is `{"image": "repo:tag"}`, or the name, `tag` and `digest` apart, or an array of these.
-With them, JSON Pointers say where in any JSON the image, tag and digest stand.
+Without settings the body is `{"image": "repo:tag"}`, or has the name, `tag` and `digest` as separate fields, or is an
+array of these. Settings with JSON Pointers find the image, tag and digest in any other JSON.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from typing import Literal
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import verify_credentials, verify_hmac
-from gateway.sources._events import ParsedEvent, image_push_event, notification, quoted
-from gateway.sources._json import bounded, parse_value, unmarked
+from gateway.sources._events import ParsedEvent, image_push_event, notification, quote
+from gateway.sources._json import check_length, parse_value, strip_byte_order_mark
 from gateway.sources._json_pointer import parse_pointer, resolve
-from gateway.sources._purl import image_of
+from gateway.sources._purl import image_from_purl
 from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"
@@ -61,24 +61,24 @@ def _chosen_header(settings: Mapping[str, str]) -> str | None:
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    loaded = parse_value(unmarked(request.body))
-    # Pointers count from the outermost array, if there is one.
-    parts = bounded(loaded, "") if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
+    loaded = parse_value(strip_byte_order_mark(request.body))
+    # With a setting `image`, pointers start at the outermost value, which may be an array.
+    parts = check_length(loaded, "") if isinstance(loaded, list) and "image" not in trust.settings else [loaded]
     ids = [_word(part, trust.settings.get("id", "/id")) for part in parts]
-    return notification([_said(part, trust) for part in parts], ids=ids, timeless=True)
+    return notification([_parse_event(part, trust) for part in parts], ids=ids, timeless=True)
 
 
-def _said(document: object, trust: Trust) -> ParsedEvent:
+def _parse_event(document: object, trust: Trust) -> ParsedEvent:
     settings = trust.settings
     pointer, _, wanted = settings.get("when", "").partition("=")
     if pointer and (found := _word(document, pointer)) != wanted:
-        return Ignored("", f"{quoted(found)} at {pointer}, not {wanted}")
-    image = image_of(_image(document, settings))
+        return Ignored("", f"{quote(found)} at {pointer}, not {wanted}")
+    image = image_from_purl(_image(document, settings))
     if not image and "image" in settings:
         return Ignored("", f"nothing at {settings['image']}")
     if not image:
         raise InvalidInput('no image is named: send {"image": "registry.example.com/team/app:1.2"}', field="image")
-    # Another's JSON may well have a "tag" that is none.
+    # In JSON of another form a field "tag" may mean something else.
     plain = {} if "image" in settings else _PLAIN
     tag, digest = ({**plain, **settings}.get(name) for name in ("tag", "digest"))
     return image_push_event(
@@ -99,7 +99,7 @@ def _image(document: object, settings: Mapping[str, str]) -> str:
 
 def _word(document: object, pointer: str) -> str:
     found = resolve(document, parse_pointer(pointer))
-    # Tags and ids are often numbers; a fraction would have lost its zeros.
+    # Tags and ids are often integers. A fraction is not accepted: JSON does not keep its trailing zeros.
     return str(found) if type(found) is int else _text(document, pointer)
 
 
@@ -131,15 +131,15 @@ SOURCE = Source(
     signed=signed,
     parse=parse,
     settings={
-        "image": "where the image's name stands, as a JSON Pointer: /push/image; or the name itself.",
-        "tag": "where the tag stands, if not in the image's name.",
-        "digest": "where the digest stands, if not in the image's name.",
-        "id": "where something stands that is new with each delivery and the same when one is repeated (/id).",
-        "when": "POINTER=VALUE: deploy only where this value stands there, as in /action=published.",
-        "proof": "secret: the secret itself as a bearer or x-api-key; hmac: a signature; path: the path is all.",
+        "image": "the JSON Pointer of the image's name, as in /push/image; or the name itself.",
+        "tag": "the JSON Pointer of the tag, if it is not in the image's name.",
+        "digest": "the JSON Pointer of the digest, if it is not in the image's name.",
+        "id": "the JSON Pointer of an id that differs for each push, and stays the same when one is sent again (/id).",
+        "when": "POINTER=VALUE: deploy only where the pointer has this value, as in /action=published.",
+        "proof": "secret: the secret itself, as a bearer or in x-api-key; hmac: a signature; path: only the path.",
         "header": f"the header that carries the signature ({_SIGNATURE_HEADER}), or with proof=secret the secret.",
-        "algorithm": "what it is made with: sha1, sha256 (the default), sha384 or sha512.",
-        "encoding": "how it is written: hex (the default) or base64.",
+        "algorithm": "the signature's hash: sha1, sha256 (the default), sha384 or sha512.",
+        "encoding": "the signature's encoding: hex (the default) or base64.",
     },
     chosen_header=_chosen_header,
     check=check,

@@ -1,9 +1,9 @@
-"""GitHub's container registry (ghcr.io), by the `package` and `registry_package` events.
+"""GitHub Container Registry (ghcr.io): the `package` and `registry_package` events.
 
 https://docs.github.com/en/webhooks/webhook-events-and-payloads#package
 
-Its headers are not signed, so the body alone says which event it is. One push sends both events, under
-different delivery ids: the second joins what the first has queued.
+GitHub does not sign its headers, so the event is recognized by the body alone. One push causes both events, with
+different delivery ids: the second joins the deployment that the first has queued.
 """
 
 from gateway.model.events import Ignored, Notification
@@ -15,17 +15,17 @@ from gateway.sources._events import (
     is_image,
     notification,
     push_event,
-    quoted,
+    quote,
     split_address,
     split_tag,
 )
-from gateway.sources._json import Part, parse_object, unform
-from gateway.sources._source import Request, Source, Trust, always
+from gateway.sources._json import Part, decode_form, parse_object
+from gateway.sources._source import Request, Source, Trust, always_signed
 
 _HEADER = "X-Hub-Signature-256"
 _HOST = "ghcr.io"
 _PULL = "docker pull "
-# "create" is what hooks of organisations were seen to say.
+# Webhooks of organisations send "create".
 _PUBLISHING = frozenset({"", "published", "updated", "create"})
 
 
@@ -34,10 +34,10 @@ def verify(request: Request, trust: Trust) -> None:
 
 
 def parse(request: Request, trust: Trust) -> Notification:
-    return notification([_said(parse_object(unform(request.body)), trust)])
+    return notification([_parse_event(parse_object(decode_form(request.body)), trust)])
 
 
-def _said(body: Part, trust: Trust) -> ParsedEvent:
+def _parse_event(body: Part, trust: Trust) -> ParsedEvent:
     package = body.part("package") or body.part("registry_package")
     if not package:
         return Ignored("", "ping" if "zen" in body else "not a package event")
@@ -46,14 +46,14 @@ def _said(body: Part, trust: Trust) -> ParsedEvent:
         return Ignored("", "not a container package")
     host, path, tag = _name(package, version)
     digest = _digest(version)
-    reason = _refusal(body, version)
+    reason = _ignore_reason(body, version)
     if reason:
         return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _is_container(package: Part, version: Part) -> bool:
-    # GitHub's own example of a container calls itself "npm", and hooks of organisations give no package_type.
+    # GitHub's own example of a container has the type "npm", and webhooks of organisations have no package_type.
     types = (package.part("registry").text("type"), package.text("package_type"), package.text("ecosystem"))
     return (
         "CONTAINER" in {kind.upper() for kind in types}
@@ -64,14 +64,14 @@ def _is_container(package: Part, version: Part) -> bool:
 
 
 def _name(package: Part, version: Part) -> tuple[str, str, str]:
-    """Return host, path and tag. A tag added later shows in the metadata only, not in the address."""
+    """Return host, path and tag. A tag that was added later is only in the metadata, not in the address."""
     host, path, tag = _address(package, version)
-    told = version.part("container_metadata").part("tag").text("name")
-    return host, path.lower(), told or tag or _oldest_tag(version)
+    tag_name = version.part("container_metadata").part("tag").text("name")
+    return host, path.lower(), tag_name or tag or _tag_of_2019(version)
 
 
-def _oldest_tag(version: Part) -> str:
-    # In 2019 the version was the tag. An address that ends in a colon says that there is none.
+def _tag_of_2019(version: Part) -> str:
+    # Until 2019 the version was the tag. An address that ends in a colon means an untagged image.
     name = version.text("version")
     untagged = version.part("container_metadata") or version.text("package_url").endswith(":")
     return "" if untagged or ":" in name else name
@@ -92,15 +92,15 @@ def _digest(version: Part) -> str:
     return first_digest(version.text("version"), version.text("name"), tag.text("digest")) or ""
 
 
-def _refusal(body: Part, version: Part) -> str:
+def _ignore_reason(body: Part, version: Part) -> str:
     action = body.text("action")
     if action not in _PUBLISHING:
-        return f"not a push: {quoted(action)}"
+        return f"not a push: {quote(action)}"
     manifest = version.part("container_metadata").part("manifest")
     media_type = manifest.part("config").text("media_type")
-    return "" if is_image(media_type) else f"not an image: {quoted(media_type)}"
+    return "" if is_image(media_type) else f"not an image: {quote(media_type)}"
 
 
 SOURCE = Source(
-    "github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always, response_deadline=9.0
+    "github", header=_HEADER, header_value=None, verify=verify, parse=parse, signed=always_signed, response_deadline=9.0
 )

@@ -1,18 +1,18 @@
-"""Sonatype Nexus Repository 3, by the component events of its docker repositories.
+"""Sonatype Nexus Repository 3: the component events of its docker repositories.
 
 https://help.sonatype.com/en/webhooks.html
 
-It tells neither host nor digest: the endpoint's host says where clients pull.
+Nexus sends neither the host nor the digest: set the endpoint's host to the one from which clients pull.
 """
 
 from collections.abc import Mapping
 
 from gateway.model.events import Ignored, Notification
 from gateway.model.signatures import verify_hmac
-from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quoted
+from gateway.sources._events import ParsedEvent, ignored_event, notification, push_event, quote
 from gateway.sources._json import Part, parse_object
-from gateway.sources._source import Request, Source, Trust, always
-from gateway.sources._template import check_template, fill
+from gateway.sources._source import Request, Source, Trust, always_signed
+from gateway.sources._template import check_template, render
 
 _HEADER = "X-Nexus-Webhook-Signature"
 _PATH = "{image}"
@@ -29,17 +29,17 @@ def parse(request: Request, trust: Trust) -> Notification:
     components = [body.part("component")] if "component" in body else body.parts("components")
     if not components:
         return notification([Ignored("", "not a component event")])
-    return notification([_said(body, component, trust) for component in components])
+    return notification([_parse_event(body, component, trust) for component in components])
 
 
-def _said(body: Part, component: Part, trust: Trust) -> ParsedEvent:
+def _parse_event(body: Part, component: Part, trust: Trust) -> ParsedEvent:
     if component.text("format") != "docker":
-        return Ignored("", f"not an image: {quoted(component.text('format'))}")
+        return Ignored("", f"not an image: {quote(component.text('format'))}")
     words = {"repository": body.text("repositoryName"), "image": component.text("name")}
-    path, tag = fill(trust.settings.get("path", _PATH), words), component.text("version")
+    path, tag = render(trust.settings.get("path", _PATH), words), component.text("version")
     action = body.text("action")
     if action not in _PUSHES:
-        return ignored_event(f"not a push: {quoted(action)}", trust, host="", path=path, tag=tag)
+        return ignored_event(f"not a push: {quote(action)}", trust, host="", path=path, tag=tag)
     return push_event(trust, host="", path=path, tag=tag)
 
 
@@ -52,10 +52,11 @@ SOURCE = Source(
     header=_HEADER,
     header_value=None,
     verify=verify,
-    signed=always,
+    signed=always_signed,
     parse=parse,
     settings={
-        "path": f"how clients name an image after the host ({_PATH}); {{repository}}/{{image}} with path-based routing."
+        "path": f"an image's path as clients write it after the host ({_PATH}); {{repository}}/{{image}} with "
+        "path-based routing."
     },
     check=check,
 )

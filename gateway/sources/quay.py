@@ -1,9 +1,9 @@
-"""Quay, quay.io and one's own. It signs nothing and tells no digest: the unguessable path is the only proof.
+"""Quay, quay.io and self-hosted. It does not sign, and sends no digest: the unguessable path is the only proof.
 
 https://docs.quay.io/guides/notifications.html
 
-Nothing in the body says which event it is, so its fields do: only a push lists `updated_tags`. A webhook that fails
-three times in a row is switched off.
+The body does not name its event. Only that of a push has `updated_tags`. Quay disables a webhook that fails three times
+in a row, so every request that can be read is accepted.
 """
 
 from gateway.model.events import Notification
@@ -16,7 +16,7 @@ _TAGS = "updated_tags"
 
 
 def verify(request: Request, trust: Trust) -> None:
-    """Whoever knew the path may speak."""
+    """Accept every request to the path."""
 
 
 def parse(request: Request, trust: Trust) -> Notification:

@@ -1,9 +1,9 @@
-"""zot, by the CloudEvents of its events extension, binary (in headers) or structured (in the body).
+"""zot: the CloudEvents of its events extension, in binary mode (headers) or structured mode (body).
 
 https://zotregistry.dev/latest/articles/events/
 
-Nothing of it is signed, so its headers are as good as its body. An upload that its lint refuses looks like one
-that succeeded but for the event's type.
+zot does not sign, so its headers are as trustworthy as its body. An upload that zot's lint rejects differs from a
+successful one only by the event's type.
 """
 
 from gateway.model.errors import InvalidInput
@@ -15,7 +15,7 @@ from gateway.sources._events import (
     is_image,
     notification,
     push_event,
-    quoted,
+    quote,
     split_address,
 )
 from gateway.sources._json import Part, parse_object
@@ -23,7 +23,7 @@ from gateway.sources._source import Request, Source, Trust
 
 _HEADER = "Authorization"
 _OTHER_HEADER = "x-api-key"
-# What stands before it can be configured.
+# The prefix of the event type is configurable.
 _PUSH = "image.updated"
 
 
@@ -34,38 +34,38 @@ def verify(request: Request, trust: Trust) -> None:
 def parse(request: Request, trust: Trust) -> Notification:
     body = parse_object(request.body)
     if "specversion" in body:
-        event, told = body, body.part("data")
+        event, data = body, body.part("data")
     else:
-        event, told = Part({name: request.headers.get(f"ce-{name}") for name in ("id", "type", "source")}, "ce"), body
+        event, data = Part({name: request.headers.get(f"ce-{name}") for name in ("id", "type", "source")}, "ce"), body
     if not event.text("type"):
-        raise InvalidInput("neither a CloudEvent, nor headers of one (Ce-Type)")
-    return notification([_said(event, told, trust)], ids=[event.text("id")])
+        raise InvalidInput("the body is not a CloudEvent, and the headers have no Ce-Type")
+    return notification([_parse_event(event, data, trust)], ids=[event.text("id")])
 
 
-def _said(event: Part, told: Part, trust: Trust) -> ParsedEvent:
-    path, tag, digest = told.text("name"), told.text("reference"), told.text("digest")
+def _parse_event(event: Part, data: Part, trust: Trust) -> ParsedEvent:
+    path, tag, digest = data.text("name"), data.text("reference"), data.text("digest")
     if not path:
-        return Ignored("", f"not a push: {quoted(event.text('type'))}")
+        return Ignored("", f"not a push: {quote(event.text('type'))}")
     host = _host(event.text("source"))
-    reason = _refusal(event, told)
+    reason = _ignore_reason(event, data)
     if reason:
         return ignored_event(reason, trust, host=host, path=path, tag=tag, digest=digest)
     return push_event(trust, host=host, path=path, tag=tag, digest=digest)
 
 
 def _host(source: str) -> str:
-    # Its default is the project's name, no address.
+    # The default source is the project's name and not an address.
     return split_address(source)[0] if "://" in source else ""
 
 
-def _refusal(event: Part, told: Part) -> str:
+def _ignore_reason(event: Part, data: Part) -> str:
     if not f".{event.text('type')}".endswith(f".{_PUSH}"):
-        return f"not a push: {quoted(event.text('type'))}"
-    manifest = parse_object(told.text("manifest").encode()) if told.text("manifest") else Part({})
+        return f"not a push: {quote(event.text('type'))}"
+    manifest = parse_object(data.text("manifest").encode()) if data.text("manifest") else Part({})
     if manifest.part("subject"):
         return "attached to an image, none itself"
-    kinds = [manifest.text("artifactType"), manifest.part("config").text("mediaType"), told.text("mediaType")]
-    return next((f"not an image: {quoted(kind)}" for kind in kinds if not is_image(kind)), "")
+    kinds = [manifest.text("artifactType"), manifest.part("config").text("mediaType"), data.text("mediaType")]
+    return next((f"not an image: {quote(kind)}" for kind in kinds if not is_image(kind)), "")
 
 
 SOURCE = Source(
@@ -74,6 +74,6 @@ SOURCE = Source(
     header_value="Bearer {secret}",
     verify=verify,
     parse=parse,
-    settings={"header": f"the header of your own that carries the secret, without credentials ({_OTHER_HEADER})."},
+    settings={"header": f"a header of your choice with the secret, if zot sends no credentials ({_OTHER_HEADER})."},
     chosen_header=lambda settings: settings.get("header", _HEADER),
 )

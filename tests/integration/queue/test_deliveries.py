@@ -8,7 +8,7 @@ import pytest
 
 from gateway.cli.demo.process import until
 from gateway.model.deliveries import redact_headers
-from gateway.sources import keepable
+from gateway.sources import redact_body
 from gateway.store import applications, delivery_log
 from gateway.worker.retention import prune_inbox
 from tests.integration.api.test_webhooks import BEARER, dockerhub, github, signed
@@ -178,16 +178,16 @@ async def test_a_pipelines_variables_are_not_kept(web: Web, body: bytes, kept: d
     ],
 )
 def test_what_is_called_a_secret_is_not_kept_of_a_body(body: object) -> None:
-    assert b"s3cret" not in keepable(orjson.dumps(body))
+    assert b"s3cret" not in redact_body(orjson.dumps(body))
 
 
 @pytest.mark.parametrize(
     "body", [b'{"password": "s3cret"', b"variables: s3cret", b'{"a":' * 300 + b'{"token":"s3cret"}' + b"}" * 300]
 )
 def test_what_is_no_plain_json_is_not_kept_where_it_speaks_of_secrets(body: bytes) -> None:
-    assert b"s3cret" not in keepable(body)
+    assert b"s3cret" not in redact_body(body)
 
 
 def test_a_body_without_secrets_is_kept_as_it_is() -> None:
     for body in (b'{ "a" : 1.0 }', b"\xff not JSON", b'{"secret": "", "tags": ["token"]}'):
-        assert keepable(body) == body
+        assert redact_body(body) == body
