@@ -1,7 +1,10 @@
-"""Numbered SQL files, applied once and in order, by one process at a time, beside gateways that serve.
+"""Apply the numbered SQL files once and in order, by one process at a time, beside gateways that serve.
 
-A file with the line `-- expands` leaves everything in its place that a former gateway uses: that one goes on. After any
-other a gateway that does not know it is too old, as `select_newer` says.
+A file with the line `-- expands` keeps everything that a gateway of the release before uses: that gateway goes on.
+After any other file, a gateway that does not know it is too old: see `select_newer`.
+
+Before the first release the files had other numbers. They are in `migrations/former` and run only for a database that
+has some of them: it gets the rest, and then its ledger is replaced by number 1, the whole schema.
 """
 
 import asyncio
@@ -13,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import asyncpg
@@ -24,7 +28,7 @@ from gateway.store.transient_errors import heals
 
 _LOG = structlog.get_logger()
 
-_LOCK = 0x6761746577617900  # "gateway", as a number of our own
+_LOCK = 0x6761746577617900  # the key of an advisory lock: "gateway"
 _LEDGER = """
     CREATE TABLE IF NOT EXISTS schema_migrations (
         number     integer PRIMARY KEY,
@@ -35,18 +39,18 @@ _LEDGER = """
     ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS expands boolean NOT NULL DEFAULT false;
 """
 _EXPANDS = re.compile(r"^-- expands$", re.MULTILINE)
-_AS_LONG_AS_IT_TAKES = 7 * 86_400.0  # seconds a statement may take
-# Shorter than PostgreSQL waits before it looks for a deadlock: who serves is never the one that it ends.
+_STATEMENT_TIMEOUT = 7 * 86_400.0  # seconds
+# Less than PostgreSQL's deadlock_timeout, so that a deadlock ends the migration and never a gateway's transaction.
 _LOCK_TIMEOUT = "500ms"
-_LOOK_AGAIN = 0.5  # seconds
-_TELL_AGAIN = 10.0  # seconds
-_PATIENCE = 600.0  # seconds in which the tables have to be free for a moment
-_IN_THE_WAY = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
+_RETRY_INTERVAL = 0.5  # seconds
+_WARNING_INTERVAL = 10.0  # seconds
+_DEADLINE = 600.0  # seconds until the tables must have been free for a moment
+_LOCKED = (asyncpg.LockNotAvailableError, asyncpg.TransactionRollbackError)
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: `0001_initial.sql` is number 1."""
+    """One file: `0001_schema.sql` is number 1."""
 
     number: int
     name: str
@@ -61,10 +65,27 @@ class Migration:
         return _EXPANDS.search(self.sql) is not None
 
 
+#: What a database was given whose ledger was replaced. A gateway that only knows the former numbers does not know this
+#: one: it finds itself too old, also when later files get numbers that it knows.
+_RENUMBERED = Migration(0, "renumbered", "")
+
+
 def shipped() -> list[Migration]:
     """Read the files: from the wheel, else from the checkout."""
+    return _read(_folder())
+
+
+def former() -> list[Migration]:
+    """Read the files from before they were numbered anew."""
+    return _read(_folder() / "former")
+
+
+def _folder() -> Traversable:
     wheel = files("gateway").joinpath("_migrations")
-    folder = wheel if wheel.is_dir() else Path(__file__).parents[2] / "migrations"
+    return wheel if wheel.is_dir() else Path(__file__).parents[2] / "migrations"
+
+
+def _read(folder: Traversable) -> list[Migration]:
     found = [
         Migration(int(file.name.split("_")[0]), file.name, file.read_text(encoding="utf-8"))
         for file in folder.iterdir()
@@ -74,17 +95,18 @@ def shipped() -> list[Migration]:
 
 
 async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list[Migration]:
-    """Apply what is missing and return it; raises Unavailable where the database and the files disagree, or it fails.
+    """Apply the missing files, all or none, and return them.
 
-    Either all that was missing is applied, or nothing. Gateways that start together wait for each other.
+    Gateways that start together wait for each other. Raises Unavailable when the database and the files disagree, or
+    when a file fails.
     """
     wanted = shipped() if migrations is None else migrations
     try:
         async with pool.acquire() as connection:
-            if not await _missing(connection, wanted):
+            if not await _has_former_numbers(connection, wanted) and not await _missing(connection, wanted):
                 return []
-            async with _alone(connection):
-                return await _apply_beside_others(connection, wanted)
+            async with _exclusively(connection):
+                return await _apply_when_free(connection, wanted)
     except Exception as error:
         if isinstance(error, GatewayError) or not heals(error):
             raise
@@ -93,7 +115,10 @@ async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list
 
 
 async def select_newer(connection: Connection, known: Collection[int] | None = None) -> int | None:
-    """Return the newest migration that makes a gateway too old that knows these, else ours; None where it can work."""
+    """Return the newest migration that makes a gateway too old which knows `known`; None if there is none.
+
+    By default `known` is what this gateway was shipped with.
+    """
     newest: int | None = await connection.fetchval(
         "SELECT max(number) FROM schema_migrations WHERE number <> ALL($1) AND NOT expands",
         list(_known() if known is None else known),
@@ -103,18 +128,18 @@ async def select_newer(connection: Connection, known: Collection[int] | None = N
 
 @cache
 def _known() -> frozenset[int]:
-    return frozenset(migration.number for migration in shipped())
+    return frozenset(migration.number for migration in (_RENUMBERED, *shipped()))
 
 
 @asynccontextmanager
-async def _alone(connection: Connection) -> AsyncIterator[None]:
-    """Hold the lock of all that migrate, however long another one takes."""
-    told = time.monotonic()
+async def _exclusively(connection: Connection) -> AsyncIterator[None]:
+    """Hold the lock that every migration takes; wait for it without a deadline."""
+    warned = time.monotonic()
     while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-        if time.monotonic() - told >= _TELL_AGAIN:
+        if time.monotonic() - warned >= _WARNING_INTERVAL:
             _LOG.warning("Waiting for another gateway that migrates the database")
-            told = time.monotonic()
-        await asyncio.sleep(_LOOK_AGAIN)
+            warned = time.monotonic()
+        await asyncio.sleep(_RETRY_INTERVAL)
     try:
         yield
     finally:
@@ -122,48 +147,75 @@ async def _alone(connection: Connection) -> AsyncIterator[None]:
             await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
 
 
-async def _apply_beside_others(connection: Connection, wanted: list[Migration]) -> list[Migration]:
-    """Apply them once the tables are free, a moment at a time, so that who serves waits no longer than that."""
-    begun = told = time.monotonic()
+async def _apply_when_free(connection: Connection, wanted: list[Migration]) -> list[Migration]:
+    """Apply the files once no table is locked; between attempts, gateways that serve go on."""
+    started = warned = time.monotonic()
     while True:
         try:
-            return await _apply_at_once(connection, wanted)
-        except _IN_THE_WAY as error:
+            return await _apply_all(connection, wanted)
+        except _LOCKED as error:
             now = time.monotonic()
-            if now - begun > _PATIENCE:
+            if now - started > _DEADLINE:
                 raise Unavailable(
-                    f"the database cannot be migrated, its tables were in use for {_PATIENCE:.0f} seconds: {error}. "
+                    f"the database cannot be migrated, its tables were in use for {_DEADLINE:.0f} seconds: {error}. "
                     "End what holds them (pg_stat_activity names it), or stop the other gateways, and start again"
                 ) from error
-            if now - told >= _TELL_AGAIN:
+            if now - warned >= _WARNING_INTERVAL:
                 _LOG.warning("The migration waits for tables that are in use", error=str(error))
-                told = now
-        await asyncio.sleep(_LOOK_AGAIN)
+                warned = now
+        await asyncio.sleep(_RETRY_INTERVAL)
 
 
-async def _apply_at_once(connection: Connection, wanted: list[Migration]) -> list[Migration]:
+async def _apply_all(connection: Connection, wanted: list[Migration]) -> list[Migration]:
     await connection.execute("BEGIN")
     try:
-        # Neither the server's limit of a statement nor the pool's is meant for these.
+        # A migration may take longer than the server's and the pool's limits for a statement allow.
         await connection.execute(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         await connection.execute(_LEDGER)
-        missing = await _missing(connection, wanted)
-        for migration in missing:
+        applied = await _renumber(connection, wanted)
+        for migration in await _missing(connection, wanted):
             await _apply(connection, migration)
-        await connection.execute("COMMIT", timeout=_AS_LONG_AS_IT_TAKES)
+            applied.append(migration)
+        await connection.execute("COMMIT", timeout=_STATEMENT_TIMEOUT)
     except BaseException:
         if not connection.is_closed():
             await connection.execute("ROLLBACK")
         raise
-    return missing
+    return applied
+
+
+async def _renumber(connection: Connection, wanted: list[Migration]) -> list[Migration]:
+    """Complete a database of former numbers, record it as the whole schema, and return what was applied."""
+    if not await _has_former_numbers(connection, wanted):
+        return []
+    missing = await _missing(connection, former())
+    for migration in missing:
+        await _apply(connection, migration)
+    await connection.execute("DELETE FROM schema_migrations")
+    await _record(connection, _RENUMBERED)
+    await _record(connection, wanted[0])
+    return [*missing, wanted[0]]
+
+
+async def _has_former_numbers(connection: Connection, wanted: list[Migration]) -> bool:
+    """Tell whether the first migration that was applied is the first of the former ones, and that is not wanted."""
+    try:
+        sha256 = await connection.fetchval("SELECT sha256 FROM schema_migrations WHERE number = 1")
+    except asyncpg.UndefinedTableError:
+        return False
+    return sha256 is not None and sha256 == former()[0].sha256 != wanted[0].sha256
 
 
 async def _missing(connection: Connection, wanted: list[Migration]) -> list[Migration]:
-    """Return those that are not applied yet; raises Unavailable where others are, or one was another."""
+    """Return the files that are not applied yet.
+
+    Raises Unavailable when the database is newer than these files, when an applied file has another content, and when a
+    file is missing below one that is applied.
+    """
     try:
         rows = await connection.fetch("SELECT number, sha256 FROM schema_migrations")
-        newer = await select_newer(connection, [migration.number for migration in wanted])
-    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):  # from before there was one
+        newer = await select_newer(connection, [_RENUMBERED.number, *(migration.number for migration in wanted)])
+    except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):  # a database without a ledger, or a former one
         return wanted
     if newer is not None:
         raise Unavailable(too_old(newer))
@@ -171,7 +223,11 @@ async def _missing(connection: Connection, wanted: list[Migration]) -> list[Migr
     for migration in wanted:
         if applied.get(migration.number, migration.sha256) != migration.sha256:
             raise Unavailable(f"migration {migration.name} is not the one that was applied to this database")
-    return [migration for migration in wanted if migration.number not in applied]
+    missing = [migration for migration in wanted if migration.number not in applied]
+    # Former numbers were given ahead of time: there, a lower one may come later.
+    if missing and missing[0].number < max(applied, default=0) and wanted[0].sha256 != former()[0].sha256:
+        raise Unavailable(f"migration {missing[0].name} is missing below {max(applied):04}, which is applied already")
+    return missing
 
 
 def too_old(newer: int) -> str:
@@ -180,11 +236,15 @@ def too_old(newer: int) -> str:
 
 async def _apply(connection: Connection, migration: Migration) -> None:
     try:
-        await connection.execute(migration.sql, timeout=_AS_LONG_AS_IT_TAKES)
+        await connection.execute(migration.sql, timeout=_STATEMENT_TIMEOUT)
     except asyncpg.PostgresError as error:
         if heals(error):
             raise
         raise Unavailable(f"migration {migration.name} failed, and none is applied: {error}") from error
+    await _record(connection, migration)
+
+
+async def _record(connection: Connection, migration: Migration) -> None:
     await connection.execute(
         "INSERT INTO schema_migrations (number, name, sha256, expands) VALUES ($1, $2, $3, $4)",
         migration.number,

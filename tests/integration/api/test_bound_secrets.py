@@ -10,7 +10,7 @@ from gateway.model.registries import Credentials, Login, select_login
 from gateway.store import applications
 from tests.support.api_client import VAULT, Web
 
-_BACKFILL = Path("migrations/0061_passwords_for_their_registry.sql").read_text(encoding="utf-8")
+_BACKFILL = Path("migrations/former/0061_passwords_for_their_registry.sql").read_text(encoding="utf-8")
 LOGIN = {"username": "robot", "password": "hush-password"}
 
 

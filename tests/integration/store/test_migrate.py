@@ -15,13 +15,17 @@ from gateway.model.errors import Unavailable
 from gateway.store import database
 from gateway.store import migrate as migrations
 from gateway.store.database import Connection, Pool
-from gateway.store.migrate import Migration, migrate, shipped
+from gateway.store.migrate import Migration, former, migrate, select_newer, shipped
 from gateway.worker import claims
 from tests.support.api_client import VAULT, Web, another_database, answering
+from tests.support.catalog import describe
 
 DIGEST = "sha256:" + "ab" * 32
-#: from here on each is written for gateways that go on beside it
-FIRST_BESIDE_OTHERS = 42
+#: The last of the numbers that were published before the schema became one file; from the next one on, each file was
+#: written for gateways that go on beside it.
+PUBLISHED = 41
+#: came after it, with a lower number
+LATE = 39
 LOCK = 0x6761746577617900
 LATER = Migration(9999, "9999_later.sql", "CREATE TABLE later ()")
 EXPANDS = Migration(9998, "9998_more.sql", "-- expands\nALTER TABLE applications ADD COLUMN more text")
@@ -70,6 +74,23 @@ ROWS = {
         INSERT INTO looks (repository, tag, domain, seconds, next_at)
         VALUES ('docker.io/library/a', 'latest', 'd', 60, now())
     """,
+    30: "INSERT INTO key_applications VALUES ('k', 'a')",
+    35: "INSERT INTO key_projects VALUES ('k', 'default')",
+    41: """
+        INSERT INTO domains (application_id, host, columns)
+        VALUES ('a', 'a.example.com',
+                '{"path": "/", "port": null, "https": false, "certificateType": "none", "customCertResolver": null,
+                  "internalPath": "/", "stripPath": false}')
+    """,
+    54: """
+        INSERT INTO pulled_images (engine_id, application_id, repository, digest)
+        VALUES ('e', 'a', 'docker.io/library/a', 'sha256:0')
+    """,
+    60: "INSERT INTO audit (call_id, via, who, action, outcome) VALUES ('c', 'cli', 'root', 'keys create', 'done')",
+    66: "INSERT INTO inbox_spans (begins, bytes) VALUES (now(), 1)",
+    68: "INSERT INTO observations (application_id, state) VALUES ('a', 'healthy')",
+    73: "INSERT INTO engine_addresses (engine_id, server_id, daemon, swarm_manager) VALUES ('e', 's', 'd', false)",
+    78: "INSERT INTO serving (listens) VALUES ('http://127.0.0.1:8080')",
 }
 #: what each former version wrote down of what it ran
 RAN: dict[int, dict[str, object]] = {2: {}, 5: {"base": None}, 31: {"base": None, "resolved": None}}
@@ -104,16 +125,28 @@ async def test_a_database_of_each_former_version_becomes_todays_with_its_rows(
 ) -> None:
     async with another_database(web_pool, web_postgres, "former") as pool:
         await pool.close()
-    for number in range(1, len(shipped()) + 1):
+    before: dict[str, int] = {}
+    for number in range(1, len(former()) + 1):
         async with database.connect(beside(web_postgres, "former"), size=2) as pool:
-            (applied,) = await migrate(pool, shipped()[:number])
+            (applied,) = await migrate(pool, former()[:number])
             await fill(pool, applied.number)
+            before = await count_rows(pool)
         await web_pool.execute("DROP DATABASE IF EXISTS copy")
         await until(partial(copied, web_pool))
         async with database.connect(beside(web_postgres, "copy")) as pool:
-            await migrate(pool)
+            assert await migrate(pool) == [*former()[number:], *shipped()]
+            after = await count_rows(pool)
+            assert {table: after[table] for table in before} == before, applied.name
             async with answering(pool, emptied=False) as web:
                 await all_is_there(web, applied)
+    assert {table for table, rows in before.items() if not rows} == {"readiness_probes"}
+
+
+async def count_rows(pool: Pool) -> dict[str, int]:
+    tables = await pool.fetch(
+        "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
+    )
+    return {row["name"]: await pool.fetchval(f"SELECT count(*) FROM {row['name']}") for row in tables}
 
 
 def beside(url: str, name: str) -> str:
@@ -147,10 +180,104 @@ def test_each_migration_leaves_in_place_what_a_former_gateway_uses() -> None:
         r"|ADD\s+COLUMN\s+(?![^,;]*\bDEFAULT\b)[^,;]*\bNOT\s+NULL\b",
         re.IGNORECASE,
     )
-    for migration in shipped():
-        if migration.number >= FIRST_BESIDE_OTHERS or migration.expands:
-            plain = re.sub(r"--[^\n]*", "", migration.sql)
-            assert breaks.findall(plain) == [], migration.name
+    for migration in [*(one for one in former() if one.number > PUBLISHED), *shipped()[1:]]:
+        plain = re.sub(r"--[^\n]*", "", migration.sql)
+        assert breaks.findall(plain) == [], migration.name
+
+
+def test_the_numbers_of_the_files_have_no_holes() -> None:
+    assert [one.number for one in shipped()] == list(range(1, len(shipped()) + 1))
+    assert [one.name[:5] for one in shipped()] == [f"{one.number:04}_" for one in shipped()]
+
+
+# -- the schema as one file
+
+
+@pytest.fixture
+async def published(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
+    """A database of the published version that had the former numbers, with rows."""
+    async with another_database(web_pool, web_postgres, "published") as pool:
+        then = [one for one in former() if one.number <= PUBLISHED and one.number != LATE]
+        for number in range(1, len(then) + 1):
+            (applied,) = await migrate(pool, then[:number])
+            await fill(pool, applied.number)
+        yield pool
+
+
+async def test_the_schema_is_the_one_that_the_former_files_make(web_pool: Pool, published: Pool) -> None:
+    await migrate(published)
+    async with published.acquire() as brought_over, web_pool.acquire() as new:
+        assert await describe(brought_over) == await describe(new)
+
+
+async def test_a_published_database_keeps_each_row(published: Pool) -> None:
+    async def rows() -> dict[str, list[dict[str, object]]]:
+        return {
+            table: [dict(row) for row in await published.fetch(f"SELECT * FROM {table} ORDER BY {table}::text")]
+            for table in before_names
+        }
+
+    before_names = [table for table, count in (await count_rows(published)).items() if count]
+    before = await rows()
+    await migrate(published)
+    after = await rows()
+    assert len(before) == 20
+    for table in before_names:
+        # A column that came since was added to each row; no value that was there is another.
+        kept = [{name: row[name] for name in was} for was, row in zip(before[table], after[table], strict=True)]
+        assert kept == before[table], table
+
+
+async def test_gateways_that_start_together_bring_a_published_database_over_once(published: Pool) -> None:
+    applied = await asyncio.gather(*(migrate(published) for _ in range(5)))
+    late = [one for one in former() if one.number > PUBLISHED or one.number == LATE]
+    assert [one for one in applied if one] == [[*late, *shipped()]]
+    ledger = await published.fetch("SELECT number, name, expands FROM schema_migrations ORDER BY number")
+    assert [tuple(row) for row in ledger] == [(0, "renumbered", False), (1, "0001_schema.sql", False)]
+
+
+async def test_a_gateway_of_the_former_numbers_is_too_old_once_the_database_is_brought_over(published: Pool) -> None:
+    known = {one.number for one in former()}
+    async with published.acquire() as connection:
+        assert await select_newer(connection, known) is None
+        await migrate(published)
+        assert await select_newer(connection, known) == 0
+        assert await select_newer(connection) is None
+    # It does not start again either: it would take the whole schema for the first file that it knows.
+    with pytest.raises(Unavailable, match=r"0001_initial\.sql is not the one that was applied"):
+        await migrate(published, former())
+
+
+async def test_a_former_database_that_cannot_be_completed_stays_as_it_is(
+    published: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = await published.fetch("SELECT * FROM schema_migrations ORDER BY number")
+    broken = [*former(), Migration(84, "0084_broken.sql", "SELECT nonsense")]
+    monkeypatch.setattr(migrations, "former", lambda: broken)
+    with pytest.raises(Unavailable, match=r"0084_broken\.sql failed, and none is applied"):
+        await migrate(published)
+    assert await published.fetch("SELECT * FROM schema_migrations ORDER BY number") == ledger
+    assert await published.fetchval("SELECT to_regclass('audit')") is None
+
+
+async def test_an_edited_former_migration_is_refused(published: Pool) -> None:
+    await published.execute("UPDATE schema_migrations SET sha256 = 'another' WHERE number = 2")
+    with pytest.raises(Unavailable, match=r"0002_versions\.sql is not the one that was applied"):
+        await migrate(published)
+
+
+async def test_a_former_database_with_a_migration_that_nobody_knows_is_refused(published: Pool) -> None:
+    await migrate(published, [*former(), Migration(84, "0084_unknown.sql", "SELECT 1")])
+    with pytest.raises(Unavailable, match="it has migration 84"):
+        await migrate(published)
+
+
+async def test_a_migration_that_comes_late_is_refused(web_pool: Pool, web_postgres: str) -> None:
+    late, newest = Migration(9001, "9001_late.sql", "SELECT 1"), Migration(9002, "9002_newest.sql", "SELECT 1")
+    async with another_database(web_pool, web_postgres, "late") as pool:
+        await migrate(pool, [*shipped(), newest])
+        with pytest.raises(Unavailable, match=r"9001_late\.sql is missing below 9002"):
+            await migrate(pool, [*shipped(), late, newest])
 
 
 # -- beside others
@@ -275,7 +402,7 @@ async def test_a_database_that_goes_away_is_told_with_a_text(served: Web) -> Non
 
 
 async def test_a_lock_that_is_never_free_ends_with_what_holds_it(served: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(migrations, "_PATIENCE", 0.1)
+    monkeypatch.setattr(migrations, "_DEADLINE", 0.1)
     async with served.pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE applications")
         with pytest.raises(Unavailable, match="its tables were in use"):
