@@ -7,11 +7,11 @@ from gateway.background import BackgroundTasks
 from gateway.docker.engine.client import Engine, EngineIdentity
 
 
-class Host(Protocol):
+class EngineStatus(Protocol):
     """What is known of an engine; `server_id` is None for the gateway's own."""
 
     engine: Engine
-    host: str
+    address: str
     server_id: str | None
     identity: EngineIdentity | None
     error: str | None
@@ -29,7 +29,7 @@ class Rollouts(Protocol):
         """Return what owns the loops in the background."""
 
     @property
-    def hosts(self) -> Sequence[Host]:
+    def engines(self) -> Sequence[EngineStatus]:
         """Return all that are reached, or should be, the gateway's own first."""
 
     def wake(self) -> None: ...

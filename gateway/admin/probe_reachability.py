@@ -3,7 +3,7 @@
 from gateway.admin.applications import Changes
 from gateway.admin.configuration_patch import merged, names_of
 from gateway.admin.context import Context
-from gateway.admin.engine_status import Host
+from gateway.admin.engine_status import EngineStatus
 from gateway.docker import runtime_factory
 from gateway.docker.container import adopted_spec
 from gateway.model.applications import Application
@@ -43,13 +43,13 @@ async def refuse_unreachable(context: Context, application: Application | None, 
         return
     if not routed:
         raise InvalidInput(
-            f"the probe cannot reach port {probe.port}: the containers' addresses on {host.host} are not routed from "
-            "the gateway's host, and the port is not published; publish it with ports",
+            f"the probe cannot reach port {probe.port}: the containers' addresses on {host.address} are not routed "
+            "from the gateway's host, and the port is not published; publish it with ports",
             field="probe.port",
         )
 
 
-async def _becomes_service(host: Host, application: Application | None) -> bool:
+async def _becomes_service(host: EngineStatus, application: Application | None) -> bool:
     """Tell whether it runs, or will run, as a service where that is left to the engine."""
     if host.error is not None or host.identity is None or not host.identity.swarm_manager:
         return False
@@ -60,8 +60,8 @@ async def _becomes_service(host: Host, application: Application | None) -> bool:
     return present is not RuntimeKind.CONTAINER
 
 
-def _host_of(context: Context, application: Application | None, given: Changes) -> Host | None:
+def _host_of(context: Context, application: Application | None, given: Changes) -> EngineStatus | None:
     """Return where the application is, or is to be, deployed."""
     known = application.server_id if application else None
     server_id = given.server_id if "server_id" in given.given() else known
-    return next((host for host in context.rollouts.hosts if host.server_id == server_id), None)
+    return next((host for host in context.rollouts.engines if host.server_id == server_id), None)

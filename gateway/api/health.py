@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Gauge
 from prometheus_client.metrics_core import Metric
 
 from gateway.admin.context import Context
-from gateway.admin.engine_status import Host
+from gateway.admin.engine_status import EngineStatus
 from gateway.api.context import CONTEXT, sender
 from gateway.api.readiness import READINESS
 from gateway.api.rpc.auth import authenticate
@@ -74,11 +74,11 @@ async def _is_trusted(request: web.Request) -> bool:
     return caller is not None and caller.grants is None
 
 
-def _engines(context: Context) -> list[Host]:
+def _engines(context: Context) -> list[EngineStatus]:
     """Return each engine once, though several servers may be addresses of the same daemon."""
     seen: set[str] = set()
     found = []
-    for host in context.rollouts.hosts:
+    for host in context.rollouts.engines:
         if host.identity is not None:
             if host.identity.daemon in seen:
                 continue
@@ -87,9 +87,9 @@ def _engines(context: Context) -> list[Host]:
     return found
 
 
-def _engine_row(host: Host) -> dict[str, object]:
+def _engine_row(host: EngineStatus) -> dict[str, object]:
     return {
-        "host": host.host,
+        "host": host.address,
         "serverId": host.server_id,
         "status": "unreachable" if host.error or host.identity is None else "ok",
         "engineId": host.identity.engine_id if host.identity else None,
@@ -138,9 +138,9 @@ async def _set_gauges(context: Context) -> None:
     _ENGINE.clear()
     _BUSY.clear()
     context.rollouts.background_tasks.observe()
-    for host in context.rollouts.hosts:
-        _ENGINE.labels(host.host).set(host.identity is not None and host.error is None)
-        _BUSY.labels(host.host).set(host.running)
+    for host in context.rollouts.engines:
+        _ENGINE.labels(host.address).set(host.identity is not None and host.error is None)
+        _BUSY.labels(host.address).set(host.running)
     try:
         async with transaction(context.pool) as connection:
             depth = await deployments.select_queue_depth(connection)

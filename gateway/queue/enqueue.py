@@ -28,23 +28,23 @@ _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
 # -- pushes
 
 
-def refusal(waits: Deployment | None, reference: Reference) -> str:
+def ignore_reason(queued: Deployment | None, reference: Reference) -> str:
     """Return why a push of this image may not touch what waits."""
-    if waits is None:
+    if queued is None:
         return ""
-    if waits.forced and waits.reference not in {None, reference}:
+    if queued.forced and queued.reference not in {None, reference}:
         return "a person asked for another image"
-    if waits.kind in _STARTING or waits.kind is Kind.ROLLBACK:
+    if queued.kind in _STARTING or queued.kind is Kind.ROLLBACK:
         return ""
-    return f"a {waits.kind} is queued"
+    return f"a {queued.kind} is queued"
 
 
-async def push(connection: Connection, application_id: str, waits: Deployment | None, choice: Match) -> str:
+async def enqueue_push(connection: Connection, application_id: str, queued: Deployment | None, choice: Match) -> str:
     """Return the deployment that answers this push, joined or queued. The caller holds the application's queue."""
-    return await _queue(
+    return await _enqueue(
         connection,
         application_id,
-        waits,
+        queued,
         kind=Kind.DEPLOY,
         forced=False,
         reference=choice.event.reference,
@@ -55,12 +55,14 @@ async def push(connection: Connection, application_id: str, waits: Deployment | 
     )
 
 
-async def call(connection: Connection, application_id: str, waits: Deployment | None, reference: Reference) -> str:
+async def enqueue_configured(
+    connection: Connection, application_id: str, queued: Deployment | None, reference: Reference
+) -> str:
     """Return the deployment that answers whoever asked for what is configured. The caller holds the queue."""
-    return await _queue(
+    return await _enqueue(
         connection,
         application_id,
-        waits,
+        queued,
         kind=Kind.DEPLOY,
         forced=False,
         reference=reference,
@@ -93,13 +95,13 @@ async def request_deployment(
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        becoming = await _image(connection, application.application_id, image, tag)
+        becoming = await _image_to_deploy(connection, application.application_id, image, tag)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
-        waiting = await deployments.select_queued(connection, application.application_id)
-        deployment_id = await _queue(
+        queued = await deployments.select_queued(connection, application.application_id)
+        deployment_id = await _enqueue(
             connection,
             application.application_id,
-            waiting,
+            queued,
             kind=kind,
             forced=True,
             reference=Reference.parse(becoming.image),
@@ -111,15 +113,15 @@ async def request_deployment(
     return deployment_id
 
 
-async def _image(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Becoming:
+async def _image_to_deploy(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Becoming:
     """Return the image that was named, else the one that is to be the application's, else the one that is."""
     wanted = await applications.select_wanted_image(connection, application_id)
-    named = _named(wanted.image, image, tag)
+    named = _wanted_image(wanted.image, image, tag)
     moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
     return Becoming(named, moves)
 
 
-def _named(configured: str | None, image: str | None, tag: str | None) -> str:
+def _wanted_image(configured: str | None, image: str | None, tag: str | None) -> str:
     """Return the image's name that is meant, as it was written."""
     wanted = configured if image is None else image
     if wanted is None:
@@ -146,12 +148,12 @@ async def request_rollback(
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        queued = await queue_rollback(connection, vault, application, to=to, title=title, forced=forced)
+        queued = await enqueue_rollback(connection, vault, application, to=to, title=title, forced=forced)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
     return queued
 
 
-async def queue_rollback(
+async def enqueue_rollback(
     connection: Connection,
     vault: Vault,
     application: Application,
@@ -169,7 +171,7 @@ async def queue_rollback(
         reference = application.base.reference
     else:
         raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
-    deployment_id = await _queue(
+    deployment_id = await _enqueue(
         connection,
         application.application_id,
         await deployments.select_queued(connection, application.application_id),
@@ -200,11 +202,11 @@ async def request_state(pool: Pool, application: Application, kind: Kind, *, tit
             await applications.delete_application(connection, application.application_id)
             return None
         await applications.update_desired(connection, application.application_id, _DESIRED[kind])
-        waiting = await deployments.select_queued(connection, application.application_id)
-        deployment_id = await _queue(
+        queued = await deployments.select_queued(connection, application.application_id)
+        deployment_id = await _enqueue(
             connection,
             application.application_id,
-            waiting,
+            queued,
             kind=kind,
             forced=True,
             reference=application.reference if kind is Kind.START else None,
@@ -217,10 +219,10 @@ async def request_state(pool: Pool, application: Application, kind: Kind, *, tit
 # -- the lane
 
 
-async def _queue(
+async def _enqueue(
     connection: Connection,
     application_id: str,
-    waiting: Deployment | None,
+    queued: Deployment | None,
     *,
     kind: Kind,
     forced: bool,
@@ -232,20 +234,20 @@ async def _queue(
     becoming: Becoming | None = None,
 ) -> str:
     """Join what waits, or take its place. The caller holds the application's queue."""
-    if waiting is not None and reference is not None and _joins(waiting, kind, reference):
+    if queued is not None and reference is not None and _joins(queued, kind, reference):
         await deployments.join_deployment(
             connection,
-            waiting.deployment_id,
-            kind=_stronger(waiting.kind, kind),
-            forced=waiting.forced or forced,
+            queued.deployment_id,
+            kind=_stronger(queued.kind, kind),
+            forced=queued.forced or forced,
             reference=reference,
             expected_digest=expected_digest,
             becoming=becoming,
         )
-        return waiting.deployment_id
-    if waiting is not None:
-        await deployments.supersede_deployment(connection, waiting.deployment_id)
-    inherits = waiting is not None and waiting.forced and kind in _STARTING
+        return queued.deployment_id
+    if queued is not None:
+        await deployments.supersede_deployment(connection, queued.deployment_id)
+    inherits = queued is not None and queued.forced and kind in _STARTING
     deployment_id = await deployments.insert_deployment(
         connection,
         application_id=application_id,
@@ -258,17 +260,17 @@ async def _queue(
         rolls_back_to=rolls_back_to,
         becoming=becoming,
     )
-    if waiting is not None:
-        await deployments.link_successor(connection, waiting.deployment_id, deployment_id)
+    if queued is not None:
+        await deployments.link_successor(connection, queued.deployment_id, deployment_id)
     return deployment_id
 
 
-def _joins(waiting: Deployment, kind: Kind, reference: Reference) -> bool:
+def _joins(queued: Deployment, kind: Kind, reference: Reference) -> bool:
     """Tell whether one rollout answers both.
 
     A titled request of a person keeps a row of its own unless it only strengthens a push that waits.
     """
-    return waiting.kind in _STARTING and kind is Kind.DEPLOY and waiting.reference in {None, reference}
+    return queued.kind in _STARTING and kind is Kind.DEPLOY and queued.reference in {None, reference}
 
 
 _STRENGTH = (Kind.START, Kind.DEPLOY, Kind.REDEPLOY)

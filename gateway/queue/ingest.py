@@ -61,7 +61,7 @@ class Receipt:
         return "queued" if self.deployments else "ignored"
 
 
-async def deliver(
+async def ingest_delivery(
     pool: Pool,
     endpoint: Endpoint,
     body: bytes,
@@ -112,7 +112,9 @@ async def _is_spent(connection: Connection, first: str, notification: Notificati
     return notification.signed and not notification.timeless and await deliveries.select_outrun(connection, first)
 
 
-async def reject(pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]) -> Receipt:
+async def ingest_rejected(
+    pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]
+) -> Receipt:
     """Store a proven delivery that cannot be understood, the beginning of a large one; the oldest such make room."""
     receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
     async with transaction(pool) as connection:
@@ -172,13 +174,15 @@ async def _match(
         ignored.extend(passed_over)
         if choice is None:
             continue
-        if why := enqueue.refusal(waits, choice.event.reference) or (_USED if used and choice.moves_image else ""):
+        if why := enqueue.ignore_reason(waits, choice.event.reference) or (
+            _USED if used and choice.moves_image else ""
+        ):
             ignored.append(Ignored(str(choice.event.reference), why))
             continue
         if waits is None:
             fresh[follower.application_id] = choice
         else:
-            deployment_id = await enqueue.push(connection, follower.application_id, waits, choice)
+            deployment_id = await enqueue.enqueue_push(connection, follower.application_id, waits, choice)
             queued.append(Queued(deployment_id, follower.application_id))
     if fresh:
         made = await deployments.insert_pushed(connection, fresh)
@@ -252,8 +256,8 @@ async def _configured(connection: Connection, delivery_id: str, application_id: 
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)
     waits = await deployments.select_queued(connection, application_id)
-    why = "stopped" if desired is Desired.STOPPED else enqueue.refusal(waits, reference)
+    why = "stopped" if desired is Desired.STOPPED else enqueue.ignore_reason(waits, reference)
     if why:
         return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))
-    queued = await enqueue.call(connection, application_id, waits, reference)
+    queued = await enqueue.enqueue_configured(connection, application_id, waits, reference)
     return Receipt(delivery_id, deployments=(Queued(queued, application_id),))

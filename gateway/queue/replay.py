@@ -34,7 +34,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
             trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
             notification = SOURCES[endpoint.source].parse(asked, trust)
     again = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
-    receipt = await ingest.deliver(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
+    receipt = await ingest.ingest_delivery(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:
             await deployments.notify(connection)

@@ -43,7 +43,7 @@ class SwapSlots:
                 self._held.remove(name)
 
 
-def _tell_nobody(_title: str, _body: str) -> None:
+def _send_nothing(_title: str, _body: str) -> None:
     """There is nobody to tell."""
 
 
@@ -61,7 +61,7 @@ class RolloutContext:
     #: seconds a registry may take until its tag names what it has told of
     registry_lag: float = 30.0
     #: tells people what no outcome does: a title, and what there is to say
-    tell: Callable[[str, str], None] = _tell_nobody
+    send_alert: Callable[[str, str], None] = _send_nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ async def _end_as_it_is(attempt: Attempt, swap: Swap) -> Outcome | None:
     serving, seen = await _look(attempt, swap)
     told = f"the swap stayed open after {swap.settlings + swap.defects} more attempts, and is closed as it is: {seen}"
     _LOG.error("A swap that was left open cannot be settled", swap=swap.deployment_id, seen=seen)
-    attempt.context.tell(f"{attempt.task.application.name}: a swap is given up", told)
+    attempt.context.send_alert(f"{attempt.task.application.name}: a swap is given up", told)
     if swap.deployment_id != attempt.task.deployment.deployment_id:
         await attempt.journal.close_swap()
         return None

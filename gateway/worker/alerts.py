@@ -51,7 +51,7 @@ class Alert:
 class AlertSink(Protocol):
     """Whoever may be given an alert."""
 
-    def tell(self, alert: Alert, /) -> None: ...
+    def send(self, alert: Alert, /) -> None: ...
 
 
 class Alerts:
@@ -61,7 +61,7 @@ class Alerts:
         self._addresses = addresses
         self._queue: asyncio.Queue[Alert] = asyncio.Queue(_WAITING)
 
-    def tell(self, alert: Alert, /) -> None:
+    def send(self, alert: Alert, /) -> None:
         if not self._addresses:
             return
         try:

@@ -9,7 +9,13 @@ from gateway.store.database import Pool, transaction
 
 
 async def claim(
-    pool: Pool, *, owner: str, engine_id: str, server_ids: Sequence[str | None], held: Sequence[str], lease: float
+    pool: Pool,
+    *,
+    owner: str,
+    engine_id: str,
+    server_ids: Sequence[str | None],
+    running_ids: Sequence[str],
+    lease: float,
 ) -> Deployment | None:
     """Claim the next deployment for `lease` seconds, and bind its application to the engine.
 
@@ -23,7 +29,7 @@ async def claim(
             owner=owner,
             engine_id=engine_id,
             server_ids=server_ids,
-            held=held,
+            held=running_ids,
             lease=timedelta(seconds=lease),
         )
         if deployment is not None:

@@ -24,13 +24,13 @@ from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.worker import claims
-from gateway.worker.engine_worker import Claimed, Host, PeriodicTask, Slots
+from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask, Slots
 
 _LOG = structlog.get_logger()
 
-_LOOK = 30.0  # seconds between looks at the servers; a notification comes sooner
-_SILENT = 60.0  # seconds without a word from an engine, after which those that wait for it are told
-_LETTING_GO = 5.0  # seconds hosts get to end when the gateway does
+_REFRESH_INTERVAL = 30.0  # seconds between looks at the servers; a notification comes sooner
+_STRANDED_AFTER = 60.0  # seconds without a word from an engine, after which those that wait for it are told
+_STOP_DEADLINE = 5.0  # seconds hosts get to end when the gateway does
 _OWN = (None, None)
 
 _Key = tuple[str | None, datetime | None]  # a server, as of its last change
@@ -48,7 +48,7 @@ class EnginePool:
         *,
         roll_out: Callable[[Claimed], Awaitable[None]],
         periodic_tasks: Sequence[PeriodicTask],
-        held: Collection[str],
+        running_ids: Collection[str],
         background_tasks: BackgroundTasks,
     ) -> None:
         self.owner = str(uuid4())
@@ -56,36 +56,36 @@ class EnginePool:
         self.periodic_tasks = periodic_tasks
         self.background_tasks = background_tasks
         #: the deployments under way, as they come and go
-        self._held = held
+        self._running_ids = running_ids
         self._pool = pool
         self._vault = vault
         self._settings = settings
-        self._hosts: dict[_Key, Host] = {_OWN: Host(pool, self, engine, settings.docker_host)}
-        self._lives: dict[_Key, asyncio.Task[None]] = {}
+        self._workers: dict[_Key, EngineWorker] = {_OWN: EngineWorker(pool, self, engine, settings.docker_host)}
+        self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
             lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps))
         )
-        self._wanted = asyncio.Event()
+        self._refresh_wanted = asyncio.Event()
         self.retired = False
 
     # -- what is known
 
     @property
-    def hosts(self) -> Sequence[Host]:
+    def workers(self) -> Sequence[EngineWorker]:
         """The gateway's own first."""
-        return list(self._hosts.values())
+        return list(self._workers.values())
 
-    def served_by(self, host: Host) -> list[str | None]:
-        same = self._same(host.identity) if host.identity else []
+    def servers_claimed_by(self, worker: EngineWorker) -> list[str | None]:
+        same = self._same_daemon(worker.identity) if worker.identity else []
         first = next((one for one in same if one.reachable), None)
-        return [one.server_id for one in same] if first is host else []
+        return [one.server_id for one in same] if first is worker else []
 
     def reaches(self, identity: EngineIdentity) -> bool:
-        return any(one.reachable for one in self._same(identity))
+        return any(one.reachable for one in self._same_daemon(identity))
 
-    def _same(self, identity: EngineIdentity) -> list[Host]:
-        return [one for one in self._hosts.values() if one.identity and one.identity.daemon == identity.daemon]
+    def _same_daemon(self, identity: EngineIdentity) -> list[EngineWorker]:
+        return [one for one in self._workers.values() if one.identity and one.identity.daemon == identity.daemon]
 
     # -- what hosts ask for
 
@@ -98,7 +98,7 @@ class EnginePool:
             owner=self.owner,
             engine_id=engine_id,
             server_ids=server_ids,
-            held=list(self._held),
+            running_ids=list(self._running_ids),
             lease=self._settings.lease,
         )
 
@@ -106,65 +106,65 @@ class EnginePool:
 
     def wake(self) -> None:
         """There may be something to claim."""
-        for host in self._hosts.values():
-            host.wake()
+        for worker in self._workers.values():
+            worker.wake()
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """The servers may have changed."""
-        self._wanted.set()
+        self._refresh_wanted.set()
 
     def retire(self) -> None:
         """Claim no more, anywhere."""
         self.retired = True
-        for host in self._hosts.values():
-            host.retire()
+        for worker in self._workers.values():
+            worker.retire()
 
     @asynccontextmanager
-    async def living(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
         """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
-        own = self._hosts[_OWN]
-        self._keep(_OWN, own.live, host=own.host)
-        following = self.background_tasks.start("servers", self._follow_servers_forever)
+        own = self._workers[_OWN]
+        self._start(_OWN, own.run, address=own.address)
+        follower = self.background_tasks.start("servers", self._follow_servers)
         try:
             yield
         finally:
             self.retire()
-            await cancel_and_wait(following)
-            lives = set(self._lives.values())
+            await cancel_and_wait(follower)
+            tasks = set(self._tasks.values())
             # Where nothing runs any more they end by themselves, and close their connections.
-            _, late = await asyncio.wait(lives, timeout=_LETTING_GO) if lives else (lives, set[asyncio.Task[None]]())
+            _, late = await asyncio.wait(tasks, timeout=_STOP_DEADLINE) if tasks else (tasks, set[asyncio.Task[None]]())
             await cancel_and_wait(*late)
 
-    def _keep(self, key: _Key, live: Callable[[], Awaitable[None]], *, host: str) -> None:
-        task = self.background_tasks.start("engine", live, about=host)
-        self._lives[key] = task
-        task.add_done_callback(lambda _: self._lives.pop(key, None))
+    def _start(self, key: _Key, run: Callable[[], Awaitable[None]], *, address: str) -> None:
+        task = self.background_tasks.start("engine", run, about=address)
+        self._tasks[key] = task
+        task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _follow_servers_forever(self) -> None:
+    async def _follow_servers(self) -> None:
         while True:
-            self._wanted.clear()
+            self._refresh_wanted.clear()
             async with transaction(self._pool) as connection:
                 registered = await servers.select_servers(connection, self._vault)
-                await leases.mark_stranded(connection, timedelta(seconds=_SILENT))
-            self._follow(registered)
+                await leases.mark_stranded(connection, timedelta(seconds=_STRANDED_AFTER))
+            self._update_workers(registered)
             try:
-                async with asyncio.timeout(_LOOK):
-                    await self._wanted.wait()
+                async with asyncio.timeout(_REFRESH_INTERVAL):
+                    await self._refresh_wanted.wait()
             except TimeoutError:
                 continue
 
-    def _follow(self, registered: Sequence[Server]) -> None:
+    def _update_workers(self, registered: Sequence[Server]) -> None:
         """Let go of hosts whose server is gone or not as it was, and begin with those that are new."""
         if self.retired:
             return
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
         self._registered = wanted.keys()
-        for key in [key for key in self._hosts if key not in wanted and key != _OWN]:
-            self._hosts.pop(key).retire()
-        for key in wanted.keys() - self._lives.keys():
-            self._keep(key, partial(self._live, key, wanted[key]), host=wanted[key].access.host)
+        for key in [key for key in self._workers if key not in wanted and key != _OWN]:
+            self._workers.pop(key).retire()
+        for key in wanted.keys() - self._tasks.keys():
+            self._start(key, partial(self._run_worker, key, wanted[key]), address=wanted[key].access.host)
 
-    async def _live(self, key: _Key, server: Server) -> None:
+    async def _run_worker(self, key: _Key, server: Server) -> None:
         """Reach it for as long as it is registered; begun again, where that failed."""
         if key not in self._registered:
             return
@@ -172,7 +172,7 @@ class EnginePool:
             if server.unreadable is not None:
                 raise Unavailable(server.unreadable)
             async with connect(server.access) as engine:
-                self._hosts[key] = Host(self._pool, self, engine, server.access.host, server.server_id)
-                await self._hosts[key].live()
+                self._workers[key] = EngineWorker(self._pool, self, engine, server.access.host, server.server_id)
+                await self._workers[key].run()
         except GatewayError as error:
             _LOG.warning("A server cannot be used", server=server.name, error=str(error))

@@ -25,9 +25,9 @@ from gateway.store.database import Pool, transaction
 _LOG = structlog.get_logger()
 
 #: what a deployment waits with that an engine which has recovered may do
-_WAITS_FOR_ENGINE = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
-_ENGINE_LOOK = 5.0  # seconds between looks at an engine that answers
-_SWARM_STARTS = 60.0  # seconds that an engine which managed a Swarm has to manage it again after a restart
+_ENGINE_CODES = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
+_CHECK_INTERVAL = 5.0  # seconds between looks at an engine that answers
+_SWARM_START_TIME = 60.0  # seconds that an engine which managed a Swarm has to manage it again after a restart
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class PeriodicTask:
     """What is done on each engine that answers, every so many seconds, beside the rollouts."""
 
     name: str
-    every: float
+    interval: float
     #: returns after how many seconds it is to be done again, None for the usual
-    do: Callable[[ReachedEngine], Awaitable[float | None]]
+    run: Callable[[ReachedEngine], Awaitable[float | None]]
     #: it is done too when something happens on the engine
     on_events: bool = False
 
@@ -55,24 +55,24 @@ class Claimed:
     """A deployment to be rolled out on a host that holds a slot for it."""
 
     deployment: Deployment
-    host: "Host"
+    worker: "EngineWorker"
     identity: EngineIdentity
     slots: Slots
 
     def release(self) -> None:
         """It is over: the slot is free."""
         self.slots.rollouts.release()
-        self.host.running -= 1
-        self.host.wake()
+        self.worker.running -= 1
+        self.worker.wake()
 
 
 class PoolView(Protocol):
-    """What a host asks of all of them together."""
+    """What a worker asks of all of them together."""
 
     periodic_tasks: Sequence[PeriodicTask]
     background_tasks: BackgroundTasks
 
-    def served_by(self, host: "Host") -> list[str | None]:
+    def servers_claimed_by(self, worker: "EngineWorker") -> list[str | None]:
         """Return the servers whose applications it claims: none where another address of its daemon does."""
 
     def reaches(self, identity: EngineIdentity) -> bool:
@@ -86,7 +86,7 @@ class PoolView(Protocol):
         """Begin it, without waiting for its end."""
 
 
-async def _until(stirred: asyncio.Event, wait: float) -> None:
+async def _wait(stirred: asyncio.Event, wait: float) -> None:
     """Return after so many seconds, or soon after something happened: what happens at once is seen at once."""
     with suppress(TimeoutError):
         async with asyncio.timeout(wait):
@@ -94,12 +94,14 @@ async def _until(stirred: asyncio.Event, wait: float) -> None:
             await asyncio.sleep(POLL_INTERVAL)
 
 
-class Host:
+class EngineWorker:
     """An address of an engine. `server_id` is None for the gateway's own."""
 
-    def __init__(self, pool: Pool, peers: PoolView, engine: Engine, host: str, server_id: str | None = None) -> None:
+    def __init__(
+        self, pool: Pool, pool_view: PoolView, engine: Engine, address: str, server_id: str | None = None
+    ) -> None:
         self.engine = engine
-        self.host = host
+        self.address = address
         self.server_id = server_id
         #: who answered last, though it may not any more
         self.identity: EngineIdentity | None = None
@@ -108,11 +110,11 @@ class Host:
         #: rollouts of this gateway under way there
         self.running = 0
         self._pool = pool
-        self._peers = peers
-        self._wanted = asyncio.Event()
+        self._pool_view = pool_view
+        self._woken = asyncio.Event()
         #: when it was last seen to manage a Swarm, by the loop's clock
-        self._managed_at: float | None = None
-        self._stirred = asyncio.Event()
+        self._managed_swarm_at: float | None = None
+        self._event_seen = asyncio.Event()
         self._interrupted = False
         self._retired = False
 
@@ -125,56 +127,56 @@ class Host:
 
     def wake(self) -> None:
         """There may be something to claim."""
-        self._wanted.set()
+        self._woken.set()
 
     def retire(self) -> None:
         """Claim no more."""
         self._retired = True
         self.wake()
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         """Watch and claim until retired, and what runs has ended."""
-        start = partial(self._peers.background_tasks.start, about=self.host)
-        beside = [
-            start("engine watch", self._watch),
-            start("engine events", self._listen),
+        start = partial(self._pool_view.background_tasks.start, about=self.address)
+        tasks = [
+            start("engine watch", self._check_forever),
+            start("engine events", self._follow_events),
             *(
-                start(periodic.name, partial(self._do, periodic), patience=periodic.every)
-                for periodic in self._peers.periodic_tasks
+                start(task.name, partial(self._repeat, task), patience=task.interval)
+                for task in self._pool_view.periodic_tasks
             ),
         ]
         try:
             await start("engine claims", self._claim_until_retired)
         finally:
-            await cancel_and_wait(*beside)
+            await cancel_and_wait(*tasks)
 
-    async def _do(self, periodic: PeriodicTask) -> None:
+    async def _repeat(self, task: PeriodicTask) -> None:
         """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
-        failures, stirred = 0, self._stirred if periodic.on_events else asyncio.Event()
+        failures, stirred = 0, self._event_seen if task.on_events else asyncio.Event()
         while True:
-            if not self.reachable or self.identity is None or not (served := self._served()):
+            if not self.reachable or self.identity is None or not (served := self._claimed_servers()):
                 await asyncio.sleep(POLL_INTERVAL)
                 continue
             stirred.clear()
             try:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
-                wait = await periodic.do(ReachedEngine(engine, self.identity, served)) or periodic.every
+                wait = await task.run(ReachedEngine(engine, self.identity, served)) or task.interval
             except Postponed as error:
-                _LOG.info("A duty waits for the engine", periodic=periodic.name, host=self.host, error=str(error))
+                _LOG.info("A duty waits for the engine", duty=task.name, host=self.address, error=str(error))
                 failures += 1
-                await asyncio.sleep(backoff(failures, periodic.every))
+                await asyncio.sleep(backoff(failures, task.interval))
             else:
                 failures = 0
-                await _until(stirred, wait)
+                await _wait(stirred, wait)
 
-    async def _listen(self) -> None:
+    async def _follow_events(self) -> None:
         """Hear what happens on the engine, where a duty asks for that."""
-        while any(periodic.on_events for periodic in self._peers.periodic_tasks):
-            if self.reachable and self._served():
+        while any(task.on_events for task in self._pool_view.periodic_tasks):
+            if self.reachable and self._claimed_servers():
                 with suppress(Postponed, Failed):
                     async with aclosing(events.follow(self.engine)) as happened:
                         async for _ in happened:
-                            self._stirred.set()
+                            self._event_seen.set()
                 # It may have been restarted in so short a time that no look at it has failed.
                 self._interrupted = True
             await asyncio.sleep(POLL_INTERVAL)
@@ -183,26 +185,26 @@ class Host:
 
     async def _claim_until_retired(self) -> None:
         while not self._retired or self.running:
-            self._wanted.clear()
+            self._woken.clear()
             while await self._claim_one():
                 pass
             try:
                 async with asyncio.timeout(POLL_INTERVAL):
-                    await self._wanted.wait()
+                    await self._woken.wait()
             except TimeoutError:
                 continue
 
     async def _claim_one(self) -> bool:
         """Return whether there was one to claim."""
         identity = self.identity
-        if identity is None or not self._served():
+        if identity is None or not self._claimed_servers():
             return False
-        slots = self._peers.slots(identity)
+        slots = self._pool_view.slots(identity)
         await slots.rollouts.acquire()
         deployment = None
         try:
-            if served := self._served():  # the wait for the slot may have been long
-                deployment = await self._peers.claim(identity.engine_id, served)
+            if served := self._claimed_servers():  # the wait for the slot may have been long
+                deployment = await self._pool_view.claim(identity.engine_id, served)
         finally:
             if deployment is None:
                 slots.rollouts.release()
@@ -211,58 +213,60 @@ class Host:
         self.running += 1
         claimed = Claimed(deployment, self, identity, slots)
         try:
-            await self._peers.roll_out(claimed)
+            await self._pool_view.roll_out(claimed)
         except BaseException:
             claimed.release()
             raise
         return True
 
-    def _served(self) -> list[str | None]:
-        return [] if self._retired else self._peers.served_by(self)
+    def _claimed_servers(self) -> list[str | None]:
+        return [] if self._retired else self._pool_view.servers_claimed_by(self)
 
     # -- is it there
 
-    async def _watch(self) -> None:
+    async def _check_forever(self) -> None:
         """Keep knowing whether the engine answers, and tell those that wait for it."""
         while True:
             try:
                 identity = await self.engine.identify()
             except RolloutError as error:
-                await self._went(error)
+                await self._mark_unreachable(error)
             else:
-                await self._came(identity)
-            await asyncio.sleep(_ENGINE_LOOK if self.reachable else POLL_INTERVAL)
+                await self._mark_reachable(identity)
+            await asyncio.sleep(_CHECK_INTERVAL if self.reachable else POLL_INTERVAL)
 
-    async def _went(self, error: RolloutError) -> None:
+    async def _mark_unreachable(self, error: RolloutError) -> None:
         if self.error is None:
-            _LOG.warning("The Docker Engine does not answer", host=self.host, error=str(error))
+            _LOG.warning("The Docker Engine does not answer", host=self.address, error=str(error))
         self.error = str(error)
         known = self.identity
-        reason = Reason(Code.ENGINE_UNREACHABLE, f"{self.host}: {error}")
+        reason = Reason(Code.ENGINE_UNREACHABLE, f"{self.address}: {error}")
         async with transaction(self._pool) as connection:
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, error=self.error)
-            if known is None or not self._peers.reaches(known):
+            if known is None or not self._pool_view.reaches(known):
                 engine_id = known.engine_id if known else None
                 await leases.mark_waiting(connection, self.server_id, engine_id, reason)
 
-    def _believed(self, identity: EngineIdentity, now: float) -> EngineIdentity:
+    def _with_swarm_starting(self, identity: EngineIdentity, now: float) -> EngineIdentity:
         """Return it as a node whose Swarm is starting where it managed one until just now.
 
         An engine that was restarted may say for a while that it is in no Swarm.
         """
         if identity.swarm_manager:
-            self._managed_at = now
-        elif self._managed_at is not None and now - self._managed_at < _SWARM_STARTS:
+            self._managed_swarm_at = now
+        elif self._managed_swarm_at is not None and now - self._managed_swarm_at < _SWARM_START_TIME:
             return replace(identity, swarm_starting=True)
         return identity
 
-    async def _came(self, identity: EngineIdentity) -> None:
-        identity = self._believed(identity, asyncio.get_running_loop().time())
+    async def _mark_reachable(self, identity: EngineIdentity) -> None:
+        identity = self._with_swarm_starting(identity, asyncio.get_running_loop().time())
         if not self.reachable:
-            _LOG.info("The Docker Engine answers", host=self.host, engine=identity.engine_id)
+            _LOG.info("The Docker Engine answers", host=self.address, engine=identity.engine_id)
         # One that was restarted between two looks is another run of the same engine.
-        back = not self.reachable or self._interrupted or self.identity is None or self.identity.run != identity.run
+        recovered = (
+            not self.reachable or self._interrupted or self.identity is None or self.identity.run != identity.run
+        )
         self._interrupted = False
         async with transaction(self._pool) as connection:
             await engines.upsert_engine(
@@ -282,7 +286,7 @@ class Host:
             )
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
-            if back:
-                await leases.wake_waiting(connection, self.server_id, identity.engine_id, _WAITS_FOR_ENGINE)
+            if recovered:
+                await leases.wake_waiting(connection, self.server_id, identity.engine_id, _ENGINE_CODES)
         self.identity, self.error = identity, None
         self.wake()

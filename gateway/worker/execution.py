@@ -222,14 +222,14 @@ class Execution:
     def _rollout_context(self) -> RolloutContext:
         claimed, context = self.claimed, self.context
         return RolloutContext(
-            claimed.host.engine,
+            claimed.worker.engine,
             claimed.identity,
             context.registry,
             claimed.slots.swaps,
             context.timeouts,
             context.settings.progress_deadline,
             context.settings.registry_lag,
-            lambda title, body: context.alerts.tell(Alert(title, body)),
+            lambda title, body: context.alerts.send(Alert(title, body)),
         )
 
     @asynccontextmanager
@@ -285,14 +285,16 @@ class Execution:
         if self.deployment.kind is Kind.DELETE:
             return False
         try:
-            adopted = await adopt_anew(context.pool, context.vault, claimed.host.engine, claimed.identity, application)
+            adopted = await adopt_anew(
+                context.pool, context.vault, claimed.worker.engine, claimed.identity, application
+            )
         except (Failed, Conflict, InvalidInput):
             return False
         if adopted is None:
             return False
         _LOG.warning("Compose recreated an adopted container", told=adopted)
         await self.journal.begin(Step.SETTLE, adopted)
-        context.alerts.tell(Alert(f"{application.name}: adopted anew", adopted))
+        context.alerts.send(Alert(f"{application.name}: adopted anew", adopted))
         return True
 
     # -- alerts
@@ -302,7 +304,7 @@ class Execution:
         return self._loaded.task.application.name if self._loaded else self.deployment.application_id
 
     def _alert(self, what: str, reason: Reason | None) -> None:
-        self.context.alerts.tell(Alert.of(self._name, what, self.deployment, reason))
+        self.context.alerts.send(Alert.of(self._name, what, self.deployment, reason))
 
     def _alert_ended(self, status: Status, reason: Reason | None) -> None:
         what = "rolled back" if status is Status.ROLLED_BACK else "failed"

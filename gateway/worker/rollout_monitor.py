@@ -124,14 +124,14 @@ class RolloutMonitor:
             rollback=back,
         )
         TROUBLES.labels("rollback" if back else "alert").inc()
-        self._alerts.tell(Alert.of(watched.application.name, f"trouble after its rollout; {done}", deployment, reason))
+        self._alerts.send(Alert.of(watched.application.name, f"trouble after its rollout; {done}", deployment, reason))
 
     async def _go_back(self, connection: Connection, watched: _Watched, reason: Reason) -> str | None:
         """Return the rollback that is queued, None where there is none to be."""
         if watched.watch.kind is Kind.ROLLBACK:
             return None
         try:
-            return await enqueue.queue_rollback(
+            return await enqueue.enqueue_rollback(
                 connection,
                 self._vault,
                 watched.application,

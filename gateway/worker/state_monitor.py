@@ -90,7 +90,7 @@ class StateMonitor:
             "it is put right" if one.is_to_be_healed(seen.state) else "it is left as it is; to put it right: redeploy"
         )
         lines = [seen.detail, what, f"Application: {one.application_id}"]
-        self._alerts.tell(Alert(f"{one.name}: {seen.state}", "\n".join(filter(None, lines))))
+        self._alerts.send(Alert(f"{one.name}: {seen.state}", "\n".join(filter(None, lines))))
 
     async def _heal(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
         """Queue the way back to what served last."""
@@ -105,7 +105,7 @@ class StateMonitor:
                 if not await observations.mark_healed(connection, one.application_id, _HEAL_PAUSE):
                     return
                 application = await applications.select_application(connection, self._vault, one.application_id)
-                queued = await enqueue.queue_rollback(
+                queued = await enqueue.enqueue_rollback(
                     connection,
                     self._vault,
                     application,

@@ -31,7 +31,7 @@ from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker.alerts import AlertSink, sending
 from gateway.worker.engine_pool import EnginePool
-from gateway.worker.engine_worker import Claimed, Host, PeriodicTask
+from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
 from gateway.worker.login_renewal import RENEW_EVERY, renew_logins
 from gateway.worker.retention import clean
@@ -101,13 +101,13 @@ class Supervisor:
             engine,
             roll_out=self._begin,
             periodic_tasks=periodic_tasks,
-            held=self._runs.keys(),
+            running_ids=self._runs.keys(),
             background_tasks=background_tasks,
         )
 
     @property
-    def hosts(self) -> Sequence[Host]:
-        return self.engine_pool.hosts
+    def engines(self) -> Sequence[EngineWorker]:
+        return self.engine_pool.workers
 
     def wake(self) -> None:
         """There may be something to claim."""
@@ -154,12 +154,12 @@ class Supervisor:
     async def listen_forever(self) -> None:
         heard = {
             deployments.CHANNEL: self.wake,
-            servers.CHANNEL: self.engine_pool.look,
+            servers.CHANNEL: self.engine_pool.refresh,
             cancellations.CHANNEL: self._beat.set,
         }
         async with listen(self._pool, heard) as closed:
             self.wake()
-            self.engine_pool.look()
+            self.engine_pool.refresh()
             await closed.wait()
         raise Unavailable("the connection that listens was lost")
 
@@ -187,7 +187,7 @@ class Supervisor:
         structlog.contextvars.bind_contextvars(
             deployment=deployment.deployment_id,
             application=deployment.application_id,
-            host=execution.claimed.host.host,
+            host=execution.claimed.worker.address,
         )
         try:
             await execution.execute()
@@ -234,7 +234,7 @@ async def supervise(
         supervisor = Supervisor(
             pool, vault, engine, registry, settings=settings, alerts=alerts, background_tasks=background_tasks
         )
-        await stack.enter_async_context(supervisor.engine_pool.living())
+        await stack.enter_async_context(supervisor.engine_pool.running())
         tasks = [
             background_tasks.start("notifications", supervisor.listen_forever),
             background_tasks.start("heartbeat", supervisor.renew_leases_forever),

@@ -13,7 +13,7 @@ from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
 from gateway.rollout.attempt import SwapSlots
 from gateway.store.database import Pool, statement, transaction
-from gateway.worker.engine_worker import Host, PeriodicTask, Slots
+from gateway.worker.engine_worker import EngineWorker, PeriodicTask, Slots
 from tests.support.api_client import Web
 
 
@@ -159,11 +159,11 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
         raise Postponed(Code.ENGINE_UNREACHABLE, "it does not answer")
 
     monkeypatch.setattr("gateway.worker.engine_worker.backoff", at_once)
-    monkeypatch.setattr(Host, "_watch", asyncio.Event().wait)
+    monkeypatch.setattr(EngineWorker, "_check_forever", asyncio.Event().wait)
     peers = OneTask(PeriodicTask("tried", 3600.0, wait_for_the_engine))
-    host = Host(web.pool, peers, None, "here")  # type: ignore[arg-type]
+    host = EngineWorker(web.pool, peers, None, "here")  # type: ignore[arg-type]
     host.identity = EngineIdentity("id", "name", "1", "linux/amd64")
-    living = asyncio.create_task(host.live())
+    living = asyncio.create_task(host.run())
     await enough.wait()
     assert asked[:3] == [(1, 3600.0), (2, 3600.0), (3, 3600.0)]
     await cancel_and_wait(living)
@@ -175,7 +175,7 @@ class OneTask:
     def __init__(self, periodic: PeriodicTask) -> None:
         self.periodic_tasks, self.background_tasks = [periodic], BackgroundTasks()
 
-    def served_by(self, _host: Host) -> list[str | None]:
+    def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]
 
     def slots(self, _identity: EngineIdentity) -> Slots:

@@ -33,7 +33,7 @@ VAULT = Vault(b"k" * 32)
 @dataclass
 class NoEngine:
     engine: Any = None
-    host: str = "unix:///nowhere"
+    address: str = "unix:///nowhere"
     server_id: str | None = None
     identity: EngineIdentity | None = None
     error: str | None = "nobody answers"
@@ -48,7 +48,7 @@ class NoEngine:
 class Nobody:
     """Stands in for who rolls out, and counts how often it was woken."""
 
-    hosts: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
+    engines: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
     woken: int = 0
     background_tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 

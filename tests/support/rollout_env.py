@@ -63,7 +63,7 @@ class Lane:
         reference = Reference.parse(name)
         assert reference.tag is not None
         event = PushEvent(reference.repository, reference.tag)
-        receipt = await ingest.deliver(self.pool, self.endpoint, body, Notification((event,)))
+        receipt = await ingest.ingest_delivery(self.pool, self.endpoint, body, Notification((event,)))
         async with self.pool.acquire() as connection:
             await deployments.notify(connection)
         return receipt

@@ -153,7 +153,7 @@ async def store(
     """
     pool, headers = application[CONTEXT].pool, redact_headers(received.headers, endpoint.secrets)
     async with application[REPOSITORY_LOCKS].hold(str(event.repository) for event in notification.events):
-        receipt = await ingest.deliver(pool, endpoint, received.body, notification, headers=headers)
+        receipt = await ingest.ingest_delivery(pool, endpoint, received.body, notification, headers=headers)
     if receipt.deployments:
         notify_workers(application)
     _LOG.info(
@@ -172,7 +172,7 @@ async def _store_rejected(
     application: web.Application, endpoint: Endpoint, received: Request, error: InvalidInput
 ) -> Receipt:
     headers = redact_headers(received.headers, endpoint.secrets)
-    return await ingest.reject(application[CONTEXT].pool, endpoint, received.body, str(error), headers=headers)
+    return await ingest.ingest_rejected(application[CONTEXT].pool, endpoint, received.body, str(error), headers=headers)
 
 
 def respond(answer: Answer) -> web.Response:

@@ -221,7 +221,7 @@ async def whole_row(
             **environment_row(environment, context.caller),
             "project": project_row(project, context.caller),
         },
-        "server": None if server is None else server_row(server, context.rollouts.hosts),
+        "server": None if server is None else server_row(server, context.rollouts.engines),
         **_NOT_OF_AN_IMAGE,
         "domains": [domain_row(one) for one in reached],
     }

@@ -25,11 +25,11 @@ class Adopt(Input):
 
 def _engine(context: Context, server_id: str | None) -> Engine:
     """Raises NotFound, or Unavailable where the engine does not answer."""
-    host = next((one for one in context.rollouts.hosts if one.server_id == server_id), None)
+    host = next((one for one in context.rollouts.engines if one.server_id == server_id), None)
     if host is None:
         raise NotFound("Server not found")
     if host.error is not None:
-        raise Unavailable(f"the Docker Engine at {host.host} does not answer: {host.error}")
+        raise Unavailable(f"the Docker Engine at {host.address} does not answer: {host.error}")
     return host.engine
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from gateway.admin.context import Context
-from gateway.admin.engine_status import Host
+from gateway.admin.engine_status import EngineStatus
 from gateway.admin.inputs import Input, Words
 from gateway.api.procedures.application import Named, known
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
@@ -44,12 +44,12 @@ def _since(age: str) -> int:
     return max(0, int(time.time()) - int(found[1]) * _SECONDS[found[2]]) if found else 0
 
 
-def _host(context: Context, application: Application) -> Host:
+def _host(context: Context, application: Application) -> EngineStatus:
     """Return where its containers are; raises Unavailable where nobody answers there."""
-    registered = next((one for one in context.rollouts.hosts if one.server_id == application.server_id), None)
+    registered = next((one for one in context.rollouts.engines if one.server_id == application.server_id), None)
     identity = registered.identity if registered else None
     if registered is not None and identity is not None and identity.engine_id == application.engine_id:
-        for host in (registered, *context.rollouts.hosts):  # another address of the same daemon may answer
+        for host in (registered, *context.rollouts.engines):  # another address of the same daemon may answer
             if host.error is None and host.identity is not None and host.identity.daemon == identity.daemon:
                 return host
     raise Unavailable(f"the Docker Engine that {application.name} is on does not answer: see server.all, or /readyz")

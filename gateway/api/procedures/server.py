@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 
 from gateway.admin import servers as admin
 from gateway.admin.context import Context
-from gateway.admin.engine_status import Host
+from gateway.admin.engine_status import EngineStatus
 from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.rpc.procedure import Answer, Moment, Procedures
@@ -101,7 +101,7 @@ class ServerRow(Identity):
     organizationId: str
 
 
-def row(server: Server, hosts: Sequence[Host]) -> ServerRow:
+def row(server: Server, hosts: Sequence[EngineStatus]) -> ServerRow:
     """Return the row, and what this gateway knows of the engine there."""
     address = server.access.address
     live = next((host for host in hosts if host.server_id == server.server_id), None)
@@ -131,13 +131,13 @@ def row(server: Server, hosts: Sequence[Host]) -> ServerRow:
     }
 
 
-def _same_as(live: Host | None, hosts: Sequence[Host]) -> str | None:
+def _same_as(live: EngineStatus | None, hosts: Sequence[EngineStatus]) -> str | None:
     """Return the address before this one that leads to the same daemon, if there is one."""
     for host in hosts:
         if live is None or live.identity is None or host is live:
             return None
         if host.identity and host.identity.daemon == live.identity.daemon:
-            return host.host
+            return host.address
     return None
 
 
@@ -163,7 +163,7 @@ async def create(context: Context, given: Create) -> Answer:
     server = await admin.register(
         context.pool, context.vault, name=given.name, description=given.description or "", access=_new(given)
     )
-    return Answer(row(server, context.rollouts.hosts))
+    return Answer(row(server, context.rollouts.engines))
 
 
 @procedures.query("server.all", gives=list[ServerRow])
@@ -172,7 +172,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
     page = given.page
     async with transaction(context.pool) as connection:
         found = await servers.select_servers_page(connection, context.vault, page)
-    hosts = context.rollouts.hosts
+    hosts = context.rollouts.engines
     return paged(found, page, lambda one: (one.created_at, one.server_id), lambda one: row(one, hosts))
 
 
@@ -181,7 +181,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(row(server, context.rollouts.hosts))
+    return Answer(row(server, context.rollouts.engines))
 
 
 @procedures.mutation("server.update", gives=Literal[True], raises=(Conflict,))
@@ -202,7 +202,7 @@ async def update(context: Context, given: Update) -> Answer:
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a host that has no applications; return it as it was."""
     server = await admin.remove(context.pool, context.vault, given.server_id)
-    return Answer(row(server, context.rollouts.hosts))
+    return Answer(row(server, context.rollouts.engines))
 
 
 @procedures.mutation("server.test", gives=Identity)

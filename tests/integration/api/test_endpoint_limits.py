@@ -118,7 +118,7 @@ async def test_more_than_the_rate_is_told_as_the_sender_understands(
 async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, reached, deliver = asyncio.Event(), [], ingest.deliver
+    release, reached, deliver = asyncio.Event(), [], ingest.ingest_delivery
 
     async def held(*given: Any, **more: Any) -> Receipt:
         reached.append(given)
@@ -126,7 +126,7 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
         return await deliver(*given, **more)
 
     path, other = await web.endpoint("ecr", "s"), await web.endpoint("dockerhub", "s")
-    monkeypatch.setattr(ingest, "deliver", held)
+    monkeypatch.setattr(ingest, "ingest_delivery", held)
     bodies = [ecr().replace(b"acme/web", f"acme/web{number}".encode()) for number in range(30)]
     flood = [asyncio.create_task(web.post(path, body, **{"x-api-key": "s"})) for body in bodies]
     limiters: RateLimiters = web.client.app[RATE_LIMITERS]
@@ -174,7 +174,7 @@ async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_
 async def test_pushes_of_one_repository_take_turns_and_others_pass_them(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, reached, deliver = asyncio.Event(), [], ingest.deliver
+    release, reached, deliver = asyncio.Event(), [], ingest.ingest_delivery
 
     async def held(*given: Any, **more: Any) -> Receipt:
         reached.append(given)
@@ -182,7 +182,7 @@ async def test_pushes_of_one_repository_take_turns_and_others_pass_them(
         return await deliver(*given, **more)
 
     path = await web.endpoint("dockerhub", "s")
-    monkeypatch.setattr(ingest, "deliver", held)
+    monkeypatch.setattr(ingest, "ingest_delivery", held)
     pushes = [asyncio.create_task(web.post(path, dockerhub(f"v{number}"))) for number in range(4)]
 
     async def one() -> bool | None:

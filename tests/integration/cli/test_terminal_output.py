@@ -262,7 +262,7 @@ async def test_an_alert_is_no_markup_and_calls_nobody() -> None:
         async with sending(
             f"json://{at}/plain, json://{at}/html?format=html, mmost://{at}/token", BackgroundTasks()
         ) as alerts:
-            alerts.tell(Alert("app\nFrom: you", body))
+            alerts.send(Alert("app\nFrom: you", body))
             told = [await heard.get() for _ in range(3)]
     texts = {("chat" if "text" in one else "html" if "&lt;" in one["message"] else "plain"): one for one in told}
     assert texts.keys() == {"chat", "html", "plain"}

@@ -336,7 +336,7 @@ async def test_the_procedure_adopts_where_the_engine_answers(host: Host, web: We
     await host.run(Env=["PASSWORD=hunter2"])
     status, _ = await web.post("/api/trpc/application.adopt", {"container": host.name})
     assert status == 503
-    (there,) = web.rollouts.hosts
+    (there,) = web.rollouts.engines
     there.engine, there.error = host.engine, None
     told = await web.mutate("application.adopt", container=host.name)
     shown = await web.query("application.one", applicationId=told["applicationId"])

@@ -127,7 +127,7 @@ async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_a
 
 
 async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> None:
-    web.rollouts.hosts[0].error = None
+    web.rollouts.engines[0].error = None
     await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
     refused = {"applicationId": "a", "probe": {"port": 8080}}
     status, answer = await web.post("/api/trpc/application.update", refused)
@@ -136,7 +136,7 @@ async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> N
     await web.mutate("application.update", **refused, ports=[{"targetPort": 8080, "publishedPort": 80}])
     status, _ = await web.post("/api/trpc/application.update", {"applicationId": "a", "ports": []})
     assert status == 400
-    web.rollouts.hosts[0].routes = True
+    web.rollouts.engines[0].routes = True
     await web.mutate("application.update", applicationId="a", ports=[])
     assert (await web.query("application.one", applicationId="a"))["probe"]["port"] == 8080
 
@@ -146,7 +146,7 @@ async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
 ) -> None:
     present = AsyncMock(return_value=None)
     monkeypatch.setattr(runtime_factory, "detect_runtime_kind", present)
-    own = web.rollouts.hosts[0]
+    own = web.rollouts.engines[0]
     own.error, own.routes = None, True
     own.identity = EngineIdentity("id", "name", "29", "linux/amd64", swarm_manager=True)
     with_probe = {"name": "a", "applicationId": "a", "dockerImage": "acme/a", "probe": {"port": 8080}}
@@ -160,7 +160,7 @@ async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
 
 
 async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None:
-    web.rollouts.hosts[0].error = None
+    web.rollouts.engines[0].error = None
     await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
     host = {"NetworkMode": "default", "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}}
     found = {"Config": {}, "HostConfig": host, "NetworkSettings": {"Networks": {}}}

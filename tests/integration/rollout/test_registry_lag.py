@@ -89,7 +89,7 @@ async def told(lane: Lane, name: str, digest: Digest | None = None) -> str:
     reference = Reference.parse(name)
     assert reference.tag is not None
     event = PushEvent(reference.repository, reference.tag, digest)
-    receipt = await ingest.deliver(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
+    receipt = await ingest.ingest_delivery(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
     async with lane.pool.acquire() as connection:
         await deployments.notify(connection)
     return receipt.deployments[0].deployment_id

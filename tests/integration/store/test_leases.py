@@ -13,7 +13,7 @@ WAITS = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
 
 
 async def claim(web: Web, owner: str, *, lease: float, held: tuple[str, ...] = ()) -> Deployment | None:
-    return await claims.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], held=held, lease=lease)
+    return await claims.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], running_ids=held, lease=lease)
 
 
 @pytest.fixture

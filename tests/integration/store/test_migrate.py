@@ -318,7 +318,7 @@ async def claim(pool: Pool) -> str | None:
     await pool.execute(
         "INSERT INTO engines (engine_id, name, version, platform) VALUES ('e', 'e', '1', 'p') ON CONFLICT DO NOTHING"
     )
-    claimed = await claims.claim(pool, owner="o", engine_id="e", server_ids=[None], held=[], lease=15)
+    claimed = await claims.claim(pool, owner="o", engine_id="e", server_ids=[None], running_ids=[], lease=15)
     return None if claimed is None else claimed.application_id
 
 

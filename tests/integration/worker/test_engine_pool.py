@@ -72,7 +72,7 @@ async def supervisor(
     web_pool: Pool, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Supervisor]:
     """One rollout at a time on an engine, so that each would be in the other's way if they shared anything."""
-    monkeypatch.setattr("gateway.worker.engine_worker._ENGINE_LOOK", 0.2)
+    monkeypatch.setattr("gateway.worker.engine_worker._CHECK_INTERVAL", 0.2)
     async with web_pool.acquire() as connection:
         await connection.execute("TRUNCATE applications, servers CASCADE")
     settings = Settings.from_environ(
@@ -124,7 +124,7 @@ class Desk:
     async def shown(self, server: Server) -> ServerRow:
         async with self.pool.acquire() as connection:
             found = await servers.select_server(connection, VAULT, server.server_id)
-        return row(found, self.supervisor.hosts)
+        return row(found, self.supervisor.engines)
 
 
 @pytest.fixture
@@ -284,9 +284,9 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     deployment = await desk.ended(await desk.ask("twice", server))
     assert (deployment.status, deployment.attempts) == (Status.SUCCEEDED, 1)
     assert await containers.inspect(engine, "twice") is not None
-    own, second = desk.supervisor.hosts
-    assert desk.supervisor.engine_pool.served_by(own) == [None, server.server_id]
-    assert desk.supervisor.engine_pool.served_by(second) == []
+    own, second = desk.supervisor.engines
+    assert desk.supervisor.engine_pool.servers_claimed_by(own) == [None, server.server_id]
+    assert desk.supervisor.engine_pool.servers_claimed_by(second) == []
     shown = await desk.shown(server)
     assert (shown["status"], shown["sameAs"]) == ("ok", dockerd.host)
 
@@ -355,6 +355,6 @@ async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and
         await servers.notify(connection)
 
     async def let_go() -> bool | None:
-        return [host.server_id for host in desk.supervisor.hosts] == [None, first.server_id] or None
+        return [host.server_id for host in desk.supervisor.engines] == [None, first.server_id] or None
 
     await until(let_go)

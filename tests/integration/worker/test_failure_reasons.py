@@ -123,7 +123,7 @@ async def claimed(web: Web) -> Deployment:
         )
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
-    found = await claims.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], held=(), lease=60)
+    found = await claims.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], running_ids=(), lease=60)
     assert found is not None
     return found
 

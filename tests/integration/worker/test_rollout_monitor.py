@@ -130,7 +130,7 @@ async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: 
 class Told(list[Alert]):
     """Keeps what people would be told."""
 
-    def tell(self, alert: Alert, /) -> None:
+    def send(self, alert: Alert, /) -> None:
         self.append(alert)
 
 

@@ -123,7 +123,7 @@ pytestmark = pytest.mark.timeout(400)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     """The alerts; what is seen is believed at once."""
     alerts: list[Alert] = []
-    monkeypatch.setattr(Alerts, "tell", lambda _self, alert: alerts.append(alert))
+    monkeypatch.setattr(Alerts, "send", lambda _self, alert: alerts.append(alert))
     monkeypatch.setattr("gateway.worker.state_monitor.alert_delay", lambda *_state, **_waits: timedelta(0))
     return alerts
 

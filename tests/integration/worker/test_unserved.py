@@ -21,7 +21,7 @@ from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
 from gateway.worker.alerts import Alert
-from gateway.worker.engine_worker import Host, PeriodicTask
+from gateway.worker.engine_worker import EngineWorker, PeriodicTask
 from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
 from tests.support.api_client import Web
@@ -125,7 +125,7 @@ class Told:
 
     alerts: list[Alert] = field(default_factory=list)
 
-    def tell(self, alert: Alert, /) -> None:
+    def send(self, alert: Alert, /) -> None:
         self.alerts.append(alert)
 
 
@@ -193,7 +193,7 @@ class _Alone:
     def __init__(self) -> None:
         self.background_tasks = BackgroundTasks()
 
-    def served_by(self, _host: Host) -> list[str | None]:
+    def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]
 
     def reaches(self, _identity: EngineIdentity) -> bool:
@@ -223,7 +223,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], As
 async def test_an_engine_that_recovers_wakes_what_waits_for_it(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
-    for name in ("POLL_INTERVAL", "_ENGINE_LOOK"):
+    for name in ("POLL_INTERVAL", "_CHECK_INTERVAL"):
         monkeypatch.setattr(f"gateway.worker.engine_worker.{name}", 0.02)
     breaks = asyncio.Event()
 
@@ -252,8 +252,8 @@ async def test_an_engine_that_recovers_wakes_what_waits_for_it(
         " SELECT application_id, deployment_id, 'web', 'c' FROM deployments WHERE application_id = 'port_taken'"
     )
     alone: Any = _Alone()
-    host = Host(web.pool, alone, engine, "unix:///engine")
-    life = asyncio.create_task(host.live())
+    host = EngineWorker(web.pool, alone, engine, "unix:///engine")
+    life = asyncio.create_task(host.run())
     try:
         engine.answers.set()
         await until(lambda: _now(web, "engine_refused"))
@@ -286,9 +286,9 @@ async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_whil
         yield
 
     hear(monkeypatch, engine, silent)
-    monkeypatch.setattr("gateway.worker.engine_worker._ENGINE_LOOK", 0.01)
+    monkeypatch.setattr("gateway.worker.engine_worker._CHECK_INTERVAL", 0.01)
     alone: Any = _Alone()
-    host = Host(web.pool, alone, engine, "unix:///engine")
+    host = EngineWorker(web.pool, alone, engine, "unix:///engine")
 
     async def seen(*states: bool) -> None:
         async def look() -> bool | None:
@@ -297,7 +297,7 @@ async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_whil
 
         await until(look)
 
-    life = asyncio.create_task(host.live())
+    life = asyncio.create_task(host.run())
     try:
         engine.answers.set()
         await seen(True, False)
@@ -305,7 +305,7 @@ async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_whil
         await seen(False, True)
         engine.manages = True
         await seen(True, False)
-        monkeypatch.setattr("gateway.worker.engine_worker._SWARM_STARTS", 0.0)
+        monkeypatch.setattr("gateway.worker.engine_worker._SWARM_START_TIME", 0.0)
         engine.manages = False  # for good, as after docker swarm leave
         await seen(False, False)
     finally:

@@ -39,7 +39,7 @@ async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
     server, heard = receiver
     address = f"json://127.0.0.1:{server.port}"
     async with sending(f"{address}/one, {address}/two", BackgroundTasks()) as alerts:
-        alerts.tell(Alert("web: deploy failed", "denied"))
+        alerts.send(Alert("web: deploy failed", "denied"))
         told = [await heard.get(), await heard.get()]
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
 
@@ -51,7 +51,7 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
     before = counted()
     with capture_logs() as logged:
         async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken", BackgroundTasks()) as alerts:
-            alerts.tell(Alert("web: deploy failed", "denied"))
+            alerts.send(Alert("web: deploy failed", "denied"))
             await alerts.sent()
     assert counted() == before + 1
     assert [line["event"] for line in logged] == ["An alert was not taken"]
@@ -67,5 +67,5 @@ async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> 
 
 async def test_without_an_address_nothing_waits() -> None:
     async with sending("", BackgroundTasks()) as alerts:
-        alerts.tell(Alert("t", "b"))
+        alerts.send(Alert("t", "b"))
         await alerts.sent()
