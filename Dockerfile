@@ -1,4 +1,4 @@
-# Two stages: the first installs what is pinned, the second holds what runs and nothing else.
+# Two stages: the first installs the pinned packages, the second contains only what runs.
 # BASE is any Debian with Python 3.11 or newer; wheels in wheels/ build it without an index.
 ARG BASE=python:3.13-slim-bookworm
 
@@ -19,7 +19,7 @@ FROM ${BASE}
 COPY --from=build /opt/gateway /opt/gateway
 RUN useradd --uid 10001 --user-group --home-dir /data --create-home gateway
 ENV PATH=/opt/gateway/bin:$PATH GATEWAY_LISTEN=0.0.0.0:8080 PYTHONUNBUFFERED=1
-# The socket's group is given at run time: docker run --group-add, compose group_add.
+# Pass the socket's group at run time: docker run --group-add, compose group_add.
 USER gateway
 VOLUME /data
 EXPOSE 8080

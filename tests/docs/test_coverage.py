@@ -22,11 +22,11 @@ NOT_RUN = {
     'docs/jfrog.md: curl --fail-with-body -X POST "https://acme.jfrog.io/': _THEIRS,
     "docs/harbor.md: curl -u admin": _THEIRS,
     "docs/gitlab.md: registry['notifications']": "the configuration of GitLab, which is not here",
-    'docs/gitlab.md: echo "whsec_': "one line of it is openssl's; the other is held by test_docs",
+    'docs/gitlab.md: echo "whsec_': "one line of it is openssl's; the other is held by test_links_and_settings",
     "docs/zot.md: {": "the configuration of zot, which is not here",
     "docs/verification.md: # Using Trivy": "programs that are not here, and their databases",
     "docs/verification.md: # Sign": "needs a Notary server",
-    "docs/distribution.md: notifications:": "what the registries of test_printed are configured with",
+    "docs/distribution.md: notifications:": "what the registries of test_examples_run are configured with",
     'docs/adding-a-source.md: """Example': "the beginning of a module",
     "docs/reverse-proxy.md: worker_processes": "`make proxy` runs it",
     "docs/threat-model.md: worker_processes": "its certificate and its name are nobody's",
@@ -34,20 +34,20 @@ NOT_RUN = {
     "docs/health.md: GATEWAY_ALERT_URLS=": "addresses of nobody",
     "docs/servers.md: HOST=": "test_servers makes its certificates so",
     "docs/servers.md: ssh-keygen": "test_servers has a server to log in to",
-    "docs/clients.md: import": "test_clients runs programs that do the same, of tests/clients",
-    "docs/clients.md: {": "the configuration of a program for people's editors; test_clients has its settings",
+    "docs/clients.md: import": "test_dokploy_clients runs programs that do the same, of tests/clients",
+    "docs/clients.md: {": "the configuration of a program for editors; test_dokploy_clients has its settings",
     "docs/api.md: ": "made from the models, and held to them by test_openapi",
     "docs/errors.md: uname": "there is no docker buildx here",
     "docs/errors.md: mkdir -p /etc/docker": "writes where the machine's own engine looks",
     'docs/errors.md: {"insecure-registries': "the configuration of the Engine",
-    "docs/webhooks.md: export GATEWAY_PUBLIC_URL": "the rest is held by test_docs",
+    "docs/webhooks.md: export GATEWAY_PUBLIC_URL": "the rest is held by test_links_and_settings",
 }
 
 
 def why_not(block: Block) -> str | None:
     """Return why no test runs it, or None."""
     if is_only_ours(block):
-        return "each line is held by test_docs"
+        return "each line is held by test_links_and_settings"
     return next((why for begins, why in NOT_RUN.items() if block.name.startswith(begins)), None)
 
 
