@@ -60,7 +60,7 @@ async def adopt_anew(
     The image is the application's own, unless compose was told another one. Raises RolloutError, and Conflict where
     what is there belongs to another application.
     """
-    base, name = application.base, application.app_name
+    base, name = application.adopted_spec, application.app_name
     if base is None or base.is_service:
         return None
     found, told = await containers.inspect(engine, name), await containers.inspect_raw(engine, name)
@@ -122,7 +122,7 @@ async def _adopted(
     if application_id is None:
         return None
     found = await applications.select_application(connection, vault, application_id)
-    if found.base is None or found.engine_id != engine_id:
+    if found.adopted_spec is None or found.engine_id != engine_id:
         raise Conflict(
             f"the application {application_id} is called {app_name} on this host already, and is another one: "
             "delete it, or rename the container"

@@ -80,6 +80,6 @@ async def pending(connection: Connection, vault: Vault, application: Application
 
 def _hashes(application: Application) -> list[Callable[[Application], str]]:
     """Return how its choice may be written down: what was adopted stays what it is."""
-    if application.base is None:
+    if application.adopted_spec is None:
         return [container_spec.spec_hash, swarm_spec.spec_hash]
-    return [swarm_spec.spec_hash if application.base.is_service else container_spec.spec_hash]
+    return [swarm_spec.spec_hash if application.adopted_spec.is_service else container_spec.spec_hash]

@@ -133,7 +133,7 @@ async def apply(
 
 async def _refuse_impossible(connection: Connection, application_id: str, wanted: Configuration) -> None:
     """Raises InvalidInput where it takes a service, and cannot be one."""
-    if not wanted.needs_service or await _may_be_service(connection, application_id, wanted):
+    if not wanted.service_requirement or await _may_be_service(connection, application_id, wanted):
         return
     how = (
         "and runtime is container: set it to auto"
@@ -141,7 +141,7 @@ async def _refuse_impossible(connection: Connection, application_id: str, wanted
         else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
     )
     raise InvalidInput(
-        f"{wanted.needs_service} can only be had of a service, {how}, or ask for one container",
+        f"{wanted.service_requirement} can only be had of a service, {how}, or ask for one container",
         field="replicas" if wanted.replicas > 1 else "modeSwarm",
     )
 

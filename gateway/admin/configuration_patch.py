@@ -48,7 +48,7 @@ def merged(current: Configuration, settings: Mapping[str, Any]) -> Configuration
     with _as_sent(settings):
         wanted = Configuration.model_validate({name: value for name, value in whole.items() if value is not None})
         configuration_rules.validate(wanted)
-    return wanted.identified(current)
+    return wanted.with_ids(current)
 
 
 def _own(name: str, value: Any) -> Any:

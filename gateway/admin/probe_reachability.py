@@ -22,7 +22,7 @@ async def refuse_unreachable(context: Context, application: Application | None, 
     if not _DECIDING & names_of(given.settings) and "server_id" not in given.given():
         return
     current = application.configuration if application else Configuration()
-    base = application.base if application else None
+    base = application.adopted_spec if application else None
     wanted = merged(current, given.settings)
     probe = wanted.probe
     if probe is None:

@@ -79,7 +79,7 @@ async def log_in(client: RegistryClient, registration: Registration) -> None:
     if isinstance(registration, Registry) and registration.unreadable is not None:
         raise Unavailable(registration.unreadable)
     domain = registration.scope.domain
-    login = Login(registration.login, registration.whose, authority=registration.authority)
+    login = Login(registration.login, registration.login_description, ca_certificates=registration.ca_certificates)
     try:
         async with asyncio.timeout(_LOGIN_TIMEOUT):
             await client.log_in(domain, login)

@@ -34,7 +34,7 @@ async def update(
     """
     async with transaction(pool) as connection:
         server = await servers.select_server(connection, vault, named)
-        wanted = server.changed(access)
+        wanted = server.access_with_changes(access)
         await _validate(wanted)
         await servers.update_server(
             connection,

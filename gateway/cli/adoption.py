@@ -32,7 +32,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
 
     async with keep() as kept:
         there = await _server(kept, server) if server else None
-        async with client.connect(there.changed({}) if there else kept.settings.docker_host) as engine:
+        async with client.connect(there.access_with_changes({}) if there else kept.settings.docker_host) as engine:
             server_id = there.server_id if there else None
             taken = await take_over(kept.pool, kept.vault, engine, container, name=name, server_id=server_id)
         async with transaction(kept.pool) as connection:

@@ -13,7 +13,7 @@ from gateway.model.api_keys import Grants, Permission, parse_expiry
 if TYPE_CHECKING:
     from gateway.store.api_keys import Key
 
-_SCOPES = [one.word for one in reversed(Permission)]
+_SCOPES = [one.scope_name for one in reversed(Permission)]
 
 
 @click.group()
@@ -73,7 +73,7 @@ async def create(
 def _ask_scope(*, as_json: bool) -> str:
     """Return what a person at a terminal chooses; admin where a program asks, as in KEY=$(gateway keys create ci)."""
     if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
-        return Permission.ADMIN.word
+        return Permission.ADMIN.scope_name
     say("What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True)
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
@@ -84,7 +84,7 @@ def _told(made: "Key") -> str:
     root = ", which is root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
     end = "without an end" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
     return (
-        f"the key is of scope {made.permission.word} for {what}{root}, {end}; "
+        f"the key is of scope {made.permission.scope_name} for {what}{root}, {end}; "
         "--scope, --application, --project and --expires limit one"
     )
 
@@ -110,7 +110,7 @@ async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
             key.key_id,
             key.name,
             key.prefix,
-            key.permission.word,
+            key.permission.scope_name,
             "everything" if key.grants is None else key.grants,
             key.created_at,
             key.expires_at,
@@ -129,7 +129,7 @@ def _row(key: "Key") -> dict[str, Any]:
         "key_id": key.key_id,
         "name": key.name,
         "prefix": key.prefix,
-        "scope": key.permission.word,
+        "scope": key.permission.scope_name,
         "applications": None if key.grants is None else sorted(key.grants.applications),
         "projects": None if key.grants is None else sorted(key.grants.projects),
         "created_at": key.created_at,

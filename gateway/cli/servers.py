@@ -57,7 +57,7 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
     from gateway.admin.servers import register
     from gateway.model.servers import Access
 
-    access = Access(host).changed(_read(files))
+    access = Access(host).with_changes(_read(files))
     async with keep() as kept:
         made = await register(kept.pool, kept.vault, name=name, description=description, access=access)
     if as_json:
@@ -141,7 +141,7 @@ async def test(server: str, *, as_json: bool) -> None:
     async with keep() as kept:
         async with transaction(kept.pool) as connection:
             found = await store.select_server(connection, kept.vault, server)
-        answered = shown_identity(await identify_engine(found.changed({})))
+        answered = shown_identity(await identify_engine(found.access_with_changes({})))
     if as_json:
         show(answered)
     else:

@@ -36,8 +36,10 @@ def choose_kind(
         if not making:
             return RuntimeKind.CONTAINER
         raise Failed(Code.NO_SWARM, f"{name} is to run as a service, and the engine is no Swarm manager")
-    if making and chosen is RuntimeKind.CONTAINER and application.configuration.needs_service:
-        raise Failed(Code.NO_SWARM, f"{name} has {application.configuration.needs_service}, which a container cannot")
+    if making and chosen is RuntimeKind.CONTAINER and application.configuration.service_requirement:
+        raise Failed(
+            Code.NO_SWARM, f"{name} has {application.configuration.service_requirement}, which a container cannot"
+        )
     return chosen
 
 
@@ -77,8 +79,8 @@ async def detect_runtime_kind(engine: Engine, application: Application) -> Runti
         return RuntimeKind.SERVICE
     if await _has_container(engine, application):
         return RuntimeKind.CONTAINER
-    if application.base is not None:
-        return RuntimeKind.SERVICE if application.base.is_service else RuntimeKind.CONTAINER
+    if application.adopted_spec is not None:
+        return RuntimeKind.SERVICE if application.adopted_spec.is_service else RuntimeKind.CONTAINER
     return None
 
 

@@ -108,7 +108,7 @@ def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
 
 def _absent(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     for one in snapshot.containers.values():
-        if not expected.original and one.state == "running" and _is_deployed_container(expected, one.labels):
+        if not expected.as_adopted and one.state == "running" and _is_deployed_container(expected, one.labels):
             return ObservedState(State.DRIFTED, f"its container is called {one.name}, not {expected.app_name}")
     return ObservedState(State.MISSING, f"there is no container or service called {expected.app_name}")
 
@@ -142,11 +142,11 @@ def _compare_with_desired(expected: ExpectedState, found: ObservedState) -> Obse
 def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str:
     """Return how what bears the application's name is not what its last deployment brought; "" where it is."""
     owner = labels.get(APPLICATION)
-    if expected.original:
+    if expected.as_adopted:
         return "" if owner is None else f"another {what} took the place of the one that was adopted"
     if owner != expected.application_id:
         return f"a {what} of somebody else is called {expected.app_name}"
-    if expected.installation and labels.get(INSTALLATION, expected.installation) != expected.installation:
+    if expected.installation_id and labels.get(INSTALLATION, expected.installation_id) != expected.installation_id:
         return f"a {what} of another gateway is called {expected.app_name}"
     if expected.digest is not None and labels.get(DIGEST) != expected.digest:
         return f"it runs {labels.get(DIGEST)}, and the last deployment brought {expected.digest}"
@@ -158,7 +158,7 @@ def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str
 def _image_drift(expected: ExpectedState, container: ListedContainer) -> str:
     # An image that was untagged by force has no digests any more, and runs on.
     known = {*container.digests, container.image_id}
-    if expected.original or expected.digest is None or not container.digests or expected.digest in known:
+    if expected.as_adopted or expected.digest is None or not container.digests or expected.digest in known:
         return ""
     return f"it runs the image {container.image_id}, which is not {expected.digest}"
 
@@ -169,7 +169,7 @@ def _service_state(
     if drift := _drift(expected, service.labels, "service"):
         return ObservedState(State.DRIFTED, drift)
     made = service.spec["TaskTemplate"]["ContainerSpec"]
-    if not expected.original and expected.digest is not None and expected.digest not in made.get("Image", ""):
+    if not expected.as_adopted and expected.digest is not None and expected.digest not in made.get("Image", ""):
         return ObservedState(
             State.DRIFTED, f"the service was given the image {made.get('Image')}, not {expected.digest}"
         )

@@ -35,7 +35,7 @@ class Permission(IntEnum):
     ADMIN = 3
 
     @property
-    def word(self) -> ScopeName:
+    def scope_name(self) -> ScopeName:
         return _SCOPE_NAMES[self]
 
 
@@ -61,7 +61,7 @@ class Grants:
         ]
         return " and ".join(said) or "nothing that is still there"
 
-    def cover(self, *, application_id: str | None, project_id: str | None) -> bool:
+    def covers(self, *, application_id: str | None, project_id: str | None) -> bool:
         """Tell whether something that belongs there is what the key is for."""
         return application_id in self.applications or project_id in self.projects
 
@@ -89,12 +89,13 @@ class Caller:
         """Tell the same of what a whole project is given to know."""
         return self.sees_secrets and (self.grants is None or project_id in self.grants.projects)
 
-    def check(self, procedure: str, needs: Permission) -> None:
+    def require(self, procedure: str, needs: Permission) -> None:
         """Raises Forbidden where the key may do less than is needed."""
         if self.permission < needs:
             raise Forbidden(
-                f"{procedure} needs a key of scope {needs.word}, and {self.name!r} is of scope {self.permission.word}; "
-                f"make one: gateway keys create NAME --scope {needs.word}"
+                f"{procedure} needs a key of scope {needs.scope_name}, "
+                f"and {self.name!r} is of scope {self.permission.scope_name}; "
+                f"make one: gateway keys create NAME --scope {needs.scope_name}"
             )
 
 

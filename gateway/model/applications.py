@@ -110,17 +110,17 @@ class Application:
     engine_id: str | None
     created_at: datetime
     #: what it was adopted with; the columns lie over it
-    base: AdoptedSpec | None = None
+    adopted_spec: AdoptedSpec | None = None
     #: where it belongs; None only while it is being deleted
     environment_id: str | None = None
     #: the environment's, with what they name put in; None where they name nothing
-    resolved: Mapping[str, str] | None = field(default=None, repr=False)
+    resolved_variables: Mapping[str, str] | None = field(default=None, repr=False)
     #: as it was set; no login without a password
     username: str | None = None
     #: the database it is kept in, which what is made of it on an engine bears the id of
-    installation: str = ""
+    installation_id: str = ""
     #: its deployments of which something may be there that does not bear that id yet
-    unmarked: frozenset[str] = field(default=frozenset(), repr=False)
+    unlabelled_deployments: frozenset[str] = field(default=frozenset(), repr=False)
     #: the registry that the password was given for; it is sent to no other
     password_for: Domain | None = None
     has_password: bool = False
@@ -128,12 +128,12 @@ class Application:
     @property
     def variables(self) -> Mapping[str, str]:
         """What it is given as environment variables."""
-        return parse_environment(self.environment or "") if self.resolved is None else self.resolved
+        return parse_environment(self.environment or "") if self.resolved_variables is None else self.resolved_variables
 
-    def as_found(self) -> Self:
+    def as_adopted(self) -> Self:
         """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""
         kept = self.configuration.model_dump(include=_ROLLOUT_FIELDS, exclude_defaults=True)
-        return replace(self, environment=None, resolved=None, configuration=Configuration(**kept))
+        return replace(self, environment=None, resolved_variables=None, configuration=Configuration(**kept))
 
     @property
     def reference(self) -> Reference | None:
@@ -167,4 +167,4 @@ class Subscription:
     from_image: bool
     created_at: datetime
     #: seconds between looks for missed pushes of what the application follows; 0 is never, None as its registry
-    reconcile: int | None = None
+    poll_interval: int | None = None

@@ -26,7 +26,7 @@ class Actor:
     address: str | None = None
     call_id: str = field(default_factory=lambda: str(uuid4()))
 
-    def written(self) -> str:
+    def to_json(self) -> str:
         """Return it as the setting gateway.actor has it."""
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 

@@ -196,7 +196,7 @@ class Configuration(BaseModel):
     ulimits_swarm: list[swarm.Ulimit] | None = None
 
     @property
-    def needs_service(self) -> str | None:
+    def service_requirement(self) -> str | None:
         """What of it a single container cannot do, or None."""
         replicated = (self.mode_swarm or {}).get("Replicated") or {}
         if (replicas := replicated.get("Replicas") or self.replicas) > 1:
@@ -207,12 +207,15 @@ class Configuration(BaseModel):
     def files(self) -> list[Mount]:
         return [mount for mount in self.mounts if mount.type == "file"]
 
-    def identified(self, before: Self | None = None) -> Self:
+    def with_ids(self, before: Self | None = None) -> Self:
         """Return it with a name for each port and mount: that of the equal one before, where there is one."""
         known = before or type(self)()
-        ports = _with_ids(self.ports, known.ports, "port_id", Port.same_as)
+        ports = _with_ids(self.ports, known.ports, "port_id", Port.equals_ignoring_id)
         return self.model_copy(
-            update={"ports": ports, "mounts": _with_ids(self.mounts, known.mounts, "mount_id", Mount.same_as)}
+            update={
+                "ports": ports,
+                "mounts": _with_ids(self.mounts, known.mounts, "mount_id", Mount.equals_ignoring_id),
+            }
         )
 
     @field_validator("order")

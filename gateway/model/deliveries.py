@@ -53,26 +53,26 @@ class Delivery:
     source: str
     received_at: datetime
     #: as stored: queued, ignored, duplicate or rejected
-    stored: Verdict
+    initial_verdict: Verdict
     ignored: tuple[Ignored, ...]
     duplicate_of: str | None
     replay_of: str | None
     #: how many refusals it stands for
     times: int
     #: it has not proven itself
-    refused: bool
+    unauthenticated: bool
     headers: Mapping[str, str]
     size: int
     #: how others ended that it caused, which are no longer kept
-    ended: tuple[Status, ...]
+    pruned_outcomes: tuple[Status, ...]
     caused: tuple[CausedDeployment, ...]
 
     @property
     def verdict(self) -> Verdict:
         """What has become of it until now; of several deployments the worst counts."""
-        states = {one.status for one in self.caused} | set(self.ended)
-        if not states or self.stored is Verdict.IGNORED:
-            return self.stored
+        states = {one.status for one in self.caused} | set(self.pruned_outcomes)
+        if not states or self.initial_verdict is Verdict.IGNORED:
+            return self.initial_verdict
         if states & _UNFINISHED:
             return Verdict.QUEUED
         if rest := states - _DEPLOYED - {Status.SUPERSEDED}:

@@ -165,11 +165,11 @@ class Swap:
     reason: Reason | None = None
     log: str = ""
     #: attempts that left it open since, for what its engine or its images did; and those that ended on a defect
-    settlings: int = 0
+    failed_resumptions: int = 0
     defects: int = 0
 
     @property
-    def beside(self) -> bool:
+    def starts_beside_old(self) -> bool:
         """Whether the new one proves itself beside the old, before the swap; a service's tasks do so within it."""
         return self.order is Order.START_FIRST and self.runtime is RuntimeKind.CONTAINER
 
@@ -233,31 +233,31 @@ class Journal(Protocol):
     async def progress(self, detail: str) -> None:
         """Say how far the current step is; the last word stands."""
 
-    async def resolved(self, digest: Digest) -> None:
+    async def record_digest(self, digest: Digest) -> None:
         """Write down which image it is."""
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
         """Write the swap down, and stretch the lease."""
 
-    async def stretch_lease(self, longest_call: float) -> None:
+    async def extend_lease(self, longest_call: float) -> None:
         """Hold the lease for at least so many seconds from each heartbeat."""
 
-    async def still_ours(self) -> None:
+    async def ensure_lease(self) -> None:
         """Return where no other gateway can have taken over, as far as can be known without the database."""
 
-    async def stretch_lease_if_possible(self, longest_call: float) -> None:
+    async def extend_lease_if_possible(self, longest_call: float) -> None:
         """Do the same in a swap that has begun: whatever the database answers, it goes on."""
 
-    async def turn_back(self, swap: Swap) -> None:
+    async def record_reversal(self, swap: Swap) -> None:
         """Write down that the swap goes back, and why, whatever the database answers."""
 
-    async def wait(self, waits_for: str) -> None:
+    async def record_wait(self, waits_for: str) -> None:
         """Tell for whom the rollout waits, unless the database refuses."""
 
-    async def go_on(self) -> None:
+    async def clear_wait(self) -> None:
         """It waits no more."""
 
-    def note(self, step: Step, detail: str = "") -> None:
+    def note_step(self, step: Step, detail: str = "") -> None:
         """Begin a step of a swap: kept in memory, written when the database can be reached."""
 
     async def flush_if_possible(self) -> None:

@@ -49,22 +49,22 @@ class Endpoint:
     def secrets(self) -> tuple[str, ...]:
         return (self.secret,) if self.former_secret is None else (self.secret, self.former_secret)
 
-    def admits(self, sender: Address | None) -> bool:
+    def allows_address(self, sender: Address | None) -> bool:
         """Tell whether requests may come from there."""
         return not self.networks or (sender is not None and any(sender in network for network in self.networks))
 
-    def permitted(self, notification: Notification) -> Notification:
+    def filter_permitted(self, notification: Notification) -> Notification:
         """Return what it may say of what it says."""
         if not self.enabled:
-            return self._without(notification, notification.events, "this webhook is disabled")
-        strange = [event for event in notification.events if not self._speaks_for(event)]
-        return self._without(notification, strange, "this webhook may not speak for that repository")
+            return self._ignore_events(notification, notification.events, "this webhook is disabled")
+        strange = [event for event in notification.events if not self._may_report(event)]
+        return self._ignore_events(notification, strange, "this webhook may not speak for that repository")
 
-    def _speaks_for(self, event: PushEvent) -> bool:
+    def _may_report(self, event: PushEvent) -> bool:
         return not self.repositories or any(fnmatchcase(str(event.repository), glob) for glob in self.repositories)
 
     @staticmethod
-    def _without(notification: Notification, left_out: Iterable[PushEvent], reason: str) -> Notification:
+    def _ignore_events(notification: Notification, left_out: Iterable[PushEvent], reason: str) -> Notification:
         gone = {event: Ignored(str(event.reference), reason) for event in left_out}
         return replace(
             notification,

@@ -151,7 +151,7 @@ class Code(StrEnum):
     INTERNAL = "internal"
 
     @classmethod
-    def known(cls, text: str) -> "Code":
+    def parse(cls, text: str) -> "Code":
         """Return the code of this name; one that a newer gateway wrote is none that is known here."""
         return cls(text) if text in cls.__members__.values() else cls.INTERNAL
 

@@ -41,8 +41,8 @@ class Notification:
     ignored: tuple[Ignored, ...] = ()
     event_id: str | None = None
     #: without an id, nothing in it tells one push from the next: the same bytes again may well be another one
-    timeless: bool = False
+    may_repeat: bool = False
     #: the body proves itself by a signature, without a time: whoever has seen it can send it again for ever
-    signed: bool = False
+    signed_without_time: bool = False
     #: it names no image: what is configured is meant, where it came to an application's own address
-    unnamed: bool = False
+    names_no_image: bool = False

@@ -37,12 +37,12 @@ class Candidate:
     #: the application's, or that of a deployment that waits or runs: it is to be the application's
     image: Reference | None
     #: the pushes, in the order they were told, each with the policies that take it
-    taken: MatchedPushes
+    matches: MatchedPushes
 
     @property
-    def rises(self) -> bool:
+    def upgrades_only(self) -> bool:
         """Whether it matters what runs."""
-        return any(policy.rises for _, policy in self.taken)
+        return any(policy.upgrades_only for _, policy in self.matches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +66,25 @@ class PushMatcher:
         self._numbers: dict[tuple[int | None, str, TagPolicy], list[int]] = {}
         self._taken: dict[tuple[PushFilter, ...], MatchedPushes] = {}
 
-    def ask(self, one: PushFilter) -> bool:
+    def evaluate(self, one: PushFilter) -> bool:
         """Find what is taken in this way; tell whether that was not known, and so may have taken a while."""
         new = (one.number, one.repository, one.policy) not in self._numbers
-        self._take(one)
+        self._matching(one)
         return new
 
-    def taken(self, follows: tuple[PushFilter, ...]) -> MatchedPushes:
+    def matches(self, follows: tuple[PushFilter, ...]) -> MatchedPushes:
         """Return those that are taken in one of these ways, in the order they were told, the image's own way first."""
         if follows not in self._taken:
-            found = [(number, not one.from_image, one.policy) for one in follows for number in self._take(one)]
+            found = [(number, not one.from_image, one.policy) for one in follows for number in self._matching(one)]
             found.sort(key=lambda pair: pair[:2])
             self._taken[follows] = tuple((self._events[number - 1], policy) for number, _, policy in found)
         return self._taken[follows]
 
-    def _take(self, one: PushFilter) -> list[int]:
+    def _matching(self, one: PushFilter) -> list[int]:
         way = (one.number, one.repository, one.policy)
         if way not in self._numbers:
             numbers = self._of.get(one.repository, []) if one.number is None else [one.number]
-            self._numbers[way] = [number for number in numbers if one.policy.takes(self._events[number - 1].tag)]
+            self._numbers[way] = [number for number in numbers if one.policy.matches(self._events[number - 1].tag)]
         return self._numbers[way]
 
 
@@ -97,14 +97,14 @@ class Match:
     image: Reference | None
 
     @property
-    def moves_image(self) -> bool:
+    def changes_image(self) -> bool:
         """Whether the application's image becomes another name."""
         return self.image != self.event.reference
 
     @property
-    def moves_subscription(self) -> bool:
+    def changes_subscription(self) -> bool:
         """Whether the tag the image had is followed no more: it was one of many. Tags named one by one all stay."""
-        return self.moves_image and self.policy.rule is not Rule.EXACT
+        return self.changes_image and self.policy.rule is not Rule.EXACT
 
     @property
     def title(self) -> str:
@@ -112,20 +112,20 @@ class Match:
 
     @property
     def description(self) -> str:
-        return f"followed by {self.policy}; the image was {self.image}" if self.moves_image else ""
+        return f"followed by {self.policy}; the image was {self.image}" if self.changes_image else ""
 
 
 def select_push(follower: Candidate, above: Iterable[Reference]) -> tuple[Match | None, list[Ignored]]:
     """Return the push to follow, and what was passed over. `above` is what runs, starts or waits."""
     if follower.desired is Desired.STOPPED:
-        events = dict.fromkeys(event for event, _ in follower.taken)
+        events = dict.fromkeys(event for event, _ in follower.matches)
         return None, [Ignored(str(event.reference), "stopped") for event in events]
     reached = _HighestVersions(above)
     chosen: Match | None = None
     passed_over: list[Ignored] = []
-    for event, pairs in groupby(follower.taken, key=lambda pair: pair[0]):
+    for event, pairs in groupby(follower.matches, key=lambda pair: pair[0]):
         higher = reached.higher(event)
-        policy = next((policy for _, policy in pairs if higher is None or not policy.rises), None)
+        policy = next((policy for _, policy in pairs if higher is None or not policy.upgrades_only), None)
         if policy is None:
             reason = f"lower than {higher}, which runs or is about to"
             passed_over.append(Ignored(str(event.reference), reason))

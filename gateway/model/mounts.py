@@ -164,7 +164,7 @@ class Mount(BaseModel):
     def digest(self) -> str:
         return hashlib.sha256((self.content or "").encode()).hexdigest()
 
-    def same_as(self, other: Self) -> bool:
+    def equals_ignoring_id(self, other: Self) -> bool:
         """Tell whether both mount the same, however they are named."""
         named = dict.fromkeys(("mount_id", "known_as"))
         return self.model_copy(update=named) == other.model_copy(update=named)

@@ -57,31 +57,31 @@ class ExpectedState:
     application_id: str
     name: str
     app_name: str
-    installation: str
+    installation_id: str
     desired: Desired
     #: what differs is put right
     heal: bool
     #: what serves is as it was adopted: nothing of ours is to be found on it
-    original: bool
+    as_adopted: bool
     #: the deployment that brought what serves, and what that was made of
     deployment_id: str | None
     digest: str | None
     spec_hash: str | None
     #: one of its deployments runs: it is between two states
-    busy: bool
+    has_running_deployment: bool
     #: it has an open swap or a watch: who sees to that tells of it
-    watched: bool
+    is_monitored: bool
     #: a deployment of it waits, and may put it right
-    waits: bool
+    has_queued_deployment: bool
 
-    def is_wrong(self, state: State) -> bool:
+    def should_alert(self, state: State) -> bool:
         """Tell whether people are to be told of it."""
         if self.desired is not Desired.RUNNING:
             return state is State.DRIFTED
         return state in _NEEDS_HEALING | _UNWELL
 
-    def is_to_be_healed(self, state: State) -> bool:
-        attended = self.watched or self.waits
+    def should_heal(self, state: State) -> bool:
+        attended = self.is_monitored or self.has_queued_deployment
         return self.heal and not attended and self.desired is Desired.RUNNING and state in _NEEDS_HEALING
 
 

@@ -55,7 +55,7 @@ class Port(BaseModel):
         """Take a row as it is shown."""
         return {name: value for name, value in given.items() if name != "applicationId"} if _is_row(given) else given
 
-    def same_as(self, other: Self) -> bool:
+    def equals_ignoring_id(self, other: Self) -> bool:
         """Tell whether both publish the same, however they are named."""
         return self.model_copy(update={"port_id": None}) == other.model_copy(update={"port_id": None})
 

@@ -126,7 +126,7 @@ class Registration:
     #: None where only its certificate is to be trusted
     login: Credentials | AwsIdentity | None
     #: certificates, PEM, that are trusted there besides those of the system
-    authority: str | None = None
+    ca_certificates: str | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
@@ -148,7 +148,7 @@ class Registration:
             image_prefix=given.get("image_prefix"),
             scope=scope,
             login=login,
-            authority=authority,
+            ca_certificates=authority,
         )
 
     def fields(self) -> dict[str, Any]:
@@ -165,11 +165,11 @@ class Registration:
             "registry_url": self.registry_url,
             "registry_type": self.registry_type,
             "image_prefix": self.image_prefix,
-            "ca_certificate": self.authority,
+            "ca_certificate": self.ca_certificates,
         }
 
     @property
-    def whose(self) -> str:
+    def login_description(self) -> str:
         """Say whose login it is."""
         address = self.registry_url or self.scope.domain
         match self.login:
@@ -238,20 +238,20 @@ def parse_ca_certificates(pem: str) -> str:
 class Login:
     """With what a registry is asked. `whose` says it in an error; `withheld`, what was not sent, and why."""
 
-    by: Credentials | AwsIdentity | None = None
-    whose: str = "without a login"
+    credentials: Credentials | AwsIdentity | None = None
+    origin: str = "without a login"
     withheld: str = ""
     #: certificates, PEM, that are trusted there besides those of the system
-    authority: str | None = None
+    ca_certificates: str | None = None
 
     @property
-    def ends(self) -> bool:
+    def expires(self) -> bool:
         """Tell whether it is good for a while only, and is renewed."""
-        return isinstance(self.by, AwsIdentity)
+        return isinstance(self.credentials, AwsIdentity)
 
     @property
     def description(self) -> str:
-        return f"{self.whose}; {self.withheld}" if self.withheld else self.whose
+        return f"{self.origin}; {self.withheld}" if self.withheld else self.origin
 
 
 ANONYMOUS = Login()
@@ -266,7 +266,7 @@ def select_login(
     Raises Unavailable where the password of that which fits cannot be read.
     """
     there = [registry for registry in kept if registry.scope.domain == repository.domain]
-    authority = "".join(registry.authority for registry in there if registry.authority) or None
+    authority = "".join(registry.ca_certificates for registry in there if registry.ca_certificates) or None
     withheld = []
     if own is not None:
         scope, credentials = own
@@ -278,7 +278,7 @@ def select_login(
         nearest = max(fitting, key=lambda registry: (len(registry.scope.path), registry.created_at))
         if nearest.unreadable is not None:
             raise Unavailable(nearest.unreadable)
-        return Login(nearest.login, nearest.whose, "; ".join(withheld), authority)
+        return Login(nearest.login, nearest.login_description, "; ".join(withheld), authority)
     return Login(None, "without a login", "; ".join([*withheld, *_other_scopes(there)]), authority)
 
 

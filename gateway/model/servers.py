@@ -49,7 +49,7 @@ class Address:
         return cls(scheme, parts.hostname or "", port or default, parts.username)
 
     @property
-    def published(self) -> str:
+    def published_host(self) -> str:
         """The name under which what its containers publish is reached."""
         return "127.0.0.1" if self.scheme == "unix" else self.host
 
@@ -106,7 +106,7 @@ class Access:
         if missing and (given or scheme == "ssh"):
             raise InvalidInput(f"{missing[0]} is missing: {_REQUIREMENTS[scheme]}", field=missing[0])
 
-    def _refuse_elsewhere(self, address: Address, changes: Mapping[str, str | None]) -> None:
+    def _reject_key_reuse(self, address: Address, changes: Mapping[str, str | None]) -> None:
         """Raises InvalidInput where a private key would go on to be used at an address it was not given for."""
         before = self.address
         if (address.scheme, address.host, address.port) == (before.scheme, before.host, before.port):
@@ -122,13 +122,13 @@ class Access:
         """Return what is to be sealed."""
         return {name: value for name in _API_FIELDS if (value := getattr(self, name))}
 
-    def changed(self, changes: Mapping[str, str | None]) -> "Access":
+    def with_changes(self, changes: Mapping[str, str | None]) -> "Access":
         """Return it with these fields as sent; what let us in by another scheme is dropped. Raises InvalidInput."""
         host = changes.get("host") or self.host
         wanted = _CREDENTIALS[Address.parse(host).scheme]
         kept = {name: value for name, value in self.secrets().items() if name in wanted}
         secrets = {**kept, **{name: value for name, value in changes.items() if name != "host"}}
-        self._refuse_elsewhere(Address.parse(host), changes)
+        self._reject_key_reuse(Address.parse(host), changes)
         access = Access(host, **secrets)
         access.check()
         return access
@@ -149,8 +149,8 @@ class Server:
     #: why its access is without what lets us in, where no key opens that
     unreadable: str | None = None
 
-    def changed(self, changes: Mapping[str, str | None]) -> Access:
+    def access_with_changes(self, changes: Mapping[str, str | None]) -> Access:
         """Return its access with these fields as sent; raises Unavailable where what lets us in is neither."""
         if self.unreadable is not None and not changes.keys() - {"host"}:
             raise Unavailable(self.unreadable)
-        return self.access.changed(changes)
+        return self.access.with_changes(changes)

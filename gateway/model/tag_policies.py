@@ -8,11 +8,11 @@ r"""Which pushed tag an application follows. It performs no I/O.
 
 Of what a policy takes, `include` keeps what matches one of its globs, and `exclude` drops what matches one.
 
->>> Policy.parse("semver", "^1.2").takes(Tag("v1.3.0"))
+>>> TagPolicy.parse("semver", "^1.2").matches(Tag("v1.3.0"))
 True
->>> Policy.parse("semver", "^1.2").takes(Tag("1.3.0-rc.1"))
+>>> TagPolicy.parse("semver", "^1.2").matches(Tag("1.3.0-rc.1"))
 False
->>> lower(Tag("1.9.0"), Tag("1.10.0"))
+>>> is_lower(Tag("1.9.0"), Tag("1.10.0"))
 True
 """
 
@@ -95,15 +95,15 @@ class TagPolicy:
             _compile_regex(self.pattern)
 
     @property
-    def rises(self) -> bool:
+    def upgrades_only(self) -> bool:
         """Whether only the same or a higher version may follow."""
         return self.rule is Rule.SEMVER and not self.downgrades
 
-    def takes(self, tag: Tag) -> bool:
+    def matches(self, tag: Tag) -> bool:
         """Tell whether this tag is followed, whatever runs now."""
-        return self._matches(tag) and not any(fnmatchcase(tag, glob) for glob in self.exclude)
+        return self._matches_rule(tag) and not any(fnmatchcase(tag, glob) for glob in self.exclude)
 
-    def _matches(self, tag: Tag) -> bool:
+    def _matches_rule(self, tag: Tag) -> bool:
         if self.include and not any(fnmatchcase(tag, glob) for glob in self.include):
             return False
         match self.rule:
@@ -142,7 +142,7 @@ def is_lower(tag: Tag | None, than: Tag | None) -> bool:
 
 def highest_match(tags: Sequence[Tag], policy: TagPolicy) -> Tag | None:
     """Return the highest version the policy takes, None where it takes none."""
-    taken = [(version, tag) for tag in tags if policy.takes(tag) and (version := _parse_version(tag)) is not None]
+    taken = [(version, tag) for tag in tags if policy.matches(tag) and (version := _parse_version(tag)) is not None]
     return max(taken, key=lambda pair: pair[0])[1] if taken else None
 
 

@@ -51,7 +51,7 @@ async def enqueue_push(connection: Connection, application_id: str, queued: Depl
         expected_digest=choice.event.digest,
         title=choice.title,
         description=choice.description,
-        becoming=Becoming(str(choice.event.reference), choice.moves_subscription),
+        becoming=Becoming(str(choice.event.reference), choice.changes_subscription),
     )
 
 
@@ -167,8 +167,8 @@ async def enqueue_rollback(
     target = to or await versions.select_previous(connection, application.application_id) or ADOPTED
     if target != ADOPTED:
         reference = (await versions.select_version(connection, vault, application, target)).reference
-    elif application.base is not None:
-        reference = application.base.reference
+    elif application.adopted_spec is not None:
+        reference = application.adopted_spec.reference
     else:
         raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
     deployment_id = await _enqueue(

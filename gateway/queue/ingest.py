@@ -73,7 +73,7 @@ async def ingest_delivery(
     """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
     # What is signed of a form is what it holds.
     key = notification.event_id or f"sha256:{hashlib.sha256(decode_form(body)).hexdigest()}"
-    valid_for = None if notification.event_id or notification.signed else _SAME_BODY
+    valid_for = None if notification.event_id or notification.signed_without_time else _SAME_BODY
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
         first = await deliveries.claim_delivery_key(
@@ -82,7 +82,7 @@ async def ingest_delivery(
         if first is not None and await _is_spent(connection, first, notification):
             receipt = Receipt(delivery_id, duplicate_of=first)
         else:
-            used = first is not None and notification.signed and notification.timeless
+            used = first is not None and notification.signed_without_time and notification.may_repeat
             receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id, used=used)
             if first is not None and receipt.deployments:
                 # All that the first one started failed, or nobody had subscribed yet: this one counts.
@@ -107,9 +107,13 @@ async def ingest_delivery(
 
 async def _is_spent(connection: Connection, first: str, notification: Notification) -> bool:
     """Tell whether a repetition of this delivery starts nothing."""
-    if await deliveries.select_spent(connection, first, waiting=notification.timeless):
+    if await deliveries.select_spent(connection, first, waiting=notification.may_repeat):
         return True
-    return notification.signed and not notification.timeless and await deliveries.select_outrun(connection, first)
+    return (
+        notification.signed_without_time
+        and not notification.may_repeat
+        and await deliveries.select_outrun(connection, first)
+    )
 
 
 async def ingest_rejected(
@@ -159,7 +163,7 @@ async def _match(
     With `only`, of this application, and where no image is named what it is configured with. What was `used` before
     moves no application to another image.
     """
-    if only is not None and notification.unnamed:
+    if only is not None and notification.names_no_image:
         return await _configured(connection, delivery_id, only)
     events = notification.events
     followers = await subscriptions.lock_followers(connection, events, only=only) if events else []
@@ -175,7 +179,7 @@ async def _match(
         if choice is None:
             continue
         if why := enqueue.ignore_reason(waits, choice.event.reference) or (
-            _USED if used and choice.moves_image else ""
+            _USED if used and choice.changes_image else ""
         ):
             ignored.append(Ignored(str(choice.event.reference), why))
             continue
@@ -210,7 +214,7 @@ async def _lanes(connection: Connection, followers: Sequence[Candidate]) -> _Lan
     if not followers:
         return {}, {}
     waiting = await deployments.select_all_queued(connection, [one.application_id for one in followers])
-    rising = [one.application_id for one in followers if one.rises]
+    rising = [one.application_id for one in followers if one.upgrades_only]
     return waiting, await deployments.select_reached(connection, rising) if rising else {}
 
 
@@ -221,10 +225,10 @@ async def _choose(
     follower: Candidate, waits: Deployment | None, reached: dict[str, list[Reference]], chosen: _Chosen
 ) -> tuple[Match | None, list[Ignored]]:
     """Return the push to follow, and what was passed over; the same for all who take the same, whatever they run."""
-    if follower.rises:
+    if follower.upgrades_only:
         await asyncio.sleep(0)  # others have their turn: there may be many followers of many pushes
         return select_push(follower, _above(follower, waits, reached))
-    alike = (id(follower.taken), follower.desired)
+    alike = (id(follower.matches), follower.desired)
     if alike not in chosen:
         chosen[alike] = select_push(follower, ())
     choice, passed_over = chosen[alike]
@@ -238,7 +242,7 @@ def _above(follower: Candidate, waits: Deployment | None, reached: dict[str, lis
 
 
 def _unmatched(events: Sequence[PushEvent], followers: Sequence[Candidate]) -> list[PushEvent]:
-    distinct = {id(follower.taken): follower.taken for follower in followers}
+    distinct = {id(follower.matches): follower.matches for follower in followers}
     matched = {event for taken in distinct.values() for event, _ in taken}
     return [event for event in events if event not in matched]
 

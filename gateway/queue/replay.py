@@ -18,7 +18,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
     """Store it anew and queue what it causes; raises NotFound, or InvalidInput for what cannot be done again."""
     async with statement(pool) as connection:
         delivery, body = await delivery_log.select_delivery(connection, delivery_id)
-        if delivery.refused:
+        if delivery.unauthenticated:
             raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
         if delivery.source == ingest.POLLED:
             raise InvalidInput("nobody has told this, it was found; deploy the application instead")
@@ -33,7 +33,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
             endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
             trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
             notification = SOURCES[endpoint.source].parse(asked, trust)
-    again = replace(endpoint.permitted(notification), event_id=f"replay:{uuid4()}")
+    again = replace(endpoint.filter_permitted(notification), event_id=f"replay:{uuid4()}")
     receipt = await ingest.ingest_delivery(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:

@@ -54,9 +54,9 @@ class AuthenticatedTransport:
 
     async def credentials(self, login: Login, refused: Credentials | None = None) -> Credentials | None:
         """Return the login as it is good now, another than was refused; raises Failed or Postponed."""
-        if isinstance(login.by, AwsIdentity):
-            return await self._tokens.get(login.by, refused)
-        return None if login.by == refused else login.by
+        if isinstance(login.credentials, AwsIdentity):
+            return await self._tokens.get(login.credentials, refused)
+        return None if login.credentials == refused else login.credentials
 
     async def ask(
         self,
@@ -202,13 +202,13 @@ class AuthenticatedTransport:
     def _bases(self, domain: Domain, login: Login) -> list[URL]:
         host = HUB_HOST if domain == DOCKER_HUB else domain
         # Where a certificate was given to be trusted, nothing is to be asked without one.
-        plain = self._may_be_plain(domain) and login.authority is None
+        plain = self._may_be_plain(domain) and login.ca_certificates is None
         return [URL(f"{scheme}://{host}") for scheme in (("https", "http") if plain else ("https",))]
 
     def _trust(self, domain: Domain, login: Login) -> ssl.SSLContext | bool:
         """Return whom we trust there, besides those that the system, or the file SSL_CERT_FILE names, does."""
-        if login.authority is not None:
-            return _trusting(login.authority)
+        if login.ca_certificates is not None:
+            return _trusting(login.ca_certificates)
         return domain not in self._insecure
 
     def _may_be_plain(self, domain: Domain) -> bool:

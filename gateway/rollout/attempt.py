@@ -133,9 +133,9 @@ async def swap_slot(attempt: Attempt) -> AsyncIterator[None]:
     clock = asyncio.get_running_loop().time
     asked, waits_for = clock(), attempt.context.swaps.taken
     if waits_for is not None:
-        await attempt.journal.wait(waits_for)
+        await attempt.journal.record_wait(waits_for)
     async with attempt.context.swaps.hold(attempt.task.application.name):
         attempt.deadline += clock() - asked
         if waits_for is not None:
-            await attempt.journal.go_on()
+            await attempt.journal.clear_wait()
         yield

@@ -36,7 +36,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
     try:
         runtime = await runtime_factory.open_runtime(
             # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
-            context.engine.fenced(journal.still_ours),
+            context.engine.fenced(journal.ensure_lease),
             context.identity,
             application,
             context.registry.credentials_provider(task.login),
@@ -83,7 +83,7 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     deployment, digest = attempt.task.deployment, target.reference.digest
     what = f"what deployment {target.deployment_id} ran" if target.deployment_id else "what was adopted"
     await attempt.journal.begin(Step.RESOLVE, what)
-    await attempt.journal.resolved(digest)
+    await attempt.journal.record_digest(digest)
     serving = await runtime.serving()
     if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
@@ -151,7 +151,7 @@ async def _start_what_is_gone(attempt: Attempt) -> Outcome:
         return await _replace(attempt)
     digest = former.reference.digest
     await attempt.journal.begin(Step.RESOLVE, f"{former.reference}, which served before it was removed")
-    await attempt.journal.resolved(digest)
+    await attempt.journal.record_digest(digest)
     try:
         return await _roll_forward(attempt, former.reference, digest, None)
     except Failed as error:

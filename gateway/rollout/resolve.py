@@ -39,7 +39,7 @@ async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     if expected and resolved.digest != expected and await _is_behind(attempt, wanted, resolved.digest):
         raise _later(attempt, f"{wanted} is still {resolved.digest}; the push told was of {expected}")
     check_platform(wanted, resolved.platforms, attempt)
-    await attempt.journal.resolved(resolved.digest)
+    await attempt.journal.record_digest(resolved.digest)
     return resolved, wanted.with_digest(resolved.digest)
 
 

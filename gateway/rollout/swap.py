@@ -30,10 +30,10 @@ _OF_REGISTRIES = frozenset({Code.REGISTRY_UNREACHABLE, Code.RATE_LIMITED, Code.P
 
 async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     """Finish our own swap; put any other back, and return how ours ended if that was it."""
-    attempt.journal.note(Step.SETTLE, f"a swap was left open going {left_open.direction}")
+    attempt.journal.note_step(Step.SETTLE, f"a swap was left open going {left_open.direction}")
     await attempt.journal.flush_if_possible()
-    await attempt.journal.stretch_lease_if_possible(attempt.runtime.longest_call())
-    if left_open.defects >= MOST_DEFECTS or left_open.settlings >= MOST_SETTLINGS:
+    await attempt.journal.extend_lease_if_possible(attempt.runtime.longest_call())
+    if left_open.defects >= MOST_DEFECTS or left_open.failed_resumptions >= MOST_SETTLINGS:
         return await _end_as_it_is(attempt, left_open)
     if await attempt.runtime.is_over(left_open):
         # The database is of a time before: it was restored.
@@ -42,7 +42,7 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         return None
     ours = left_open.deployment_id == attempt.task.deployment.deployment_id
     wanted = attempt.task.deployment.cancelled_at is None
-    patient = left_open.settlings < _FORWARD
+    patient = left_open.failed_resumptions < _FORWARD
     if ours and wanted and patient and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
     await attempt.runtime.outlast(left_open)
@@ -50,7 +50,7 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         await attempt.runtime.put_back(left_open)
     except Postponed as error:
         most = MOST_SETTLINGS if error.reason.code in _OF_REGISTRIES else _BACK
-        if error.reason.code is Code.ENGINE_UNREACHABLE or left_open.settlings + 1 < most:
+        if error.reason.code is Code.ENGINE_UNREACHABLE or left_open.failed_resumptions + 1 < most:
             raise
         _LOG.exception("A swap that was left open cannot be put back: it ends as it is")
         left_open = replace(left_open, reason=left_open.reason or error.reason)
@@ -63,7 +63,8 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
 async def _end_as_it_is(attempt: Attempt, swap: Swap) -> Outcome | None:
     """Close a record that nothing settles, and say what is observed to serve; the next deployment begins anew."""
     serving, seen = await _look(attempt, swap)
-    told = f"the swap stayed open after {swap.settlings + swap.defects} more attempts, and is closed as it is: {seen}"
+    attempts = swap.failed_resumptions + swap.defects
+    told = f"the swap stayed open after {attempts} more attempts, and is closed as it is: {seen}"
     _LOG.error("A swap that was left open cannot be settled", swap=swap.deployment_id, seen=seen)
     attempt.context.send_alert(f"{attempt.task.application.name}: a swap is given up", told)
     if swap.deployment_id != attempt.task.deployment.deployment_id:
@@ -99,7 +100,7 @@ async def _look(attempt: Attempt, swap: Swap) -> tuple[Serving | None, str]:
 
 async def show(attempt: Attempt, swap: Swap) -> Outcome:
     """Let the new one prove itself beside the old, where the order allows, and then take its place."""
-    if swap.beside:
+    if swap.starts_beside_old:
         await _or_discard(attempt, swap, _present(attempt, swap))
     return await _swap(attempt, swap)
 
@@ -134,13 +135,15 @@ async def _swap(attempt: Attempt, swap: Swap, *, opened: bool = False) -> Outcom
             await _or_discard(attempt, swap, check_deadline(attempt))
             await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
         ended = await _or_put_back(attempt, swap, _exchange(attempt, swap, again=opened))
-    ended = ended or await _or_put_back(attempt, swap, _settled(attempt, swap, proven=swap.beside and not opened))
+    ended = ended or await _or_put_back(
+        attempt, swap, _settled(attempt, swap, proven=swap.starts_beside_old and not opened)
+    )
     return ended or await _commit(attempt, swap)
 
 
 async def _exchange(attempt: Attempt, swap: Swap, *, again: bool) -> None:
-    attempt.journal.note(Step.SWAP)
-    if again and swap.beside:
+    attempt.journal.note_step(Step.SWAP)
+    if again and swap.starts_beside_old:
         # The engine may have been restarted since, and not have started it.
         await attempt.runtime.present(swap)
     await attempt.runtime.exchange(swap)
@@ -148,10 +151,10 @@ async def _exchange(attempt: Attempt, swap: Swap, *, again: bool) -> None:
 
 async def _settled(attempt: Attempt, swap: Swap, *, proven: bool) -> None:
     """Return once the new one serves by itself; `proven` is one that has shown beside the old that it can."""
-    attempt.journal.note(Step.DRAIN if proven else Step.PROVE)
+    attempt.journal.note_step(Step.DRAIN if proven else Step.PROVE)
     await attempt.journal.flush_if_possible()
     await attempt.runtime.prove(swap, again=proven)
-    if swap.beside:
+    if swap.starts_beside_old:
         await attempt.runtime.retire(swap)
 
 
@@ -180,7 +183,7 @@ async def _turn_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Out
     """Put the old one back, for a reason of the new one's; where there is none, it is tried again later."""
     log = await _last_lines(attempt, swap) if reason else ""
     back = replace(swap, direction=Direction.BACK, reason=reason, log=log)
-    await attempt.journal.turn_back(back)
+    await attempt.journal.record_reversal(back)
     await attempt.runtime.put_back(back)
     if reason is None:
         await attempt.journal.close_swap_if_possible()
@@ -190,7 +193,7 @@ async def _turn_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Out
 
 async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Make it lasting, and say what was observed to serve."""
-    attempt.journal.note(Step.COMMIT)
+    attempt.journal.note_step(Step.COMMIT)
     try:
         await attempt.runtime.tidy(swap)
     except Failed:

@@ -131,7 +131,7 @@ def parse(request: Request, image: Reference) -> Notification:
     """
     body = strip_byte_order_mark(decode_form(request.body)).strip()
     if not body or _is_not_json(body, request.headers):
-        return Notification(unnamed=True)
+        return Notification(names_no_image=True)
     loaded = parse_value(body)
     first = loaded[0] if isinstance(loaded, list) and loaded else loaded
     if isinstance(first, dict):
@@ -139,7 +139,7 @@ def parse(request: Request, image: Reference) -> Notification:
         for source, fits in _FORMS:
             if fits(part, request.headers):
                 return _parsed(source, replace(request, body=strip_byte_order_mark(request.body)), image)
-    return Notification(unnamed=True)
+    return Notification(names_no_image=True)
 
 
 def _is_not_json(body: bytes, sent: Mapping[str, str]) -> bool:

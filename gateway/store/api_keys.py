@@ -109,7 +109,7 @@ async def insert_key(
         name,
         key[: len(prefix) + _SHOWN],
         _hash(key),
-        permission.word,
+        permission.scope_name,
         grants is not None,
         expires_at,
         rate and rate.most,

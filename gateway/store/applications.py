@@ -59,10 +59,10 @@ def _from_row(row: Row, vault: Vault) -> Application:
         server_id=row["server_id"],
         engine_id=row["engine_id"],
         created_at=row["created_at"],
-        base=None if base is None else AdoptedSpec.load(vault.open(base, _place(application_id, "base"))),
+        adopted_spec=None if base is None else AdoptedSpec.load(vault.open(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
-        installation=row["installation"],
-        unmarked=frozenset(row["unmarked"]),
+        installation_id=row["installation"],
+        unlabelled_deployments=frozenset(row["unmarked"]),
     )
 
 
@@ -94,7 +94,7 @@ def _whole(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configurat
 
 def _parted(configuration: Configuration) -> dict[str, object]:
     """Return the columns of a configuration: what its files hold is kept sealed, by where they are mounted."""
-    plain = configuration.identified(configuration).model_dump(by_alias=True, exclude_defaults=True)
+    plain = configuration.with_ids(configuration).model_dump(by_alias=True, exclude_defaults=True)
     contents = {mount["target"]: mount.pop("content", "") for mount in plain.get("mounts", ()) if "content" in mount}
     return {"configuration": plain, "files": orjson.dumps(contents).decode() if contents else None}
 

@@ -123,7 +123,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """
     async with statement(pool) as connection, connection.transaction():
         if (actor := CURRENT_ACTOR.get()) is not None:
-            await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.written())
+            await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.to_json())
         yield connection
 
 

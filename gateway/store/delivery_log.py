@@ -36,15 +36,15 @@ def _from_row(row: asyncpg.Record) -> Delivery:
         endpoint_id=row["endpoint_id"],
         source=row["source"],
         received_at=row["received_at"],
-        stored=Verdict(row["verdict"]),
+        initial_verdict=Verdict(row["verdict"]),
         ignored=tuple(Ignored(item["reference"], item["reason"]) for item in row["ignored"]),
         duplicate_of=row["duplicate_of"],
         replay_of=row["replay_of"],
         times=row["times"],
-        refused=row["refused"],
+        unauthenticated=row["refused"],
         headers=row["headers"],
         size=row["size"],
-        ended=tuple(Status(one) for one in row["ended"]),
+        pruned_outcomes=tuple(Status(one) for one in row["ended"]),
         caused=tuple(CausedDeployment(one[0], one[1], Status(one[2])) for one in row["caused"]),
     )
 

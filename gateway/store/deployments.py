@@ -30,7 +30,7 @@ def from_row(row: asyncpg.Record) -> Deployment:
         "kind": Kind(row["kind"]),
         "status": Status(row["status"]),
         "reference": None if reference is None else Reference.parse(reference),
-        "reason": None if code is None else Reason(Code.known(code), row["reason_message"]),
+        "reason": None if code is None else Reason(Code.parse(code), row["reason_message"]),
     }
     if row["status"] == Status.RUNNING and row["waits_for"] is not None:
         values["reason"] = Reason(Code.SLOTS_TAKEN, row["waits_for"])
@@ -129,7 +129,7 @@ async def insert_pushed(connection: Connection, choices: Mapping[str, Match]) ->
         [_short(choice.description, _DESCRIPTION) for choice in choices.values()],
         [str(choice.event.reference) for choice in choices.values()],
         [choice.event.digest for choice in choices.values()],
-        [choice.moves_subscription for choice in choices.values()],
+        [choice.changes_subscription for choice in choices.values()],
     )
     return {row["application_id"]: row["deployment_id"] for row in rows}
 

@@ -105,7 +105,7 @@ async def resolve_variables(
         found = interpolation.resolve(application.environment, environment=environment, project=project)
     except InvalidInput as error:
         return application, str(error)
-    return replace(application, resolved=found), None
+    return replace(application, resolved_variables=found), None
 
 
 async def lock_environment(connection: Connection, environment_id: str) -> None:

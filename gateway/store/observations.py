@@ -37,19 +37,20 @@ async def select_expected(
         """
         SELECT a.application_id, a.name, a.app_name, a.desired,
                coalesce((a.configuration ->> 'heal')::boolean, false) AS heal,
-               served.deployment_id IS NULL OR (served.kind = 'rollback' AND served.rolls_back_to IS NULL) AS original,
+               served.deployment_id IS NULL OR (served.kind = 'rollback' AND served.rolls_back_to IS NULL)
+                   AS as_adopted,
                CASE WHEN served.kind = 'rollback' THEN served.rolls_back_to ELSE served.deployment_id END
                    AS deployment_id,
                served.digest, served.spec_hash,
-               (SELECT installation_id FROM installation) AS installation,
+               (SELECT installation_id FROM installation) AS installation_id,
                EXISTS (SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running')
-                   AS busy,
+                   AS has_running_deployment,
                EXISTS (SELECT FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued')
-                   AS waits,
+                   AS has_queued_deployment,
                EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
                    OR EXISTS (
                           SELECT FROM watches w WHERE w.application_id = a.application_id AND w.until > now()
-                      ) AS watched
+                      ) AS is_monitored
           FROM applications a
           LEFT JOIN LATERAL (
                SELECT deployment_id, kind, rolls_back_to, digest, spec_hash

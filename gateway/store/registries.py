@@ -38,7 +38,7 @@ def _from_row(row: Row, vault: Vault) -> Registry:
             "" if row["password"] is None else vault.open(row["password"], _place(row["registry_id"])),
             row["amazon"],
         ),
-        authority=row["authority"],
+        ca_certificates=row["authority"],
         created_at=row["created_at"],
     )
 
@@ -74,7 +74,7 @@ def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple
         scope.path,
         username,
         vault.seal(password, _place(registry_id)),
-        registration.authority,
+        registration.ca_certificates,
         amazon,
     )
 

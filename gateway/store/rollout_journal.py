@@ -39,7 +39,7 @@ class PostgresJournal:
         return self._records[-1].step if self._records else None
 
     async def begin(self, step: Step, detail: str = "") -> None:
-        self.note(step, detail)
+        self.note_step(step, detail)
         await self.flush()
 
     async def progress(self, detail: str) -> None:
@@ -47,7 +47,7 @@ class PostgresJournal:
             self._replace(detail=detail)
             await self.flush()
 
-    async def resolved(self, digest: Digest) -> None:
+    async def record_digest(self, digest: Digest) -> None:
         self._replace(detail=digest)
         async with statement(self._pool) as connection:
             await self._own(
@@ -60,16 +60,16 @@ class PostgresJournal:
             await self._stretch(connection, longest_call)
             await swaps.insert_swap(connection, swap)
 
-    async def stretch_lease(self, longest_call: float) -> None:
+    async def extend_lease(self, longest_call: float) -> None:
         async with statement(self._pool) as connection:
             await self._stretch(connection, longest_call)
 
-    async def still_ours(self) -> None:
+    async def ensure_lease(self) -> None:
         if self.lost:
             raise LeaseLost(self._deployment.deployment_id)
         if time.monotonic() < self._sure_until:
             return
-        if not await self._if_possible(self.stretch_lease(0), "Going on without asking who owns the deployment"):
+        if not await self._if_possible(self.extend_lease(0), "Going on without asking who owns the deployment"):
             # Nobody else can have claimed it of a database that is away; each further question would take time.
             self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
 
@@ -82,8 +82,8 @@ class PostgresJournal:
             raise LeaseLost(row.deployment_id)
         self._sure_until = asked_at + length / 2
 
-    async def turn_back(self, swap: Swap) -> None:
-        self.note(Step.PUT_BACK, swap.reason.message if swap.reason else "")
+    async def record_reversal(self, swap: Swap) -> None:
+        self.note_step(Step.PUT_BACK, swap.reason.message if swap.reason else "")
         # Putting back comes first; whoever claims this later sees the same failure and does the same.
         await self._if_possible(self._turn_back(swap), "Putting back without a record")
 
@@ -92,7 +92,7 @@ class PostgresJournal:
             await self._write(connection)
             await self._own(swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch))
 
-    def note(self, step: Step, detail: str = "") -> None:
+    def note_step(self, step: Step, detail: str = "") -> None:
         self.end()
         self._unwritten.add(len(self._records))
         self._records.append(StepRecord(step, detail, datetime.now(UTC), None))
@@ -129,13 +129,13 @@ class PostgresJournal:
         """Let the record of a swap that is over go, unless the database refuses; a next attempt puts back again."""
         await self._if_possible(self.close_swap(), "The record of a swap stays open until it is tried again")
 
-    async def stretch_lease_if_possible(self, longest_call: float) -> None:
-        await self._if_possible(self.stretch_lease(longest_call), "Going on with a swap under the lease as it is")
+    async def extend_lease_if_possible(self, longest_call: float) -> None:
+        await self._if_possible(self.extend_lease(longest_call), "Going on with a swap under the lease as it is")
 
-    async def wait(self, waits_for: str) -> None:
+    async def record_wait(self, waits_for: str) -> None:
         await self._if_possible(self._tell(waits_for), "What a rollout waits for is not told")
 
-    async def go_on(self) -> None:
+    async def clear_wait(self) -> None:
         await self._if_possible(self._tell(None), "A rollout still says that it waits")
 
     async def _tell(self, waits_for: str | None) -> None:

@@ -43,7 +43,7 @@ def _from_row(row: asyncpg.Record) -> Subscription:
         policy=policy_of(row),
         from_image=row["from_image"],
         created_at=row["created_at"],
-        reconcile=row["reconcile"],
+        poll_interval=row["reconcile"],
     )
 
 
@@ -108,9 +108,9 @@ async def lock_followers(
         told = list(group)
         follows = tuple(PushFilter(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
         for one in follows:
-            if pushes.ask(one):
+            if pushes.evaluate(one):
                 await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
-        if taken := pushes.taken(follows):
+        if taken := pushes.matches(follows):
             image = told[0]["image"]
             desired = Desired(told[0]["desired"])
             followers.append(Candidate(application_id, desired, Reference.parse(image) if image else None, taken))

@@ -117,8 +117,8 @@ def _swap(row: asyncpg.Record) -> Swap:
         order=Order(row["swap_order"]),
         attempt=row["attempt"],
         direction=Direction(row["direction"]),
-        reason=None if code is None else Reason(Code.known(code), row["reason_message"]),
+        reason=None if code is None else Reason(Code.parse(code), row["reason_message"]),
         log=row["log"],
-        settlings=row["settlings"],
+        failed_resumptions=row["settlings"],
         defects=row["defects"],
     )

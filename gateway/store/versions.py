@@ -66,9 +66,9 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
     text = orjson.dumps(
         {
             "environment": ran.environment,
-            "resolved": None if ran.resolved is None else dict(ran.resolved),
+            "resolved": None if ran.resolved_variables is None else dict(ran.resolved_variables),
             "configuration": ran.configuration.model_dump(by_alias=True, exclude_defaults=True),
-            "base": None if ran.base is None else ran.base.dump(),
+            "base": None if ran.adopted_spec is None else ran.adopted_spec.dump(),
         }
     ).decode()
     await connection.execute(
@@ -102,9 +102,9 @@ def _as_it_ran(vault: Vault, application: Application, deployment_id: str, seale
     return replace(
         application,
         environment=ran["environment"],
-        resolved=ran.get("resolved"),
+        resolved_variables=ran.get("resolved"),
         configuration=Configuration.model_validate(ran["configuration"]),
-        base=None if ran.get("base") is None else AdoptedSpec.load(ran["base"]),  # older rows know none
+        adopted_spec=None if ran.get("base") is None else AdoptedSpec.load(ran["base"]),  # older rows know none
     )
 
 
@@ -124,14 +124,14 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
         """,
         application.application_id,
     )
-    base = application.base
+    base = application.adopted_spec
     try:
         ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
     except UndecryptableSecret as error:
         undecryptable.tell(error)  # then it is as with one that nothing is known of
         ran = None
-    if row is None or ran is None or (base and ran.base and base.object_id != ran.base.object_id):
-        return None if base is None else Running(base.reference, application.as_found(), None)
+    if row is None or ran is None or (base and ran.adopted_spec and base.object_id != ran.adopted_spec.object_id):
+        return None if base is None else Running(base.reference, application.as_adopted(), None)
     reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()
     if reference is not None and row["digest"] is not None:
         reference = reference.with_digest(Digest(row["digest"]))

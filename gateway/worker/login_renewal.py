@@ -53,7 +53,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
             continue
         with isolate_failures("logins of services", service.name), _told(service):
             login = select_login(image.repository, application.own_login, kept)
-            credentials = await registry.credentials(login) if login.ends else None
+            credentials = await registry.credentials(login) if login.expires else None
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue
             async with transaction(pool) as connection:

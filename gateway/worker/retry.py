@@ -120,7 +120,7 @@ async def _is_exhausted(
         return False
     settlings, defects = (0, 1) if defect else (1, 0)
     await swaps.count_settling(connection, swap.application_id, settlings=settlings, defects=defects)
-    beyond = max(swap.settlings + settlings - MOST_SETTLINGS, swap.defects + defects - MOST_DEFECTS)
+    beyond = max(swap.failed_resumptions + settlings - MOST_SETTLINGS, swap.defects + defects - MOST_DEFECTS)
     if beyond < _MAX_FINAL_LOOKS:
         return False
     await swaps.delete_swap(connection, swap.application_id, deployment.deployment_id, deployment.epoch)

@@ -50,7 +50,7 @@ class StateMonitor:
             return None
         known = self._known.setdefault(identity.daemon, {})
         now = await snapshot.take_snapshot(reached.engine, identity, known)
-        found = {one.application_id: snapshot.observe(one, now) for one in expected if not one.busy}
+        found = {one.application_id: snapshot.observe(one, now) for one in expected if not one.has_running_deployment}
         async with transaction(self._pool) as connection:
             standings = await observations.upsert_observations(connection, found, as_of)
         unsure = await self._act(expected, found, standings)
@@ -65,9 +65,9 @@ class StateMonitor:
             standing = standings.get(one.application_id)
             if standing is None:
                 continue
-            if not one.is_wrong(standing.state):
+            if not one.should_alert(standing.state):
                 well += [one.application_id] if standing.told else []
-            elif standing.lasted < alert_delay(standing.state, waits=one.waits):
+            elif standing.lasted < alert_delay(standing.state, waits=one.has_queued_deployment):
                 unsure = True
             else:
                 with isolate_failures("observation", one.application_id):
@@ -79,23 +79,21 @@ class StateMonitor:
         return unsure
 
     async def _tell(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
-        if standing.told is seen.state or one.watched:
+        if standing.told is seen.state or one.is_monitored:
             return
         async with statement(self._pool) as connection:
             if not await observations.mark_told(connection, one.application_id, seen.state):
                 return
         _LOG.warning("An application is not as it should be", application=one.application_id, state=seen.state,
                      detail=seen.detail)  # fmt: skip
-        what = (
-            "it is put right" if one.is_to_be_healed(seen.state) else "it is left as it is; to put it right: redeploy"
-        )
+        what = "it is put right" if one.should_heal(seen.state) else "it is left as it is; to put it right: redeploy"
         lines = [seen.detail, what, f"Application: {one.application_id}"]
         self._alerts.send(Alert(f"{one.name}: {seen.state}", "\n".join(filter(None, lines))))
 
     async def _heal(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
         """Queue the way back to what served last."""
         recently = standing.since_healed is not None and standing.since_healed < _HEAL_PAUSE
-        if recently or not one.is_to_be_healed(seen.state):
+        if recently or not one.should_heal(seen.state):
             return
         try:
             async with transaction(self._pool) as connection:

@@ -41,8 +41,8 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         if deployment.rolls_back_to is not None:
             version = await versions.select_version(connection, vault, application, deployment.rolls_back_to)
             target = RollbackTarget(deployment.rolls_back_to, version.reference, version.application)
-        elif deployment.kind is Kind.ROLLBACK and application.base is not None:
-            target = RollbackTarget(None, application.base.reference, application.as_found())
+        elif deployment.kind is Kind.ROLLBACK and application.adopted_spec is not None:
+            target = RollbackTarget(None, application.adopted_spec.reference, application.as_adopted())
         image = target.reference if target else deployment.reference or application.reference
         former = await versions.select_serving(connection, vault, application)
         login = ANONYMOUS

@@ -84,7 +84,7 @@ def _reference(text: str) -> None:
 def _policy(text: str) -> None:
     rule, pattern, tag, *globs = (*text.split("\n"), "", "", "")
     policy = TagPolicy.parse(rule, pattern, include=globs[:1] if globs[0] else (), exclude=globs[1:2], prereleases=True)
-    policy.takes(parse_tag(tag))
+    policy.matches(parse_tag(tag))
     assert policy.rule in set(Rule)
 
 

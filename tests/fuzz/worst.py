@@ -133,7 +133,7 @@ def _names(one: int) -> str:
 def _configured(given: dict[str, Any]) -> object:
     configuration = Configuration.model_validate(given)
     configuration_rules.validate(configuration)
-    return configuration.identified(configuration)
+    return configuration.with_ids(configuration)
 
 
 def _each(field: str, bytes_each: int, make: Callable[[int], Any]) -> Callable[[int], dict[str, Any]]:
@@ -227,7 +227,7 @@ def _taken(given: tuple[list[PushEvent], int]) -> object:
         PushMatcher(events),
         (PushFilter(None, "r.io/app", TagPolicy.parse("semver", "*"), from_image=False),),
     )
-    return [(pushes.ask(follows[0]), pushes.taken(follows)) for _ in range(followers)]
+    return [(pushes.evaluate(follows[0]), pushes.matches(follows)) for _ in range(followers)]
 
 
 FOLLOWED = [

@@ -91,11 +91,11 @@ async def test_no_answer_of_the_database_stops_a_swap(web: Web, first: Deploymen
     swap = Swap(first.application_id, first.deployment_id, "app", "old", {}, "new")
     async with connect(f"{url}&{broken}", size=1) as pool:
         journal = PostgresJournal(pool, first)
-        journal.note(Step.SWAP)
-        await journal.stretch_lease_if_possible(9)
-        await journal.still_ours()
+        journal.note_step(Step.SWAP)
+        await journal.extend_lease_if_possible(9)
+        await journal.ensure_lease()
         await journal.flush_if_possible()
-        await journal.turn_back(swap)
+        await journal.record_reversal(swap)
         await journal.close_swap_if_possible()
         assert not journal.lost
     async with web.pool.acquire() as connection:
@@ -105,6 +105,6 @@ async def test_no_answer_of_the_database_stops_a_swap(web: Web, first: Deploymen
 async def test_a_database_that_answers_still_stops_who_was_taken_over_from(web: Web, first: Deployment) -> None:
     journal = PostgresJournal(web.pool, first)
     assert await claim(web, "second", lease=9) is not None
-    for write in (journal.stretch_lease_if_possible(9), journal.close_swap_if_possible()):
+    for write in (journal.extend_lease_if_possible(9), journal.close_swap_if_possible()):
         with pytest.raises(LeaseLost):
             await write

@@ -65,9 +65,9 @@ class _DeployRequest(Ingress):
                 "Application Docker Image Name Not Found: set dockerImage with application.saveDockerProvider"
             )
         notification = detect.parse(received, self.application.reference)
-        if notification.unnamed:
+        if notification.names_no_image:
             # Nothing distinguishes one such call from the next. So none is a duplicate, and it joins what is queued.
-            return Notification(unnamed=True, event_id=f"call:{uuid4()}")
+            return Notification(names_no_image=True, event_id=f"call:{uuid4()}")
         return notification
 
     def accepted(self, receipt: Receipt) -> Answer:

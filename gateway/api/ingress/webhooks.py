@@ -66,7 +66,7 @@ class _Webhook(Ingress):
             endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, token)
         if not endpoint.enabled and not self.always_accept:
             raise _no_such_webhook()
-        if endpoint.networks and not endpoint.admits(sender(self.request)):
+        if endpoint.networks and not endpoint.allows_address(sender(self.request)):
             reason = "this webhook accepts no requests from that address"
             rejections.count(self.app, endpoint, reason, headers_of(self.request))
             raise Forbidden(reason)
@@ -115,8 +115,8 @@ class _Webhook(Ingress):
         return Answer(handshake.status, handshake.body, "handshake", handshake.headers)
 
     def parse(self, endpoint: Endpoint, received: Request) -> Notification:
-        notification = endpoint.permitted(self.source.parse(received, self.trust))
-        return replace(notification, signed=self.source.signed(received, self.trust))
+        notification = endpoint.filter_permitted(self.source.parse(received, self.trust))
+        return replace(notification, signed_without_time=self.source.signed(received, self.trust))
 
     def accepted(self, receipt: Receipt) -> Answer:
         return Answer(202 if receipt.deployments else 200, receipt_body(receipt), receipt.verdict)

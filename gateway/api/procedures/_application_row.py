@@ -145,7 +145,7 @@ def row(
         "refreshToken": token if secrets else None,
         "serverId": application.server_id,
         "environmentId": application.environment_id,
-        "adopted": None if application.base is None else adopted(application.base),
+        "adopted": None if application.adopted_spec is None else adopted(application.adopted_spec),
         "applicationStatus": application_status(application.desired, status),
         "observed": observed_row(seen),
         "createdAt": application.created_at.isoformat(),

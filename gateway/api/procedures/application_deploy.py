@@ -62,7 +62,7 @@ def _refuse_another_repository(caller: Caller, application: Application, given: 
     configured = application.reference
     if configured is None or Reference.parse(given.docker_image).repository != configured.repository:
         raise Forbidden(
-            f"a key of scope {caller.permission.word} may deploy another tag of the application's repository; "
+            f"a key of scope {caller.permission.scope_name} may deploy another tag of the application's repository; "
             "an image from elsewhere takes one of scope admin"
         )
 

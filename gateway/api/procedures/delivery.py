@@ -79,7 +79,7 @@ def shown(delivery: Delivery) -> DeliveryRow:
         "ignored": [{"reference": one.reference, "reason": one.reason} for one in delivery.ignored],
         "duplicateOf": delivery.duplicate_of,
         "replayOf": delivery.replay_of,
-        "proven": not delivery.refused,
+        "proven": not delivery.unauthenticated,
         "times": delivery.times,
         "deployments": [
             {"deploymentId": one.deployment_id, "applicationId": one.application_id, "state": one.status}

@@ -109,7 +109,7 @@ def row(registry: Registry) -> RegistryRow:
         "username": "AWS" if amazon else username,
         "registryUrl": registry.registry_url,
         "registryType": registry.registry_type.value,
-        "caCertificate": registry.authority,
+        "caCertificate": registry.ca_certificates,
         "region": amazon.region if amazon else None,
         "accessKeyId": (amazon.access_key_id or None) if amazon else None,
         "profile": amazon.profile if amazon else None,

@@ -114,7 +114,7 @@ def row(server: Server, hosts: Sequence[EngineStatus]) -> ServerRow:
         "name": server.name,
         "description": server.description,
         "host": server.access.host,
-        "ipAddress": address.published,
+        "ipAddress": address.published_host,
         "port": address.port,
         "username": address.user,
         "tls": server.access.tls,
@@ -154,7 +154,7 @@ def shown_identity(identity: EngineIdentity | None) -> Identity:
 def _new(given: _Given) -> Access:
     if given.host is None:
         raise InvalidInput("host is missing, as in ssh://deploy@10.0.0.5", field="host")
-    return Access(given.host).changed(given.access())
+    return Access(given.host).with_changes(given.access())
 
 
 @procedures.mutation("server.create", gives=ServerRow, raises=(Conflict,))
@@ -212,7 +212,7 @@ async def test(context: Context, given: Trial) -> Answer:
         return Answer(shown_identity(await admin.identify_engine(_new(given))))
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(shown_identity(await admin.identify_engine(server.changed(given.access()))))
+    return Answer(shown_identity(await admin.identify_engine(server.access_with_changes(given.access()))))
 
 
 @procedures.query("server.validate", gives=Identity)

@@ -78,7 +78,7 @@ def shown(subscription: Subscription) -> SubscriptionRow:
         "prereleases": policy.prereleases,
         "allowDowngrade": policy.downgrades,
         "fromImage": subscription.from_image,
-        "reconcileSeconds": subscription.reconcile,
+        "reconcileSeconds": subscription.poll_interval,
         "createdAt": subscription.created_at.isoformat(),
     }
 

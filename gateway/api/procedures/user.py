@@ -133,7 +133,7 @@ def _row(key: Key) -> KeyRow:
         "start": key.prefix[:_START],
         "prefix": key.prefix,
         "userId": _OWNER,
-        "scope": key.permission.word,
+        "scope": key.permission.scope_name,
         "applicationIds": None if grants is None else sorted(grants.applications),
         "projectIds": None if grants is None else sorted(grants.projects),
         "enabled": key.revoked_at is None,

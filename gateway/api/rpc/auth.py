@@ -88,7 +88,7 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
 
     The permission is checked before the input is validated, so a denied caller learns nothing about the input.
     """
-    caller.check(procedure.name, procedure.permission)
+    caller.require(procedure.name, procedure.permission)
     grants = caller.grants
     if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
@@ -124,7 +124,7 @@ async def _covered(context: Context, grants: Grants, noun: ResourceKind | None, 
         return True
     async with statement(context.pool) as connection:
         where = await resource_owners.select_owner(connection, noun, value)
-    return where is not None and grants.cover(application_id=where.application_id, project_id=where.project_id)
+    return where is not None and grants.covers(application_id=where.application_id, project_id=where.project_id)
 
 
 def _snake_case(name: object) -> str:

@@ -72,7 +72,7 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
 def _told(procedure: Procedure) -> dict[str, str]:
     words = inspect.cleandoc(procedure.run.__doc__ or "")
     first, _, rest = words.partition("\n\n")
-    needs = f"Needs a key of scope {procedure.permission.word}."
+    needs = f"Needs a key of scope {procedure.permission.scope_name}."
     return {"summary": " ".join(first.split()), "description": f"{rest}\n\n{needs}".strip()}
 
 

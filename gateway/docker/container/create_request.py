@@ -26,7 +26,7 @@ async def build(
 ) -> dict[str, Any]:
     """Return it, with the volumes nobody named that are among the mounts of what it takes the place of."""
     body = adopted_spec.carry_volumes(container_spec.create_body(application, version), mounts)
-    base = application.base
+    base = application.adopted_spec
     if container_spec.is_fully_specified(application):
         body["HostConfig"] |= await log_driver.for_container(engine)
     if base is None:
@@ -85,8 +85,8 @@ def _application_at_creation(
     """Return the application as it was when the container was made; None where that is not known."""
     if old is None:
         return None
-    if application.base is not None and ownership.is_original(application, old):
-        return application.as_found()
+    if application.adopted_spec is not None and ownership.is_original(application, old):
+        return application.as_adopted()
     for known in (application, former.application if former else None):
         if known is not None and container_spec.spec_hash(known) == old.labels.get(SPEC):
             return known
@@ -123,7 +123,7 @@ async def recreate(engine: Engine, former: Running, gone: str, name: str, new: C
         raise ValueError("what served is not known")
     version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
     body = await build(engine, application, version, new.mounts if new else ())
-    base = application.base
+    base = application.adopted_spec
     if former.deployment_id is None and base is not None:
         # It was somebody else's: so is its like.
         gone = base.object_id

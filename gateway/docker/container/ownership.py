@@ -20,7 +20,7 @@ from gateway.model.reference import Reference
 
 def is_original(application: Application, container: Container) -> bool:
     """Tell whether it is what the application was adopted with, or the like of it."""
-    base = application.base
+    base = application.adopted_spec
     known = (container.container_id, container.labels.get(ORIGIN))
     return base is not None and APPLICATION not in container.labels and base.object_id in known
 
@@ -34,8 +34,8 @@ def labels_belong_to(application: Application, labels: Mapping[str, str]) -> boo
     if labels.get(APPLICATION) != application.application_id:
         return False
     if (installation := labels.get(INSTALLATION)) is not None:
-        return installation == application.installation
-    return not application.installation or labels.get(DEPLOYMENT) in application.unmarked
+        return installation == application.installation_id
+    return not application.installation_id or labels.get(DEPLOYMENT) in application.unlabelled_deployments
 
 
 def belongs_to(application: Application, container: Container) -> bool:
@@ -47,7 +47,7 @@ def describe_owner(application: Application, what: str, name: str, labels: Mappi
     owner = labels.get(APPLICATION)
     if owner is None:
         return f"a {what} called {name} is there that is not this application's"
-    if owner != application.application_id and labels.get(INSTALLATION) == application.installation:
+    if owner != application.application_id and labels.get(INSTALLATION) == application.installation_id:
         return f"a {what} called {name} is there that is the application {owner}'s"
     whose = f"installation {made_by}" if (made_by := labels.get(INSTALLATION)) else "deployment unknown here"
     return (
@@ -59,27 +59,27 @@ def describe_owner(application: Application, what: str, name: str, labels: Mappi
 def describe_conflict(application: Application, container: Container) -> str:
     """Return why a container of the application's name is not taken for it, and what to do where that may be wrong."""
     name = container.name
-    if application.base is None or APPLICATION in container.labels:
+    if application.adopted_spec is None or APPLICATION in container.labels:
         return describe_owner(application, "container", name, container.labels)
     return f"{name} was made anew since it was adopted; take it over as it is now: gateway apps adopt {name}"
 
 
 def version_of(application: Application, container: Container) -> tuple[str | None, str | None]:
     """Return the digest and the hash of the specification that it was made with."""
-    if application.base is not None and is_original(application, container):
-        return application.base.reference.digest, container_spec.spec_hash(application.as_found())
+    if application.adopted_spec is not None and is_original(application, container):
+        return application.adopted_spec.reference.digest, container_spec.spec_hash(application.as_adopted())
     return container.labels.get(DIGEST), container.labels.get(SPEC)
 
 
 def image_reference_of(application: Application, container: Container) -> Reference | None:
     """Return the image by tag and digest that it was made of."""
-    if application.base is not None and is_original(application, container):
-        return application.base.reference
+    if application.adopted_spec is not None and is_original(application, container):
+        return application.adopted_spec.reference
     return image_reference(container.labels)
 
 
 def restart_policy_of(application: Application, container: Container) -> dict[str, object]:
     """Return the policy it has when it is not set aside."""
-    if application.base is not None and is_original(application, container):
-        return dict(application.base.found["HostConfig"]["RestartPolicy"])
+    if application.adopted_spec is not None and is_original(application, container):
+        return dict(application.adopted_spec.found["HostConfig"]["RestartPolicy"])
     return labelled_restart_policy(container.labels)

@@ -255,7 +255,7 @@ class ContainerRuntime:
             or not ownership.belongs_to(self.application, found)
         ):
             return False
-        if self.application.base is not None and found.container_id == self.application.base.object_id:
+        if self.application.adopted_spec is not None and found.container_id == self.application.adopted_spec.object_id:
             return True  # adopted anew meanwhile
         known = {swap.deployment_id, self.former.deployment_id if self.former else None}
         if ORIGIN in found.labels or found.labels.get(DEPLOYMENT) in known:
@@ -403,7 +403,7 @@ class ContainerRuntime:
     async def _all(self) -> list[Container]:
         labelled = await containers.list_labelled(self.engine, self.application.application_id)
         found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
-        if (base := self.application.base) is not None:
+        if (base := self.application.adopted_spec) is not None:
             original = await containers.inspect(self.engine, base.object_id)
             alike = await containers.list_labelled(self.engine, base.object_id, label=ORIGIN)
             found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]

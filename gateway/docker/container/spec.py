@@ -37,16 +37,16 @@ def user_config(application: Application) -> dict[str, Any]:
     Of what was adopted, that is what it was found with, and what the columns set over it.
     """
     columns = _columns(application)
-    if application.base is None or application.base.is_service:
+    if application.adopted_spec is None or application.adopted_spec.is_service:
         body = _with_defaults(columns, application)
     else:
-        body = adopted_spec.merge(adopted_spec.user_config(application.base), columns)
+        body = adopted_spec.merge(adopted_spec.user_config(application.adopted_spec), columns)
     return attach_first_network(body, endpoints(application))
 
 
 def is_fully_specified(application: Application) -> bool:
     """Tell whether its columns say all of a container: there is none that it was found with."""
-    return application.base is None or application.base.is_service
+    return application.adopted_spec is None or application.adopted_spec.is_service
 
 
 def _with_defaults(columns: dict[str, Any], application: Application) -> dict[str, Any]:
@@ -160,8 +160,8 @@ def attach_first_network(body: dict[str, Any], endpoints: Mapping[str, Mapping[s
 def endpoints(application: Application) -> dict[str, dict[str, Any]]:
     """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
     found: dict[str, dict[str, Any]] = {}
-    if application.base is not None and not application.base.is_service:
-        found = adopted_spec.endpoints(application.base)
+    if application.adopted_spec is not None and not application.adopted_spec.is_service:
+        found = adopted_spec.endpoints(application.adopted_spec)
     configuration = application.configuration
     found |= {name: {} for name in configuration.networks if name not in found}
     for attachment in configuration.network_swarm or ():

@@ -68,7 +68,7 @@ class Engine(aiodocker.Docker):
         connector, url = connector_for(access)
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
         self._connection_info = access.host  # what errors name
-        self.address = access.address.published  # of what its containers publish
+        self.address = access.address.published_host  # of what its containers publish
         self.image_labels: dict[str, Mapping[str, str]] = {}  # by the image's id, for `images`
         self.run = ""  # of its last identity
         self.unbounded_logs: dict[str, bool] = {}  # by its run, for `log_driver`

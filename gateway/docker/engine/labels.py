@@ -57,7 +57,7 @@ def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str,
 
 def installation_label(application: Application) -> dict[str, str]:
     """Return the label that tells what this installation made from what another one did on the same engine."""
-    return {INSTALLATION: application.installation} if application.installation else {}
+    return {INSTALLATION: application.installation_id} if application.installation_id else {}
 
 
 def image_reference(labels: Mapping[str, str]) -> Reference | None:

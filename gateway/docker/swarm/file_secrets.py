@@ -74,7 +74,9 @@ async def _select(engine: Engine, application: Application) -> dict[str, str]:
 def _is_ours(application: Application, labels: Mapping[str, str]) -> bool:
     """Tell whether the secret is the application's; one made before there were installations tells of none."""
     installation = labels.get(INSTALLATION, "")
-    return installation == application.installation or (not installation and bool(application.unmarked))
+    return installation == application.installation_id or (
+        not installation and bool(application.unlabelled_deployments)
+    )
 
 
 async def _create(engine: Engine, application: Application, name: str, file: Mount) -> str:

@@ -64,7 +64,7 @@ class ServiceRuntime:
         if not service.image_matches_labels:
             digest, spec_hash = None, None
         if (base := self._original(service)) is not None:
-            digest, spec_hash = base.reference.digest, spec.spec_hash(self.application.as_found())
+            digest, spec_hash = base.reference.digest, spec.spec_hash(self.application.as_adopted())
         return Serving(
             object_id=service.service_id,
             name=service.name,
@@ -90,7 +90,7 @@ class ServiceRuntime:
 
     def _original(self, service: Service) -> AdoptedSpec | None:
         """Return what the application was adopted with, where the service is still as somebody else made it."""
-        base = self.application.base
+        base = self.application.adopted_spec
         if base is None or APPLICATION in service.labels or service.service_id != base.object_id:
             return None
         return base

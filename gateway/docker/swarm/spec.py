@@ -86,7 +86,7 @@ def build(
 def spec_hash(application: Application) -> str:
     """Return what changes whenever the user's choice does."""
     # The names of secrets tell one installation from another, and no choice from another.
-    wants = user_config(replace(application, installation=""), {})
+    wants = user_config(replace(application, installation_id=""), {})
     beneath = _merge(_defaults(application), {"TaskTemplate": {"LogDriver": _FORMER_LOG}})
     choice = [beneath, wants, application.configuration.order, adopted_service_spec(application)]
     return hashlib.sha256(orjson.dumps(choice, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
@@ -94,7 +94,7 @@ def spec_hash(application: Application) -> str:
 
 def adopted_service_spec(application: Application) -> Mapping[str, Any] | None:
     """Return the spec that the application was adopted with."""
-    base = application.base
+    base = application.adopted_spec
     return base.found if base is not None and base.is_service else None
 
 

@@ -84,7 +84,7 @@ async def test_no_procedure_is_open_to_a_key_of_a_lesser_scope(web: Web, permiss
                 continue
             status, answer = await call(web, procedure, {})
             assert (status, answer["code"]) == (403, "FORBIDDEN"), procedure.name
-            assert f"needs a key of scope {procedure.permission.word}" in answer["message"]
+            assert f"needs a key of scope {procedure.permission.scope_name}" in answer["message"]
             status, answer = await call_by_trpc(web, procedure, {})
             assert (status, answer["error"]["json"]["code"]) == (403, -32003)
 

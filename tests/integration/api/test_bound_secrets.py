@@ -41,16 +41,16 @@ async def test_an_image_from_elsewhere_is_asked_for_without_the_password(
     web: Web, given: dict[str, Any], clearing: dict[str, Any]
 ) -> None:
     await with_a_password(web, **given)
-    assert (await login_of(web)).by == Credentials("robot", "hush-password")
+    assert (await login_of(web)).credentials == Credentials("robot", "hush-password")
     for procedure in ("application.update", "application.saveDockerProvider"):
         await web.mutate(procedure, applicationId="app-1", dockerImage="evil.example/x:v1", **clearing)
         login = await login_of(web)
-        assert login.by is None
+        assert login.credentials is None
         assert "was not sent, since it was given for" in login.withheld
     await web.mutate("application.update", applicationId="app-1", username="another")
-    assert (await login_of(web)).by is None
+    assert (await login_of(web)).credentials is None
     await web.mutate("application.update", applicationId="app-1", registryUrl=None, password="theirs")
-    assert (await login_of(web)).by == Credentials("another", "theirs")
+    assert (await login_of(web)).credentials == Credentials("another", "theirs")
 
 
 async def test_a_deploy_of_an_image_from_elsewhere_takes_no_password_there(web: Web) -> None:
@@ -59,7 +59,7 @@ async def test_a_deploy_of_an_image_from_elsewhere_takes_no_password_there(web: 
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app-1")
     there = Reference.parse("evil.example/x:v1").repository
-    assert select_login(there, application.own_login, ()).by is None
+    assert select_login(there, application.own_login, ()).credentials is None
 
 
 @pytest.mark.parametrize("given", [{"dockerImage": "r.io/acme/web"}, {"registryUrl": "r.io"}], ids=str)
@@ -79,9 +79,9 @@ async def test_a_registry_url_elsewhere_takes_the_password_anew(
 async def test_a_password_set_before_its_image_is_for_the_first_one(web: Web) -> None:
     await with_a_password(web)
     await web.mutate("application.update", applicationId="app-1", dockerImage="r.io/acme/web")
-    assert (await login_of(web)).by == Credentials("robot", "hush-password")
+    assert (await login_of(web)).credentials == Credentials("robot", "hush-password")
     await web.mutate("application.update", applicationId="app-1", dockerImage="evil.example/x")
-    assert (await login_of(web)).by is None
+    assert (await login_of(web)).credentials is None
 
 
 @pytest.mark.parametrize(

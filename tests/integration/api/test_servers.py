@@ -48,7 +48,7 @@ def tls() -> dict[str, str]:
     ],
 )
 def test_an_address_is_read(text: str, address: Address, published: str) -> None:
-    assert (address, published) == (Address.parse(text), Address.parse(text).published)
+    assert (address, published) == (Address.parse(text), Address.parse(text).published_host)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +65,11 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_another_scheme_drops_what_let_us_in_by_the_former() -> None:
     access = Access("tcp://a:2376", tls_ca="ca", tls_cert="cert", tls_key="key")
-    assert Access("tcp://b:2376", "ca", "cert", "new") == access.changed({"host": "tcp://b:2376", "tls_key": "new"})
-    assert Access("unix:///s") == access.changed({"host": "unix:///s"})
-    assert Access("tcp://a:2376", "ca", "new", "key") == access.changed({"tls_cert": "new"})
+    assert Access("tcp://b:2376", "ca", "cert", "new") == access.with_changes(
+        {"host": "tcp://b:2376", "tls_key": "new"}
+    )
+    assert Access("unix:///s") == access.with_changes({"host": "unix:///s"})
+    assert Access("tcp://a:2376", "ca", "new", "key") == access.with_changes({"tls_cert": "new"})
     assert "key" not in repr(access)
 
 

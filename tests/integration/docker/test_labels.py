@@ -98,7 +98,7 @@ async def test_another_installation_neither_takes_nor_removes_an_application_of_
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
-    assert before.labels[INSTALLATION] == (await of(lane)).installation
+    assert before.labels[INSTALLATION] == (await of(lane)).installation_id
     another = await runtime(lane, installation="another", unmarked=frozenset())
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
@@ -124,4 +124,6 @@ async def test_what_was_made_before_there_were_installations_is_known_by_its_dep
             "UPDATE deployments SET epoch = epoch + 1 WHERE deployment_id = $1", first.deployment_id
         )
     assert ownership.belongs_to(await of(lane), made)
-    assert "deployment unknown here" in ownership.describe_conflict(replace(await of(lane), unmarked=frozenset()), made)
+    assert "deployment unknown here" in ownership.describe_conflict(
+        replace(await of(lane), unlabelled_deployments=frozenset()), made
+    )

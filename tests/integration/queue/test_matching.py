@@ -208,13 +208,13 @@ async def test_a_policy_is_asked_once_for_a_tag_however_many_applications_have_i
     for _ in range(10):
         await _follow(web, await _application(web), "any")
     asked: list[str] = []
-    takes = TagPolicy.takes
+    matches = TagPolicy.matches
 
     def count(policy: TagPolicy, tag: Tag) -> bool:
         asked.append(tag)
-        return takes(policy, tag)
+        return matches(policy, tag)
 
-    monkeypatch.setattr(TagPolicy, "takes", count)
+    monkeypatch.setattr(TagPolicy, "matches", count)
     _, answer = await web.push(*(f"r.io/acme/web:t{number}" for number in range(20)))
     assert len(answer["deployments"]) == 10
     assert len(asked) == 20

@@ -259,7 +259,7 @@ async def test_a_certificate_that_is_not_trusted_is_told_by_why(
     else:
         authority.issue_cert("elsewhere.test" if kind == "another name" else "localhost").configure_cert(context)
     trusted = trustme.CA() if kind == "unknown" else authority
-    login = Login(authority=trusted.cert_pem.bytes().decode())
+    login = Login(ca_certificates=trusted.cert_pem.bytes().decode())
     async with over_tls(context) as address:
         reference = Reference.parse(f"{address}/app:v1")
         if not said:
@@ -278,7 +278,7 @@ async def test_where_a_certificate_is_expected_nothing_is_asked_without_one(clie
         asked.append(request.path)
         return web.Response()
 
-    login = Login(Credentials("bob", "secret"), authority=trustme.CA().cert_pem.bytes().decode())
+    login = Login(Credentials("bob", "secret"), ca_certificates=trustme.CA().cert_pem.bytes().decode())
     async with answering(answer) as address:
         error = await refusal(client.resolve(Reference.parse(f"{address}/app:v1"), login))
     assert error.reason.code is Code.REGISTRY_UNTRUSTED

@@ -186,7 +186,9 @@ async def test_another_installation_neither_takes_nor_removes_a_service_and_its_
     await lane.set(configuration=QUICK | {"mounts": mounts})
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     ours = await runtime_of(lane)
-    another = replace(ours, application=replace(ours.application, installation="another", unmarked=frozenset()))
+    another = replace(
+        ours, application=replace(ours.application, installation_id="another", unlabelled_deployments=frozenset())
+    )
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
     assert refused.value.reason.code is Code.NAME_TAKEN

@@ -42,7 +42,7 @@ async def test_whoever_was_taken_over_from_touches_nothing_more(web: Web, first:
     journal = PostgresJournal(web.pool, first)
     assert await claim(web, "second", lease=9) is not None
     with pytest.raises(LeaseLost):
-        await journal.still_ours()
+        await journal.ensure_lease()
     assert journal.lost
 
 
@@ -50,11 +50,11 @@ async def test_asking_renews_the_lease_and_is_not_repeated_while_half_of_it_is_l
     web: Web, first: Deployment
 ) -> None:
     journal = PostgresJournal(web.pool, first)
-    await journal.stretch_lease(9)
+    await journal.extend_lease(9)
     assert await claim(web, "second", lease=9) is None
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE deployments SET epoch = epoch + 1")
-    await journal.still_ours()
+    await journal.ensure_lease()
 
 
 async def fall_silent(web: Web, *, takeovers: int | None = None) -> None:
@@ -110,10 +110,10 @@ async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web
         found = await web.query("deployment.one", deploymentId=first.deployment_id)
         return found["state"], found["status"], found["reason"] and found["reason"]["code"], found["waitsFor"]
 
-    await journal.wait("the engine stops and starts 1 at once, now another")
+    await journal.record_wait("the engine stops and starts 1 at once, now another")
     waits_for = "its turn: the engine stops and starts 1 at once, now another"
     assert await shown() == ("queued", "running", Code.SLOTS_TAKEN, waits_for)
-    await journal.go_on()
+    await journal.clear_wait()
     assert await shown() == ("running", "running", None, None)
 
 

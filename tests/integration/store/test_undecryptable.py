@@ -68,7 +68,7 @@ async def test_the_rest_is_worked_on(half: Web) -> None:
         }
         assert (await deploy_tokens.select_tokens(connection, VAULT, ["lost", "kept"])).keys() == {"kept"}
         found = await registries.select_registries(connection, VAULT, Domain("ghcr.io"))
-    assert select_login(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).by is not None
+    assert select_login(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).credentials is not None
     with pytest.raises(Unavailable, match="sealed with another key"):
         select_login(Repository.of(Domain("ghcr.io"), "lost/web"), None, found)
 

@@ -85,7 +85,7 @@ async def test_code_message_and_remedy_are_the_same_wherever_they_are_shown(
 
 def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
     deployment = MagicMock(kind=kind, reference=reference, deployment_id="d", epoch=1, cancelled_at=None)
-    application = MagicMock(spec=Application, configuration=Configuration(), base=None)
+    application = MagicMock(spec=Application, configuration=Configuration(), adopted_spec=None)
     application.name = "web"
     return attempt.Task(deployment, application, ANONYMOUS, AsyncMock())
 

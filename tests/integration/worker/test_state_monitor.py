@@ -29,16 +29,16 @@ EXPECTED = ExpectedState(
     application_id="app",
     name="Web",
     app_name="web",
-    installation="i",
+    installation_id="i",
     desired=Desired.RUNNING,
     heal=False,
-    original=False,
+    as_adopted=False,
     deployment_id="d",
     digest="sha256:1",
     spec_hash="s",
-    busy=False,
-    watched=False,
-    waits=False,
+    has_running_deployment=False,
+    is_monitored=False,
+    has_queued_deployment=False,
 )
 LABELS = {
     APPLICATION: "app",
@@ -92,24 +92,29 @@ def test_labels_are_not_believed_against_the_image(digests: set[str], state: Sta
 
 
 def test_what_was_adopted_is_seen_without_labels() -> None:
-    adopted = replace(EXPECTED, original=True, deployment_id=None, digest=None, spec_hash=None)
+    adopted = replace(EXPECTED, as_adopted=True, deployment_id=None, digest=None, spec_hash=None)
     assert observe(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
     assert observe(adopted, _there(UP)).state is State.DRIFTED
 
 
 def test_what_somebody_sees_to_is_not_put_right() -> None:
     wants = replace(EXPECTED, heal=True)
-    assert wants.is_to_be_healed(State.MISSING)
-    assert not wants.is_to_be_healed(State.UNHEALTHY), "its watch window saw to that"
-    for attended in ({"watched": True}, {"waits": True}, {"heal": False}, {"desired": Desired.STOPPED}):
-        assert not replace(wants, **attended).is_to_be_healed(State.MISSING)
+    assert wants.should_heal(State.MISSING)
+    assert not wants.should_heal(State.UNHEALTHY), "its watch window saw to that"
+    for attended in (
+        {"is_monitored": True},
+        {"has_queued_deployment": True},
+        {"heal": False},
+        {"desired": Desired.STOPPED},
+    ):
+        assert not replace(wants, **attended).should_heal(State.MISSING)
 
 
 def test_what_should_be_stopped_and_runs_has_drifted() -> None:
     stopped = replace(EXPECTED, desired=Desired.STOPPED)
     assert observe(stopped, _there(UP)).state is State.DRIFTED
     down = observe(stopped, _there(replace(UP, state="exited", status="Exited (0)")))
-    assert (down.state, stopped.is_wrong(down.state)) == (State.STOPPED, False)
+    assert (down.state, stopped.should_alert(down.state)) == (State.STOPPED, False)
 
 
 # -- on an engine

@@ -53,7 +53,7 @@ def made(base: Mapping[str, Any] | None = None, environment: str | None = None, 
     one = application(environment, **configuration)
     if base is not None:
         image = base["TaskTemplate"]["ContainerSpec"]["Image"]
-        one = replace(one, base=AdoptedSpec(base, "service", image, "", is_service=True))
+        one = replace(one, adopted_spec=AdoptedSpec(base, "service", image, "", is_service=True))
     return swarm_spec.build(one, VERSION)
 
 
@@ -383,7 +383,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
 ) -> None:
     one = application(**configuration)
     if base is not None:
-        one = replace(one, base=AdoptedSpec(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
+        one = replace(one, adopted_spec=AdoptedSpec(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
     for networks in ({}, {"host": "id-of-host"}):
         spec = swarm_spec.build(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
         assert (spec["UpdateConfig"]["Order"], spec["RollbackConfig"]["Order"]) == (order, order)

@@ -219,14 +219,14 @@ def test_what_can_be_together_is_not_refused(together: dict[str, Any]) -> None:
 
 
 def test_a_part_keeps_its_name_as_long_as_it_stays_the_same() -> None:
-    first = Configuration.model_validate({"ports": [PORT], "mounts": [VOLUME, FILE]}).identified()
+    first = Configuration.model_validate({"ports": [PORT], "mounts": [VOLUME, FILE]}).with_ids()
     sent = {"ports": [{**PORT, "publishedPort": 9090}, PORT], "mounts": [FILE, VOLUME]}
-    second = Configuration.model_validate(sent).identified(first)
+    second = Configuration.model_validate(sent).with_ids(first)
     assert second.ports[1] == first.ports[0]
     assert second.ports[0].port_id not in {None, first.ports[0].port_id}
     assert second.mounts == first.mounts[::-1]
     renamed = {"ports": [{**PORT, "publishedPort": 1, "portId": first.ports[0].port_id}, {**PORT, "portId": "mine"}]}
-    third = Configuration.model_validate(renamed).identified(first)
+    third = Configuration.model_validate(renamed).with_ids(first)
     assert third.ports[0].port_id == first.ports[0].port_id
     assert third.ports[1].port_id not in {"mine", first.ports[0].port_id}
     assert container_spec.spec_hash(application(ports=[PORT])) == container_spec.spec_hash(

@@ -82,20 +82,20 @@ def test_what_names_no_registry_is_refused(url: str) -> None:
 
 def test_an_applications_own_login_comes_first() -> None:
     image = Repository.parse("ghcr.io/acme/app")
-    assert select_login(image, (None, OWN), [kept("ghcr.io", "kept")]).by == OWN
+    assert select_login(image, (None, OWN), [kept("ghcr.io", "kept")]).credentials == OWN
 
 
 def test_an_own_login_is_never_sent_to_another_registry() -> None:
     image = Repository.parse("ghcr.io/acme/app")
     login = select_login(image, (RegistryScope.parse("docker.io"), OWN), [])
-    assert login.by is None
+    assert login.credentials is None
     assert "own login was not sent, since it was given for docker.io" in login.description
 
 
 def test_the_longest_path_wins_among_the_kept_logins() -> None:
     image = Repository.parse("ghcr.io/acme/app")
     chosen = select_login(image, None, [kept("ghcr.io/acme", "near"), kept("ghcr.io", "far"), kept("quay.io", "other")])
-    assert chosen.by == Credentials("near", "secret")
+    assert chosen.credentials == Credentials("near", "secret")
 
 
 def test_a_password_is_not_shown_by_accident() -> None:
@@ -108,9 +108,9 @@ def test_an_error_names_the_registry_that_is_for_another_path() -> None:
 
 
 def test_certificates_are_trusted_for_a_host_whosever_login_is_used() -> None:
-    trusting = replace(kept("registry.example.com", "kept"), login=None, authority="PEM\n")
+    trusting = replace(kept("registry.example.com", "kept"), login=None, ca_certificates="PEM\n")
     login = select_login(Repository.parse("registry.example.com/app"), (None, OWN), [trusting])
-    assert (login.by, login.authority) == (OWN, "PEM\n")
+    assert (login.credentials, login.ca_certificates) == (OWN, "PEM\n")
 
 
 ROLE = "arn:aws:iam::123456789012:role/pull"

@@ -34,7 +34,7 @@ def test_a_policy_takes_what_it_says(
     rule: str, pattern: str, more: dict[str, object], taken: list[str], left: list[str]
 ) -> None:
     policy = TagPolicy.parse(rule, pattern, **more)  # type: ignore[arg-type]
-    assert [tag for tag in taken + left if policy.takes(Tag(tag))] == taken
+    assert [tag for tag in taken + left if policy.matches(Tag(tag))] == taken
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_versions_are_ordered_as_numbers_and_what_is_none_is_never_lower() -> No
 )
 def test_no_tag_keeps_a_policy_busy(rule: str, pattern: str) -> None:
     # What backtracks would not end within the test's time, or the sun's.
-    assert not TagPolicy.parse(rule, pattern).takes(Tag("a" * 128))
+    assert not TagPolicy.parse(rule, pattern).matches(Tag("a" * 128))
 
 
 @given(
@@ -90,4 +90,4 @@ def test_whatever_is_written_is_a_policy_or_is_refused(rule: str, pattern: str, 
         policy = TagPolicy.parse(rule, pattern)
     except InvalidInput:
         return
-    assert policy.takes(Tag(tag)) in {True, False}
+    assert policy.matches(Tag(tag)) in {True, False}

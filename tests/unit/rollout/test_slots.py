@@ -25,7 +25,7 @@ class Scene:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
         self.slots = attempt.SwapSlots(1)
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
-        self.runtime.longest_call = self.runtime.spec_hash = self.journal.note = MagicMock(return_value=1.0)
+        self.runtime.longest_call = self.runtime.spec_hash = self.journal.note_step = MagicMock(return_value=1.0)
         self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
         self.runtime.serving.return_value = MagicMock(sound=False, digest=DIGEST)
         monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock(return_value=self.runtime))
@@ -46,7 +46,7 @@ async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pyt
         await held.enter_async_context(scene.slots.hold("another"))
         rollback = asyncio.create_task(scene.roll_back())
         await asyncio.sleep(2 * DEADLINE)
-        scene.journal.go_on.assert_not_awaited()
+        scene.journal.clear_wait.assert_not_awaited()
     assert (await rollback).status is Status.SUCCEEDED
 
 
@@ -54,19 +54,19 @@ async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pyt
 async def test_what_waits_for_a_slot_says_for_whom(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
     scene = Scene(monkeypatch, order)
     told = asyncio.Event()
-    scene.journal.wait.side_effect = lambda _: told.set()
+    scene.journal.record_wait.side_effect = lambda _: told.set()
     async with scene.slots.hold("another"):
         rollback = asyncio.create_task(scene.roll_back())
         await told.wait()
     await rollback
-    scene.journal.wait.assert_awaited_once_with("the engine stops and starts 1 at once, now another")
-    scene.journal.go_on.assert_awaited_once_with()
+    scene.journal.record_wait.assert_awaited_once_with("the engine stops and starts 1 at once, now another")
+    scene.journal.clear_wait.assert_awaited_once_with()
 
 
 async def test_where_a_slot_is_free_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, Order.START_FIRST)
     assert (await scene.roll_back()).status is Status.SUCCEEDED
-    scene.journal.wait.assert_not_awaited()
+    scene.journal.record_wait.assert_not_awaited()
 
 
 async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
