@@ -60,7 +60,7 @@ class Serving:
     name: str
     running: bool
     #: running, settled, and healthy where there is a check
-    sound: bool
+    healthy: bool
     digest: str | None
     spec_hash: str | None
     deployment_id: str | None
@@ -71,7 +71,7 @@ class Serving:
 class Runtime(Protocol):
     """One application on one engine."""
 
-    async def clear(self) -> None:
+    async def remove_leftovers(self) -> None:
         """Take away what attempts that died have left beside what serves; no swap is open."""
 
     async def serving(self) -> Serving | None:
@@ -80,49 +80,49 @@ class Runtime(Protocol):
     def spec_hash(self) -> str:
         """Return what changes whenever the user's choice does."""
 
-    async def check(self) -> None:
+    async def check_requirements(self) -> None:
         """Raises Failed where the engine lacks what the application needs: a network, a free port."""
 
-    async def obtain(self, reference: Reference, progress: Progress) -> None:
+    async def pull(self, reference: Reference, progress: Progress) -> None:
         """Get the image, by digest, to where it will run; raises Failed where it is for another platform."""
 
-    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+    async def create(self, version: Version, serving: Serving | None) -> Swap:
         """Create the new one beside the old, which is not touched; the record of how one takes the other's place."""
 
-    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
+    async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
         """Return how the version takes its place again, or None where nothing of it is kept."""
 
-    async def present(self, swap: Swap) -> None:
+    async def start_beside(self, swap: Swap) -> None:
         """Start the new one beside the old, under no serving name."""
 
     async def discard(self, swap: Swap) -> None:
         """Remove the new one, which has never served."""
 
-    async def exchange(self, swap: Swap) -> None:
+    async def switch_over(self, swap: Swap) -> None:
         """Let the new one serve in place of the old."""
 
-    async def prove(self, swap: Swap, *, again: bool = False) -> None:
+    async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         """Return once the new one is observed sound, in the right version; raises Failed with what it did instead.
 
         `again`: it has proven itself before, and only what has happened since counts.
         """
 
-    async def retire(self, swap: Swap) -> None:
+    async def stop_old(self, swap: Swap) -> None:
         """Drain the old one and stop it."""
 
-    async def outlast(self, swap: Swap) -> None:
+    async def wait_out_pending_calls(self, swap: Swap) -> None:
         """Wait until no call that an attempt before has begun can reach the old one any more."""
 
     async def put_back(self, swap: Swap) -> None:
         """Let the old one serve again, or its like, else the new one; raises Postponed until that is done."""
 
-    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+    async def check_restored(self, swap: Swap, serving: Serving) -> None:
         """Return once what serves after a swap was put back is observed sound; raises Failed where it is not."""
 
-    async def is_over(self, swap: Swap) -> bool:
+    async def is_superseded(self, swap: Swap) -> bool:
         """Tell whether a newer deployment serves than the swap is of: what is written down of it holds no more."""
 
-    async def tidy(self, swap: Swap) -> None:
+    async def clean_up(self, swap: Swap) -> None:
         """Make it lasting: the local tag points at what runs, and of the replaced ones only those to keep stay."""
 
     async def last_lines(self, swap: Swap) -> str:
@@ -137,13 +137,13 @@ class Runtime(Protocol):
     async def remove(self) -> None:
         """Remove all there is of the application, its named volumes excepted."""
 
-    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+    async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
         """Return what has befallen it since it was proven, with so many restarts then; None where it is sound."""
 
-    async def answer(self, object_id: str) -> Reason | None:
+    async def run_probe(self, object_id: str) -> Reason | None:
         """Ask the application's probe once; None where it passes, or where there is none."""
 
-    async def expire(self) -> None:
+    async def prune_kept(self) -> None:
         """Remove what was replaced and is kept for longer than it may be."""
 
     def longest_call(self) -> float:

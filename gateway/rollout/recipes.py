@@ -48,7 +48,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
         attempt = Attempt(context, task, journal, runtime, deadline)
         if left_open is not None and (outcome := await rollout_swap.settle(attempt, left_open)):
             return outcome
-        await runtime.clear()
+        await runtime.remove_leftovers()
         if task.deployment.cancelled_at is not None:
             return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)
@@ -88,7 +88,7 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
     version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
-    swap = await runtime.recall(version, serving)
+    swap = await runtime.find_kept(version, serving)
     if swap is None:
         return await _roll_forward(attempt, target.reference, digest, serving)
     return await rollout_swap.show(attempt, swap)
@@ -105,14 +105,14 @@ async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, servi
     await journal.begin(Step.PULL)
     try:
         with postpone_while_lagging(attempt, seen=True):
-            await runtime.obtain(reference, journal.progress)
+            await runtime.pull(reference, journal.progress)
     except Failed as error:
         raise await _told(attempt, reference, error) from error
     await journal.begin(Step.VERIFY)
-    await runtime.check()
+    await runtime.check_requirements()
     await journal.begin(Step.CREATE)
     deployment = attempt.task.deployment
-    return await runtime.prepare(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
+    return await runtime.create(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
 
 
 async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
@@ -209,7 +209,7 @@ async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolv
 
 async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
     """Return an outcome where what serves, observed sound, is just what is asked for."""
-    if serving is None or not serving.sound:
+    if serving is None or not serving.healthy:
         return None
     if (serving.digest, serving.spec_hash) != (digest, spec_hash):
         return None

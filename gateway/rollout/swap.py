@@ -35,7 +35,7 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     await attempt.journal.extend_lease_if_possible(attempt.runtime.longest_call())
     if left_open.defects >= MOST_DEFECTS or left_open.failed_resumptions >= MOST_SETTLINGS:
         return await _end_as_it_is(attempt, left_open)
-    if await attempt.runtime.is_over(left_open):
+    if await attempt.runtime.is_superseded(left_open):
         # The database is of a time before: it was restored.
         _LOG.warning("A newer deployment serves than the swap is of that was left open", swap=left_open.deployment_id)
         await attempt.journal.close_swap()
@@ -45,7 +45,7 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
     patient = left_open.failed_resumptions < _FORWARD
     if ours and wanted and patient and left_open.direction is Direction.FORWARD:
         return await _swap(attempt, left_open, opened=True)
-    await attempt.runtime.outlast(left_open)
+    await attempt.runtime.wait_out_pending_calls(left_open)
     try:
         await attempt.runtime.put_back(left_open)
     except Postponed as error:
@@ -108,8 +108,8 @@ async def show(attempt: Attempt, swap: Swap) -> Outcome:
 async def _present(attempt: Attempt, swap: Swap) -> None:
     await attempt.journal.begin(Step.PROVE)
     async with swap_slot(attempt):
-        await within_deadline(attempt, attempt.runtime.present(swap))
-    await within_deadline(attempt, attempt.runtime.prove(swap))
+        await within_deadline(attempt, attempt.runtime.start_beside(swap))
+    await within_deadline(attempt, attempt.runtime.wait_until_ready(swap))
 
 
 async def _or_discard(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> None:
@@ -145,17 +145,17 @@ async def _exchange(attempt: Attempt, swap: Swap, *, again: bool) -> None:
     attempt.journal.note_step(Step.SWAP)
     if again and swap.starts_beside_old:
         # The engine may have been restarted since, and not have started it.
-        await attempt.runtime.present(swap)
-    await attempt.runtime.exchange(swap)
+        await attempt.runtime.start_beside(swap)
+    await attempt.runtime.switch_over(swap)
 
 
 async def _settled(attempt: Attempt, swap: Swap, *, proven: bool) -> None:
     """Return once the new one serves by itself; `proven` is one that has shown beside the old that it can."""
     attempt.journal.note_step(Step.DRAIN if proven else Step.PROVE)
     await attempt.journal.flush_if_possible()
-    await attempt.runtime.prove(swap, again=proven)
+    await attempt.runtime.wait_until_ready(swap, again=proven)
     if swap.starts_beside_old:
-        await attempt.runtime.retire(swap)
+        await attempt.runtime.stop_old(swap)
 
 
 async def _or_put_back(attempt: Attempt, swap: Swap, act: Coroutine[object, object, None]) -> Outcome | None:
@@ -195,7 +195,7 @@ async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Make it lasting, and say what was observed to serve."""
     attempt.journal.note_step(Step.COMMIT)
     try:
-        await attempt.runtime.tidy(swap)
+        await attempt.runtime.clean_up(swap)
     except Failed:
         # What serves is proven; that tidying up is refused does not make it any less so.
         _LOG.warning("Cannot tidy up after a rollout", exc_info=True)
@@ -231,7 +231,7 @@ async def _put_back_outcome(attempt: Attempt, swap: Swap) -> Outcome:
         )
     new = serving.deployment_id == swap.deployment_id or (serving.object_id == swap.new)
     try:
-        await attempt.runtime.prove_back(swap, serving)
+        await attempt.runtime.check_restored(swap, serving)
     except Failed as error:
         what = "the new version, since what served before could not be put back" if new else "what served before"
         return _failed(swap, reason, f"{serving.name} is {what}, and is not well: {error.reason.message}")

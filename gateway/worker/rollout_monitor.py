@@ -145,7 +145,7 @@ class RolloutMonitor:
 
 async def _trouble(runtime: Runtime, watched: _Watched) -> Reason | None:
     watch, probe = watched.watch, watched.application.configuration.probe
-    if reason := await runtime.trouble(watch.object_id, watch.restarts):
+    if reason := await runtime.failure_reason(watch.object_id, watch.restarts):
         watched.seen += 1
         return reason if watched.seen >= _SEEN else None
     watched.seen = 0
@@ -153,6 +153,6 @@ async def _trouble(runtime: Runtime, watched: _Watched) -> Reason | None:
     if probe is None or now < watched.ask_at:
         return None
     watched.ask_at = now + probe.interval
-    reason = await runtime.answer(watch.object_id)
+    reason = await runtime.run_probe(watch.object_id)
     watched.failures = watched.failures + 1 if reason else 0
     return reason if watched.failures >= _FAILURES else None

@@ -30,7 +30,7 @@ async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reac
             async with transaction(pool) as connection:
                 still = await applications.is_resting(connection, application.application_id)
             if still:
-                await runtime.expire()
+                await runtime.prune_kept()
 
 
 async def remove_images(pool: Pool, reached: ReachedEngine) -> None:

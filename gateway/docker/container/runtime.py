@@ -61,25 +61,25 @@ class ContainerRuntime:
 
     # -- what is there
 
-    async def clear(self) -> None:
-        for container in sorted(await self._all(), key=lambda one: (one.down, one.name != self._name)):
+    async def remove_leftovers(self) -> None:
+        for container in sorted(await self._list_containers(), key=lambda one: (one.down, one.name != self._name)):
             if names.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
             elif names.is_aside(self._name, container.name):
                 # A kept one that was to serve again, and whose rollback died or was overtaken.
-                await self._rest(container)
+                await self._stop_for_good(container)
             elif names.was_renamed(self._name, container.name):
-                await self._name_again(container)
+                await self._rename_back(container)
 
-    async def _renamed(self) -> Container | None:
+    async def _restore_name(self) -> Container | None:
         """Return what somebody has renamed while it served, by its name again."""
-        found = [one for one in await self._all() if names.was_renamed(self._name, one.name)]
+        found = [one for one in await self._list_containers() if names.was_renamed(self._name, one.name)]
         for container in sorted(found, key=lambda one: (one.down, one.name)):
-            await self._name_again(container)
+            await self._rename_back(container)
             return await containers.inspect(self.engine, self._name)
         return None
 
-    async def _name_again(self, container: Container) -> None:
+    async def _rename_back(self, container: Container) -> None:
         """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
         bearer = await containers.inspect(self.engine, self._name)
         if bearer is not None and not ownership.belongs_to(self.application, bearer):
@@ -88,10 +88,10 @@ class ContainerRuntime:
         _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
         await containers.rename(self.engine, container, name)
         if bearer is not None:
-            await self._rest(container)
+            await self._stop_for_good(container)
 
     async def serving(self) -> Serving | None:
-        found = await containers.inspect(self.engine, self._name) or await self._renamed()
+        found = await containers.inspect(self.engine, self._name) or await self._restore_name()
         if found is None:
             return None
         if not ownership.belongs_to(self.application, found):
@@ -101,7 +101,7 @@ class ContainerRuntime:
             object_id=found.container_id,
             name=found.name,
             running=found.running or found.restarting,
-            sound=found.sound,
+            healthy=found.healthy,
             digest=digest,
             spec_hash=spec_hash,
             deployment_id=found.labels.get(DEPLOYMENT),
@@ -113,7 +113,7 @@ class ContainerRuntime:
 
     # -- before anything is touched
 
-    async def check(self) -> None:
+    async def check_requirements(self) -> None:
         serving, body = await self.serving(), container_spec.user_config(self.application)
         if serving is not None:
             update_order.reject_impossible(body, self.application.configuration.order)
@@ -124,10 +124,10 @@ class ContainerRuntime:
             serving=serving.object_id if serving else None,
         )
 
-    async def _get(self, reference: Reference) -> None:
-        await self.obtain(reference, _unseen)
+    async def _pull_quietly(self, reference: Reference) -> None:
+        await self.pull(reference, _unseen)
 
-    async def obtain(self, reference: Reference, progress: Progress) -> None:
+    async def pull(self, reference: Reference, progress: Progress) -> None:
         async def pull(credentials: Credentials | None) -> images.Image:
             stall = self.timeouts.pull_stall
             return await images.pull(self.engine, reference, credentials, progress=progress, stall=stall)
@@ -138,7 +138,7 @@ class ContainerRuntime:
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
-    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+    async def create(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
         limits = await create_request.manual_limits(self.engine, self.application, self.former, old)
@@ -162,10 +162,10 @@ class ContainerRuntime:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
             # By a call of an attempt that died, which has landed only now.
-            await self.clear()
+            await self.remove_leftovers()
             created = await self._create(name, body, shown)
         try:
-            await self._equip(created, joined)
+            await self._connect_and_fill(created, joined)
         except Failed:
             await containers.remove(self.engine, created)
             raise
@@ -173,7 +173,7 @@ class ContainerRuntime:
             await create_request.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
         return self._swap(version.deployment_id, old, created, order)
 
-    async def _equip(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
+    async def _connect_and_fill(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
         new = await readiness.require(self.engine, created)
         for network, endpoint in joined.items():
             await containers.connect(self.engine, new, network, endpoint)
@@ -189,10 +189,10 @@ class ContainerRuntime:
                 raise Postponed(Code.PULL_INTERRUPTED, text) from error
             raise Failed(error.reason.code, text) from error
 
-    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:
+    async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
         wanted = (version.digest, container_spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
-        for kept in await self._kept():
+        for kept in await self._list_kept():
             if ownership.version_of(self.application, kept) == wanted and await self._can_start(kept):
                 joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
@@ -216,38 +216,38 @@ class ContainerRuntime:
 
     # -- the swap
 
-    def _of(self, swap: Swap) -> ContainerSwap:
-        return ContainerSwap(self.engine, self.application, self.former, self._get, swap)
+    def _swap_of(self, swap: Swap) -> ContainerSwap:
+        return ContainerSwap(self.engine, self.application, self.former, self._pull_quietly, swap)
 
-    async def present(self, swap: Swap) -> None:
-        await self._of(swap).start_new()
+    async def start_beside(self, swap: Swap) -> None:
+        await self._swap_of(swap).start_new()
 
     async def discard(self, swap: Swap) -> None:
-        await self._of(swap).set_new_aside()
-        await self._of(swap).drop_stand_in()
+        await self._swap_of(swap).remove_new()
+        await self._swap_of(swap).drop_stand_in()
 
-    async def exchange(self, swap: Swap) -> None:
-        await self._of(swap).exchange()
+    async def switch_over(self, swap: Swap) -> None:
+        await self._swap_of(swap).switch_over()
 
-    async def prove(self, swap: Swap, *, again: bool = False) -> None:
+    async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
         timeouts = replace(self.timeouts, stable_window=0.0) if again else self.timeouts
         await readiness.wait_until_ready(self.engine, swap.new, timeouts, self._probe)
 
-    async def retire(self, swap: Swap) -> None:
-        await self._of(swap).retire()
+    async def stop_old(self, swap: Swap) -> None:
+        await self._swap_of(swap).stop_old()
 
-    async def outlast(self, swap: Swap) -> None:
-        await self._of(swap).outlast(self.longest_call())
+    async def wait_out_pending_calls(self, swap: Swap) -> None:
+        await self._swap_of(swap).wait_out_pending_calls(self.longest_call())
 
     async def put_back(self, swap: Swap) -> None:
         try:
-            await self._of(swap).put_back()
+            await self._swap_of(swap).put_back()
         except Failed as error:
             raise Postponed(
                 error.reason.code, f"{swap.serving_name} cannot be put back yet: {error.reason.message}"
             ) from error
 
-    async def is_over(self, swap: Swap) -> bool:
+    async def is_superseded(self, swap: Swap) -> bool:
         found = await containers.inspect(self.engine, self._name)
         if (
             found is None
@@ -265,37 +265,37 @@ class ContainerRuntime:
             not found.down or new is None or containers.parse_time(new.created) < containers.parse_time(found.created)
         )
 
-    async def prove_back(self, swap: Swap, serving: Serving) -> None:
+    async def check_restored(self, swap: Swap, serving: Serving) -> None:
         former = self.former.application.configuration.probe if self.former else self._probe
         probe = self._probe if serving.object_id == swap.new else former
         await readiness.wait_until_ready(self.engine, serving.object_id, self.timeouts, probe)
 
     # -- after
 
-    async def tidy(self, swap: Swap) -> None:
+    async def clean_up(self, swap: Swap) -> None:
         new = await readiness.require(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.move_to(self.engine, swap.old, swap.new)
             if (old := await containers.inspect(self.engine, swap.old)) is not None:
-                await self._rest(old)  # somebody may have started it again
+                await self._stop_for_good(old)  # somebody may have started it again
         if reference := ownership.image_reference_of(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
         # What compose takes for its own it would start beside the new one.
         own = adopted_spec.belongs_to_compose(new.labels)
-        await self.clear()  # what was to stand in for the old one, and what somebody has renamed
-        await self._forget(at_most=0 if own else self.application.configuration.kept)
-        await self.clear()  # what somebody has started again meanwhile
+        await self.remove_leftovers()  # what was to stand in for the old one, and what somebody has renamed
+        await self._prune(at_most=0 if own else self.application.configuration.kept)
+        await self.remove_leftovers()  # what somebody has started again meanwhile
 
-    async def expire(self) -> None:
-        await self._forget()
+    async def prune_kept(self) -> None:
+        await self._prune()
 
-    async def _forget(self, *, at_most: int | None = None) -> None:
+    async def _prune(self, *, at_most: int | None = None) -> None:
         """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
         oldest = datetime.now(UTC) - timedelta(seconds=self.timeouts.kept_for)
         serving = await containers.inspect(self.engine, self._name)
         known = {ownership.version_of(self.application, serving)} if serving else set()
         number = 0
-        for container in await self._kept():
+        for container in await self._list_kept():
             version = ownership.version_of(self.application, container)
             # What serves, or is kept, already is no other version to go back to.
             again = version in known and None not in version
@@ -308,7 +308,7 @@ class ContainerRuntime:
             with suppress(Failed):
                 await remove(self.engine, container, running=False)
 
-    async def _rest(self, container: Container) -> None:
+    async def _stop_for_good(self, container: Container) -> None:
         """Let a container that is kept stay down."""
         await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
         if not container.down:
@@ -320,7 +320,7 @@ class ContainerRuntime:
     async def start(self, serving: Serving) -> None:
         found = await readiness.require(self.engine, serving.object_id)
         if found.down and not await self._can_start(found):
-            found = await self._made_anew(found)
+            found = await self._recreate(found)
         try:
             await containers.start(self.engine, found.container_id)
         except NotOnEngine:
@@ -335,11 +335,11 @@ class ContainerRuntime:
             raise Failed(error.reason.code, error.reason.message, log=log) from error
         await dependents.rejoin(self.engine, serving.object_id, found.container_id)
 
-    async def _made_anew(self, down: Container) -> Container:
+    async def _recreate(self, down: Container) -> Container:
         """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
         reference = ownership.image_reference_of(self.application, down)
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
-            await self._get(reference)
+            await self._pull_quietly(reference)
         ran = self.former.application if self.former else self.application
         made = await create_request.copy(
             self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran
@@ -354,14 +354,14 @@ class ContainerRuntime:
         await containers.stop(self.engine, serving.object_id, grace=self._grace)
 
     async def remove(self) -> None:
-        for container in await self._all():
+        for container in await self._list_containers():
             if ownership.is_original(self.application, container) and container.name == self._name:
                 continue  # it serves as somebody else made it, and was never the gateway's to remove
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
             await remove(self.engine, container, image=False)  # with its tag, once the application is gone
 
-    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+    async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
         if found is None:
             return readiness.missing_reason(object_id)
@@ -370,7 +370,7 @@ class ContainerRuntime:
             return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
         return await exit_diagnosis.diagnose_exit(self.engine, found, reason)
 
-    async def answer(self, object_id: str) -> Reason | None:
+    async def run_probe(self, object_id: str) -> Reason | None:
         if self._probe is None:
             return None
         return await probes.run(self.engine, await readiness.require(self.engine, object_id), self._probe)
@@ -400,7 +400,7 @@ class ContainerRuntime:
     def _grace(self) -> int:
         return self.application.configuration.stop_grace
 
-    async def _all(self) -> list[Container]:
+    async def _list_containers(self) -> list[Container]:
         labelled = await containers.list_labelled(self.engine, self.application.application_id)
         found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
         if (base := self.application.adopted_spec) is not None:
@@ -409,7 +409,7 @@ class ContainerRuntime:
             found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
         return found
 
-    async def _kept(self) -> list[Container]:
+    async def _list_kept(self) -> list[Container]:
         """Return what was replaced, the latest first."""
-        aside = [one for one in await self._all() if names.is_aside(self._name, one.name)]
+        aside = [one for one in await self._list_containers() if names.is_aside(self._name, one.name)]
         return sorted(aside, key=lambda one: one.finished_at, reverse=True)

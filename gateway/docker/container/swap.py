@@ -44,19 +44,19 @@ class ContainerSwap:
     application: Application
     #: what the old one was, as it was written down
     former: Running | None
-    obtain: Callable[[Reference], Awaitable[None]]
+    pull: Callable[[Reference], Awaitable[None]]
     swap: Swap
 
     # -- forward
 
-    async def exchange(self) -> None:
+    async def switch_over(self) -> None:
         swap = self.swap
         old = await containers.inspect(self.engine, swap.old) if swap.old else None
         new = await readiness.require(self.engine, swap.new)
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
-        for network, endpoint in (await self._joined_by_hand(old)).items():
+        for network, endpoint in (await self._manual_networks(old)).items():
             await containers.connect(self.engine, new, network, endpoint)
         old = await self._set_aside(old)
         await self._give_name(new)
@@ -67,16 +67,16 @@ class ContainerSwap:
     async def _move_names(self, old: Container | None, new: Container) -> None:
         """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
         for network, endpoint in {
-            **await self._joined_by_hand(old),
+            **await self._manual_networks(old),
             **container_spec.endpoints(self.application),
         }.items():
             await containers.connect(self.engine, new, network, endpoint)
         if old is not None and old.name == self.swap.serving_name:
-            new = await containers.rename(self.engine, new, self._away)
+            new = await containers.rename(self.engine, new, self._temporary_name)
         await self._set_aside(old)
         await self._give_name(new)
 
-    async def _joined_by_hand(self, old: Container | None) -> dict[str, dict[str, Any]]:
+    async def _manual_networks(self, old: Container | None) -> dict[str, dict[str, Any]]:
         return await create_request.manual_networks(self.engine, self.application, self.former, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
@@ -110,16 +110,16 @@ class ContainerSwap:
             told = await preflight.name_port_holder(self.engine, error, but=container_id)
             raise Failed(told.reason.code, f"{name} cannot be started: {told.reason.message}") from error
 
-    async def retire(self) -> None:
+    async def stop_old(self) -> None:
         old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
         if old is None:
             return
         await dependents.move_to(self.engine, old.container_id, self.swap.new)
         if old.running and container_spec.endpoints(self.application):
             await asyncio.sleep(self.application.configuration.drain)
-        await self.let_rest(old, grace=self._grace)
+        await self.stop_for_good(old, grace=self._grace)
 
-    async def let_rest(self, container: Container, *, grace: int) -> None:
+    async def stop_for_good(self, container: Container, *, grace: int) -> None:
         """Let a container stay down; one that is gone does."""
         await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
         if not container.down:
@@ -151,11 +151,11 @@ class ContainerSwap:
             await containers.rename(self.engine, container, name)
 
     @property
-    def _away(self) -> str:
+    def _temporary_name(self) -> str:
         return names.temporary(self.swap.serving_name, self.swap.deployment_id)
 
     @property
-    def _stand_in(self) -> str | None:
+    def _stand_in_name(self) -> str | None:
         return names.stand_in(self.swap.serving_name, self.swap.old) if self.swap.old else None
 
     @property
@@ -164,7 +164,7 @@ class ContainerSwap:
 
     # -- back
 
-    async def outlast(self, longest_call: float) -> None:
+    async def wait_out_pending_calls(self, longest_call: float) -> None:
         # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
         clock = asyncio.get_running_loop().time
         deadline = clock() + longest_call
@@ -177,46 +177,46 @@ class ContainerSwap:
     async def put_back(self) -> None:
         """Let the old one serve again, or its like; where neither can, the new one, if it is there."""
         try:
-            if await self._bring_back():
+            if await self._restore_old():
                 return
         except NotOnEngine:
             raise  # somebody removed what was being put back: the next look makes its like
         except Failed as error:
-            if not await self._bring_back_the_like():
-                await self._go_forward_after(error)
+            if not await self._restore_copy():
+                await self._keep_new_after(error)
             return
-        await self._go_forward_after(None)
+        await self._keep_new_after(None)
 
-    async def _bring_back(self) -> bool:
+    async def _restore_old(self) -> bool:
         """Return whether there is an old one that serves again, or where there never was one."""
-        old = await self._returning()
+        old = await self._find_old_or_copy()
         if self.swap.old is not None and old is None:
             return False
-        await self._serve_again(old)
+        await self._restore(old)
         return True
 
-    async def _returning(self) -> Container | None:
+    async def _find_old_or_copy(self) -> Container | None:
         """Return what is to serve again; of one that is gone, or about to remove itself, the like."""
-        if self.swap.old is None or self._stand_in is None:
+        if self.swap.old is None or self._stand_in_name is None:
             return None
         old = await containers.inspect(self.engine, self.swap.old)
         if old is not None and (not old.down or not old.removes_itself):
             return old
-        if made := await containers.inspect(self.engine, self._stand_in):
+        if made := await containers.inspect(self.engine, self._stand_in_name):
             return made
         by_name = await containers.inspect(self.engine, self.swap.serving_name)
         if by_name is not None and by_name.container_id != self.swap.new and ORIGIN in by_name.labels:
             return by_name  # put back already
-        return old or await self._made_anew()
+        return old or await self._recreate_old()
 
-    async def _made_anew(self) -> Container | None:
+    async def _recreate_old(self) -> Container | None:
         """Return what the old one was, made of what was written down; None where that cannot be."""
-        if self.former is None or self.former.reference is None or self.swap.old is None or self._stand_in is None:
+        if self.former is None or self.former.reference is None or self.swap.old is None or self._stand_in_name is None:
             return None
         new = await containers.inspect(self.engine, self.swap.new)
         try:
-            await self.obtain(self.former.reference)
-            made = await create_request.recreate(self.engine, self.former, self.swap.old, self._stand_in, new)
+            await self.pull(self.former.reference)
+            made = await create_request.recreate(self.engine, self.former, self.swap.old, self._stand_in_name, new)
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
@@ -224,20 +224,20 @@ class ContainerSwap:
             return None
         return await containers.inspect(self.engine, made)
 
-    async def _bring_back_the_like(self) -> bool:
+    async def _restore_copy(self) -> bool:
         """Put the like of an old one back that cannot be started; False where that cannot either."""
         old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
-        if old is None or self._stand_in is None or old.name == self._stand_in:
+        if old is None or self._stand_in_name is None or old.name == self._stand_in_name:
             return False
         made = None
         try:
             ran = self.former.application if self.former else self.application
-            made = await create_request.copy(self.engine, old.container_id, self._stand_in, ran)
+            made = await create_request.copy(self.engine, old.container_id, self._stand_in_name, ran)
             like = await containers.inspect(self.engine, made) if made else None
             if like is None:
                 return False
             await self._set_aside(old)
-            await self._serve_again(like)
+            await self._restore(like)
         except Failed as error:
             _LOG.warning("The like of what served before cannot be started either", error=str(error))
             if made is not None:
@@ -246,30 +246,30 @@ class ContainerSwap:
         await containers.remove(self.engine, old.container_id, running=False)
         return True
 
-    async def _serve_again(self, old: Container | None) -> None:
+    async def _restore(self, old: Container | None) -> None:
         swap, new = self.swap, await containers.inspect(self.engine, self.swap.new)
         if new is not None and swap.order is Order.STOP_FIRST:
-            await self.let_rest(new, grace=PUT_BACK_GRACE)
+            await self.stop_for_good(new, grace=PUT_BACK_GRACE)
         if old is not None and swap.order is Order.START_FIRST:
-            await self._run_again(old)
+            await self._start_again(old)
         if new is not None and new.name == swap.serving_name:
-            await containers.rename(self.engine, new, self._away)
+            await containers.rename(self.engine, new, self._temporary_name)
         if old is not None:
             await self._give_name(old)
             # One in a crash loop is stopped to be renamed.
-            await self._run_again(await readiness.require(self.engine, old.container_id))
+            await self._start_again(await readiness.require(self.engine, old.container_id))
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
-        await self.set_new_aside()
+        await self.remove_new()
         await self.drop_stand_in()
 
-    async def _run_again(self, old: Container) -> None:
+    async def _start_again(self, old: Container) -> None:
         # Before it is started: an engine that ends just now is to start it again.
         if not old.removes_itself:
             await containers.set_restart_policy(self.engine, old, self.swap.old_restart_policy or containers.NO_RESTART)
         if old.down or old.paused:
             await self.start(old.container_id)
 
-    async def _go_forward_after(self, error: Failed | None) -> None:
+    async def _keep_new_after(self, error: Failed | None) -> None:
         """Let the new one serve where the old one cannot: it is all there is. Raises Failed where it cannot either."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
@@ -278,12 +278,12 @@ class ContainerSwap:
             return
         try:
             await self.start_new()
-            await self.exchange()
+            await self.switch_over()
         except Failed as refused:
             raise error or refused from refused
         _LOG.warning("What served before cannot be put back: the new one serves", error=str(error or "it is gone"))
 
-    async def set_new_aside(self) -> None:
+    async def remove_new(self) -> None:
         """Remove it, or keep on keeping it where it was kept."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
@@ -293,11 +293,11 @@ class ContainerSwap:
             await remove(self.engine, new, image=self.swap.reason is not None)
             return
         await self._set_aside(new)
-        await self.let_rest(new, grace=PUT_BACK_GRACE)
+        await self.stop_for_good(new, grace=PUT_BACK_GRACE)
 
     async def drop_stand_in(self) -> None:
         """Remove what was to stand in for the old one, which serves on."""
-        if self._stand_in and (left := await containers.inspect(self.engine, self._stand_in)):
+        if self._stand_in_name and (left := await containers.inspect(self.engine, self._stand_in_name)):
             await containers.remove(self.engine, left.container_id)
 
 

@@ -65,7 +65,7 @@ class Container:
     removes_itself: bool
 
     @property
-    def sound(self) -> bool:
+    def healthy(self) -> bool:
         return self.running and not self.restarting and not self.paused and self.health in {None, "healthy"}
 
     @property

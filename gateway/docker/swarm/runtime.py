@@ -52,14 +52,17 @@ class ServiceRuntime:
 
     # -- what is there
 
-    async def clear(self) -> None:
+    async def remove_leftovers(self) -> None:
         """Nothing is created before it serves."""
 
     async def serving(self) -> Serving | None:
-        service = await self._own()
+        service = await self._find_service()
         if service is None:
             return None
-        seen, stopped = await self._watch.see(service, AttemptKey.of(service.labels)), spec.is_stopped(service.spec)
+        seen, stopped = (
+            await self._watcher.observe(service, AttemptKey.of(service.labels)),
+            spec.is_stopped(service.spec),
+        )
         digest, spec_hash = service.labels.get(DIGEST), service.labels.get(SPEC)
         if not service.image_matches_labels:
             digest, spec_hash = None, None
@@ -69,7 +72,7 @@ class ServiceRuntime:
             object_id=service.service_id,
             name=service.name,
             running=not stopped,
-            sound=seen.converged and not stopped,
+            healthy=seen.converged and not stopped,
             digest=digest,
             spec_hash=spec_hash,
             deployment_id=service.labels.get(DEPLOYMENT),
@@ -79,7 +82,7 @@ class ServiceRuntime:
     def spec_hash(self) -> str:
         return spec.spec_hash(self.application)
 
-    async def _own(self) -> Service | None:
+    async def _find_service(self) -> Service | None:
         found = await services.inspect(self.engine, self._name)
         if found is None or self._original(found) is not None:
             return found
@@ -97,15 +100,15 @@ class ServiceRuntime:
 
     # -- before anything is touched
 
-    async def check(self) -> None:
+    async def check_requirements(self) -> None:
         await preflight.check(self.engine, self.application)
 
-    async def obtain(self, reference: Reference, progress: Progress) -> None:
+    async def pull(self, reference: Reference, progress: Progress) -> None:
         """Each node pulls for itself."""
 
-    async def prepare(self, version: Version, serving: Serving | None) -> Swap:
+    async def create(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
-        hosts = await self._hosts_networks()
+        hosts = await self._host_network_ids()
         made = spec.build(self.application, version, hosts_networks=hosts)
         if why := spec.update_blocker(made, hosts):
             raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
@@ -121,11 +124,11 @@ class ServiceRuntime:
             new=str(image),
         )
 
-    async def recall(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
+    async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
         """Nothing is kept: a version that ran before is sent anew."""
         return None
 
-    async def present(self, swap: Swap) -> None:
+    async def start_beside(self, swap: Swap) -> None:
         """The Swarm starts each new task itself, in the order it was given."""
 
     async def discard(self, swap: Swap) -> None:
@@ -133,8 +136,8 @@ class ServiceRuntime:
 
     # -- the swap
 
-    async def exchange(self, swap: Swap) -> None:
-        service = await self._own()
+    async def switch_over(self, swap: Swap) -> None:
+        service = await self._find_service()
         if service is None or not await self._was_sent(service, swap):
             await self._send(_version(swap), service)
 
@@ -145,7 +148,7 @@ class ServiceRuntime:
             networks=await preflight.network_ids(self.engine, self.application),
             secrets=await file_secrets.ensure(self.engine, self.application),
             monitor=self.timeouts.stable_window,
-            hosts_networks=await self._hosts_networks(),
+            hosts_networks=await self._host_network_ids(),
             log=None if spec.adopted_service_spec(self.application) else await log_driver.for_service(self.engine),
         )
         made, authorized = services.with_registry_auth(made, version.reference, await self.login(None))
@@ -153,12 +156,12 @@ class ServiceRuntime:
             try:
                 await services.update(self.engine, service, made, authorized)
             except NotOnEngine:
-                if await self._own() is not None:
+                if await self._find_service() is not None:
                     raise
             else:
                 return
         await services.create(self.engine, made, authorized)
-        await self._own()
+        await self._find_service()
 
     async def _was_sent(self, service: Service, swap: Swap) -> bool:
         """Tell whether the swap's spec was sent already, though the Swarm may have gone back from it since."""
@@ -169,20 +172,20 @@ class ServiceRuntime:
         tasks = await services.tasks(self.engine, service)
         return any(AttemptKey.of(task.labels) == _key(swap) for task in tasks)
 
-    async def prove(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
+    async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
         """Return once every task runs in the version; what was given up or taken away on the way is sent again."""
         for _ in range(_MAX_RESENDS):
             try:
-                return await self._watch.converge(_key(swap))
+                return await self._watcher.wait_until_converged(_key(swap))
             except (convergence.Interrupted, NotOnEngine) as error:
                 _LOG.warning("An update is sent again", service=self._name, reason=error.reason.message)
-                await self._send(_version(swap), await self._own())
-        return await self._watch.converge(_key(swap))
+                await self._send(_version(swap), await self._find_service())
+        return await self._watcher.wait_until_converged(_key(swap))
 
-    async def retire(self, swap: Swap) -> None:
+    async def stop_old(self, swap: Swap) -> None:
         """The Swarm has stopped the old tasks."""
 
-    async def outlast(self, swap: Swap) -> None:
+    async def wait_out_pending_calls(self, swap: Swap) -> None:
         """A call that lands late is refused: the version it was made for is over."""
 
     async def put_back(self, swap: Swap) -> None:
@@ -194,15 +197,15 @@ class ServiceRuntime:
             ) from error
 
     async def _put_back(self, swap: Swap) -> None:
-        service = await self._own()
+        service = await self._find_service()
         if service is None or AttemptKey.of(service.labels) == _key(swap):
             if swap.old is None:
                 return await self.remove()
-            if not await self._sent_back(swap, service):
+            if not await self._restore_spec(swap, service):
                 return None
-        return await self._until_back()
+        return await self._wait_until_restored()
 
-    async def _sent_back(self, swap: Swap, service: Service | None) -> bool:
+    async def _restore_spec(self, swap: Swap, service: Service | None) -> bool:
         """Send what served before: as the Swarm knows it, else as it was written down; False where neither can be."""
         if service is not None and not service.image_matches_labels:
             _LOG.warning("Somebody else has set an image, and it is left", service=self._name, image=service.image)
@@ -219,8 +222,8 @@ class ServiceRuntime:
         await replace(self, application=self.former.application)._send(version, service)  # noqa: SLF001 - its own
         return True
 
-    async def prove_back(self, swap: Swap, serving: Serving) -> None:
-        service = await self._own()
+    async def check_restored(self, swap: Swap, serving: Serving) -> None:
+        service = await self._find_service()
         if service is None:
             raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
         reference = self.former.reference if self.former else None
@@ -228,30 +231,30 @@ class ServiceRuntime:
         if not service.image_matches_labels or (theirs and serving.deployment_id != swap.deployment_id):
             raise Failed(Code.ENGINE_REFUSED, f"somebody else has set its image to {service.image}")
         if serving.deployment_id == swap.deployment_id:
-            return await self._watch.converge(_key(swap))
-        seen = await self._watch.see(service, AttemptKey.of(service.labels))
+            return await self._watcher.wait_until_converged(_key(swap))
+        seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
         if not seen.converged:
             raise Failed(
                 Code.TIMED_OUT, f"{seen.running} of {seen.wanted} of its tasks run after {_ROLLBACK_DEADLINE:.0f} s"
             )
         return None
 
-    async def is_over(self, swap: Swap) -> bool:
-        service = await self._own()
+    async def is_superseded(self, swap: Swap) -> bool:
+        service = await self._find_service()
         if service is None or self._original(service) is not None:
             return False
         known = {swap.deployment_id, (self.former.deployment_id if self.former else None) or _ADOPTED}
         return service.labels.get(DEPLOYMENT) not in known
 
-    async def _until_back(self) -> None:
+    async def _wait_until_restored(self) -> None:
         """Watch the Swarm going back; that it does not get there is told, not waited for."""
 
         async def look() -> bool:
-            service = await self._own()
+            service = await self._find_service()
             if service is None or service.update_state == "rollback_paused":
                 _LOG.warning("The Swarm did not get a service back", service=self._name)
                 return True
-            seen = await self._watch.see(service, AttemptKey.of(service.labels))
+            seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
             return seen.converged or (spec.is_stopped(service.spec) and not seen.leftover)
 
         if not await _poll_until(look, within=_ROLLBACK_DEADLINE):
@@ -259,31 +262,31 @@ class ServiceRuntime:
 
     # -- after
 
-    async def tidy(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
+    async def clean_up(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
         """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
-        if (service := await self._own()) is not None:
+        if (service := await self._find_service()) is not None:
             used = file_secrets.secret_ids([service.spec, service.previous_spec])
             await file_secrets.prune(self.engine, self.application, used=used)
 
     async def last_lines(self, swap: Swap) -> str:
-        return await self._watch.lines(_key(swap))
+        return await self._watcher.last_lines(_key(swap))
 
     async def start(self, serving: Serving) -> None:
-        service = await self._watch.expect(serving.object_id)
+        service = await self._watcher.require(serving.object_id)
         before = frozenset(task.task_id for task in await services.tasks(self.engine, service))
         await self._scale(service, running=True)
         mark = AttemptKey.of(service.labels)
         try:
-            await self._watch.converge(mark, before)
+            await self._watcher.wait_until_converged(mark, before)
         except Failed as error:
-            raise Failed(error.reason.code, error.reason.message, log=await self._watch.lines(mark)) from error
+            raise Failed(error.reason.code, error.reason.message, log=await self._watcher.last_lines(mark)) from error
 
     async def stop(self, serving: Serving) -> None:
-        service = await self._watch.expect(serving.object_id)
+        service = await self._watcher.require(serving.object_id)
         await self._scale(service, running=False)
 
         async def look() -> bool:
-            return await self._is_over(await services.tasks(self.engine, service))
+            return await self._all_ended(await services.tasks(self.engine, service))
 
         if not await _poll_until(look, within=self._grace):
             raise Postponed(Code.ENGINE_REFUSED, f"tasks of {self._name} still run after {self._grace:.0f} s")
@@ -298,7 +301,7 @@ class ServiceRuntime:
         await services.update(self.engine, service, made, authorized)
 
     async def remove(self) -> None:
-        service = await self._own()
+        service = await self._find_service()
         if service is not None and self._original(service) is not None:
             return  # it was never the gateway's to remove
         if service is not None:
@@ -306,46 +309,46 @@ class ServiceRuntime:
 
         async def look() -> bool:
             found = await services.tasks_of_application(self.engine, self.application.application_id)
-            return await self._is_over(
+            return await self._all_ended(
                 [one for one in found if ownership.labels_belong_to(self.application, one.labels)]
             )
 
         await _poll_until(look, within=self._grace)
         await file_secrets.prune(self.engine, self.application)
 
-    async def trouble(self, object_id: str, restarts: int) -> Reason | None:
+    async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
         try:
-            service = await self._watch.expect(object_id)
+            service = await self._watcher.require(object_id)
         except NotOnEngine as error:
             return error.reason
-        seen = await self._watch.see(service, AttemptKey.of(service.labels))
+        seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
         return (
             convergence.task_failure(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
         )
 
-    async def answer(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
+    async def run_probe(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe
         return None
 
-    async def expire(self) -> None:
+    async def prune_kept(self) -> None:
         """Nothing is kept."""
 
     def longest_call(self) -> float:
         return self.timeouts.call_margin
 
-    async def _hosts_networks(self) -> list[str]:
+    async def _host_network_ids(self) -> list[str]:
         found = spec.adopted_service_spec(self.application)
         return [] if found is None else await preflight.host_network_ids(self.engine, found)
 
     # -- looking
 
-    async def _is_over(self, tasks: list[Task]) -> bool:
+    async def _all_ended(self, tasks: list[Task]) -> bool:
         if convergence.all_ended(tasks):
             return True
         down = frozenset(node_id for node_id, node in (await services.nodes(self.engine)).items() if node.down)
         return convergence.all_ended(tasks, down=down)
 
     @property
-    def _watch(self) -> ServiceWatcher:
+    def _watcher(self) -> ServiceWatcher:
         grace = self.application.configuration.stop_grace
         return ServiceWatcher(self.engine, self._name, self.timeouts, grace, self.login)
 

@@ -54,10 +54,10 @@ async def shown(runtime: ContainerRuntime, pushes: Pushes, version: str) -> Swap
     """Return the swap that let the version serve; what comes after it was not done."""
     digest = await pushes(version)
     reference = Reference.parse(pushes.name()).with_digest(digest)
-    await runtime.obtain(reference, quiet)
-    swap = await runtime.prepare(Version(reference, digest, f"deployment-{version}", 1), await runtime.serving())
-    await runtime.present(swap)
-    await runtime.exchange(swap)
+    await runtime.pull(reference, quiet)
+    swap = await runtime.create(Version(reference, digest, f"deployment-{version}", 1), await runtime.serving())
+    await runtime.start_beside(swap)
+    await runtime.switch_over(swap)
     return swap
 
 
@@ -96,9 +96,9 @@ async def test_where_the_old_one_cannot_be_started_again_the_new_one_serves(
 async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: ContainerRuntime, pushes: Pushes) -> None:
     first = await shown(runtime, pushes, "v1")
     second = await shown(runtime, pushes, "v2")
-    await runtime.retire(second)
+    await runtime.stop_old(second)
     await containers.start(runtime.engine, first.new)
-    await runtime.clear()
+    await runtime.remove_leftovers()
     kept = await containers.inspect(runtime.engine, first.new)
     assert kept is not None
     assert (kept.running, kept.restart_policy["Name"]) == (False, "no")
@@ -107,7 +107,7 @@ async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: Conta
 async def test_putting_back_may_be_cut_anywhere_and_done_again(runtime: ContainerRuntime, pushes: Pushes) -> None:
     first = await shown(runtime, pushes, "v1")
     swap = await shown(runtime, pushes, "v2")
-    await runtime.retire(swap)
+    await runtime.stop_old(swap)
     new = await containers.inspect(runtime.engine, swap.new)
     assert new is not None
     # As far as one rename, and dead.

@@ -165,7 +165,7 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
     timeouts = Timeouts(stable_window=0, health_deadline=20, pull_stall=20, call_margin=5, kept_for=60)
     watch = ServiceWatcher(manager, "web", timeouts, 10, anonymous)
-    told = await watch.explained(convergence.task_failure("web", task), task)
+    told = await watch.diagnose(convergence.task_failure("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
     assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message
 

@@ -103,8 +103,8 @@ async def test_another_installation_neither_takes_nor_removes_an_application_of_
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
     assert refused.value.reason.code is Code.NAME_TAKEN
-    await another.clear()
-    await another.expire()
+    await another.remove_leftovers()
+    await another.prune_kept()
     await another.remove()
     assert (await lane.serving()).container_id == before.container_id
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED

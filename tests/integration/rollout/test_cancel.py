@@ -42,7 +42,7 @@ async def proving(lane: Lane, pushes: Pushes) -> str:
 
 async def serves_as(lane: Lane, container_id: str) -> None:
     (serving,) = await lane.containers()
-    assert (serving.container_id, serving.sound) == (container_id, True)
+    assert (serving.container_id, serving.healthy) == (container_id, True)
     assert serving.name == f"app-{lane.application_id}"
 
 

@@ -37,7 +37,7 @@ async def test_a_first_deployment_runs_the_image_under_the_applications_name(lan
         Step.DRAIN,
         Step.COMMIT,
     ]
-    assert (await lane.serving()).sound
+    assert (await lane.serving()).healthy
 
 
 async def test_the_configuration_reaches_the_container(lane: Lane, pushes: Pushes) -> None:

@@ -51,7 +51,7 @@ async def test_the_watch_brings_back_what_served_before_a_crash_loop_and_a_good_
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     await lane.inside((await lane.serving()).container_id, "touch", "/sick")
     back = await lane.went_back()
-    assert (back.digest, (await lane.serving()).sound) == (first, True)
+    assert (back.digest, (await lane.serving()).healthy) == (first, True)
 
     await lane.set(configuration={"watch": 0})
     assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
@@ -61,4 +61,4 @@ async def test_the_watch_brings_back_what_served_before_a_crash_loop_and_a_good_
     third = await pushes("v3")
     deployed = await lane.ask(Kind.DEPLOY)
     assert (deployed.status, deployed.digest) == (Status.SUCCEEDED, third)
-    assert (await lane.serving()).sound
+    assert (await lane.serving()).healthy

@@ -59,14 +59,14 @@ async def restarted(engine: PrivateEngine) -> None:
 async def test_nothing_is_brought_back_in_the_watch_window(
     alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, trouble = list[str](), ContainerRuntime.trouble
+    looks, trouble = list[str](), ContainerRuntime.failure_reason
 
     async def counted(runtime: ContainerRuntime, object_id: str, restarts: int) -> Reason | None:
         found = await trouble(runtime, object_id, restarts)
         looks.append(object_id)
         return found
 
-    monkeypatch.setattr(ContainerRuntime, "trouble", counted)
+    monkeypatch.setattr(ContainerRuntime, "failure_reason", counted)
     await alone.set(configuration={"watch": 300, **more})
     async with a_gateway(alone.pool, alone.engine, own.host):
         last = None

@@ -252,7 +252,7 @@ async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, push
     assert after.labels[DIGEST] == digest
     runtime = await runtime_of(lane)
     version = Version(Reference.parse(pushes.name()), bad, failed.deployment_id, failed.epoch)
-    await runtime.exchange(await runtime.prepare(version, await runtime.serving()))
+    await runtime.switch_over(await runtime.create(version, await runtime.serving()))
     assert (await service_of(lane)).spec == after.spec
 
 
@@ -450,7 +450,7 @@ async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_i
 
     await until(three)
     runtime = await runtime_of(lane)
-    assert await runtime.trouble((await service_of(lane)).service_id, 0) is None
+    assert await runtime.failure_reason((await service_of(lane)).service_id, 0) is None
     async with lane.pool.acquire() as connection:
         assert await watches.select_until(connection, deployment.deployment_id) is not None
         await watches.delete_watch(connection, lane.application_id)
@@ -481,15 +481,15 @@ async def test_a_bad_version_of_a_service_that_somebody_removes_gives_way_to_wha
         former = await versions.select_serving(connection, VAULT, runtime.application)
     runtime = replace(runtime, former=former)
     second = await pushes("v2")
-    swap = await runtime.prepare(Version(Reference.parse(pushes.name()), second, "bad", 1), await runtime.serving())
-    await runtime.exchange(swap)
-    assert not await runtime.is_over(swap)
-    assert await runtime.is_over(replace(swap, deployment_id="of a backup"))
+    swap = await runtime.create(Version(Reference.parse(pushes.name()), second, "bad", 1), await runtime.serving())
+    await runtime.switch_over(swap)
+    assert not await runtime.is_superseded(swap)
+    assert await runtime.is_superseded(replace(swap, deployment_id="of a backup"))
     await services.remove(lane.engine, await service_of(lane))
     await runtime.put_back(swap)
     serving = await runtime.serving()
     assert serving is not None
-    await runtime.prove_back(swap, serving)
+    await runtime.check_restored(swap, serving)
     assert (serving.digest, serving.deployment_id) == (first, good.deployment_id)
     assert (await service_of(lane)).service_id != before.service_id
     assert (await lane.ask(Kind.DEPLOY)).digest == second
@@ -539,11 +539,11 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
     await lane.ask(Kind.DEPLOY)
     runtime = await runtime_of(lane)
     reference = Reference.parse(pushes.name())
-    swap = await runtime.prepare(Version(reference, digest, "another", 1), await runtime.serving())
+    swap = await runtime.create(Version(reference, digest, "another", 1), await runtime.serving())
     before = await service_of(lane)
-    await runtime.exchange(swap)
+    await runtime.switch_over(swap)
     sent = await service_of(lane)
-    await runtime.exchange(swap)
+    await runtime.switch_over(swap)
     assert (await service_of(lane)).spec == sent.spec != before.spec
     with pytest.raises(Postponed, match="changed by somebody else"):
         await services.update(lane.engine, before, before.spec, {})
@@ -556,14 +556,14 @@ async def test_an_update_begun_anew_and_cut_off_on_the_way_is_sent_again(lane: L
     await lane.ask(Kind.DEPLOY)
     runtime = await runtime_of(lane)
     version = Version(Reference.parse(pushes.name()), digest, "another", 1)
-    swap = await runtime.prepare(version, await runtime.serving())
-    await runtime.exchange(swap)
+    swap = await runtime.create(version, await runtime.serving())
+    await runtime.switch_over(swap)
     sent = await service_of(lane)
     await services.update(lane.engine, sent, sent.spec, {}, back=True)
     assert (await service_of(lane)).spec != sent.spec
-    await runtime.exchange(swap)
+    await runtime.switch_over(swap)
     assert (await service_of(lane)).spec == sent.spec
-    await runtime.prove(swap)
+    await runtime.wait_until_ready(swap)
 
 
 async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(

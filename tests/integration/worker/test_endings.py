@@ -119,7 +119,7 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     serving = await lane.serving()
     with monkeypatch.context() as broken:
-        for name in ("is_over", *also):
+        for name in ("is_superseded", *also):
             broken.setattr(ContainerRuntime, name, AsyncMock(side_effect=KeyError("a defect")))
         if ours:
             found = await lane.ended(await silent(lane, 0, replaces=serving))

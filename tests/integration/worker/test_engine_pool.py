@@ -194,7 +194,7 @@ async def test_an_application_runs_on_the_server_it_names(desk: Desk, remote: Re
     async with connect(access) as there:
         found = await containers.inspect(there, f"app-{way}")
     assert found is not None
-    assert found.sound
+    assert found.healthy
     assert (await desk.shown(server))["status"] == "ok"
 
 

@@ -62,7 +62,7 @@ async def test_trouble_within_the_window_brings_the_former_version_back(
     assert (back.digest, back.forced) == (first, False)
     assert told in back.title
     assert second.deployment_id in back.description
-    assert (await lane.serving()).sound
+    assert (await lane.serving()).healthy
     async with lane.pool.acquire() as connection:
         assert (await deployments.select_deployment(connection, second.deployment_id)).status is Status.SUCCEEDED
     assert await watched(lane) == back.deployment_id

@@ -26,8 +26,8 @@ class Scene:
         self.slots = attempt.SwapSlots(1)
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note_step = MagicMock(return_value=1.0)
-        self.runtime.recall.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
-        self.runtime.serving.return_value = MagicMock(sound=False, digest=DIGEST)
+        self.runtime.find_kept.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
+        self.runtime.serving.return_value = MagicMock(healthy=False, digest=DIGEST)
         monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock(return_value=self.runtime))
 
     async def roll_back(self) -> Outcome:
@@ -76,7 +76,7 @@ async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(2 * DEADLINE)
         return Swap("a", "d", "app", "old", None, "new")
 
-    scene.runtime.recall = slowly
+    scene.runtime.find_kept = slowly
     outcome = await scene.roll_back()
     assert outcome.reason is not None
     assert (outcome.status, outcome.reason.code) == (Status.FAILED, Code.TIMED_OUT)
