@@ -38,7 +38,7 @@ async def change(
     Raises NotFound, or InvalidInput naming the field that is wrong.
     """
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, application_id)
+        await applications.require_live(connection, application_id)
         before = await applications.select_application(
             connection, context.vault, application_id, without=applications.SET_WHOLE
         )

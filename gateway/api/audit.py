@@ -19,7 +19,7 @@ from gateway.api.metrics import WRONG_KEYS
 from gateway.model.audit import Actor, Outcome
 from gateway.model.errors import Forbidden, InvalidInput, Throttled, Unavailable, truncate
 from gateway.store import audit
-from gateway.store.audit import Told
+from gateway.store.audit import UnrecordedEvent
 from gateway.store.database import statement
 
 _LOG = structlog.get_logger()
@@ -30,15 +30,15 @@ _MAX_DETAIL = 300  # characters
 _ID = re.compile(r"[\x21-\x7e]+")  # keeps control characters out of logs and terminals
 
 _Key = tuple[str | None, str, str | None, Outcome, str]
-PENDING: web.AppKey[dict[_Key, Told]] = web.AppKey("pending_audit", dict)
+PENDING: web.AppKey[dict[_Key, UnrecordedEvent]] = web.AppKey("pending_audit", dict)
 
 
 async def record_success(application: web.Application, actor: Actor, given: Any) -> None:
     """Record a change: in the log, and in the audit where no trigger of a changed table has recorded it."""
-    _log(Told(actor, Outcome.DONE, target=_target(given)))
+    _log(UnrecordedEvent(actor, Outcome.DONE, target=_target(given)))
     try:
         async with statement(application[CONTEXT].pool) as connection:
-            await audit.insert_told(connection, [Told(actor, Outcome.DONE, target=_target(given))])
+            await audit.insert_unrecorded(connection, [UnrecordedEvent(actor, Outcome.DONE, target=_target(given))])
     except Unavailable:
         _LOG.warning("A change is not in the audit: the database does not answer", call=actor.call_id)
 
@@ -46,14 +46,14 @@ async def record_success(application: web.Application, actor: Actor, given: Any)
 def record_failure(application: web.Application, actor: Actor, error: Exception, given: Any) -> None:
     """Record a call that was denied or failed."""
     outcome = Outcome.REFUSED if isinstance(error, Forbidden | Throttled) else Outcome.FAILED
-    _count(application, Told(actor, outcome, truncate(_detail(error), _MAX_DETAIL), _target(given)))
+    _count(application, UnrecordedEvent(actor, outcome, truncate(_detail(error), _MAX_DETAIL), _target(given)))
 
 
 def record_wrong_key(application: web.Application, address: str | None, why: str) -> None:
     """Record a request with an invalid API key, or one beyond the limit of invalid keys."""
     WRONG_KEYS.inc()
     actor = Actor("api", "nobody", "key", address=address)
-    _count(application, Told(actor, Outcome.REFUSED, why))
+    _count(application, UnrecordedEvent(actor, Outcome.REFUSED, why))
 
 
 def _detail(error: Exception) -> str:
@@ -84,12 +84,12 @@ def _target(given: Any) -> str | None:
     )
 
 
-def _count(application: web.Application, told: Told) -> None:
+def _count(application: web.Application, told: UnrecordedEvent) -> None:
     pending, actor = application[PENDING], told.actor
     key = (actor.key_id, actor.action, actor.address, told.outcome, told.detail)
     if key not in pending and len(pending) >= _MAX_ROWS:
         others = Actor("api", "several", "several")
-        key, told = (None, "several", None, told.outcome, ""), Told(others, told.outcome)
+        key, told = (None, "several", None, told.outcome, ""), UnrecordedEvent(others, told.outcome)
     before = pending.get(key)
     pending[key] = replace(told, times=(before.times if before else 0) + 1)
 
@@ -120,7 +120,7 @@ async def log_commands(application: web.Application, above: int | None) -> int:
         found = [] if above is None or newest == above else await audit.select_commands(connection, above, newest)
     for entry in found:
         actor = Actor(entry.via, entry.who, entry.action, entry.key_id, entry.address, entry.call_id)
-        _log(Told(actor, entry.outcome, target=entry.target))
+        _log(UnrecordedEvent(actor, entry.outcome, target=entry.target))
     return newest
 
 
@@ -134,12 +134,12 @@ async def write(application: web.Application) -> None:
         _log(one)
     try:
         async with statement(application[CONTEXT].pool) as connection:
-            await audit.insert_told(connection, told)
+            await audit.insert_unrecorded(connection, told)
     except Unavailable:
         _LOG.warning("Denied and failed calls are not in the audit: the database does not answer", refusals=len(told))
 
 
-def _log(told: Told) -> None:
+def _log(told: UnrecordedEvent) -> None:
     actor = told.actor
     log = _LOG.info if told.outcome is Outcome.DONE else _LOG.warning
     log(

@@ -17,7 +17,7 @@ from gateway.api.schema_check import SCHEMA_CHECK
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.observations import State
-from gateway.store import deployments, observations, swaps, watches
+from gateway.store import observations, queue, swaps, watches
 from gateway.store.database import transaction
 
 _KEY_TIMEOUT = 3.0  # seconds to look a key up
@@ -143,7 +143,7 @@ async def _set_gauges(context: Context) -> None:
         _BUSY.labels(host.address).set(host.running)
     try:
         async with transaction(context.pool) as connection:
-            depth = await deployments.select_queue_depth(connection)
+            depth = await queue.select_queue_depth(connection)
             watched = await watches.count_open(connection)
             states = await observations.count_states(connection)
             unserved = await swaps.count_unserved(connection)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.model.errors import Unavailable
-from gateway.store import deployments
+from gateway.store import queue
 from gateway.store.database import transaction
 
 _LOG = structlog.get_logger()
@@ -43,6 +43,6 @@ async def _notify_forever(application: web.Application) -> None:
         requested.clear()
         try:
             async with transaction(pool) as connection:
-                await deployments.notify(connection)
+                await queue.notify(connection)
         except Unavailable:
             _LOG.warning("Other gateways are not notified: they poll the queue instead")

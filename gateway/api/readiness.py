@@ -34,7 +34,7 @@ class Readiness:
 
 async def _find_problem(pool: Pool) -> str:
     try:
-        await within(_DEADLINE, readiness.try_to_write(pool))
+        await within(_DEADLINE, readiness.probe_write(pool))
     except Unavailable as error:
         return str(error).removesuffix(": try again")
     except Exception:

@@ -40,10 +40,10 @@ def _of_the_database(error: Exception) -> str | None:
         return None
     import asyncpg
 
-    from gateway.store.transient_errors import heals, told
+    from gateway.store.transient_errors import describe, is_transient
 
-    if heals(error):
-        return told(error)
+    if is_transient(error):
+        return describe(error)
     if isinstance(error, asyncpg.DataError):
         return "the database cannot keep what was given: is it too long, or does it hold a zero byte?"
     return None

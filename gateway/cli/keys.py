@@ -177,7 +177,7 @@ async def rotate_master(*, as_json: bool) -> None:
         done = await master_key.rotate(kept.pool, kept.vault)
         if (actor := CURRENT_ACTOR.get()) is not None:
             async with transaction(kept.pool) as connection:
-                await audit.insert_told(connection, [audit.Told(actor, Outcome.DONE)])
+                await audit.insert_unrecorded(connection, [audit.UnrecordedEvent(actor, Outcome.DONE)])
     if as_json:
         show(asdict(done))
     else:

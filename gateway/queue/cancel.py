@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.errors import Code, Conflict, Reason
-from gateway.store import applications, cancellations, deployments, swaps
+from gateway.store import applications, cancellations, deployments, queue, swaps
 from gateway.store.database import Connection, Pool, transaction
 
 # What these begin is one call to the engine: there is nothing between two versions to put back.
@@ -31,7 +31,7 @@ async def cancel_deployments(pool: Pool, application_id: str, *, running: bool) 
     """Cancel what waits of an application, and what runs of it where that is wanted and can be."""
     async with transaction(pool) as connection:
         await applications.lock_row(connection, application_id)
-        waits = await deployments.select_queued(connection, application_id)
+        waits = await queue.select_queued(connection, application_id)
         if waits is not None:
             await _cancel(connection, waits)
         runs = await deployments.select_running(connection, application_id) if running else None
@@ -52,5 +52,5 @@ async def _cancel(connection: Connection, found: Deployment) -> Status:
     # Between two versions somebody must put back, though it waits for its next attempt.
     if not await cancellations.request_cancel(connection, found.deployment_id):
         raise Conflict(f"Deployment {found.deployment_id} has ended meanwhile")
-    await deployments.notify(connection)
+    await queue.notify(connection)
     return found.status

@@ -14,10 +14,10 @@ from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.matching import Match
 from gateway.model.reference import Digest, Reference, Tag, parse_tag, replace_tag
-from gateway.store import applications, deployments, versions
+from gateway.store import applications, queue, versions
 from gateway.store.database import Connection, Pool, transaction
-from gateway.store.deployments import Becoming
 from gateway.store.encryption import Vault
+from gateway.store.queue import ImageChange
 
 #: what to go back to where that is what an application was adopted with
 ADOPTED = "adopted"
@@ -51,7 +51,7 @@ async def enqueue_push(connection: Connection, application_id: str, queued: Depl
         expected_digest=choice.event.digest,
         title=choice.title,
         description=choice.description,
-        becoming=Becoming(str(choice.event.reference), choice.changes_subscription),
+        image_change=ImageChange(str(choice.event.reference), choice.changes_subscription),
     )
 
 
@@ -95,30 +95,32 @@ async def request_deployment(
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        becoming = await _image_to_deploy(connection, application.application_id, image, tag)
+        image_change = await _image_to_deploy(connection, application.application_id, image, tag)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
-        queued = await deployments.select_queued(connection, application.application_id)
+        queued = await queue.select_queued(connection, application.application_id)
         deployment_id = await _enqueue(
             connection,
             application.application_id,
             queued,
             kind=kind,
             forced=True,
-            reference=Reference.parse(becoming.image),
+            reference=Reference.parse(image_change.image),
             title=title,
             description=description,
-            becoming=becoming if stays or (image is None and tag is None) else None,
+            image_change=image_change if stays or (image is None and tag is None) else None,
         )
-        await deployments.notify(connection)
+        await queue.notify(connection)
     return deployment_id
 
 
-async def _image_to_deploy(connection: Connection, application_id: str, image: str | None, tag: str | None) -> Becoming:
+async def _image_to_deploy(
+    connection: Connection, application_id: str, image: str | None, tag: str | None
+) -> ImageChange:
     """Return the image that was named, else the one that is to be the application's, else the one that is."""
     wanted = await applications.select_wanted_image(connection, application_id)
     named = _wanted_image(wanted.image, image, tag)
     moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
-    return Becoming(named, moves)
+    return ImageChange(named, moves)
 
 
 def _wanted_image(configured: str | None, image: str | None, tag: str | None) -> str:
@@ -174,7 +176,7 @@ async def enqueue_rollback(
     deployment_id = await _enqueue(
         connection,
         application.application_id,
-        await deployments.select_queued(connection, application.application_id),
+        await queue.select_queued(connection, application.application_id),
         kind=Kind.ROLLBACK,
         forced=forced,
         reference=reference,
@@ -182,7 +184,7 @@ async def enqueue_rollback(
         description=description,
         rolls_back_to=None if target == ADOPTED else target,
     )
-    await deployments.notify(connection)
+    await queue.notify(connection)
     return deployment_id
 
 
@@ -202,7 +204,7 @@ async def request_state(pool: Pool, application: Application, kind: Kind, *, tit
             await applications.delete_application(connection, application.application_id)
             return None
         await applications.update_desired(connection, application.application_id, _DESIRED[kind])
-        queued = await deployments.select_queued(connection, application.application_id)
+        queued = await queue.select_queued(connection, application.application_id)
         deployment_id = await _enqueue(
             connection,
             application.application_id,
@@ -212,7 +214,7 @@ async def request_state(pool: Pool, application: Application, kind: Kind, *, tit
             reference=application.reference if kind is Kind.START else None,
             title=title,
         )
-        await deployments.notify(connection)
+        await queue.notify(connection)
     return deployment_id
 
 
@@ -231,24 +233,24 @@ async def _enqueue(
     description: str = "",
     expected_digest: Digest | None = None,
     rolls_back_to: str | None = None,
-    becoming: Becoming | None = None,
+    image_change: ImageChange | None = None,
 ) -> str:
     """Join what waits, or take its place. The caller holds the application's queue."""
     if queued is not None and reference is not None and _joins(queued, kind, reference):
-        await deployments.join_deployment(
+        await queue.join_deployment(
             connection,
             queued.deployment_id,
             kind=_stronger(queued.kind, kind),
             forced=queued.forced or forced,
             reference=reference,
             expected_digest=expected_digest,
-            becoming=becoming,
+            image_change=image_change,
         )
         return queued.deployment_id
     if queued is not None:
-        await deployments.supersede_deployment(connection, queued.deployment_id)
+        await queue.supersede_deployment(connection, queued.deployment_id)
     inherits = queued is not None and queued.forced and kind in _STARTING
-    deployment_id = await deployments.insert_deployment(
+    deployment_id = await queue.insert_deployment(
         connection,
         application_id=application_id,
         kind=kind,
@@ -258,10 +260,10 @@ async def _enqueue(
         reference=reference,
         expected_digest=expected_digest,
         rolls_back_to=rolls_back_to,
-        becoming=becoming,
+        image_change=image_change,
     )
     if queued is not None:
-        await deployments.link_successor(connection, queued.deployment_id, deployment_id)
+        await queue.link_successor(connection, queued.deployment_id, deployment_id)
     return deployment_id
 
 

@@ -19,7 +19,7 @@ from gateway.model.matching import Candidate, Match, explain_unmatched, select_p
 from gateway.model.reference import Reference
 from gateway.queue import enqueue
 from gateway.sources import decode_form, redact_body
-from gateway.store import applications, deliveries, delivery_log, deployments, subscriptions
+from gateway.store import applications, deliveries, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
 # A body has no id of its own: the same bytes again within this time are the same delivery. What a signature proves is
@@ -86,7 +86,7 @@ async def ingest_delivery(
             receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id, used=used)
             if first is not None and receipt.deployments:
                 # All that the first one started failed, or nobody had subscribed yet: this one counts.
-                await deliveries.take_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
+                await deliveries.reassign_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
             elif first is not None:
                 receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
         await deliveries.insert_delivery(
@@ -107,12 +107,12 @@ async def ingest_delivery(
 
 async def _is_spent(connection: Connection, first: str, notification: Notification) -> bool:
     """Tell whether a repetition of this delivery starts nothing."""
-    if await deliveries.select_spent(connection, first, waiting=notification.may_repeat):
+    if await deliveries.has_taken_effect(connection, first, waiting=notification.may_repeat):
         return True
     return (
         notification.signed_without_time
         and not notification.may_repeat
-        and await deliveries.select_outrun(connection, first)
+        and await deliveries.is_outdated(connection, first)
     )
 
 
@@ -151,7 +151,7 @@ async def ingest_polled(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
             ignored=receipt.ignored,
             deployments=[queued.deployment_id for queued in receipt.deployments],
         )
-        await deployments.notify(connection)
+        await queue.notify(connection)
     return receipt
 
 
@@ -166,7 +166,7 @@ async def _match(
     if only is not None and notification.names_no_image:
         return await _configured(connection, delivery_id, only)
     events = notification.events
-    followers = await subscriptions.lock_followers(connection, events, only=only) if events else []
+    followers = await subscriptions.lock_subscribed(connection, events, only=only) if events else []
     waiting, reached = await _lanes(connection, followers)
     ignored = list(notification.ignored)
     queued: list[Queued] = []
@@ -189,11 +189,11 @@ async def _match(
             deployment_id = await enqueue.enqueue_push(connection, follower.application_id, waits, choice)
             queued.append(Queued(deployment_id, follower.application_id))
     if fresh:
-        made = await deployments.insert_pushed(connection, fresh)
+        made = await queue.insert_pushed(connection, fresh)
         queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
     unmatched = _unmatched(notification.events, followers)
     if unmatched and only is None:
-        followed = await subscriptions.select_followed(connection, {event.repository for event in unmatched})
+        followed = await subscriptions.select_subscribed(connection, {event.repository for event in unmatched})
         ignored.extend(explain_unmatched(unmatched, followed))
     elif unmatched and only is not None:
         why = await _not_followed(connection, only)
@@ -213,9 +213,9 @@ async def _lanes(connection: Connection, followers: Sequence[Candidate]) -> _Lan
     """Return what waits, held, and where it matters the images that run."""
     if not followers:
         return {}, {}
-    waiting = await deployments.select_all_queued(connection, [one.application_id for one in followers])
+    waiting = await queue.select_all_queued(connection, [one.application_id for one in followers])
     rising = [one.application_id for one in followers if one.upgrades_only]
-    return waiting, await deployments.select_reached(connection, rising) if rising else {}
+    return waiting, await deployments.select_current_references(connection, rising) if rising else {}
 
 
 _Chosen = dict[tuple[int, Desired], tuple[Match | None, list[Ignored]]]
@@ -259,7 +259,7 @@ async def _configured(connection: Connection, delivery_id: str, application_id: 
     if image is None:
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)
-    waits = await deployments.select_queued(connection, application_id)
+    waits = await queue.select_queued(connection, application_id)
     why = "stopped" if desired is Desired.STOPPED else enqueue.ignore_reason(waits, reference)
     if why:
         return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))

@@ -9,7 +9,7 @@ from gateway.model.reference import Reference
 from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
 from gateway.sources import SOURCES, Request, Trust, detect
-from gateway.store import applications, delivery_log, deploy_tokens, deployments, endpoints
+from gateway.store import applications, delivery_log, deploy_tokens, endpoints, queue
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 
@@ -37,7 +37,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
     receipt = await ingest.ingest_delivery(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
     if receipt.deployments:
         async with transaction(pool) as connection:
-            await deployments.notify(connection)
+            await queue.notify(connection)
     return receipt
 
 

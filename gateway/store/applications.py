@@ -37,9 +37,9 @@ def _from_row(row: Row, vault: Vault) -> Application:
     application_id = row["application_id"]
     username, password = row["registry_username"], row["registry_password"]
     # Clients send both empty for an image that needs no login.
-    opened = None if password is None else vault.open(password, _place(application_id, "registry_password"))
+    opened = None if password is None else vault.decrypt(password, _place(application_id, "registry_password"))
     environment, base, files = row["environment"], row["base"], row["files"]
-    contents = {} if files is None else orjson.loads(vault.open(files, _place(application_id, "files")))
+    contents = {} if files is None else orjson.loads(vault.decrypt(files, _place(application_id, "files")))
     return Application(
         application_id=application_id,
         name=row["name"],
@@ -51,7 +51,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         username=username,
         password_for=None if row["password_for"] is None else Domain(row["password_for"]),
         has_password=bool(opened),
-        environment=None if environment is None else vault.open(environment, _place(application_id, "environment")),
+        environment=None if environment is None else vault.decrypt(environment, _place(application_id, "environment")),
         configuration=_whole(row["configuration"], contents),
         other_columns=row["other_columns"] | _other_secrets(row, vault),
         auto_deploy=row["auto_deploy"],
@@ -59,7 +59,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         server_id=row["server_id"],
         engine_id=row["engine_id"],
         created_at=row["created_at"],
-        adopted_spec=None if base is None else AdoptedSpec.load(vault.open(base, _place(application_id, "base"))),
+        adopted_spec=None if base is None else AdoptedSpec.load(vault.decrypt(base, _place(application_id, "base"))),
         environment_id=row["environment_id"],
         installation_id=row["installation"],
         unlabelled_deployments=frozenset(row["unmarked"]),
@@ -70,7 +70,7 @@ def _other_secrets(row: Row, vault: Vault) -> dict[str, Any]:
     sealed = row["other_secrets"]
     if sealed is None:
         return {}
-    found: dict[str, Any] = orjson.loads(vault.open(sealed, _place(row["application_id"], "other_secrets")))
+    found: dict[str, Any] = orjson.loads(vault.decrypt(sealed, _place(row["application_id"], "other_secrets")))
     return found
 
 
@@ -116,7 +116,7 @@ async def select_application(
     return application
 
 
-async def select_holder(
+async def select_application_with_part(
     connection: Connection, vault: Vault, part: Mapping[str, object], *, missing: str
 ) -> Application:
     """Return the application whose configuration has this part; raises NotFound, with `missing` said."""
@@ -148,7 +148,7 @@ async def select_applications(
     return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), _SEALED)]
 
 
-async def select_resting(
+async def select_idle(
     connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[Application]:
     """Return those on these servers, bound to their engine, of which no deployment waits or runs, and which we read."""
@@ -168,7 +168,7 @@ async def select_resting(
     return undecryptable.readable(rows, lambda row: _from_row(row, vault))
 
 
-async def is_resting(connection: Connection, application_id: str) -> bool:
+async def is_idle(connection: Connection, application_id: str) -> bool:
     """Tell whether no deployment of it waits or runs."""
     return not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND status IN ('queued', 'running'))",
@@ -203,7 +203,7 @@ async def select_application_id(connection: Connection, named: str) -> str:
     return str(row["application_id"])
 
 
-async def select_live(connection: Connection, application_id: str) -> None:
+async def require_live(connection: Connection, application_id: str) -> None:
     """Raises NotFound unless it is there, and not being deleted."""
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM applications WHERE application_id = $1 AND desired <> 'deleted')", application_id
@@ -318,7 +318,7 @@ async def update_application(
     if not columns:
         return
     values = [
-        vault.seal(str(value), _place(application_id, column))
+        vault.encrypt(str(value), _place(application_id, column))
         if column in _SEALED and (value := changes[column]) is not None
         else changes[column]
         for column in columns
@@ -335,7 +335,7 @@ async def update_application(
     except asyncpg.UniqueViolationError as error:
         raise Conflict("an application on that server has a container of the same name") from error
     if "docker_image" in changes:
-        await keep_image(connection, application_id)
+        await keep_current_image(connection, application_id)
 
 
 #: of the application `a`: the image that is to be its own, of what waits, else of what runs, else its own
@@ -387,7 +387,7 @@ async def update_image(connection: Connection, application_id: str, image: str) 
     )
 
 
-async def keep_image(connection: Connection, application_id: str) -> None:
+async def keep_current_image(connection: Connection, application_id: str) -> None:
     """Let nothing that waits or runs change its image any more."""
     await connection.execute(
         """

@@ -17,7 +17,7 @@ _AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class UnrecordedEvent:
     """What did not change anything, and how often."""
 
     actor: Actor
@@ -31,7 +31,7 @@ def _from_row(row: asyncpg.Record) -> AuditEntry:
     return AuditEntry(**{**dict(row), "outcome": Outcome(row["outcome"])})
 
 
-async def insert_told(connection: Connection, told: Sequence[Told]) -> None:
+async def insert_unrecorded(connection: Connection, told: Sequence[UnrecordedEvent]) -> None:
     """Write down what the tables have not: refusals, failures, and what was done without changing a row."""
     await connection.executemany(
         """

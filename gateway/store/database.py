@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from gateway.model.audit import CURRENT_ACTOR
 from gateway.model.errors import DatabaseUnavailable, InvalidInput, Unavailable
-from gateway.store.transient_errors import heals, is_read_only, leaves_no_connection, told
+from gateway.store.transient_errors import describe, is_read_only, is_transient, leaves_no_connection
 
 REFUSALS = Counter(
     "gateway_database_refusals_total", "What the database refused that it may do later, by SQLSTATE.", ["sqlstate"]
@@ -100,7 +100,7 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
                 "GATEWAY_DATABASE_URL is not an address of PostgreSQL, as in postgresql://user:password@host/database; "
                 "letters such as @ : / # in the password are written %40 %3A %2F %23"
             ) from error
-        if not (heals(error) or isinstance(error, asyncpg.PostgresError)):
+        if not (is_transient(error) or isinstance(error, asyncpg.PostgresError)):
             raise
         why = str(error) or "it does not answer in time"
         raise Unavailable(f"PostgreSQL does not let us in: {why}; check GATEWAY_DATABASE_URL") from error
@@ -110,7 +110,7 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
         try:
             await pool.close()
         except Exception as error:
-            if not heals(error):
+            if not is_transient(error):
                 raise
             pool.terminate()
 
@@ -134,13 +134,13 @@ async def statement(pool: Pool) -> AsyncIterator[Connection]:
     try:
         yield connection
     except Exception as error:
-        if not heals(error):
+        if not is_transient(error):
             raise
         REFUSALS.labels(getattr(error, "sqlstate", None) or "").inc()
         if is_read_only(error):
             # The address may lead to another server by now, which takes writes.
             await pool.expire_connections()
-        raise DatabaseUnavailable(told(error)) from error
+        raise DatabaseUnavailable(describe(error)) from error
     finally:
         await _give_back(pool, connection)
 
@@ -155,10 +155,10 @@ async def _let_in(pool: Pool) -> _Lent:
     try:
         return await _acquire(pool)
     except Exception as error:
-        if not (heals(error) or isinstance(error, asyncpg.PostgresError)):
+        if not (is_transient(error) or isinstance(error, asyncpg.PostgresError)):
             raise
         REFUSALS.labels(getattr(error, "sqlstate", None) or "").inc()
-        raise DatabaseUnavailable(told(error)) from error
+        raise DatabaseUnavailable(describe(error)) from error
 
 
 async def _acquire(pool: Pool) -> _Lent:
@@ -224,7 +224,7 @@ async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> Asyn
             for channel in channels:
                 await connection.remove_listener(channel, notified)
         except Exception as error:
-            if not heals(error):
+            if not is_transient(error):
                 raise
         finally:
             await _give_back(pool, connection)

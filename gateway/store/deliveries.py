@@ -94,7 +94,7 @@ async def claim_delivery_key(
     return None if holder == delivery_id else holder
 
 
-async def take_delivery_key(connection: Connection, endpoint_id: str, key: str, delivery_id: str) -> None:
+async def reassign_delivery_key(connection: Connection, endpoint_id: str, key: str, delivery_id: str) -> None:
     """Let this delivery hold the key instead of an earlier one."""
     await connection.execute(
         "UPDATE delivery_keys SET delivery_id = $3, seen_at = now() WHERE endpoint_id = $1 AND key = $2",
@@ -104,7 +104,7 @@ async def take_delivery_key(connection: Connection, endpoint_id: str, key: str, 
     )
 
 
-async def select_outrun(connection: Connection, delivery_id: str) -> bool:
+async def is_outdated(connection: Connection, delivery_id: str) -> bool:
     """Tell whether an application was asked for another image after this delivery had caused something for it."""
     row = await connection.fetchval(
         """
@@ -123,7 +123,7 @@ async def select_outrun(connection: Connection, delivery_id: str) -> bool:
     return bool(row)
 
 
-async def select_spent(connection: Connection, delivery_id: str, *, waiting: bool = False) -> bool:
+async def has_taken_effect(connection: Connection, delivery_id: str, *, waiting: bool = False) -> bool:
     """Tell whether this delivery started something that did not all fail: then a repetition starts nothing.
 
     With `waiting`, only what has not begun counts: the tag is yet to be resolved.

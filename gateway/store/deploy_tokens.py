@@ -33,7 +33,7 @@ async def select_tokens(connection: Connection, vault: Vault, application_ids: C
     )
     return dict(
         undecryptable.readable(
-            rows, lambda row: (row["application_id"], vault.open(row["secret"], place(row["endpoint_id"])))
+            rows, lambda row: (row["application_id"], vault.decrypt(row["secret"], place(row["endpoint_id"])))
         )
     )
 
@@ -56,6 +56,6 @@ async def renew_token(connection: Connection, vault: Vault, application_id: str)
         application_id,
         DEPLOY_SOURCE,
         hash_token(token),
-        vault.seal(token, place(endpoint_id)),
+        vault.encrypt(token, place(endpoint_id)),
     )
     return token

@@ -75,12 +75,12 @@ class Vault:
             self._ciphers, self._known = [_cipher(key) for key in keys], keys
         return self._ciphers
 
-    def seal(self, secret: str, place: str) -> bytes:
+    def encrypt(self, secret: str, place: str) -> bytes:
         cipher = self._current()[0]
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return bytes([cipher.number]) + nonce + cipher.aead.encrypt(nonce, secret.encode(), place.encode())
 
-    def open(self, sealed: bytes, place: str) -> str:
+    def decrypt(self, sealed: bytes, place: str) -> str:
         """Return the secret; raises Unreadable where it was sealed with another key or for another place."""
         for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != sealed[:1]):
             if (secret := _opened(cipher, sealed, place)) is not None:
@@ -91,7 +91,7 @@ class Vault:
             place=place,
         )
 
-    def seals_alike(self, sealed: bytes, place: str) -> bool:
+    def is_current(self, sealed: bytes, place: str) -> bool:
         """Tell whether it was sealed with the key that seals now."""
         return _opened(self._current()[0], sealed, place) is not None
 

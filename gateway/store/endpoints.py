@@ -36,8 +36,8 @@ def from_row(row: Row, vault: Vault) -> Endpoint:
         endpoint_id=endpoint_id,
         source=row["source"],
         name=row["name"],
-        secret="" if row["secret"] is None else vault.open(row["secret"], place(endpoint_id)),
-        former_secret=None if former is None else vault.open(former, place(endpoint_id, "former_secret")),
+        secret="" if row["secret"] is None else vault.decrypt(row["secret"], place(endpoint_id)),
+        former_secret=None if former is None else vault.decrypt(former, place(endpoint_id, "former_secret")),
         former_until=row["former_until"],
         host=row["host"],
         aliases=frozenset(row["aliases"]),
@@ -121,7 +121,7 @@ async def insert_endpoint(
         source,
         name,
         hash_token(token),
-        vault.seal(secret, place(endpoint_id)),
+        vault.encrypt(secret, place(endpoint_id)),
         host,
         list(aliases),
         dict(settings),
@@ -143,8 +143,8 @@ async def rotate_secret(
          WHERE endpoint_id = $1
         """,
         endpoint.endpoint_id,
-        vault.seal(secret, place(endpoint.endpoint_id)),
-        vault.seal(endpoint.secret, place(endpoint.endpoint_id, "former_secret")),
+        vault.encrypt(secret, place(endpoint.endpoint_id)),
+        vault.encrypt(endpoint.secret, place(endpoint.endpoint_id, "former_secret")),
         grace,
     )
 

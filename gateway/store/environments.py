@@ -29,7 +29,7 @@ def _from_row(row: Row, vault: Vault) -> Environment:
         project_id=row["project_id"],
         name=row["name"],
         description=row["description"],
-        variables=None if sealed is None else vault.open(sealed, _place(row["environment_id"])),
+        variables=None if sealed is None else vault.decrypt(sealed, _place(row["environment_id"])),
         is_default=row["is_default"],
         created_at=row["created_at"],
     )
@@ -158,7 +158,7 @@ async def update_environment(
 
 
 def _stored(vault: Vault, environment_id: str, column: str, value: str | None) -> str | bytes | None:
-    return vault.seal(value, _place(environment_id)) if column == "variables" and value else value or None
+    return vault.encrypt(value, _place(environment_id)) if column == "variables" and value else value or None
 
 
 async def delete_environment(connection: Connection, environment_id: str) -> None:

@@ -24,7 +24,7 @@ import structlog
 
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.store.database import Connection, Pool
-from gateway.store.transient_errors import heals
+from gateway.store.transient_errors import is_transient
 
 _LOG = structlog.get_logger()
 
@@ -108,7 +108,7 @@ async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list
             async with _exclusively(connection):
                 return await _apply_when_free(connection, wanted)
     except Exception as error:
-        if isinstance(error, GatewayError) or not heals(error):
+        if isinstance(error, GatewayError) or not is_transient(error):
             raise
         why = str(error) or "it does not answer in time"
         raise Unavailable(f"the database went away during its migration, which is done again: {why}") from error
@@ -238,7 +238,7 @@ async def _apply(connection: Connection, migration: Migration) -> None:
     try:
         await connection.execute(migration.sql, timeout=_STATEMENT_TIMEOUT)
     except asyncpg.PostgresError as error:
-        if heals(error):
+        if is_transient(error):
             raise
         raise Unavailable(f"migration {migration.name} failed, and none is applied: {error}") from error
     await _record(connection, migration)

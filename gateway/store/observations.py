@@ -117,7 +117,7 @@ def _standing(row: asyncpg.Record) -> Standing:
     return Standing(State(row["state"]), row["lasted"], None if told is None else State(told), row["since_healed"])
 
 
-async def mark_told(connection: Connection, application_id: str, state: State) -> bool:
+async def mark_notified(connection: Connection, application_id: str, state: State) -> bool:
     """Note that people are told of this state; False where somebody else has told them already."""
     done = await connection.execute(
         "UPDATE observations SET told = $2 WHERE application_id = $1 AND state = $2 AND told IS DISTINCT FROM $2",

@@ -24,7 +24,7 @@ def _from_row(row: Row, vault: Vault) -> Project:
         project_id=row["project_id"],
         name=row["name"],
         description=row["description"],
-        variables=None if sealed is None else vault.open(sealed, _place(row["project_id"])),
+        variables=None if sealed is None else vault.decrypt(sealed, _place(row["project_id"])),
         created_at=row["created_at"],
     )
 
@@ -136,7 +136,7 @@ async def update_project(
 
 
 def _stored(vault: Vault, project_id: str, column: str, value: str | None) -> str | bytes | None:
-    return vault.seal(value, _place(project_id)) if column == "variables" and value else value or None
+    return vault.encrypt(value, _place(project_id)) if column == "variables" and value else value or None
 
 
 async def delete_project(connection: Connection, project_id: str) -> None:

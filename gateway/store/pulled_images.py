@@ -10,7 +10,7 @@ _AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Pulled:
+class PulledImage:
     """An image by digest, that a rollout of the application pulled to an engine."""
 
     application_id: str
@@ -48,7 +48,7 @@ _AGAIN = """
 """
 
 
-async def look_soon(connection: Connection, application_id: str) -> None:
+async def schedule_check(connection: Connection, application_id: str) -> None:
     """Let what was pulled for the application be looked at: one of its deployments has ended."""
     await connection.execute("UPDATE pulled_images SET next_look_at = now() WHERE application_id = $1", application_id)
 
@@ -80,7 +80,7 @@ _IDLE = """
 """
 
 
-async def select_idle(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[Pulled]:
+async def select_idle(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[PulledImage]:
     """Return what is due to be looked at there, and no deployment is about to run, nor was the last to serve."""
     rows = await connection.fetch(
         f"""
@@ -97,7 +97,7 @@ async def select_idle(connection: Connection, engine_id: str, server_ids: Sequen
         [server_id or "" for server_id in server_ids],
     )
     return [
-        Pulled(
+        PulledImage(
             row["application_id"],
             row["engine_id"],
             row["server_id"],
@@ -110,7 +110,7 @@ async def select_idle(connection: Connection, engine_id: str, server_ids: Sequen
     ]
 
 
-async def is_idle(connection: Connection, pulled: Pulled) -> bool:
+async def is_idle(connection: Connection, pulled: PulledImage) -> bool:
     """Tell whether that is still so."""
     return bool(
         await connection.fetchval(
@@ -120,12 +120,12 @@ async def is_idle(connection: Connection, pulled: Pulled) -> bool:
     )
 
 
-def _key(pulled: Pulled) -> tuple[str, ...]:
+def _key(pulled: PulledImage) -> tuple[str, ...]:
     reference = pulled.reference
     return pulled.application_id, pulled.engine_id, pulled.server_id, str(reference.repository), str(reference.digest)
 
 
-async def put_off(connection: Connection, pulled: Pulled) -> None:
+async def postpone_check(connection: Connection, pulled: PulledImage) -> None:
     """Look at it again in an hour: a container is of it."""
     await connection.execute(
         f"UPDATE pulled_images SET next_look_at = now() + interval '1 hour' WHERE {_SAME}",  # noqa: S608 - constants
@@ -133,5 +133,5 @@ async def put_off(connection: Connection, pulled: Pulled) -> None:
     )
 
 
-async def delete_pulled(connection: Connection, pulled: Pulled) -> None:
+async def delete_pulled(connection: Connection, pulled: PulledImage) -> None:
     await connection.execute(f"DELETE FROM pulled_images WHERE {_SAME}", *_key(pulled))  # noqa: S608 - constants

@@ -7,7 +7,7 @@ from gateway.store.database import Pool, statement
 _PAGE = 7_900  # bytes of a row that takes a page of its own, so that a full disk shows
 
 
-async def try_to_write(pool: Pool) -> None:
+async def probe_write(pool: Pool) -> None:
     """Write a row, and undo it; raises Unavailable where the database takes none, as one that is read-only or full."""
     async with statement(pool) as connection:
         undone = connection.transaction()

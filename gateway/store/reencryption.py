@@ -76,11 +76,11 @@ async def _reencrypt_batch(pool: Pool, vault: Vault, column: Column, after: str,
         )
         for row in rows:
             place, before = column.place(row["key"]), row["sealed"]
-            if vault.seals_alike(before, place):
+            if vault.is_current(before, place):
                 progress.current += 1
                 continue
             try:
-                anew = vault.seal(vault.open(before, place), place)
+                anew = vault.encrypt(vault.decrypt(before, place), place)
             except Unavailable:
                 progress.lost.append(place)
                 continue

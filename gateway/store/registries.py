@@ -35,7 +35,7 @@ def _from_row(row: Row, vault: Vault) -> Registry:
         scope=RegistryScope(row["domain"], row["path"]),
         login=_login(
             row["username"],
-            "" if row["password"] is None else vault.open(row["password"], _place(row["registry_id"])),
+            "" if row["password"] is None else vault.decrypt(row["password"], _place(row["registry_id"])),
             row["amazon"],
         ),
         ca_certificates=row["authority"],
@@ -73,7 +73,7 @@ def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple
         scope.domain,
         scope.path,
         username,
-        vault.seal(password, _place(registry_id)),
+        vault.encrypt(password, _place(registry_id)),
         registration.ca_certificates,
         amazon,
     )

@@ -25,7 +25,7 @@ def _place(server_id: str) -> str:
 
 def _from_row(row: Row, vault: Vault) -> Server:
     sealed = row["credentials"]
-    secrets = {} if sealed is None else orjson.loads(vault.open(sealed, _place(row["server_id"])))
+    secrets = {} if sealed is None else orjson.loads(vault.decrypt(sealed, _place(row["server_id"])))
     return Server(
         server_id=row["server_id"],
         name=row["name"],
@@ -46,7 +46,7 @@ def _read(row: Row, vault: Vault) -> Server:
 
 def _sealed(vault: Vault, server_id: str, access: Access) -> bytes | None:
     secrets = access.secrets()
-    return vault.seal(orjson.dumps(secrets).decode(), _place(server_id)) if secrets else None
+    return vault.encrypt(orjson.dumps(secrets).decode(), _place(server_id)) if secrets else None
 
 
 async def notify(connection: Connection) -> None:

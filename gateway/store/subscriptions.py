@@ -82,7 +82,7 @@ _FOLLOWED = f"""
 """  # noqa: S608 - constants
 
 
-async def lock_followers(
+async def lock_subscribed(
     connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
 ) -> list[Candidate]:
     """Return who follows these pushes, of this application alone where one is named.
@@ -118,14 +118,14 @@ async def lock_followers(
 
 
 @dataclass(frozen=True, slots=True)
-class Followed:
+class SubscribedPolicy:
     """What is followed of a path: at which host's repository, and which of its tags."""
 
     repository: Repository
     policy: TagPolicy
 
 
-async def select_followed(connection: Connection, repositories: Collection[Repository]) -> list[Followed]:
+async def select_subscribed(connection: Connection, repositories: Collection[Repository]) -> list[SubscribedPolicy]:
     """Return what is followed of these, and of the same paths at other hosts: a few of each."""
     rows = await connection.fetch(
         f"""
@@ -143,7 +143,7 @@ async def select_followed(connection: Connection, repositories: Collection[Repos
         """,  # noqa: S608 - constants
         list({repository.path for repository in repositories}),
     )
-    return [Followed(Repository.parse(row["repository"]), policy_of(row)) for row in rows]
+    return [SubscribedPolicy(Repository.parse(row["repository"]), policy_of(row)) for row in rows]
 
 
 async def select_subscriptions(connection: Connection, application_id: str) -> list[Subscription]:

@@ -77,7 +77,7 @@ async def count_settling(connection: Connection, application_id: str, *, settlin
     )
 
 
-async def mark_told(connection: Connection, application_id: str) -> bool:
+async def mark_notified(connection: Connection, application_id: str) -> bool:
     """Note that people are told that nothing serves; False where they were before."""
     done = await connection.execute(
         "UPDATE swaps SET told_at = now() WHERE application_id = $1 AND told_at IS NULL", application_id

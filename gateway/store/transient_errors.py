@@ -38,18 +38,18 @@ _WRONG_USE = (
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
-def heals(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Tell whether the same statement may succeed later with nothing changed in it."""
     if isinstance(error, _OUTDATED):
         return True
     if isinstance(error, asyncpg.PostgresError):
-        return heals_by_state(error.sqlstate or "")
+        return is_transient_sqlstate(error.sqlstate or "")
     if isinstance(error, asyncpg.InterfaceError):
         return not isinstance(error, _WRONG_USE)
     return isinstance(error, OSError | TimeoutError | asyncpg.InternalClientError)
 
 
-def heals_by_state(sqlstate: str) -> bool:
+def is_transient_sqlstate(sqlstate: str) -> bool:
     if sqlstate in _LASTING:
         return False
     return sqlstate in _HEALING or sqlstate[:2] in _HEALING_CLASSES
@@ -64,13 +64,13 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
-def told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return what a stranger may be told: what the database refuses, without its own words."""
     state = getattr(error, "sqlstate", None) or ""
-    return f"the database {_TOLD.get(state) or _TOLD.get(state[:2]) or 'does not answer'}: try again"
+    return f"the database {_DESCRIPTIONS.get(state) or _DESCRIPTIONS.get(state[:2]) or 'does not answer'}: try again"
 
 
-_TOLD = {
+_DESCRIPTIONS = {
     "25006": "is read-only",
     "53100": "has no disk space left",
     "53200": "has no memory left",

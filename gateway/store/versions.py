@@ -74,7 +74,7 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
     await connection.execute(
         "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
         deployment_id,
-        vault.seal(text, _place(deployment_id)),
+        vault.encrypt(text, _place(deployment_id)),
     )
 
 
@@ -98,7 +98,7 @@ async def select_version(
 
 
 def _as_it_ran(vault: Vault, application: Application, deployment_id: str, sealed: bytes) -> Application:
-    ran: dict[str, Any] = orjson.loads(vault.open(sealed, _place(deployment_id)))
+    ran: dict[str, Any] = orjson.loads(vault.decrypt(sealed, _place(deployment_id)))
     return replace(
         application,
         environment=ran["environment"],

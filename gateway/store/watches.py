@@ -71,7 +71,7 @@ async def end_watch(connection: Connection, watch: MonitorWindow) -> bool:
     return bool(done == "DELETE 1")
 
 
-async def select_until(connection: Connection, deployment_id: str) -> datetime | None:
+async def select_window_end(connection: Connection, deployment_id: str) -> datetime | None:
     """Return when the deployment's window is over; None where none is open."""
     until: datetime | None = await connection.fetchval(
         "SELECT until FROM watches WHERE deployment_id = $1 AND until > now()", deployment_id

@@ -12,9 +12,9 @@ from gateway.store import (
     applications,
     cancellations,
     deliveries,
-    deployments,
     leases,
     pulled_images,
+    queue,
     subscriptions,
     swaps,
     versions,
@@ -52,7 +52,7 @@ async def complete(
             # The swap may be what killed its gateways: the next deployment tries once more, the one after only looks.
             await swaps.count_settling(connection, application_id, settlings=0, defects=MOST_DEFECTS - 1)
         owned = await leases.finish_deployment(connection, deployment, outcome)
-        await pulled_images.look_soon(connection, application_id)
+        await pulled_images.schedule_check(connection, application_id)
         if owned:
             await _apply(connection, vault, deployment, outcome, task=task, monitor_window=monitor_window)
         return owned
@@ -92,15 +92,15 @@ async def _apply(
 
 async def _update_image(connection: Connection, deployment: Deployment) -> None:
     """Make the requested image, which serves now, the application's own, and move its subscription along."""
-    becoming = await deployments.select_becoming(connection, deployment.deployment_id)
-    if becoming is None:
+    image_change = await queue.select_image_change(connection, deployment.deployment_id)
+    if image_change is None:
         return
     before = await applications.select_image(connection, deployment.application_id)
-    reference = Reference.parse(becoming.image)
+    reference = Reference.parse(image_change.image)
     if before is not None and Reference.parse(before) == reference:
         return
-    await applications.update_image(connection, deployment.application_id, becoming.image)
-    if becoming.moves_subscription:
+    await applications.update_image(connection, deployment.application_id, image_change.image)
+    if image_change.moves_subscription:
         await subscriptions.replace_subscription(connection, deployment.application_id, reference)
 
 

@@ -45,7 +45,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
     if not bearing:
         return
     async with transaction(pool) as connection:
-        resting = await applications.select_resting(connection, vault, reached.identity.engine_id, reached.server_ids)
+        resting = await applications.select_idle(connection, vault, reached.identity.engine_id, reached.server_ids)
     for application in resting:
         service = bearing.get(application.app_name)
         image = image_reference(service.labels) if service else None
@@ -57,7 +57,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue
             async with transaction(pool) as connection:
-                still = await applications.is_resting(connection, application.application_id)
+                still = await applications.is_idle(connection, application.application_id)
             if still:
                 await _send(engine, service, image, credentials)
 

@@ -98,7 +98,9 @@ class RegistryPoller:
         tags = await self._list(look)
         async with transaction(self._pool) as connection:
             rising = await poll_targets.select_version_policies(connection, look)
-            reached = await deployments.select_reached(connection, [application for application, _ in rising])
+            reached = await deployments.select_current_references(
+                connection, [application for application, _ in rising]
+            )
         tops: list[tuple[str, Tag]] = []
         for application, policy in rising:
             running = [one.tag for one in reached.get(application, []) if one.tag]

@@ -10,7 +10,7 @@ from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.model.errors import Code, Postponed, Reason
 from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
-from gateway.store import applications, cancellations, deployments, leases, pulled_images, swaps
+from gateway.store import applications, cancellations, deployments, leases, pulled_images, queue, swaps
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.rollout_journal import PostgresJournal
 
@@ -54,7 +54,7 @@ async def postpone(
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await applications.lock_row(connection, deployment.application_id)
-        successor = await deployments.select_queued(connection, deployment.application_id)
+        successor = await queue.select_queued(connection, deployment.application_id)
         swap = await swaps.select_swap(connection, deployment.application_id)
         exhausted = swap is not None and await _is_exhausted(connection, deployment, swap, error, defect=defect)
         swap_open = swap is not None and not exhausted
@@ -64,7 +64,7 @@ async def postpone(
         if successor is not None:
             await _yield_to(connection, deployment, successor)
             return Postponement(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
-        expired = await deployments.select_age(connection, deployment.deployment_id) > deadline
+        expired = await deployments.select_seconds_since_request(connection, deployment.deployment_id) > deadline
         if exhausted or (expired and not swap_open):
             return await _fail(connection, deployment, error, exhausted=exhausted)
         return await _reschedule(connection, deployment, swap, error, defect=defect)
@@ -86,7 +86,7 @@ async def _cancel(connection: Connection, deployment: Deployment, error: Postpon
 async def _yield_to(connection: Connection, deployment: Deployment, successor: Deployment) -> None:
     """Let the newer deployment supersede this one; it inherits that a person asked."""
     await leases.yield_to_successor(connection, deployment, successor.deployment_id)
-    await pulled_images.look_soon(connection, deployment.application_id)
+    await pulled_images.schedule_check(connection, deployment.application_id)
     if deployment.forced:
         await leases.inherit_force(connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY)
 
@@ -143,7 +143,7 @@ async def _unserved(connection: Connection, swap: Swap | None, error: Postponed)
     """Tell whether the application may serve nothing and no alert was sent about it yet; mark it as sent."""
     if swap is None or not _may_serve_nothing(swap, error.reason.code):
         return False
-    return await swaps.mark_told(connection, swap.application_id)
+    return await swaps.mark_notified(connection, swap.application_id)
 
 
 def _delay(attempts: int, retry_after: float | None) -> float:

@@ -82,7 +82,7 @@ class StateMonitor:
         if standing.told is seen.state or one.is_monitored:
             return
         async with statement(self._pool) as connection:
-            if not await observations.mark_told(connection, one.application_id, seen.state):
+            if not await observations.mark_notified(connection, one.application_id, seen.state):
                 return
         _LOG.warning("An application is not as it should be", application=one.application_id, state=seen.state,
                      detail=seen.detail)  # fmt: skip
@@ -98,7 +98,7 @@ class StateMonitor:
         try:
             async with transaction(self._pool) as connection:
                 await applications.lock_application(connection, one.application_id)
-                if not await applications.is_resting(connection, one.application_id):
+                if not await applications.is_idle(connection, one.application_id):
                     return
                 if not await observations.mark_healed(connection, one.application_id, _HEAL_PAUSE):
                     return

@@ -25,7 +25,7 @@ from gateway.model.errors import (
     Unavailable,
 )
 from gateway.registry.client import RegistryClient
-from gateway.store import cancellations, deployments, leases, servers, watches
+from gateway.store import cancellations, leases, queue, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
@@ -153,7 +153,7 @@ class Supervisor:
 
     async def listen_forever(self) -> None:
         heard = {
-            deployments.CHANNEL: self.wake,
+            queue.CHANNEL: self.wake,
             servers.CHANNEL: self.engine_pool.refresh,
             cancellations.CHANNEL: self._beat.set,
         }

@@ -52,11 +52,13 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
         async with transaction(pool) as connection:
-            return await deployments.select_satisfying(connection, deployment, digest, spec_hash, _SATISFIED_WITHIN)
+            return await deployments.select_satisfying_rollout(
+                connection, deployment, digest, spec_hash, _SATISFIED_WITHIN
+            )
 
     async def knows(digest: Digest) -> bool:
         async with transaction(pool) as connection:
-            return await deployments.select_knows(connection, deployment, digest)
+            return await deployments.is_known_digest(connection, deployment, digest)
 
     task = Task(deployment, application, login, satisfied_by, target, config_error, knows, former)
     return LoadedTask(task, left_open, caused_by)

@@ -20,7 +20,7 @@ async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reac
     """Go through the applications there once; raises Postponed where the engine is away."""
     engine, identity = reached.engine, reached.identity
     async with transaction(pool) as connection:
-        resting = await applications.select_resting(connection, vault, identity.engine_id, reached.server_ids)
+        resting = await applications.select_idle(connection, vault, identity.engine_id, reached.server_ids)
     for application in resting:
         with isolate_failures("kept versions", application.application_id):
             runtime = await runtime_factory.open_runtime(
@@ -28,7 +28,7 @@ async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reac
             )
             # Since it was selected a rollback may have been asked for, which needs what is kept.
             async with transaction(pool) as connection:
-                still = await applications.is_resting(connection, application.application_id)
+                still = await applications.is_idle(connection, application.application_id)
             if still:
                 await runtime.prune_kept()
 
@@ -43,11 +43,11 @@ async def remove_images(pool: Pool, reached: ReachedEngine) -> None:
             await _remove_image(pool, reached.engine, one, used)
 
 
-async def _remove_image(pool: Pool, engine: Engine, one: pulled_images.Pulled, used: Collection[str]) -> None:
+async def _remove_image(pool: Pool, engine: Engine, one: pulled_images.PulledImage, used: Collection[str]) -> None:
     image = await images.inspect(engine, f"{one.reference.repository}@{one.reference.digest}")
     async with transaction(pool) as connection:
         if image is not None and image.image_id in used:
-            await pulled_images.put_off(connection, one)
+            await pulled_images.postpone_check(connection, one)
             return
         # Since it was selected somebody may have asked for it.
         if not await pulled_images.is_idle(connection, one):

@@ -8,7 +8,7 @@ import pytest
 from gateway.model.deployments import Deployment, LeaseLost, Step, Swap
 from gateway.store.database import Pool, connect, statement
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.store.transient_errors import heals, heals_by_state, leaves_no_connection
+from gateway.store.transient_errors import is_transient, is_transient_sqlstate, leaves_no_connection
 from tests.integration.store.test_leases import claim, first
 from tests.support.api_client import Web
 
@@ -20,18 +20,18 @@ LASTING = ["22003", "23505", "25P02", "28P01", "40002", "42501", "42P01", "57P04
 
 @pytest.mark.parametrize("state", HEALING)
 def test_what_the_server_may_do_later_heals(state: str) -> None:
-    assert heals_by_state(state)
+    assert is_transient_sqlstate(state)
 
 
 @pytest.mark.parametrize("state", LASTING)
 def test_what_the_server_will_never_do_is_no_outage(state: str) -> None:
-    assert not heals_by_state(state)
+    assert not is_transient_sqlstate(state)
 
 
 def test_a_wrong_argument_is_no_outage() -> None:
-    assert not heals(asyncpg.DataError("value out of int32 range"))
-    assert heals(asyncpg.InterfaceError("connection is closed"))
-    assert heals(asyncpg.InvalidCachedStatementError("a migration changed the table"))
+    assert not is_transient(asyncpg.DataError("value out of int32 range"))
+    assert is_transient(asyncpg.InterfaceError("connection is closed"))
+    assert is_transient(asyncpg.InvalidCachedStatementError("a migration changed the table"))
 
 
 async def test_a_statement_that_can_never_succeed_is_told_as_it_is(web: Web) -> None:

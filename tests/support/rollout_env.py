@@ -18,7 +18,7 @@ from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Reference
 from gateway.queue import enqueue, ingest
 from gateway.registry import client
-from gateway.store import applications, deployments, endpoints, steps, subscriptions, watches
+from gateway.store import applications, deployments, endpoints, queue, steps, subscriptions, watches
 from gateway.store.database import Pool, connect
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.encryption import Vault
@@ -65,7 +65,7 @@ class Lane:
         event = PushEvent(reference.repository, reference.tag)
         receipt = await ingest.ingest_delivery(self.pool, self.endpoint, body, Notification((event,)))
         async with self.pool.acquire() as connection:
-            await deployments.notify(connection)
+            await queue.notify(connection)
         return receipt
 
     async def ended(self, deployment_id: str, *, within: float = 60) -> Deployment:

@@ -50,7 +50,7 @@ class _DeployRequest(Ingress):
             try:
                 endpoint = await endpoints.select_endpoint(connection, context.vault, DEPLOY_SOURCE, token)
                 application_id = endpoint.application_id or ""
-                await applications.select_live(connection, application_id)
+                await applications.require_live(connection, application_id)
             except NotFound as error:
                 raise NotFound("Application Not Found") from error
             self.application = await applications.select_application(connection, context.vault, application_id)

@@ -103,7 +103,7 @@ async def known(
     connection: Connection, context: Context, given: Named, *, without: Collection[str] = ()
 ) -> Application:
     """Return one that is there, and not being deleted; raises NotFound."""
-    await applications.select_live(connection, given.application_id)
+    await applications.require_live(connection, given.application_id)
     return await applications.select_application(connection, context.vault, given.application_id, without=without)
 
 

@@ -32,7 +32,7 @@ class PendingChange(TypedDict):
 async def select_pending(context: Context, given: Named) -> Answer:
     """Compare the application with what serves; where nothing ever did, all that is set is pending."""
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         application = await applications.select_application(connection, context.vault, given.application_id)
         found = await application_update.pending(connection, context.vault, application)
     return Answer([shown(one) for one in found])

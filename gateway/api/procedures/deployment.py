@@ -243,7 +243,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
         deliveries = await deployments.select_deliveries_of(connection, given.deployment_id)
-        until = await watches.select_until(connection, given.deployment_id)
+        until = await watches.select_window_end(connection, given.deployment_id)
         wait = await queue_position.select_wait(connection, deployment)
         kept = await versions.select_kept(connection, deployment.application_id)
     return Answer(

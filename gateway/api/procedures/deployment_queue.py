@@ -27,6 +27,7 @@ from gateway.store import (
     application_summaries,
     deployments,
     environments,
+    queue,
     queue_position,
     resource_owners,
     steps,
@@ -171,7 +172,7 @@ async def select_queue(context: Context, _given: Input) -> Answer:
         only = (
             await resource_owners.select_covered(connection, context.caller.grants) if context.caller.grants else None
         )
-        found = await deployments.select_pending(connection, only=only)
+        found = await queue.select_pending(connection, only=only)
         owners = await _owners(connection, [one.application_id for one in found])
     return Answer([_job(one, owners[one.application_id]) for one in found if one.application_id in owners])
 

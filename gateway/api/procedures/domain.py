@@ -96,7 +96,7 @@ async def create(context: Context, given: Create) -> Answer:
     """Write down where an application is reached. Nothing is routed by it here."""
     columns = given.model_dump(by_alias=True, include=_OTHERS)
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         return Answer(domain_row(await domains.insert_domain(connection, given.application_id, given.host, columns)))
 
 
@@ -111,7 +111,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 async def select_of_application(context: Context, given: OfApplication) -> Answer:
     """Return where an application is reached."""
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         return Answer([domain_row(one) for one in await domains.select_domains(connection, given.application_id)])
 
 

@@ -61,7 +61,7 @@ _OF_A_MOUNT = {"type", "mount_path", "host_path", "volume_name", "file_path", "c
 
 async def _holder(context: Context, mount_id: str) -> Application:
     async with transaction(context.pool) as connection:
-        return await applications.select_holder(
+        return await applications.select_application_with_part(
             connection, context.vault, {"mounts": [{"mountId": mount_id}]}, missing=_MISSING
         )
 
@@ -151,7 +151,7 @@ async def remove(context: Context, given: Named) -> Answer:
 async def list_by_service(context: Context, given: OfService) -> Answer:
     """Return the mounts of an application, which the contract calls a service here."""
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.service_id)
+        await applications.require_live(connection, given.service_id)
         found = await applications.select_application(connection, context.vault, given.service_id)
     return Answer([_row(context, found, mount) for mount in found.configuration.mounts])
 
@@ -160,6 +160,6 @@ async def list_by_service(context: Context, given: OfService) -> Answer:
 async def list_volumes(context: Context, given: OfApplication) -> Answer:
     """Return the named volumes of an application."""
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         found = await applications.select_application(connection, context.vault, given.application_id)
     return Answer([_row(context, found, mount) for mount in found.configuration.mounts if mount.type == "volume"])

@@ -42,7 +42,7 @@ class Update(Named):
 
 async def _holder(context: Context, port_id: str) -> Application:
     async with transaction(context.pool) as connection:
-        return await applications.select_holder(
+        return await applications.select_application_with_part(
             connection, context.vault, {"ports": [{"portId": port_id}]}, missing=_MISSING
         )
 

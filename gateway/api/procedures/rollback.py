@@ -27,7 +27,7 @@ async def roll_back(context: Context, given: Named) -> Answer:
             raise NotFound("Rollback not found") from error
         if given.rollback_id not in await versions.select_kept(connection, found.application_id):
             raise NotFound("Rollback not found")
-        await applications.select_live(connection, found.application_id)
+        await applications.require_live(connection, found.application_id)
         application = await applications.select_application(connection, context.vault, found.application_id)
     queued = await enqueue.request_rollback(
         context.pool, context.vault, application, to=given.rollback_id, title="Rollback"

@@ -95,7 +95,7 @@ async def create(context: Context, given: Create) -> Answer:
         downgrades=given.allow_downgrade,
     )
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         repository = await resolve_repository(connection, given.application_id, given.repository)
         made = await subscriptions.insert_subscription(connection, given.application_id, repository, policy)
     return Answer(shown(made))
@@ -129,7 +129,7 @@ async def remove(context: Context, given: Named) -> Answer:
 async def reconcile(context: Context, given: Reconcile) -> Answer:
     """Say how often to look for missed pushes of what an application follows."""
     async with transaction(context.pool) as connection:
-        await applications.select_live(connection, given.application_id)
+        await applications.require_live(connection, given.application_id)
         await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
         found = await subscriptions.select_subscriptions(connection, given.application_id)
     return Answer([shown(one) for one in found])

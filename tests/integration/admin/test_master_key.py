@@ -66,7 +66,7 @@ async def full(web: Web) -> Pool:
             for row in keys:
                 place = column.place(row["key"])
                 statement = f"UPDATE {column.table} SET {column.name} = $2 WHERE {column.key} = $1"
-                await connection.execute(statement, row["key"], VAULT.seal(f"of {place}", place))
+                await connection.execute(statement, row["key"], VAULT.encrypt(f"of {place}", place))
     return web.pool
 
 
@@ -78,8 +78,8 @@ async def sealed_with(pool: Pool, key: bytes) -> int:
             for row in await connection.fetch(
                 f"SELECT {column.key} AS key, {column.name} AS sealed FROM {column.table}"
             ):
-                if row["sealed"] is not None and vault.seals_alike(row["sealed"], column.place(row["key"])):
-                    assert vault.open(row["sealed"], column.place(row["key"])) == f"of {column.place(row['key'])}"
+                if row["sealed"] is not None and vault.is_current(row["sealed"], column.place(row["key"])):
+                    assert vault.decrypt(row["sealed"], column.place(row["key"])) == f"of {column.place(row['key'])}"
                     count += 1
     return count
 
@@ -98,7 +98,7 @@ async def test_every_secret_is_sealed_with_the_new_key_and_stays_what_it_was(ful
 async def test_stopped_anywhere_it_is_done_again_and_goes_on(
     full: Pool, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    count, sealed, seal = await sealed_with(full, OLD), 0, Vault.seal
+    count, sealed, seal = await sealed_with(full, OLD), 0, Vault.encrypt
 
     def until_stopped(self: Vault, secret: str, place: str) -> bytes:
         nonlocal sealed
@@ -108,7 +108,7 @@ async def test_stopped_anywhere_it_is_done_again_and_goes_on(
         return seal(self, secret, place)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Vault, "seal", until_stopped)
+        patched.setattr(Vault, "encrypt", until_stopped)
         with pytest.raises(asyncio.CancelledError):
             await rotate(full, Vault(BOTH))
     assert (await sealed_with(full, OLD), await sealed_with(full, NEW)) == (count - after, after)
@@ -121,7 +121,7 @@ async def test_what_somebody_changes_meanwhile_is_theirs(full: Pool) -> None:
         row = await connection.fetchval("SELECT registry_id FROM registries FOR UPDATE")
         task = asyncio.create_task(reencrypt(full, Vault(BOTH), [column]))
         await until(partial(somebody_waits, connection))
-        theirs = Vault(NEW).seal("theirs", column.place(row))
+        theirs = Vault(NEW).encrypt("theirs", column.place(row))
         await connection.execute("UPDATE registries SET password = $1", theirs)
     await task
     async with full.acquire() as connection:
@@ -160,7 +160,7 @@ async def test_the_key_of_the_settings_is_rotated_in_the_order_that_is_documente
         row = await connection.fetchrow("SELECT registry_id, password FROM registries")
         assert row is not None
         place = f"registries:{row['registry_id']}:password"
-        assert kept.vault.open(row["password"], place) == f"of {place}"
+        assert kept.vault.decrypt(row["password"], place) == f"of {place}"
 
 
 async def address_of(pool: Pool) -> str:
@@ -172,7 +172,7 @@ async def address_of(pool: Pool) -> str:
 async def test_what_no_key_opens_is_named_and_all_else_is_done(full: Pool) -> None:
     count = await sealed_with(full, OLD)
     async with full.acquire() as connection:
-        await connection.execute("UPDATE registries SET password = $1", Vault(b"x" * 32).seal("lost", "elsewhere"))
+        await connection.execute("UPDATE registries SET password = $1", Vault(b"x" * 32).encrypt("lost", "elsewhere"))
     with pytest.raises(Unavailable, match=r"registries:.*:password.*GATEWAY_FORMER_MASTER_KEYS"):
         await rotate(full, Vault(BOTH))
     assert await sealed_with(full, NEW) == count - 1

@@ -191,7 +191,9 @@ async def test_many_refusals_push_out_nothing_of_what_was_done(web: Web) -> None
     await web.mutate("project.create", name="shop")
     async with transaction(web.pool) as connection:
         actor = Actor("api", "somebody", "user.deleteApiKey")
-        await audit.insert_told(connection, [audit.Told(actor, Outcome.REFUSED, str(n)) for n in range(50)])
+        await audit.insert_unrecorded(
+            connection, [audit.UnrecordedEvent(actor, Outcome.REFUSED, str(n)) for n in range(50)]
+        )
         await audit.delete_expired(connection, older_than=timedelta(days=1), most=10)
     left = await rows(web, limit=1000)
     assert len([one for one in left if one["outcome"] == "refused"]) == 10

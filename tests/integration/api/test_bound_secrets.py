@@ -132,7 +132,7 @@ async def test_keys_of_amazon_are_for_amazon(web: Web) -> None:
 async def test_what_lets_us_in_to_a_server_is_not_used_at_another(web: Web) -> None:
     key = {"sshKey": "hush-key", "knownHosts": "h ssh-ed25519 AAAA"}
     async with web.pool.acquire() as connection:
-        sealed = VAULT.seal('{"ssh_key": "hush-key", "known_hosts": "h"}', "servers:s-1:credentials")
+        sealed = VAULT.encrypt('{"ssh_key": "hush-key", "known_hosts": "h"}', "servers:s-1:credentials")
         await connection.execute(
             "INSERT INTO servers (server_id, name, host, credentials) VALUES ('s-1', 's', 'ssh://deploy@h', $1)", sealed
         )

@@ -6,7 +6,7 @@ from gateway.model.deployments import Kind
 from gateway.model.errors import Conflict
 from gateway.model.reference import Digest
 from gateway.queue import enqueue
-from gateway.store import applications, deployments, versions
+from gateway.store import applications, queue, versions
 from tests.support.api_client import VAULT, Web
 
 IMAGE = "registry.example.com/web:latest"
@@ -129,7 +129,7 @@ async def test_a_push_takes_the_place_of_a_rollback_that_no_person_asked_for(web
     await enqueue.request_rollback(web.pool, VAULT, application, to=None, title="", forced=forced)
     status, answer = await web.post(await web.endpoint("dockerhub", ""), PUSH)
     async with web.pool.acquire() as connection:
-        queued = await deployments.select_queued(connection, "app")
+        queued = await queue.select_queued(connection, "app")
     assert queued is not None
     if forced:
         assert (status, queued.kind) == (200, Kind.ROLLBACK)

@@ -20,7 +20,7 @@ from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Digest, Reference
 from gateway.model.tag_policies import TagPolicy
 from gateway.queue import enqueue, ingest
-from gateway.store import applications, delivery_log, deployments, subscriptions
+from gateway.store import applications, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor
 from tests.support.real_parts import Pushes
@@ -91,7 +91,7 @@ async def told(lane: Lane, name: str, digest: Digest | None = None) -> str:
     event = PushEvent(reference.repository, reference.tag, digest)
     receipt = await ingest.ingest_delivery(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
     async with lane.pool.acquire() as connection:
-        await deployments.notify(connection)
+        await queue.notify(connection)
     return receipt.deployments[0].deployment_id
 
 

@@ -452,7 +452,7 @@ async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_i
     runtime = await runtime_of(lane)
     assert await runtime.failure_reason((await service_of(lane)).service_id, 0) is None
     async with lane.pool.acquire() as connection:
-        assert await watches.select_until(connection, deployment.deployment_id) is not None
+        assert await watches.select_window_end(connection, deployment.deployment_id) is not None
         await watches.delete_watch(connection, lane.application_id)
 
 

@@ -33,11 +33,11 @@ EXPANDS = Migration(9998, "9998_more.sql", "-- expands\nALTER TABLE applications
 
 def ran(deployment_id: str, **more: object) -> bytes:
     text = orjson.dumps({"environment": "A=1", "configuration": {}, **more}).decode()
-    return VAULT.seal(text, f"deployments:{deployment_id}:ran")
+    return VAULT.encrypt(text, f"deployments:{deployment_id}:ran")
 
 
 def sealed(text: str, place: str) -> str:
-    return f"'\\x{VAULT.seal(text, place).hex()}'"
+    return f"'\\x{VAULT.encrypt(text, place).hex()}'"
 
 
 #: what is put in once a migration has been applied, as the gateway of that time did

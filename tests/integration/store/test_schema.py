@@ -81,12 +81,12 @@ async def test_a_row_cannot_break_a_law(empty: Pool, statement: str) -> None:
 
 def test_a_secret_opens_only_in_its_place() -> None:
     vault = Vault(b"k" * 32)
-    sealed = vault.seal("hunter2", "registries:1:password")
+    sealed = vault.encrypt("hunter2", "registries:1:password")
     assert b"hunter2" not in sealed
-    assert vault.open(sealed, "registries:1:password") == "hunter2"
+    assert vault.decrypt(sealed, "registries:1:password") == "hunter2"
     for other, place in ((vault, "registries:2:password"), (Vault(b"o" * 32), "registries:1:password")):
         with pytest.raises(Unavailable):
-            other.open(sealed, place)
+            other.decrypt(sealed, place)
 
 
 def test_the_key_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ async def test_every_list_shows_what_can_be_read_and_what_cannot(half: Web) -> N
 
 async def test_the_rest_is_worked_on(half: Web) -> None:
     async with half.pool.acquire() as connection:
-        resting = await applications.select_resting(connection, VAULT, "e", [None])
+        resting = await applications.select_idle(connection, VAULT, "e", [None])
         assert [one.name for one in resting] == ["kept"]
         assert {one.name: one.unreadable is None for one in await servers.select_servers(connection, VAULT)} == {
             "lost": False,
@@ -101,4 +101,4 @@ async def test_an_application_is_removed_without_its_secrets(half: Web) -> None:
 @pytest.mark.parametrize("sealed", [b"", b"\x01", b"\x01" * 13, b"\x01" * 40])
 def test_what_is_no_sealed_secret_is_unreadable(sealed: bytes) -> None:
     with pytest.raises(UndecryptableSecret):
-        Vault(b"k" * 32).open(sealed, "servers:one:credentials")
+        Vault(b"k" * 32).decrypt(sealed, "servers:one:credentials")

@@ -307,7 +307,7 @@ async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_r
         for server_id, deployment_id in asked.items():
             watched = await watches.select_watches(connection, own.engine_id, [server_id])
             assert [watch.deployment_id for watch in watched] == [deployment_id]
-            resting = await applications.select_resting(connection, VAULT, own.engine_id, [server_id])
+            resting = await applications.select_idle(connection, VAULT, own.engine_id, [server_id])
             assert [one.server_id for one in resting] == [server_id]
         assert len(await watches.select_watches(connection, own.engine_id, [None, server.server_id])) == 2
 

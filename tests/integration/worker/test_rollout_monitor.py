@@ -15,7 +15,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.runtime import Runtime, Timeouts
 from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
-from gateway.store import deployments, watches
+from gateway.store import deployments, queue, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrate import migrate
 from gateway.worker.alerts import Alert
@@ -102,7 +102,7 @@ async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not
     await pushes("v1")
     first = await lane.ask(Kind.DEPLOY)
     async with lane.pool.acquire() as connection:
-        assert await watches.select_until(connection, first.deployment_id)
+        assert await watches.select_window_end(connection, first.deployment_id)
     unchanged = await lane.ask(Kind.DEPLOY)
     assert unchanged.status is Status.UNCHANGED
     assert await watched(lane) == first.deployment_id
@@ -119,7 +119,7 @@ async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: 
     engine_id = (await lane.engine.identify()).engine_id
     async with lane.pool.acquire() as connection, connection.transaction():
         (watch,) = await _of(lane, await watches.select_watches(connection, engine_id, [None]))
-        await deployments.insert_deployment(
+        await queue.insert_deployment(
             connection, application_id=lane.application_id, kind=Kind.STOP, forced=True, title="later"
         )
         assert await _of(lane, await watches.select_watches(connection, engine_id, [None])) == []

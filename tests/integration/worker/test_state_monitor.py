@@ -287,7 +287,7 @@ async def test_two_gateways_that_see_the_same_tell_it_once(web: Web) -> None:
 
     async def tell() -> bool:
         async with transaction(web.pool) as connection:
-            return await observations.mark_told(connection, "app", State.MISSING)
+            return await observations.mark_notified(connection, "app", State.MISSING)
 
     assert [await tell(), await tell()] == [True, False]
 
