@@ -19,7 +19,7 @@ def parse_registration(fields: Mapping[str, Any]) -> Registration:
     """Return the registration; raises InvalidInput naming the field that is wrong."""
     registration = Registration.parse(fields)
     if registration.registry_type is RegistryType.ECR:
-        ecr_tokens.refuse_without_client()
+        ecr_tokens.require_client()
     return registration
 
 

@@ -1,1 +1,1 @@
-"""The registries: what a tag names now. See https://github.com/opencontainers/distribution-spec"""
+"""Client for image registries: https://github.com/opencontainers/distribution-spec"""

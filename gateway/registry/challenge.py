@@ -1,4 +1,4 @@
-"""The question a registry answers 401 with. It performs no I/O."""
+"""Parse the challenge of a registry's 401 response. It performs no I/O."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ _PARAMETER = re.compile(r'(?<![a-zA-Z_])([a-zA-Z_]+)=(?:"([^"]*)"|([^\s",]+))')
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """`scheme` in lower case: basic or bearer."""
+    """A challenge. `scheme` is in lower case: basic or bearer."""
 
     scheme: str
     parameters: dict[str, str]

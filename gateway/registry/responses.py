@@ -1,4 +1,4 @@
-"""What a registry's answers say. It performs no I/O."""
+"""Parse registry responses: manifests, indexes, image configurations, tags, tokens. It performs no I/O."""
 
 import hashlib
 import re
@@ -20,16 +20,16 @@ MANIFESTS = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 FOUND, CHALLENGED, FORBIDDEN, MISSING = 200, 401, 403, 404
-LARGEST = 4 * 1024**2  # bytes of a manifest, as https://github.com/opencontainers/distribution-spec names it
+MAX_MANIFEST = 4 * 1024**2  # bytes; https://github.com/opencontainers/distribution-spec sets this limit
 
-_MOST_TAGS = 5000  # of one page
+_MAX_TAGS = 5000  # of one page that are read
 _TOKEN = re.compile(r"[!-~]{1,65536}")
-_OF_MANIFESTS = frozenset({"schemaVersion", "manifests", "config", "layers", "fsLayers"})
+_MANIFEST_KEYS = frozenset({"schemaVersion", "manifests", "config", "layers", "fsLayers"})
 _CONFIGS = frozenset(
     {
         "application/vnd.oci.image.config.v1+json",
         "application/vnd.docker.container.image.v1+json",
-        "application/octet-stream",  # some registries, once
+        "application/octet-stream",  # older registries
     }
 )
 _EMPTY = "application/vnd.oci.empty.v1+json"
@@ -38,7 +38,7 @@ _LAYER = re.compile(r"\btar\b|\.rootfs\.|octet-stream")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a registry answers, whatever it is."""
+    """A registry's response, of any status."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,7 +54,7 @@ class Answer:
 
 
 def platforms(body: bytes) -> frozenset[str]:
-    """Return the platforms of an index, without attestations, which call themselves unknown/unknown."""
+    """Return the platforms of an index, without attestations, whose platform is unknown/unknown."""
     try:
         manifests: list[dict[str, Any]] = orjson.loads(body)["manifests"]
         named = [manifest.get("platform") or {} for manifest in manifests]
@@ -65,7 +65,7 @@ def platforms(body: bytes) -> frozenset[str]:
 
 
 def config_digest(body: bytes) -> Digest | None:
-    """Return where the manifest of one image keeps its configuration."""
+    """Return the digest of the configuration in the manifest of one image."""
     try:
         return parse_digest(orjson.loads(body)["config"]["digest"])
     except (orjson.JSONDecodeError, KeyError, TypeError, InvalidInput):
@@ -73,7 +73,7 @@ def config_digest(body: bytes) -> Digest | None:
 
 
 def platform(body: bytes) -> str | None:
-    """Return the platform that an image's configuration names."""
+    """Return the platform in an image's configuration."""
     try:
         config = orjson.loads(body)
         named = [str(config[name]) for name in ("os", "architecture")]
@@ -83,23 +83,23 @@ def platform(body: bytes) -> str | None:
 
 
 def tags(body: bytes) -> list[str] | None:
-    """Return the tags of a page, the first of more than any page has; None where it is no list of tags."""
+    """Return the tags of a page, up to a limit; None where the body is no list of tags."""
     try:
         listed = orjson.loads(body)["tags"] or ()
-        return [tag for tag in listed[:_MOST_TAGS] if isinstance(tag, str) and is_tag(tag)]
+        return [tag for tag in listed[:_MAX_TAGS] if isinstance(tag, str) and is_tag(tag)]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
 
-def token(at: Domain, body: bytes) -> str:
-    """Return what a token service answers; raises Postponed where that is no token."""
+def token(service: Domain, body: bytes) -> str:
+    """Return the token in a token service's response; raises Postponed where there is none."""
     try:
         answer = orjson.loads(body)
         found = answer.get("token") or answer["access_token"]
     except (orjson.JSONDecodeError, KeyError, AttributeError) as error:
-        raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {at} answers no token") from error
+        raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {service} answers without a token") from error
     if not isinstance(found, str) or not _TOKEN.fullmatch(found):
-        raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {at} answers a token that is none")
+        raise Postponed(Code.REGISTRY_UNREACHABLE, f"the token service {service} answers with an invalid token")
     return found
 
 
@@ -107,33 +107,35 @@ def token(at: Domain, body: bytes) -> str:
 
 
 def manifest(answer: Answer) -> dict[str, Any] | None:
-    """Return the manifest that was answered; None for a page, nothing at all, or any other document."""
+    """Return the manifest or index in a response; None for a page, an empty body, or any other document."""
     try:
         found = orjson.loads(answer.body)
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) and not _OF_MANIFESTS.isdisjoint(found) else None
+    return found if isinstance(found, dict) and not _MANIFEST_KEYS.isdisjoint(found) else None
 
 
 def digest(answer: Answer) -> Digest | None:
-    """Return the digest of a manifest that was answered with its body; None where it is another's than it says."""
+    """Return the digest of a manifest: the declared one where it may differ from the body's, else the body's."""
     own = parse_digest(f"sha256:{hashlib.sha256(answer.body).hexdigest()}")
-    told = answer.headers.get("Docker-Content-Digest", "")
-    if not told:
+    declared = answer.headers.get("Docker-Content-Digest", "")
+    if not declared:
         return own
-    # What was signed in the manifest itself, once, has the digest of what was not.
-    whole = answer.media_type in {*INDEXES, *MANIFESTS} and len(answer.body) < LARGEST
+    # The digest of an old manifest with a signature in it leaves out the signature.
+    whole = answer.media_type in {*INDEXES, *MANIFESTS} and len(answer.body) < MAX_MANIFEST
     try:
-        return own if whole and parse_digest(told) != own else parse_digest(told)
+        return own if whole and parse_digest(declared) != own else parse_digest(declared)
     except InvalidInput:
         return own
 
 
 def artifact(found: Mapping[str, Any]) -> str | None:
-    """Return the type of what is no image: a chart, a signature, or another artifact; None for what may be run."""
+    """Return the type of a manifest that is no image: a chart, a signature, another artifact; None for an image."""
     listed = found.get("manifests")
     if isinstance(listed, list):
-        return None if any(map(_may_run, listed)) else _text(found.get("artifactType")) or "an index of no image"
+        return (
+            None if any(map(_is_runnable, listed)) else _text(found.get("artifactType")) or "an index without an image"
+        )
     config, layers = found.get("config"), found.get("layers")
     kind = _text(config.get("mediaType")) if isinstance(config, Mapping) else ""
     if kind and kind not in _CONFIGS:
@@ -144,7 +146,7 @@ def artifact(found: Mapping[str, Any]) -> str | None:
     return None if any(not one or _LAYER.search(one) for one in kinds) else next(iter(kinds), None)
 
 
-def _may_run(entry: object) -> bool:
+def _is_runnable(entry: object) -> bool:
     if not isinstance(entry, Mapping) or entry.get("artifactType"):
         return False
     named = entry.get("platform")
@@ -161,7 +163,7 @@ def has_zstd(found: Mapping[str, Any]) -> bool:
 
 
 def child(found: Mapping[str, Any], platform: str) -> Digest | None:
-    """Return the manifest that an index names for a platform."""
+    """Return the digest of the manifest that an index has for a platform."""
     listed = found.get("manifests")
     for entry in listed if isinstance(listed, list) else ():
         named = entry.get("platform") if isinstance(entry, Mapping) else None

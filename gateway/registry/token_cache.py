@@ -1,7 +1,7 @@
-"""Tokens that end, kept while they are good for long enough, and fetched once however many ask.
+"""Cache tokens that expire, and fetch each once for all concurrent callers.
 
-One is renewed at half of its life. So what is handed out lasts a good while, for nodes of a Swarm too; and where it
-cannot be renewed, there is half a life to mend that.
+A token is renewed at half of its lifetime. So a caller's token stays valid for a while, for the nodes of a Swarm too;
+and where it cannot be renewed, half a lifetime is left to repair that.
 """
 
 import asyncio
@@ -18,45 +18,49 @@ from gateway.model.registries import Credentials
 _LOG = structlog.get_logger()
 
 _PAST = datetime.min.replace(tzinfo=UTC)
-_MOST = 256  # that are kept
-_TRY_AGAIN = timedelta(seconds=60)  # after one that could not be renewed
+_MAX_ENTRIES = 256
+_RETRY_INTERVAL = timedelta(seconds=60)  # after a renewal that failed
 
 
 @dataclass(slots=True)
-class _Held:
+class _Entry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     credentials: Credentials | None = None
     renew_at: datetime = _PAST
 
 
-class Tokens:
-    """`fetch` raises Failed or Postponed."""
+class TokenCache:
+    """The tokens by AWS identity. `fetch` fetches one; it raises Failed or Postponed."""
 
     def __init__(self, fetch: Callable[[AwsIdentity], Awaitable[Credentials]]) -> None:
         self._fetch = fetch
-        self._held: dict[AwsIdentity, _Held] = {}
+        self._entries: dict[AwsIdentity, _Entry] = {}
 
-    async def get(self, amazon: AwsIdentity, refused: Credentials | None = None) -> Credentials:
-        """Return one, another than was refused; raises Failed or Postponed."""
-        if amazon not in self._held and len(self._held) >= _MOST:
-            del self._held[next(iter(self._held))]
-        held = self._held.setdefault(amazon, _Held())
-        async with held.lock:
-            known = held.credentials if held.credentials != refused else None
-            if known is not None and datetime.now(UTC) < held.renew_at:
+    async def get(self, identity: AwsIdentity, denied: Credentials | None = None) -> Credentials:
+        """Return a token, but not the one that the registry has denied; raises Failed or Postponed."""
+        if identity not in self._entries and len(self._entries) >= _MAX_ENTRIES:
+            del self._entries[next(iter(self._entries))]
+        entry = self._entries.setdefault(identity, _Entry())
+        async with entry.lock:
+            known = entry.credentials if entry.credentials != denied else None
+            if known is not None and datetime.now(UTC) < entry.renew_at:
                 return known
             try:
-                return await self._renew(amazon, held)
+                return await self._renew(identity, entry)
             except RolloutError as error:
                 if known is None or known.expires_at is None or known.expires_at <= datetime.now(UTC):
                     raise
-                held.renew_at = datetime.now(UTC) + _TRY_AGAIN
-                _LOG.warning("A token cannot be renewed yet", reason=str(error), ends=known.expires_at.isoformat())
+                entry.renew_at = datetime.now(UTC) + _RETRY_INTERVAL
+                _LOG.warning(
+                    "Cannot renew a registry token; the old one is still valid",
+                    reason=str(error),
+                    ends=known.expires_at.isoformat(),
+                )
                 return known
 
-    async def _renew(self, amazon: AwsIdentity, held: _Held) -> Credentials:
-        fetched = await self._fetch(amazon)
+    async def _renew(self, identity: AwsIdentity, entry: _Entry) -> Credentials:
+        fetched = await self._fetch(identity)
         now = datetime.now(UTC)
-        held.credentials = fetched
-        held.renew_at = now + ((fetched.expires_at or now) - now) / 2
+        entry.credentials = fetched
+        entry.renew_at = now + ((fetched.expires_at or now) - now) / 2
         return fetched

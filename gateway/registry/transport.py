@@ -1,4 +1,4 @@
-"""How a registry is asked: over TLS that is trusted there, with a login once it wants one.
+"""Send requests to registries: over trusted TLS, and with the login once the registry asks for it.
 
 https://distribution.github.io/distribution/spec/auth/token/
 """
@@ -20,45 +20,51 @@ from gateway.model.registries import Credentials, Login
 from gateway.registry import errors, responses
 from gateway.registry.challenge import Challenge, parse_challenge
 from gateway.registry.errors import Subject
-from gateway.registry.responses import INDEXES, LARGEST, MANIFESTS, Answer
-from gateway.registry.token_cache import Tokens
-from gateway.registry.trusted_hosts import HUB_HOST, Realms
+from gateway.registry.responses import INDEXES, MANIFESTS, MAX_MANIFEST, Answer
+from gateway.registry.token_cache import TokenCache
+from gateway.registry.trusted_hosts import HUB_HOST, TrustedHosts
 
 _T = TypeVar("_T")
 
 _ACCEPT = {"Accept": ", ".join((*INDEXES, *MANIFESTS))}
-_DEADLINE = aiohttp.ClientTimeout(total=30, sock_connect=10)
-_HOPS = 5  # from address to address, until there is an answer
-_ONWARD = frozenset({301, 302, 303, 307, 308})
-_TRUSTS = 64  # that are kept
-_PROVEN = 20.0  # seconds; a registry's token lasts for sixty at least
-_MOST_PROVEN = 512
+_TIMEOUT = aiohttp.ClientTimeout(total=30, sock_connect=10)
+_MAX_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MAX_TLS_CONTEXTS = 64
+_AUTHORIZATION_LIFETIME = 20.0  # seconds; a registry's token is valid for at least sixty
+_MAX_AUTHORIZATIONS = 512
 
 
 class AuthenticatedTransport:
-    """All on loopback are asked without TLS where they have none; those in `insecure` or with any certificate too."""
+    """Sends requests, follows redirects, and answers challenges.
+
+    Registries on loopback, and those in `insecure`, may be without TLS; the latter may also have any certificate.
+    """
 
     def __init__(
         self,
         session: aiohttp.ClientSession,
         insecure: frozenset[Domain],
-        tokens: Tokens,
+        tokens: TokenCache,
         token_hosts: frozenset[str] = frozenset(),
     ) -> None:
         self._session = session
         self._insecure = insecure
-        self._realms = Realms(token_hosts, insecure)
+        self._trusted_hosts = TrustedHosts(token_hosts, insecure)
         self._tokens = tokens
-        #: what met the last challenge, and until when by the loop's clock it is shown unasked
-        self._proven: dict[tuple[Subject, Login], tuple[dict[str, str], float]] = {}
+        #: the header that answered the last challenge, and until when by the loop's clock it is sent without one
+        self._authorizations: dict[tuple[Subject, Login], tuple[dict[str, str], float]] = {}
 
-    async def credentials(self, login: Login, refused: Credentials | None = None) -> Credentials | None:
-        """Return the login as it is good now, another than was refused; raises Failed or Postponed."""
+    async def credentials(self, login: Login, denied: Credentials | None = None) -> Credentials | None:
+        """Return the login's valid credentials, but not those that the registry has denied; None where it has none.
+
+        Raises Failed or Postponed.
+        """
         if isinstance(login.credentials, AwsIdentity):
-            return await self._tokens.get(login.credentials, refused)
-        return None if login.credentials == refused else login.credentials
+            return await self._tokens.get(login.credentials, denied)
+        return None if login.credentials == denied else login.credentials
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,
@@ -68,64 +74,64 @@ class AuthenticatedTransport:
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Answer:
-        """Ask, meeting the challenge where there is one; raises Failed or Postponed where no answer comes."""
+        """Return the response, after answering a challenge; raises Failed or Postponed where there is no response."""
         sent = dict(headers or {})
 
-        async def at(base: URL) -> Answer:
+        async def request_at(base: URL) -> Answer:
             url = (base / path).with_query(query)
 
-            async def show(proof: Mapping[str, str]) -> Answer:
-                return await self._request(method, url, {**sent, **proof}, subject, login)
+            async def send(proof: Mapping[str, str]) -> Answer:
+                return await self._send(method, url, {**sent, **proof}, subject, login)
 
-            proof = self._recall(subject, login)
-            answer = await show(proof)
+            proof = self._cached_authorization(subject, login)
+            answer = await send(proof)
             if answer.denies and proof:
-                answer = await show({})  # what it took a moment ago it takes no more
+                answer = await send({})  # the cached header is no longer accepted
             if answer.status != responses.CHALLENGED:
                 return answer
             challenge = parse_challenge(answer.headers.get("WWW-Authenticate", ""))
-            return await self._meet(challenge, subject, login, show)
+            return await self._answer_challenge(challenge, subject, login, send)
 
-        return await self._reach(subject, login, at)
+        return await self._try_addresses(subject, login, request_at)
 
     # -- challenges
 
-    def _recall(self, subject: Subject, login: Login) -> dict[str, str]:
-        proof, until = self._proven.pop((subject, login), ({}, 0.0))
+    def _cached_authorization(self, subject: Subject, login: Login) -> dict[str, str]:
+        proof, until = self._authorizations.pop((subject, login), ({}, 0.0))
         now = asyncio.get_running_loop().time()
         if until <= now:
             return {}
-        self._proven[subject, login] = proof, until
+        self._authorizations[subject, login] = proof, until
         return proof
 
-    async def _meet(
+    async def _answer_challenge(
         self,
         challenge: Challenge,
         subject: Subject,
         login: Login,
-        show: Callable[[Mapping[str, str]], Awaitable[Answer]],
+        send: Callable[[Mapping[str, str]], Awaitable[Answer]],
     ) -> Answer:
-        """Answer the challenge with the login; where that is refused, with a newer one if there is one by now."""
-        refused, answer = None, None
-        while (credentials := await self.credentials(login, refused)) is not None or answer is None:
-            proof = await self._prove(challenge, subject, login, credentials)
-            answer = proof if isinstance(proof, Answer) else await show(proof)
+        """Answer the challenge with the credentials; where they are denied, with newer ones if there are any."""
+        denied, answer = None, None
+        while (credentials := await self.credentials(login, denied)) is not None or answer is None:
+            proof = await self._authorize(challenge, subject, login, credentials)
+            answer = proof if isinstance(proof, Answer) else await send(proof)
             if not answer.denies and not isinstance(proof, Answer):
-                self._remember(subject, login, proof)
-            if not answer.denies or credentials is None or refused is not None:
+                self._cache_authorization(subject, login, proof)
+            if not answer.denies or credentials is None or denied is not None:
                 break
-            refused = credentials
+            denied = credentials
         return answer
 
-    def _remember(self, subject: Subject, login: Login, proof: dict[str, str]) -> None:
-        if len(self._proven) >= _MOST_PROVEN:
-            del self._proven[next(iter(self._proven))]
-        self._proven[subject, login] = proof, asyncio.get_running_loop().time() + _PROVEN
+    def _cache_authorization(self, subject: Subject, login: Login, proof: dict[str, str]) -> None:
+        if len(self._authorizations) >= _MAX_AUTHORIZATIONS:
+            del self._authorizations[next(iter(self._authorizations))]
+        self._authorizations[subject, login] = proof, asyncio.get_running_loop().time() + _AUTHORIZATION_LIFETIME
 
-    async def _prove(
+    async def _authorize(
         self, challenge: Challenge, subject: Subject, login: Login, credentials: Credentials | None
     ) -> dict[str, str] | Answer:
-        """Return the header that meets the challenge, or the answer of the token service that refuses it."""
+        """Return the header that answers the challenge, or the token service's response if that denies the login."""
         basic: dict[str, str] = {}
         if credentials is not None:
             encoded = aiohttp.encode_basic_auth(credentials.username, credentials.password)
@@ -134,37 +140,37 @@ class AuthenticatedTransport:
             return basic
         scope, service = challenge.parameters.get("scope", subject.scope), challenge.parameters.get("service", "")
         query = {name: value for name, value in (("scope", scope), ("service", service)) if value}
-        realm = _address(challenge.parameters.get("realm", ""))
+        realm = _parse_url(challenge.parameters.get("realm", ""))
         if realm is None:
-            raise Failed(Code.DENIED, f"{subject.domain} asks for a login at no address")
-        answer = await self._ask_realm(realm.update_query(query), basic, subject, login)
+            raise Failed(Code.DENIED, f"{subject.domain} asks for a login, but names no valid address for it")
+        answer = await self._request_token(realm.update_query(query), basic, subject, login)
         if answer.status != responses.FOUND:
-            return Answer(_as_the_registrys(answer.status), answer.headers, b"")
+            return Answer(_registry_status(answer.status), answer.headers, b"")
         return {"Authorization": f"Bearer {responses.token(Domain(realm.authority), answer.body)}"}
 
-    async def _ask_realm(self, realm: URL, basic: Mapping[str, str], subject: Subject, login: Login) -> Answer:
-        """Ask for a token there, and where it sends us on to, each address judged before it is asked."""
-        plain = self._may_be_plain(subject.domain)
-        for _ in range(_HOPS):
-            await self._realms.refuse_realm(realm, subject.domain, plain=plain, login=bool(basic))
+    async def _request_token(self, realm: URL, basic: Mapping[str, str], subject: Subject, login: Login) -> Answer:
+        """Request a token, and follow redirects; each address is checked before it is requested."""
+        plain = self._allows_http(subject.domain)
+        for _ in range(_MAX_REDIRECTS):
+            await self._trusted_hosts.check_realm(realm, subject.domain, plain=plain, login=bool(basic))
             async with self._session.get(
                 realm,
                 headers=basic,
-                timeout=_DEADLINE,
-                ssl=self._trust(Domain(realm.authority), login),
+                timeout=_TIMEOUT,
+                ssl=self._tls(Domain(realm.authority), login),
                 allow_redirects=False,
             ) as response:
-                further = _onward(realm, response)
-                if further is None:
+                target = _redirect_target(realm, response)
+                if target is None:
                     return Answer(response.status, response.headers, await _read(response))
-            realm = further
-        raise _circle(subject, realm)
+            realm = target
+        raise _too_many_redirects(subject, realm)
 
     # -- connections
 
-    async def _reach(self, subject: Subject, login: Login, call: Callable[[URL], Awaitable[_T]]) -> _T:
-        """Call with each address the registry may have until one answers; raises Failed or Postponed."""
-        *before, last = self._bases(subject.domain, login)
+    async def _try_addresses(self, subject: Subject, login: Login, call: Callable[[URL], Awaitable[_T]]) -> _T:
+        """Call with each base URL of the registry until one answers; raises Failed or Postponed."""
+        *before, last = self._base_urls(subject.domain, login)
         try:
             for base in before:
                 try:
@@ -174,44 +180,47 @@ class AuthenticatedTransport:
                 except aiohttp.ClientSSLError:
                     continue
             return await call(last)
-        except (aiohttp.ClientError, TimeoutError, OSError, UnicodeError) as error:  # a name that cannot be resolved
-            raise errors.unreached(subject.domain, subject.text, error) from error
+        except (
+            aiohttp.ClientError,
+            TimeoutError,
+            OSError,
+            UnicodeError,
+        ) as error:  # UnicodeError: a name that cannot be resolved
+            raise errors.connection_error(subject.domain, subject.text, error) from error
 
-    async def _request(
-        self, method: str, url: URL, headers: Mapping[str, str], subject: Subject, login: Login
-    ) -> Answer:
+    async def _send(self, method: str, url: URL, headers: Mapping[str, str], subject: Subject, login: Login) -> Answer:
         sent, origin = {**_ACCEPT, **headers}, url.origin()
-        for _ in range(_HOPS):
+        for _ in range(_MAX_REDIRECTS):
             if url.origin() != origin:
-                await self._realms.refuse_other(url, subject.domain)
+                await self._trusted_hosts.check_redirect(url, subject.domain)
                 sent.pop("Authorization", None)
             async with self._session.request(
                 method,
                 url,
                 headers=sent,
-                timeout=_DEADLINE,
-                ssl=self._trust(subject.domain, login),
+                timeout=_TIMEOUT,
+                ssl=self._tls(subject.domain, login),
                 allow_redirects=False,
             ) as response:
-                further = _onward(url, response)
-                if further is None:
+                target = _redirect_target(url, response)
+                if target is None:
                     return Answer(response.status, response.headers, await _read(response) if method == "GET" else b"")
-            url = further
-        raise _circle(subject, url)
+            url = target
+        raise _too_many_redirects(subject, url)
 
-    def _bases(self, domain: Domain, login: Login) -> list[URL]:
+    def _base_urls(self, domain: Domain, login: Login) -> list[URL]:
         host = HUB_HOST if domain == DOCKER_HUB else domain
-        # Where a certificate was given to be trusted, nothing is to be asked without one.
-        plain = self._may_be_plain(domain) and login.ca_certificates is None
+        # A login with its own certificate authority is never sent without TLS.
+        plain = self._allows_http(domain) and login.ca_certificates is None
         return [URL(f"{scheme}://{host}") for scheme in (("https", "http") if plain else ("https",))]
 
-    def _trust(self, domain: Domain, login: Login) -> ssl.SSLContext | bool:
-        """Return whom we trust there, besides those that the system, or the file SSL_CERT_FILE names, does."""
+    def _tls(self, domain: Domain, login: Login) -> ssl.SSLContext | bool:
+        """Return the TLS setting, with the login's certificate authority added to those of the system."""
         if login.ca_certificates is not None:
-            return _trusting(login.ca_certificates)
+            return _tls_context(login.ca_certificates)
         return domain not in self._insecure
 
-    def _may_be_plain(self, domain: Domain) -> bool:
+    def _allows_http(self, domain: Domain) -> bool:
         host = URL(f"//{domain}").host or ""
         if domain in self._insecure or host == "localhost":
             return True
@@ -221,46 +230,46 @@ class AuthenticatedTransport:
             return False
 
 
-@lru_cache(maxsize=_TRUSTS)
-def _trusting(authority: str) -> ssl.SSLContext:
+@lru_cache(maxsize=_MAX_TLS_CONTEXTS)
+def _tls_context(authority: str) -> ssl.SSLContext:
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=authority)
     return context
 
 
-def _onward(url: URL, response: aiohttp.ClientResponse) -> URL | None:
-    """Return where an answer sends us on to, None where it is one itself."""
-    if response.status not in _ONWARD or "Location" not in response.headers:
+def _redirect_target(url: URL, response: aiohttp.ClientResponse) -> URL | None:
+    """Return the target of a redirect, None for any other response."""
+    if response.status not in _REDIRECTS or "Location" not in response.headers:
         return None
-    return _address(response.headers["Location"], url)
+    return _parse_url(response.headers["Location"], url)
 
 
-def _circle(subject: Subject, url: URL) -> Postponed:
+def _too_many_redirects(subject: Subject, url: URL) -> Postponed:
     return Postponed(
-        Code.REGISTRY_UNREACHABLE, f"{subject.domain} sends us on and on for {subject.text}, last to {url.host}"
+        Code.REGISTRY_UNREACHABLE, f"{subject.domain} redirects too often for {subject.text}, last to {url.host}"
     )
 
 
-def _address(text: str, base: URL | None = None) -> URL | None:
-    """Return an address as a registry wrote it, without a login in it; None where it is none that can be asked."""
+def _parse_url(text: str, base: URL | None = None) -> URL | None:
+    """Return a URL that a registry sent, without a login in it; None where it is not a valid http or https URL."""
     try:
         url = URL(text) if base is None else base.join(URL(text))
-        (url.host_subcomponent or "").encode("idna")  # as whoever resolves it will
+        (url.host_subcomponent or "").encode("idna")  # as resolving it will do; raises ValueError
     except ValueError:
         return None
     return url.with_user(None) if url.scheme in {"http", "https"} and url.host else None
 
 
-def _as_the_registrys(status: int) -> int:
-    """Return what a token service's refusal means for what is asked: some say 400 or 404 to a wrong login."""
+def _registry_status(status: int) -> int:
+    """Return the status for a token service's: some answer 400 or 404 to a wrong login, which means 401."""
     return status if status == 429 or status >= 500 else responses.CHALLENGED  # noqa: PLR2004
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
-    """Read the body, of one that is too large the beginning."""
+    """Read the body, up to the limit."""
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LARGEST:
+        if len(body) > MAX_MANIFEST:
             break
-    return bytes(body[:LARGEST])
+    return bytes(body[:MAX_MANIFEST])

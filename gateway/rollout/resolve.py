@@ -34,7 +34,7 @@ async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
         except Failed as error:
             if error.reason.code is not Code.NOT_FOUND or _may_lag(attempt):
                 raise
-            raise await attempt.context.registry.missing(wanted, task.login) or error from error
+            raise await attempt.context.registry.explain_missing(wanted, task.login) or error from error
     expected = task.deployment.expected_digest
     if expected and resolved.digest != expected and await _is_behind(attempt, wanted, resolved.digest):
         raise _later(attempt, f"{wanted} is still {resolved.digest}; the push told was of {expected}")

@@ -25,7 +25,7 @@ from gateway.model.tag_policies import TagPolicy, highest_match, is_lower
 from gateway.queue import ingest
 from gateway.registry import responses
 from gateway.registry.client import RegistryClient
-from gateway.registry.rate_limit import rest
+from gateway.registry.rate_limit import cooldown
 from gateway.registry.responses import Answer
 from gateway.store import applications, deployments, poll_targets, registries
 from gateway.store.database import Pool, statement, transaction
@@ -80,7 +80,7 @@ class RegistryPoller:
 
     async def _at_tag(self, look: PollTarget, tag: Tag) -> None:
         reference = Reference(look.repository, tag)
-        answer = await self._registry.look(reference, await self._login(look), etag=look.etag)
+        answer = await self._registry.head_manifest(reference, await self._login(look), etag=look.etag)
         self._rest(look, answer.status, answer.headers)
         if answer.status not in {_FOUND, _UNCHANGED}:
             return
@@ -142,7 +142,7 @@ class RegistryPoller:
         )
 
     def _rest(self, look: PollTarget, status: int, headers: Mapping[str, str]) -> None:
-        seconds = rest(status, headers)
+        seconds = cooldown(status, headers)
         if seconds > 0:
             self._resting[look.repository.domain] = time.monotonic() + seconds
 

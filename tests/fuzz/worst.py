@@ -177,7 +177,7 @@ CONFIGURED = [
 
 
 def _nearest(tags: list[str]) -> object:
-    return errors.nearest(Reference.parse(f"r.io/app:v{'1' * 125}"), tags)
+    return errors.nearest_tags(Reference.parse(f"r.io/app:v{'1' * 125}"), tags)
 
 
 REGISTRIES = [

@@ -22,8 +22,8 @@ from gateway.model.errors import Code, Failed, Postponed, RolloutError
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS, Credentials, Login
 from gateway.registry.client import Described, RegistryClient, connect
-from gateway.registry.rate_limit import wait
-from gateway.registry.token_cache import Tokens
+from gateway.registry.rate_limit import retry_after
+from gateway.registry.token_cache import TokenCache
 from tests.support.token_registries import amazon, served
 
 DIGEST = "sha256:" + "ab" * 32
@@ -79,7 +79,7 @@ async def test_a_limit_says_until_when_and_is_waited_for(client: RegistryClient)
     ],
 )
 def test_when_to_ask_again_is_told_in_several_ways(headers: dict[str, str], seconds: float | None) -> None:
-    assert wait(headers, now=NOW) == seconds
+    assert retry_after(headers, now=NOW) == seconds
 
 
 def _tagged(*tags: str) -> Answers:
@@ -105,7 +105,7 @@ async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
     client: RegistryClient, tags: tuple[str, ...], said: str
 ) -> None:
     async with answering(_tagged(*tags)) as address:
-        error = await client.missing(Reference.parse(f"{address}/app:v1.0.0"), ANONYMOUS)
+        error = await client.explain_missing(Reference.parse(f"{address}/app:v1.0.0"), ANONYMOUS)
     assert error is not None
     assert error.reason.code is Code.NOT_FOUND
     assert said in str(error)
@@ -306,7 +306,7 @@ class Fetches:
 
 async def test_a_token_is_fetched_once_however_many_ask_and_kept() -> None:
     fetches = Fetches(timedelta(hours=12))
-    tokens = Tokens(fetches)
+    tokens = TokenCache(fetches)
     given = await asyncio.gather(*(tokens.get(ROLE) for _ in range(20)))
     assert (fetches.count, len(set(given))) == (1, 1)
     renewed = await asyncio.gather(*(tokens.get(ROLE, given[0]) for _ in range(20)))
@@ -315,17 +315,17 @@ async def test_a_token_is_fetched_once_however_many_ask_and_kept() -> None:
 
 async def test_a_token_is_renewed_before_it_ends_and_used_to_its_end_where_that_fails() -> None:
     fetches = Fetches(timedelta(hours=12))
-    tokens = Tokens(fetches)
+    tokens = TokenCache(fetches)
     first = await tokens.get(ROLE)
-    tokens._held[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001 - half of its life is over
+    tokens._entries[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001 - half of its life is over
     fetches.error = Postponed(Code.REGISTRY_UNREACHABLE, "Amazon is away")
     assert await tokens.get(ROLE) == first
-    tokens._held[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001
+    tokens._entries[ROLE].renew_at = datetime.now(UTC)  # noqa: SLF001
     fetches.error = None
     assert (await tokens.get(ROLE)).password == "token-2"
     fetches.error = Postponed(Code.REGISTRY_UNREACHABLE, "Amazon is away")
     with pytest.raises(Postponed, match="Amazon is away"):
-        await tokens.get(ROLE, Credentials("AWS", "token-2", tokens._held[ROLE].credentials.expires_at))  # type: ignore[union-attr]  # noqa: SLF001
+        await tokens.get(ROLE, Credentials("AWS", "token-2", tokens._entries[ROLE].credentials.expires_at))  # type: ignore[union-attr]  # noqa: SLF001
 
 
 async def test_a_token_for_the_public_gallery_is_asked_for_where_it_is_given(

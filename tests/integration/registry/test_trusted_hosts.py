@@ -13,7 +13,7 @@ from gateway.model.reference import Domain, Reference, parse_domain
 from gateway.model.registries import ANONYMOUS, Credentials, Login
 from gateway.registry import trusted_hosts
 from gateway.registry.client import connect
-from gateway.registry.trusted_hosts import Address, Realms
+from gateway.registry.trusted_hosts import Address, TrustedHosts
 from tests.support.token_registries import served
 
 DIGEST = "sha256:" + "ab" * 32
@@ -74,9 +74,9 @@ async def test_a_login_goes_to_the_token_service_of_its_registry(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str
 ) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
-    judge = Realms({"named.example.net"}, {Domain("plain.example.net:5001")})
+    judge = TrustedHosts({"named.example.net"}, {Domain("plain.example.net:5001")})
     plain = registry.startswith("127.")
-    await judge.refuse_realm(URL(realm), parse_domain(registry), plain=plain, login=True)
+    await judge.check_realm(URL(realm), parse_domain(registry), plain=plain, login=True)
 
 
 @pytest.mark.parametrize(
@@ -98,17 +98,17 @@ async def test_nobody_else_is_asked_or_sent_a_login(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str, login: bool, why: str
 ) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
-    judge = Realms((), ())
+    judge = TrustedHosts((), ())
     plain = registry.startswith("127.")
     with pytest.raises(Failed, match=why) as refused:
-        await judge.refuse_realm(URL(realm), parse_domain(registry), plain=plain, login=login)
+        await judge.check_realm(URL(realm), parse_domain(registry), plain=plain, login=login)
     assert refused.value.reason.code is Code.DENIED
 
 
 async def test_without_a_login_any_public_token_service_is_asked_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     realm, registry = URL("https://evil.example.net/token"), Domain("registry.example.com")
-    await Realms((), ()).refuse_realm(realm, registry, plain=False, login=False)
+    await TrustedHosts((), ()).check_realm(realm, registry, plain=False, login=False)
 
 
 @pytest.mark.parametrize("redirects", [False, True])

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.registry import client as registry_client
-from gateway.registry.rate_limit import rest
+from gateway.registry.rate_limit import cooldown
 from gateway.worker.registry_poller import RegistryPoller, following
 from tests.support.api_client import VAULT, Web
 from tests.support.real_parts import Pushes
@@ -201,9 +201,9 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
     await pushes("two", "other")
     reference = Reference.parse(pushes.name())
     async with registry_client.connect() as client:
-        first = await client.look(reference, ANONYMOUS, etag=None)
+        first = await client.head_manifest(reference, ANONYMOUS, etag=None)
         assert (first.status, first.headers["Docker-Content-Digest"]) == (200, digest)
-        assert (await client.look(reference, ANONYMOUS, etag=first.headers["ETag"])).status == 304
+        assert (await client.head_manifest(reference, ANONYMOUS, etag=first.headers["ETag"])).status == 304
         listed = await client.list_tags(reference, ANONYMOUS)
         assert sorted(orjson.loads(listed.body)["tags"]) == ["latest", "other"]
 
@@ -222,7 +222,7 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
     ],
 )
 def test_a_registry_rests_as_long_as_it_says(status: int, headers: dict[str, str], seconds: float) -> None:
-    assert rest(status, headers) == seconds
+    assert cooldown(status, headers) == seconds
 
 
 def test_the_pages_of_tags_are_the_registrys_own() -> None:
