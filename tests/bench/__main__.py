@@ -27,5 +27,5 @@ async def main() -> bool:
     return show(figures, Path("bench.json"))
 
 
-leftovers.begin()
+leftovers.start_watcher()
 sys.exit(0 if asyncio.run(main()) else 1)

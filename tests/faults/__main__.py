@@ -200,7 +200,7 @@ def main() -> int:
     parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="all, where none is named")
     parser.add_argument("--soak", type=float, metavar="MINUTES")
     given = parser.parse_args()
-    leftovers.begin()
+    leftovers.start_watcher()
     with tempfile.TemporaryDirectory(prefix="gateway-faults-") as place:
         directory = Path(place)
         kept = soak(given.soak, directory) if given.soak else faults(given.part or list(PARTS), directory)

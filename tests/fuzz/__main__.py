@@ -65,5 +65,5 @@ def main(minutes: float, chosen: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    leftovers.begin()
+    leftovers.start_watcher()
     sys.exit(main(float(sys.argv[1]), sys.argv[2:]))

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -20,10 +19,8 @@ from gateway.docker.engine.client import EngineIdentity
 from gateway.model.reference import Digest
 from gateway.registry import client as registry_client
 from gateway.store import api_keys, endpoints
-from gateway.store.database import Pool, connect
-from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.database import Pool
 from gateway.store.encryption import Vault
-from gateway.store.migrate import migrate
 from tests.support.distribution_hooks import envelope
 from tests.support.response_validation import Held
 
@@ -131,28 +128,6 @@ class _Server(TestServer):
 
     async def _make_runner(self, **options: Any) -> Runner:
         return Runner(self.app, Limits(), **options)
-
-
-@pytest.fixture(scope="session")
-async def web_postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with embedded_postgres(tmp_path_factory.mktemp("web")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-async def web_pool(web_postgres: str) -> AsyncIterator[Pool]:
-    async with connect(web_postgres, size=10) as pool:
-        await migrate(pool)
-        yield pool
-
-
-@asynccontextmanager
-async def another_database(pool: Pool, url: str, name: str) -> AsyncIterator[Pool]:
-    """Make a database of its own on the same server, without a table."""
-    await pool.execute(f"DROP DATABASE IF EXISTS {name}")
-    await pool.execute(f"CREATE DATABASE {name}")
-    async with connect(urlsplit(url)._replace(path=f"/{name}").geturl()) as other:
-        yield other
 
 
 @pytest.fixture

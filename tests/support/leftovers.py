@@ -1,8 +1,8 @@
-"""Ends what a session of tests has started and left behind, however the session ended.
+"""Ends what a session of tests started and left behind, however the session ended.
 
-A process that is killed clears nothing away. So another one watches it, and outlives it. All that a session starts has
-the session's mark in its PATH, which every environment here is given; what bears the mark once the session has ended
-is ended too. Nothing else is touched.
+A process that is killed cannot clean up after itself. So a second process watches the session and outlives it. The
+session adds a mark to PATH, which its workers and all that they start inherit. When the session has ended, the watcher
+ends every process that still has the mark. It touches nothing else.
 """
 
 import os
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     import pytest
 
 MARK = "/nonexistent/tests-"
-_PATIENCE = 30.0  # seconds to end by itself; an engine stops its containers first
-_LAST = 10.0  # seconds to end when it is killed
-_LOOK_AGAIN = 0.1  # seconds
-_NOTE_EVERY = 1000  # milliseconds
+_TERM_DEADLINE = 30.0  # seconds after SIGTERM; an engine stops its containers first
+_KILL_DEADLINE = 10.0  # seconds after SIGKILL
+_POLL_INTERVAL = 0.1  # seconds
+_SCAN_INTERVAL = 2000  # milliseconds; each scan reads the environment of every process of the machine
 
 
 def pytest_configure(config: "pytest.Config") -> None:
-    begin()
     if not hasattr(config, "workerinput"):
-        # Told to end, it clears away as when it is interrupted.
+        start_watcher()
+        # SIGTERM ends the session as Ctrl-C does: fixtures are torn down.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def begin() -> None:
-    """Let this process be watched, and mark what it starts from now on."""
+def start_watcher() -> None:
+    """Start a process that watches this one, and mark what this one starts from now on."""
     mark = f"{MARK}{uuid4().hex}"
     path = os.environ.get("PATH", os.defpath)
     unmarked = os.pathsep.join(part for part in path.split(os.pathsep) if not part.startswith(MARK))
@@ -51,28 +51,28 @@ def begin() -> None:
     os.environ["PATH"] = f"{path}{os.pathsep}{mark}"
 
 
-# -- in the process that watches
+# -- in the watcher
 
 
 def watch(pid: int, mark: bytes) -> None:
-    """Wait until the process has ended, then end what bears the mark."""
+    """Wait until the process has ended, then end what has the mark."""
     engines: set[tuple[Path, str]] = set()
     with suppress(ProcessLookupError):
         poll = select.poll()
         poll.register(os.pidfd_open(pid), select.POLLIN)
-        while not poll.poll(_NOTE_EVERY):
-            # They end with the session by themselves, often before they could be seen then.
+        while not poll.poll(_SCAN_INTERVAL):
+            # Engines often end with the session, too early for a scan after it.
             engines |= _engines(_marked(mark))
-    began, told = time.monotonic(), set[int]()
-    while (left := _marked(mark)) and time.monotonic() < began + _PATIENCE + _LAST:
+    began, signalled = time.monotonic(), set[int]()
+    while (left := _marked(mark)) and time.monotonic() < began + _TERM_DEADLINE + _KILL_DEADLINE:
         engines |= _engines(left)
-        late = time.monotonic() > began + _PATIENCE
-        for one in left if late else left - told:
+        late = time.monotonic() > began + _TERM_DEADLINE
+        for one in left if late else left - signalled:
             _signal(one, mark, *((signal.SIGKILL,) if late else (signal.SIGTERM, signal.SIGCONT)))
-        told |= left
-        time.sleep(_LOOK_AGAIN)
+        signalled |= left
+        time.sleep(_POLL_INTERVAL)
     for directory, bridge in engines:
-        _clear(directory, bridge)
+        _remove_engine(directory, bridge)
 
 
 def _marked(mark: bytes) -> set[int]:
@@ -109,7 +109,7 @@ def _engines(pids: Iterable[int]) -> set[tuple[Path, str]]:
     return found
 
 
-def _clear(directory: Path, bridge: str) -> None:
+def _remove_engine(directory: Path, bridge: str) -> None:
     points = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
     for point in sorted((point for point in points if point.startswith(f"{directory}/")), reverse=True):
         subprocess.run(["umount", "--lazy", point], check=False)

@@ -19,10 +19,8 @@ from gateway.model.reference import Reference
 from gateway.queue import enqueue, ingest
 from gateway.registry import client
 from gateway.store import applications, deployments, endpoints, queue, steps, subscriptions, watches
-from gateway.store.database import Pool, connect
-from gateway.store.embedded_postgres import embedded_postgres
+from gateway.store.database import Pool
 from gateway.store.encryption import Vault
-from gateway.store.migrate import migrate
 from gateway.store.pagination import Page
 from gateway.worker.supervisor import Supervisor, supervise
 from tests.support.real_parts import Pushes
@@ -107,19 +105,6 @@ class Lane:
         found = await containers.inspect(self.engine, "app-" + self.application_id)
         assert found is not None
         return found
-
-
-@pytest.fixture(scope="session")
-async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    async with embedded_postgres(tmp_path_factory.mktemp("rollout")) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-async def pool(postgres: str) -> AsyncIterator[Pool]:
-    async with connect(postgres) as pool:
-        await migrate(pool)
-        yield pool
 
 
 @asynccontextmanager

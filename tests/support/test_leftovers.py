@@ -17,11 +17,11 @@ import os
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from gateway.demo.engine import private_engine
-from gateway.demo.process import free_port
-from gateway.demo.registry import private_registry
-from gateway.store.cluster import Cluster
-from gateway.store.embedded import embedded_postgres
+from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.process import free_port
+from gateway.cli.demo.registry import private_registry
+from gateway.store.postgres_cluster import Cluster
+from gateway.store.embedded_postgres import embedded_postgres
 
 
 async def test_waits(tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ async def test_a_registry_tells_of_a_push_with_the_configured_header(tmp_path: P
 HOLD = """
 import asyncio, sys
 from pathlib import Path
-from gateway.store.embedded import embedded_postgres
-from tests.real_parts import SIDE_BY_SIDE
+from gateway.store.embedded_postgres import embedded_postgres
+from tests.support.real_parts import SIDE_BY_SIDE
 async def main():
     async with embedded_postgres(Path(sys.argv[1])):
         print("ready", flush=True)

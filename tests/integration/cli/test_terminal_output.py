@@ -153,7 +153,7 @@ def test_a_defect_is_told_by_its_place_and_not_by_its_words() -> None:
     with pytest.raises(ValueError, match="unexpected") as caught:
         orjson.loads(MARK)
     told = explain(caught.value)
-    assert told.startswith("this is a defect of the gateway: JSONDecodeError in test_terminal.py, line ")
+    assert told.startswith("this is a defect of the gateway: JSONDecodeError in test_terminal_output.py, line ")
     assert MARK not in told
     assert explain(TimeoutError()) != ""
 
@@ -225,8 +225,8 @@ def test_control_characters_are_written_out_and_all_else_stays() -> None:
 
 LOG = """
 import logging, sys, structlog
-from gateway import logs
-logs.configure("info", "text")
+from gateway.cli import _logging
+_logging.configure("info", "text")
 structlog.get_logger().info(sys.argv[1], **{sys.argv[2]: sys.argv[3]})
 logging.getLogger("other").warning("%s", sys.argv[3])
 try:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,8 +16,7 @@ from gateway.docker.engine.client import Engine, connect
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code, Postponed, Reason
 from gateway.store import database
-from gateway.store.database import Pool
-from gateway.store.migrate import migrate
+from tests.support.databases import create_database
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
 from tests.support.rollout_env import Lane, a_gateway, an_application
 
@@ -39,12 +37,10 @@ async def client(own: PrivateEngine) -> AsyncIterator[Engine]:
 
 
 @pytest.fixture
-async def alone(postgres: str, pool: Pool, client: Engine, pushes: Pushes) -> AsyncIterator[Lane]:
+async def alone(postgres: str, client: Engine, pushes: Pushes) -> AsyncIterator[Lane]:
     """An application on an engine of its own, on a database of its own."""
     name = f"alone_{pushes.path.rpartition('/')[2]}"
-    await pool.execute(f"CREATE DATABASE {name}")
-    async with database.connect(urlsplit(postgres)._replace(path=f"/{name}").geturl()) as its:
-        await migrate(its)
+    async with database.connect(await create_database(postgres, name)) as its:
         yield await an_application(its, client, pushes)
 
 

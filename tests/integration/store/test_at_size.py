@@ -23,10 +23,9 @@ from gateway.store import (
     versions,
     watches,
 )
-from gateway.store.database import Pool
-from gateway.store.migrate import migrate
+from gateway.store.database import Pool, connect
 from gateway.store.pagination import Cursor, Page
-from tests.support.api_client import another_database
+from tests.support.databases import create_database
 
 ROWS = 20_000
 APPLICATIONS = 100
@@ -97,10 +96,9 @@ def _scans(plan: dict[str, Any]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-async def sized(web_pool: Pool, web_postgres: str) -> AsyncIterator[Pool]:
+async def sized(web_postgres: str) -> AsyncIterator[Pool]:
     """A database of its own with many rows."""
-    async with another_database(web_pool, web_postgres, "sized") as pool:
-        await migrate(pool)
+    async with connect(await create_database(web_postgres, "sized")) as pool:
         await pool.execute(FILL)
         yield pool
 

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from functools import partial
-from urllib.parse import urlsplit
 
 import asyncpg
 import orjson
@@ -17,8 +16,9 @@ from gateway.store import migrate as migrations
 from gateway.store.database import Connection, Pool
 from gateway.store.migrate import Migration, former, migrate, select_newer, shipped
 from gateway.worker import claims
-from tests.support.api_client import VAULT, Web, another_database, answering
+from tests.support.api_client import VAULT, Web, answering
 from tests.support.catalog import describe
+from tests.support.databases import address, another_database, create_database
 
 DIGEST = "sha256:" + "ab" * 32
 #: The last of the numbers that were published before the schema became one file; from the next one on, each file was
@@ -127,13 +127,13 @@ async def test_a_database_of_each_former_version_becomes_todays_with_its_rows(
         await pool.close()
     before: dict[str, int] = {}
     for number in range(1, len(former()) + 1):
-        async with database.connect(beside(web_postgres, "former"), size=2) as pool:
+        async with database.connect(address(web_postgres, "former"), size=2) as pool:
             (applied,) = await migrate(pool, former()[:number])
             await fill(pool, applied.number)
             before = await count_rows(pool)
         await web_pool.execute("DROP DATABASE IF EXISTS copy")
         await until(partial(copied, web_pool))
-        async with database.connect(beside(web_postgres, "copy")) as pool:
+        async with database.connect(address(web_postgres, "copy")) as pool:
             assert await migrate(pool) == [*former()[number:], *shipped()]
             after = await count_rows(pool)
             assert {table: after[table] for table in before} == before, applied.name
@@ -147,10 +147,6 @@ async def count_rows(pool: Pool) -> dict[str, int]:
         "SELECT tablename AS name FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
     )
     return {row["name"]: await pool.fetchval(f"SELECT count(*) FROM {row['name']}") for row in tables}
-
-
-def beside(url: str, name: str) -> str:
-    return urlsplit(url)._replace(path=f"/{name}").geturl()
 
 
 async def copied(pool: Pool) -> bool | None:
@@ -286,10 +282,8 @@ async def test_a_migration_that_comes_late_is_refused(web_pool: Pool, web_postgr
 @pytest.fixture
 async def served(web_pool: Pool, web_postgres: str) -> AsyncIterator[Web]:
     """A gateway on a database of its own, which may be changed."""
-    async with another_database(web_pool, web_postgres, "served") as pool:
-        await migrate(pool)
-        async with answering(pool) as web:
-            yield web
+    async with database.connect(await create_database(web_postgres, "served")) as pool, answering(pool) as web:
+        yield web
 
 
 async def test_a_gateway_goes_on_beside_a_schema_that_only_expands(served: Web) -> None:
@@ -327,7 +321,7 @@ async def test_a_migration_waits_for_another_longer_than_a_statement_may_take(
 ) -> None:
     monkeypatch.setattr(database, "_COMMAND_TIMEOUT", 0.2)
     long = Migration(9998, "9998_long.sql", "-- expands\nSELECT pg_sleep(0.5)")
-    async with served.pool.acquire() as other, database.connect(beside(web_postgres, "served")) as pool:
+    async with served.pool.acquire() as other, database.connect(address(web_postgres, "served")) as pool:
         await other.execute("SELECT pg_advisory_lock($1)", LOCK)
         waits = asyncio.create_task(migrate(pool, [*shipped(), long]))
         await asyncio.wait([waits], timeout=0.6)

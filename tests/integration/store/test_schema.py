@@ -14,7 +14,7 @@ from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.store.master_key_file import KeyFile
 from gateway.store.migrate import Migration, migrate, shipped
-from tests.support.api_client import another_database
+from tests.support.databases import another_database
 
 
 @pytest.fixture
