@@ -10,15 +10,19 @@ import orjson
 import pytest
 
 from gateway.cli.demo.process import GatewayProcess, Refused
+from tests.support.command_line import CommandLine
+from tests.support.databases import database_settings
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
+async def shell(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> CommandLine:
     """Commands without a server: they open the database themselves."""
-    return GatewayProcess(tmp_path_factory.mktemp("cli"), "unix:///nowhere", {})
+    settings = await database_settings(postgres_server, "cli")
+    return CommandLine(tmp_path_factory.mktemp("cli"), "unix:///nowhere", settings)
 
 
-async def test_a_key_is_printed_alone_and_once(shell: GatewayProcess) -> None:
+async def test_a_key_is_printed_alone_and_once(tmp_path: Path) -> None:
+    shell = GatewayProcess(tmp_path, "unix:///nowhere", {})  # a process each, and the embedded database
     key = await shell.cli("keys", "create", "laptop")
     assert (key[:3], len(key)) == ("gw_", 64)
     assert key.split() == [key]
@@ -30,7 +34,7 @@ async def test_a_key_is_printed_alone_and_once(shell: GatewayProcess) -> None:
         await shell.cli("keys", "revoke", "laptop")
 
 
-async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: GatewayProcess) -> None:
+async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: CommandLine) -> None:
     await shell.cli("apps", "create", "For A Key", "acme/app:1", "--id", "app-9")
     words = ("create", "ci", "--scope", "deploy", "--application", "for-a-key", "--expires", "90d", "--json")
     made = orjson.loads(await shell.cli("keys", *words))
@@ -40,7 +44,7 @@ async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: GatewayPro
 
 
 async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_secrets(
-    shell: GatewayProcess, tmp_path: Path
+    shell: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "env").write_text("A=hush-env", encoding="utf-8")
     (tmp_path / "password").write_text("hush-password", encoding="utf-8")
@@ -63,7 +67,7 @@ async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_
     assert "docker_image: acme/app:1 -> acme/app:2" in await shell.cli("audit")
 
 
-async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(shell: GatewayProcess) -> None:
+async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(shell: CommandLine) -> None:
     await shell.cli("apps", "create", "Gone", "acme/gone:1", "--id", "app-gone")
     shell.key = await shell.cli("keys", "create", "deleter")
     await shell.start()
@@ -76,7 +80,7 @@ async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(sh
         await shell.cli("audit", "--app", "app-never")
 
 
-async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: GatewayProcess) -> None:
+async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: CommandLine) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -94,7 +98,7 @@ async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: Gate
     assert b"of scope admin for everything, which is root on every host, without an end; --scope" in err
 
 
-async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never(shell: GatewayProcess) -> None:
+async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never(shell: CommandLine) -> None:
     leader, follower = pty.openpty()
     for name, out in (("asked", follower), ("of-a-script", asyncio.subprocess.PIPE)):
         words = ("-m", "gateway", "keys", "create", name)
@@ -121,7 +125,7 @@ async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never
     ],
 )
 async def test_a_webhook_is_printed_with_all_its_sender_needs(
-    shell: GatewayProcess, source: str, header: str | None
+    shell: CommandLine, source: str, header: str | None
 ) -> None:
     made = orjson.loads(await shell.cli("webhooks", "create", source))
     assert (made["source"], made["header"]) == (source, header)
@@ -132,7 +136,7 @@ async def test_a_webhook_is_printed_with_all_its_sender_needs(
     assert made["path"].rpartition("/")[2] not in listed
 
 
-async def test_programs_are_told_in_one_line_of_json_that_they_asked_wrongly(shell: GatewayProcess) -> None:
+async def test_programs_are_told_in_one_line_of_json_that_they_asked_wrongly(shell: CommandLine) -> None:
     for words in (("keys", "create"), ("keys", "create", ""), ("apps", "no-such"), ("no-such",), ("deploy", "a", "b")):
         with pytest.raises(Refused) as refused:
             await shell.cli(*words, "--json")
@@ -140,13 +144,13 @@ async def test_programs_are_told_in_one_line_of_json_that_they_asked_wrongly(she
         assert list(orjson.loads(line)) == ["error"]
 
 
-async def test_a_secret_may_be_given_on_standard_input(shell: GatewayProcess) -> None:
+async def test_a_secret_may_be_given_on_standard_input(shell: CommandLine) -> None:
     words = ("webhooks", "create", "github", "--secret-file", "-", "--host", "ghcr.io", "--alias", "reg:5000")
     assert orjson.loads(await shell.cli(*words, "--json", given="mine\n"))["secret"] == "mine"
 
 
 async def test_an_application_is_made_with_its_configuration_and_shown_without_its_secrets(
-    shell: GatewayProcess, tmp_path: Path
+    shell: CommandLine, tmp_path: Path
 ) -> None:
     password, env = tmp_path / "password", tmp_path / "env"
     password.write_text("hunter2\n")
@@ -173,7 +177,7 @@ async def test_an_application_is_made_with_its_configuration_and_shown_without_i
     assert newest["image"] == "ghcr.io/acme/web:2", "the application's once it serves"
 
 
-async def test_an_update_says_what_the_next_deployment_will_change(shell: GatewayProcess, tmp_path: Path) -> None:
+async def test_an_update_says_what_the_next_deployment_will_change(shell: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "web.conf"
     file.write_text("password = hunter2\n")
     await shell.cli("apps", "create", "Changing", "acme/changing:1", "--cpus", "0.5")
@@ -209,9 +213,7 @@ async def test_an_update_says_what_the_next_deployment_will_change(shell: Gatewa
         (("webhooks", "remove", "nobody"), "no webhook"),
     ],
 )
-async def test_an_error_is_one_line_that_says_what_to_do(
-    shell: GatewayProcess, words: tuple[str, ...], said: str
-) -> None:
+async def test_an_error_is_one_line_that_says_what_to_do(shell: CommandLine, words: tuple[str, ...], said: str) -> None:
     with pytest.raises(Refused) as caught:
         await shell.cli(*words)
     assert said in str(caught.value)
@@ -219,13 +221,13 @@ async def test_an_error_is_one_line_that_says_what_to_do(
 
 
 async def test_a_misspelt_setting_stops_every_command(tmp_path: Path) -> None:
-    shell = GatewayProcess(tmp_path, "unix:///nowhere", {"GATEWAY_LISTNE": "x"})
+    shell = CommandLine(tmp_path, "unix:///nowhere", {"GATEWAY_LISTNE": "x"})
     for words in (("serve",), ("migrate",), ("keys", "list")):
         with pytest.raises(Refused, match="GATEWAY_LISTNE"):
             await shell.cli(*words)
 
 
-async def test_webhooks_are_rotated_and_disabled_by_id(shell: GatewayProcess) -> None:
+async def test_webhooks_are_rotated_and_disabled_by_id(shell: CommandLine) -> None:
     made = orjson.loads(await shell.cli("webhooks", "create", "ecr", "--json", "--name", "mine", "--rate", "60"))
     listed = orjson.loads(await shell.cli("webhooks", "list", "--json"))
     endpoint = next(one["endpointId"] for one in listed if one["name"] == "mine")
@@ -236,7 +238,7 @@ async def test_webhooks_are_rotated_and_disabled_by_id(shell: GatewayProcess) ->
     assert (one["enabled"], one["rate"], one["formerValidUntil"] is not None) == (False, 60, True)
 
 
-async def test_an_application_follows_versions_beside_its_image(shell: GatewayProcess) -> None:
+async def test_an_application_follows_versions_beside_its_image(shell: CommandLine) -> None:
     await shell.cli("apps", "create", "rising", "ghcr.io/acme/rising:1.0.0")
     words = ("create", "rising", "semver", "^1", "--exclude", "*-debug", "--json")
     made = orjson.loads(await shell.cli("subscriptions", *words))
@@ -251,14 +253,14 @@ async def test_an_application_follows_versions_beside_its_image(shell: GatewayPr
     await shell.cli("subscriptions", "remove", made["subscriptionId"])
 
 
-async def test_the_inbox_is_read_and_what_is_not_in_it_is_said_so(shell: GatewayProcess) -> None:
+async def test_the_inbox_is_read_and_what_is_not_in_it_is_said_so(shell: CommandLine) -> None:
     assert orjson.loads(await shell.cli("deliveries", "list", "--verdict", "failed", "--json")) == []
     for command in ("show", "replay"):
         with pytest.raises(Refused, match="there is no delivery 'nobody'"):
             await shell.cli("deliveries", command, "nobody")
 
 
-async def test_a_registrys_password_comes_from_a_file_and_is_not_seen_again(shell: GatewayProcess) -> None:
+async def test_a_registrys_password_comes_from_a_file_and_is_not_seen_again(shell: CommandLine) -> None:
     words = ("registries", "create", "Hub", "https://index.docker.io/v1/", "--username", "bob", "--password-file", "-")
     registry_id = (await shell.cli(*words, given="dckr_pat_secret\n")).strip()
     listed = await shell.cli("registries", "list", "--json")

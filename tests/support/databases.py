@@ -1,5 +1,6 @@
 """PostgreSQL: one server for all workers of a run, and databases that are copies of one that was migrated once."""
 
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
@@ -51,6 +52,14 @@ async def web_pool(web_postgres: str) -> AsyncIterator[Pool]:
 def address(url: str, name: str) -> str:
     """Return the address of another database of the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+async def database_settings(url: str, name: str) -> dict[str, str]:
+    """Make a database as `create_database` does, and return the settings of a gateway that uses it."""
+    return {
+        "GATEWAY_DATABASE_URL": await create_database(url, name),
+        "GATEWAY_MASTER_KEY": b64encode(b"k" * 32).decode(),
+    }
 
 
 async def create_database(url: str, name: str) -> str:
