@@ -145,7 +145,11 @@ def show(value: Any) -> None:
     say(json.dumps(value, indent=2, default=_plain))
 
 
-def _plain(value: object) -> str:
+def _plain(value: object) -> object:
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        return value.model_dump(warnings=False)
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 

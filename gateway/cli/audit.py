@@ -30,7 +30,7 @@ async def audit(
     as_json: bool,
 ) -> None:
     """Show who changed what, from where, and who was refused."""
-    from gateway.api.procedures.audit import shown
+    from gateway.api.procedures.audit import AuditRow
     from gateway.model.audit import Outcome
     from gateway.model.errors import NotFound
     from gateway.store import applications
@@ -55,7 +55,7 @@ async def audit(
     if unknown is not None and not found:
         raise unknown
     if as_json:
-        show([shown(one) for one in found])
+        show([AuditRow.make(one) for one in found])
         return
     rows = [
         (

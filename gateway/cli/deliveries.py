@@ -47,7 +47,7 @@ async def list_deliveries(
     as_json: bool,
 ) -> None:
     """Show deliveries, the newest first."""
-    from gateway.api.procedures.delivery import shown
+    from gateway.api.procedures.delivery import DeliveryRow
     from gateway.model.deliveries import Verdict
     from gateway.store import delivery_log
     from gateway.store.database import statement
@@ -58,7 +58,7 @@ async def list_deliveries(
             connection, endpoint_id=webhook, source=source, verdict=wanted, page=page
         )
     if as_json:
-        show([shown(one) for one in found])
+        show([DeliveryRow.from_delivery(one) for one in found])
     else:
         rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one)) for one in found]
         show_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
@@ -84,14 +84,14 @@ def _summary(delivery: "Delivery") -> str:
 @command
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
     """Show one delivery: its headers without secrets, its body, what it caused."""
-    from gateway.api.procedures.delivery import shown_whole
+    from gateway.api.procedures.delivery import WholeDelivery
     from gateway.store import delivery_log
     from gateway.store.database import statement
 
     async with keep() as kept, statement(kept.pool) as connection:
         found, body = await delivery_log.select_delivery(connection, delivery)
     if as_json:
-        show(shown_whole(found, body))
+        show(WholeDelivery.with_body(found, body))
         return
     show_fields(
         {
@@ -119,7 +119,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 @command
 async def replay(delivery: str, *, as_json: bool) -> None:
     """Do what a delivery said again, as if it came now."""
-    from gateway.api.procedures.delivery import shown
+    from gateway.api.procedures.delivery import DeliveryRow
     from gateway.queue.replay import replay as do_again
     from gateway.store import delivery_log
     from gateway.store.database import statement
@@ -129,6 +129,6 @@ async def replay(delivery: str, *, as_json: bool) -> None:
         async with statement(kept.pool) as connection:
             found, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
     if as_json:
-        show(shown(found))
+        show(DeliveryRow.from_delivery(found))
     else:
         say(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())

@@ -37,7 +37,7 @@ def deployments() -> None:
 @command
 async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show deployments, the newest first, of one application or of all."""
-    from gateway.api.procedures.deployment import shown
+    from gateway.api.procedures.deployment import DeploymentRow
     from gateway.store import applications, steps
     from gateway.store import deployments as store
     from gateway.store.database import transaction
@@ -51,7 +51,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
             found = await store.select_deployments(connection, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
     if as_json:
-        show([shown(one, records[one.deployment_id]) for one in found])
+        show([DeploymentRow.from_deployment(one, records[one.deployment_id]) for one in found])
     else:
         rows = [
             (
@@ -74,7 +74,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
     """Show one with its steps, its reason and the container's last lines."""
-    from gateway.api.procedures.deployment import shown_wait
+    from gateway.api.procedures.deployment import QueuedDeployment
     from gateway.store import queue_position
     from gateway.store.database import transaction
 
@@ -82,7 +82,7 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
         found, records = await read(connection, deployment)
         wait = await queue_position.select_wait(connection, found)
     if as_json:
-        show({**document(found, records), **shown_wait(wait)})
+        show(QueuedDeployment.from_queue(found, records, wait, whole=True))
         return
     print_outcome(found, records)
     if wait is not None:
@@ -114,9 +114,9 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
 
 
 def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
-    from gateway.api.procedures.deployment import shown
+    from gateway.api.procedures.deployment import DeploymentRow
 
-    return shown(found, records, whole=True)
+    return DeploymentRow.from_deployment(found, records, whole=True)
 
 
 def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:

@@ -82,7 +82,7 @@ async def create(
 @command
 async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show them, the newest first, without their secrets."""
-    from gateway.api.procedures.registry import row
+    from gateway.api.procedures.registry import RegistryRow
     from gateway.store import registries as store
     from gateway.store.database import transaction
 
@@ -90,7 +90,7 @@ async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> N
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await store.select_registries_page(connection, kept.vault, page)
     if as_json:
-        show([row(one) for one in found])
+        show([RegistryRow.from_registry(one) for one in found])
     else:
         rows = [[one.registry_id, one.registry_name, str(one.scope), one.registry_type, _who(one)] for one in found]
         show_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN"], rows)

@@ -92,18 +92,18 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @command
 async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show them, the newest first, and whether they answered last."""
-    from gateway.api.procedures.server import row
+    from gateway.api.procedures.server import ServerRow
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
     page = page_of(limit, cursor)
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await store.select_servers_page(connection, kept.vault, page)
-    shown = [row(one, ()) for one in found]
+    shown = [ServerRow.from_server(one, ()) for one in found]
     if as_json:
         show(shown)
     else:
-        rows = [[one["serverId"], one["name"], one["host"], one["status"], one["engineId"]] for one in shown]
+        rows = [[one.server_id, one.name, one.host, one.status, one.engine_id] for one in shown]
         show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
     tell_more(page.next(found, lambda one: (one.created_at, one.server_id)))
 
@@ -114,12 +114,12 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
 @command
 async def show_server(server: str, *, as_json: bool) -> None:
     """Show one, by id or name; what lets us in there is not shown."""
-    from gateway.api.procedures.server import row
+    from gateway.api.procedures.server import ServerRow
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
     async with keep() as kept, transaction(kept.pool) as connection:
-        found = dict(row(await store.select_server(connection, kept.vault, server), ()))
+        found = ServerRow.from_server(await store.select_server(connection, kept.vault, server), ()).model_dump()
     if as_json:
         show(found)
     else:
@@ -134,14 +134,14 @@ async def show_server(server: str, *, as_json: bool) -> None:
 async def test(server: str, *, as_json: bool) -> None:
     """Reach SERVER's engine now, and say who answers."""
     from gateway.admin.servers import identify_engine
-    from gateway.api.procedures.server import shown_identity
+    from gateway.api.procedures.server import Identity
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
     async with keep() as kept:
         async with transaction(kept.pool) as connection:
             found = await store.select_server(connection, kept.vault, server)
-        answered = shown_identity(await identify_engine(found.access_with_changes({})))
+        answered = Identity.from_engine(await identify_engine(found.access_with_changes({}))).model_dump()
     if as_json:
         show(answered)
     else:

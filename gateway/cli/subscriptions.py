@@ -37,7 +37,7 @@ async def create(
 ) -> None:
     """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
     from gateway.admin.subscriptions import resolve_repository
-    from gateway.api.procedures.subscription import shown
+    from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.model.tag_policies import TagPolicy
     from gateway.store import applications
     from gateway.store import subscriptions as store
@@ -51,7 +51,7 @@ async def create(
         followed = await resolve_repository(connection, application_id, repository)
         made = await store.insert_subscription(connection, application_id, followed, wanted)
     if as_json:
-        show(shown(made))
+        show(SubscriptionRow.from_subscription(made))
     else:
         say(made.subscription_id)
 
@@ -63,7 +63,7 @@ async def create(
 @command
 async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show what is followed, by one application or by all, the newest first."""
-    from gateway.api.procedures.subscription import shown
+    from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
@@ -73,7 +73,7 @@ async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None,
         application_id = await applications.select_application_id(connection, app) if app else None
         found = await store.select_subscriptions_page(connection, application_id, page=page)
     if as_json:
-        show([shown(one) for one in found])
+        show([SubscriptionRow.from_subscription(one) for one in found])
     else:
         rows = [
             (one.subscription_id, one.application_id, one.repository, one.policy, "image" if one.from_image else None)

@@ -95,7 +95,7 @@ async def create(
 @command
 async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """Show endpoints, the newest first, without their paths and secrets."""
-    from gateway.api.procedures.webhook import shown
+    from gateway.api.procedures.webhook import WebhookRow
     from gateway.store import endpoints
     from gateway.store.database import transaction
 
@@ -103,7 +103,7 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
     async with keep() as kept, transaction(kept.pool) as connection:
         found = await endpoints.select_endpoints(connection, kept.vault, page)
     if as_json:
-        show([shown(one) for one in found])
+        show([WebhookRow.from_endpoint(one) for one in found])
     else:
         rows = [
             (one.endpoint_id, one.source, one.name, one.host, "yes" if one.enabled else "no", one.created_at)
@@ -123,13 +123,13 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
     """Make a new secret, by the endpoint's id; for a source that cannot sign, a new path."""
     from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
-    from gateway.api.procedures.webhook import rotated
+    from gateway.api.procedures.webhook import RotatedWebhook
     from gateway.store.database import transaction
 
     given = RotateEndpoint(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
     async with keep() as kept, transaction(kept.pool) as connection:
         made = await rotate_endpoint(connection, kept.vault, given)
-    say(json.dumps(rotated(made), indent=None if as_json else 2))
+    say(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
     if not as_json:
         say(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
 

@@ -5,27 +5,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, JsonValue, create_model
 from pydantic.alias_generators import to_camel
-from typing_extensions import TypedDict
 
-from gateway.api.procedures._port_mount_rows import MountRow, PortRow, mount_row, port_row
+from gateway.api.procedures._port_mount_rows import MountRow, PortRow
 from gateway.api.procedures._project_rows import application_status
-from gateway.api.rpc.procedure import Moment
+from gateway.api.procedures._response import Moment, Response
 from gateway.docker.container import adopted_spec
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import SECRET_DOKPLOY_COLUMNS, Application
 from gateway.model.configuration import Configuration
 from gateway.model.deployments import DokployStatus
-from gateway.model.dokploy_columns import _COLUMNS, _KEPT, DokployColumns
+from gateway.model.dokploy_columns import _KEPT, DokployColumns
 from gateway.model.observations import Observation, State
 
 _NEW = DokployColumns().model_dump(by_alias=True)
 
 
-class AdoptedContainer(TypedDict):
+class AdoptedContainer(Response):
     """The container an application was adopted with; of what may be secret only the name."""
 
-    containerId: str
-    dockerImage: str
+    container_id: str
+    docker_image: str
     variables: list[str]
     labels: list[str]
     networks: list[str]
@@ -33,37 +32,24 @@ class AdoptedContainer(TypedDict):
     mounts: list[str]
 
 
-class AdoptedService(TypedDict):
+class AdoptedService(Response):
     """The service an application was adopted with."""
 
-    serviceId: str
-    dockerImage: str
+    service_id: str
+    docker_image: str
 
 
-class ObservedRow(TypedDict):
+class ObservedRow(Response):
     """What an application is seen to do on its engine, apart from how its last deployment ended."""
 
     state: State
     detail: str
     since: Annotated[Moment, Field(description="It has been in this state.")]
-    observedAt: Moment
+    observed_at: Moment
 
 
-def observed_row(seen: Observation | None) -> ObservedRow | None:
-    if seen is None:
-        return None
-    return {
-        "state": seen.state,
-        "detail": seen.detail,
-        "since": seen.since.isoformat(),
-        "observedAt": seen.observed_at.isoformat(),
-    }
-
-
-class _Own(BaseModel):
+class _Own(Response):
     """An application: the contract's columns, and ours beside them."""
-
-    model_config = _COLUMNS
 
     application_id: str
     name: str
@@ -125,49 +111,42 @@ def row(
     """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
+    own = _Own.make(
+        application,
+        env=application.environment if secrets else None,
+        refresh_token=token if secrets else None,
+        labels_swarm=configuration["labels"] or None,
+        stop_grace_period_swarm=grace * _NANO,
+        adopted=None if application.adopted_spec is None else adopted(application.adopted_spec),
+        application_status=application_status(application.desired, status),
+        observed=None if seen is None else ObservedRow.make(seen),
+        ports=[PortRow.from_port(application.application_id, port) for port in application.configuration.ports],
+        mounts=[
+            MountRow.from_mount(application.application_id, mount, secrets=secrets)
+            for mount in application.configuration.mounts
+        ],
+    )
     return {
         **_NEW,
         **application.other_columns,
         **({} if secrets else dict.fromkeys(SECRET_DOKPLOY_COLUMNS)),
         **configuration,
-        "labelsSwarm": configuration["labels"] or None,
-        "stopGracePeriodSwarm": grace * _NANO,
-        "applicationId": application.application_id,
-        "name": application.name,
-        "appName": application.app_name,
-        "description": application.description,
-        "dockerImage": application.docker_image,
-        "registryUrl": application.registry_url,
-        "username": application.username,
-        "password": None,
-        "env": application.environment if secrets else None,
-        "autoDeploy": application.auto_deploy,
-        "refreshToken": token if secrets else None,
-        "serverId": application.server_id,
-        "environmentId": application.environment_id,
-        "adopted": None if application.adopted_spec is None else adopted(application.adopted_spec),
-        "applicationStatus": application_status(application.desired, status),
-        "observed": observed_row(seen),
-        "createdAt": application.created_at.isoformat(),
-        "ports": [port_row(application.application_id, port) for port in application.configuration.ports],
-        "mounts": [
-            mount_row(application.application_id, mount, secrets=secrets) for mount in application.configuration.mounts
-        ],
+        **own.model_dump(),
     }
 
 
 def adopted(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
-        return {"serviceId": base.object_id, "dockerImage": base.image}
+        return AdoptedService.make(service_id=base.object_id, docker_image=base.image)
     body = adopted_spec.user_config(base)
     host = body["HostConfig"]
-    return {
-        "containerId": base.object_id,
-        "dockerImage": base.image,
-        "variables": [text.partition("=")[0] for text in body.get("Env", ())],
-        "labels": sorted(body.get("Labels", {})),
-        "networks": sorted(adopted_spec.endpoints(base)),
-        "ports": sorted(host.get("PortBindings") or {}),
-        "mounts": sorted(adopted_spec.mount_targets(host)),
-    }
+    return AdoptedContainer.make(
+        container_id=base.object_id,
+        docker_image=base.image,
+        variables=[text.partition("=")[0] for text in body.get("Env", ())],
+        labels=sorted(body.get("Labels", {})),
+        networks=sorted(adopted_spec.endpoints(base)),
+        ports=sorted(host.get("PortBindings") or {}),
+        mounts=sorted(adopted_spec.mount_targets(host)),
+    )

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_core import InitErrorDetails
-from typing_extensions import TypedDict
 
+from gateway.api.procedures._response import Response
 from gateway.model.errors import InvalidInput
 from gateway.model.mounts import Mount, MountType
 from gateway.model.ports import Port, Protocol, PublishMode
@@ -15,77 +15,58 @@ from gateway.model.ports import Port, Protocol, PublishMode
 _PLACE = 2  # steps of a path: which list, and where in it
 
 
-class PortRow(TypedDict):
+class PortRow(Response):
     """A port of an application's container that is reachable on the host."""
 
-    portId: str
-    publishedPort: int
-    publishMode: Annotated[PublishMode, Field(description="For a container both are the same.")]
-    targetPort: int
+    port_id: str
+    published_port: int
+    publish_mode: Annotated[PublishMode, Field(description="For a container both are the same.")]
+    target_port: int
     protocol: Protocol
-    applicationId: str
-    hostIp: Annotated[str | None, Field(description="The only address of the host that it is published at.")]
+    application_id: str
+    host_ip: Annotated[str | None, Field(description="The only address of the host that it is published at.")]
+
+    @classmethod
+    def from_port(cls, application_id: str, port: Port) -> Self:
+        return cls.make(port, port_id=port.port_id or "", application_id=application_id)
 
 
-class MountRow(TypedDict):
+class MountRow(Response):
     """What is mounted into an application's container; `source` and `target` say the same as the contract's names."""
 
-    mountId: str
+    mount_id: str
     type: MountType
-    hostPath: str | None
-    volumeName: str | None
-    filePath: str | None
+    host_path: str | None
+    volume_name: str | None
+    file_path: str | None
     content: Annotated[str | None, Field(description="What a file holds; null to a key that may not change it.")]
-    serviceType: Literal["application"]
-    mountPath: str
-    applicationId: str
-    composeId: None
-    libsqlId: None
-    mariadbId: None
-    mongoId: None
-    mysqlId: None
-    postgresId: None
-    redisId: None
+    service_type: Literal["application"]
+    mount_path: str
+    application_id: str
+    compose_id: None
+    libsql_id: None
+    mariadb_id: None
+    mongo_id: None
+    mysql_id: None
+    postgres_id: None
+    redis_id: None
     source: str
     target: str
-    readOnly: bool
+    read_only: bool
 
-
-def port_row(application_id: str, port: Port) -> PortRow:
-    return {
-        "portId": port.port_id or "",
-        "publishedPort": port.published_port,
-        "publishMode": port.publish_mode,
-        "targetPort": port.target_port,
-        "protocol": port.protocol,
-        "applicationId": application_id,
-        "hostIp": port.host_ip,
-    }
-
-
-def mount_row(application_id: str, mount: Mount, *, secrets: bool) -> MountRow:
-    """Return the row, with what a file holds where `secrets` may be seen."""
-    return {
-        "mountId": mount.mount_id or "",
-        "type": mount.type,
-        "hostPath": mount.source if mount.type == "bind" else None,
-        "volumeName": mount.source if mount.type == "volume" else None,
-        "filePath": mount.source if mount.type == "file" else mount.known_as,
-        "content": mount.content if secrets else None,
-        "serviceType": "application",
-        "mountPath": mount.target,
-        "applicationId": application_id,
-        "composeId": None,
-        "libsqlId": None,
-        "mariadbId": None,
-        "mongoId": None,
-        "mysqlId": None,
-        "postgresId": None,
-        "redisId": None,
-        "source": mount.source,
-        "target": mount.target,
-        "readOnly": mount.read_only,
-    }
+    @classmethod
+    def from_mount(cls, application_id: str, mount: Mount, *, secrets: bool) -> Self:
+        """Return the row; the content of a file only with `secrets`."""
+        return cls.make(
+            mount,
+            mount_id=mount.mount_id or "",
+            host_path=mount.source if mount.type == "bind" else None,
+            volume_name=mount.source if mount.type == "volume" else None,
+            file_path=mount.source if mount.type == "file" else mount.known_as,
+            content=mount.content if secrets else None,
+            mount_path=mount.target,
+            application_id=application_id,
+        )
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """Projects, their environments and the applications in them, one within the other as the contract shows them."""
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
-from gateway.api.rpc.procedure import Moment
+from gateway.api.procedures._response import Moment, Response
 from gateway.model.api_keys import Caller
 from gateway.model.applications import Desired
 from gateway.model.deployments import DOKPLOY_STATUS, DokployStatus, Status
@@ -14,45 +13,62 @@ from gateway.model.observations import State
 from gateway.model.projects import ApplicationSummary, Environment, Project
 
 ApplicationStatus = Literal[DokployStatus, "idle"]
+_OTHER_SERVICES = ("compose", "libsql", "mariadb", "mongo", "mysql", "postgres", "redis")
 
 
-class ProjectRow(TypedDict):
+class ProjectRow(Response):
     """What environments belong to."""
 
-    projectId: str
+    project_id: str
     name: str
     description: str | None
-    createdAt: Moment
-    organizationId: str
+    created_at: Moment
+    organization_id: str
     env: Annotated[str, Field(description="Variables that applications may name as ${{project.NAME}}, as dotenv.")]
 
+    @classmethod
+    def from_project(cls, project: Project, caller: Caller, **more: Any) -> Self:
+        """Return the row; its variables where the caller may see them."""
+        env = project.variables if caller.sees_variables(project.project_id) else None
+        return cls.make(project, organization_id="default", env=env or "", **more)
 
-class EnvironmentRow(TypedDict):
+
+class EnvironmentRow(Response):
     """What applications belong to."""
 
-    environmentId: str
+    environment_id: str
     name: str
     description: str | None
-    createdAt: Moment
+    created_at: Moment
     env: Annotated[str, Field(description="Variables that applications may name as ${{environment.NAME}}, as dotenv.")]
-    projectId: str
-    isDefault: Annotated[bool, Field(description="Made with its project, and gone with it.")]
+    project_id: str
+    is_default: Annotated[bool, Field(description="Made with its project, and gone with it.")]
+
+    @classmethod
+    def from_environment(cls, environment: Environment, caller: Caller, **more: Any) -> Self:
+        """Return the row; its variables where the caller may see them."""
+        env = environment.variables if caller.sees_variables(environment.project_id) else None
+        return cls.make(environment, env=env or "", **more)
 
 
-class MemberRow(TypedDict):
+class MemberRow(Response):
     """An application, in short."""
 
-    applicationId: str
+    application_id: str
     name: str
-    appName: str
+    app_name: str
     description: str | None
-    createdAt: Moment
-    environmentId: str
-    serverId: str | None
-    applicationStatus: ApplicationStatus
+    created_at: Moment
+    environment_id: str
+    server_id: str | None
+    application_status: ApplicationStatus
     observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
     icon: None
     server: None
+
+    @classmethod
+    def from_summary(cls, summary: ApplicationSummary) -> Self:
+        return cls.make(summary, application_status=application_status(summary.desired, summary.status))
 
 
 class FilledEnvironment(EnvironmentRow):
@@ -67,54 +83,41 @@ class FilledEnvironment(EnvironmentRow):
     postgres: list[Any]
     redis: list[Any]
 
+    @classmethod
+    def with_applications(
+        cls, environment: Environment, summaries: Iterable[ApplicationSummary], caller: Caller, **more: Any
+    ) -> Self:
+        """Return the environment with those of the applications that are in it."""
+        inside = [MemberRow.from_summary(one) for one in summaries if one.environment_id == environment.environment_id]
+        nothing: dict[str, Any] = {name: [] for name in _OTHER_SERVICES}
+        return cls.from_environment(environment, caller, applications=inside, **nothing, **more)
+
 
 class WholeProject(ProjectRow):
     """A project with its environments."""
 
     environments: list[FilledEnvironment]
     applications: Annotated[list[MemberRow], Field(description="Those of all its environments.")]
-    projectTags: list[Any]
+    project_tags: list[Any]
 
-
-def project_row(project: Project, caller: Caller) -> ProjectRow:
-    """Return it, its variables where the caller may see them."""
-    return {
-        "projectId": project.project_id,
-        "name": project.name,
-        "description": project.description,
-        "createdAt": project.created_at.isoformat(),
-        "organizationId": "default",
-        "env": (project.variables or "") if caller.sees_variables(project.project_id) else "",
-    }
-
-
-def environment_row(environment: Environment, caller: Caller) -> EnvironmentRow:
-    """Return it, its variables where the caller may see them."""
-    return {
-        "environmentId": environment.environment_id,
-        "name": environment.name,
-        "description": environment.description,
-        "createdAt": environment.created_at.isoformat(),
-        "env": (environment.variables or "") if caller.sees_variables(environment.project_id) else "",
-        "projectId": environment.project_id,
-        "isDefault": environment.is_default,
-    }
-
-
-def _summary_row(summary: ApplicationSummary) -> MemberRow:
-    return {
-        "applicationId": summary.application_id,
-        "name": summary.name,
-        "appName": summary.app_name,
-        "description": summary.description,
-        "createdAt": summary.created_at.isoformat(),
-        "environmentId": summary.environment_id,
-        "serverId": summary.server_id,
-        "applicationStatus": application_status(summary.desired, summary.status),
-        "observed": summary.observed,
-        "icon": None,
-        "server": None,
-    }
+    @classmethod
+    def with_environments(
+        cls,
+        project: Project,
+        environments: Iterable[Environment],
+        summaries: Iterable[ApplicationSummary],
+        caller: Caller,
+    ) -> Self:
+        """Return the project with those of the environments that are in it, each with its applications."""
+        known = list(summaries)
+        inside = [
+            FilledEnvironment.with_applications(one, known, caller)
+            for one in environments
+            if one.project_id == project.project_id
+        ]
+        # Before there were environments a project had its applications itself, and some programs still look there.
+        everything = [one for environment in inside for one in environment.applications]
+        return cls.from_project(project, caller, environments=inside, applications=everything, project_tags=[])
 
 
 def application_status(desired: Desired, status: str | None) -> ApplicationStatus:
@@ -122,30 +125,3 @@ def application_status(desired: Desired, status: str | None) -> ApplicationStatu
     if status is None or desired is Desired.STOPPED:
         return "idle"
     return DOKPLOY_STATUS[Status(status)]
-
-
-def filled_row(environment: Environment, summaries: Iterable[ApplicationSummary], caller: Caller) -> FilledEnvironment:
-    """Return the environment with those of the applications that are in it."""
-    inside = [_summary_row(one) for one in summaries if one.environment_id == environment.environment_id]
-    return {
-        **environment_row(environment, caller),
-        "applications": inside,
-        "compose": [],
-        "libsql": [],
-        "mariadb": [],
-        "mongo": [],
-        "mysql": [],
-        "postgres": [],
-        "redis": [],
-    }
-
-
-def whole_row(
-    project: Project, environments: Iterable[Environment], summaries: Iterable[ApplicationSummary], caller: Caller
-) -> WholeProject:
-    """Return the project with those of the environments that are in it, each with its applications."""
-    known = list(summaries)
-    inside = [filled_row(one, known, caller) for one in environments if one.project_id == project.project_id]
-    # Before there were environments a project had its applications itself, and some programs still look there.
-    everything = [one for environment in inside for one in environment["applications"]]
-    return {**project_row(project, caller), "environments": inside, "applications": everything, "projectTags": []}

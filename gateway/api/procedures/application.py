@@ -15,11 +15,10 @@ from gateway.admin.privileges import limits_of
 from gateway.admin.probe_reachability import refuse_unreachable
 from gateway.api.procedures._application_row import ApplicationRow, row
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.procedures._project_rows import EnvironmentRow, ProjectRow, environment_row, project_row
-from gateway.api.procedures.deployment import DeploymentRow, shown
-from gateway.api.procedures.domain import DomainRow, domain_row
+from gateway.api.procedures._project_rows import EnvironmentRow, ProjectRow
+from gateway.api.procedures.deployment import DeploymentRow
+from gateway.api.procedures.domain import DomainRow
 from gateway.api.procedures.server import ServerRow
-from gateway.api.procedures.server import row as server_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import Application, parse_app_name, slug
 from gateway.model.errors import Conflict, InvalidInput
@@ -216,17 +215,18 @@ async def whole_row(
         connection, context.vault, found["environmentId"], without=("variables",)
     )
     project = await projects.select_project(connection, context.vault, environment.project_id, without=("variables",))
-    parts = {
-        "environment": {
-            **environment_row(environment, context.caller),
-            "project": project_row(project, context.caller),
-        },
-        "server": None if server is None else server_row(server, context.rollouts.engines),
+    belongs = EnvironmentOfProject.from_environment(
+        environment, context.caller, project=ProjectRow.from_project(project, context.caller)
+    )
+    return {
+        **found,
+        **{name: [] for name in ("redirects", "security", "previewDeployments")},
         **_NOT_OF_AN_IMAGE,
-        "domains": [domain_row(one) for one in reached],
+        "environment": belongs.model_dump(),
+        "server": ServerRow.from_server(server, context.rollouts.engines).model_dump() if server else None,
+        "domains": [DomainRow.from_domain(one).model_dump() for one in reached],
+        "deployments": [DeploymentRow.from_deployment(one, records[one.deployment_id]).model_dump() for one in newest],
     }
-    empty: dict[str, Any] = {name: [] for name in ("redirects", "security", "previewDeployments")}
-    return {**found, **empty, **parts, "deployments": [shown(one, records[one.deployment_id]) for one in newest]}
 
 
 @procedures.query("application.all", gives=list[ApplicationRow], access=KeyAccess.FILTERED)

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from pydantic import AliasChoices, Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Text
+from gateway.api.procedures._response import Response
 from gateway.api.procedures.application import Named, WholeApplication, known, whole_row
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Caller, Permission
@@ -48,7 +48,7 @@ class Rollback(Named):
     title: Text | None = None
 
 
-class Requested(TypedDict):
+class Requested(Response):
     """The contract's words for: it is cancelled, or on its way there."""
 
     success: Literal[True]
@@ -161,7 +161,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         await known(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=True)
-    return Answer({"success": True, "message": "Deployment cancellation requested"})
+    return Answer(Requested.make(message="Deployment cancellation requested"))
 
 
 @procedures.mutation("application.cleanQueues", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)

@@ -3,13 +3,12 @@
 from typing import Annotated, Any
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin import application_update
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._response import Response
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.model.configuration_diff import Change
 from gateway.store import applications
 from gateway.store.database import transaction
 
@@ -20,7 +19,7 @@ class Named(Input):
     application_id: Id
 
 
-class PendingChange(TypedDict):
+class PendingChange(Response):
     """A field that the next deployment will change. Of what may be secret only the names are here."""
 
     field: str
@@ -35,8 +34,4 @@ async def select_pending(context: Context, given: Named) -> Answer:
         await applications.require_live(connection, given.application_id)
         application = await applications.select_application(connection, context.vault, given.application_id)
         found = await application_update.pending(connection, context.vault, application)
-    return Answer([shown(one) for one in found])
-
-
-def shown(difference: Change) -> PendingChange:
-    return {"field": difference.field, "runs": difference.runs, "wanted": difference.wanted}
+    return Answer([PendingChange.make(one) for one in found])

@@ -1,16 +1,16 @@
 """application.*: where it belongs, and finding it."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures._project_rows import ApplicationStatus, application_status
+from gateway.api.procedures._response import Moment, Response
 from gateway.api.procedures.application import Named, shown_row
-from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.observations import State
 from gateway.model.projects import ApplicationSummary
 from gateway.store import application_summaries, applications, resource_owners
@@ -35,39 +35,30 @@ class Search(Input):
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
 
 
-class FoundRow(TypedDict):
+class FoundRow(Response):
     """An application that was found."""
 
-    applicationId: str
+    application_id: str
     name: str
-    appName: str
+    app_name: str
     description: str | None
-    environmentId: str
-    applicationStatus: ApplicationStatus
+    environment_id: str
+    application_status: ApplicationStatus
     observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
-    sourceType: str
-    createdAt: Moment
+    source_type: str
+    created_at: Moment
+
+    @classmethod
+    def from_summary(cls, summary: ApplicationSummary) -> Self:
+        status = application_status(summary.desired, summary.status)
+        return cls.make(summary, application_status=status, source_type="docker")
 
 
-class FoundApplications(TypedDict):
+class FoundApplications(Response):
     """Some of the applications that were found, and how many there are."""
 
     items: list[FoundRow]
     total: int
-
-
-def _found(summary: ApplicationSummary) -> FoundRow:
-    return {
-        "applicationId": summary.application_id,
-        "name": summary.name,
-        "appName": summary.app_name,
-        "description": summary.description,
-        "environmentId": summary.environment_id,
-        "applicationStatus": application_status(summary.desired, summary.status),
-        "observed": summary.observed,
-        "sourceType": "docker",
-        "createdAt": summary.created_at.isoformat(),
-    }
 
 
 @procedures.mutation("application.move", gives=ApplicationRow)
@@ -88,4 +79,4 @@ async def search(context: Context, given: Search) -> Answer:
         grants = context.caller.grants
         only = None if grants is None else await resource_owners.select_covered(connection, grants)
         found, total = await application_summaries.search_summaries(connection, only=only, **given.model_dump())
-    return Answer({"items": [_found(one) for one in found], "total": total})
+    return Answer(FoundApplications.make(items=[FoundRow.from_summary(one) for one in found], total=total))

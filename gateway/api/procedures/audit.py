@@ -3,13 +3,13 @@
 from typing import Annotated, Any
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
-from gateway.model.audit import AuditEntry, Outcome, Via
+from gateway.model.audit import Outcome, Via
 from gateway.store import audit
 from gateway.store.database import statement
 
@@ -29,20 +29,20 @@ class Filter(Input):
     ] = None
 
 
-class AuditRow(TypedDict):
+class AuditRow(Response):
     """What one call or command changed of one thing; or that it was refused, or failed."""
 
     number: Annotated[int, Field(description="Grows.")]
     at: Moment
-    callId: Annotated[str, Field(description="The same for all that one call changed.")]
+    call_id: Annotated[str, Field(description="The same for all that one call changed.")]
     via: Via
     who: Annotated[str, Field(description="The key's name, or the user on the command line.")]
-    keyId: str | None
+    key_id: str | None
     address: Annotated[str | None, Field(description="Where it was asked from.")]
     action: Annotated[str, Field(description="The procedure, or the command.")]
     noun: str | None
     target: Annotated[str | None, Field(description="The id of what was changed.")]
-    applicationId: str | None
+    application_id: str | None
     before: Annotated[dict[str, Any] | None, Field(description="What was changed; of a secret that there was one.")]
     after: dict[str, Any] | None
     outcome: Outcome
@@ -50,32 +50,11 @@ class AuditRow(TypedDict):
     times: Annotated[int, Field(description="How many that are alike the row stands for.")]
 
 
-class AuditPage(TypedDict):
+class AuditPage(Response):
     """Rows, the newest first; nextCursor leads to those before, null where there are none."""
 
     items: list[AuditRow]
-    nextCursor: int | None
-
-
-def shown(entry: AuditEntry) -> AuditRow:
-    return {
-        "number": entry.number,
-        "at": entry.at.isoformat(),
-        "callId": entry.call_id,
-        "via": entry.via,
-        "who": entry.who,
-        "keyId": entry.key_id,
-        "address": entry.address,
-        "action": entry.action,
-        "noun": entry.noun,
-        "target": entry.target,
-        "applicationId": entry.application_id,
-        "before": entry.before,
-        "after": entry.after,
-        "outcome": entry.outcome,
-        "detail": entry.detail,
-        "times": entry.times,
-    }
+    next_cursor: int | None
 
 
 @procedures.query("audit.list", gives=AuditPage, needs=Permission.ADMIN)
@@ -93,5 +72,8 @@ async def list_entries(context: Context, given: Filter) -> Answer:
         )
     page = found[: given.limit]
     return Answer(
-        AuditPage(items=[shown(one) for one in page], nextCursor=page[-1].number if len(found) > given.limit else None)
+        AuditPage.make(
+            items=[AuditRow.make(one) for one in page],
+            next_cursor=page[-1].number if len(found) > given.limit else None,
+        )
     )

@@ -1,15 +1,15 @@
 """delivery.*: what registries have told, what was made of it, and doing it again."""
 
 from base64 import b64encode
-from typing import Annotated
+from typing import Annotated, Any, Self
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import ShortPaged, headers
-from gateway.api.rpc.procedure import Answer, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.deliveries import Delivery, Verdict
 from gateway.model.deployments import Status
 from gateway.queue import replay
@@ -29,36 +29,46 @@ class Named(Input):
     delivery_id: Id
 
 
-class IgnoredReference(TypedDict):
+class IgnoredReference(Response):
     """What deploys nothing, and why."""
 
     reference: str
     reason: str
 
 
-class CausedDeployment(TypedDict):
+class CausedDeployment(Response):
     """A deployment that a delivery caused or joined."""
 
-    deploymentId: str
-    applicationId: str
+    deployment_id: str
+    application_id: str
     state: Status
 
 
-class DeliveryRow(TypedDict):
+class DeliveryRow(Response):
     """What came to a webhook, and what became of it."""
 
-    deliveryId: str
-    endpointId: str | None
+    delivery_id: str
+    endpoint_id: str | None
     source: str
-    receivedAt: Moment
+    received_at: Moment
     verdict: Verdict
     ignored: list[IgnoredReference]
-    duplicateOf: str | None
-    replayOf: str | None
+    duplicate_of: str | None
+    replay_of: str | None
     proven: Annotated[bool, Field(description="Its sender proved itself.")]
     times: Annotated[int, Field(description="How many refusals it stands for.")]
     deployments: list[CausedDeployment]
-    bytes: int
+    size: Annotated[int, Field(alias="bytes")]
+
+    @classmethod
+    def from_delivery(cls, delivery: Delivery, **more: Any) -> Self:
+        return cls.make(
+            delivery,
+            ignored=[IgnoredReference.make(one) for one in delivery.ignored],
+            proven=not delivery.unauthenticated,
+            deployments=[CausedDeployment.make(one, state=one.status) for one in delivery.caused],
+            **more,
+        )
 
 
 class WholeDelivery(DeliveryRow):
@@ -66,41 +76,17 @@ class WholeDelivery(DeliveryRow):
 
     headers: dict[str, str]
     body: Annotated[str | None, Field(description="Null where it is no text.")]
-    bodyBase64: str
+    body_base64: str
 
-
-def shown(delivery: Delivery) -> DeliveryRow:
-    return {
-        "deliveryId": delivery.delivery_id,
-        "endpointId": delivery.endpoint_id,
-        "source": delivery.source,
-        "receivedAt": delivery.received_at.isoformat(),
-        "verdict": delivery.verdict,
-        "ignored": [{"reference": one.reference, "reason": one.reason} for one in delivery.ignored],
-        "duplicateOf": delivery.duplicate_of,
-        "replayOf": delivery.replay_of,
-        "proven": not delivery.unauthenticated,
-        "times": delivery.times,
-        "deployments": [
-            {"deploymentId": one.deployment_id, "applicationId": one.application_id, "state": one.status}
-            for one in delivery.caused
-        ],
-        "bytes": delivery.size,
-    }
-
-
-def shown_whole(delivery: Delivery, body: bytes) -> WholeDelivery:
-    """Return it with what came; `body` is null where it is no text, `bodyBase64` is always there."""
-    try:
-        text: str | None = body.decode()
-    except UnicodeDecodeError:
-        text = None
-    return {
-        **shown(delivery),
-        "headers": dict(delivery.headers),
-        "body": text,
-        "bodyBase64": b64encode(body).decode(),
-    }
+    @classmethod
+    def with_body(cls, delivery: Delivery, body: bytes) -> Self:
+        try:
+            text: str | None = body.decode()
+        except UnicodeDecodeError:
+            text = None
+        return cls.from_delivery(
+            delivery, headers=dict(delivery.headers), body=text, body_base64=b64encode(body).decode()
+        )
 
 
 @procedures.query("delivery.all", gives=list[DeliveryRow])
@@ -111,14 +97,14 @@ async def select_all(context: Context, given: Filter) -> Answer:
         found, following = await delivery_log.select_inbox(
             connection, endpoint_id=given.endpoint_id, source=given.source, verdict=given.verdict, page=page
         )
-    return Answer([shown(one) for one in found], headers=headers(following))
+    return Answer([DeliveryRow.from_delivery(one) for one in found], headers=headers(following))
 
 
 @procedures.query("delivery.one", gives=WholeDelivery)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one with what came."""
     async with statement(context.pool) as connection:
-        return Answer(shown_whole(*await delivery_log.select_delivery(connection, given.delivery_id)))
+        return Answer(WholeDelivery.with_body(*await delivery_log.select_delivery(connection, given.delivery_id)))
 
 
 @procedures.mutation("delivery.replay", gives=DeliveryRow)
@@ -127,4 +113,4 @@ async def do_again(context: Context, given: Named) -> Answer:
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:
         delivery, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
-    return Answer(shown(delivery), changed=bool(receipt.deployments))
+    return Answer(DeliveryRow.from_delivery(delivery), changed=bool(receipt.deployments))

@@ -4,19 +4,17 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api.procedures._pagination import ShortPaged, headers
+from gateway.api.procedures._response import Response
 from gateway.api.procedures.deployment import (
     DeploymentRow,
     Named,
     QueuedDeployment,
     RollbackRow,
     listed,
-    shown,
-    shown_version,
 )
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
@@ -57,20 +55,20 @@ class WithVersion(QueuedDeployment):
     rollback: RollbackRow | None
 
 
-class PlaceRow(TypedDict):
+class PlaceRow(Response):
     """Where an application belongs."""
 
-    environmentId: str
+    environment_id: str
     name: str
     project: dict[Literal["projectId", "name"], str]
 
 
-class OwnerRow(TypedDict):
+class OwnerRow(Response):
     """The application of a deployment."""
 
-    applicationId: str
+    application_id: str
     name: str
-    appName: str
+    app_name: str
     environment: PlaceRow
 
 
@@ -82,25 +80,25 @@ class CentralRow(DeploymentRow):
     server: None
 
 
-class ServicePath(TypedDict):
+class ServicePath(Response):
     """Where the contract's pages show it."""
 
     href: str
     label: str
 
 
-class JobRow(TypedDict):
+class JobRow(Response):
     """A deployment that waits or runs, as a job of the contract's queue."""
 
     id: str
     name: Literal["deployments"]
     data: dict[str, Any]
     timestamp: Annotated[int, Field(description="Milliseconds.")]
-    processedOn: Annotated[int | None, Field(description="Milliseconds.")]
-    finishedOn: None
-    failedReason: str | None
+    processed_on: Annotated[int | None, Field(description="Milliseconds.")]
+    finished_on: None
+    failed_reason: str | None
     state: Literal["waiting", "active"]
-    servicePath: ServicePath
+    service_path: ServicePath
 
 
 @procedures.query("deployment.allByType", gives=list[WithVersion])
@@ -112,8 +110,8 @@ async def select_by_type(context: Context, given: OfKind) -> Answer:
     async with transaction(context.pool) as connection:
         rows, following = await listed(connection, given.id, page)
         kept = await versions.select_kept(connection, given.id)
-    found = {deployment_id: shown_version(one) for deployment_id, one in kept.items()}
-    return Answer([{**row, "rollback": found.get(row["deploymentId"])} for row in rows], headers=following)
+    found = {deployment_id: RollbackRow.from_version(one) for deployment_id, one in kept.items()}
+    return Answer([WithVersion.make(row, rollback=found.get(row.deployment_id)) for row in rows], headers=following)
 
 
 async def _owners(connection: Connection, application_ids: list[str]) -> dict[str, OwnerRow]:
@@ -125,16 +123,10 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
     owners: dict[str, OwnerRow] = {}
     for application_id, member in named.items():
         place = places[member.environment_id]
-        owners[application_id] = {
-            "applicationId": application_id,
-            "name": member.name,
-            "appName": member.app_name,
-            "environment": {
-                "environmentId": place.environment_id,
-                "name": place.name,
-                "project": {"projectId": place.project_id, "name": place.project_name},
-            },
-        }
+        owners[application_id] = OwnerRow.make(
+            member,
+            environment=PlaceRow.make(place, project={"projectId": place.project_id, "name": place.project_name}),
+        )
     return owners
 
 
@@ -152,12 +144,7 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
         owners = await _owners(connection, [one.application_id for one in found])
     return Answer(
         [
-            {
-                **shown(one, records[one.deployment_id]),
-                "application": owners[one.application_id],
-                "compose": None,
-                "server": None,
-            }
+            CentralRow.from_deployment(one, records[one.deployment_id], application=owners[one.application_id])
             for one in found
             if one.application_id in owners
         ],
@@ -182,12 +169,11 @@ def _milliseconds(moment: datetime) -> int:
 
 
 def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
-    place = owner["environment"]
-    project = place["project"]
-    return {
-        "id": deployment.deployment_id,
-        "name": "deployments",
-        "data": {
+    place = owner.environment
+    reason = deployment.reason
+    return JobRow.make(
+        id=deployment.deployment_id,
+        data={
             "applicationId": deployment.application_id,
             "titleLog": deployment.title,
             "descriptionLog": deployment.description,
@@ -195,17 +181,16 @@ def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
             "applicationType": "application",
             "server": False,
         },
-        "timestamp": _milliseconds(deployment.requested_at),
-        "processedOn": _milliseconds(deployment.started_at) if deployment.started_at else None,
-        "finishedOn": None,
-        "failedReason": deployment.reason.message if deployment.reason else None,
-        "state": "active" if deployment.state is Status.RUNNING else "waiting",
-        "servicePath": {
-            "href": f"/dashboard/project/{project['projectId']}/environment/{place['environmentId']}"
+        timestamp=_milliseconds(deployment.requested_at),
+        processed_on=_milliseconds(deployment.started_at) if deployment.started_at else None,
+        failed_reason=reason.message if reason else None,
+        state="active" if deployment.state is Status.RUNNING else "waiting",
+        service_path=ServicePath.make(
+            href=f"/dashboard/project/{place.project['projectId']}/environment/{place.environment_id}"
             f"/services/application/{deployment.application_id}",
-            "label": owner["name"],
-        },
-    }
+            label=owner.name,
+        ),
+    )
 
 
 @procedures.query("deployment.readLogs", gives=str)
@@ -215,7 +200,7 @@ async def read_logs(context: Context, given: Read) -> Answer:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
         wait = await queue_position.select_wait(connection, deployment)
-    lines = [_told(record) for record in records[given.deployment_id]]
+    lines = [_step_line(record) for record in records[given.deployment_id]]
     if wait is not None:
         lines.append(f"waits for {wait.waits_for}")
     if deployment.reason is not None:
@@ -230,7 +215,7 @@ def _at(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="milliseconds")
 
 
-def _told(record: StepRecord) -> str:
+def _step_line(record: StepRecord) -> str:
     took = "" if record.finished_at is None else f" ({record.seconds:.1f} s)"
     return f"{_at(record.started_at)} {record.step}{' ' if record.detail else ''}{record.detail}{took}"
 
@@ -245,4 +230,4 @@ async def kill(context: Context, given: Named) -> Answer:
 @procedures.mutation("deployment.removeDeployment", gives=DeploymentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
     """Forget one that has ended, and return it as it was; what runs stays known."""
-    return Answer(shown(await history.delete_deployment(context.pool, given.deployment_id), []))
+    return Answer(DeploymentRow.from_deployment(await history.delete_deployment(context.pool, given.deployment_id), []))

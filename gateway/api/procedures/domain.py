@@ -1,14 +1,15 @@
 """domain.*: where an application is reached. Kept and shown for clients; a reverse proxy of your own routes by it."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field
-from typing_extensions import TypedDict
+from pydantic.alias_generators import to_snake
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.rpc.procedure import Answer, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.store import applications, domains
 from gateway.store.database import transaction
 from gateway.store.domains import Domain
@@ -53,42 +54,33 @@ class Generate(Input):
     app_name: Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-zA-Z0-9._-]+$")]
 
 
-class DomainRow(TypedDict):
+class DomainRow(Response):
     """Where an application is reached."""
 
-    domainId: str
+    domain_id: str
     host: str
     path: str
     port: int | None
     https: bool
-    certificateType: _Certificate
-    customCertResolver: str | None
-    internalPath: str
-    stripPath: bool
-    applicationId: str
-    createdAt: Moment
-    uniqueConfigKey: int
-    domainType: Literal["application"]
-    serviceName: None
-    composeId: None
-    previewDeploymentId: None
+    certificate_type: _Certificate
+    custom_cert_resolver: str | None
+    internal_path: str
+    strip_path: bool
+    application_id: str
+    created_at: Moment
+    unique_config_key: int
+    domain_type: Literal["application"]
+    service_name: None
+    compose_id: None
+    preview_deployment_id: None
+
+    @classmethod
+    def from_domain(cls, domain: Domain) -> Self:
+        columns = {to_snake(name): value for name, value in domain.columns.items()}
+        return cls.make(domain, unique_config_key=domain.number, **columns)
 
 
 _OTHERS = set(_Sent.model_fields)
-
-
-def domain_row(domain: Domain) -> dict[str, Any]:
-    """Return the DomainRow."""
-    return {
-        **domain.columns,
-        "domainId": domain.domain_id,
-        "host": domain.host,
-        "applicationId": domain.application_id,
-        "createdAt": domain.created_at.isoformat(),
-        "uniqueConfigKey": domain.number,
-        "domainType": "application",
-        **dict.fromkeys(("serviceName", "composeId", "previewDeploymentId")),
-    }
 
 
 @procedures.mutation("domain.create", gives=DomainRow)
@@ -97,14 +89,16 @@ async def create(context: Context, given: Create) -> Answer:
     columns = given.model_dump(by_alias=True, include=_OTHERS)
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
-        return Answer(domain_row(await domains.insert_domain(connection, given.application_id, given.host, columns)))
+        return Answer(
+            DomainRow.from_domain(await domains.insert_domain(connection, given.application_id, given.host, columns))
+        )
 
 
 @procedures.query("domain.one", gives=DomainRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one domain, as it is stored."""
     async with transaction(context.pool) as connection:
-        return Answer(domain_row(await domains.select_domain(connection, given.domain_id)))
+        return Answer(DomainRow.from_domain(await domains.select_domain(connection, given.domain_id)))
 
 
 @procedures.query("domain.byApplicationId", gives=list[DomainRow])
@@ -112,7 +106,9 @@ async def select_of_application(context: Context, given: OfApplication) -> Answe
     """Return where an application is reached."""
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
-        return Answer([domain_row(one) for one in await domains.select_domains(connection, given.application_id)])
+        return Answer(
+            [DomainRow.from_domain(one) for one in await domains.select_domains(connection, given.application_id)]
+        )
 
 
 @procedures.mutation("domain.update", gives=DomainRow)
@@ -121,7 +117,9 @@ async def update(context: Context, given: Update) -> Answer:
     columns = given.model_dump(by_alias=True, include=_OTHERS, exclude_unset=True)
     async with transaction(context.pool) as connection:
         return Answer(
-            domain_row(await domains.update_domain(connection, given.domain_id, host=given.host, columns=columns))
+            DomainRow.from_domain(
+                await domains.update_domain(connection, given.domain_id, host=given.host, columns=columns)
+            )
         )
 
 
@@ -129,7 +127,7 @@ async def update(context: Context, given: Update) -> Answer:
 async def delete(context: Context, given: Named) -> Answer:
     """Forget it; return it as it was."""
     async with transaction(context.pool) as connection:
-        return Answer(domain_row(await domains.delete_domain(connection, given.domain_id)))
+        return Answer(DomainRow.from_domain(await domains.delete_domain(connection, given.domain_id)))
 
 
 @procedures.mutation("domain.generateDomain", gives=str)

@@ -6,9 +6,6 @@ from gateway.api.procedures._project_rows import (
     EnvironmentRow,
     FilledEnvironment,
     ProjectRow,
-    environment_row,
-    filled_row,
-    project_row,
 )
 from gateway.api.procedures.project import Name, Variables, changes_of, refuse_filled
 from gateway.api.rpc.procedure import Answer, Procedures
@@ -69,7 +66,9 @@ async def create(context: Context, given: Create) -> Answer:
         made = await environments.insert_environment(connection, given.project_id, given.name, given.description)
         await environments.update_environment(connection, context.vault, made, changes)
         return Answer(
-            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+            EnvironmentRow.from_environment(
+                await environments.select_environment(connection, context.vault, made), context.caller
+            )
         )
 
 
@@ -80,7 +79,11 @@ async def select_one(context: Context, given: Named) -> Answer:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
         inside = await application_summaries.select_summaries(connection, [found.environment_id])
-    return Answer({**filled_row(found, inside, context.caller), "project": project_row(project, context.caller)})
+    return Answer(
+        WholeEnvironment.with_applications(
+            found, inside, context.caller, project=ProjectRow.from_project(project, context.caller)
+        )
+    )
 
 
 @procedures.query("environment.byProjectId", gives=list[FilledEnvironment])
@@ -90,7 +93,7 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
         await projects.select_project(connection, context.vault, given.project_id)
         found = (await environments.select_environments(connection, context.vault, [given.project_id]))[:MOST]
         inside = await application_summaries.select_summaries(connection, [one.environment_id for one in found])
-    return Answer([filled_row(one, inside, context.caller) for one in found])
+    return Answer([FilledEnvironment.with_applications(one, inside, context.caller) for one in found])
 
 
 @procedures.mutation("environment.update", gives=EnvironmentRow)
@@ -107,7 +110,7 @@ async def update(context: Context, given: Update) -> Answer:
             _refuse_reserved(given.name)
         await environments.update_environment(connection, context.vault, given.environment_id, changes)
         found = await environments.select_environment(connection, context.vault, given.environment_id)
-    return Answer(environment_row(found, context.caller))
+    return Answer(EnvironmentRow.from_environment(found, context.caller))
 
 
 @procedures.mutation("environment.remove", gives=EnvironmentRow, raises=(Conflict,))
@@ -122,7 +125,7 @@ async def remove(context: Context, given: Named) -> Answer:
         refuse_filled(f"Environment {found.name}", inside)
         await application_summaries.release_deleted(connection, [given.environment_id])
         await environments.delete_environment(connection, given.environment_id)
-    return Answer(environment_row(found, context.caller))
+    return Answer(EnvironmentRow.from_environment(found, context.caller))
 
 
 @procedures.mutation("environment.duplicate", gives=EnvironmentRow)
@@ -135,5 +138,7 @@ async def duplicate(context: Context, given: Duplicate) -> Answer:
         made = await environments.insert_environment(connection, like.project_id, given.name, description)
         await environments.update_environment(connection, context.vault, made, {"variables": like.variables})
         return Answer(
-            environment_row(await environments.select_environment(connection, context.vault, made), context.caller)
+            EnvironmentRow.from_environment(
+                await environments.select_environment(connection, context.vault, made), context.caller
+            )
         )

@@ -8,7 +8,7 @@ from gateway.admin.application_update import change
 from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.procedures._port_mount_rows import MountRow, mount_row, told_alone
+from gateway.api.procedures._port_mount_rows import MountRow, told_alone
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
@@ -74,7 +74,7 @@ def _find(application: Application, mount_id: str) -> Mount:
 
 
 def _row(context: Context, application: Application, mount: Mount) -> MountRow:
-    return mount_row(application.application_id, mount, secrets=context.caller.sees_secrets)
+    return MountRow.from_mount(application.application_id, mount, secrets=context.caller.sees_secrets)
 
 
 def _with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:

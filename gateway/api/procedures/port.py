@@ -6,7 +6,7 @@ from gateway.admin.application_update import change
 from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.procedures._port_mount_rows import PortRow, port_row, told_alone
+from gateway.api.procedures._port_mount_rows import PortRow, told_alone
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import NotFound
@@ -66,14 +66,14 @@ async def create(context: Context, given: Create) -> Answer:
     with told_alone():
         changed = await change(context, given.application_id, lambda found: _with(found, new))
     made = changed.application.configuration.ports[-1]
-    return Answer(port_row(given.application_id, made), headers=changed.headers)
+    return Answer(PortRow.from_port(given.application_id, made), headers=changed.headers)
 
 
 @procedures.query("port.one", gives=PortRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one port, as it is stored."""
     application = await _holder(context, given.port_id)
-    return Answer(port_row(application.application_id, _find(application, given.port_id)))
+    return Answer(PortRow.from_port(application.application_id, _find(application, given.port_id)))
 
 
 @procedures.mutation("port.update", gives=PortRow)
@@ -89,7 +89,7 @@ async def update(context: Context, given: Update) -> Answer:
     application_id = (await _holder(context, given.port_id)).application_id
     with told_alone():
         changed = await change(context, application_id, wish)
-    return Answer(port_row(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
+    return Answer(PortRow.from_port(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
 
 
 @procedures.mutation("port.delete", gives=PortRow)
@@ -102,4 +102,4 @@ async def delete(context: Context, given: Named) -> Answer:
         return _with(found, without=_find(found, given.port_id).port_id)
 
     changed = await change(context, application.application_id, wish)
-    return Answer(port_row(application.application_id, removed), headers=changed.headers)
+    return Answer(PortRow.from_port(application.application_id, removed), headers=changed.headers)

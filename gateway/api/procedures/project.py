@@ -4,7 +4,6 @@ from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input, Text, Words
@@ -13,10 +12,8 @@ from gateway.api.procedures._project_rows import (
     EnvironmentRow,
     ProjectRow,
     WholeProject,
-    environment_row,
-    project_row,
-    whole_row,
 )
+from gateway.api.procedures._response import Response
 from gateway.api.procedures._visible import its_own
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import parse_environment
@@ -56,14 +53,14 @@ class Search(Input):
     offset: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
 
-class Created(TypedDict):
+class Created(Response):
     """A project, and the environment it was made with."""
 
     project: ProjectRow
     environment: EnvironmentRow
 
 
-class FoundProjects(TypedDict):
+class FoundProjects(Response):
     """Some of the projects that were looked for."""
 
     items: list[ProjectRow]
@@ -99,7 +96,7 @@ def _place(one: Project) -> tuple[datetime, str]:
 async def _whole(connection: Connection, context: Context, project: Project) -> WholeProject:
     inside = await environments.select_environments(connection, context.vault, [project.project_id])
     found = await application_summaries.select_summaries(connection, [one.environment_id for one in inside])
-    return whole_row(project, inside, found, context.caller)
+    return WholeProject.with_environments(project, inside, found, context.caller)
 
 
 @procedures.mutation("project.create", gives=Created)
@@ -115,7 +112,10 @@ async def create(context: Context, given: Create) -> Answer:
         project = await projects.select_project(connection, context.vault, project_id)
         environment = await environments.select_environment(connection, context.vault, environment_id)
     return Answer(
-        {"project": project_row(project, context.caller), "environment": environment_row(environment, context.caller)}
+        Created.make(
+            project=ProjectRow.from_project(project, context.caller),
+            environment=EnvironmentRow.from_environment(environment, context.caller),
+        )
     )
 
 
@@ -138,7 +138,8 @@ async def select_all(context: Context, given: Paged) -> Answer:
     else:
         following, rows = page.next(found, _place), found
     return Answer(
-        [whole_row(project, inside, applications, context.caller) for project in rows], headers=headers(following)
+        [WholeProject.with_environments(project, inside, applications, context.caller) for project in rows],
+        headers=headers(following),
     )
 
 
@@ -163,7 +164,9 @@ async def search(context: Context, given: Search) -> Answer:
             limit=given.limit,
             offset=given.offset,
         )
-    return Answer({"items": [project_row(one, context.caller) for one in found], "total": total})
+    return Answer(
+        FoundProjects.make(items=[ProjectRow.from_project(one, context.caller) for one in found], total=total)
+    )
 
 
 @procedures.mutation("project.update", gives=ProjectRow)
@@ -175,7 +178,9 @@ async def update(context: Context, given: Update) -> Answer:
     async with transaction(context.pool) as connection:
         await projects.update_project(connection, context.vault, given.project_id, changes)
         return Answer(
-            project_row(await projects.select_project(connection, context.vault, given.project_id), context.caller)
+            ProjectRow.from_project(
+                await projects.select_project(connection, context.vault, given.project_id), context.caller
+            )
         )
 
 
@@ -192,4 +197,4 @@ async def remove(context: Context, given: Named) -> Answer:
         refuse_filled(f"Project {project.name}", await application_summaries.select_summaries(connection, ids))
         await application_summaries.release_deleted(connection, ids)
         await projects.delete_project(connection, given.project_id)
-    return Answer(project_row(project, context.caller))
+    return Answer(ProjectRow.from_project(project, context.caller))

@@ -3,16 +3,16 @@
 Creating or changing one never contacts the registry: `registry.testRegistry` does.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.admin.registries import changed, log_in, parse_registration
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.ecr import AwsIdentity
 from gateway.model.errors import InvalidInput
 from gateway.model.registries import Credentials, Registry, RegistryType
@@ -79,45 +79,40 @@ class Named(Input):
     registry_id: Id
 
 
-class RegistryRow(TypedDict):
+class RegistryRow(Response):
     """A login kept for all applications, without its secrets."""
 
-    registryId: str
-    registryName: str
-    imagePrefix: str | None
+    registry_id: str
+    registry_name: str
+    image_prefix: str | None
     username: str
-    registryUrl: str
-    registryType: Literal["cloud", "ecr"]
-    caCertificate: str | None
+    registry_url: str
+    registry_type: Literal["cloud", "ecr"]
+    ca_certificate: str | None
     region: str | None
-    accessKeyId: str | None
+    access_key_id: str | None
     profile: str | None
-    roleArn: str | None
-    externalId: str | None
-    createdAt: Moment
-    organizationId: str
+    role_arn: str | None
+    external_id: str | None
+    created_at: Moment
+    organization_id: str
 
-
-def row(registry: Registry) -> RegistryRow:
-    """Return the row without its secrets, which nobody needs to see again."""
-    amazon = registry.login if isinstance(registry.login, AwsIdentity) else None
-    username = registry.login.username if isinstance(registry.login, Credentials) else ""
-    return {
-        "registryId": registry.registry_id,
-        "registryName": registry.registry_name,
-        "imagePrefix": registry.image_prefix,
-        "username": "AWS" if amazon else username,
-        "registryUrl": registry.registry_url,
-        "registryType": registry.registry_type.value,
-        "caCertificate": registry.ca_certificates,
-        "region": amazon.region if amazon else None,
-        "accessKeyId": (amazon.access_key_id or None) if amazon else None,
-        "profile": amazon.profile if amazon else None,
-        "roleArn": amazon.role_arn if amazon else None,
-        "externalId": amazon.external_id if amazon else None,
-        "createdAt": registry.created_at.isoformat(),
-        "organizationId": "default",
-    }
+    @classmethod
+    def from_registry(cls, registry: Registry) -> Self:
+        aws = registry.login if isinstance(registry.login, AwsIdentity) else None
+        username = registry.login.username if isinstance(registry.login, Credentials) else ""
+        return cls.make(
+            registry,
+            username="AWS" if aws else username,
+            registry_type=registry.registry_type.value,
+            ca_certificate=registry.ca_certificates,
+            region=aws.region if aws else None,
+            access_key_id=(aws.access_key_id or None) if aws else None,
+            profile=aws.profile if aws else None,
+            role_arn=aws.role_arn if aws else None,
+            external_id=aws.external_id if aws else None,
+            organization_id="default",
+        )
 
 
 @procedures.mutation("registry.create", gives=RegistryRow)
@@ -126,7 +121,7 @@ async def create(context: Context, given: Create) -> Answer:
     registration = parse_registration(given.fields())
     async with transaction(context.pool) as connection:
         registry = await registries.insert_registry(connection, context.vault, registration)
-    return Answer(row(registry))
+    return Answer(RegistryRow.from_registry(registry))
 
 
 @procedures.query("registry.all", gives=list[RegistryRow])
@@ -135,14 +130,16 @@ async def select_all(context: Context, given: Paged) -> Answer:
     page = given.page
     async with transaction(context.pool) as connection:
         found = await registries.select_registries_page(connection, context.vault, page)
-    return paged(found, page, lambda one: (one.created_at, one.registry_id), row)
+    return paged(found, page, lambda one: (one.created_at, one.registry_id), RegistryRow.from_registry)
 
 
 @procedures.query("registry.one", gives=RegistryRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one of them, without its secrets."""
     async with transaction(context.pool) as connection:
-        return Answer(row(await registries.select_registry(connection, context.vault, given.registry_id)))
+        return Answer(
+            RegistryRow.from_registry(await registries.select_registry(connection, context.vault, given.registry_id))
+        )
 
 
 @procedures.mutation("registry.update", gives=Literal[True])
@@ -164,7 +161,9 @@ async def update(context: Context, given: Update) -> Answer:
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a login; return it as it was."""
     async with transaction(context.pool) as connection:
-        return Answer(row(await registries.delete_registry(connection, context.vault, given.registry_id)))
+        return Answer(
+            RegistryRow.from_registry(await registries.delete_registry(connection, context.vault, given.registry_id))
+        )
 
 
 @procedures.mutation("registry.testRegistry", gives=Literal[True])

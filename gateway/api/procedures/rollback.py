@@ -2,7 +2,7 @@
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.procedures.deployment import RollbackRow, shown_version
+from gateway.api.procedures.deployment import RollbackRow
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound
@@ -38,4 +38,4 @@ async def roll_back(context: Context, given: Named) -> Answer:
 @procedures.mutation("rollback.delete", gives=RollbackRow, raises=(Conflict,))
 async def delete(context: Context, given: Named) -> Answer:
     """Let there be no way back to this version, and return it; its deployment stays."""
-    return Answer(shown_version(await history.delete_version(context.pool, given.rollback_id)))
+    return Answer(RollbackRow.from_version(await history.delete_version(context.pool, given.rollback_id)))

@@ -1,17 +1,17 @@
 """server.*: hosts whose engines the gateway reaches. What lets it in there is never returned."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
-from typing_extensions import TypedDict
 
 from gateway.admin import servers as admin
 from gateway.admin.context import Context
 from gateway.admin.engine_status import EngineStatus
 from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.servers import Access, Server
@@ -70,65 +70,67 @@ class Named(Input):
     server_id: Id
 
 
-class Identity(TypedDict):
+class Identity(Response):
     """Who answers at an address: a Docker Engine. All is null where nobody does."""
 
-    engineId: str | None
-    engineName: str | None
+    engine_id: str | None
+    engine_name: str | None
     version: str | None
     platform: str | None
-    swarmManager: bool | None
+    swarm_manager: bool | None
+
+    @classmethod
+    def from_engine(cls, identity: EngineIdentity) -> Self:
+        return cls.make(identity, engine_name=identity.name)
 
 
 class ServerRow(Identity):
     """A host, and what this gateway knows of the engine there."""
 
-    serverId: str
+    server_id: str
     name: str
     description: str
     host: str
-    ipAddress: str | None
+    ip_address: str | None
     port: int | None
     username: str | None
     tls: bool
-    sshKeyId: None
-    serverType: Literal["deploy"]
-    serverStatus: Literal["active", "inactive"]
+    ssh_key_id: None
+    server_type: Literal["deploy"]
+    server_status: Literal["active", "inactive"]
     status: Literal["ok", "unreachable", "unknown"]
     error: str | None
-    sameAs: Annotated[str | None, Field(description="The address before this one that leads to the same engine.")]
-    createdAt: Moment
-    organizationId: str
+    same_as: Annotated[str | None, Field(description="The address before this one that leads to the same engine.")]
+    created_at: Moment
+    organization_id: str
 
-
-def row(server: Server, hosts: Sequence[EngineStatus]) -> ServerRow:
-    """Return the row, and what this gateway knows of the engine there."""
-    address = server.access.address
-    live = next((host for host in hosts if host.server_id == server.server_id), None)
-    error = server.error if live is None else live.error
-    identity = live.identity if live else None
-    engine_id = identity.engine_id if identity else server.engine_id
-    reached = error is None and engine_id is not None
-    return {
-        "serverId": server.server_id,
-        "name": server.name,
-        "description": server.description,
-        "host": server.access.host,
-        "ipAddress": address.published_host,
-        "port": address.port,
-        "username": address.user,
-        "tls": server.access.tls,
-        "sshKeyId": None,
-        "serverType": "deploy",
-        "serverStatus": "active" if reached else "inactive",
-        "status": "ok" if reached else "unreachable" if error else "unknown",
-        "error": error,
-        "sameAs": _same_as(live, hosts),
-        **shown_identity(identity),
-        "engineId": engine_id,
-        "createdAt": server.created_at.isoformat(),
-        "organizationId": "default",
-    }
+    @classmethod
+    def from_server(cls, server: Server, hosts: Sequence[EngineStatus]) -> Self:
+        """Return the row, with what this gateway knows of the engine."""
+        address = server.access.address
+        live = next((host for host in hosts if host.server_id == server.server_id), None)
+        error = server.error if live is None else live.error
+        identity = live.identity if live else None
+        engine_id = identity.engine_id if identity else server.engine_id
+        reached = error is None and engine_id is not None
+        return cls.make(
+            server,
+            host=server.access.host,
+            ip_address=address.published_host,
+            port=address.port,
+            username=address.user,
+            tls=server.access.tls,
+            server_status="active" if reached else "inactive",
+            status="ok" if reached else "unreachable" if error else "unknown",
+            error=error,
+            same_as=_same_as(live, hosts),
+            engine_id=engine_id,
+            engine_name=identity.name if identity else None,
+            version=identity.version if identity else None,
+            platform=identity.platform if identity else None,
+            swarm_manager=identity.swarm_manager if identity else None,
+            organization_id="default",
+        )
 
 
 def _same_as(live: EngineStatus | None, hosts: Sequence[EngineStatus]) -> str | None:
@@ -139,16 +141,6 @@ def _same_as(live: EngineStatus | None, hosts: Sequence[EngineStatus]) -> str | 
         if host.identity and host.identity.daemon == live.identity.daemon:
             return host.address
     return None
-
-
-def shown_identity(identity: EngineIdentity | None) -> Identity:
-    return {
-        "engineId": identity.engine_id if identity else None,
-        "engineName": identity.name if identity else None,
-        "version": identity.version if identity else None,
-        "platform": identity.platform if identity else None,
-        "swarmManager": identity.swarm_manager if identity else None,
-    }
 
 
 def _new(given: _Given) -> Access:
@@ -163,7 +155,7 @@ async def create(context: Context, given: Create) -> Answer:
     server = await admin.register(
         context.pool, context.vault, name=given.name, description=given.description or "", access=_new(given)
     )
-    return Answer(row(server, context.rollouts.engines))
+    return Answer(ServerRow.from_server(server, context.rollouts.engines))
 
 
 @procedures.query("server.all", gives=list[ServerRow])
@@ -173,7 +165,9 @@ async def select_all(context: Context, given: Paged) -> Answer:
     async with transaction(context.pool) as connection:
         found = await servers.select_servers_page(connection, context.vault, page)
     hosts = context.rollouts.engines
-    return paged(found, page, lambda one: (one.created_at, one.server_id), lambda one: row(one, hosts))
+    return paged(
+        found, page, lambda one: (one.created_at, one.server_id), lambda one: ServerRow.from_server(one, hosts)
+    )
 
 
 @procedures.query("server.one", gives=ServerRow)
@@ -181,7 +175,7 @@ async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(row(server, context.rollouts.engines))
+    return Answer(ServerRow.from_server(server, context.rollouts.engines))
 
 
 @procedures.mutation("server.update", gives=Literal[True], raises=(Conflict,))
@@ -202,17 +196,17 @@ async def update(context: Context, given: Update) -> Answer:
 async def remove(context: Context, given: Named) -> Answer:
     """Forget a host that has no applications; return it as it was."""
     server = await admin.remove(context.pool, context.vault, given.server_id)
-    return Answer(row(server, context.rollouts.engines))
+    return Answer(ServerRow.from_server(server, context.rollouts.engines))
 
 
 @procedures.mutation("server.test", gives=Identity)
 async def test(context: Context, given: Trial) -> Answer:
     """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
     if given.server_id is None:
-        return Answer(shown_identity(await admin.identify_engine(_new(given))))
+        return Answer(Identity.from_engine(await admin.identify_engine(_new(given))))
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
-    return Answer(shown_identity(await admin.identify_engine(server.access_with_changes(given.access()))))
+    return Answer(Identity.from_engine(await admin.identify_engine(server.access_with_changes(given.access()))))
 
 
 @procedures.query("server.validate", gives=Identity)

@@ -5,16 +5,15 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
-from typing_extensions import TypedDict
-
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
+from gateway.api.procedures._response import Response
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures, Surface
 
 procedures = Procedures()
 
 
-class Health(TypedDict):
+class Health(Response):
     """That it answers."""
 
     status: Literal["ok"]
@@ -23,7 +22,7 @@ class Health(TypedDict):
 @procedures.query("settings.health", gives=Health, access=KeyAccess.ANY_KEY)
 async def health(_context: Context, _given: Input) -> Answer:
     """Tell that it answers."""
-    return Answer(Health(status="ok"))
+    return Answer(Health.make())
 
 
 class Which(Input):

@@ -1,15 +1,15 @@
 """subscription.*: which tags an application follows, beside the one its image names."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.admin.subscriptions import resolve_repository
 from gateway.api.procedures._pagination import Paged, paged
-from gateway.api.rpc.procedure import Answer, KeyAccess, Moment, Procedures
+from gateway.api.procedures._response import Moment, Response
+from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import Subscription
 from gateway.model.errors import Conflict
 from gateway.model.tag_policies import Rule, TagPolicy
@@ -45,42 +45,39 @@ class OfApplication(Paged):
     application_id: Id | None = None
 
 
-class SubscriptionRow(TypedDict):
+class SubscriptionRow(Response):
     """That an application follows a repository, by a policy."""
 
-    subscriptionId: str
-    applicationId: str
+    subscription_id: str
+    application_id: str
     repository: str
     policy: Rule
     pattern: str
     include: list[str]
     exclude: list[str]
     prereleases: bool
-    allowDowngrade: bool
-    fromImage: Annotated[bool, Field(description="Made from the application's image, and moves with it.")]
-    reconcileSeconds: Annotated[
+    allow_downgrade: bool
+    from_image: Annotated[bool, Field(description="Made from the application's image, and moves with it.")]
+    reconcile_seconds: Annotated[
         int | None,
         Field(description="Between looks for missed pushes; 0 is never, null as the gateway does for its registry."),
     ]
-    createdAt: Moment
+    created_at: Moment
 
-
-def shown(subscription: Subscription) -> SubscriptionRow:
-    policy = subscription.policy
-    return {
-        "subscriptionId": subscription.subscription_id,
-        "applicationId": subscription.application_id,
-        "repository": str(subscription.repository),
-        "policy": policy.rule,
-        "pattern": policy.pattern,
-        "include": list(policy.include),
-        "exclude": list(policy.exclude),
-        "prereleases": policy.prereleases,
-        "allowDowngrade": policy.downgrades,
-        "fromImage": subscription.from_image,
-        "reconcileSeconds": subscription.poll_interval,
-        "createdAt": subscription.created_at.isoformat(),
-    }
+    @classmethod
+    def from_subscription(cls, subscription: Subscription) -> Self:
+        policy = subscription.policy
+        return cls.make(
+            subscription,
+            repository=str(subscription.repository),
+            policy=policy.rule,
+            pattern=policy.pattern,
+            include=list(policy.include),
+            exclude=list(policy.exclude),
+            prereleases=policy.prereleases,
+            allow_downgrade=policy.downgrades,
+            reconcile_seconds=subscription.poll_interval,
+        )
 
 
 @procedures.mutation("subscription.create", gives=SubscriptionRow, raises=(Conflict,))
@@ -98,7 +95,7 @@ async def create(context: Context, given: Create) -> Answer:
         await applications.require_live(connection, given.application_id)
         repository = await resolve_repository(connection, given.application_id, given.repository)
         made = await subscriptions.insert_subscription(connection, given.application_id, repository, policy)
-    return Answer(shown(made))
+    return Answer(SubscriptionRow.from_subscription(made))
 
 
 @procedures.query("subscription.all", gives=list[SubscriptionRow], access=KeyAccess.FILTERED)
@@ -108,21 +105,29 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     async with statement(context.pool) as connection:
         only = await resource_owners.select_covered(connection, grants) if grants else None
         found = await subscriptions.select_subscriptions_page(connection, given.application_id, only=only, page=page)
-    return paged(found, page, lambda one: (one.created_at, one.subscription_id), shown)
+    return paged(found, page, lambda one: (one.created_at, one.subscription_id), SubscriptionRow.from_subscription)
 
 
 @procedures.query("subscription.one", gives=SubscriptionRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one."""
     async with statement(context.pool) as connection:
-        return Answer(shown(await subscriptions.select_subscription(connection, given.subscription_id)))
+        return Answer(
+            SubscriptionRow.from_subscription(
+                await subscriptions.select_subscription(connection, given.subscription_id)
+            )
+        )
 
 
 @procedures.mutation("subscription.remove", gives=SubscriptionRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Follow it no longer; return it as it was."""
     async with transaction(context.pool) as connection:
-        return Answer(shown(await subscriptions.delete_subscription(connection, given.subscription_id)))
+        return Answer(
+            SubscriptionRow.from_subscription(
+                await subscriptions.delete_subscription(connection, given.subscription_id)
+            )
+        )
 
 
 @procedures.mutation("subscription.reconcile", gives=list[SubscriptionRow])
@@ -132,4 +137,4 @@ async def reconcile(context: Context, given: Reconcile) -> Answer:
         await applications.require_live(connection, given.application_id)
         await subscriptions.update_reconcile(connection, given.application_id, given.seconds)
         found = await subscriptions.select_subscriptions(connection, given.application_id)
-    return Answer([shown(one) for one in found])
+    return Answer([SubscriptionRow.from_subscription(one) for one in found])

@@ -1,13 +1,13 @@
 """user.*: who asks, and the keys to ask with. There is one user here, the owner; keys are what differ."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints
-from typing_extensions import TypedDict
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
+from gateway.api.procedures._response import Response
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import MAX_LIFETIME, Grants, Permission, ScopeName
 from gateway.model.errors import InvalidInput, NotFound
@@ -51,27 +51,48 @@ class NamedKey(Input):
     api_key_id: Id
 
 
-class KeyRow(TypedDict):
+class KeyRow(Response):
     """A key without its secret."""
 
     id: str
     name: str
     start: Annotated[str, Field(description="How it begins.")]
     prefix: str
-    userId: str
+    user_id: str
     scope: ScopeName
-    applicationIds: Annotated[list[str] | None, Field(description="What it is for; null is everything.")]
-    projectIds: list[str] | None
+    application_ids: Annotated[list[str] | None, Field(description="What it is for; null is everything.")]
+    project_ids: list[str] | None
     enabled: bool
-    rateLimitEnabled: bool
-    rateLimitTimeWindow: int | None
-    rateLimitMax: int | None
+    rate_limit_enabled: bool
+    rate_limit_time_window: int | None
+    rate_limit_max: int | None
     remaining: None
-    lastRequest: datetime | None
-    lastAddress: Annotated[str | None, Field(description="Where it was used from last.")]
-    expiresAt: datetime | None
-    createdAt: datetime
+    last_request: datetime | None
+    last_address: Annotated[str | None, Field(description="Where it was used from last.")]
+    expires_at: datetime | None
+    created_at: datetime
     metadata: dict[str, str]
+
+    @classmethod
+    def from_key(cls, key: Key, /, **more: Any) -> Self:
+        rate, grants = key.rate, key.grants
+        return cls.make(
+            key,
+            id=key.key_id,
+            start=key.prefix[:_START],
+            user_id=_OWNER,
+            scope=key.permission.scope_name,
+            application_ids=None if grants is None else sorted(grants.applications),
+            project_ids=None if grants is None else sorted(grants.projects),
+            enabled=key.revoked_at is None,
+            rate_limit_enabled=rate is not None,
+            rate_limit_time_window=round(rate.window / timedelta(milliseconds=1)) if rate else None,
+            rate_limit_max=rate.most if rate else None,
+            last_request=key.last_used_at,
+            last_address=key.last_used_from,
+            metadata={"organizationId": _ORGANIZATION},
+            **more,
+        )
 
 
 class NewKey(KeyRow):
@@ -80,73 +101,49 @@ class NewKey(KeyRow):
     key: str
 
 
-class User(TypedDict):
+class User(Response):
     """Who the keys are of."""
 
     id: str
-    firstName: str
-    lastName: str
+    first_name: str
+    last_name: str
     email: str
-    emailVerified: bool
+    email_verified: bool
     image: None
     role: str
-    createdAt: datetime
-    updatedAt: datetime
-    apiKeys: list[KeyRow]
+    created_at: datetime
+    updated_at: datetime
+    api_keys: list[KeyRow]
 
 
-class Member(TypedDict):
+class Member(Response):
     """The user's place in the one organization there is."""
 
     id: str
-    organizationId: str
-    userId: str
+    organization_id: str
+    user_id: str
     role: str
-    createdAt: datetime
+    created_at: datetime
     user: User
 
 
-class UserId(TypedDict):
+class UserId(Response):
     """Who a user is."""
 
     id: str
 
 
-class ActiveOrganization(TypedDict):
+class ActiveOrganization(Response):
     """The one organization there is."""
 
-    activeOrganizationId: str
+    active_organization_id: str
 
 
-class Session(TypedDict):
+class Session(Response):
     """Who asks, in short."""
 
     user: UserId
     session: ActiveOrganization
-
-
-def _row(key: Key) -> KeyRow:
-    rate, grants = key.rate, key.grants
-    return {
-        "id": key.key_id,
-        "name": key.name,
-        "start": key.prefix[:_START],
-        "prefix": key.prefix,
-        "userId": _OWNER,
-        "scope": key.permission.scope_name,
-        "applicationIds": None if grants is None else sorted(grants.applications),
-        "projectIds": None if grants is None else sorted(grants.projects),
-        "enabled": key.revoked_at is None,
-        "rateLimitEnabled": rate is not None,
-        "rateLimitTimeWindow": round(rate.window / timedelta(milliseconds=1)) if rate else None,
-        "rateLimitMax": rate.most if rate else None,
-        "remaining": None,
-        "lastRequest": key.last_used_at,
-        "lastAddress": key.last_used_from,
-        "expiresAt": key.expires_at,
-        "createdAt": key.created_at,
-        "metadata": {"organizationId": _ORGANIZATION},
-    }
 
 
 @procedures.query("user.get", gives=Member, access=KeyAccess.ANY_KEY)
@@ -168,25 +165,28 @@ async def _member(context: Context) -> Member:
         found = await api_keys.select_keys(connection)
     since = min(key.created_at for key in found)
     shown = [key for key in found if key.revoked_at is None and (sees_all or key.key_id == caller.key_id)]
-    user: User = {
-        "id": _OWNER,
-        "firstName": "Owner",
-        "lastName": "",
-        "email": "owner@localhost",
-        "emailVerified": True,
-        "image": None,
-        "role": _OWNER,
-        "createdAt": since,
-        "updatedAt": since,
-        "apiKeys": [_row(key) for key in shown],
-    }
-    return Member(id=_OWNER, organizationId=_ORGANIZATION, userId=_OWNER, role=_OWNER, createdAt=since, user=user)
+    user = User.make(
+        id=_OWNER,
+        first_name="Owner",
+        last_name="",
+        email="owner@localhost",
+        email_verified=True,
+        role=_OWNER,
+        created_at=since,
+        updated_at=since,
+        api_keys=[KeyRow.from_key(key) for key in shown],
+    )
+    return Member.make(
+        id=_OWNER, organization_id=_ORGANIZATION, user_id=_OWNER, role=_OWNER, created_at=since, user=user
+    )
 
 
 @procedures.query("user.session", gives=Session, access=KeyAccess.ANY_KEY)
 async def session(_context: Context, _given: Input) -> Answer:
     """Return who asks, in short."""
-    return Answer(Session(user={"id": _OWNER}, session={"activeOrganizationId": _ORGANIZATION}))
+    return Answer(
+        Session.make(user=UserId.make(id=_OWNER), session=ActiveOrganization.make(active_organization_id=_ORGANIZATION))
+    )
 
 
 def _rate(given: CreateKey) -> Rate | None:
@@ -222,7 +222,7 @@ async def create_key(context: Context, given: CreateKey) -> Answer:
             rate=_rate(given),
             prefix=given.prefix or api_keys.PREFIX,
         )
-    return Answer(NewKey(**_row(made), key=key))
+    return Answer(NewKey.from_key(made, key=key))
 
 
 @procedures.mutation("user.deleteApiKey", gives=Literal[True])

@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import structlog
 from aiohttp import web
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
@@ -84,11 +84,19 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
 
 async def _run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
     try:
-        return await procedure.run(context, parsed)
+        answered = await procedure.run(context, parsed)
     except asyncpg.DataError as error:
         # A number or a text that is valid by the input's schema, but beyond what the column holds.
         _LOG.warning("An input cannot be stored", procedure=procedure.name, error=str(error)[:_LONGEST_ERROR])
         raise InvalidInput("a number or a text of the input is beyond what can be stored") from error
+    return replace(answered, value=plain(answered.value))
+
+
+def plain(value: Any) -> Any:
+    """Return dictionaries in place of models, and of models in a list. What else is answered is plain already."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return value.model_dump(warnings=False) if isinstance(value, BaseModel) else value
 
 
 def problem_of(error: Exception) -> Problem:

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from gateway.admin.servers import identify_engine
-from gateway.api.procedures.server import ServerRow, row
+from gateway.api.procedures.server import ServerRow
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port, until
 from gateway.config import Settings
@@ -124,7 +124,7 @@ class Desk:
     async def shown(self, server: Server) -> ServerRow:
         async with self.pool.acquire() as connection:
             found = await servers.select_server(connection, VAULT, server.server_id)
-        return row(found, self.supervisor.engines)
+        return ServerRow.from_server(found, self.supervisor.engines)
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ async def test_an_application_runs_on_the_server_it_names(desk: Desk, remote: Re
         found = await containers.inspect(there, f"app-{way}")
     assert found is not None
     assert found.healthy
-    assert (await desk.shown(server))["status"] == "ok"
+    assert (await desk.shown(server)).status == "ok"
 
 
 @asynccontextmanager
@@ -233,7 +233,7 @@ async def test_an_engine_that_hangs_in_a_rollout_holds_up_no_other(desk: Desk, r
         server = await desk.server("hangs", Access(f"unix://{socket}"))
 
         async def known() -> bool | None:
-            return (await desk.shown(server))["status"] == "ok" or None
+            return (await desk.shown(server)).status == "ok" or None
 
         await until(known)
         opened.clear()
@@ -265,7 +265,7 @@ async def test_what_is_for_a_host_that_is_away_waits_and_says_so_until_its_addre
     assert found.reason is not None
     assert found.reason.code is Code.ENGINE_UNREACHABLE
     assert server.access.host in found.reason.message
-    assert (await desk.shown(server))["status"] == "unreachable"
+    assert (await desk.shown(server)).status == "unreachable"
 
     async with desk.pool.acquire() as connection:
         await servers.update_server(
@@ -288,7 +288,7 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     assert desk.supervisor.engine_pool.servers_claimed_by(own) == [None, server.server_id]
     assert desk.supervisor.engine_pool.servers_claimed_by(second) == []
     shown = await desk.shown(server)
-    assert (shown["status"], shown["sameAs"]) == ("ok", dockerd.host)
+    assert (shown.status, shown.same_as) == ("ok", dockerd.host)
 
 
 async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_registered_as(
@@ -337,7 +337,7 @@ async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and
 
     async def state(server: Server, wanted: str) -> None:
         async def look() -> bool | None:
-            return (await desk.shown(server))["status"] == wanted or None
+            return (await desk.shown(server)).status == wanted or None
 
         await until(look)
 
@@ -346,7 +346,7 @@ async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and
         await state(first, "ok")
         second = await desk.server("second", remote.unix)
         await state(second, "ok")
-        assert (await desk.shown(second))["sameAs"] == first.access.host
+        assert (await desk.shown(second)).same_as == first.access.host
     await state(first, "unreachable")
     assert (await desk.ended(await desk.ask("first", first))).status is Status.SUCCEEDED
 
