@@ -8,6 +8,7 @@ import pytest
 
 from gateway.api.rpc import trpc
 from gateway.cli import main
+from gateway.config import Settings
 from gateway.model.errors import REMEDIES, Code
 from gateway.sources import SOURCES
 
@@ -20,6 +21,8 @@ _MAIN: click.Command = main
 _LINK = re.compile(r"\]\(([^)#\s]+)")
 _COMMAND = re.compile(r"(?:^\s*|[`(]|do )gateway ([a-z][^`\n#]*)", re.MULTILINE)
 _OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]*|-[a-z])(?![\w-])")
+# What the recipes of CI keep the URL and the secret of a webhook in.
+_VARIABLES_OF_CI = {"GATEWAY_WEBHOOK", "GATEWAY_SECRET"}
 _TARGET = re.compile(r"(?:^    |`)make ([a-z-]+)", re.MULTILINE)
 
 
@@ -51,6 +54,16 @@ def test_every_command_of_a_page_is_one(page: Path) -> None:
         assert set(_OPTION.findall(" ".join(words))) <= known, f"gateway {line}"
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(_TARGET.findall(text)) <= set(targets)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
+def test_every_setting_and_metric_that_a_page_names_is_one(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    settings = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    named = {name.removesuffix("_FILE") for name in re.findall(r"GATEWAY_[A-Z_]+", text)}
+    assert named - settings - _VARIABLES_OF_CI == set()
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "gateway").rglob("*.py"))
+    assert set(re.findall(r"\bgateway_[a-z_]+", text)) - set(re.findall(r'"(gateway_[a-z_]+)"', code)) == set()
 
 
 def test_every_code_is_documented_with_its_remedy() -> None:
