@@ -1,12 +1,12 @@
-"""What was pushed, or asked for, becomes what must be deployed: in one transaction, with no Docker in sight.
+"""Enqueue deployments for pushes and requests, in the caller's transaction. Nothing here calls Docker.
 
-An application has at most one deployment waiting. What comes while one waits
+An application has at most one queued deployment. A new push or request
 
-    joins it         the same image, or a push for what waits to start anyway
-    supersedes it    anything else, and inherits its force
-    is ignored       a push for another image than the one a person asked for
+    joins it         for the same image, or a push while the application is about to start
+    supersedes it    otherwise, and inherits its force
+    is ignored       a push of another image than the one that a person requested
 
-and what comes while one runs waits behind it.
+A new deployment waits until the running one has ended.
 """
 
 from gateway.model.applications import Application, Desired
@@ -19,7 +19,7 @@ from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.store.queue import ImageChange
 
-#: what to go back to where that is what an application was adopted with
+#: the rollback target of an adopted application before its first deployment
 ADOPTED = "adopted"
 
 _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
@@ -29,7 +29,7 @@ _STARTING = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.START})
 
 
 def ignore_reason(queued: Deployment | None, reference: Reference) -> str:
-    """Return why a push of this image may not touch what waits."""
+    """Return why a push of this image must not change the queued deployment, or an empty string."""
     if queued is None:
         return ""
     if queued.forced and queued.reference not in {None, reference}:
@@ -39,26 +39,26 @@ def ignore_reason(queued: Deployment | None, reference: Reference) -> str:
     return f"a {queued.kind} is queued"
 
 
-async def enqueue_push(connection: Connection, application_id: str, queued: Deployment | None, choice: Match) -> str:
-    """Return the deployment that answers this push, joined or queued. The caller holds the application's queue."""
+async def enqueue_push(connection: Connection, application_id: str, queued: Deployment | None, match: Match) -> str:
+    """Join or enqueue a deployment for a push and return its id. The caller holds the queue's lock."""
     return await _enqueue(
         connection,
         application_id,
         queued,
         kind=Kind.DEPLOY,
         forced=False,
-        reference=choice.event.reference,
-        expected_digest=choice.event.digest,
-        title=choice.title,
-        description=choice.description,
-        image_change=ImageChange(str(choice.event.reference), choice.changes_subscription),
+        reference=match.event.reference,
+        expected_digest=match.event.digest,
+        title=match.title,
+        description=match.description,
+        image_change=ImageChange(str(match.event.reference), match.changes_subscription),
     )
 
 
 async def enqueue_configured(
     connection: Connection, application_id: str, queued: Deployment | None, reference: Reference
 ) -> str:
-    """Return the deployment that answers whoever asked for what is configured. The caller holds the queue."""
+    """Join or enqueue a deployment of the configured image and return its id. The caller holds the queue's lock."""
     return await _enqueue(
         connection,
         application_id,
@@ -66,7 +66,7 @@ async def enqueue_configured(
         kind=Kind.DEPLOY,
         forced=False,
         reference=reference,
-        title="Asked for at its own address",
+        title="Requested with the deploy token",
     )
 
 
@@ -82,16 +82,16 @@ async def request_deployment(
     description: str = "",
     image: str | None = None,
     tag: str | None = None,
-    stays: bool = True,
+    keep_image: bool = True,
 ) -> str:
-    """Queue a deploy or redeploy that a person asked for, and return its id.
+    """Enqueue a deploy or redeploy that a person requested, and return its id.
 
-    With `image`, or `tag` of the same repository, that becomes the application's image once it serves, and the
-    subscription to the image's tag moves along; what else it follows stays. Without, what is to become its image is
-    meant where there is such. Unless it `stays`, what was named is deployed once, and nothing configured changes.
+    `image`, or `tag` in the same repository, becomes the application's image once it serves; the subscription to the
+    image's tag moves along, other subscriptions stay. Without `keep_image` it is deployed once and the configuration
+    stays. When neither is given, the image that a queued deployment would set is deployed, else the configured one.
 
-    Raises InvalidInput where there is no image yet or none can be called so, NotFound where the application went
-    meanwhile.
+    Raises InvalidInput when the application has no image or the image's name is invalid, NotFound when the
+    application was deleted meanwhile.
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
@@ -107,7 +107,7 @@ async def request_deployment(
             reference=Reference.parse(image_change.image),
             title=title,
             description=description,
-            image_change=image_change if stays or (image is None and tag is None) else None,
+            image_change=image_change if keep_image or (image is None and tag is None) else None,
         )
         await queue.notify(connection)
     return deployment_id
@@ -116,15 +116,15 @@ async def request_deployment(
 async def _image_to_deploy(
     connection: Connection, application_id: str, image: str | None, tag: str | None
 ) -> ImageChange:
-    """Return the image that was named, else the one that is to be the application's, else the one that is."""
+    """Return the requested image, else the one that a queued deployment would set, else the configured one."""
     wanted = await applications.select_wanted_image(connection, application_id)
-    named = _wanted_image(wanted.image, image, tag)
+    named = _parse_image(wanted.image, image, tag)
     moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
     return ImageChange(named, moves)
 
 
-def _wanted_image(configured: str | None, image: str | None, tag: str | None) -> str:
-    """Return the image's name that is meant, as it was written."""
+def _parse_image(configured: str | None, image: str | None, tag: str | None) -> str:
+    """Check the image's name and return it as written, with `tag` if one is given."""
     wanted = configured if image is None else image
     if wanted is None:
         raise InvalidInput(
@@ -143,10 +143,10 @@ def _wanted_image(configured: str | None, image: str | None, tag: str | None) ->
 async def request_rollback(
     pool: Pool, vault: Vault, application: Application, *, to: str | None, title: str, forced: bool = True
 ) -> str:
-    """Queue the way back to what the deployment `to` ran, or to what served before, and return the new one's id.
+    """Enqueue a rollback to the version of deployment `to`, or to the previous version, and return its id.
 
-    Before all deployments of an application that was adopted served what it was adopted with: ADOPTED.
-    Raises NotFound where there is no such deployment, Conflict where it never came to serve or nothing did before.
+    `to` may be ADOPTED: what the application was adopted with.
+    Raises NotFound when there is no such deployment, Conflict when it never served or there is no previous version.
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
@@ -165,14 +165,14 @@ async def enqueue_rollback(
     description: str = "",
     forced: bool,
 ) -> str:
-    """Do what request_rollback does, within a transaction that holds the application's queue."""
+    """Do the same as request_rollback in a transaction that holds the lock of the application's queue."""
     target = to or await versions.select_previous(connection, application.application_id) or ADOPTED
     if target != ADOPTED:
         reference = (await versions.select_version(connection, vault, application, target)).reference
     elif application.adopted_spec is not None:
         reference = application.adopted_spec.reference
     else:
-        raise Conflict(f"{application.name} ran no other version before: there is nothing to go back to")
+        raise Conflict(f"{application.name} ran no other version before: there is nothing to roll back to")
     deployment_id = await _enqueue(
         connection,
         application.application_id,
@@ -192,10 +192,9 @@ _DESIRED = {Kind.START: Desired.RUNNING, Kind.STOP: Desired.STOPPED, Kind.DELETE
 
 
 async def request_state(pool: Pool, application: Application, kind: Kind, *, title: str) -> str | None:
-    """Queue a start, stop or delete, in the lane of the rollouts so that nothing races one; return its id.
+    """Enqueue a start, stop or delete and return its id. It waits in the same queue as rollouts, so none can race it.
 
-    From now on pushes see the new state. None where an application that was never deployed is deleted:
-    there is nothing to wait for.
+    Pushes see the new desired state at once. An application that was never deployed is deleted at once: returns None.
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
@@ -218,7 +217,7 @@ async def request_state(pool: Pool, application: Application, kind: Kind, *, tit
     return deployment_id
 
 
-# -- the lane
+# -- the queue
 
 
 async def _enqueue(
@@ -235,8 +234,8 @@ async def _enqueue(
     rolls_back_to: str | None = None,
     image_change: ImageChange | None = None,
 ) -> str:
-    """Join what waits, or take its place. The caller holds the application's queue."""
-    if queued is not None and reference is not None and _joins(queued, kind, reference):
+    """Join the queued deployment or supersede it. The caller holds the lock of the application's queue."""
+    if queued is not None and reference is not None and _can_join(queued, kind, reference):
         await queue.join_deployment(
             connection,
             queued.deployment_id,
@@ -267,11 +266,8 @@ async def _enqueue(
     return deployment_id
 
 
-def _joins(queued: Deployment, kind: Kind, reference: Reference) -> bool:
-    """Tell whether one rollout answers both.
-
-    A titled request of a person keeps a row of its own unless it only strengthens a push that waits.
-    """
+def _can_join(queued: Deployment, kind: Kind, reference: Reference) -> bool:
+    """Tell whether one rollout satisfies both: the queued deployment and a new push or deploy."""
     return queued.kind in _STARTING and kind is Kind.DEPLOY and queued.reference in {None, reference}
 
 

@@ -1,6 +1,6 @@
-"""What was told becomes a row of the inbox and what must therefore be deployed: in one transaction, once.
+"""Store a delivery in the inbox and enqueue the deployments that it causes: in one transaction, once.
 
-the delivery's key ─▶ followers, their queues held ─▶ the push each follows ─▶ joined or queued ─▶ the inbox
+claim the delivery's key ─▶ lock the queues of all candidates ─▶ match pushes ─▶ join or enqueue ─▶ store in the inbox
 """
 
 import asyncio
@@ -22,24 +22,24 @@ from gateway.sources import decode_form, redact_body
 from gateway.store import applications, deliveries, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
-# A body has no id of its own: the same bytes again within this time are the same delivery. What a signature proves is
-# known for as long as its delivery is kept: whoever has seen it could send it again.
-_SAME_BODY = timedelta(minutes=10)
+# Without an event id, the same bytes again within this time are the same delivery. A signed body counts as the same for
+# as long as its delivery is kept: anybody who has seen it could send it again.
+_SAME_BODY_WINDOW = timedelta(minutes=10)
 
-_MOST_IGNORED = 1000  # of one delivery that are told one by one
-_USED = "this signed body was used before: sent again, it moves no application to another image"
+_MAX_IGNORED = 1000  # listed for one delivery
+_BODY_USED = "this signed body was received before: a repetition cannot move an application to another image"
 
-#: the source of a delivery that nobody has told
+#: the source of a delivery that polling has created
 POLLED = "reconcile"
 
-# What cannot be understood is kept for people to look at, within bounds an endpoint.
-_REJECTED = 1000  # deliveries
-_REJECTED_BODY = 64 * 1024  # bytes
+# Deliveries that cannot be parsed are kept for inspection, so many for each endpoint.
+_MAX_REJECTED = 1000  # deliveries
+_MAX_REJECTED_BODY = 64 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
-    """A deployment that was queued or joined."""
+class QueuedDeployment:
+    """A deployment that was enqueued or joined."""
 
     deployment_id: str
     application_id: str
@@ -51,7 +51,7 @@ class Receipt:
 
     delivery_id: str
     duplicate_of: str | None = None
-    deployments: tuple[Queued, ...] = ()
+    deployments: tuple[QueuedDeployment, ...] = ()
     ignored: tuple[Ignored, ...] = ()
 
     @property
@@ -70,22 +70,24 @@ async def ingest_delivery(
     headers: Mapping[str, str] = MappingProxyType({}),
     replay_of: str | None = None,
 ) -> Receipt:
-    """Store a proven delivery and queue what it causes: all of it, or nothing and Unavailable."""
-    # What is signed of a form is what it holds.
+    """Store an authenticated delivery and enqueue all that it causes. Raises Unavailable, and stores nothing then."""
+    # The signature of a form covers the JSON in it.
     key = notification.event_id or f"sha256:{hashlib.sha256(decode_form(body)).hexdigest()}"
-    valid_for = None if notification.event_id or notification.signed_without_time else _SAME_BODY
+    valid_for = None if notification.event_id or notification.signed_without_time else _SAME_BODY_WINDOW
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
         )
-        if first is not None and await _is_spent(connection, first, notification):
+        if first is not None and await _is_duplicate(connection, first, notification):
             receipt = Receipt(delivery_id, duplicate_of=first)
         else:
-            used = first is not None and notification.signed_without_time and notification.may_repeat
-            receipt = await _match(connection, delivery_id, notification, only=endpoint.application_id, used=used)
+            body_used = first is not None and notification.signed_without_time and notification.may_repeat
+            receipt = await _match(
+                connection, delivery_id, notification, only_application=endpoint.application_id, body_used=body_used
+            )
             if first is not None and receipt.deployments:
-                # All that the first one started failed, or nobody had subscribed yet: this one counts.
+                # Everything that the first one started failed, or nothing was subscribed yet: this one counts.
                 await deliveries.reassign_delivery_key(connection, endpoint.endpoint_id, key, delivery_id)
             elif first is not None:
                 receipt = Receipt(delivery_id, duplicate_of=first, ignored=receipt.ignored)
@@ -105,8 +107,8 @@ async def ingest_delivery(
     return receipt
 
 
-async def _is_spent(connection: Connection, first: str, notification: Notification) -> bool:
-    """Tell whether a repetition of this delivery starts nothing."""
+async def _is_duplicate(connection: Connection, first: str, notification: Notification) -> bool:
+    """Tell whether a repetition of the `first` delivery starts nothing."""
     if await deliveries.has_taken_effect(connection, first, waiting=notification.may_repeat):
         return True
     return (
@@ -119,7 +121,7 @@ async def _is_spent(connection: Connection, first: str, notification: Notificati
 async def ingest_rejected(
     pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]
 ) -> Receipt:
-    """Store a proven delivery that cannot be understood, the beginning of a large one; the oldest such make room."""
+    """Store an authenticated delivery that cannot be parsed: its first 64 kB. The oldest ones make room."""
     receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
     async with transaction(pool) as connection:
         await deliveries.insert_delivery(
@@ -127,17 +129,17 @@ async def ingest_rejected(
             receipt.delivery_id,
             endpoint_id=endpoint.endpoint_id,
             source=endpoint.source,
-            body=redact_body(body)[:_REJECTED_BODY],
+            body=redact_body(body)[:_MAX_REJECTED_BODY],
             headers=headers,
             verdict="rejected",
             ignored=receipt.ignored,
         )
-        await delivery_log.delete_rejected_beyond(connection, endpoint.endpoint_id, _REJECTED)
+        await delivery_log.delete_rejected_beyond(connection, endpoint.endpoint_id, _MAX_REJECTED)
     return receipt
 
 
 async def ingest_polled(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
-    """Store what was found at its registry, and queue what it causes as if it had been told."""
+    """Store pushes that polling has found, and enqueue what they cause, as for a webhook's delivery."""
     async with transaction(pool) as connection:
         receipt = await _match(connection, str(uuid4()), Notification(tuple(events)))
         await deliveries.insert_delivery(
@@ -156,112 +158,127 @@ async def ingest_polled(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
 
 
 async def _match(
-    connection: Connection, delivery_id: str, notification: Notification, *, only: str | None = None, used: bool = False
+    connection: Connection,
+    delivery_id: str,
+    notification: Notification,
+    *,
+    only_application: str | None = None,
+    body_used: bool = False,
 ) -> Receipt:
-    """Queue what the pushes cause; the queues of all followers are held before one is looked at.
+    """Enqueue what the pushes cause. The queues of all candidates are locked first.
 
-    With `only`, of this application, and where no image is named what it is configured with. What was `used` before
-    moves no application to another image.
+    With `only_application`, only this application is matched; a delivery that names no image deploys its configured
+    one. With `body_used`, no application moves to another image.
     """
-    if only is not None and notification.names_no_image:
-        return await _configured(connection, delivery_id, only)
+    if only_application is not None and notification.names_no_image:
+        return await _enqueue_configured(connection, delivery_id, only_application)
     events = notification.events
-    followers = await subscriptions.lock_subscribed(connection, events, only=only) if events else []
-    waiting, reached = await _lanes(connection, followers)
+    candidates = await subscriptions.lock_subscribed(connection, events, only=only_application) if events else []
+    queued_rows, deployed = await _load_queues(connection, candidates)
     ignored = list(notification.ignored)
-    queued: list[Queued] = []
-    fresh: dict[str, Match] = {}
-    chosen: _Chosen = {}
-    for follower in followers:
-        waits = waiting.get(follower.application_id)
-        choice, passed_over = await _choose(follower, waits, reached, chosen)
-        ignored.extend(passed_over)
-        if choice is None:
+    queued: list[QueuedDeployment] = []
+    new: dict[str, Match] = {}
+    matches: _Matches = {}
+    for candidate in candidates:
+        queued_deployment = queued_rows.get(candidate.application_id)
+        match, passed = await _select_match(candidate, queued_deployment, deployed, matches)
+        ignored.extend(passed)
+        if match is None:
             continue
-        if why := enqueue.ignore_reason(waits, choice.event.reference) or (
-            _USED if used and choice.changes_image else ""
+        if why := enqueue.ignore_reason(queued_deployment, match.event.reference) or (
+            _BODY_USED if body_used and match.changes_image else ""
         ):
-            ignored.append(Ignored(str(choice.event.reference), why))
+            ignored.append(Ignored(str(match.event.reference), why))
             continue
-        if waits is None:
-            fresh[follower.application_id] = choice
+        if queued_deployment is None:
+            new[candidate.application_id] = match
         else:
-            deployment_id = await enqueue.enqueue_push(connection, follower.application_id, waits, choice)
-            queued.append(Queued(deployment_id, follower.application_id))
-    if fresh:
-        made = await queue.insert_pushed(connection, fresh)
-        queued.extend(Queued(deployment_id, application_id) for application_id, deployment_id in made.items())
-    unmatched = _unmatched(notification.events, followers)
-    if unmatched and only is None:
+            deployment_id = await enqueue.enqueue_push(connection, candidate.application_id, queued_deployment, match)
+            queued.append(QueuedDeployment(deployment_id, candidate.application_id))
+    if new:
+        inserted = await queue.insert_pushed(connection, new)
+        queued.extend(
+            QueuedDeployment(deployment_id, application_id) for application_id, deployment_id in inserted.items()
+        )
+    unmatched = _unmatched(notification.events, candidates)
+    if unmatched and only_application is None:
         followed = await subscriptions.select_subscribed(connection, {event.repository for event in unmatched})
         ignored.extend(explain_unmatched(unmatched, followed))
-    elif unmatched and only is not None:
-        why = await _not_followed(connection, only)
+    elif unmatched and only_application is not None:
+        why = await _unmatched_reason(connection, only_application)
         ignored.extend(Ignored(str(event.reference), why) for event in unmatched)
-    return Receipt(delivery_id, deployments=tuple(queued), ignored=_bounded(ignored))
+    return Receipt(delivery_id, deployments=tuple(queued), ignored=_limit(ignored))
 
 
-def _bounded(ignored: Sequence[Ignored]) -> tuple[Ignored, ...]:
-    rest = len(ignored) - _MOST_IGNORED
-    return (*ignored[:_MOST_IGNORED], Ignored("", f"{rest} more that deploy nothing")) if rest > 0 else tuple(ignored)
+def _limit(ignored: Sequence[Ignored]) -> tuple[Ignored, ...]:
+    hidden = len(ignored) - _MAX_IGNORED
+    return (*ignored[:_MAX_IGNORED], Ignored("", f"{hidden} more are ignored")) if hidden > 0 else tuple(ignored)
 
 
-_Lanes = tuple[dict[str, Deployment], dict[str, list[Reference]]]
+_Queues = tuple[dict[str, Deployment], dict[str, list[Reference]]]
 
 
-async def _lanes(connection: Connection, followers: Sequence[Candidate]) -> _Lanes:
-    """Return what waits, held, and where it matters the images that run."""
-    if not followers:
+async def _load_queues(connection: Connection, candidates: Sequence[Candidate]) -> _Queues:
+    """Return the locked queued deployments, and the images in service of those that follow a version policy."""
+    if not candidates:
         return {}, {}
-    waiting = await queue.select_all_queued(connection, [one.application_id for one in followers])
-    rising = [one.application_id for one in followers if one.upgrades_only]
-    return waiting, await deployments.select_current_references(connection, rising) if rising else {}
+    queued_rows = await queue.select_all_queued(connection, [one.application_id for one in candidates])
+    version_followers = [one.application_id for one in candidates if one.upgrades_only]
+    return queued_rows, await deployments.select_current_references(
+        connection, version_followers
+    ) if version_followers else {}
 
 
-_Chosen = dict[tuple[int, Desired], tuple[Match | None, list[Ignored]]]
+_Matches = dict[tuple[int, Desired], tuple[Match | None, list[Ignored]]]
 
 
-async def _choose(
-    follower: Candidate, waits: Deployment | None, reached: dict[str, list[Reference]], chosen: _Chosen
+async def _select_match(
+    candidate: Candidate, queued_deployment: Deployment | None, deployed: dict[str, list[Reference]], matches: _Matches
 ) -> tuple[Match | None, list[Ignored]]:
-    """Return the push to follow, and what was passed over; the same for all who take the same, whatever they run."""
-    if follower.upgrades_only:
-        await asyncio.sleep(0)  # others have their turn: there may be many followers of many pushes
-        return select_push(follower, _above(follower, waits, reached))
-    alike = (id(follower.matches), follower.desired)
-    if alike not in chosen:
-        chosen[alike] = select_push(follower, ())
-    choice, passed_over = chosen[alike]
-    return (None if choice is None else replace(choice, image=follower.image)), passed_over
+    """Return the push to deploy and those ignored. Candidates with equal subscriptions share one result."""
+    if candidate.upgrades_only:
+        await asyncio.sleep(0)  # let other tasks run: there may be many candidates and pushes
+        return select_push(candidate, _versions_to_exceed(candidate, queued_deployment, deployed))
+    key = (id(candidate.matches), candidate.desired)
+    if key not in matches:
+        matches[key] = select_push(candidate, ())
+    match, passed = matches[key]
+    return (None if match is None else replace(match, image=candidate.image)), passed
 
 
-def _above(follower: Candidate, waits: Deployment | None, reached: dict[str, list[Reference]]) -> list[Reference]:
-    """Return what a rising version is measured by: what was never deployed is measured by its image."""
-    served = reached.get(follower.application_id) or ([follower.image] if follower.image else [])
-    return [*served, waits.reference] if waits is not None and waits.reference is not None else served
+def _versions_to_exceed(
+    candidate: Candidate, queued_deployment: Deployment | None, deployed: dict[str, list[Reference]]
+) -> list[Reference]:
+    """Return the versions that a push must exceed: in service and queued, else the configured image."""
+    served = deployed.get(candidate.application_id) or ([candidate.image] if candidate.image else [])
+    return (
+        [*served, queued_deployment.reference]
+        if queued_deployment is not None and queued_deployment.reference is not None
+        else served
+    )
 
 
-def _unmatched(events: Sequence[PushEvent], followers: Sequence[Candidate]) -> list[PushEvent]:
-    distinct = {id(follower.matches): follower.matches for follower in followers}
+def _unmatched(events: Sequence[PushEvent], candidates: Sequence[Candidate]) -> list[PushEvent]:
+    distinct = {id(candidate.matches): candidate.matches for candidate in candidates}
     matched = {event for taken in distinct.values() for event, _ in taken}
     return [event for event in events if event not in matched]
 
 
-async def _not_followed(connection: Connection, application_id: str) -> str:
+async def _unmatched_reason(connection: Connection, application_id: str) -> str:
     image = await applications.select_image(connection, application_id)
-    return f"the application does not follow it: its image is {image}"
+    return f"the application does not subscribe to it: its image is {image}"
 
 
-async def _configured(connection: Connection, delivery_id: str, application_id: str) -> Receipt:
-    """Queue what the application is configured with, as a push of it would."""
+async def _enqueue_configured(connection: Connection, delivery_id: str, application_id: str) -> Receipt:
+    """Enqueue the configured image of the application, as a push of it would."""
     desired = await applications.lock_application(connection, application_id)
     image = (await applications.select_wanted_image(connection, application_id)).image
     if image is None:
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)
-    waits = await queue.select_queued(connection, application_id)
-    why = "stopped" if desired is Desired.STOPPED else enqueue.ignore_reason(waits, reference)
+    queued_deployment = await queue.select_queued(connection, application_id)
+    why = "stopped" if desired is Desired.STOPPED else enqueue.ignore_reason(queued_deployment, reference)
     if why:
         return Receipt(delivery_id, ignored=(Ignored(str(reference), why),))
-    queued = await enqueue.enqueue_configured(connection, application_id, waits, reference)
-    return Receipt(delivery_id, deployments=(Queued(queued, application_id),))
+    queued = await enqueue.enqueue_configured(connection, application_id, queued_deployment, reference)
+    return Receipt(delivery_id, deployments=(QueuedDeployment(queued, application_id),))

@@ -1,4 +1,4 @@
-"""What a delivery said is done again, as if it came now: after an application was made, or its registry was mended."""
+"""Replay a stored delivery as if it arrived now, for example after an application was created or a registry fixed."""
 
 from dataclasses import replace
 from uuid import uuid4
@@ -15,34 +15,43 @@ from gateway.store.encryption import Vault
 
 
 async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
-    """Store it anew and queue what it causes; raises NotFound, or InvalidInput for what cannot be done again."""
+    """Store a copy of the delivery and enqueue what it causes.
+
+    Raises NotFound, and InvalidInput when the delivery cannot be replayed.
+    """
     async with statement(pool) as connection:
         delivery, body = await delivery_log.select_delivery(connection, delivery_id)
         if delivery.unauthenticated:
-            raise InvalidInput("a request that has not proven itself is not done again: send it anew, proven")
+            raise InvalidInput(
+                "this request was not authenticated, so it cannot be replayed: send it again with valid credentials"
+            )
         if delivery.source == ingest.POLLED:
-            raise InvalidInput("nobody has told this, it was found; deploy the application instead")
+            raise InvalidInput(
+                "this delivery was created by polling, so it cannot be replayed: deploy the application instead"
+            )
         if delivery.endpoint_id is None:
-            raise InvalidInput("the webhook it came to is no more: make one, and send it anew")
-        # It has proven itself when it came; nothing it may say has changed since.
-        asked = Request(delivery.headers, body, at=delivery.received_at)
+            raise InvalidInput("the webhook of this delivery was deleted: create a webhook and send the event again")
+        # It was authenticated when it was received.
+        request = Request(delivery.headers, body, at=delivery.received_at)
         if delivery.source == DEPLOY_SOURCE:
             endpoint = await deploy_tokens.select_address(connection, vault, delivery.endpoint_id)
-            notification = detect.parse(asked, await _image(connection, endpoint.application_id or ""))
+            notification = detect.parse(request, await _current_image(connection, endpoint.application_id or ""))
         else:
             endpoint = await endpoints.select_endpoint_by_id(connection, vault, delivery.endpoint_id)
             trust = Trust(endpoint.secret, endpoint.host, endpoint.aliases, endpoint.settings)
-            notification = SOURCES[endpoint.source].parse(asked, trust)
-    again = replace(endpoint.filter_permitted(notification), event_id=f"replay:{uuid4()}")
-    receipt = await ingest.ingest_delivery(pool, endpoint, body, again, headers=delivery.headers, replay_of=delivery_id)
+            notification = SOURCES[endpoint.source].parse(request, trust)
+    replayed = replace(endpoint.filter_permitted(notification), event_id=f"replay:{uuid4()}")
+    receipt = await ingest.ingest_delivery(
+        pool, endpoint, body, replayed, headers=delivery.headers, replay_of=delivery_id
+    )
     if receipt.deployments:
         async with transaction(pool) as connection:
             await queue.notify(connection)
     return receipt
 
 
-async def _image(connection: Connection, application_id: str) -> Reference:
+async def _current_image(connection: Connection, application_id: str) -> Reference:
     image = await applications.select_image(connection, application_id)
     if image is None:
-        raise InvalidInput("the application has no image any more: set dockerImage", field="dockerImage")
+        raise InvalidInput("the application has no image: set dockerImage", field="dockerImage")
     return Reference.parse(image)

@@ -79,7 +79,7 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
         description=given.description or "",
         image=given.docker_image,
         tag=given.tag,
-        stays=context.caller.permission is Permission.ADMIN,
+        keep_image=context.caller.permission is Permission.ADMIN,
     )
     return Answer(headers={"X-Deployment-Id": deployment_id}, changed=True)
 

@@ -76,9 +76,12 @@ async def test_a_push_of_its_image_deploys_it_however_both_are_written(
 @pytest.mark.parametrize(
     ("body", "reason"),
     [
-        (hub("acme/web", "v2"), "docker.io/acme/web:v2: the application does not follow it: its image is acme/web:v1"),
-        (hub("acme/api", "v1"), "docker.io/acme/api:v1: the application does not follow it"),
-        (github("acme/web", "v1"), "ghcr.io/acme/web:v1: the application does not follow it"),
+        (
+            hub("acme/web", "v2"),
+            "docker.io/acme/web:v2: the application does not subscribe to it: its image is acme/web:v1",
+        ),
+        (hub("acme/api", "v1"), "docker.io/acme/api:v1: the application does not subscribe to it"),
+        (github("acme/web", "v1"), "ghcr.io/acme/web:v1: the application does not subscribe to it"),
         (github("acme/web", "") | {"action": "deleted"}, "not a push: 'deleted'"),
         ({"zen": "Design for failure.", "hook_id": 1}, "ping"),
         (hub("acme/web", "not a tag"), "not understood, taken for one of dockerhub's"),

@@ -48,7 +48,7 @@ async def test_a_version_that_is_forgotten_is_not_gone_back_to(web: Web) -> None
     (queued,) = [row for row in await web.query("deployment.all", applicationId="app") if row["state"] == "queued"]
     assert queued["rollsBackTo"] == first
     status, answer = await web.post("/api/rollback.delete", {"rollbackId": first})
-    assert (status, "waits or runs" in answer["message"]) == (409, True)
+    assert (status, "queued or running rollback" in answer["message"]) == (409, True)
     assert (await web.query("deployment.one", deploymentId=third))["rollbackId"] == third
 
 

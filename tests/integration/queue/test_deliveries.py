@@ -93,7 +93,7 @@ async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
 
 
 async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.queue.ingest._REJECTED", 3)
+    monkeypatch.setattr("gateway.queue.ingest._MAX_REJECTED", 3)
     path = await web.endpoint("distribution", "s")
     for _ in range(5):
         assert (await web.post(path, b"{" + b"x" * 200_000, **BEARER))[0] == 200

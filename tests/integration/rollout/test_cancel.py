@@ -125,7 +125,7 @@ async def test_one_that_is_to_be_tried_again_later_is_not(lane: Lane) -> None:
 async def test_one_that_has_ended_or_never_was_is_not_cancelled(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     ended = await lane.ask(Kind.DEPLOY)
-    with pytest.raises(Conflict, match="has ended already: succeeded"):
+    with pytest.raises(Conflict, match="has already ended: succeeded"):
         await cancel.cancel_deployment(lane.pool, ended.deployment_id)
     with pytest.raises(NotFound):
         await cancel.cancel_deployment(lane.pool, "nothing")

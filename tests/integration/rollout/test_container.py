@@ -425,11 +425,11 @@ async def test_a_rollback_makes_anew_what_is_no_longer_kept_as_it_was_configured
 
 
 async def test_there_is_no_way_back_where_nothing_ran_before(lane: Lane, pushes: Pushes) -> None:
-    with pytest.raises(Conflict, match="nothing to go back to"):
+    with pytest.raises(Conflict, match="nothing to roll back to"):
         await lane.roll_back()
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
-    with pytest.raises(Conflict, match="nothing to go back to"):
+    with pytest.raises(Conflict, match="nothing to roll back to"):
         await lane.roll_back()
 
 
