@@ -1,6 +1,6 @@
-"""The command line: one module a noun. Every command takes --json and works while the server runs.
+"""The command line: one module for each noun. Every command accepts --json and works while the server runs.
 
-Modules import what is heavy inside their commands, so that `gateway --help` is quick.
+Commands import heavy modules inside their functions, so that `gateway --help` stays fast.
 """
 
 import click

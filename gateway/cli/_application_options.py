@@ -1,4 +1,4 @@
-"""What an application runs with, as options of commands."""
+"""Command options for the settings of an application."""
 
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -13,35 +13,36 @@ from gateway.model.errors import InvalidInput
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--publish", "-p", multiple=True, metavar="[ADDRESS:]8080:80[/udp]", help="A port of the host and the "
-                 "container's."),
-    click.option("--env-file", help="A file of NAME=value lines."),
-    click.option("--memory", help="As 512MB or 2g."),
-    click.option("--cpus", help="As 0.5."),
-    click.option("--replicas", type=int, help="How many; more than one takes Docker Swarm."),
-    click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="A volume, or a folder of the host."),
-    click.option("--file", multiple=True, metavar="FILE:/PATH", help="A file that is copied into the container."),
-    click.option("--network", multiple=True, help="A network to join."),
-    click.option("--command", "words", help="What to run instead of the image's command."),
-    click.option("--probe", metavar="http:8080/health|tcp:5432", help="What the gateway asks it, to know that it "
-                 "serves."),
-    click.option("--watch", type=float, help="Seconds after a rollout in which trouble brings the former version "
-                 "back."),
-    click.option("--heal/--no-heal", default=None, help="Whether to bring it back where it is missing, stopped or "
-                 "changed by hand."),
-    click.option("--registry-url", help="The registry the login is for."),
-    click.option("--username", help="A login for the image's registry."),
-    click.option("--password-file", help="Its password or token, in a file (- is standard input)."),
+    click.option("--publish", "-p", multiple=True, metavar="[ADDRESS:]8080:80[/udp]", help="Publish a "
+                 "port: the host's port, then the container's."),
+    click.option("--env-file", help="Read environment variables from a file of NAME=value lines."),
+    click.option("--memory", help="Memory limit, for example 512MB or 2g."),
+    click.option("--cpus", help="CPU limit, for example 0.5."),
+    click.option("--replicas", type=int, help="Number of replicas; more than one needs Docker Swarm."),
+    click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="Mount a volume or a "
+                 "folder of the host."),
+    click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container."),
+    click.option("--network", multiple=True, help="Network to join."),
+    click.option("--command", "words", help="Command to run instead of the image's."),
+    click.option("--probe", metavar="http:8080/health|tcp:5432", help="Probe that the gateway sends to "
+                 "check that the application is ready."),
+    click.option("--watch", type=float, help="Seconds to monitor a new version after its rollout; if it "
+                 "fails in that time, the former version comes back."),
+    click.option("--heal/--no-heal", default=None, help="Restore the application when its container is "
+                 "missing, stopped or changed by hand."),
+    click.option("--registry-url", help="Registry that --username and --password-file belong to."),
+    click.option("--username", help="User name for the image's registry."),
+    click.option("--password-file", help="Read the password or token from a file (- is standard input)."),
 )  # fmt: skip
 
 
 def options(function: _F) -> _F:
-    """Give a command the options that `columns` reads."""
+    """Add the options to a command; `columns` reads their values."""
     return reduce(lambda made, option: option(made), reversed(_OPTIONS), function)
 
 
 def columns(chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was chosen, by the API's names; raises InvalidInput."""
+    """Return the given options under the API's field names. Raises InvalidInput."""
     found = {
         "env": read_secret(chosen["env_file"]),
         "memoryLimit": chosen["memory"],
@@ -66,7 +67,7 @@ def _port(text: str) -> dict[str, object]:
     address, _, ends = numbers.rpartition(":")
     address, _, published = address.rpartition(":")
     if not (published.isdigit() and ends.isdigit()):
-        raise InvalidInput(f"--publish takes 8080:80, 8080:80/udp or 127.0.0.1:8080:80, not {text!r}")
+        raise InvalidInput(f"--publish needs 8080:80, 8080:80/udp or 127.0.0.1:8080:80, not {text!r}")
     at = {"hostIp": address.strip("[]")} if address else {}
     return {"publishedPort": int(published), "targetPort": int(ends), "protocol": protocol or "tcp", **at}
 
@@ -75,7 +76,7 @@ def _probe(text: str) -> dict[str, object]:
     kind, _, rest = text.partition(":")
     port, slash, path = rest.partition("/")
     if not port.isdigit():
-        raise InvalidInput(f"--probe takes http:8080, http:8080/health or tcp:5432, not {text!r}")
+        raise InvalidInput(f"--probe needs http:8080, http:8080/health or tcp:5432, not {text!r}")
     return {"type": kind, "port": int(port), **({"path": f"/{path}"} if slash else {})}
 
 
@@ -83,7 +84,7 @@ def _mount(text: str) -> dict[str, object]:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not target or mode not in {"", "ro", "rw"}:
-        raise InvalidInput(f"--volume takes name:/path, /host:/path or either with :ro, not {text!r}")
+        raise InvalidInput(f"--volume needs name:/path, /host:/path, or either with :ro, not {text!r}")
     kind = "bind" if source.startswith("/") else "volume"
     return {"type": kind, "source": source, "target": target, "readOnly": mode == "ro"}
 
@@ -91,7 +92,7 @@ def _mount(text: str) -> dict[str, object]:
 def _file(text: str) -> dict[str, object]:
     source, _, target = text.rpartition(":")
     if not source:
-        raise InvalidInput(f"--file takes web.conf:/etc/web.conf, not {text!r}")
+        raise InvalidInput(f"--file needs web.conf:/etc/web.conf, not {text!r}")
     try:
         with click.open_file(source, encoding="utf-8", errors="strict") as file:
             content = file.read()

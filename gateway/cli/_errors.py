@@ -1,4 +1,4 @@
-"""Says in words what went wrong, whatever it was: no traceback, and no value that was given."""
+"""Readable messages for every error, without a traceback and without the values that were given."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from gateway.model.errors import GatewayError, InvalidInput
 
 
 def explain(error: Exception) -> str:
-    """Return what a person at a terminal is told; never nothing."""
+    """Return the message to print; never an empty one."""
     if isinstance(error, InvalidInput) and error.field:
         return f"{error.field}: {error}"
     if isinstance(error, GatewayError | OSError):
@@ -22,8 +22,8 @@ def explain(error: Exception) -> str:
 
 
 def _wrong_fields(error: Exception) -> str | None:
-    """Return which fields are wrong and why: not what they hold, which may be a secret."""
-    if "pydantic" not in sys.modules:  # whoever raises it has imported it
+    """Return which fields are invalid and why, without their values, which may be secrets."""
+    if "pydantic" not in sys.modules:  # code that raises it has imported it
         return None
     from pydantic import ValidationError
 
@@ -45,12 +45,12 @@ def _of_the_database(error: Exception) -> str | None:
     if is_transient(error):
         return describe(error)
     if isinstance(error, asyncpg.DataError):
-        return "the database cannot keep what was given: is it too long, or does it hold a zero byte?"
+        return "the database cannot store a given value: it may be too long, or contain a zero byte"
     return None
 
 
 def _defect(error: Exception) -> str:
-    """Name the place; the error's own words may hold what nobody else should read."""
+    """Name the place in the code only, since the error's own message may contain secrets."""
     if os.environ.get("GATEWAY_LOG_LEVEL") == "debug":
         traceback.print_exception(error)
     frames = traceback.extract_tb(error.__traceback__)
@@ -58,12 +58,12 @@ def _defect(error: Exception) -> str:
     place = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
     return (
         f"this is a defect of the gateway: {type(error).__name__}{place}. "
-        "Set GATEWAY_LOG_LEVEL=debug to see all of it; it may show secrets"
+        "Set GATEWAY_LOG_LEVEL=debug to see the traceback; it may contain secrets"
     )
 
 
 def refuse_undecoded(words: list[str]) -> None:
-    """Let in no word that is no text; raises click.UsageError."""
+    """Reject arguments that are not UTF-8. Raises click.UsageError."""
     for word in words:
         try:
             word.encode()

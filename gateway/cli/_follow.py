@@ -1,4 +1,4 @@
-"""What a command does after it has queued a deployment: name it, or wait for its end."""
+"""After a command has queued a deployment: print its id, or wait until it ends."""
 
 import asyncio
 import sys
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 _LOOK_AGAIN = 0.1  # seconds
 
 follow_option = click.option(
-    "--follow", "-f", is_flag=True, help="Wait for the end, showing each step; the server must be running."
+    "--follow",
+    "-f",
+    is_flag=True,
+    help="Wait until the deployment ends and print each step; the server must be running.",
 )
 
 
 async def conclude(pool: "Pool", deployment_id: str, *, follow: bool, as_json: bool) -> None:
-    """Print the id, or with `follow` how it ended; exits with 1 unless what was asked for runs then."""
+    """Print the id, or with `follow` the outcome; exits with 1 unless the requested version runs then."""
     if not follow:
         if as_json:
             show({"deploymentId": deployment_id})

@@ -1,4 +1,4 @@
-"""What all commands share: coroutines, errors told in one line, and output for people or for programs."""
+"""Shared by all commands: running coroutines, readable errors, and output as text or JSON."""
 
 import asyncio
 import getpass
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 _LONGEST_FILE = 1024**2  # characters
-_PIPE_WIDTH = 1000  # characters of a line that no person's window cuts
+_PIPE_WIDTH = 1000  # characters of a line, where output is not a terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
-    """Let a list be read page by page; without a word it is of `most` rows."""
+    """Add --limit and --cursor to a list command; `most` is the default limit."""
 
     def with_options(function: Callable[P, None]) -> Callable[P, None]:
-        cursor = click.option("--cursor", help="Where the page begins, as the page before told on standard error.")
+        cursor = click.option(
+            "--cursor", help="Start of the page: the cursor that the previous page printed on standard error."
+        )
         limit = click.option(
-            "--limit", type=click.IntRange(1, 1000), default=most, help="At most so many, the newest first."
+            "--limit", type=click.IntRange(1, 1000), default=most, help="Maximum number of rows, newest first."
         )
         return limit(cursor(function))
 
@@ -50,13 +52,13 @@ def page_of(limit: int, cursor: str | None) -> "Page":
 
 
 def tell_more(following: "Cursor | None") -> None:
-    """Say where the next page begins, beside the rows."""
+    """Print the cursor of the next page to standard error, if there may be one."""
     if following is not None:
         say(f"there may be more: --cursor {following}", err=True)
 
 
 def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
-    """Run a coroutine; an error of ours is one line on standard error and exit code 1."""
+    """Make a command of a coroutine function."""
 
     @wraps(function)
     def run(*arguments: P.args, **options: P.kwargs) -> None:
@@ -69,12 +71,12 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 
 def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
-    """Print text for people, or programs; nothing of others in it can act on a terminal."""
+    """Print text. Control characters in it are escaped, so that foreign text cannot act on the terminal."""
     click.echo(safe_text(text) + end, nl=False, err=err)
 
 
 def indented(text: str) -> str:
-    """Return what others have said so that none of its lines poses as one of ours."""
+    """Indent foreign text, so that none of its lines looks like one of the gateway's."""
     return "\n".join(f"  {one}" for one in text.splitlines())
 
 
@@ -84,7 +86,7 @@ def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
 
 
 class Root(click.Group):
-    """Tells every error in words, with an exit code; programs, who ask for JSON, in JSON."""
+    """Prints every error as a readable message and exits with a code; with --json, as JSON."""
 
     def main(self, *arguments: Any, **extra: Any) -> Any:
         given = arguments[0] if arguments else extra.get("args")
@@ -100,7 +102,7 @@ class Root(click.Group):
             fail(error.format_message(), as_json=True, code=error.exit_code)
         except (click.Abort, KeyboardInterrupt):
             fail("aborted", as_json=as_json)
-        except BrokenPipeError:  # whoever read has read enough
+        except BrokenPipeError:  # the reader closed the pipe
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
             sys.exit(1)
         except Exception as error:
@@ -110,7 +112,7 @@ class Root(click.Group):
 
 @asynccontextmanager
 async def keep() -> AsyncIterator["Storage"]:
-    """Open the database, beside a server that runs or without one."""
+    """Open the storage, whether a server runs or not."""
     from gateway import config
     from gateway.cli import _logging as logs
     from gateway.store.storage import open_storage
@@ -126,7 +128,7 @@ async def keep() -> AsyncIterator["Storage"]:
 
 
 def _actor() -> Actor:
-    """Return who types, and what: the audit tells of it."""
+    """Return the user and the command, for the audit log."""
     words: list[str] = []
     context = click.get_current_context(silent=True)
     while context is not None and context.parent is not None:
@@ -154,16 +156,16 @@ def _plain(value: object) -> object:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows for people."""
+    """Print rows as a table."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, no_wrap=number == 0)  # an id is there to be copied
+        table.add_column(column, no_wrap=number == 0)  # so that an id can be copied
     for row in rows:
-        table.add_row(*(Text(safe_line(_cell(value))) for value in row))  # what looks like markup is none
+        table.add_row(*(Text(safe_line(_cell(value))) for value in row))  # Text: values are not markup
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
@@ -174,14 +176,14 @@ def _cell(value: object) -> str:
 
 
 def show_fields(fields: Mapping[str, object]) -> None:
-    """Print one thing for people; a value of several lines stands in its column."""
+    """Print names and values in two columns; further lines of a value are indented to its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
         say(f"{name:<{width}}  " + safe_text(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:
-    """Return what a file holds, - being standard input, without the line's end."""
+    """Return a file's content without surrounding whitespace; - is standard input. Raises InvalidInput."""
     if path is None:
         return None
     from gateway.model.errors import InvalidInput
@@ -191,7 +193,7 @@ def read_secret(path: str | None) -> str | None:
             secret = str(file.read(_LONGEST_FILE + 1)).strip()
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:  # its own words hold what it read
+    except UnicodeDecodeError as error:  # not repeated: its message contains the file's bytes
         raise InvalidInput(f"cannot read {path}: it is not UTF-8") from error
     if len(secret) > _LONGEST_FILE:
         raise InvalidInput(f"{path} is longer than {_LONGEST_FILE} characters")

@@ -1,8 +1,8 @@
-"""What to do at a registry so that it tells the gateway: one text a source, in steps/, ready to paste.
+"""How to set up a registry so that it sends its pushes to the gateway: one text for each source, in steps/.
 
-`{url}`, `{secret}`, `{header}`, `{header_value}` (as it is sent), `{host}` (the registry's) and `{path}` stand for
-what was just made, and `{set:NAME|WORD}` for a setting of the source, or else WORD or what it stands for. Any other
-brace is the text's own.
+Placeholders: `{url}`, `{path}`, `{secret}`, `{header}` and `{header_value}` of the new webhook, `{host}` of the
+registry, and `{set:NAME|WORD}` for a setting of the source; without that setting, WORD or the placeholder of that name.
+Any other brace is part of the text.
 """
 
 import re
@@ -17,7 +17,7 @@ _PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:([a-z_]+)\
 
 
 def steps(source: Source, *, base: str, path: str, secret: str, host: str | None, settings: Mapping[str, str]) -> str:
-    """Return the text of this source, filled in."""
+    """Return the text of this source with its placeholders replaced."""
     known = {
         "url": base.rstrip("/") + path,
         "path": path,

@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("container")
-@click.option("--name", help="What to call the application, instead of the container's name.")
-@click.option("--server", help="The server whose engine it runs on, by id or name, instead of the gateway's own.")
+@click.option("--name", help="Name of the application; default: the container's name.")
+@click.option("--server", help="Id or name of the server where it runs; default: the gateway's own engine.")
 @json_option
 @command
 async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:
-    """Take over a container or service that runs already.
+    """Make an application of a running container or service, and print its id.
 
-    CONTAINER is its name or id, whether docker run, compose or a stack started it. Printed is the application's id.
+    CONTAINER is a name or id; docker run, compose or a stack may have started it.
 
-    It is not touched until the next push of its image, or a deploy.
+    The gateway does not touch it until the next push of its image, or a deploy.
     """
     from gateway.admin.adoption import adopt as take_over
     from gateway.api.procedures._application_row import row

@@ -9,11 +9,17 @@ _FORMS = ("openapi", "markdown", "html")
 
 @click.command()
 @click.option("--format", "form", type=click.Choice(_FORMS), default="openapi", show_default=True)
-@click.option("--surface", type=click.Choice(["rest", "trpc"]), default="rest", show_default=True, help="Of openapi.")
+@click.option(
+    "--surface",
+    type=click.Choice(["rest", "trpc"]),
+    default="rest",
+    show_default=True,
+    help="Which API --format openapi describes.",
+)
 @json_option
 @command
 async def api(form: str, surface: str, *, as_json: bool) -> None:
-    """Print the description of the API: for programs that make clients, or to be read."""
+    """Print the description of the API, for client generators or for reading."""
     from gateway.api.docs import render
     from gateway.api.procedures import Surface
     from gateway.api.procedures.settings import described

@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 @click.group()
 def apps() -> None:
-    """Applications: what is kept running."""
+    """Manage applications."""
 
 
 @apps.command()
 @click.argument("name")
 @click.argument("image")
-@click.option("--id", "application_id", help="The id to give it, instead of a made one.")
-@click.option("--server", help="The server to run on, by id or name, instead of the gateway's own engine.")
+@click.option("--id", "application_id", help="Id of the application; default: a generated one.")
+@click.option("--server", help="Id or name of the server to run on; default: the gateway's own engine.")
 @_chosen.options
 @json_option
 @command
 async def create(
     name: str, image: str, *, application_id: str | None, server: str | None, as_json: bool, **chosen: Any
 ) -> None:
-    """Keep IMAGE running as NAME, and print its id. It begins with its next push, or a deploy."""
+    """Create the application NAME for IMAGE and print its id. The next push or deploy starts it."""
     created = await _create(name, application_id, {**_chosen.columns(chosen), "dockerImage": image}, server)
     if as_json:
         show({"applicationId": created, "name": name, "image": image})
@@ -74,17 +74,22 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
 @apps.command()
 @click.argument("app")
 @click.option("--image", help="The image to run.")
-@click.option("--name", help="What to call the application.")
-@click.option("--unset", multiple=True, metavar="FIELD", help="A field, as memoryLimit, to leave to the image again.")
+@click.option("--name", help="New name of the application.")
+@click.option(
+    "--unset",
+    multiple=True,
+    metavar="FIELD",
+    help="Field to reset to its default, for example memoryLimit; repeatable.",
+)
 @_chosen.options
 @json_option
 @command
 async def update(
     app: str, *, image: str | None, name: str | None, unset: Sequence[str], as_json: bool, **chosen: Any
 ) -> None:
-    """Change APP, and print what its next deployment will change. What is not given stays as it is.
+    """Change APP and print what its next deployment will change. Options that are not given change nothing.
 
-    --publish and --network replace all that there are, --volume and --file all mounts.
+    --publish replaces all ports, --network all networks, --volume and --file all mounts.
     """
     from gateway.admin.application_update import set_and_compare
     from gateway.admin.applications import Changes, is_column
@@ -92,7 +97,7 @@ async def update(
     from gateway.store.database import transaction
 
     if unknown := [field for field in unset if not is_column(field)]:
-        raise InvalidInput(f"--unset takes the name of a field, as memoryLimit or env, not {unknown[0]!r}")
+        raise InvalidInput(f"--unset needs the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
     given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
     sent = {**dict.fromkeys(unset), **_chosen.columns(chosen), **given}
     async with keep() as kept, transaction(kept.pool) as connection:
@@ -104,11 +109,11 @@ async def update(
     if as_json:
         show({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
     elif not _show_pending(updated.pending):
-        say("The next deployment changes nothing of what runs.")
+        say("The next deployment changes nothing.")
 
 
 def _show_pending(pending: Sequence["Change"]) -> bool:
-    """Print what the next deployment will change; False where that is nothing."""
+    """Print what the next deployment will change. Returns False if it changes nothing."""
     if pending:
         say(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
         rows = [(one.field, _written(one.runs), _written(one.wanted)) for one in pending]
@@ -121,7 +126,7 @@ def _written(value: Any) -> str:
 
 
 async def _free_name(connection: Any, name: str) -> str:
-    """Return what the container is called: as the application, where no other is."""
+    """Return a free container name: that of the application, with a suffix if it is taken."""
     from gateway.model.applications import slug
     from gateway.model.errors import NotFound
     from gateway.store import applications
@@ -138,7 +143,7 @@ async def _free_name(connection: Any, name: str) -> str:
 @json_option
 @command
 async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show applications, the newest first."""
+    """List applications, newest first."""
     from gateway.api.procedures._application_row import row
     from gateway.store import applications, observations
     from gateway.store.database import transaction

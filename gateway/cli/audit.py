@@ -9,14 +9,12 @@ from gateway.cli._runner import command, json_option, keep, say, show, show_tabl
 
 
 @click.command()
-@click.option(
-    "--app", help="Only what concerns this application, by id, container name or name; a deleted one by its id."
-)
-@click.option("--key", "key_id", help="Only what was done with this key, by its id.")
-@click.option("--action", help="Only this procedure or command, as application.update.")
-@click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only what became of it so.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="At most so many, the newest first.")
-@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Only rows before this one.")
+@click.option("--app", help="Only entries on this application, by id, container name or name; if it is deleted, by id.")
+@click.option("--key", "key_id", help="Only entries of the API key with this id.")
+@click.option("--action", help="Only this procedure or command, for example application.update.")
+@click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only entries with this outcome.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of rows, newest first.")
+@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Only rows before this number.")
 @json_option
 @command
 async def audit(
@@ -29,7 +27,7 @@ async def audit(
     before: int | None,
     as_json: bool,
 ) -> None:
-    """Show who changed what, from where, and who was refused."""
+    """Show who changed what and from where, and which requests were refused."""
     from gateway.api.procedures.audit import AuditRow
     from gateway.model.audit import Outcome
     from gateway.model.errors import NotFound
@@ -41,7 +39,7 @@ async def audit(
         application_id, unknown = app, None
         try:
             application_id = await applications.select_application_id(connection, app) if app else None
-        except NotFound as error:  # one that is deleted still has its rows, by its id
+        except NotFound as error:  # a deleted application still has rows under its id
             unknown = error
         found = await store.select_entries(
             connection,
@@ -71,12 +69,12 @@ async def audit(
         for one in found
     ]
     if not rows and (key_id or action):
-        say("no such rows; --key takes an id, as gateway keys list has it, --action a whole name", err=True)
+        say("no such rows; --key needs an id from gateway keys list, --action a complete name", err=True)
     show_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
 
 
 def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
-    """Return each field as it was and became."""
+    """Return each changed field with its old and its new value."""
     was, became = before or {}, after or {}
     return "; ".join(
         f"{name}: {_written(was.get(name))} -> {_written(became.get(name))}" for name in sorted({*was, *became})

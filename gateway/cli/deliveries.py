@@ -27,13 +27,13 @@ _VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate
 
 @click.group()
 def deliveries() -> None:
-    """What registries have told, and what was made of it."""
+    """Show what registries have sent and what came of it."""
 
 
 @deliveries.command("list")
-@click.option("--webhook", help="Only what came to this one, by its id.")
-@click.option("--source", help="Only what came from this kind of registry.")
-@click.option("--verdict", type=click.Choice(_VERDICTS), help="Only what became of it so.")
+@click.option("--webhook", help="Only deliveries to the webhook with this id.")
+@click.option("--source", help="Only deliveries of this source, for example harbor.")
+@click.option("--verdict", type=click.Choice(_VERDICTS), help="Only deliveries with this verdict.")
 @paged(50)
 @json_option
 @command
@@ -46,7 +46,7 @@ async def list_deliveries(
     cursor: str | None,
     as_json: bool,
 ) -> None:
-    """Show deliveries, the newest first."""
+    """List deliveries, newest first."""
     from gateway.api.procedures.delivery import DeliveryRow
     from gateway.model.deliveries import Verdict
     from gateway.store import delivery_log
@@ -83,7 +83,7 @@ def _summary(delivery: "Delivery") -> str:
 @json_option
 @command
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
-    """Show one delivery: its headers without secrets, its body, what it caused."""
+    """Show one delivery: its headers without secrets, its body, and its deployments."""
     from gateway.api.procedures.delivery import WholeDelivery
     from gateway.store import delivery_log
     from gateway.store.database import statement
@@ -118,7 +118,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def replay(delivery: str, *, as_json: bool) -> None:
-    """Do what a delivery said again, as if it came now."""
+    """Process a delivery again, as if it had just arrived."""
     from gateway.api.procedures.delivery import DeliveryRow
     from gateway.queue.replay import replay as do_again
     from gateway.store import delivery_log

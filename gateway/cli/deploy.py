@@ -8,20 +8,20 @@ from gateway.cli._runner import command, json_option, keep
 
 @click.command()
 @click.argument("app")
-@click.option("--image", help="Deploy this image, and stay on it.")
-@click.option("--tag", help="Deploy this tag of the application's repository, and stay on it.")
-@click.option("--redeploy", is_flag=True, help="Replace the container even where it runs the newest image.")
-@click.option("--title", default="Deployed from the command line", help="What to call it.")
+@click.option("--image", help="Deploy this image and set it as the application's image.")
+@click.option("--tag", help="Deploy this tag of the application's repository and set it as its image.")
+@click.option("--redeploy", is_flag=True, help="Replace the container even if it already runs the newest image.")
+@click.option("--title", default="Deployed from the command line", help="Title of the deployment.")
 @follow_option
 @json_option
 @command
 async def deploy(
     app: str, *, image: str | None, tag: str | None, redeploy: bool, title: str, follow: bool, as_json: bool
 ) -> None:
-    """Deploy what the image is now at its registry: the application's, or the one that is named.
+    """Deploy the current image of APP from its registry.
 
-    APP is the application's id, container name or name. With --follow the exit code
-    is 0 only when what was asked for runs.
+    APP is the application's id, container name or name. With --follow, the exit code
+    is 0 only if the requested version runs.
     """
     from gateway.model.deployments import Kind
     from gateway.queue import enqueue
@@ -41,16 +41,16 @@ async def deploy(
 
 @click.command()
 @click.argument("app")
-@click.option("--to", metavar="DEPLOYMENT", help="The deployment whose version to go back to, instead of the last.")
-@click.option("--title", default="Rolled back from the command line", help="What to call it.")
+@click.option("--to", metavar="DEPLOYMENT", help="Deployment whose version to restore; default: the previous version.")
+@click.option("--title", default="Rolled back from the command line", help="Title of the deployment.")
 @follow_option
 @json_option
 @command
 async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_json: bool) -> None:
-    """Go back to the version that served before.
+    """Restore the previous version of APP.
 
-    APP is the application's id, container name or name. A version that is kept starts again at
-    once; another one is made anew, as it was configured then.
+    APP is the application's id, container name or name. If the container of that version was
+    kept, it starts again at once; otherwise it is created again with its former configuration.
     """
     from gateway.queue import enqueue
     from gateway.store import applications

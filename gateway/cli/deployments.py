@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def deployments() -> None:
-    """What was deployed, and how it went."""
+    """Show and cancel deployments."""
 
 
 @deployments.command("list")
@@ -36,7 +36,7 @@ def deployments() -> None:
 @json_option
 @command
 async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show deployments, the newest first, of one application or of all."""
+    """List deployments of one application or of all, newest first."""
     from gateway.api.procedures.deployment import DeploymentRow
     from gateway.store import applications, steps
     from gateway.store import deployments as store
@@ -73,7 +73,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @json_option
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
-    """Show one with its steps, its reason and the container's last lines."""
+    """Show a deployment with its steps, its reason and the container's last log lines."""
     from gateway.api.procedures.deployment import QueuedDeployment
     from gateway.store import queue_position
     from gateway.store.database import transaction
@@ -94,7 +94,7 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
-    """End one that waits; let one that runs put back what it has begun."""
+    """Cancel a queued deployment; a running one puts back the version before it."""
     from gateway.queue import cancel
 
     async with keep() as kept:
@@ -102,7 +102,7 @@ async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     if as_json:
         show({"deploymentId": deployment, "state": state})
     else:
-        say("cancelled" if state == "cancelled" else "asked for: what it has begun is put back")
+        say("cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed")
 
 
 async def read(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":

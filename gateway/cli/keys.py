@@ -18,15 +18,33 @@ _SCOPES = [one.scope_name for one in reversed(Permission)]
 
 @click.group()
 def keys() -> None:
-    """API keys."""
+    """Manage API keys."""
 
 
 @keys.command()
 @click.argument("name")
-@click.option("--scope", type=click.Choice(_SCOPES), help="What it may do; a terminal is asked, else admin: all.")
-@click.option("--application", "applications", multiple=True, metavar="APP", help="May do it to this one; repeatable.")
-@click.option("--project", "projects", multiple=True, metavar="PROJECT", help="Or to all in this one; repeatable.")
-@click.option("--expires", metavar="WHEN", help="In how long, as 90d or 12h, or at which date, as 2027-01-01 (UTC).")
+@click.option(
+    "--scope",
+    type=click.Choice(_SCOPES),
+    help="What the key may do; default: ask on a terminal, otherwise admin (everything).",
+)
+@click.option(
+    "--application",
+    "applications",
+    multiple=True,
+    metavar="APP",
+    help="Restrict the key to this application; repeatable.",
+)
+@click.option(
+    "--project",
+    "projects",
+    multiple=True,
+    metavar="PROJECT",
+    help="Restrict the key to the applications of this project; repeatable.",
+)
+@click.option(
+    "--expires", metavar="WHEN", help="When the key expires: after a time (90d, 12h) or on a date in UTC (2027-01-01)."
+)
 @json_option
 @command
 async def create(
@@ -38,10 +56,10 @@ async def create(
     expires: str | None,
     as_json: bool,
 ) -> None:
-    """Make a key and print it: the only time it is shown.
+    """Create an API key and print it. It is not shown again.
 
-    It may do all that its scope allows, to everything, unless applications or projects are named. Of scope admin for
-    everything it is root on every host.
+    The key may do what its scope allows to everything, unless --application or --project restricts it. An unrestricted
+    key of scope admin is root on every host.
     """
     from gateway.store import api_keys
     from gateway.store import applications as apps
@@ -71,21 +89,24 @@ async def create(
 
 
 def _ask_scope(*, as_json: bool) -> str:
-    """Return what a person at a terminal chooses; admin where a program asks, as in KEY=$(gateway keys create ci)."""
+    """Ask for the scope on a terminal; return admin in a script, for example KEY=$(gateway keys create ci)."""
     if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return Permission.ADMIN.scope_name
-    say("What may it do? read: see. deploy: deploy applications as they are configured. admin: everything.", err=True)
+    say(
+        "What may the key do? read: see all but secrets. deploy: also deploy, start and stop. admin: everything.",
+        err=True,
+    )
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
 
 def _told(made: "Key") -> str:
-    """Return what the key may, and how to limit the next one."""
+    """Return what the key may do, and how to restrict the next one."""
     what = "everything" if made.grants is None else str(made.grants)
     root = ", which is root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
-    end = "without an end" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
+    end = "without expiry" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
     return (
-        f"the key is of scope {made.permission.scope_name} for {what}{root}, {end}; "
-        "--scope, --application, --project and --expires limit one"
+        f"the key has scope {made.permission.scope_name} for {what}{root}, {end}; "
+        "restrict a key with --scope, --application, --project and --expires"
     )
 
 
@@ -94,7 +115,7 @@ def _told(made: "Key") -> str:
 @json_option
 @command
 async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show keys, the newest first, without their secrets."""
+    """List keys, newest first, without their secrets."""
     from gateway.store import api_keys
     from gateway.store.database import transaction
 
@@ -145,7 +166,7 @@ def _row(key: "Key") -> dict[str, Any]:
 @json_option
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
-    """Refuse a key from now on; KEY is its id, its prefix or its name."""
+    """Revoke a key. KEY is its id, prefix or name."""
     from gateway.store import api_keys
     from gateway.store.database import transaction
 
@@ -161,10 +182,10 @@ async def revoke(key: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def rotate_master(*, as_json: bool) -> None:
-    """Seal all secrets with another master key, while everything runs.
+    """Re-encrypt all secrets with a new master key while everything runs.
 
-    The key is the new GATEWAY_MASTER_KEY, with the one before in GATEWAY_FORMER_MASTER_KEYS; where none is set, the key
-    in the data directory is replaced. Stopped half-way, it is done again and goes on.
+    Set GATEWAY_MASTER_KEY to the new key and GATEWAY_FORMER_MASTER_KEYS to the old one. If neither is set, the command
+    replaces the key in the data directory. If it is interrupted, run it again: it continues.
     """
     from dataclasses import asdict
 

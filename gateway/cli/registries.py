@@ -20,28 +20,34 @@ from gateway.cli._runner import (
 
 @click.group()
 def registries() -> None:
-    """Logins kept for all applications, matched with images by address."""
+    """Manage registry credentials for all applications, matched to images by address."""
 
 
 @registries.command()
 @click.argument("name")
 @click.argument("url", default="")
-@click.option("--username", help="Who logs in.")
-@click.option("--password-file", metavar="FILE", help="The password, token or key file; - is standard input.")
-@click.option("--ca-file", metavar="FILE", help="Certificates, PEM, that are trusted there besides the system's.")
+@click.option("--username", help="User name.")
+@click.option(
+    "--password-file", metavar="FILE", help="Read the password, token or key file from FILE; - is standard input."
+)
+@click.option("--ca-file", metavar="FILE", help="PEM certificates to trust for this registry, besides the system's.")
 @click.option(
     "--type",
     "registry_type",
     type=click.Choice(["cloud", "ecr"]),
     default="cloud",
-    help="ecr: tokens of Amazon's are fetched, as whom the machine's role makes us, or:",
+    help="ecr: fetch tokens with the instance role, or with the options below.",
 )
-@click.option("--access-key-id", metavar="KEY", help="ecr: a key of ours.")
-@click.option("--secret-access-key-file", metavar="FILE", help="ecr: what goes with it; - is standard input.")
-@click.option("--profile", help="ecr: a profile of the gateway's AWS configuration.")
-@click.option("--role-arn", metavar="ARN", help="ecr: a role to assume.")
-@click.option("--external-id", help="ecr: what that role's owner wants to be told.")
-@click.option("--region", help="ecr: where URL does not tell it.")
+@click.option("--access-key-id", metavar="KEY", help="ecr: AWS access key ID.")
+@click.option(
+    "--secret-access-key-file",
+    metavar="FILE",
+    help="ecr: read the AWS secret access key from FILE; - is standard input.",
+)
+@click.option("--profile", help="ecr: profile of the gateway's AWS configuration.")
+@click.option("--role-arn", metavar="ARN", help="ecr: role to assume.")
+@click.option("--external-id", help="ecr: external ID required by the role's trust policy.")
+@click.option("--region", help="ecr: AWS region, if URL does not contain it.")
 @json_option
 @command
 async def create(
@@ -54,9 +60,9 @@ async def create(
     as_json: bool,
     **plain: str | None,
 ) -> None:
-    """Keep a login for the images of URL and print the registry's id. The registry is not contacted.
+    """Store credentials for the images of URL and print the registry's id. The registry is not contacted.
 
-    URL is as ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; without one, Docker Hub.
+    URL is for example ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; default: Docker Hub.
     """
     from gateway.admin.registries import parse_registration
     from gateway.store import registries as store
@@ -81,7 +87,7 @@ async def create(
 @json_option
 @command
 async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show them, the newest first, without their secrets."""
+    """List registries, newest first, without their secrets."""
     from gateway.api.procedures.registry import RegistryRow
     from gateway.store import registries as store
     from gateway.store.database import transaction
@@ -109,7 +115,7 @@ def _who(registry: Any) -> str | None:
 @json_option
 @command
 async def test(registry_id: str, *, as_json: bool) -> None:
-    """Log in now, with what is kept; say what failed, and what to do."""
+    """Log in with the stored credentials; on failure, print the cause and the remedy."""
     from gateway import app
     from gateway.admin.registries import log_in
     from gateway.registry import client
@@ -124,7 +130,7 @@ async def test(registry_id: str, *, as_json: bool) -> None:
     if as_json:
         show({"loggedIn": found.registry_id})
     else:
-        say(f"{found.scope.domain} takes the login")
+        say(f"{found.scope.domain} accepts the login")
 
 
 @registries.command()
@@ -132,7 +138,7 @@ async def test(registry_id: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def remove(registry_id: str, *, as_json: bool) -> None:
-    """Forget a login. What runs is not touched."""
+    """Delete a registry's credentials. Running applications are not touched."""
     from gateway.store import registries as store
     from gateway.store.database import transaction
 

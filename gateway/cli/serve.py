@@ -8,7 +8,7 @@ from gateway.cli._runner import command, json_option, say, show
 @click.command()
 @json_option
 def serve(*, as_json: bool) -> None:
-    """Serve until told to stop. Then what runs is finished, or put back."""
+    """Run the gateway until it is stopped. Running deployments then finish or are put back."""
     import uvloop
 
     from gateway import app, config
@@ -23,7 +23,7 @@ def serve(*, as_json: bool) -> None:
 @json_option
 @command
 async def migrate(*, as_json: bool) -> None:
-    """Bring the database up to date; `serve` does it too."""
+    """Migrate the database to the current schema; `serve` does this too."""
     from gateway import config
     from gateway.store import migrate as migrations
     from gateway.store.storage import open_pool

@@ -22,17 +22,17 @@ from gateway.cli._runner import (
 
 @click.group()
 def servers() -> None:
-    """Hosts to deploy to, beside the gateway's own engine."""
+    """Manage remote servers to deploy to, besides the gateway's own engine."""
 
 
 def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the files that let us in."""
+    """Add the options for the files with credentials."""
     for option, explained in (
-        ("--known-hosts", "ssh://: the host's public keys, as ssh-keyscan prints them."),
-        ("--ssh-key", "ssh://: our private key."),
-        ("--tls-key", "tcp://: the key of our certificate."),
-        ("--tls-cert", "tcp://: our certificate."),
-        ("--tls-ca", "tcp://: the authority that signed the engine's certificate."),
+        ("--known-hosts", "ssh://: file with the host's public keys, as printed by ssh-keyscan."),
+        ("--ssh-key", "ssh://: the gateway's private key."),
+        ("--tls-key", "tcp://: private key of the gateway's certificate."),
+        ("--tls-cert", "tcp://: the gateway's certificate."),
+        ("--tls-ca", "tcp://: certificate of the CA that signed the engine's certificate."),
     ):
         function = click.option(option, metavar="FILE", help=explained)(function)
     return function
@@ -45,14 +45,14 @@ def _read(files: dict[str, str | None]) -> dict[str, str | None]:
 @servers.command()
 @click.argument("name")
 @click.argument("host")
-@click.option("--description", default="", help="What it is for.")
+@click.option("--description", default="", help="Description of the server.")
 @_access_options
 @json_option
 @command
 async def create(name: str, host: str, *, description: str, as_json: bool, **files: str | None) -> None:
     """Register the engine at HOST and print the server's id.
 
-    HOST is as unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
+    HOST is for example unix:///run/other.sock, tcp://10.0.0.5:2376 or ssh://deploy@10.0.0.5.
     """
     from gateway.admin.servers import register
     from gateway.model.servers import Access
@@ -68,13 +68,13 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
 
 @servers.command()
 @click.argument("server")
-@click.option("--name", help="What to call it from now on.")
-@click.option("--host", help="Where it is from now on.")
+@click.option("--name", help="New name.")
+@click.option("--host", help="New address of the engine.")
 @_access_options
 @json_option
 @command
 async def update(server: str, *, name: str | None, host: str | None, as_json: bool, **files: str | None) -> None:
-    """Change where SERVER is, or what lets us in there. What is not given stays."""
+    """Change the name, address or credentials of SERVER. Options that are not given change nothing."""
     from gateway.admin import servers as admin
 
     access = _read(files) | ({"host": host} if host else {})
@@ -91,7 +91,7 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @json_option
 @command
 async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show them, the newest first, and whether they answered last."""
+    """List servers, newest first, and whether they were reachable when last contacted."""
     from gateway.api.procedures.server import ServerRow
     from gateway.store import servers as store
     from gateway.store.database import transaction
@@ -113,7 +113,7 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
 @json_option
 @command
 async def show_server(server: str, *, as_json: bool) -> None:
-    """Show one, by id or name; what lets us in there is not shown."""
+    """Show a server, by id or name, without its credentials."""
     from gateway.api.procedures.server import ServerRow
     from gateway.store import servers as store
     from gateway.store.database import transaction
@@ -132,7 +132,7 @@ async def show_server(server: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def test(server: str, *, as_json: bool) -> None:
-    """Reach SERVER's engine now, and say who answers."""
+    """Connect to the engine of SERVER and print its identity."""
     from gateway.admin.servers import identify_engine
     from gateway.api.procedures.server import Identity
     from gateway.store import servers as store
@@ -153,7 +153,7 @@ async def test(server: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def remove(server: str, *, as_json: bool) -> None:
-    """Forget a server without applications, by id or name. Nothing is touched there."""
+    """Remove a server without applications, by id or name. Nothing is touched on the server itself."""
     from gateway.admin import servers as admin
 
     async with keep() as kept:

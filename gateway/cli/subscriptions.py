@@ -9,18 +9,20 @@ from gateway.cli._runner import command, json_option, keep, page_of, paged, say,
 
 @click.group()
 def subscriptions() -> None:
-    """Which tags an application follows."""
+    """Manage which tags an application deploys when they are pushed."""
 
 
 @subscriptions.command()
 @click.argument("app")
 @click.argument("policy", type=click.Choice(["exact", "semver", "glob", "regex", "any"]))
 @click.argument("pattern", default="")
-@click.option("--repository", default="", help="Follow this one instead of the image's own.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Follow only what matches one of these.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Never follow what matches one of these.")
-@click.option("--prereleases", is_flag=True, help="semver: versions such as 1.3.0-rc.1 too.")
-@click.option("--allow-downgrade", is_flag=True, help="semver: a lower version too.")
+@click.option("--repository", default="", help="Repository to follow; default: the repository of the image.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Follow only tags that match one of these; repeatable.")
+@click.option(
+    "--exclude", multiple=True, metavar="GLOB", help="Do not follow tags that match one of these; repeatable."
+)
+@click.option("--prereleases", is_flag=True, help="semver: follow prereleases such as 1.3.0-rc.1 too.")
+@click.option("--allow-downgrade", is_flag=True, help="semver: follow a lower version than the running one too.")
 @json_option
 @command
 async def create(
@@ -35,7 +37,7 @@ async def create(
     allow_downgrade: bool,
     as_json: bool,
 ) -> None:
-    """Let APP follow tags too, as in: gateway subscriptions create web semver '^1.2'."""
+    """Subscribe APP to more tags, for example: gateway subscriptions create web semver '^1.2'."""
     from gateway.admin.subscriptions import resolve_repository
     from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.model.tag_policies import TagPolicy
@@ -62,7 +64,7 @@ async def create(
 @json_option
 @command
 async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show what is followed, by one application or by all, the newest first."""
+    """List subscriptions of one application or of all, newest first."""
     from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.store import applications
     from gateway.store import subscriptions as store
@@ -89,7 +91,10 @@ async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None,
 @json_option
 @command
 async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
-    """Look for missed pushes of APP each so many seconds; 0 is never, and without a number as its registry."""
+    """Set how often APP polls its registry for missed pushes, in SECONDS.
+
+    0 turns polling off; without SECONDS, the interval set for the registry applies.
+    """
     from gateway.store import applications
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
@@ -100,7 +105,7 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
     if as_json:
         show({"applicationId": application_id, "reconcileSeconds": seconds})
     else:
-        say("as its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
+        say("as set for its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
 
 
 @subscriptions.command()
@@ -108,7 +113,7 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
 @json_option
 @command
 async def remove(subscription: str, *, as_json: bool) -> None:
-    """Follow no more, by the subscription's id."""
+    """Remove a subscription by its id."""
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
 

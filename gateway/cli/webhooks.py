@@ -21,19 +21,31 @@ from gateway.cli._runner import (
 
 @click.group()
 def webhooks() -> None:
-    """Where registries tell of pushes."""
+    """Manage the webhooks that registries send their pushes to."""
 
 
 @webhooks.command()
 @click.argument("source")
-@click.option("--name", default="", help="What to call it.")
-@click.option("--secret-file", help="Take the secret from this file (- is standard input) instead of making one.")
-@click.option("--host", help="The registry's public host, where its notifications name another or none.")
-@click.option("--alias", "aliases", multiple=True, help="A name by which they may call it, as registry:5000.")
-@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="A setting of the source.")
-@click.option("--repository", "repositories", multiple=True, help="Speak only for it, as ghcr.io/acme/*.")
-@click.option("--network", "networks", multiple=True, metavar="CIDR", help="Take requests only from there.")
-@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Take at most so many requests a minute.")
+@click.option("--name", default="", help="Name of the webhook.")
+@click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
+@click.option("--host", help="Public host of the registry, if its notifications contain another one or none.")
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    help="Other host name of the registry in its notifications, for example registry:5000; repeatable.",
+)
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Setting of the source; repeatable.")
+@click.option(
+    "--repository",
+    "repositories",
+    multiple=True,
+    help="Accept only pushes to this repository, for example ghcr.io/acme/*; repeatable.",
+)
+@click.option(
+    "--network", "networks", multiple=True, metavar="CIDR", help="Accept requests only from this network; repeatable."
+)
+@click.option("--rate", type=click.IntRange(1, 1_000_000), help="Rate limit in requests per minute.")
 @json_option
 @command
 async def create(
@@ -49,7 +61,7 @@ async def create(
     rate: int | None,
     as_json: bool,
 ) -> None:
-    """Open an endpoint for SOURCE and print its path and secret: the only time they are shown."""
+    """Create a webhook for SOURCE and print its path and secret. They are not shown again."""
     from gateway.admin.endpoints import CreateEndpoint, create_endpoint, find_source
     from gateway.cli._setup_steps import steps
     from gateway.model.errors import InvalidInput
@@ -57,7 +69,7 @@ async def create(
     from gateway.store.database import transaction
 
     if unset := [pair for pair in pairs if "=" not in pair]:
-        raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
+        raise InvalidInput(f"--set needs KEY=VALUE, not {unset[0]!r}")
     given = CreateEndpoint(
         source=source,
         name=name,
@@ -86,7 +98,10 @@ async def create(
         )
         say(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
         if public_url is None:
-            say("GATEWAY_PUBLIC_URL is not set: put the address that reaches this gateway first.", err=True)
+            say(
+                "GATEWAY_PUBLIC_URL is not set: replace the start of the URL with the public address of this gateway.",
+                err=True,
+            )
 
 
 @webhooks.command("list")
@@ -94,7 +109,7 @@ async def create(
 @json_option
 @command
 async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """Show endpoints, the newest first, without their paths and secrets."""
+    """List webhooks, newest first, without their paths and secrets."""
     from gateway.api.procedures.webhook import WebhookRow
     from gateway.store import endpoints
     from gateway.store.database import transaction
@@ -115,13 +130,15 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 
 @webhooks.command()
 @click.argument("endpoint")
-@click.option("--secret-file", help="Take the secret from this file (- is standard input) instead of making one.")
-@click.option("--path", is_flag=True, help="Make a new path instead of a new secret.")
-@click.option("--grace", type=click.IntRange(0, 2_592_000), default=86_400, help="Seconds the former stays valid.")
+@click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
+@click.option("--path", is_flag=True, help="Generate a new path instead of a new secret.")
+@click.option(
+    "--grace", type=click.IntRange(0, 2_592_000), default=86_400, help="Seconds for which the old one stays valid."
+)
 @json_option
 @command
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
-    """Make a new secret, by the endpoint's id; for a source that cannot sign, a new path."""
+    """Replace the secret of a webhook, by its id; for a source that cannot sign, its path."""
     from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
     from gateway.api.procedures.webhook import RotatedWebhook
     from gateway.store.database import transaction
@@ -131,7 +148,7 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
         made = await rotate_endpoint(connection, kept.vault, given)
     say(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
     if not as_json:
-        say(f"The former is valid for {grace} seconds more. The new one is not shown again.", err=True)
+        say(f"The old one stays valid for {grace} seconds. The new one is not shown again.", err=True)
 
 
 @webhooks.command()
@@ -139,7 +156,7 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
 @json_option
 @command
 async def enable(endpoint: str, *, as_json: bool) -> None:
-    """Let an endpoint deploy again."""
+    """Enable a webhook again."""
     await _set_enabled(endpoint, enabled=True, as_json=as_json)
 
 
@@ -148,7 +165,7 @@ async def enable(endpoint: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def disable(endpoint: str, *, as_json: bool) -> None:
-    """Let an endpoint deploy nothing, until it is enabled."""
+    """Disable a webhook: its pushes deploy nothing until it is enabled."""
     await _set_enabled(endpoint, enabled=False, as_json=as_json)
 
 
@@ -169,7 +186,7 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
 @json_option
 @command
 async def remove(endpoint: str, *, as_json: bool) -> None:
-    """Close an endpoint, by its id."""
+    """Delete a webhook by its id."""
     from gateway.store import endpoints
     from gateway.store.database import transaction
 

@@ -95,7 +95,7 @@ async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: Comm
     )
     out, err = await process.communicate()
     assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
-    assert b"of scope admin for everything, which is root on every host, without an end; --scope" in err
+    assert b"has scope admin for everything, which is root on every host, without expiry; restrict" in err
 
 
 async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never(shell: CommandLine) -> None:
