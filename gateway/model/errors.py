@@ -157,70 +157,69 @@ class Code(StrEnum):
 
 
 REMEDIES: dict[Code, str] = {
-    Code.DENIED: "Check the user name and token of the registry, or of the application, "
-    "and that it may pull this repository: registry.testRegistry tries them.",
+    Code.DENIED: "Check the user name and token of the registry, or of the application, and that they may pull this "
+    "repository; registry.testRegistry tests them.",
     Code.NOT_FOUND: "Check the image's name and tag, and that it was pushed to this registry.",
-    Code.RATE_LIMITED: "Nothing to do: it is tried again when the registry allows. "
-    "A login for this registry raises the limit; "
-    "else use another registry, or a mirror: registry-mirrors of the engine.",
-    Code.REGISTRY_UNREACHABLE: "Nothing to do if the registry is only restarting: it is tried again. "
-    "Else check its address and the network.",
-    Code.REGISTRY_UNTRUSTED: "Give the certificate of its authority with the registry (caCertificate, or "
-    "gateway registries create --ca-file), and to each engine that pulls as /etc/docker/certs.d/HOST:PORT/ca.crt, "
-    "then deploy again. A certificate that has expired, or is for another name, is the registry's to renew.",
-    Code.PULL_INTERRUPTED: "Nothing to do: it is tried again.",
-    Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, "
-    "for instance: docker buildx build --platform linux/amd64,linux/arm64 --push. "
-    "Where the platform is right, see that the script it runs begins with a #! line.",
-    Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update, to a tag that names an "
-    "image: charts and other artifacts are not run.",
-    Code.NO_SPACE: "Free space on the engine's disk, for instance: docker image prune -a",
-    Code.NAME_TAKEN: "Rename or remove what has the name; or delete this application, and adopt that one: "
-    "gateway apps adopt",
-    Code.PORT_TAKEN: "Stop what uses the port, or publish another one. "
-    "On the engine's host, ss -ltnp names the processes that listen.",
+    Code.RATE_LIMITED: "Nothing to do: the gateway retries when the registry allows it. A login for this registry "
+    "raises the limit; otherwise use another registry, or set a mirror in the engine (registry-mirrors).",
+    Code.REGISTRY_UNREACHABLE: "Nothing to do if the registry is only restarting: the gateway retries. Otherwise "
+    "check its address and the network.",
+    Code.REGISTRY_UNTRUSTED: "Add the certificate of the registry's CA to the registry (caCertificate, or gateway "
+    "registries create --ca-file), and to each engine that pulls, as /etc/docker/certs.d/HOST:PORT/ca.crt; then "
+    "deploy again. If the certificate has expired, or is for another name, it must be renewed at the registry.",
+    Code.PULL_INTERRUPTED: "Nothing to do: the gateway retries.",
+    Code.WRONG_ARCHITECTURE: "Push the image for the engine's platform too, for example: docker buildx build "
+    "--platform linux/amd64,linux/arm64 --push. If the platform is right, check that the script that the image runs "
+    "begins with a #! line.",
+    Code.NO_IMAGE: "Set dockerImage with application.saveDockerProvider or application.update to a tag that names "
+    "an image; charts and other artifacts cannot be run.",
+    Code.NO_SPACE: "Free space on the engine's disk, for example: docker image prune -a",
+    Code.NAME_TAKEN: "Rename or remove the container or service that has the name; or delete this application and "
+    "adopt that one: gateway apps adopt",
+    Code.PORT_TAKEN: "Stop what uses the port, or publish another port. On the engine's host, ss -ltnp lists the "
+    "processes that listen.",
     Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
-    Code.VOLUME_MISSING: "Create the folder on each host that runs it, or install the volume's driver there; "
-    "or correct the application's mounts.",
-    Code.CONTAINER_MISSING: "See who removes containers on this host: a docker container prune of cron spares the "
-    "gateway's with --filter label!=gateway.application. Then deploy again.",
-    Code.COMMAND_NOT_FOUND: "Correct command, or the image's own entrypoint: the program, and what the first line of a "
-    "script names, must be in the image; lines end without a carriage return.",
-    Code.COMMAND_NOT_EXECUTABLE: "Make the file executable in the image, for instance: RUN chmod +x /entrypoint.sh; "
+    Code.VOLUME_MISSING: "Create the folder on each host that runs it, or install the volume's driver there; or "
+    "correct the application's mounts.",
+    Code.CONTAINER_MISSING: "Find out who removes containers on this host; docker container prune in a cron job "
+    "spares the gateway's with --filter label!=gateway.application. Then deploy again.",
+    Code.COMMAND_NOT_FOUND: "Correct command, or the image's own entrypoint: the image must contain the program, "
+    "and the interpreter in the first line of a script; lines must not end with a carriage return.",
+    Code.COMMAND_NOT_EXECUTABLE: "Make the file executable in the image, for example: RUN chmod +x /entrypoint.sh; "
     "or correct command.",
     Code.BAD_CONFIGURATION: "Correct the application's configuration and deploy again.",
-    Code.EXITED: "The last lines of the container say why; one that ends with code 0 needs a command that goes on "
-    "running. What served before, if anything did, is kept or put back.",
-    Code.OUT_OF_MEMORY: "Raise memoryLimit, or find what uses the memory.",
-    Code.UNHEALTHY: "The output of the health check, or the probe's answer, says why. "
-    "What served before, if anything did, is kept or put back.",
-    Code.WRONG_DIGEST: "Deploy again; if it stays so, the registry and the engine disagree on the image.",
-    Code.NO_SWARM: "Make the engine a Swarm manager with: docker swarm init. "
-    "Or let the application be a container: runtime container, replicas 1.",
-    Code.NO_SUITABLE_NODE: "Add a node that fits, or lower what is asked of one: placement, reservations, ports.",
-    Code.NODE_CANNOT_PULL: "See that each node reaches the registry, trusts its certificate and may pull the image: "
-    "the credentials known here are sent to the nodes with each deployment.",
-    Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if it needs more, "
-    "or healthDeadline where tasks are slow to come up.",
+    Code.EXITED: "The container's last lines say why. If it exits with code 0, give it a command that keeps "
+    "running. The version that served before, if any, is kept or put back.",
+    Code.OUT_OF_MEMORY: "Raise memoryLimit, or find out what uses the memory.",
+    Code.UNHEALTHY: "The output of the health check, or the answer to the probe, says why. The version that served "
+    "before, if any, is kept or put back.",
+    Code.WRONG_DIGEST: "Deploy again; if the error stays, the registry and the engine disagree on the image.",
+    Code.NO_SWARM: "Make the engine a Swarm manager: docker swarm init. Or run the application as a container: "
+    "runtime container, replicas 1.",
+    Code.NO_SUITABLE_NODE: "Add a node that fits, or require less of a node: placement, reservations, ports.",
+    Code.NODE_CANNOT_PULL: "Check that each node reaches the registry, trusts its certificate and may pull the "
+    "image. The gateway sends its credentials for the registry to the nodes with each deployment.",
+    Code.TIMED_OUT: "See which step took the time; raise GATEWAY_PROGRESS_DEADLINE if that step needs more, or "
+    "healthDeadline if tasks start slowly.",
     Code.NOTHING_KEPT: "Deploy a version by its tag or digest instead.",
-    Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address "
-    "(GATEWAY_DOCKER_HOST, or: gateway servers test): it is tried again.",
-    Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again. An image whose layer it cannot "
-    "unpack must be built and pushed anew, compressed with gzip where the engine is older than 23.",
-    Code.ENGINE_BUSY: "Nothing to do: the engine still clears up after a restart, or after a container that ended, and "
-    "it is tried again. If it stays so, restart the Docker Engine.",
-    Code.SLOTS_TAKEN: "Nothing to do: it goes on as soon as one of them is done. GATEWAY_SWAPS says how many an engine "
-    "stops and starts at once; a long stopGrace holds a slot for as long.",
-    Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs takes it up.",
-    Code.DATABASE_UNAVAILABLE: "Nothing to do if PostgreSQL is only restarting or busy: it is tried again. "
-    "Else free its disk, raise its max_connections, or end what makes it read-only.",
-    Code.GATEWAY_KILLED: "See why the gateway ended each time: its own log, the system's (dmesg tells of a process "
-    "killed for want of memory), or whoever restarts it. Then deploy again.",
-    Code.TOO_MANY_ATTEMPTS: "Mend what each attempt failed on and deploy again.",
-    Code.CANCELLED: "Nothing to do. Deploy again when it is wanted.",
+    Code.ENGINE_UNREACHABLE: "Start the Docker Engine, or check its address (GATEWAY_DOCKER_HOST, or: gateway "
+    "servers test); the gateway retries.",
+    Code.ENGINE_REFUSED: "Correct what the Docker Engine objects to and deploy again. If it cannot unpack a layer, "
+    "build and push the image again; an engine older than 23 needs layers compressed with gzip.",
+    Code.ENGINE_BUSY: "Nothing to do: the engine is still cleaning up after a restart, or after a container that "
+    "exited, and the gateway retries. If the error stays, restart the Docker Engine.",
+    Code.SLOTS_TAKEN: "Nothing to do: the deployment continues as soon as one of them is done. GATEWAY_SWAPS sets "
+    "how many applications an engine stops and starts at once; a long stopGrace holds a slot for as long.",
+    Code.GATEWAY_STOPPED: "Nothing to do: the next gateway that runs continues the deployment.",
+    Code.DATABASE_UNAVAILABLE: "Nothing to do if PostgreSQL is only restarting or busy: the gateway retries. "
+    "Otherwise free its disk, raise its max_connections, or end what makes it read-only.",
+    Code.GATEWAY_KILLED: "Find out why the gateway ended each time: see its own log, the system's (dmesg reports a "
+    "process killed for lack of memory), or what restarts it. Then deploy again.",
+    Code.TOO_MANY_ATTEMPTS: "Fix what each attempt failed on and deploy again.",
+    Code.CANCELLED: "Nothing to do. Deploy again when you want it.",
     Code.SATISFIED: "Nothing to do.",
-    Code.UP_TO_DATE: "Nothing to do. A redeploy replaces the container all the same.",
-    Code.INTERNAL: "This is a defect of the gateway: its log has the details under the deployment's id.",
+    Code.UP_TO_DATE: "Nothing to do. To replace the container anyway, redeploy.",
+    Code.INTERNAL: "This is a defect of the gateway; its log has the details under the deployment's id.",
 }
 
 
