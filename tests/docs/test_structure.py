@@ -1,6 +1,7 @@
 """The documents lead somewhere: files and headings that they name exist, and each page says what it is for."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,3 +60,10 @@ def test_the_map_names_every_package() -> None:
         if part.suffix != ".typed" and not part.name.startswith("_")
     }
     assert {part for part in parts if part not in text} == set()
+
+
+def test_the_map_has_the_direction_of_imports() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    chain = " > ".join(layer.replace("gateway.", "") for layer in layers)
+    assert f"\n    {chain}\n" in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
