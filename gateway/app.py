@@ -1,11 +1,15 @@
-"""Builds the application: the one place that knows every part.
+"""Build the application: the one place that knows every part.
 
-Opened downwards, closed upwards, so that rollouts end while the engine and PostgreSQL still live:
+The parts are opened in the order of the code and closed in the opposite order, so that rollouts end before the
+connections that they need:
 
-    1  listeners close          5  then they are cut, and put the old container back
-    2  requests finish          6  the engine's and the registries' connections close
-    3  no more claims           7  PostgreSQL's do, and the embedded server stops
-    4  rollouts get the grace
+    1  the listeners close
+    2  requests finish
+    3  no deployment is claimed any more
+    4  rollouts get GATEWAY_SHUTDOWN_GRACE to finish
+    5  the others are cancelled, and put the old container back
+    6  the connections to the engine and the registries close
+    7  the connections to PostgreSQL close, and the embedded server stops
 """
 
 import asyncio
@@ -30,18 +34,18 @@ from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import supervise
 
 _LOG = structlog.get_logger()
-_SERVER_SHUTDOWN = 5.0  # seconds requests get to finish
+_SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
 
-_BACKLOG = 1024  # connections that wait to be accepted
+_BACKLOG = 1024  # connections that may wait to be accepted
 
 
 def token_hosts(settings: Settings) -> frozenset[str]:
-    """Return the hosts that may be sent logins for whichever registry names them."""
+    """Return the hosts that may receive the credentials of any registry that names them as its token service."""
     return frozenset(text.strip().lower() for text in settings.token_hosts.split(",") if text.strip())
 
 
-def insecure(settings: Settings) -> frozenset[Domain]:
-    """Return the registries that are asked without TLS, or with any certificate."""
+def insecure_registries(settings: Settings) -> frozenset[Domain]:
+    """Return the registries to reach without TLS, or with any certificate."""
     return frozenset(parse_domain(text.strip()) for text in settings.insecure_registries.split(",") if text.strip())
 
 
@@ -49,21 +53,21 @@ def _own_engine(settings: Settings) -> Access:
     access = Access(settings.docker_host)
     if access.address.scheme == "ssh":
         raise InvalidInput(
-            f"GATEWAY_DOCKER_HOST is {access.host}, and an engine by SSH needs a key: unset it, and register that host "
-            "with: gateway servers create"
+            f"GATEWAY_DOCKER_HOST is {access.host}, but an engine reached by SSH needs a key: unset it, and register "
+            "the machine with: gateway servers create"
         )
     return access
 
 
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[str]:
-    """Serve until the block is left; yields the address that is listened on, as `http://127.0.0.1:8080`."""
+    """Serve until the block is left. Yields the URL of the listener, such as `http://127.0.0.1:8080`."""
     limits = limits_for(raise_file_limit(), settings.body_limit)
     async with AsyncExitStack() as stack:
         storage = await stack.enter_async_context(open_storage(settings))
         engine = await stack.enter_async_context(client.connect(_own_engine(settings)))
         registry = await stack.enter_async_context(
-            registry_client.connect(insecure(settings), token_hosts=token_hosts(settings))
+            registry_client.connect(insecure_registries(settings), token_hosts=token_hosts(settings))
         )
         supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, settings))
         await stack.enter_async_context(
@@ -84,24 +88,24 @@ async def running(settings: Settings) -> AsyncIterator[str]:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
-    told = asyncio.Event()
-    begins = asyncio.current_task()
+    stopping = asyncio.Event()
+    starting = asyncio.current_task()
 
-    def tell() -> None:
-        told.set()
-        if begins is not None:  # it has not begun yet: a migration may take long, and the lock of one too
-            begins.cancel()
+    def stop() -> None:
+        stopping.set()
+        if starting is not None:  # the start may take long, for a migration or its lock
+            starting.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, tell)
+        loop.add_signal_handler(number, stop)
     try:
         async with running(settings) as address:
-            begins = None
+            starting = None
             _LOG.info("Serving", address=address)
-            await told.wait()
+            await stopping.wait()
             _LOG.info("Stopping")
     except asyncio.CancelledError:
-        if not told.is_set():
+        if not stopping.is_set():
             raise
     _LOG.info("Stopped")

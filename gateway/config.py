@@ -1,4 +1,4 @@
-"""Settings, read once from the environment and frozen. A misspelt one stops the start."""
+"""The settings: `GATEWAY_…` environment variables, read once at the start. An unknown name stops the start."""
 
 import binascii
 import os
@@ -17,112 +17,127 @@ from gateway.model.errors import InvalidInput
 _PREFIX = "GATEWAY_"
 _FILE = "_file"
 _SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert_urls"})
-# What an orchestrator injects for a service that happens to be called "gateway".
+# Variables that Docker and Kubernetes inject for a service called "gateway": they are no settings.
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
-# The folder of the data, and what it was called first: a database there is still used.
+# Names of the data directory: the present one, and the first one, which is used where it has a database.
 _NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
-_LEAST_SECONDS = 10  # between looks
+_LEAST_SECONDS = 10  # the shortest poll interval
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
 class Settings(BaseModel):
-    """One field a `GATEWAY_…` variable; a secret may also come as `…_FILE`, the path of a file."""
+    """Each field is a `GATEWAY_…` variable. A secret may also be the content of the file that `…_FILE` names."""
 
     model_config = ConfigDict(hide_input_in_errors=True, frozen=True, extra="forbid")
 
     listen: str = Field("127.0.0.1:8080", description="Address and port of the HTTP server.")
     database_url: SecretStr | None = Field(
-        None, description="PostgreSQL to use; unset: an embedded one in the data directory."
+        None, description="Address of PostgreSQL; unset: an embedded PostgreSQL in the data directory."
     )
-    database_connections: Annotated[int, Field(ge=2, le=1000)] = Field(10, description="Connections to PostgreSQL.")
-    data_dir: Path = Field(description="Where the embedded PostgreSQL and the master key are kept.")
+    database_connections: Annotated[int, Field(ge=2, le=1000)] = Field(
+        10, description="Connections to PostgreSQL, at most."
+    )
+    data_dir: Path = Field(description="Directory of the embedded PostgreSQL and of the master key.")
     docker_host: str = Field(description="The gateway's own Docker Engine: unix:///path or tcp://host:port.")
     master_key: SecretStr | None = Field(
         None,
-        description="Base64 of 32 bytes that seal the secrets in the database; "
-        "unset with the embedded PostgreSQL: made once, in the data directory.",
+        description="Base64 of the 32 bytes that encrypt the secrets in the database; unset with the embedded "
+        "PostgreSQL: created once, in the data directory.",
     )
     former_master_keys: SecretStr | None = Field(
-        None, description="Keys that still open what was sealed before, by comma; see docs/keys.md."
+        None, description="Former master keys, comma-separated, that still decrypt; see docs/keys.md."
     )
-    public_url: str | None = Field(None, description="How registries reach this gateway, shown in set-up steps.")
-    rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Rollouts at once, on each engine.")
+    public_url: str | None = Field(
+        None, description="URL at which registries reach this gateway, shown in set-up steps."
+    )
+    rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Concurrent rollouts on each engine.")
     swaps: Annotated[int, Field(ge=1, le=100)] = Field(
         2,
-        description="Of them, how many may stop and start containers at once; more makes each outage longer.",
+        description="Of these, how many may stop and start containers at the same time; more make each outage longer.",
     )
-    lease: Seconds = Field(15, description="Seconds after which a gateway that fell silent loses its rollouts.")
-    stable_window: Seconds = Field(5, description="Seconds a container without a health check must run to be proven.")
+    lease: Seconds = Field(
+        15, description="Seconds without a heartbeat after which another gateway takes over the rollouts of this one."
+    )
+    stable_window: Seconds = Field(
+        5, description="Seconds a container without a health check must run before it counts as ready."
+    )
     health_deadline: Seconds = Field(300, description="Seconds a container has to become healthy.")
-    progress_deadline: Seconds = Field(1800, description="Seconds one attempt of a rollout may take as a whole.")
+    progress_deadline: Seconds = Field(1800, description="Seconds one attempt of a rollout may take in total.")
     watch_window: Annotated[float, Field(ge=0, le=86_400)] = Field(
         120,
-        description="Seconds after a rollout in which trouble brings the former version back; 0: none.",
+        description="Seconds after a rollout in which a failure rolls back to the former version; 0: never.",
     )
     alert_urls: SecretStr | None = Field(
-        None, description="Where failures are told, addresses of apprise, by comma; see docs/health.md."
+        None, description="Destinations of alerts, comma-separated Apprise URLs; see docs/health.md."
     )
-    kept_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a replaced version is kept at most.")
+    kept_days: Annotated[int, Field(ge=1, le=3650)] = Field(
+        30, description="Days a replaced version is kept for a rollback, at most."
+    )
     pull_stall: Seconds = Field(120, description="Seconds without progress after which a pull is given up.")
     shutdown_grace: Annotated[float, Field(ge=0, le=3600)] = Field(
         20, description="Seconds that running rollouts get to finish on SIGTERM."
     )
     retry_deadline: Seconds = Field(
-        21_600, description="Seconds after which a deployment that keeps being postponed fails."
+        21_600, description="Seconds after which a deployment that is retried again and again fails."
     )
     body_limit: Annotated[int, Field(ge=1024, le=64 * 1024**2)] = Field(
-        1024**2, description="Bytes accepted in one request."
+        1024**2, description="Maximum size of a request's body in bytes."
     )
     webhook_rate: Annotated[float, Field(gt=0, le=100_000)] = Field(
-        1000, description="Requests a second that one webhook endpoint may take, ten seconds' worth of them at once."
+        1000, description="Requests per second that one webhook accepts; a burst may be ten seconds' worth."
     )
     trusted_proxies: str = Field(
         "",
-        description="Networks of reverse proxies, by comma, whose X-Forwarded-For is believed where a webhook is "
-        "limited to networks.",
+        description="Networks of reverse proxies, comma-separated; their X-Forwarded-For names the sender where a "
+        "webhook accepts certain networks only.",
     )
     deployments_kept: Annotated[int, Field(ge=1, le=100_000)] = Field(
-        200, description="Deployments that are kept of each application; what serves and what can serve again stays."
+        200,
+        description="Deployments kept for each application; the running version and the versions to roll back to are "
+        "always kept.",
     )
     deployment_days: Annotated[int, Field(ge=1, le=3650)] = Field(90, description="Days a deployment is kept.")
     log_days: Annotated[int, Field(ge=1, le=3650)] = Field(
-        30, description="Days the steps of a deployment, and what its container logged, are kept."
+        30, description="Days the steps of a deployment and the log of its container are kept."
     )
     inbox_days: Annotated[int, Field(ge=1, le=3650)] = Field(30, description="Days a delivery is kept.")
     inbox_megabytes: Annotated[int, Field(ge=16, le=1_000_000)] = Field(
-        1024, description="What the inbox may take; the oldest deliveries make room."
+        1024, description="Maximum size of the inbox in megabytes; the oldest deliveries are deleted first."
     )
     host_powers: Literal["global", "any"] = Field(
         "global",
-        description="Which keys of scope admin may let an application reach the host and what others have there "
-        "(folders, networks, capabilities, servers): those for everything, or any; see docs/keys.md.",
+        description="Which keys with the permission admin may give an application access to its host and to what "
+        "others have there (folders, networks, capabilities, servers): global, those that are not "
+        "restricted, or any; see docs/keys.md.",
     )
     status_networks: str = Field(
         "",
-        description="Networks, by comma, that are told details at /readyz and /metrics without a key: "
-        "where the engines are and what is wrong with them.",
+        description="Networks, comma-separated, that get details at /readyz and /metrics without a key: the addresses "
+        "of the engines and their errors.",
     )
-    audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days a row of the audit is kept.")
+    audit_days: Annotated[int, Field(ge=1, le=36_500)] = Field(365, description="Days an audit record is kept.")
     audit_rows: Annotated[int, Field(ge=1000, le=100_000_000)] = Field(
-        200_000, description="Rows of the audit that are kept at most, and as many refusals beside them."
+        200_000, description="Maximum number of audit records; refused calls are counted apart, up to the same number."
     )
     reconcile: str = Field(
         "",
-        description="Seconds between looks for pushes that nobody has told of, by registry and comma, as "
-        "docker.io=3600; * is all registries.",
+        description="Poll interval per registry in seconds, comma-separated (`docker.io=3600,*=600`); finds pushes "
+        "whose webhook was lost.",
     )
     insecure_registries: str = Field(
-        "", description="Registries spoken to without TLS, or with any certificate, by comma; loopback is without."
+        "",
+        description="Registries to reach without TLS, or with any certificate, comma-separated; loopback addresses "
+        "never need TLS.",
     )
     token_hosts: str = Field(
         "",
-        description="Hosts, by comma, that are sent the login for a registry where it names them for that, besides "
-        "those of its own domain; see docs/registries.md.",
+        description="Hosts, comma-separated, that may receive a registry's credentials when it names them as its "
+        "token service, besides hosts of its own domain; see docs/registries.md.",
     )
     registry_lag: Seconds = Field(
-        30, description="Seconds a registry may take until its tag names what it has told of."
+        30, description="Seconds a registry may take after a push event until its tag names the pushed digest."
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
@@ -132,7 +147,7 @@ class Settings(BaseModel):
     def _address(cls, text: str) -> str:
         host, _, port = text.rpartition(":")
         if not host or not port.isdigit() or int(port) > 65535:  # noqa: PLR2004 - the last port
-            raise ValueError("an address and a port are needed, as in 127.0.0.1:8080")
+            raise ValueError("an address and a port are needed, for example 127.0.0.1:8080")
         return text
 
     @field_validator("public_url")
@@ -142,7 +157,7 @@ class Settings(BaseModel):
             return None
         parts = urlsplit(text)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("an address with http:// or https:// is needed, as in https://gateway.example.com")
+            raise ValueError("a URL with http:// or https:// is needed, for example https://gateway.example.com")
         return text.rstrip("/")
 
     @field_validator("trusted_proxies", "status_networks")
@@ -158,12 +173,12 @@ class Settings(BaseModel):
         for pair in filter(None, text.split(",")):
             domain, _, seconds = pair.strip().partition("=")
             if not domain or not seconds.isdecimal() or int(seconds) < _LEAST_SECONDS:
-                raise ValueError(f"{pair.strip()!r} is not as docker.io=3600, of at least {_LEAST_SECONDS} seconds")
+                raise ValueError(f"{pair.strip()!r} is not like docker.io=3600, with at least {_LEAST_SECONDS} seconds")
         return text
 
     @property
     def reconciled(self) -> dict[str, int]:
-        """The seconds by registry."""
+        """The poll interval in seconds, by registry; `*` stands for all others."""
         pairs = (pair.strip().partition("=") for pair in self.reconcile.split(",") if pair.strip())
         return {domain: int(seconds) for domain, _, seconds in pairs}
 
@@ -174,7 +189,7 @@ class Settings(BaseModel):
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Self:
-        """Read all there is; raises InvalidInput naming the variable."""
+        """Read the settings from these variables. Raises InvalidInput, which names the variable, never its value."""
         given = {
             name.removeprefix(_PREFIX).lower(): value
             for name, value in environ.items()
@@ -193,7 +208,7 @@ class Settings(BaseModel):
             raise InvalidInput("\n".join(_explain(detail) for detail in error.errors())) from error
 
     def key(self) -> bytes | None:
-        """Return the master key's bytes; raises InvalidInput unless they are 32."""
+        """Return the master key, or None if it is not set. Raises InvalidInput if it is not base64 of 32 bytes."""
         if self.master_key is None:
             return None
         key = _decoded(self.master_key.get_secret_value())
@@ -202,16 +217,18 @@ class Settings(BaseModel):
         return key
 
     def former_keys(self) -> list[bytes]:
-        """Return them, those of a whole key file too; raises InvalidInput unless each is of 32 bytes."""
+        """Return the former master keys; an item may be a whole key file. Raises InvalidInput."""
         text = self.former_master_keys.get_secret_value() if self.former_master_keys else ""
         held = [_decoded(one) for one in text.replace(",", " ").split()]
         if any(not one or len(one) % _KEY_BYTES for one in held):
-            raise InvalidInput("GATEWAY_FORMER_MASTER_KEYS are not each base64 of 32 bytes, by comma")
+            raise InvalidInput(
+                "GATEWAY_FORMER_MASTER_KEYS is not a comma-separated list of keys, each base64 of 32 bytes"
+            )
         return [one[at : at + _KEY_BYTES] for one in held for at in range(0, len(one), _KEY_BYTES)]
 
 
 def _decoded(text: str) -> bytes:
-    """Return the bytes that base64 stands for, none where it is none."""
+    """Decode base64; return b"" for anything else."""
     try:
         return b64decode(text, validate=True)
     except binascii.Error:
@@ -224,7 +241,7 @@ def _data_dir(environ: Mapping[str, str]) -> str:
 
 
 def _present(base: Path) -> Path:
-    """Return the folder that holds a database or a key: by today's name, else by the first one."""
+    """Return the directory that holds a database or a key: under the present name, else under the first one."""
     for name in (_NAME, _FORMER_NAME):
         if any(os.path.lexists(base / name / kept) for kept in ("postgres", "master.key")):
             return base / name
@@ -242,13 +259,13 @@ def _explain(detail: Mapping[str, object]) -> str:
     location = detail["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else ""
     if detail["type"] == "extra_forbidden":
-        return f"{_PREFIX}{name.upper()} is not a setting of the gateway: is it misspelt?"
+        return f"{_PREFIX}{name.upper()} is not a setting of the gateway: check the spelling"
     # Never the value: it may be a secret.
     return f"{_PREFIX}{name.upper()}: {str(detail['msg']).removeprefix('Value error, ')}"
 
 
 def load() -> Settings:
-    """Read the process's own environment, and take the secrets out of it: what it starts need not know them."""
+    """Read the settings, and remove the secrets from the environment: child processes must not get them."""
     settings = Settings.from_environ(os.environ)
     for name in _SECRETS:
         os.environ.pop(_PREFIX + name.upper(), None)

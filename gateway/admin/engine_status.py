@@ -26,7 +26,7 @@ class Rollouts(Protocol):
 
     @property
     def background_tasks(self) -> BackgroundTasks:
-        """Return what owns the loops in the background."""
+        """The owner of the background tasks."""
 
     @property
     def engines(self) -> Sequence[EngineStatus]:

@@ -125,7 +125,9 @@ async def test(registry_id: str, *, as_json: bool) -> None:
     async with keep() as kept:
         async with transaction(kept.pool) as connection:
             found = await store.select_registry(connection, kept.vault, registry_id)
-        async with client.connect(app.insecure(kept.settings), token_hosts=app.token_hosts(kept.settings)) as asking:
+        async with client.connect(
+            app.insecure_registries(kept.settings), token_hosts=app.token_hosts(kept.settings)
+        ) as asking:
             await log_in(asking, found)
     if as_json:
         show({"loggedIn": found.registry_id})

@@ -1,4 +1,4 @@
-"""Loops in the background: whatever ends one, it is begun again, counted, and shown where it does not recover."""
+"""Background tasks: one that fails is started again and counted, and shown while it keeps failing."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator

@@ -63,7 +63,7 @@ def test_a_public_address_without_a_scheme_is_refused() -> None:
         "ftp://h",
         "https://h?a=b",
     ):
-        with pytest.raises(InvalidInput, match="GATEWAY_PUBLIC_URL: an address with http"):
+        with pytest.raises(InvalidInput, match="GATEWAY_PUBLIC_URL: a URL with http"):
             Settings.from_environ({"HOME": "/", "GATEWAY_PUBLIC_URL": text})
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_PUBLIC_URL": "https://gateway.example.com/at/"})
     assert settings.public_url == "https://gateway.example.com/at"
