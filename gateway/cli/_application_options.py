@@ -36,12 +36,12 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def options(function: _F) -> _F:
+def application_options(function: _F) -> _F:
     """Add the options to a command; `columns` reads their values."""
     return reduce(lambda made, option: option(made), reversed(_OPTIONS), function)
 
 
-def columns(chosen: Mapping[str, Any]) -> dict[str, Any]:
+def parse_options(chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Return the given options under the API's field names. Raises InvalidInput."""
     found = {
         "env": read_secret(chosen["env_file"]),

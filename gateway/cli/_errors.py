@@ -10,18 +10,18 @@ import click
 from gateway.model.errors import GatewayError, InvalidInput
 
 
-def explain(error: Exception) -> str:
+def readable_error(error: Exception) -> str:
     """Return the message to print; never an empty one."""
     if isinstance(error, InvalidInput) and error.field:
         return f"{error.field}: {error}"
     if isinstance(error, GatewayError | OSError):
         return str(error) or type(error).__name__
-    if (wrong := _wrong_fields(error)) is not None:
+    if (wrong := _validation_error(error)) is not None:
         return wrong
-    return _of_the_database(error) or _defect(error)
+    return _database_error(error) or _defect_message(error)
 
 
-def _wrong_fields(error: Exception) -> str | None:
+def _validation_error(error: Exception) -> str | None:
     """Return which fields are invalid and why, without their values, which may be secrets."""
     if "pydantic" not in sys.modules:  # code that raises it has imported it
         return None
@@ -35,7 +35,7 @@ def _wrong_fields(error: Exception) -> str | None:
     )
 
 
-def _of_the_database(error: Exception) -> str | None:
+def _database_error(error: Exception) -> str | None:
     if "asyncpg" not in sys.modules:
         return None
     import asyncpg
@@ -49,7 +49,7 @@ def _of_the_database(error: Exception) -> str | None:
     return None
 
 
-def _defect(error: Exception) -> str:
+def _defect_message(error: Exception) -> str:
     """Name the place in the code only, since the error's own message may contain secrets."""
     if os.environ.get("GATEWAY_LOG_LEVEL") == "debug":
         traceback.print_exception(error)
@@ -62,7 +62,7 @@ def _defect(error: Exception) -> str:
     )
 
 
-def refuse_undecoded(words: list[str]) -> None:
+def reject_invalid_utf8(words: list[str]) -> None:
     """Reject arguments that are not UTF-8. Raises click.UsageError."""
     for word in words:
         try:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._runner import say, show
-from gateway.cli.deployments import document, print_outcome, read, step_line
+from gateway.cli._runner import print_json, print_text
+from gateway.cli.deployments import deployment_row, load_deployment, print_outcome, step_line
 from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
     from gateway.model.deployments import Deployment, StepRecord
     from gateway.store.database import Pool
 
-_LOOK_AGAIN = 0.1  # seconds
+_POLL_INTERVAL = 0.1  # seconds
 
 follow_option = click.option(
     "--follow",
@@ -24,17 +24,17 @@ follow_option = click.option(
 )
 
 
-async def conclude(pool: "Pool", deployment_id: str, *, follow: bool, as_json: bool) -> None:
+async def finish_deployment_command(pool: "Pool", deployment_id: str, *, follow: bool, as_json: bool) -> None:
     """Print the id, or with `follow` the outcome; exits with 1 unless the requested version runs then."""
     if not follow:
         if as_json:
-            show({"deploymentId": deployment_id})
+            print_json({"deploymentId": deployment_id})
         else:
-            say(deployment_id)
+            print_text(deployment_id)
         return
     found, records = await _follow(pool, deployment_id, quiet=as_json)
     if as_json:
-        show(document(found, records))
+        print_json(deployment_row(found, records))
     else:
         print_outcome(found, [])
     if found.status not in {"succeeded", "unchanged"}:
@@ -54,18 +54,18 @@ async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[De
     with Spinner("queued", console=console) as spinner:
         while True:
             async with transaction(pool) as connection:
-                found, records = await read(connection, deployment_id)
+                found, records = await load_deployment(connection, deployment_id)
             ended = [record for record in records if record.finished_at is not None]
             for record in ended[told:]:
                 console.print(Text(step_line(record)), highlight=False)
             told = len(ended)
             if found.status in FINISHED:
                 return found, records
-            spinner.update(Text(safe_line(_now(found, records))))
-            await asyncio.sleep(_LOOK_AGAIN)
+            spinner.update(Text(safe_line(_current_step(found, records))))
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
-def _now(found: "Deployment", records: "list[StepRecord]") -> str:
+def _current_step(found: "Deployment", records: "list[StepRecord]") -> str:
     if found.status == "queued":
         return f"queued: {found.reason.message}" if found.reason else "queued"
     return f"{records[-1].step} {records[-1].detail}" if records else "running"

@@ -24,9 +24,9 @@ from gateway.model.sanitize import safe_line, safe_text
 
 DROPPED_LINES = Counter("gateway_log_lines_dropped_total", "Lines of the log that nobody took in time.")
 
-_MOST_WAITING = 10_000  # lines
-_LONGEST = 64 * 1024  # characters of a line that is written
-_LAST = 1.0  # seconds the lines that are left get at the end
+_MAX_QUEUED = 10_000  # lines
+_MAX_LINE_LENGTH = 64 * 1024  # characters of a line that is written
+_FLUSH_TIMEOUT = 1.0  # seconds the lines that are left get at the end
 
 
 def configure(level: str, form: str, *, queued: bool = False) -> None:
@@ -40,19 +40,19 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     last: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if form == "json"
-        else structlog.dev.ConsoleRenderer(exception_formatter=_draw)
+        else structlog.dev.ConsoleRenderer(exception_formatter=_format_traceback)
     )
     safe: list[structlog.typing.Processor] = []
     if form == "text":
         shared.pop()  # the console renderer draws exceptions itself
-        safe.append(_in_one_line)
+        safe.append(_sanitize_event)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = Queued(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
+    handler = QueuedHandler(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -69,10 +69,10 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
-class Queued(logging.Handler):
+class QueuedHandler(logging.Handler):
     """Hands lines to a thread that writes them to a file; what it cannot take is counted."""
 
-    def __init__(self, file: int, *, most: int = _MOST_WAITING) -> None:
+    def __init__(self, file: int, *, most: int = _MAX_QUEUED) -> None:
         super().__init__()
         self._file, self._lines = file, queue.Queue[str](most)
         self.dropped = 0
@@ -86,7 +86,7 @@ class Queued(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        if len(line) > _LONGEST or not self._takes(line):
+        if len(line) > _MAX_LINE_LENGTH or not self._takes(line):
             self.dropped += 1
             DROPPED_LINES.inc()
 
@@ -98,7 +98,7 @@ class Queued(logging.Handler):
 
     def finish(self) -> None:
         """Write what is left, as far as it is taken soon."""
-        until = time.monotonic() + _LAST
+        until = time.monotonic() + _FLUSH_TIMEOUT
         while self._lines.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.001)
 
@@ -124,14 +124,14 @@ def _write(file: int, data: bytes) -> None:
             return
 
 
-def _in_one_line(
+def _sanitize_event(
     _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     """Let nothing that others have said act on a terminal, or pose as a line of ours."""
     return {safe_line(name): value if name == "exc_info" else safe_line(str(value)) for name, value in event.items()}
 
 
-def _draw(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
+def _format_traceback(stream: TextIO, exc_info: structlog.typing.ExcInfo) -> None:
     drawn = StringIO()
     structlog.dev.plain_traceback(drawn, exc_info)
     stream.write(safe_text(drawn.getvalue()))

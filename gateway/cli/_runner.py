@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
 import click
 
-from gateway.cli._errors import explain, refuse_undecoded
+from gateway.cli._errors import readable_error, reject_invalid_utf8
 from gateway.model.audit import CURRENT_ACTOR, Actor
 from gateway.model.sanitize import safe_line, safe_text
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_LONGEST_FILE = 1024**2  # characters
+_MAX_FILE_LENGTH = 1024**2  # characters
 _PIPE_WIDTH = 1000  # characters of a line, where output is not a terminal
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -45,16 +45,16 @@ def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
     return with_options
 
 
-def page_of(limit: int, cursor: str | None) -> "Page":
+def parse_page(limit: int, cursor: str | None) -> "Page":
     from gateway.store.pagination import BEGINNING, Cursor, Page
 
     return Page(limit, BEGINNING if cursor is None else Cursor.parse(cursor))
 
 
-def tell_more(following: "Cursor | None") -> None:
+def print_next_cursor(following: "Cursor | None") -> None:
     """Print the cursor of the next page to standard error, if there may be one."""
     if following is not None:
-        say(f"there may be more: --cursor {following}", err=True)
+        print_text(f"there may be more: --cursor {following}", err=True)
 
 
 def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
@@ -70,18 +70,18 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     return run
 
 
-def say(text: str = "", *, err: bool = False, end: str = "\n") -> None:
+def print_text(text: str = "", *, err: bool = False, end: str = "\n") -> None:
     """Print text. Control characters in it are escaped, so that foreign text cannot act on the terminal."""
     click.echo(safe_text(text) + end, nl=False, err=err)
 
 
-def indented(text: str) -> str:
+def indent(text: str) -> str:
     """Indent foreign text, so that none of its lines looks like one of the gateway's."""
     return "\n".join(f"  {one}" for one in text.splitlines())
 
 
 def fail(message: str, *, as_json: bool, code: int = 1) -> NoReturn:
-    say(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
+    print_text(json.dumps({"error": {"message": message}}) if as_json else f"gateway: {message}", err=True)
     sys.exit(code)
 
 
@@ -93,7 +93,7 @@ class Root(click.Group):
         words = list(sys.argv[1:] if given is None else given)
         as_json = "--json" in words
         try:
-            refuse_undecoded(words)
+            reject_invalid_utf8(words)
             code = super().main(*arguments, **{**extra, "standalone_mode": False})
         except click.ClickException as error:
             if not as_json:
@@ -106,28 +106,28 @@ class Root(click.Group):
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - Python closes it at the end
             sys.exit(1)
         except Exception as error:
-            fail(explain(error), as_json=as_json)
+            fail(readable_error(error), as_json=as_json)
         return sys.exit(code if isinstance(code, int) else 0)
 
 
 @asynccontextmanager
-async def keep() -> AsyncIterator["Storage"]:
+async def open_storage() -> AsyncIterator["Storage"]:
     """Open the storage, whether a server runs or not."""
     from gateway import config
-    from gateway.cli import _logging as logs
+    from gateway.cli import _logging
     from gateway.store.storage import open_storage
 
     settings = config.load()
-    logs.configure("warning", "text")
+    _logging.configure("warning", "text")
     async with open_storage(settings) as opened:
-        token = CURRENT_ACTOR.set(_actor())
+        token = CURRENT_ACTOR.set(_current_actor())
         try:
             yield opened
         finally:
             CURRENT_ACTOR.reset(token)
 
 
-def _actor() -> Actor:
+def _current_actor() -> Actor:
     """Return the user and the command, for the audit log."""
     words: list[str] = []
     context = click.get_current_context(silent=True)
@@ -142,12 +142,12 @@ def _actor() -> Actor:
     return Actor("cli", f"{user} (sudo by {by})" if by else user, ".".join(words), address=socket.gethostname())
 
 
-def show(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON document."""
-    say(json.dumps(value, indent=2, default=_plain))
+    print_text(json.dumps(value, indent=2, default=_json_default))
 
 
-def _plain(value: object) -> object:
+def _json_default(value: object) -> object:
     from pydantic import BaseModel
 
     if isinstance(value, BaseModel):
@@ -155,7 +155,7 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows as a table."""
     from rich.console import Console
     from rich.table import Table
@@ -165,21 +165,21 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None
     for number, column in enumerate(columns):
         table.add_column(column, no_wrap=number == 0)  # so that an id can be copied
     for row in rows:
-        table.add_row(*(Text(safe_line(_cell(value))) for value in row))  # Text: values are not markup
+        table.add_row(*(Text(safe_line(_format_cell(value))) for value in row))  # Text: values are not markup
     Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
-def _cell(value: object) -> str:
+def _format_cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
-def show_fields(fields: Mapping[str, object]) -> None:
+def print_fields(fields: Mapping[str, object]) -> None:
     """Print names and values in two columns; further lines of a value are indented to its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        say(f"{name:<{width}}  " + safe_text(_cell(value)).replace("\n", "\n" + " " * (width + 2)))
+        print_text(f"{name:<{width}}  " + safe_text(_format_cell(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:
@@ -190,13 +190,13 @@ def read_secret(path: str | None) -> str | None:
 
     try:
         with click.open_file(path, encoding="utf-8") as file:
-            secret = str(file.read(_LONGEST_FILE + 1)).strip()
+            secret = str(file.read(_MAX_FILE_LENGTH + 1)).strip()
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:  # not repeated: its message contains the file's bytes
         raise InvalidInput(f"cannot read {path}: it is not UTF-8") from error
-    if len(secret) > _LONGEST_FILE:
-        raise InvalidInput(f"{path} is longer than {_LONGEST_FILE} characters")
+    if len(secret) > _MAX_FILE_LENGTH:
+        raise InvalidInput(f"{path} is longer than {_MAX_FILE_LENGTH} characters")
     if not secret:
         raise InvalidInput(f"{path} is empty")
     return secret

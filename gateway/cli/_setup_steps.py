@@ -11,12 +11,14 @@ from importlib.resources import files
 
 from gateway.sources import Source
 
-_SENT = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
-_SIGNED = "Send to:  {url}\nSecret:   {secret}  (signs each request in {header})\n"
-_PLACE = re.compile(r"\{(url|path|secret|header|header_value|host|set:([a-z_]+)\|([A-Za-z_]+))\}")
+_DEFAULT_STEPS = "Send to:  {url}\nHeader:   {header}: {header_value}\n"
+_DEFAULT_SIGNED_STEPS = "Send to:  {url}\nSecret:   {secret}  (signs each request in {header})\n"
+_PLACEHOLDER = re.compile(r"\{(url|path|secret|header|header_value|host|set:([a-z_]+)\|([A-Za-z_]+))\}")
 
 
-def steps(source: Source, *, base: str, path: str, secret: str, host: str | None, settings: Mapping[str, str]) -> str:
+def setup_steps(
+    source: Source, *, base: str, path: str, secret: str, host: str | None, settings: Mapping[str, str]
+) -> str:
     """Return the text of this source with its placeholders replaced."""
     known = {
         "url": base.rstrip("/") + path,
@@ -27,10 +29,10 @@ def steps(source: Source, *, base: str, path: str, secret: str, host: str | None
         "host": host or "registry.example.com",
     }
     text = files("gateway.cli").joinpath("steps", f"{source.name}.txt")
-    plain = _SENT if source.header_value else _SIGNED
+    plain = _DEFAULT_STEPS if source.header_value else _DEFAULT_SIGNED_STEPS
     template = text.read_text(encoding="utf-8") if text.is_file() else plain
 
     def word(place: re.Match[str]) -> str:
         return settings.get(place[2]) or known.get(place[3] or place[1], place[3])
 
-    return _PLACE.sub(word, template)
+    return _PLACEHOLDER.sub(word, template)

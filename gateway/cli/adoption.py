@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli._runner import command, json_option, keep, say, show
+from gateway.cli._runner import command, json_option, open_storage, print_json, print_text
 
 if TYPE_CHECKING:
     from gateway.model.servers import Server
@@ -30,22 +30,22 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
     from gateway.store import applications
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        there = await _server(kept, server) if server else None
-        async with client.connect(there.access_with_changes({}) if there else kept.settings.docker_host) as engine:
+    async with open_storage() as storage:
+        there = await _find_server(storage, server) if server else None
+        async with client.connect(there.access_with_changes({}) if there else storage.settings.docker_host) as engine:
             server_id = there.server_id if there else None
-            taken = await take_over(kept.pool, kept.vault, engine, container, name=name, server_id=server_id)
-        async with transaction(kept.pool) as connection:
-            found = await applications.select_application(connection, kept.vault, taken)
+            taken = await take_over(storage.pool, storage.vault, engine, container, name=name, server_id=server_id)
+        async with transaction(storage.pool) as connection:
+            found = await applications.select_application(connection, storage.vault, taken)
     if as_json:
-        show(row(found, None, secrets=True))
+        print_json(row(found, None, secrets=True))
     else:
-        say(taken)
+        print_text(taken)
 
 
-async def _server(kept: "Storage", named: str) -> "Server":
+async def _find_server(storage: "Storage", named: str) -> "Server":
     from gateway.store import servers
     from gateway.store.database import transaction
 
-    async with transaction(kept.pool) as connection:
-        return await servers.select_server(connection, kept.vault, named)
+    async with transaction(storage.pool) as connection:
+        return await servers.select_server(connection, storage.vault, named)

@@ -2,13 +2,13 @@
 
 import click
 
-from gateway.cli._runner import command, json_option, show
+from gateway.cli._runner import command, json_option, print_json
 
-_FORMS = ("openapi", "markdown", "html")
+_FORMATS = ("openapi", "markdown", "html")
 
 
 @click.command()
-@click.option("--format", "form", type=click.Choice(_FORMS), default="openapi", show_default=True)
+@click.option("--format", "form", type=click.Choice(_FORMATS), default="openapi", show_default=True)
 @click.option(
     "--surface",
     type=click.Choice(["rest", "trpc"]),
@@ -26,7 +26,7 @@ async def api(form: str, surface: str, *, as_json: bool) -> None:
 
     document = described(Surface(surface), "")
     if form == "openapi" or as_json:
-        show(document)
+        print_json(document)
     elif form == "markdown":
         click.echo(render.text(described(Surface.REST, "")), nl=False)
     else:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli import _application_options as _chosen
+from gateway.cli._application_options import application_options, parse_options
 from gateway.cli._runner import (
     command,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
-    say,
-    show,
-    show_fields,
-    show_table,
-    tell_more,
+    parse_page,
+    print_fields,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
 )
 from gateway.model.errors import InvalidInput
 
@@ -37,18 +37,18 @@ def apps() -> None:
 @click.argument("image")
 @click.option("--id", "application_id", help="Id of the application; default: a generated one.")
 @click.option("--server", help="Id or name of the server to run on; default: the gateway's own engine.")
-@_chosen.options
+@application_options
 @json_option
 @command
 async def create(
     name: str, image: str, *, application_id: str | None, server: str | None, as_json: bool, **chosen: Any
 ) -> None:
     """Create the application NAME for IMAGE and print its id. The next push or deploy starts it."""
-    created = await _create(name, application_id, {**_chosen.columns(chosen), "dockerImage": image}, server)
+    created = await _create(name, application_id, {**parse_options(chosen), "dockerImage": image}, server)
     if as_json:
-        show({"applicationId": created, "name": name, "image": image})
+        print_json({"applicationId": created, "name": name, "image": image})
     else:
-        say(created)
+        print_text(created)
 
 
 async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
@@ -56,18 +56,18 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
     from gateway.store import applications, deploy_tokens, servers
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         if server is not None:
-            sent["serverId"] = (await servers.select_server(connection, kept.vault, server)).server_id
+            sent["serverId"] = (await servers.select_server(connection, storage.vault, server)).server_id
         created = await applications.insert_application(
             connection,
             application_id=application_id,
             name=name,
-            app_name=await _free_name(connection, name),
+            app_name=await _free_container_name(connection, name),
             description=None,
         )
-        await deploy_tokens.renew_token(connection, kept.vault, created)
-        await apply(connection, kept.vault, created, Changes.model_validate(sent), limits=None)
+        await deploy_tokens.renew_token(connection, storage.vault, created)
+        await apply(connection, storage.vault, created, Changes.model_validate(sent), limits=None)
     return created
 
 
@@ -81,7 +81,7 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
     metavar="FIELD",
     help="Field to reset to its default, for example memoryLimit; repeatable.",
 )
-@_chosen.options
+@application_options
 @json_option
 @command
 async def update(
@@ -99,33 +99,33 @@ async def update(
     if unknown := [field for field in unset if not is_column(field)]:
         raise InvalidInput(f"--unset needs the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
     given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
-    sent = {**dict.fromkeys(unset), **_chosen.columns(chosen), **given}
-    async with keep() as kept, transaction(kept.pool) as connection:
+    sent = {**dict.fromkeys(unset), **parse_options(chosen), **given}
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         wish = Changes.model_validate(sent)
         updated = await set_and_compare(
-            connection, kept.vault, application_id, lambda _: wish, limits=None, must_change=True
+            connection, storage.vault, application_id, lambda _: wish, limits=None, must_change=True
         )
     if as_json:
-        show({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
-    elif not _show_pending(updated.pending):
-        say("The next deployment changes nothing.")
+        print_json({"applicationId": application_id, "pending": [asdict(one) for one in updated.pending]})
+    elif not _print_pending(updated.pending):
+        print_text("The next deployment changes nothing.")
 
 
-def _show_pending(pending: Sequence["Change"]) -> bool:
+def _print_pending(pending: Sequence["Change"]) -> bool:
     """Print what the next deployment will change. Returns False if it changes nothing."""
     if pending:
-        say(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
-        rows = [(one.field, _written(one.runs), _written(one.wanted)) for one in pending]
-        show_table(["FIELD", "RUNS", "WANTED"], rows)
+        print_text(f"The next deployment (gateway deploy) changes: {', '.join(one.field for one in pending)}")
+        rows = [(one.field, _format_value(one.runs), _format_value(one.wanted)) for one in pending]
+        print_table(["FIELD", "RUNS", "WANTED"], rows)
     return bool(pending)
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "-" if value in (None, [], {}) else value if isinstance(value, str) else json.dumps(value)
 
 
-async def _free_name(connection: Any, name: str) -> str:
+async def _free_container_name(connection: Any, name: str) -> str:
     """Return a free container name: that of the application, with a suffix if it is taken."""
     from gateway.model.applications import slug
     from gateway.model.errors import NotFound
@@ -148,14 +148,14 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
     from gateway.store import applications, observations
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await applications.select_applications(connection, kept.vault, page)
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found = await applications.select_applications(connection, storage.vault, page)
         ids = [one.application_id for one in found]
         states = await applications.select_states(connection, ids)
         seen = await observations.select_observations(connection, ids)
     if as_json:
-        show(
+        print_json(
             [row(one, states.get(one.application_id), secrets=True, seen=seen.get(one.application_id)) for one in found]
         )
     else:
@@ -170,8 +170,8 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
             )
             for one in found
         ]
-        show_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT"], rows)
-    tell_more(page.next(found, lambda one: (one.created_at, one.application_id)))
+        print_table(["ID", "NAME", "CONTAINER", "IMAGE", "STATE", "DEPLOYMENT"], rows)
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.application_id)))
 
 
 @apps.command("show")
@@ -185,19 +185,19 @@ async def show_app(app: str, *, as_json: bool) -> None:
     from gateway.store import applications, observations
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
-        found = await applications.select_application(connection, kept.vault, application_id)
+        found = await applications.select_application(connection, storage.vault, application_id)
         states = await applications.select_states(connection, [application_id])
         seen = (await observations.select_observations(connection, [application_id])).get(application_id)
-        waits = await pending(connection, kept.vault, found)
+        waits = await pending(connection, storage.vault, found)
     if as_json:
         shown = row(found, states.get(application_id), secrets=True, seen=seen)
-        show({**shown, "pending": [asdict(one) for one in waits]})
+        print_json({**shown, "pending": [asdict(one) for one in waits]})
         return
     parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}
     configuration = found.configuration.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude=parts)
-    show_fields(
+    print_fields(
         {
             "id": found.application_id,
             "name": found.name,
@@ -212,4 +212,4 @@ async def show_app(app: str, *, as_json: bool) -> None:
             **{name: value if isinstance(value, str) else json.dumps(value) for name, value in configuration.items()},
         }
     )
-    _show_pending(waits)
+    _print_pending(waits)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from gateway.cli._runner import command, json_option, keep, say, show, show_table
+from gateway.cli._runner import command, json_option, open_storage, print_json, print_table, print_text
 
 
 @click.command()
@@ -35,7 +35,7 @@ async def audit(
     from gateway.store import audit as store
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id, unknown = app, None
         try:
             application_id = await applications.select_application_id(connection, app) if app else None
@@ -53,7 +53,7 @@ async def audit(
     if unknown is not None and not found:
         raise unknown
     if as_json:
-        show([AuditRow.make(one) for one in found])
+        print_json([AuditRow.make(one) for one in found])
         return
     rows = [
         (
@@ -64,22 +64,23 @@ async def audit(
             one.action,
             " ".join(filter(None, (one.noun, one.target))) or None,
             f"{one.outcome} ({one.times} times)" if one.times > 1 else one.outcome,
-            one.detail or _changed(one.before, one.after),
+            one.detail or _format_changes(one.before, one.after),
         )
         for one in found
     ]
     if not rows and (key_id or action):
-        say("no such rows; --key needs an id from gateway keys list, --action a complete name", err=True)
-    show_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
+        print_text("no such rows; --key needs an id from gateway keys list, --action a complete name", err=True)
+    print_table(("NUMBER", "AT", "WHO", "FROM", "ACTION", "ON", "OUTCOME", "WHAT"), rows)
 
 
-def _changed(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
+def _format_changes(before: dict[str, Any] | None, after: dict[str, Any] | None) -> str:
     """Return each changed field with its old and its new value."""
     was, became = before or {}, after or {}
     return "; ".join(
-        f"{name}: {_written(was.get(name))} -> {_written(became.get(name))}" for name in sorted({*was, *became})
+        f"{name}: {_format_value(was.get(name))} -> {_format_value(became.get(name))}"
+        for name in sorted({*was, *became})
     )
 
 
-def _written(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "-" if value is None else value if isinstance(value, str) else json.dumps(value)

@@ -6,16 +6,16 @@ import click
 
 from gateway.cli._runner import (
     command,
-    indented,
+    indent,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
-    say,
-    show,
-    show_fields,
-    show_table,
-    tell_more,
+    parse_page,
+    print_fields,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
 )
 from gateway.model.sanitize import safe_line
 
@@ -52,17 +52,17 @@ async def list_deliveries(
     from gateway.store import delivery_log
     from gateway.store.database import statement
 
-    wanted, page = Verdict(verdict) if verdict else None, page_of(limit, cursor)
-    async with keep() as kept, statement(kept.pool) as connection:
+    wanted, page = Verdict(verdict) if verdict else None, parse_page(limit, cursor)
+    async with open_storage() as storage, statement(storage.pool) as connection:
         found, following = await delivery_log.select_inbox(
             connection, endpoint_id=webhook, source=source, verdict=wanted, page=page
         )
     if as_json:
-        show([DeliveryRow.from_delivery(one) for one in found])
+        print_json([DeliveryRow.from_delivery(one) for one in found])
     else:
         rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one)) for one in found]
-        show_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
-    tell_more(following)
+        print_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
+    print_next_cursor(following)
 
 
 def _summary(delivery: "Delivery") -> str:
@@ -88,12 +88,12 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
     from gateway.store import delivery_log
     from gateway.store.database import statement
 
-    async with keep() as kept, statement(kept.pool) as connection:
+    async with open_storage() as storage, statement(storage.pool) as connection:
         found, body = await delivery_log.select_delivery(connection, delivery)
     if as_json:
-        show(WholeDelivery.with_body(found, body))
+        print_json(WholeDelivery.with_body(found, body))
         return
-    show_fields(
+    print_fields(
         {
             "delivery": found.delivery_id,
             "webhook": found.endpoint_id,
@@ -105,12 +105,12 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
         }
     )
     for one in found.caused:
-        say(f"deployment  {one.deployment_id}  {one.status}")
-    say()
+        print_text(f"deployment  {one.deployment_id}  {one.status}")
+    print_text()
     for name, value in found.headers.items():
-        say(safe_line(f"  {name}: {value}"))
-    say()
-    say(indented(body.decode(errors="replace")))
+        print_text(safe_line(f"  {name}: {value}"))
+    print_text()
+    print_text(indent(body.decode(errors="replace")))
 
 
 @deliveries.command()
@@ -124,11 +124,11 @@ async def replay(delivery: str, *, as_json: bool) -> None:
     from gateway.store import delivery_log
     from gateway.store.database import statement
 
-    async with keep() as kept:
-        receipt = await do_again(kept.pool, kept.vault, delivery)
-        async with statement(kept.pool) as connection:
+    async with open_storage() as storage:
+        receipt = await do_again(storage.pool, storage.vault, delivery)
+        async with statement(storage.pool) as connection:
             found, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
     if as_json:
-        show(DeliveryRow.from_delivery(found))
+        print_json(DeliveryRow.from_delivery(found))
     else:
-        say(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())
+        print_text(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())

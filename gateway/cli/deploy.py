@@ -2,8 +2,8 @@
 
 import click
 
-from gateway.cli._follow import conclude, follow_option
-from gateway.cli._runner import command, json_option, keep
+from gateway.cli._follow import finish_deployment_command, follow_option
+from gateway.cli._runner import command, json_option, open_storage
 
 
 @click.command()
@@ -28,15 +28,15 @@ async def deploy(
     from gateway.store import applications
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        async with transaction(kept.pool) as connection:
+    async with open_storage() as storage:
+        async with transaction(storage.pool) as connection:
             application_id = await applications.select_application_id(connection, app)
-            application = await applications.select_application(connection, kept.vault, application_id)
+            application = await applications.select_application(connection, storage.vault, application_id)
         kind = Kind.REDEPLOY if redeploy else Kind.DEPLOY
         deployment_id = await enqueue.request_deployment(
-            kept.pool, application, kind, title=title, image=image, tag=tag
+            storage.pool, application, kind, title=title, image=image, tag=tag
         )
-        await conclude(kept.pool, deployment_id, follow=follow, as_json=as_json)
+        await finish_deployment_command(storage.pool, deployment_id, follow=follow, as_json=as_json)
 
 
 @click.command()
@@ -56,9 +56,9 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
     from gateway.store import applications
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        async with transaction(kept.pool) as connection:
+    async with open_storage() as storage:
+        async with transaction(storage.pool) as connection:
             application_id = await applications.select_application_id(connection, app)
-            application = await applications.select_application(connection, kept.vault, application_id)
-        deployment_id = await enqueue.request_rollback(kept.pool, kept.vault, application, to=to, title=title)
-        await conclude(kept.pool, deployment_id, follow=follow, as_json=as_json)
+            application = await applications.select_application(connection, storage.vault, application_id)
+        deployment_id = await enqueue.request_rollback(storage.pool, storage.vault, application, to=to, title=title)
+        await finish_deployment_command(storage.pool, deployment_id, follow=follow, as_json=as_json)

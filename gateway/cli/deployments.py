@@ -6,16 +6,16 @@ import click
 
 from gateway.cli._runner import (
     command,
-    indented,
+    indent,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
-    say,
-    show,
-    show_fields,
-    show_table,
-    tell_more,
+    parse_page,
+    print_fields,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
 )
 from gateway.model.sanitize import safe_line
 
@@ -42,8 +42,8 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
     from gateway.store import deployments as store
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         if app:
             application_id = await applications.select_application_id(connection, app)
             found = await store.select_deployments_of(connection, [application_id], page)
@@ -51,7 +51,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
             found = await store.select_deployments(connection, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
     if as_json:
-        show([DeploymentRow.from_deployment(one, records[one.deployment_id]) for one in found])
+        print_json([DeploymentRow.from_deployment(one, records[one.deployment_id]) for one in found])
     else:
         rows = [
             (
@@ -64,8 +64,8 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
             )
             for one in found
         ]
-        show_table(["ID", "APPLICATION", "KIND", "STATE", "CREATED", "REASON"], rows)
-    tell_more(page.next(found, store.place))
+        print_table(["ID", "APPLICATION", "KIND", "STATE", "CREATED", "REASON"], rows)
+    print_next_cursor(page.next(found, store.place))
 
 
 @deployments.command("show")
@@ -78,15 +78,15 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
     from gateway.store import queue_position
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found, records = await read(connection, deployment)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found, records = await load_deployment(connection, deployment)
         wait = await queue_position.select_wait(connection, found)
     if as_json:
-        show(QueuedDeployment.from_queue(found, records, wait, whole=True))
+        print_json(QueuedDeployment.from_queue(found, records, wait, whole=True))
         return
     print_outcome(found, records)
     if wait is not None:
-        show_fields({"position": wait.position, "waits for": wait.waits_for})
+        print_fields({"position": wait.position, "waits for": wait.waits_for})
 
 
 @deployments.command("cancel")
@@ -97,15 +97,15 @@ async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
     """Cancel a queued deployment; a running one puts back the version before it."""
     from gateway.queue import cancel
 
-    async with keep() as kept:
-        state = await cancel.cancel_deployment(kept.pool, deployment)
+    async with open_storage() as storage:
+        state = await cancel.cancel_deployment(storage.pool, deployment)
     if as_json:
-        show({"deploymentId": deployment, "state": state})
+        print_json({"deploymentId": deployment, "state": state})
     else:
-        say("cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed")
+        print_text("cancelled" if state == "cancelled" else "cancelling: the deployment puts back what it has changed")
 
 
-async def read(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":
+async def load_deployment(connection: "Connection", deployment_id: str) -> "tuple[Deployment, list[StepRecord]]":
     from gateway.store import deployments as store
     from gateway.store import steps
 
@@ -113,7 +113,7 @@ async def read(connection: "Connection", deployment_id: str) -> "tuple[Deploymen
     return found, (await steps.select_steps(connection, [deployment_id]))[deployment_id]
 
 
-def document(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
+def deployment_row(found: "Deployment", records: "list[StepRecord]") -> "DeploymentRow":
     from gateway.api.procedures.deployment import DeploymentRow
 
     return DeploymentRow.from_deployment(found, records, whole=True)
@@ -132,12 +132,12 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
     }
     if found.reason is not None:
         fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}
-    show_fields(fields)
+    print_fields(fields)
     for record in records:
-        say(step_line(record))
+        print_text(step_line(record))
     if found.log:
-        say("last lines of the container:")
-        say(indented(found.log))
+        print_text("last lines of the container:")
+        print_text(indent(found.log))
 
 
 def step_line(record: "StepRecord") -> str:

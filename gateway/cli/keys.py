@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.cli._runner import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
+from gateway.cli._runner import (
+    command,
+    json_option,
+    open_storage,
+    paged,
+    parse_page,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
+)
 from gateway.model.api_keys import Grants, Permission, parse_expiry
 
 if TYPE_CHECKING:
@@ -68,7 +78,7 @@ async def create(
 
     expires_at = parse_expiry(expires, datetime.now(UTC)) if expires else None
     chosen = scope or _ask_scope(as_json=as_json)
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         grants = Grants(
             frozenset([await apps.select_application_id(connection, named) for named in applications]),
             frozenset([await kept_projects.select_project_id(connection, named) for named in projects]),
@@ -81,25 +91,25 @@ async def create(
             expires_at=expires_at,
         )
     if as_json:
-        show({**_row(made), "key": key})
+        print_json({**_row(made), "key": key})
         return
-    say(key)
+    print_text(key)
     if scope is None:
-        say(f"gateway: {_told(made)}", err=True)
+        print_text(f"gateway: {_describe_key(made)}", err=True)
 
 
 def _ask_scope(*, as_json: bool) -> str:
     """Ask for the scope on a terminal; return admin in a script, for example KEY=$(gateway keys create ci)."""
     if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return Permission.ADMIN.scope_name
-    say(
+    print_text(
         "What may the key do? read: see all but secrets. deploy: also deploy, start and stop. admin: everything.",
         err=True,
     )
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))
 
 
-def _told(made: "Key") -> str:
+def _describe_key(made: "Key") -> str:
     """Return what the key may do, and how to restrict the next one."""
     what = "everything" if made.grants is None else str(made.grants)
     root = ", which is root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
@@ -119,12 +129,12 @@ async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
     from gateway.store import api_keys
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         found = await api_keys.select_keys(connection, page)
-    tell_more(page.next(found, lambda one: (one.created_at, one.key_id)))
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.key_id)))
     if as_json:
-        show([_row(key) for key in found])
+        print_json([_row(key) for key in found])
         return
     rows = [
         (
@@ -142,7 +152,7 @@ async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
         for key in found
     ]
     columns = ("ID", "NAME", "PREFIX", "SCOPE", "FOR", "CREATED", "EXPIRES", "LAST USED", "FROM", "REVOKED")
-    show_table(columns, rows)
+    print_table(columns, rows)
 
 
 def _row(key: "Key") -> dict[str, Any]:
@@ -170,12 +180,12 @@ async def revoke(key: str, *, as_json: bool) -> None:
     from gateway.store import api_keys
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         await api_keys.revoke_key(connection, key)
     if as_json:
-        show({"revoked": key})
+        print_json({"revoked": key})
     else:
-        say(f"revoked {key}")
+        print_text(f"revoked {key}")
 
 
 @keys.command("rotate-master")
@@ -194,12 +204,12 @@ async def rotate_master(*, as_json: bool) -> None:
     from gateway.store import audit
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        done = await master_key.rotate(kept.pool, kept.vault)
+    async with open_storage() as storage:
+        done = await master_key.rotate(storage.pool, storage.vault)
         if (actor := CURRENT_ACTOR.get()) is not None:
-            async with transaction(kept.pool) as connection:
+            async with transaction(storage.pool) as connection:
                 await audit.insert_unrecorded(connection, [audit.UnrecordedEvent(actor, Outcome.DONE)])
     if as_json:
-        show(asdict(done))
+        print_json(asdict(done))
     else:
-        say(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")
+        print_text(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")

@@ -7,14 +7,14 @@ import click
 from gateway.cli._runner import (
     command,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
+    parse_page,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
     read_secret,
-    say,
-    show,
-    show_table,
-    tell_more,
 )
 
 
@@ -74,12 +74,12 @@ async def create(
         "secret_access_key": read_secret(secret_access_key_file),
     }
     registration = parse_registration({**plain, **secrets, "registry_name": name, "registry_url": url})
-    async with keep() as kept, transaction(kept.pool) as connection:
-        made = await store.insert_registry(connection, kept.vault, registration)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        made = await store.insert_registry(connection, storage.vault, registration)
     if as_json:
-        show({"registryId": made.registry_id, "registryName": name, "registryUrl": url})
+        print_json({"registryId": made.registry_id, "registryName": name, "registryUrl": url})
     else:
-        say(made.registry_id)
+        print_text(made.registry_id)
 
 
 @registries.command("list")
@@ -92,18 +92,20 @@ async def list_registries(*, limit: int, cursor: str | None, as_json: bool) -> N
     from gateway.store import registries as store
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_registries_page(connection, kept.vault, page)
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found = await store.select_registries_page(connection, storage.vault, page)
     if as_json:
-        show([RegistryRow.from_registry(one) for one in found])
+        print_json([RegistryRow.from_registry(one) for one in found])
     else:
-        rows = [[one.registry_id, one.registry_name, str(one.scope), one.registry_type, _who(one)] for one in found]
-        show_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN"], rows)
-    tell_more(page.next(found, lambda one: (one.created_at, one.registry_id)))
+        rows = [
+            [one.registry_id, one.registry_name, str(one.scope), one.registry_type, _login_name(one)] for one in found
+        ]
+        print_table(["ID", "NAME", "IMAGES", "TYPE", "LOGIN"], rows)
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.registry_id)))
 
 
-def _who(registry: Any) -> str | None:
+def _login_name(registry: Any) -> str | None:
     from gateway.model.registries import Credentials
 
     login = registry.login
@@ -122,17 +124,17 @@ async def test(registry_id: str, *, as_json: bool) -> None:
     from gateway.store import registries as store
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        async with transaction(kept.pool) as connection:
-            found = await store.select_registry(connection, kept.vault, registry_id)
+    async with open_storage() as storage:
+        async with transaction(storage.pool) as connection:
+            found = await store.select_registry(connection, storage.vault, registry_id)
         async with client.connect(
-            app.insecure_registries(kept.settings), token_hosts=app.token_hosts(kept.settings)
+            app.insecure_registries(storage.settings), token_hosts=app.token_hosts(storage.settings)
         ) as asking:
             await log_in(asking, found)
     if as_json:
-        show({"loggedIn": found.registry_id})
+        print_json({"loggedIn": found.registry_id})
     else:
-        say(f"{found.scope.domain} accepts the login")
+        print_text(f"{found.scope.domain} accepts the login")
 
 
 @registries.command()
@@ -144,9 +146,9 @@ async def remove(registry_id: str, *, as_json: bool) -> None:
     from gateway.store import registries as store
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
-        removed = await store.delete_registry(connection, kept.vault, registry_id)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        removed = await store.delete_registry(connection, storage.vault, registry_id)
     if as_json:
-        show({"removed": removed.registry_id})
+        print_json({"removed": removed.registry_id})
     else:
-        say(f"removed {removed.registry_id}")
+        print_text(f"removed {removed.registry_id}")

@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._runner import command, json_option, say, show
+from gateway.cli._runner import command, json_option, print_json, print_text
 
 
 @click.command()
@@ -12,10 +12,10 @@ def serve(*, as_json: bool) -> None:
     import uvloop
 
     from gateway import app, config
-    from gateway.cli import _logging as logs
+    from gateway.cli import _logging
 
     settings = config.load()
-    logs.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
+    _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
     uvloop.run(app.serve(settings))
 
 
@@ -31,6 +31,6 @@ async def migrate(*, as_json: bool) -> None:
     async with open_pool(config.load()) as pool:
         applied = [migration.name for migration in await migrations.migrate(pool)]
     if as_json:
-        show({"applied": applied})
+        print_json({"applied": applied})
     else:
-        say("\n".join(f"applied {name}" for name in applied) or "up to date")
+        print_text("\n".join(f"applied {name}" for name in applied) or "up to date")

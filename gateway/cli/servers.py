@@ -8,15 +8,15 @@ import click
 from gateway.cli._runner import (
     command,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
+    parse_page,
+    print_fields,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
     read_secret,
-    say,
-    show,
-    show_fields,
-    show_table,
-    tell_more,
 )
 
 
@@ -38,7 +38,7 @@ def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _read(files: dict[str, str | None]) -> dict[str, str | None]:
+def _read_files(files: dict[str, str | None]) -> dict[str, str | None]:
     return {name: read_secret(path) for name, path in files.items() if path is not None}
 
 
@@ -57,13 +57,13 @@ async def create(name: str, host: str, *, description: str, as_json: bool, **fil
     from gateway.admin.servers import register
     from gateway.model.servers import Access
 
-    access = Access(host).with_changes(_read(files))
-    async with keep() as kept:
-        made = await register(kept.pool, kept.vault, name=name, description=description, access=access)
+    access = Access(host).with_changes(_read_files(files))
+    async with open_storage() as storage:
+        made = await register(storage.pool, storage.vault, name=name, description=description, access=access)
     if as_json:
-        show({"serverId": made.server_id, "name": name, "host": host})
+        print_json({"serverId": made.server_id, "name": name, "host": host})
     else:
-        say(made.server_id)
+        print_text(made.server_id)
 
 
 @servers.command()
@@ -77,13 +77,13 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
     """Change the name, address or credentials of SERVER. Options that are not given change nothing."""
     from gateway.admin import servers as admin
 
-    access = _read(files) | ({"host": host} if host else {})
-    async with keep() as kept:
-        found = await admin.update(kept.pool, kept.vault, server, name=name, description=None, access=access)
+    access = _read_files(files) | ({"host": host} if host else {})
+    async with open_storage() as storage:
+        found = await admin.update(storage.pool, storage.vault, server, name=name, description=None, access=access)
     if as_json:
-        show({"updated": found.server_id})
+        print_json({"updated": found.server_id})
     else:
-        say(f"updated {found.server_id}")
+        print_text(f"updated {found.server_id}")
 
 
 @servers.command("list")
@@ -96,16 +96,16 @@ async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await store.select_servers_page(connection, kept.vault, page)
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found = await store.select_servers_page(connection, storage.vault, page)
     shown = [ServerRow.from_server(one, ()) for one in found]
     if as_json:
-        show(shown)
+        print_json(shown)
     else:
         rows = [[one.server_id, one.name, one.host, one.status, one.engine_id] for one in shown]
-        show_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
-    tell_more(page.next(found, lambda one: (one.created_at, one.server_id)))
+        print_table(["ID", "NAME", "HOST", "STATE", "ENGINE"], rows)
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.server_id)))
 
 
 @servers.command("show")
@@ -118,13 +118,13 @@ async def show_server(server: str, *, as_json: bool) -> None:
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = ServerRow.from_server(await store.select_server(connection, kept.vault, server), ()).model_dump()
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found = ServerRow.from_server(await store.select_server(connection, storage.vault, server), ()).model_dump()
     if as_json:
-        show(found)
+        print_json(found)
     else:
         columns = ("serverId", "name", "description", "host", "tls", "status", "error", "engineId", "createdAt")
-        show_fields({column: found[column] for column in columns})
+        print_fields({column: found[column] for column in columns})
 
 
 @servers.command()
@@ -138,14 +138,14 @@ async def test(server: str, *, as_json: bool) -> None:
     from gateway.store import servers as store
     from gateway.store.database import transaction
 
-    async with keep() as kept:
-        async with transaction(kept.pool) as connection:
-            found = await store.select_server(connection, kept.vault, server)
+    async with open_storage() as storage:
+        async with transaction(storage.pool) as connection:
+            found = await store.select_server(connection, storage.vault, server)
         answered = Identity.from_engine(await identify_engine(found.access_with_changes({}))).model_dump()
     if as_json:
-        show(answered)
+        print_json(answered)
     else:
-        show_fields(answered)
+        print_fields(answered)
 
 
 @servers.command()
@@ -156,9 +156,9 @@ async def remove(server: str, *, as_json: bool) -> None:
     """Remove a server without applications, by id or name. Nothing is touched on the server itself."""
     from gateway.admin import servers as admin
 
-    async with keep() as kept:
-        found = await admin.remove(kept.pool, kept.vault, server)
+    async with open_storage() as storage:
+        found = await admin.remove(storage.pool, storage.vault, server)
     if as_json:
-        show({"removed": found.server_id})
+        print_json({"removed": found.server_id})
     else:
-        say(f"removed {found.server_id}")
+        print_text(f"removed {found.server_id}")

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 import click
 
-from gateway.cli._runner import command, json_option, keep, page_of, paged, say, show, show_table, tell_more
+from gateway.cli._runner import (
+    command,
+    json_option,
+    open_storage,
+    paged,
+    parse_page,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
+)
 
 
 @click.group()
@@ -48,14 +58,14 @@ async def create(
     wanted = TagPolicy.parse(
         policy, pattern, include=include, exclude=exclude, prereleases=prereleases, downgrades=allow_downgrade
     )
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         followed = await resolve_repository(connection, application_id, repository)
         made = await store.insert_subscription(connection, application_id, followed, wanted)
     if as_json:
-        show(SubscriptionRow.from_subscription(made))
+        print_json(SubscriptionRow.from_subscription(made))
     else:
-        say(made.subscription_id)
+        print_text(made.subscription_id)
 
 
 @subscriptions.command("list")
@@ -70,19 +80,19 @@ async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None,
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app) if app else None
         found = await store.select_subscriptions_page(connection, application_id, page=page)
     if as_json:
-        show([SubscriptionRow.from_subscription(one) for one in found])
+        print_json([SubscriptionRow.from_subscription(one) for one in found])
     else:
         rows = [
             (one.subscription_id, one.application_id, one.repository, one.policy, "image" if one.from_image else None)
             for one in found
         ]
-        show_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)
-    tell_more(page.next(found, lambda one: (one.created_at, one.subscription_id)))
+        print_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.subscription_id)))
 
 
 @subscriptions.command()
@@ -99,13 +109,13 @@ async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         await store.update_reconcile(connection, application_id, seconds)
     if as_json:
-        show({"applicationId": application_id, "reconcileSeconds": seconds})
+        print_json({"applicationId": application_id, "reconcileSeconds": seconds})
     else:
-        say("as set for its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
+        print_text("as set for its registry" if seconds is None else f"every {seconds} s" if seconds else "never")
 
 
 @subscriptions.command()
@@ -117,9 +127,9 @@ async def remove(subscription: str, *, as_json: bool) -> None:
     from gateway.store import subscriptions as store
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         await store.delete_subscription(connection, subscription)
     if as_json:
-        show({"removed": subscription})
+        print_json({"removed": subscription})
     else:
-        say(f"removed {subscription}")
+        print_text(f"removed {subscription}")

@@ -8,14 +8,14 @@ import click
 from gateway.cli._runner import (
     command,
     json_option,
-    keep,
-    page_of,
+    open_storage,
     paged,
+    parse_page,
+    print_json,
+    print_next_cursor,
+    print_table,
+    print_text,
     read_secret,
-    say,
-    show,
-    show_table,
-    tell_more,
 )
 
 
@@ -63,7 +63,7 @@ async def create(
 ) -> None:
     """Create a webhook for SOURCE and print its path and secret. They are not shown again."""
     from gateway.admin.endpoints import CreateEndpoint, create_endpoint, find_source
-    from gateway.cli._setup_steps import steps
+    from gateway.cli._setup_steps import setup_steps
     from gateway.model.errors import InvalidInput
     from gateway.store import gateway_address
     from gateway.store.database import transaction
@@ -81,24 +81,24 @@ async def create(
         networks=tuple(networks),
         rate=rate,
     )
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         public_url, listens = await gateway_address.select_serving(connection)
-        public_url = public_url or kept.settings.public_url
-        made = await create_endpoint(connection, kept.vault, given)
+        public_url = public_url or storage.settings.public_url
+        made = await create_endpoint(connection, storage.vault, given)
     printed = {"source": made.source, "path": made.path, "secret": made.secret, "header": made.header}
-    say(json.dumps(printed, indent=None if as_json else 2))
+    print_text(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
-        text = steps(
+        text = setup_steps(
             find_source(source),
-            base=public_url or listens or f"http://{kept.settings.listen}",
+            base=public_url or listens or f"http://{storage.settings.listen}",
             path=made.path,
             secret=made.secret,
             host=host,
             settings=given.settings,
         )
-        say(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
+        print_text(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
         if public_url is None:
-            say(
+            print_text(
                 "GATEWAY_PUBLIC_URL is not set: replace the start of the URL with the public address of this gateway.",
                 err=True,
             )
@@ -114,18 +114,18 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
     from gateway.store import endpoints
     from gateway.store.database import transaction
 
-    page = page_of(limit, cursor)
-    async with keep() as kept, transaction(kept.pool) as connection:
-        found = await endpoints.select_endpoints(connection, kept.vault, page)
+    page = parse_page(limit, cursor)
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        found = await endpoints.select_endpoints(connection, storage.vault, page)
     if as_json:
-        show([WebhookRow.from_endpoint(one) for one in found])
+        print_json([WebhookRow.from_endpoint(one) for one in found])
     else:
         rows = [
             (one.endpoint_id, one.source, one.name, one.host, "yes" if one.enabled else "no", one.created_at)
             for one in found
         ]
-        show_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
-    tell_more(page.next(found, lambda one: (one.created_at, one.endpoint_id)))
+        print_table(["ID", "SOURCE", "NAME", "HOST", "ENABLED", "CREATED"], rows)
+    print_next_cursor(page.next(found, lambda one: (one.created_at, one.endpoint_id)))
 
 
 @webhooks.command()
@@ -144,11 +144,11 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
     from gateway.store.database import transaction
 
     given = RotateEndpoint(endpoint_id=endpoint, secret=read_secret(secret_file), path=path, grace=grace)
-    async with keep() as kept, transaction(kept.pool) as connection:
-        made = await rotate_endpoint(connection, kept.vault, given)
-    say(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        made = await rotate_endpoint(connection, storage.vault, given)
+    print_text(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
     if not as_json:
-        say(f"The old one stays valid for {grace} seconds. The new one is not shown again.", err=True)
+        print_text(f"The old one stays valid for {grace} seconds. The new one is not shown again.", err=True)
 
 
 @webhooks.command()
@@ -173,12 +173,12 @@ async def _set_enabled(endpoint: str, *, enabled: bool, as_json: bool) -> None:
     from gateway.store import endpoints
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         await endpoints.update_enabled(connection, endpoint, enabled=enabled)
     if as_json:
-        show({"endpointId": endpoint, "enabled": enabled})
+        print_json({"endpointId": endpoint, "enabled": enabled})
     else:
-        say(f"{'enabled' if enabled else 'disabled'} {endpoint}")
+        print_text(f"{'enabled' if enabled else 'disabled'} {endpoint}")
 
 
 @webhooks.command()
@@ -190,9 +190,9 @@ async def remove(endpoint: str, *, as_json: bool) -> None:
     from gateway.store import endpoints
     from gateway.store.database import transaction
 
-    async with keep() as kept, transaction(kept.pool) as connection:
+    async with open_storage() as storage, transaction(storage.pool) as connection:
         await endpoints.delete_endpoint(connection, endpoint)
     if as_json:
-        show({"removed": endpoint})
+        print_json({"removed": endpoint})
     else:
-        say(f"removed {endpoint}")
+        print_text(f"removed {endpoint}")

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from gateway.cli._setup_steps import steps
+from gateway.cli._setup_steps import setup_steps
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import WITH_US, free_port, until
 from gateway.sources import SOURCES, Request, Trust
@@ -28,7 +28,7 @@ aws() {
 
 
 def _steps(source: str, base: str = "https://gw.example.com/") -> str:
-    return steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings={})
+    return setup_steps(SOURCES[source], base=base, path="/p", secret="s3cret", host=None, settings={})
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -41,7 +41,7 @@ def test_every_source_has_steps_with_all_it_needs(source: str) -> None:
 
 def test_a_setting_stands_where_it_belongs() -> None:
     settings = {"email": "push@example.com", "audience": "https://gw.example.com"}
-    text = steps(SOURCES["artifactregistry"], base="", path="/p", secret="s3cret", host=None, settings=settings)
+    text = setup_steps(SOURCES["artifactregistry"], base="", path="/p", secret="s3cret", host=None, settings=settings)
     assert "--push-auth-service-account 'push@example.com'" in text
     assert "--push-auth-token-audience 'https://gw.example.com'" in text
     assert "--push-auth-token-audience 's3cret'" in _steps("artifactregistry")

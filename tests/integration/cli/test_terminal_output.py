@@ -22,7 +22,7 @@ import gateway
 from gateway.api.procedures import PROCEDURES
 from gateway.background import BackgroundTasks
 from gateway.cli import main
-from gateway.cli._errors import explain
+from gateway.cli._errors import readable_error
 from gateway.model.sanitize import safe_line, safe_text
 from gateway.store import gateway_address
 from gateway.worker.alerts import Alert, sending
@@ -152,10 +152,10 @@ async def test_a_wrong_address_of_the_database_is_told_without_its_password(url:
 def test_a_defect_is_told_by_its_place_and_not_by_its_words() -> None:
     with pytest.raises(ValueError, match="unexpected") as caught:
         orjson.loads(MARK)
-    told = explain(caught.value)
+    told = readable_error(caught.value)
     assert told.startswith("this is a defect of the gateway: JSONDecodeError in test_terminal_output.py, line ")
     assert MARK not in told
-    assert explain(TimeoutError()) != ""
+    assert readable_error(TimeoutError()) != ""
 
 
 def test_commands_print_by_one_function() -> None:

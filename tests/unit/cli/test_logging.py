@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from gateway.cli._logging import Queued
+from gateway.cli._logging import QueuedHandler
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def log() -> logging.Logger:
 
 def test_a_reader_that_hangs_costs_lines_and_no_time(log: logging.Logger) -> None:
     reading, writing = os.pipe()
-    handler = Queued(writing, most=100)
+    handler = QueuedHandler(writing, most=100)
     log.addHandler(handler)
     for number in range(5000):
         log.warning("line %d %s", number, "x" * 100)
