@@ -22,15 +22,15 @@ from gateway.store.database import transaction
 
 _KEY_TIMEOUT = 3.0  # seconds to look a key up
 
-_QUEUED = Gauge("gateway_queue_depth", "Deployments that wait.")
-_RUNNING = Gauge("gateway_rollouts_running", "Deployments that run, on all gateways.")
-_OLDEST = Gauge("gateway_queue_age_seconds", "How long the oldest has waited.")
-_WATCHED = Gauge("gateway_watches_open", "Applications within their watch window.")
-_APPLICATIONS = Gauge("gateway_applications", "Applications, by what they were seen to do.", ["state"])
-_UNSERVED = Gauge("gateway_applications_unserved", "Applications whose swap went neither forward nor back yet.")
+_QUEUED = Gauge("gateway_queue_depth", "Deployments in the queue.")
+_RUNNING = Gauge("gateway_rollouts_running", "Deployments in progress, on all gateways.")
+_OLDEST = Gauge("gateway_queue_age_seconds", "Seconds for which the oldest deployment has been in the queue.")
+_WATCHED = Gauge("gateway_watches_open", "Applications within their monitor window.")
+_APPLICATIONS = Gauge("gateway_applications", "Applications by observed state.", ["state"])
+_UNSERVED = Gauge("gateway_applications_unserved", "Applications whose swap is neither completed nor undone yet.")
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
-_BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway under way on the engine.", ["host"])
+_BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway in progress on the engine.", ["host"])
 
 
 async def healthz(_request: web.Request) -> web.Response:

@@ -28,6 +28,6 @@ async def api(form: str, surface: str, *, as_json: bool) -> None:
     if form == "openapi" or as_json:
         print_json(document)
     elif form == "markdown":
-        click.echo(render.text(described(Surface.REST, "")), nl=False)
+        click.echo(render.render_markdown(described(Surface.REST, "")), nl=False)
     else:
-        click.echo(render.page("api.html", render.read(described(Surface.REST, ""))).html, nl=False)
+        click.echo(render.render_page("api.html", render.template_context(described(Surface.REST, ""))).html, nl=False)

@@ -1,4 +1,4 @@
-"""What people see who come with a browser. The pages tell nothing that is secret, so they need no key."""
+"""The pages at / and /api/docs. They hold no secrets, so they need no API key."""
 
 import asyncio
 from functools import cache
@@ -13,25 +13,25 @@ _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer
 
 
 async def front(_request: web.Request) -> web.Response:
-    """Say what this is; clients look whether it is there at all."""
-    return _shown(await asyncio.to_thread(_front))
+    """Respond with the front page, which clients also request to see whether the gateway is there."""
+    return _respond(await asyncio.to_thread(_front))
 
 
 async def api(_request: web.Request) -> web.Response:
-    """Show the API as a page."""
-    return _shown(await asyncio.to_thread(_api))
+    """Respond with the API's documentation as a page."""
+    return _respond(await asyncio.to_thread(_api))
 
 
-def _shown(page: render.Page) -> web.Response:
+def _respond(page: render.Page) -> web.Response:
     headers = {**_HEADERS, "Content-Security-Policy": page.policy}
     return web.Response(text=page.html, content_type="text/html", charset="utf-8", headers=headers)
 
 
 @cache
 def _api() -> render.Page:
-    return render.page("api.html", render.read(described(Surface.REST, "")))
+    return render.render_page("api.html", render.template_context(described(Surface.REST, "")))
 
 
 @cache
 def _front() -> render.Page:
-    return render.page("front.html", {})
+    return render.render_page("front.html", {})

@@ -1,6 +1,6 @@
-"""The API's description as people read it, a page and a text, both made from the document. It performs no I/O.
+"""Render the OpenAPI document for people: as an HTML page and as Markdown.
 
-The page fetches nothing and runs nothing: all there is to it is in its one file.
+The page is one file, without scripts and without requests to other addresses.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ _STYLE = re.compile(r"<style>(.*?)</style>", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Something that is sent or answered, by name."""
+    """A field of an input or an answer."""
 
     name: str
     kind: str
@@ -38,7 +38,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """What an object has; `kept` names what is of no meaning here."""
+    """The fields of an object; `kept` names those that are stored and returned, but have no effect."""
 
     values: tuple[Value, ...]
     kept: tuple[str, ...]
@@ -61,7 +61,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Chapter:
-    """The procedures of one noun."""
+    """The procedures of one router, as in `application`."""
 
     name: str
     words: str
@@ -80,14 +80,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A page, and what a browser may do for it."""
+    """A page, and its Content-Security-Policy."""
 
     html: str
     policy: str
 
 
-def page(template: str, content: Mapping[str, Any]) -> Page:
-    """Return it with the leave to use its own style, and for nothing else."""
+def render_page(template: str, content: Mapping[str, Any]) -> Page:
+    """Render a template, with a policy that allows the page's own style and nothing else."""
     html = _templates().get_template(template).render(content)
     style = _STYLE.search(html)
     allowed = b64encode(hashlib.sha256(style[1].encode()).digest()).decode() if style else ""
@@ -98,9 +98,9 @@ def page(template: str, content: Mapping[str, Any]) -> Page:
     )
 
 
-def text(document: Mapping[str, Any]) -> str:
-    """Return it as Markdown."""
-    return _templates().get_template("api.md").render(read(document))
+def render_markdown(document: Mapping[str, Any]) -> str:
+    """Render an OpenAPI document as Markdown."""
+    return _templates().get_template("api.md").render(template_context(document))
 
 
 @cache
@@ -118,11 +118,11 @@ def _templates() -> jinja2.Environment:
     return found
 
 
-def read(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the templates show."""
+def template_context(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the variables of the templates for an OpenAPI document."""
     chapters = [Chapter(tag["name"], tag["description"], _calls(document, tag["name"])) for tag in document["tags"]]
     parts = [
-        Part(name, schema.get("description", ""), _fields(schema), _kind(schema))
+        Part(name, schema.get("description", ""), _fields(schema), _type_name(schema))
         for name, schema in document["components"]["schemas"].items()
     ]
     return {
@@ -156,7 +156,7 @@ def _call(name: str, method: str, operation: Mapping[str, Any]) -> Call:
         summary=operation["summary"],
         words=operation["description"],
         takes=_fields(takes),
-        gives=_kind(given["content"]["application/json"]["schema"]) if "content" in given else "nothing",
+        gives=_type_name(given["content"]["application/json"]["schema"]) if "content" in given else "nothing",
         headers=tuple(given.get("headers", ())),
         refusals=tuple((status, answer["description"]) for status, answer in answers.items()),
         curl=_curl(name, method, takes),
@@ -187,7 +187,7 @@ def _example(field: str, schema: Mapping[str, Any]) -> Any:
 def _fields(schema: Mapping[str, Any]) -> Fields:
     properties, required = schema.get("properties", {}), schema.get("required", ())
     values = tuple(
-        Value(name, _kind(one), name in required, one.get("description", "") + _default(one))
+        Value(name, _type_name(one), name in required, one.get("description", "") + _default(one))
         for name, one in properties.items()
         if not one.get("x-kept")
     )
@@ -199,21 +199,21 @@ def _default(schema: Mapping[str, Any]) -> str:
     return f" Default: {orjson.dumps(default).decode()}." if default not in (None, "", [], {}) else ""
 
 
-def _kind(schema: Mapping[str, Any]) -> str:
-    """Return what a value is, in words: `list of Port, or null`."""
+def _type_name(schema: Mapping[str, Any]) -> str:
+    """Return the type of a value in words: `list of Port, or null`."""
     match schema:
         case {"$ref": reference}:
             words = str(reference).removeprefix(_REFERENCE)
         case {"anyOf": choices}:
-            words = ", or ".join(map(_kind, choices))
+            words = ", or ".join(map(_type_name, choices))
         case {"enum": values}:
             words = " | ".join(map(str, values))
         case {"const": value}:
             words = orjson.dumps(value).decode()
         case {"type": "array", "items": items}:
-            words = f"list of {_kind(items)}"
+            words = f"list of {_type_name(items)}"
         case {"type": "object", "additionalProperties": Mapping() as values}:
-            words = f"object of {_kind(values)}"
+            words = f"object of {_type_name(values)}"
         case _:
             words = str(schema.get("format") or schema.get("type", "anything"))
     return words

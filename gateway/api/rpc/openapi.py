@@ -1,7 +1,7 @@
-"""The API's own description: OpenAPI 3.1, made from what the procedures say of themselves. It performs no I/O.
+"""Generate the OpenAPI 3.1 document of the API from the procedures, one for REST and one for tRPC.
 
-Of each surface one document. What is not said by a procedure follows from its shape: a body can be of a wrong type or
-too large, an id can name nothing, and a key can be missing or not allowed.
+A procedure's error responses follow from its input, unless it declares more: a body can have a wrong type or be too
+large, an id can be unknown, and an API key can be missing or not allowed.
 """
 
 import inspect
@@ -23,10 +23,10 @@ _PLAIN = {"type": "object", "properties": {}}
 
 
 class _Untitled(GenerateJsonSchema):
-    """Leaves out titles, which here only repeat names."""
+    """Leaves out titles, which only repeat names."""
 
     def default_schema(self, schema: Any) -> Any:
-        """Leave out the null of what may be absent."""
+        """Leave out the default null of an optional field."""
         shown = super().default_schema(schema)
         return {name: value for name, value in shown.items() if name != "default" or value is not None}
 
@@ -35,7 +35,7 @@ class _Untitled(GenerateJsonSchema):
 
 
 def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str, version: str) -> dict[str, Any]:
-    """Return the description of a surface; `base` is where the gateway is reached."""
+    """Return the OpenAPI document of a surface; `base` is the gateway's address."""
     described = sorted(procedures.values(), key=lambda one: one.name)
     takes, gives, schemas = _schemas(described)
     operation = _rest if surface is Surface.REST else _trpc
@@ -44,14 +44,14 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
             "get" if one.kind == "query" else "post": {
                 "operationId": one.name.replace(".", "-"),
                 "tags": [one.router],
-                **_told(one),
+                **_describe(one),
                 **operation(one, takes[one.name], gives.get(one.name)),
             }
         }
         for one in described
     }
     for one in described:
-        _head(paths[f"/{one.name}"], one)
+        _add_headers(paths[f"/{one.name}"], one)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Pushdeploy", "version": version, "description": "Deploys Docker images when pushed."},
@@ -61,15 +61,15 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
         "paths": paths,
         "components": {
             "securitySchemes": {"apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}},
-            "schemas": _used(paths, schemas),
+            "schemas": _referenced(paths, schemas),
         },
     }
 
 
-# -- what one procedure is
+# -- one procedure
 
 
-def _told(procedure: Procedure) -> dict[str, str]:
+def _describe(procedure: Procedure) -> dict[str, str]:
     words = inspect.cleandoc(procedure.run.__doc__ or "")
     first, _, rest = words.partition("\n\n")
     needs = f"Needs a key of scope {procedure.permission.scope_name}."
@@ -88,7 +88,7 @@ def _tags(procedures: Iterable[Procedure]) -> list[dict[str, str]]:
 
 
 def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus]:
-    """Return how a call may be refused."""
+    """Return the statuses of the procedure's error responses."""
     found = {
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
@@ -106,7 +106,7 @@ def _statuses(procedure: Procedure, takes: Mapping[str, Any]) -> list[HTTPStatus
     return sorted(found)
 
 
-# -- as a surface has it
+# -- its operation in each surface
 
 
 def _rest(procedure: Procedure, takes: dict[str, Any], gives: dict[str, Any] | None) -> dict[str, Any]:
@@ -138,8 +138,8 @@ def _trpc(procedure: Procedure, takes: dict[str, Any], gives: dict[str, Any] | N
     return {"parameters": [given] if takes["properties"] else [], "responses": answers}
 
 
-def _head(methods: dict[str, dict[str, Any]], procedure: Procedure) -> None:
-    """Tell of the headers that say something."""
+def _add_headers(methods: dict[str, dict[str, Any]], procedure: Procedure) -> None:
+    """Add the response headers."""
     for operation in methods.values():
         answers = operation["responses"]
         answers[str(int(Throttled.status))]["headers"] = {
@@ -169,7 +169,7 @@ def _nested(*names: str, inner: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameter(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a field as a query has it, in which there is no null."""
+    """Return a field as a query parameter, which cannot be null."""
     shown = {name: value for name, value in schema.items() if name not in {"default", "description"} or value}
     choices = [one for one in shown.pop("anyOf", ()) if one != {"type": "null"}]
     if len(choices) == 1:
@@ -184,40 +184,43 @@ def _parameter(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _schemas(procedures: list[Procedure]) -> tuple[dict[str, dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Return what each takes, inlined as clients that build forms of it expect; what each gives; and the parts."""
+    """Return the schemas of the inputs, the answers, and the components that they refer to.
+
+    Inputs are inlined, as clients that build forms from them expect.
+    """
     asked: list[Any] = [(("takes", one.name), "validation", TypeAdapter(one.takes)) for one in procedures]
     asked += [
         (("gives", one.name), "serialization", TypeAdapter(one.gives)) for one in procedures if one.gives is not None
     ]
     asked += [((one.__name__, ""), "serialization", TypeAdapter(one)) for one in (RestError, TrpcError, Unauthorized)]
     found, defined = TypeAdapter.json_schemas(asked, ref_template=_REFERENCE + "{model}", schema_generator=_Untitled)
-    parts = {name: _worded(part) for name, part in defined.get("$defs", {}).items()}
+    parts = {name: _clean(part) for name, part in defined.get("$defs", {}).items()}
     takes, gives = {}, {}
     for ((what, name), _mode), schema in found.items():
         if what == "takes":
-            part = parts[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else _worded(schema)
+            part = parts[schema["$ref"].removeprefix(_REFERENCE)] if "$ref" in schema else _clean(schema)
             takes[name] = _PLAIN | {key: value for key, value in part.items() if key != "description"}
         elif what == "gives":
-            gives[name] = _worded(schema)
+            gives[name] = _clean(schema)
     return takes, gives, parts
 
 
-def _worded(schema: Any) -> Any:
-    """Return it without titles, and with bounds under the names they have there, whatever they were written around."""
+def _clean(schema: Any) -> Any:
+    """Return a schema without titles, and with pydantic's names of bounds replaced by those of JSON Schema."""
     if isinstance(schema, list):
-        return [_worded(one) for one in schema]
+        return [_clean(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        _BOUNDS.get(key, key): _worded(value)
+        _BOUNDS.get(key, key): _clean(value)
         for key, value in schema.items()
-        # Generators that meet an object for a default leave the whole procedure out.
+        # Client generators leave out a procedure whose default is an object.
         if (key != "title" or isinstance(value, dict)) and (key, value) != ("default", {})
     }
 
 
-def _used(paths: object, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Return the schemas that are referred to, by name."""
+def _referenced(paths: object, schemas: dict[str, Any]) -> dict[str, Any]:
+    """Return the schemas that are referred to, directly or indirectly, by name."""
     used: dict[str, Any] = {}
     wanted = _references(paths)
     while wanted:

@@ -1,8 +1,8 @@
-"""A procedure is data: its name, whether it changes anything, what it takes and gives, and who answers.
+"""Declare a procedure: its name, its kind, the types of its input and answer, and which API keys may call it.
 
-What it gives is a type, made for three readers: mypy, which holds the functions that make such rows to it; the API's
-description, which shows it; and the tests, which check every answer they see against it. Nothing is checked where it
-runs. A row is a TypedDict named for its noun, with the contract's names:
+The type of the answer serves three readers: mypy checks the functions that build it, the OpenAPI document shows it, and
+the tests check every response against it. It is not checked at run time. A row is a TypedDict named for its noun, with
+Dokploy's field names:
 
     class SubscriptionRow(TypedDict):
         subscriptionId: str
@@ -14,8 +14,8 @@ runs. A row is a TypedDict named for its noun, with the contract's names:
     @procedures.query("subscription.all", gives=list[SubscriptionRow])
     async def select_all(context: Context, given: OfApplication) -> Answer: ...
 
-`gives=None` is an answer of nothing, `Literal[True]` the contract's word for "done". The docstring of the function that
-answers is the procedure's description, that of its module its tag's.
+`gives=None` is an empty answer, `Literal[True]` Dokploy's answer for "done". The docstring of the function is the
+procedure's description in the OpenAPI document, that of its module the description of its tag.
 """
 
 import inspect
@@ -45,7 +45,7 @@ class Surface(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`changed` says that there is something to roll out."""
+    """What a procedure returns; `changed` says that deployments may have been queued."""
 
     value: Any = UNDEFINED
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -53,21 +53,21 @@ class Answer:
 
 
 class KeyAccess(Enum):
-    """How a procedure is open to a key that is for certain applications or projects alone."""
+    """Whether a restricted API key, one for certain applications or projects, may call a procedure."""
 
-    #: as far as every id that is sent leads to those; the input has to demand one, or `authorized_by` to name it
+    #: where every id in the input belongs to those; the input must require an id, or `authorized_by` name one
     BY_ID = auto()
-    #: to each such key, and shows or changes nothing but what the caller is for: the procedure sees to that itself
+    #: always; the procedure itself shows and changes only what the key is for
     FILTERED = auto()
-    #: to every key, as it leads to no application
+    #: always, as it shows nothing of an application
     ANY_KEY = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Procedure:
-    """`gives` is the type of what it answers, None where it answers nothing; `needs` what a key must be allowed.
+    """A procedure. `gives` is the type of its answer, None for an empty one; `needs` is the permission it requires.
 
-    A key that is restricted is held to what it is for as `access` says: unless said otherwise, by the ids in the input.
+    `access` says whether a restricted key may call it: by default, as far as the ids in the input allow.
     """
 
     name: str
@@ -76,9 +76,9 @@ class Procedure:
     run: Callable[[Context, Any], Awaitable[Answer]]
     gives: Any = Any
     needs: Permission | None = None
-    #: what may come of it beside what its shape tells
+    #: errors in addition to those that follow from the input
     raises: tuple[type[GatewayError], ...] = ()
-    #: its answer names the deployment that was queued, in the header X-Deployment-Id
+    #: whether the response names the queued deployment in the header X-Deployment-Id
     queues: bool = False
     access: KeyAccess = KeyAccess.BY_ID
     authorized_by: frozenset[str] = frozenset()
@@ -89,7 +89,7 @@ class Procedure:
 
     @property
     def permission(self) -> Permission:
-        """What a key must be allowed: unless said otherwise, to see for a query, everything for a mutation."""
+        """The permission that a key must have: by default READ for a query, ADMIN for a mutation."""
         if self.needs is not None:
             return self.needs
         return Permission.READ if self.kind == "query" else Permission.ADMIN
@@ -110,7 +110,7 @@ class _Options(TypedDict, total=False):
 
 
 class Procedures(list[Procedure]):
-    """The procedures of one module. Its decorators add the function below them, and return it as it is.
+    """The procedures of one module. Its decorators add a function, and return it unchanged.
 
     The input is the type of the function's second parameter, unless `takes` names another.
     """

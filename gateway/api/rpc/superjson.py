@@ -17,35 +17,36 @@ import orjson
 
 from gateway.model.errors import InvalidInput
 
-#: what was there and is not: a value of its own, as None is JSON's null
+#: an absent member; None is JSON's null
 ABSENT = object()
 # Dots separate the parts of a path, and a backslash escapes a dot in a part.
 _PIECE = re.compile(r"\\(.)|(\.)|([^.\\]+)|\\", re.DOTALL)
-_DEEPEST, _MOST = 64, 10_000
-_LONGEST_INDEX = 9  # digits of a number that names an element of a list
-_LONGEST_SHOWN = 100  # characters of a value in a refusal
+_MAX_DEPTH, _MAX_ANNOTATIONS = 64, 10_000
+_MAX_INDEX_DIGITS = 9  # digits
+_MAX_SHOWN = 100  # characters of a value in an error
 
 
 def revive(value: Any, values: Any) -> Any:
-    """Return what was meant: undefined is absent, a number that JSON has not is refused; raises InvalidInput.
+    """Return the value as the client had it: undefined members are absent, and bigints are integers.
 
-    A Date stays the text it is, which whatever takes a time reads; so do the other types, which nothing takes.
+    A Date stays text, which all inputs that take a time parse; other types stay as they are. Raises InvalidInput for
+    numbers that JSON does not have, as NaN.
     """
     if not values:
         return value
     root = [value]
     for path, kind in _annotations(values):
-        _apply(root, [0, *path], kind)
+        _revive_at(root, [0, *path], kind)
     return root[0]
 
 
 def annotated(value: Any) -> tuple[Any, Any]:
-    """Return it as JSON, and which of its values are dates, by path; what has none is returned as it is."""
+    """Return the value as JSON with dates as text, and the types of those dates by path."""
     try:
         orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME)
     except TypeError:
         found: dict[str, list[str]] = {}
-        shown = _dated(value, (), found)
+        shown = _annotate_dates(value, (), found)
         return shown, found.get("", found)
     return value, {}
 
@@ -57,19 +58,19 @@ def iso(value: object) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _dated(value: Any, path: tuple[str, ...], found: dict[str, list[str]]) -> Any:
+def _annotate_dates(value: Any, path: tuple[str, ...], found: dict[str, list[str]]) -> Any:
     if isinstance(value, datetime):
         found[".".join(part.replace("\\", "\\\\").replace(".", "\\.") for part in path)] = ["Date"]
         return iso(value)
     if isinstance(value, Mapping):
-        return {name: _dated(one, (*path, str(name)), found) for name, one in value.items()}
+        return {name: _annotate_dates(one, (*path, str(name)), found) for name, one in value.items()}
     if isinstance(value, list | tuple):
-        return [_dated(one, (*path, str(number)), found) for number, one in enumerate(value)]
+        return [_annotate_dates(one, (*path, str(number)), found) for number, one in enumerate(value)]
     return value
 
 
 def _annotations(values: Any) -> Iterator[tuple[list[str], str]]:
-    """Yield each path and its type, from the inside out: of a tree whose nodes are [type, inside] or {path: node}."""
+    """Yield each path and its type, innermost first, from a tree of nodes `[type, inner]` and `{path: node}`."""
     found: list[tuple[list[str], str]] = []
     waiting: list[tuple[list[str], Any]] = [([], values)]
     while waiting:
@@ -78,64 +79,64 @@ def _annotations(values: Any) -> Iterator[tuple[list[str], str]]:
             found.append((path, str(node[0]) if isinstance(node[0], str) else ""))
             node = node[1] if len(node) > 1 else {}
         inside = node if isinstance(node, dict) else {}
-        if len(found) + len(waiting) + len(inside) > _MOST:
-            raise _too_many()
-        waiting += [([*path, *_parts(name, _DEEPEST - len(path))], value) for name, value in inside.items()]
+        if len(found) + len(waiting) + len(inside) > _MAX_ANNOTATIONS:
+            raise _too_many_annotations()
+        waiting += [([*path, *_parts(name, _MAX_DEPTH - len(path))], value) for name, value in inside.items()]
     return reversed(found)
 
 
-def _parts(path: str, most: int) -> list[str]:
-    """Split a path at its dots; raises InvalidInput for more than `most` parts."""
+def _parts(path: str, limit: int) -> list[str]:
+    """Split a path at its dots; raises InvalidInput for more than `limit` parts."""
     parts: list[list[str]] = [[]]
     for escaped, dot, plain in _PIECE.findall(path):
         if dot:
             parts.append([])
         else:
             parts[-1].append(escaped or plain)
-        if len(parts) > most:
-            raise _too_many()
+        if len(parts) > limit:
+            raise _too_many_annotations()
     return ["".join(pieces) for pieces in parts]
 
 
-def _too_many() -> InvalidInput:
-    return InvalidInput("meta tells of more values than an input has")
+def _too_many_annotations() -> InvalidInput:
+    return InvalidInput("meta annotates more values than an input may have")
 
 
-def _apply(root: Any, path: list[Any], kind: str) -> None:
-    """Do to the value at the path what its type wants; a path that leads nowhere says nothing."""
+def _revive_at(root: Any, path: list[Any], kind: str) -> None:
+    """Convert the value at the path to its type. A path that leads nowhere is ignored."""
     *above, last = path
     holder = root
     for part in above:
-        holder = _at(holder, part)
-    value = _at(holder, last)
+        holder = _member(holder, part)
+    value = _member(holder, last)
     if value is ABSENT:
         return
     if kind == "number":
         raise InvalidInput(
-            f"{str(value)[:_LONGEST_SHOWN]} is no number here", field=".".join(map(str, path[1:])) or None
+            f"{str(value)[:_MAX_SHOWN]} is not a number here", field=".".join(map(str, path[1:])) or None
         )
     if kind == "bigint" and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,100}", value):
-        _put(holder, last, int(value))
+        _set_member(holder, last, int(value))
     elif kind == "undefined" and isinstance(holder, dict):
         del holder[last]
     elif kind == "undefined":
-        _put(holder, last, None)
+        _set_member(holder, last, None)
 
 
-def _at(holder: Any, part: Any) -> Any:
+def _member(holder: Any, part: Any) -> Any:
     if isinstance(holder, dict):
         return holder.get(part, ABSENT)
-    index = _index(part)
+    index = _list_index(part)
     if isinstance(holder, list) and index is not None and index < len(holder):
         return holder[index]
     return ABSENT
 
 
-def _index(part: Any) -> int | None:
-    """Return the element of a list that a part of a path names, None where it names none."""
+def _list_index(part: Any) -> int | None:
+    """Return the list index in a part of a path, None where it is none."""
     text = str(part)
-    return int(text) if text.isdecimal() and len(text) <= _LONGEST_INDEX else None
+    return int(text) if text.isdecimal() and len(text) <= _MAX_INDEX_DIGITS else None
 
 
-def _put(holder: Any, part: Any, value: Any) -> None:
+def _set_member(holder: Any, part: Any, value: Any) -> None:
     holder[part if isinstance(holder, dict) else int(part)] = value

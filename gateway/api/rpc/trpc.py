@@ -1,4 +1,4 @@
-"""The wire of tRPC 11 with superjson: calls in, envelopes out. It performs no I/O.
+"""The wire format of tRPC 11 with superjson: parse calls, build envelopes. It performs no I/O.
 
 https://trpc.io/docs/rpc and https://github.com/flightcontrolhq/superjson
 """
@@ -15,12 +15,12 @@ from typing_extensions import TypedDict
 from gateway.api.rpc import superjson
 from gateway.model.errors import InvalidInput
 
-#: what a procedure answers that returns nothing
+#: the answer of a procedure that returns nothing
 UNDEFINED = object()
-# RFC 8259 lets a parser pass over a byte order mark: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
+# A parser may ignore a byte order mark: https://www.rfc-editor.org/rfc/rfc8259#section-8.1
 _MARK = codecs.BOM_UTF8
-_MOST_VALUES = 20_000  # in one input; each may be wrong, and is told of
-_SIGNS = (b",", b"[", b"{")  # each begins a value, where it is not within a text
+_MAX_VALUES = 20_000  # in one input; each may cause an issue in the answer
+_SIGNS = (b",", b"[", b"{")  # each begins a value, unless it is inside a text
 _UNDEFINED_META = {"values": ["undefined"], "v": 1}
 
 # https://github.com/trpc/trpc/blob/main/packages/server/src/unstable-core-do-not-import/rpc/codes.ts
@@ -37,7 +37,7 @@ _CODES = {
     HTTPStatus.SERVICE_UNAVAILABLE: ("SERVICE_UNAVAILABLE", -32603),
     HTTPStatus.INTERNAL_SERVER_ERROR: ("INTERNAL_SERVER_ERROR", -32603),
 }
-_MOST_SAID = 5  # issues in a message
+_MAX_NAMED = 5  # issues in a message
 STATUSES = frozenset(_CODES)
 
 
@@ -116,7 +116,7 @@ class Problem:
 
 
 def parse_json(body: bytes) -> Any:
-    """Return the body's JSON, None for an empty one; raises InvalidInput."""
+    """Return the body's JSON, None for an empty body; raises InvalidInput."""
     body = body.removeprefix(_MARK)
     if not body.strip():
         return None
@@ -124,27 +124,27 @@ def parse_json(body: bytes) -> Any:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"Invalid JSON: {error}") from error
-    if sum(map(body.count, _SIGNS)) >= _MOST_VALUES:
-        _refuse_too_many(parsed)
+    if sum(map(body.count, _SIGNS)) >= _MAX_VALUES:
+        _check_count(parsed)
     if b"\\u0000" in body:
-        _refuse_zero_bytes(parsed)
+        _check_zero_bytes(parsed)
     return parsed
 
 
-def _refuse_too_many(value: Any) -> None:
+def _check_count(value: Any) -> None:
     waiting, seen = [value], 0
     while waiting:
         found = waiting.pop()
         inside = list(found.values()) if isinstance(found, dict) else found if isinstance(found, list) else ()
         seen += len(inside)
-        if seen > _MOST_VALUES:
-            raise InvalidInput(f"an input has at most {_MOST_VALUES} values")
+        if seen > _MAX_VALUES:
+            raise InvalidInput(f"an input has at most {_MAX_VALUES} values")
         waiting += inside
 
 
-def _refuse_zero_bytes(value: Any) -> None:
-    """Raise InvalidInput for the first text with a zero byte. The path to it is made once, and not for each value."""
-    #: where each object or list lies that was looked into: the one around it, and its name there
+def _check_zero_bytes(value: Any) -> None:
+    """Raise InvalidInput for the first text with a zero byte, naming its field."""
+    #: for each visited object or list its parent's index and its name there, to build the path of one field only
     above: list[tuple[int, str | int]] = []
     waiting: list[tuple[int, str | int, Any]] = [(-1, "", value)]
     while waiting:
@@ -164,7 +164,7 @@ def _refuse_zero_bytes(value: Any) -> None:
 
 
 def _field(above: Sequence[tuple[int, str | int]], around: int, name: str | int) -> str | None:
-    """Return the path to a field, without the envelope it was sent in; None for the input itself."""
+    """Return the path to a field, without the envelope; None for the input itself."""
     parts = [] if around < 0 else [str(name)]
     while around > 0:
         around, name = above[around]
@@ -182,9 +182,9 @@ def unwrap(given: Any) -> Any:
 
 
 def unwrap_batch(given: Any, count: int) -> list[Any]:
-    """Return the inputs of a batch of `count` calls, `{"0": …, "1": …}`; what is missing is None."""
+    """Return the inputs of a batch of `count` calls, `{"0": …, "1": …}`; a missing one is None."""
     if given is not None and not isinstance(given, dict):
-        raise InvalidInput("a batch is an object of inputs by number")
+        raise InvalidInput("a batch is an object with the inputs by number")
     return [unwrap((given or {}).get(str(number))) for number in range(count)]
 
 
@@ -211,9 +211,9 @@ def error(problem: Problem, path: str) -> TrpcError:
 
 
 def line(envelopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a batch as the one line of a stream in which nothing is still awaited, for who wants application/jsonl.
+    """Return a batch as one line of application/jsonl, a stream with all answers ready.
 
-    There superjson wraps the line, not each value in it.
+    There superjson wraps the line, and not each value in it.
     """
     answers: dict[str, Any] = {}
     types: dict[str, Any] = {}
@@ -230,9 +230,9 @@ def line(envelopes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def rest_error(problem: Problem, path: str | None) -> RestError:
-    """Return the envelope of the other surface, where a call is `POST /api/{procedure}`."""
+    """Return the body of a REST error."""
     answer: RestError = {
-        "message": _reasons(problem.issues) if problem.issues else problem.message,
+        "message": _message(problem.issues) if problem.issues else problem.message,
         "code": problem.code,
         "data": _data(problem, path),
     }
@@ -241,11 +241,11 @@ def rest_error(problem: Problem, path: str | None) -> RestError:
     return answer
 
 
-def _reasons(issues: Sequence[Issue]) -> str:
-    """Return the contract's words, and which fields are wrong and why: many programs show the message alone."""
-    said = [": ".join(filter(None, (".".join(map(str, one["path"])), one["message"]))) for one in issues]
-    more = f"; and {len(said) - _MOST_SAID} more" if len(said) > _MOST_SAID else ""
-    return f"Input validation failed: {'; '.join(said[:_MOST_SAID])}{more}"
+def _message(issues: Sequence[Issue]) -> str:
+    """Return a message with the wrong fields and why: many programs show only the message."""
+    problems = [": ".join(filter(None, (".".join(map(str, one["path"])), one["message"]))) for one in issues]
+    more = f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
+    return f"Input validation failed: {'; '.join(problems[:_MAX_NAMED])}{more}"
 
 
 def _data(problem: Problem, path: str | None) -> ErrorData:
@@ -270,5 +270,5 @@ def flattened(issues: Sequence[Issue]) -> Flattened | None:
 
 
 def batch_status(statuses: Sequence[int]) -> int:
-    """Return the status of a batch: the one that all have, else 207."""
+    """Return the status of a batch: the one that all its calls have, else 207."""
     return statuses[0] if len(set(statuses)) == 1 else int(HTTPStatus.MULTI_STATUS)

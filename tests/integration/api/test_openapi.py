@@ -103,7 +103,7 @@ async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
 
 def test_the_page_of_the_api_is_of_the_procedures_there_are() -> None:
     kept = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    assert kept == render.text(REST), "make api writes it anew"
+    assert kept == render.render_markdown(REST), "make api writes it anew"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/docs"])
