@@ -1,1 +1,1 @@
-"""The Docker Engine: what may be asked of it, as values and a few calls. It knows no database and no queue."""
+"""Client for the Docker Engine, and the two runtimes built on it: containers and Swarm services. No database."""

@@ -1,4 +1,4 @@
-"""Containers and services that somebody else made: what they were made with, and their like."""
+"""Inspects a container or service that somebody else created, so that an application can adopt it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,13 +19,14 @@ from gateway.model.reference import Digest, Reference
 
 _ID_PREFIX = "sha256:"
 _SERVICE_ID, _SERVICE_NAME = "com.docker.swarm.service.id", "com.docker.swarm.service.name"
-_OWN_CONTAINER = "the gateway itself, which cannot replace what it runs in"
+_OWN_CONTAINER = "the gateway itself, which cannot replace its own container"
 
 
 async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> AdoptedSpec:
-    """Return what a container, or else a service, was made with; it is not touched.
+    """Return the specification of a container, or else of a service. Nothing is changed.
 
-    Raises NotFound, Conflict where it is the gateway's own or made by one, InvalidInput where its image has no name.
+    Raises NotFound when there is neither. Raises Conflict when it is the gateway's own, or belongs to an application
+    already. Raises InvalidInput when its image has no name in a registry.
     """
     found = await containers.inspect_raw(engine, named)
     if found is None and (service := await _service(engine, named)) is not None:
@@ -53,7 +54,7 @@ async def _service(engine: Engine, named: str) -> Service | None:
     try:
         return await services.inspect(engine, named)
     except Failed:
-        return None  # the engine is no manager of a Swarm
+        return None  # the engine is not a Swarm manager
 
 
 async def _adopt_service(engine: Engine, service: Service) -> AdoptedSpec:
@@ -65,20 +66,18 @@ async def _adopt_service(engine: Engine, service: Service) -> AdoptedSpec:
             raise Conflict(f"{service.name} is {_OWN_CONTAINER}: update it with docker service update --image")
     hosts = await preflight.host_network_ids(engine, service.spec)
     if why := spec.update_blocker(service.spec, hosts):
-        raise InvalidInput(
-            f"{service.name} cannot be adopted, since no update can be made to it: {why}", field="container"
-        )
+        raise InvalidInput(f"{service.name} cannot be adopted, because it cannot be updated: {why}", field="container")
     image = service.spec["TaskTemplate"]["ContainerSpec"]["Image"]
     return AdoptedSpec(service.spec, service.service_id, str(Reference.parse(image)), "", is_service=True)
 
 
 def _reference(name: str, called: str, image: Image | None) -> Reference:
-    """Return the image by name and digest; raises InvalidInput where it has no name a push could tell of."""
+    """Return the image by name and digest. Raises InvalidInput when it has no name that a push could name."""
     known = [] if image is None else [*image.tags, *sorted(image.repo_digests)]
     if called.startswith(_ID_PREFIX) or (image is not None and image.image_id.startswith(_ID_PREFIX + called)):
         if not known:
             raise InvalidInput(
-                f"the image of {name} has no name, so no push could be for it: "
+                f"the image of {name} has no name, so no push can match it: "
                 "run the container from an image of a registry first",
                 field="container",
             )
@@ -97,7 +96,7 @@ def _reference(name: str, called: str, image: Image | None) -> Reference:
 
 
 async def _holders(engine: Engine, host: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of the containers it shares something with, since their ids change when they are replaced."""
+    """Return the names of the containers it shares namespaces or volumes with. Their ids change on replacement."""
     names = {}
     for holder in adopted_spec.namespace_holders(host) | adopted_spec.volume_holders(host):
         if (found := await containers.inspect(engine, holder)) is not None:

@@ -1,4 +1,7 @@
-"""What an application prints: its container, or the tasks of its service."""
+"""Reads the log of an application: of its container, or of all tasks of its service.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerLogs
+"""
 
 from gateway.docker import runtime_factory
 from gateway.docker.container import ownership
@@ -8,13 +11,13 @@ from gateway.model.applications import Application
 from gateway.model.configuration import RuntimeKind
 
 _MAX_BYTES = 1024 * 1024  # bytes
-_DEADLINE = 15.0  # seconds; a service's tasks are asked on their nodes
+_DEADLINE = 15.0  # seconds; the log of a service is collected from its nodes
 
 
 async def read(engine: Engine, application: Application, *, swarm: bool, lines: int, since: int) -> str:
-    """Return its last lines, of each task where there are several; nothing where nothing of it is there.
+    """Return the last `lines` lines, of each task for a service, or "" when nothing of the application exists.
 
-    `since` is the time before which nothing counts, in seconds. Raises Failed, Postponed.
+    `since` is a Unix time in seconds. Raises Failed and Postponed.
     """
     if swarm and await runtime_factory.detect_runtime_kind(engine, application) is RuntimeKind.SERVICE:
         path = f"services/{checked_name(application.app_name)}/logs"

@@ -1,11 +1,11 @@
-"""What a rollout asks of whatever runs an application: a container here, a service of a Swarm there.
+"""Interface of a runtime: what a rollout needs from whatever runs an application, a container or a Swarm service.
 
-    serving ─▶ obtain ─▶ check ─▶ prepare ─┬─ start-first: present ─▶ prove ─▶ exchange ─▶ prove ─▶ retire ─┬─▶ tidy
-                                           └─ stop-first:                      exchange ─▶ prove ───────────┘
+    serving ─▶ pull ─▶ check_requirements ─▶ create
+    start-first:  start_beside ─▶ wait_until_ready ─▶ switch_over ─▶ wait_until_ready ─▶ stop_old ─▶ clean_up
+    stop-first:                                       switch_over ─▶ wait_until_ready ─────────────▶ clean_up
 
-Every call may be repeated: after a crash, whoever comes next
-calls `exchange`, or `put_back`, with the same Swap again. Each raises Failed for what does not heal by itself, and
-Postponed for what does.
+Every call can be repeated. After a crash the next attempt calls `switch_over` or `put_back` again with the same Swap.
+Each call raises Failed for an error that needs a person, and Postponed for a transient one.
 """
 
 from collections.abc import Awaitable, Callable
@@ -22,18 +22,18 @@ Progress = Callable[[str], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Deadlines, in seconds; an application's own configuration wins over the first two."""
+    """Deadlines in seconds. The application's own configuration overrides the first two."""
 
     stable_window: float
     health_deadline: float
     pull_stall: float
-    #: what a call may take beyond the grace it is given
+    #: added to the grace period for the longest duration of a call
     call_margin: float
-    #: how long a replaced version is kept at most
+    #: the longest time that a replaced version is kept
     kept_for: float
 
     def of(self, configuration: Configuration) -> Self:
-        """Return the application's own pace, where it has one."""
+        """Return the timeouts with the application's own values applied."""
         return replace(
             self,
             stable_window=configuration.stable_window or self.stable_window,
@@ -43,28 +43,31 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What is to run: an image by digest, for one attempt of one deployment."""
+    """The version to run: an image by digest, for one attempt of one deployment."""
 
     reference: Reference
     digest: Digest
     deployment_id: str
-    #: its epoch
+    #: the deployment's epoch
     attempt: int
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What serves an application, as it was seen a moment ago; what another made bears no digest, spec, deployment."""
+    """The container or service that serves an application, at the time of the inspection.
+
+    `digest`, `spec_hash` and `deployment_id` are None for one that the gateway did not create.
+    """
 
     object_id: str
     name: str
     running: bool
-    #: running, settled, and healthy where there is a check
+    #: running, not restarting, and healthy if it has a health check
     healthy: bool
     digest: str | None
     spec_hash: str | None
     deployment_id: str | None
-    #: how often it was restarted by itself
+    #: how often the engine has restarted it
     restarts: int = 0
 
 
@@ -72,79 +75,82 @@ class Runtime(Protocol):
     """One application on one engine."""
 
     async def remove_leftovers(self) -> None:
-        """Take away what attempts that died have left beside what serves; no swap is open."""
+        """Remove what earlier attempts left beside the serving version. Requires that no swap is open."""
 
     async def serving(self) -> Serving | None:
-        """Return what bears the application's name; raises Failed where that is somebody else's."""
+        """Return what has the application's name. Raises Failed when it belongs to something else."""
 
     def spec_hash(self) -> str:
-        """Return what changes whenever the user's choice does."""
+        """Return a hash of everything the user configured."""
 
     async def check_requirements(self) -> None:
-        """Raises Failed where the engine lacks what the application needs: a network, a free port."""
+        """Check that the engine has the networks and free ports that the application needs. Raises Failed."""
 
     async def pull(self, reference: Reference, progress: Progress) -> None:
-        """Get the image, by digest, to where it will run; raises Failed where it is for another platform."""
+        """Pull the image by digest. Raises Failed when it is for another platform."""
 
     async def create(self, version: Version, serving: Serving | None) -> Swap:
-        """Create the new one beside the old, which is not touched; the record of how one takes the other's place."""
+        """Create the new version beside the old one, which is not changed, and return the record of the swap."""
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
-        """Return how the version takes its place again, or None where nothing of it is kept."""
+        """Return a swap that brings back a kept container of this version, or None when none is kept."""
 
     async def start_beside(self, swap: Swap) -> None:
-        """Start the new one beside the old, under no serving name."""
+        """Start the new version beside the old one, without the serving name."""
 
     async def discard(self, swap: Swap) -> None:
-        """Remove the new one, which has never served."""
+        """Remove the new version, which has never served."""
 
     async def switch_over(self, swap: Swap) -> None:
-        """Let the new one serve in place of the old."""
+        """Let the new version serve in place of the old one."""
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:
-        """Return once the new one is observed sound, in the right version; raises Failed with what it did instead.
+        """Return when the new version is ready. Raises Failed with the reason when it is not.
 
-        `again`: it has proven itself before, and only what has happened since counts.
+        With `again`, it has been ready before, and only what has happened since counts.
         """
 
     async def stop_old(self, swap: Swap) -> None:
-        """Drain the old one and stop it."""
+        """Drain the old version, then stop it."""
 
     async def wait_out_pending_calls(self, swap: Swap) -> None:
-        """Wait until no call that an attempt before has begun can reach the old one any more."""
+        """Wait until no call of an earlier attempt can still reach the old version."""
 
     async def put_back(self, swap: Swap) -> None:
-        """Let the old one serve again, or its like, else the new one; raises Postponed until that is done."""
+        """Let the old version serve again, or a copy of it, or else the new version.
+
+        Raises Postponed until that is done.
+        """
 
     async def check_restored(self, swap: Swap, serving: Serving) -> None:
-        """Return once what serves after a swap was put back is observed sound; raises Failed where it is not."""
+        """Return when the version that serves after `put_back` is ready. Raises Failed when it is not."""
 
     async def is_superseded(self, swap: Swap) -> bool:
-        """Tell whether a newer deployment serves than the swap is of: what is written down of it holds no more."""
+        """Return whether a newer deployment than the swap's serves, so that its record is out of date."""
 
     async def clean_up(self, swap: Swap) -> None:
-        """Make it lasting: the local tag points at what runs, and of the replaced ones only those to keep stay."""
+        """Point the local tag at the new image, and remove replaced versions beyond the number to keep."""
 
     async def last_lines(self, swap: Swap) -> str:
-        """Return the end of what the new one has logged."""
+        """Return the end of the new version's log."""
 
     async def start(self, serving: Serving) -> None:
-        """Start what was stopped, and return once it has proven itself."""
+        """Start a stopped version, and return when it is ready."""
 
     async def stop(self, serving: Serving) -> None:
-        """Stop it, to be started again."""
+        """Stop the version. It can be started again."""
 
     async def remove(self) -> None:
-        """Remove all there is of the application, its named volumes excepted."""
+        """Remove everything of the application except its named volumes."""
 
     async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
-        """Return what has befallen it since it was proven, with so many restarts then; None where it is sound."""
+        """Return why the version stopped working since it was ready with `restarts` restarts, or None."""
 
     async def run_probe(self, object_id: str) -> Reason | None:
-        """Ask the application's probe once; None where it passes, or where there is none."""
+        """Run the application's probe once. Return the failure, or None when it passes or there is no probe."""
 
     async def prune_kept(self) -> None:
-        """Remove what was replaced and is kept for longer than it may be."""
+        """Remove replaced versions that were kept for longer than `kept_for`."""
 
     def longest_call(self) -> float:
-        """Return the seconds that the longest call of a swap may take."""
+        """Return how many seconds the longest call of a swap can take."""

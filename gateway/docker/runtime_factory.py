@@ -1,4 +1,4 @@
-"""Which of the two an application runs as: a container, or a service of a Swarm."""
+"""Chooses the runtime of an application: a container, or a service of a Swarm."""
 
 from gateway.docker.container import ownership
 from gateway.docker.container.runtime import ContainerRuntime
@@ -16,10 +16,10 @@ from gateway.model.registries import CredentialsProvider
 def choose_kind(
     application: Application, present: RuntimeKind | None, *, swarm_manager: bool, making: bool
 ) -> RuntimeKind:
-    """Return what it runs as: what was chosen; else what it is already; else a service where there is a Swarm.
+    """Return the configured kind, else the kind that exists already, else a service where there is a Swarm.
 
-    `present` is what is there of it. Without `making` that is only started, stopped or removed, whatever was chosen.
-    Raises Failed where what was chosen cannot be.
+    `present` is the kind that exists. Without `making`, the application is only started, stopped or removed, and the
+    configured kind is ignored. Raises Failed when the configured kind is impossible.
     """
     name, chosen = application.app_name, application.configuration.runtime
     if present is not None and (chosen in {None, present} or not making):
@@ -54,7 +54,7 @@ async def open_runtime(
     begun: RuntimeKind | None,
     former: Running | None = None,
 ) -> Runtime:
-    """Return the application's runtime; `begun` is that of a swap under way, `former` what served before it."""
+    """Return the application's runtime. `begun` is the kind of an open swap, `former` the version before."""
     kind = begun
     if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
         kind = await _has_container(engine, application)
@@ -73,7 +73,7 @@ async def open_runtime(
 
 
 async def detect_runtime_kind(engine: Engine, application: Application) -> RuntimeKind | None:
-    """Return what there is of the application on a Swarm manager."""
+    """Return as what the application exists on a Swarm manager, or None."""
     service = await services.inspect(engine, application.app_name)
     if service is not None and ownership.labels_belong_to(application, service.labels):
         return RuntimeKind.SERVICE

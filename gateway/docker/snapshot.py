@@ -1,4 +1,7 @@
-"""What is on an engine now, in a few calls whatever there is, and what that means for an application."""
+"""Takes a snapshot of an engine in a constant number of calls, and derives each application's state from it.
+
+The calls are the list endpoints of the Engine API: https://docs.docker.com/reference/api/engine/version/v1.41/
+"""
 
 import re
 from collections.abc import Mapping
@@ -31,17 +34,17 @@ _STATE_BY_HEALTH: Mapping[str | None, State] = {"healthy": State.HEALTHY, "unhea
 
 @dataclass(frozen=True, slots=True)
 class ListedContainer:
-    """A container as a list of them tells of it."""
+    """A container as the list endpoint shows it."""
 
     container_id: str
     name: str
     state: str
-    #: in words, with its health
+    #: the Engine's sentence, which includes the health
     status: str
     image_id: str
-    #: without those of its image, whose maker may have written anything
+    #: without the image's own labels, which are not trustworthy
     labels: Mapping[str, str] = field(repr=False)
-    #: what its image is known by, where it bears our labels
+    #: the digests of its image, if the container has the gateway's labels
     digests: frozenset[str] = frozenset()
 
     @property
@@ -59,12 +62,12 @@ class Snapshot:
     nodes: Mapping[str, Node]
 
 
-#: the images of containers that bear labels as ours do, by the container's id, from one look to the next
+#: images of containers with the gateway's labels, by container id, kept between snapshots
 KnownImages = dict[str, Image | None]
 
 
 async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownImages) -> Snapshot:
-    """Look at the engine; of an image is asked once for each of its containers."""
+    """List containers and services. Images of labelled containers are inspected once and kept in `known`."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
     telling = {one["Id"]: one["ImageID"] for one in found if are_significant(one.get("Labels") or {})}
     for gone in known.keys() - telling.keys():
@@ -80,7 +83,7 @@ async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownIm
 
 
 def _listed(found: Mapping[str, Any], image: Image | None) -> ListedContainer:
-    # A container may have further names: those of links to it, which have a slash in them.
+    # Links to a container add further names, which contain a slash.
     names = [name.removeprefix("/") for name in found.get("Names") or ()]
     labels = found.get("Labels") or {}
     return ListedContainer(
@@ -95,7 +98,7 @@ def _listed(found: Mapping[str, Any], image: Image | None) -> ListedContainer:
 
 
 def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
-    """Return what the application is seen to do."""
+    """Return the application's state in the snapshot."""
     if found := snapshot.services.get(expected.app_name):
         return _service_state(expected, *found, nodes=snapshot.nodes)
     container = snapshot.containers.get(expected.app_name)
@@ -133,14 +136,14 @@ def _container_state(container: ListedContainer) -> ObservedState:
 
 
 def _compare_with_desired(expected: ExpectedState, found: ObservedState) -> ObservedState:
-    """Return what was seen, as it is meant to be or not."""
+    """Return the state, or drift when the application should be stopped and is not."""
     if expected.desired is not Desired.RUNNING and found.state is not State.STOPPED:
         return ObservedState(State.DRIFTED, f"it is {found.state}, and should be stopped")
     return found
 
 
 def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str:
-    """Return how what bears the application's name is not what its last deployment brought; "" where it is."""
+    """Return how the container or service differs from what the last deployment made, or ""."""
     owner = labels.get(APPLICATION)
     if expected.as_adopted:
         return "" if owner is None else f"another {what} took the place of the one that was adopted"
@@ -156,7 +159,7 @@ def _drift(expected: ExpectedState, labels: Mapping[str, str], what: str) -> str
 
 
 def _image_drift(expected: ExpectedState, container: ListedContainer) -> str:
-    # An image that was untagged by force has no digests any more, and runs on.
+    # An image that was untagged by force has no digests any more.
     known = {*container.digests, container.image_id}
     if expected.as_adopted or expected.digest is None or not container.digests or expected.digest in known:
         return ""

@@ -1,6 +1,6 @@
-"""One Docker Engine, reached over its socket.
+"""Client for one Docker Engine: https://docs.docker.com/reference/api/engine/
 
-Every call has a deadline, every failure becomes one of ours here: see https://docs.docker.com/reference/api/engine/
+Every call has a deadline. Every error is raised as Failed or Postponed.
 """
 
 import asyncio
@@ -31,10 +31,10 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 @dataclass(frozen=True, slots=True)
 class EngineIdentity:
-    """Who answers: `engine_id` is the daemon's own, `platform` is `linux/amd64`.
+    """Identity of an engine. `engine_id` is the daemon's own id, `platform` has the form `linux/amd64`.
 
-    Cloned machines may share an id: `run` then tells them apart, as long as the daemon runs. What its containers
-    publish is reached at `address`. `node_id` is its name in a Swarm, "" outside of one.
+    Cloned machines can share an id. `run` distinguishes them while the daemon runs. Published ports are reached at
+    `address`. `node_id` is the engine's id in a Swarm, or "".
     """
 
     engine_id: str
@@ -45,44 +45,44 @@ class EngineIdentity:
     address: str = "127.0.0.1"
     swarm_manager: bool = False
     node_id: str = ""
-    #: it is a node of a Swarm, and does not know yet whether it manages that; or it is locked
+    #: a Swarm node that does not know yet whether it is a manager, or a locked one
     swarm_starting: bool = False
 
     @property
     def daemon(self) -> str:
-        """What two addresses of one daemon have in common, and no other daemon has.
+        """A key that is equal for two addresses of one daemon, and different for two daemons.
 
-        A daemon without a bridge of its own keeps its networks: what its host is called tells clones apart then.
+        A daemon without a default bridge keeps its networks when it restarts. The host name distinguishes clones then.
         """
         return f"{self.engine_id}/{self.name}/{self.node_id}/{self.run}"
 
 
 class Engine(aiodocker.Docker):
-    """The client, closing each response, so that a cancelled pull ends in the daemon too."""
+    """aiodocker's client. It closes each response, so that a cancelled pull ends in the daemon too."""
 
-    #: asked before each call that changes something; raises where it must not be made any more
+    #: called before each request that changes something; raises when this is no longer allowed
     _allowed: Callable[[], Awaitable[None]] | None = None
     _manages = False
 
     def __init__(self, access: Access) -> None:
         connector, url = connector_for(access)
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
-        self._connection_info = access.host  # what errors name
-        self.address = access.address.published_host  # of what its containers publish
-        self.image_labels: dict[str, Mapping[str, str]] = {}  # by the image's id, for `images`
-        self.run = ""  # of its last identity
-        self.unbounded_logs: dict[str, bool] = {}  # by its run, for `log_driver`
+        self._connection_info = access.host  # appears in error messages
+        self.address = access.address.published_host  # of published ports
+        self.image_labels: dict[str, Mapping[str, str]] = {}  # by image id, cache of `images`
+        self.run = ""  # from the last identify()
+        self.unbounded_logs: dict[str, bool] = {}  # by run, cache of `log_driver`
 
     def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
-        """Return the same engine, over the same connections, that asks before each call that changes something."""
+        """Return a client over the same connections that calls `allowed` before each request that changes something."""
         one = copy(self)
-        one._allowed = allowed  # noqa: SLF001 - its own
+        one._allowed = allowed  # noqa: SLF001 - same class
         return one
 
     def managing(self) -> Self:
-        """Return the same engine, of which it is known that it manages a Swarm: where it says otherwise it starts."""
+        """Return a client for a known Swarm manager: "not a manager" is then a transient error."""
         one = copy(self)
-        one._manages = True  # noqa: SLF001 - its own
+        one._manages = True  # noqa: SLF001 - same class
         return one
 
     @asynccontextmanager
@@ -106,10 +106,10 @@ class Engine(aiodocker.Docker):
         headers: Mapping[str, str] | None = None,
         deadline: float = CALL_DEADLINE,
     ) -> Any:
-        """Make one call, with a JSON body or with bytes, and return its JSON; raises what `translated` does.
+        """Send a request, with a JSON body or bytes, and return the JSON of the response. Raises Failed and Postponed.
 
-        The engine does what it has begun, whether or not we wait for it. So a call that changes something is waited
-        for even when we are told to stop: what is put back then is what it has left.
+        The engine completes a request whether or not the client waits. Therefore a request that changes something is
+        completed even when this task is cancelled, and a rollback starts from its result.
         """
         if method != "GET" and self._allowed is not None:
             await self._allowed()
@@ -120,7 +120,7 @@ class Engine(aiodocker.Docker):
         except Failed as error:
             if not (self._manages and error.reason.code is Code.NO_SWARM):
                 raise
-            raise Postponed(Code.ENGINE_BUSY, f"the engine manages its Swarm no more, or not yet: {error}") from error
+            raise Postponed(Code.ENGINE_BUSY, f"the engine is not a Swarm manager at the moment: {error}") from error
 
     async def _made(self, method: str, path: str, deadline: float, **given: Any) -> Any:
         with translate_errors(waiting_for=f"{method} {path}"):
@@ -134,7 +134,7 @@ class Engine(aiodocker.Docker):
     async def identify(self) -> EngineIdentity:
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
-        # Made anew at each start of the daemon: the bridge, unless it has none.
+        # The daemon creates its bridge at each start, unless it has none.
         networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
         self.run = ",".join(sorted(network["Id"] for network in networks))
         return EngineIdentity(
@@ -150,7 +150,7 @@ class Engine(aiodocker.Docker):
         )
 
     async def _starts(self, swarm: Mapping[str, Any]) -> bool:
-        """Tell whether what the engine says of its part of a Swarm is not its last word."""
+        """Return whether the engine is about to become a Swarm manager."""
         if swarm.get("ControlAvailable") or swarm.get("LocalNodeState") != "active":
             return swarm.get("LocalNodeState") in _STARTING
         try:
@@ -164,7 +164,7 @@ class Engine(aiodocker.Docker):
 
 @dataclass(frozen=True, slots=True)
 class ReachedEngine:
-    """An engine that answers, and the servers whose applications are looked after by way of it; None is its own."""
+    """An engine that answers, with the ids of its servers. None stands for the local engine."""
 
     engine: Engine
     identity: EngineIdentity
@@ -173,13 +173,13 @@ class ReachedEngine:
 
 _STARTING = frozenset({"pending", "locked", "error"})
 BUILT_IN = {"filters": '{"type":["builtin"]}'}
-# The kernel's word for it and the registries': https://github.com/containerd/platforms
+# The kernel's names and the registries' names: https://github.com/containerd/platforms
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6l": "arm", "i686": "386"}
 
 
 @asynccontextmanager
 async def connect(access: Access | str) -> AsyncIterator[Engine]:
-    """Hold a client; it connects when it is first used. Raises InvalidInput where it could never connect."""
+    """Open a client. It connects with the first request. Raises InvalidInput for invalid access data."""
     engine = Engine(Access(access) if isinstance(access, str) else access)
     try:
         yield engine
@@ -189,15 +189,15 @@ async def connect(access: Access | str) -> AsyncIterator[Engine]:
 
 
 def checked_name(name: str) -> str:
-    """Return a name that may stand in a path, unescaped as the client sends it; raises Failed."""
+    """Return the name if it is valid in a path, which the client does not escape. Raises Failed."""
     if not _NAME.fullmatch(name):
-        raise Failed(Code.BAD_CONFIGURATION, f"{name!r} is not a name the Docker Engine knows")
+        raise Failed(Code.BAD_CONFIGURATION, f"{name!r} is not a valid name for the Docker Engine")
     return name
 
 
 @contextmanager
 def translate_errors(*, waiting_for: str = "the call") -> Iterator[None]:
-    """Let nothing of the client's or the daemon's errors out but Failed and Postponed."""
+    """Raise the errors of the client and of the daemon as Failed and Postponed."""
     try:
         yield
     except TimeoutError as error:

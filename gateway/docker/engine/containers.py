@@ -1,4 +1,7 @@
-"""Containers on the engine. Every call here may be repeated: what is done already is no error."""
+"""Containers on an engine: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container
+
+Every call can be repeated: a change that was made already is not an error.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,24 +18,24 @@ from gateway.docker.engine.labels import APPLICATION, are_significant, own_label
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
-_CHECK_RUNS = 3  # of a health check, the last
+_CHECK_RUNS = 3  # of the health check to show
 _MAX_OUTPUT = 1000  # characters
-_GRACE = 10  # seconds to stop for one that is between two starts, and so has no process
+_GRACE = 10  # seconds to stop a container in a crash loop
 
 NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A container as it was seen a moment ago."""
+    """A container at the time of its inspection."""
 
     container_id: str
     name: str
     created: str
-    #: without those of its image
+    #: without the labels of its image
     labels: dict[str, str]
     image_id: str
-    #: what it was made of, as whoever made it called it
+    #: the image as named at creation
     image: str
     running: bool
     restarting: bool
@@ -40,28 +43,28 @@ class Container:
     restart_count: int
     exit_code: int
     out_of_memory: bool
-    #: bytes; 0 is none
+    #: in bytes; 0 means no limit
     memory_limit: int
     error: str
     started_at: str
-    #: when it last stopped; long ago for one that never did
+    #: when it last stopped; in the year 1 if never
     finished_at: datetime
-    #: "healthy", "unhealthy", "starting"; None where the image has no check
+    #: "healthy", "unhealthy", "starting"; None without a health check
     health: str | None
     health_output: str
     restart_policy: dict[str, object]
-    #: by network, the names it answers to there beside its own
+    #: aliases by network name
     aliases: dict[str, frozenset[str]]
-    #: by name, the id of each network it is on: a network that was made anew has another one
+    #: network ids by name; a network that was recreated has a new id
     networks: dict[str, str]
-    #: its own addresses, one a network
+    #: its IP addresses, one for each network
     addresses: tuple[str, ...]
-    #: those of its host, on the same networks
+    #: the host's addresses on the same networks
     gateways: tuple[str, ...]
-    #: by its own TCP port, the address and port of the host that lead there
+    #: host address and port by container TCP port
     published: dict[int, tuple[str, int]]
     mounts: tuple[dict[str, Any], ...]
-    #: the engine removes it once it stops
+    #: whether the engine removes it when it stops
     removes_itself: bool
 
     @property
@@ -70,7 +73,7 @@ class Container:
 
     @property
     def down(self) -> bool:
-        """Whether no process of it runs, and none is about to."""
+        """Whether none of its processes runs and none is about to start."""
         return not self.running and not self.restarting
 
 
@@ -113,7 +116,7 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
 
 
 def _check_output(log: Iterable[dict[str, Any]]) -> str:
-    """Return what the last runs of a health check that failed have said, the same once."""
+    """Return the output of the last failed health checks, without duplicates."""
     failed = [run for run in log if run.get("ExitCode")][-_CHECK_RUNS:]
     said = [f"{str(run.get('Output', '')).strip()} (exit code {run['ExitCode']})".lstrip() for run in failed]
     return "; ".join(dict.fromkeys(said))[-_MAX_OUTPUT:]
@@ -133,7 +136,7 @@ def _published(ports: dict[str, Any]) -> dict[int, tuple[str, int]]:
 
 
 def parse_time(text: str) -> datetime:
-    """Parse the engine's time, RFC 3339, without what is less than a microsecond; its zero time is the year 1."""
+    """Parse an RFC 3339 time of the engine, to the microsecond. The engine's zero time is in the year 1."""
     found = _TIME.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is not a time of the Docker Engine")
@@ -142,32 +145,32 @@ def parse_time(text: str) -> datetime:
 
 
 def to_timestamp(text: str) -> str:
-    """Return the engine's time as it takes times: seconds, and nanoseconds after the point."""
+    """Return the engine's time in the form of its query parameters: seconds, a point, and nanoseconds."""
     fraction = re.search(r"\.(\d+)", text)
     whole = int(parse_time(text).timestamp())
     return f"{whole}.{fraction[1].ljust(9, '0')}" if fraction else str(whole)
 
 
 async def inspect(engine: Engine, container: str) -> Container | None:
-    """Return it by id or name, or None where there is none."""
+    """Return the container by id or name, or None."""
     found = await inspect_raw(engine, container)
     return None if found is None else _container(found, await own_labels_of(engine, found))
 
 
 async def own_labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:
-    """Return the labels of what was inspected, without those of its image."""
+    """Return the labels of an inspected container without those of its image."""
     return await without_image_labels(engine, found["Config"]["Labels"] or {}, found["Image"])
 
 
 async def without_image_labels(engine: Engine, labels: Mapping[str, str], image_id: str) -> dict[str, str]:
-    """Return a container's labels without those of its image, which may say anything of itself."""
+    """Return a container's labels without those of its image, which are not trustworthy."""
     if not are_significant(labels):
         return dict(labels)
     return own_labels(labels, await images.labels(engine, image_id))
 
 
 async def inspect_raw(engine: Engine, container: str) -> dict[str, Any] | None:
-    """Return all the engine tells of it, by id or name, or None where there is none."""
+    """Return the inspection of a container by id or name as the engine sends it, or None."""
     try:
         found: dict[str, Any] = await engine.call("GET", f"containers/{checked_name(container)}/json")
     except NotOnEngine:
@@ -176,7 +179,7 @@ async def inspect_raw(engine: Engine, container: str) -> dict[str, Any] | None:
 
 
 async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:
-    """Return all the containers of an application, or with another label of this value, whatever their state."""
+    """Return all containers whose label has the value, in any state."""
     filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
     found = await engine.call("GET", "containers/json", params={"all": 1, "filters": filters})
     inspected = [await inspect(engine, item["Id"]) for item in found]
@@ -184,10 +187,10 @@ async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION)
 
 
 async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
-    """Create a container on its networks, each with its endpoint's settings, and return its id."""
+    """Create a container, connect it to its networks with these endpoint settings, and return its id."""
     created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=body)
     container_id = str(created["Id"])
-    # Engines before API 1.44 take one network at creation.
+    # Before API 1.44 the engine accepts only one network at creation.
     for network, endpoint in list(networks.items())[1:]:
         await engine.call(
             "POST",
@@ -198,7 +201,7 @@ async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict
 
 
 async def connect(engine: Engine, container: Container, network: str, endpoint: dict[str, Any]) -> None:
-    """Let it answer to the endpoint's aliases on the network; cut off and joined anew where it does not yet."""
+    """Connect the container with the endpoint's aliases. It is reconnected when it lacks one of them."""
     wanted = set(endpoint.get("Aliases") or ())
     if network in container.aliases:
         if wanted <= container.aliases[network]:
@@ -211,7 +214,7 @@ async def connect(engine: Engine, container: Container, network: str, endpoint: 
 
 
 async def rename(engine: Engine, container: Container, name: str) -> Container:
-    """Return it under its new name; one in a crash loop, which the engine does not rename, is stopped for good."""
+    """Rename the container and return it. One in a crash loop, which cannot be renamed, is stopped first."""
     if container.name == name:
         return container
     if container.restarting:
@@ -221,7 +224,7 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
     except Postponed as error:
         if error.reason.code is not Code.ENGINE_BUSY:
             raise
-        await stop_for_good(engine, container, grace=_GRACE)  # it has ended since it was looked at
+        await stop_for_good(engine, container, grace=_GRACE)  # it stopped since it was inspected
         await _rename(engine, container, name)
     return replace(container, name=name)
 
@@ -231,25 +234,25 @@ async def _rename(engine: Engine, container: Container, name: str) -> None:
 
 
 async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
-    """Stop it, and let no engine start it again."""
+    """Stop the container and set its restart policy to "no"."""
     await set_restart_policy(engine, container, NO_RESTART)
     await stop(engine, container.container_id, grace=grace)
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
-    """Set it; one that is gone restarts no more anyhow."""
+    """Set the restart policy. Does nothing for a container that is gone."""
     if _policy(container.restart_policy) != _policy(policy):
         with _ignore_missing():
             await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
 
 
 def _policy(policy: dict[str, object]) -> tuple[object, object]:
-    """Return what it means: an engine takes an empty name for "no"."""
+    """Return the policy for comparison: an empty name means "no"."""
     return policy.get("Name") or "no", policy.get("MaximumRetryCount") or 0
 
 
 async def stop(engine: Engine, container_id: str, *, grace: int) -> None:
-    """Send the stop signal, and the kill after `grace` seconds; one that is gone is stopped."""
+    """Send the stop signal, and SIGKILL after `grace` seconds. Does nothing for a container that is gone."""
     deadline = grace + CALL_DEADLINE
     with _ignore_missing():
         await engine.call("POST", f"containers/{container_id}/stop", params={"t": grace}, deadline=deadline)
@@ -264,12 +267,12 @@ def _ignore_missing() -> Iterator[None]:
 
 
 async def restart(engine: Engine, container_id: str, *, grace: int) -> None:
-    """Stop it and start it again."""
+    """Stop the container and start it again."""
     await engine.call("POST", f"containers/{container_id}/restart", params={"t": grace}, deadline=grace + CALL_DEADLINE)
 
 
 async def start(engine: Engine, container_id: str) -> None:
-    """Let it run, also where somebody has paused it."""
+    """Start the container, or unpause it."""
     try:
         await engine.call("POST", f"containers/{container_id}/start")
     except Failed as error:
@@ -279,7 +282,7 @@ async def start(engine: Engine, container_id: str) -> None:
 
 
 async def remove(engine: Engine, container_id: str, *, running: bool = True) -> None:
-    """Remove it; its named volumes stay. Raises Failed for one that runs, unless that is to go too."""
+    """Remove the container, not its named volumes. Raises Failed for a running one unless `running`."""
     try:
         await engine.call("DELETE", f"containers/{container_id}", params={"force": int(running)})
     except NotOnEngine:
@@ -290,5 +293,5 @@ async def remove(engine: Engine, container_id: str, *, running: bool = True) -> 
 
 
 async def last_lines(engine: Engine, container_id: str) -> str:
-    """Return the end of what the container has logged."""
+    """Return the end of the container's log."""
     return await logs.tail(engine, f"containers/{container_id}/logs")

@@ -1,7 +1,7 @@
-"""What the Docker Engine refuses with, told as one of our codes. It performs no I/O.
+"""Translates the Docker Engine's error messages into the gateway's error codes. No I/O.
 
-The daemon says most things with 500 and a sentence, and the sentences change from one version to the next, with what
-they are wrapped in: those of 20.10 up to 29, with either image store, are known here. The first rule that fits counts.
+The engine answers most errors with status 500 and a sentence. The wording, and the prefixes around it, differ between
+versions. The rules below cover engines 20.10 to 29 with either image store. The first rule that matches applies.
 """
 
 import re
@@ -9,19 +9,19 @@ from dataclasses import dataclass
 
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 
-_MAX_LENGTH = 2000  # characters of a message: a registry may have said any number of them
-_UNREACHABLE = 900  # what aiodocker calls a daemon that cannot be connected to
+_MAX_LENGTH = 2000  # characters of a message, which may contain a registry's answer of any length
+_UNREACHABLE = 900  # aiodocker's status for a daemon that it cannot connect to
 _BAD_REQUEST, _NOT_FOUND, _CONFLICT = 400, 404, 409
 
 _TRANSIENT = frozenset({Code.ENGINE_BUSY, Code.ENGINE_UNREACHABLE, Code.RATE_LIMITED, Code.REGISTRY_UNREACHABLE})
-_MIN_RETRY_AFTER = 1.0  # seconds; GHCR names microseconds, and means its limit a minute
+_MIN_RETRY_AFTER = 1.0  # seconds; GHCR names microseconds, although its limit is per minute
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
 _RETRY_AFTER = re.compile(r"retry-after: ?(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|)\b", re.IGNORECASE)
 
-#: what is said where the engine has an image's layer, and cannot make files of it
+#: the message when the engine has a layer and cannot unpack it
 CANNOT_UNPACK = "the engine cannot unpack a layer of the image"
 
-# What a port is named in, by the engine's allocator, its proxy, and the engines from 28 on.
+# Messages that name a port: of the engine's allocator, of its proxy, and of engines from 28 on.
 _PORT = re.compile(
     r"(?:bind for|listen (?P<listens>tcp|udp)[46]?|bind host port(?: for)?) (?:\[[^\]]*\]|[\d.]*):(?P<port>\d+)"
     r"(?:[\d.:\[\]a-f]*/(?P<protocol>tcp|udp|sctp))?",
@@ -41,12 +41,12 @@ _WRAPPED = re.compile(
 class _Rule:
     pattern: re.Pattern[str]
     code: Code
-    #: what it means, with what the pattern has found; "" leaves it at the engine's words
+    #: the message, with the pattern's groups as fields; "" keeps the engine's own message
     says: str = ""
 
 
 def _rule(code: Code, *sentences: str, says: str = "") -> _Rule:
-    """Make one; a sentence is not looked for within an image's name."""
+    """Return a rule. Its patterns do not match within an image's name."""
     return _Rule(re.compile(rf"(?<![\w./-])(?:{'|'.join(sentences)})", re.IGNORECASE | re.DOTALL), code, says)
 
 
@@ -60,7 +60,7 @@ _RULES = (
     _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
-    # Before what else its reader has met, but for the end of the one who reads.
+    # Before the rules for the network, unless the process that reads the layer ended.
     _rule(
         Code.ENGINE_REFUSED,
         r"(?:failed to register layer|failed to extract layer|error processing tar file)"
@@ -73,19 +73,19 @@ _RULES = (
         Code.REGISTRY_UNREACHABLE,
         r"error parsing http \d+ response body",
         "invalid character '<' looking for beginning of value",
-        says="the registry answers with a page instead: does a proxy stand before it?",
+        says="the registry answers with an HTML page: check whether a proxy is in front of it",
     ),
     _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
-    # What is left of a container's last run, by the runtime, containerd and the engine, oldest words first.
+    # Remains of a container's last run, in the words of the runtime, containerd and the engine, oldest first.
     _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
           "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
           "removal of container .* is already in progress", "is marked for removal and cannot be",
-          says="the engine still clears up after what ran before"),
-    # Before whatever else a connection or a missing file may be.
+          says="the engine is still cleaning up the container's last run"),
+    # Before the rules for connections and for missing programs, whose patterns also match these.
     _rule(
         Code.VOLUME_MISSING,
         r"bind (?:mount )?source path does not exist:? *(?P<source>\S*)",
-        says="the engine's host has no {source} to mount",
+        says="the path {source} to mount does not exist on the engine's host",
     ),
     _rule(
         Code.VOLUME_MISSING,
@@ -97,27 +97,27 @@ _RULES = (
         Code.BAD_CONFIGURATION,
         r"(?:error )?mounting \\*\"(?P<source>[^\"\\]+)\\*\" to rootfs (?:\\*\"[^\"]*\" )?at \\*\"(?P<target>[^\"\\]+)"
         r"\\*\".*(?:not|is) a directory",
-        says="{source} of the host and {target} of the image are not both folders or both files",
+        says="{source} on the host and {target} in the image must both be folders or both be files",
     ),
     _rule(Code.PORT_TAKEN, r"bind for \S+ failed: port is already allocated", "is already in use by service"),
     _rule(Code.PORT_TAKEN, "(?:bind: )?address already in use", "port already in use"),
     _rule(Code.BAD_CONFIGURATION, r"listen \S+ (?P<at>\S+): bind: cannot assign requested address",
           r"bind host port(?: for)? (?P<also>\S+): cannot assign requested address",
-          says="the engine's host has not the address that {at}{also} is to be published on"),
+          says="the engine's host does not have the address to publish {at}{also} on"),
     _rule(Code.BAD_CONFIGURATION, r"listen \S+ \S+:(?P<port>\d+): bind: permission denied",
-          says="the engine may not publish port {port}: one that is not root's gets those from 1024 on"),
+          says="the engine cannot publish port {port}: a rootless engine publishes only ports from 1024 on"),
     _rule(Code.WRONG_ARCHITECTURE, "exec format error", "does not match the specified platform",
           "no match for platform", "image operating system .* cannot be used on this platform"),
     _rule(Code.WRONG_ARCHITECTURE, r"no matching manifest for (?P<platform>\S+) in",
-          says="the image is not there for {platform}, the engine's platform"),
+          says="the image does not exist for {platform}, the engine's platform"),
     _rule(Code.COMMAND_NOT_FOUND, rf"{_WORD}(?:executable file not found|stat .*no such file|no such file|not found)",
           r"executable file `(?P<other>[^`]+)` not found",
           says='the image has no program "{word}{other}"'),
     _rule(Code.COMMAND_NOT_FOUND, "no command specified",
-          says="neither the image nor the application says what command to run"),
+          says="neither the image nor the application names a command to run"),
     _rule(Code.COMMAND_NOT_EXECUTABLE, rf"{_WORD}(?:permission denied|is a directory|operation not permitted)",
           r"open executable: (?P<other>permission denied)",
-          says='"{word}{other}" of the image may not be executed'),
+          says='"{word}{other}" in the image is not executable'),
     _rule(Code.NETWORK_MISSING, rf"network (?:with name or id )?{_NAME} not found",
           says="the engine has no network {network}"),
     _rule(Code.NETWORK_MISSING, f"no such network: {_NAME}", says="the engine has no network {network}"),
@@ -135,13 +135,13 @@ _RULES = (
           "cannot be used with services"),
     _rule(Code.REGISTRY_UNTRUSTED, r"x509: ", "tls: failed to verify certificate", "remote error: tls: "),
     _rule(Code.REGISTRY_UNTRUSTED, "(?:http: )?server gave http response to https client",
-          says="the registry answers without TLS: name it in insecure-registries of the engine's daemon.json, "
+          says="the registry answers without TLS: add it to insecure-registries in the engine's daemon.json, "
           "or give it a certificate"),
     _rule(Code.DENIED, "unauthorized", "no basic auth credentials", "pull access denied", "(?<!permission )denied: ",
           "authentication required", "insufficient_scope", "access forbidden", "authorization failed",
           "401 unauthorized", "403 forbidden"),
     _rule(Code.CONTAINER_MISSING, "no such container: (?P<container>[^,\\s]*)",
-          says="the engine has no container {container}: somebody removed it"),
+          says="the engine has no container {container}; somebody removed it"),
     _rule(Code.NOT_FOUND, "no such image"),
     _rule(Code.NOT_FOUND, "manifest unknown", "not found: manifest", "(?:repository )?name (?:unknown|not known)",
           r"failed to resolve reference \S+ \S+: not found", "could not fetch content descriptor .*not found",
@@ -158,7 +158,10 @@ _RULES = (
 
 
 def classify(status: int, message: str) -> Failed | Postponed:
-    """Tell what a refusal of the daemon means; 0 is the status of what was not an answer."""
+    """Return the error for a status and message of the engine: Postponed for transient errors, else Failed.
+
+    Status 0 stands for a message that was not an HTTP response.
+    """
     message = message[:_MAX_LENGTH]
     if status == _UNREACHABLE:
         return Postponed(Code.ENGINE_UNREACHABLE, message)
@@ -173,7 +176,7 @@ def classify(status: int, message: str) -> Failed | Postponed:
 
 
 def _as_absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
-    """Return a refusal with 404 as one that says what is not there; one that heals stays what it is."""
+    """Return NotOnEngine for a 404. A transient error stays as it is."""
     if status == _NOT_FOUND and isinstance(told, Failed):
         return NotOnEngine(told.reason.code, told.reason.message)
     return told
@@ -194,7 +197,7 @@ def _translate(rule: _Rule, found: re.Match[str], message: str) -> Failed | Post
 
 
 def _unwrap(message: str) -> str:
-    """Return it without what each layer of the engine has put around it."""
+    """Return the message without the prefixes that each layer of the engine adds."""
     return _WRAPPED.sub("", message.strip()).removesuffix(": unknown")
 
 
@@ -206,7 +209,7 @@ def _port_message(message: str) -> str:
 
 
 def port_held_outside_docker(port: int, protocol: str) -> str:
-    """Return what is said of a port that no container holds, with how to find out who does."""
+    """Return the message for a port that no container holds, with the command that finds its process."""
     listens = "ss -lunp" if protocol == "udp" else "ss -ltnp"
     return (
         f"port {port}/{protocol} is taken by a process outside of Docker; on the engine's host, this names it: "
@@ -215,12 +218,12 @@ def port_held_outside_docker(port: int, protocol: str) -> str:
 
 
 def port_of(message: str) -> tuple[int, str] | None:
-    """Return the port, with its protocol, that a message of the engine's is of."""
+    """Return the port and protocol that an engine's message names."""
     found = _PORT.search(message)
     return None if found is None else (int(found["port"]), (found["protocol"] or found["listens"] or "tcp").lower())
 
 
 def retry_after(message: str) -> float | None:
-    """Return the seconds a registry asks for, where it names a time."""
+    """Return the seconds that a registry asks to wait, or None when the message names no time."""
     found = _RETRY_AFTER.search(message)
     return None if found is None else max(_MIN_RETRY_AFTER, float(found[1]) * _SECONDS[found[2].lower()])

@@ -1,4 +1,4 @@
-"""Images on the engine."""
+"""Images on an engine: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Image"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -14,31 +14,31 @@ from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
 
-_PROGRESS_INTERVAL = 0.3  # seconds; each telling is a write
-_LABELS_KEPT = 1024  # images whose labels are remembered
+_PROGRESS_INTERVAL = 0.3  # seconds; each report is written to the database
+_LABELS_KEPT = 1024  # images in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image the engine has; `platform` is `linux/amd64`."""
+    """An image on the engine. `platform` has the form `linux/amd64`."""
 
     image_id: str
     platform: str
     repo_digests: frozenset[str]
-    #: what its maker chose for the containers made of it
+    #: defaults for its containers
     config: dict[str, Any]
     tags: tuple[str, ...]
 
     def has_digest(self, digest: str) -> bool:
-        """Tell whether the engine got it under this digest, of any repository: the digest is what decides.
+        """Return whether the image has this digest, in any repository.
 
-        What never came from a registry has none but its id.
+        The digest of an image that never came from a registry is its id.
         """
         return digest == self.image_id or any(known.endswith(f"@{digest}") for known in self.repo_digests)
 
 
 async def inspect(engine: Engine, name: str) -> Image | None:
-    """Return the image of this reference or id, or None where the engine does not have it."""
+    """Return the image by reference or id, or None."""
     try:
         found = await engine.call("GET", f"images/{name}/json")
     except NotOnEngine:
@@ -53,7 +53,7 @@ async def inspect(engine: Engine, name: str) -> Image | None:
 
 
 async def labels(engine: Engine, image_id: str) -> Mapping[str, str]:
-    """Return an image's own labels, which never change; none where the engine does not have it any more."""
+    """Return an image's own labels, from a cache, since they never change. Empty if the engine has no such image."""
     known = engine.image_labels
     if image_id not in known:
         if (image := await inspect(engine, image_id)) is None:
@@ -67,10 +67,10 @@ async def labels(engine: Engine, image_id: str) -> Mapping[str, str]:
 async def pull(
     engine: Engine, reference: Reference, credentials: Credentials | None, *, progress: Progress, stall: float
 ) -> Image:
-    """Pull an image by digest and return it as the engine then has it.
+    """Pull an image by digest and return it. Raises Failed and Postponed.
 
-    The engine answers 200 before it begins and a stream cut short may look like an end, so only what it has
-    afterwards counts. Given up after `stall` seconds without a word.
+    The engine answers 200 before it begins, and a stream that was cut off can look complete. Therefore the image is
+    inspected afterwards. The pull is aborted after `stall` seconds without a message.
     """
     auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
     layers, clock = _Layers(), asyncio.get_running_loop().time
@@ -91,29 +91,29 @@ async def pull(
     await progress(layers.summary())
     image = await inspect(engine, name)
     if image is None or not image.has_digest(str(reference.digest)):
-        raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} broke off before the image was complete")
+        raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} ended before the image was complete")
     return image
 
 
 @contextmanager
 def _explain_refusal(name: str, *, anonymous: bool) -> Iterator[None]:
-    """Let a refusal say what could not be pulled, and with which login."""
+    """Add the image's name, and whether there were credentials, to an error of a pull."""
     try:
         yield
     except Postponed as error:
         if error.reason.code is Code.ENGINE_UNREACHABLE:
             raise
-        until = f"; it is tried again in {error.retry_after:.0f} s" if error.retry_after else ""
+        until = f"; next attempt in {error.retry_after:.0f} s" if error.retry_after else ""
         text = f"the engine cannot pull {name} yet: {error.reason.message}{until}"
         raise Postponed(error.reason.code, text, retry_after=error.retry_after) from error
     except Failed as error:
-        login = " without a login" if anonymous else " with the login it was given"
+        login = " without credentials" if anonymous else " with the given credentials"
         how = login if error.reason.code is Code.DENIED else ""
         raise Failed(error.reason.code, f"the engine cannot pull {name}{how}: {error.reason.message}") from error
 
 
 class _Layers:
-    """What the stream has said so far, in one line."""
+    """Progress of a pull, as one line."""
 
     def __init__(self) -> None:
         self._sizes: dict[str, tuple[int, int]] = {}
@@ -140,7 +140,7 @@ class _Layers:
 
 
 async def tag(engine: Engine, image_id: str, reference: Reference) -> None:
-    """Let the local tag point at the image, so that a later `docker compose up` does not go back."""
+    """Point the local tag at the image, so that a later `docker compose up` does not go back to the old one."""
     if reference.tag is not None:
         await engine.call(
             "POST",
@@ -150,7 +150,7 @@ async def tag(engine: Engine, image_id: str, reference: Reference) -> None:
 
 
 async def untag(engine: Engine, reference: Reference) -> None:
-    """Forget the image under its digest, unless a container is of it: the engine removes it where no tag is left."""
+    """Remove the image's digest reference unless a container uses it. Without tags the engine deletes the image."""
     name = f"{reference.repository}@{reference.digest}"
     of_it = orjson.dumps({"ancestor": [name]}).decode()
     with suppress(Failed):
@@ -159,13 +159,13 @@ async def untag(engine: Engine, reference: Reference) -> None:
 
 
 async def images_in_use(engine: Engine) -> frozenset[str]:
-    """Return the ids of the images that containers are of, whoever made them."""
+    """Return the ids of all images that have containers."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
     return frozenset(one["ImageID"] for one in found)
 
 
 async def remove(engine: Engine, reference: Reference, *, tag: bool) -> None:
-    """Forget the image under its digest, and with `tag` under its tag where that names it; not by force."""
+    """Remove the image's digest reference, and with `tag` its tag if that points at this image. Never by force."""
     image = await inspect(engine, f"{reference.repository}@{reference.digest}")
     if image is None:
         return

@@ -1,4 +1,4 @@
-"""Labels that the gateway puts on containers and services. It performs no I/O."""
+"""Labels that the gateway sets on containers and services. No I/O."""
 
 from collections.abc import Mapping
 
@@ -17,35 +17,36 @@ SPEC = "gateway.spec"
 
 IMAGE = "gateway.image"
 
-#: of a service whose nodes have a login that ends
+#: on a service: when the registry credentials of its nodes expire
 LOGIN_UNTIL = "gateway.login-until"
 
 RESTART = "gateway.restart"
 
-#: on the like of a container that we did not make: the id of that
+#: on a copy of a container: the id of the original
 ORIGIN = "gateway.origin"
 
-#: the id of the database that the application is kept in
+#: the id of the database that stores the application
 INSTALLATION = "gateway.installation"
 
-#: by which one of our containers is known, and what it is of
+#: the labels that identify a container of the gateway
 GATEWAY_LABELS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, INSTALLATION})
 
-# What a container is told by; each that the gateway makes for an application is given all of these.
+# Prefixes of labels by which a container is identified.
 _PREFIX = "gateway."
 
 _SIGNIFICANT = (_PREFIX, "com.docker.compose.", "com.docker.swarm.")
 
 
 def are_significant(labels: Mapping[str, str]) -> bool:
-    """Tell whether it matters who gave a container these labels."""
+    """Return whether the gateway needs to know who set these labels."""
     return any(name.startswith(_SIGNIFICANT) for name in labels)
 
 
 def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str, str]:
-    """Return a container's labels without those that it has of its image, whose maker may have written anything.
+    """Return a container's labels without those inherited from its image, which are not trustworthy.
 
-    An image may have been made of one of our containers, and have its labels. Each of ours is of another deployment.
+    An image may have been committed from one of the gateway's containers, and then has its labels. A container that the
+    gateway created has a deployment label of its own.
     """
     made = labels.get(DEPLOYMENT) != image.get(DEPLOYMENT)
     return {
@@ -56,16 +57,16 @@ def own_labels(labels: Mapping[str, str], image: Mapping[str, str]) -> dict[str,
 
 
 def installation_label(application: Application) -> dict[str, str]:
-    """Return the label that tells what this installation made from what another one did on the same engine."""
+    """Return the label that distinguishes this installation from others on the same engine."""
     return {INSTALLATION: application.installation_id} if application.installation_id else {}
 
 
 def image_reference(labels: Mapping[str, str]) -> Reference | None:
-    """Return the image by tag and digest that one of our containers was made of."""
+    """Return the image, by tag and digest, from which the gateway created the container."""
     return Reference.parse(labels[IMAGE]) if IMAGE in labels else None
 
 
 def labelled_restart_policy(labels: Mapping[str, str]) -> dict[str, object]:
-    """Return the policy that one of our containers was made with, whatever it has while it is set aside."""
+    """Return the restart policy from creation time, which differs from the current one while set aside."""
     name, _, count = labels.get(RESTART, "unless-stopped").partition(":")
     return {"Name": name, "MaximumRetryCount": int(count or 0)}

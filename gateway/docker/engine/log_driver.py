@@ -1,7 +1,7 @@
-"""Where the logs of what is made go: the engine's choice, bounded where nobody has bounded it.
+"""Limits the size of container logs when the engine does not.
 
-With json-file, the default that nobody chose, a container that loops would fill the disk. The engine tells its driver,
-but not the driver's options: only a container that it makes shows them.
+By default the engine writes json-file logs without a limit, and a container that logs a lot fills the disk. The API
+shows the default driver but not its options, so the gateway creates a container, without starting it, to read them.
 """
 
 from collections.abc import AsyncIterator
@@ -19,16 +19,16 @@ from gateway.model.errors import Failed
 BOUNDED = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 _JSON_FILE = "json-file"
 _MAX_SIZE = "max-size"
-_PROBE_LABEL = "gateway.look"  # the label of what is made for a look
+_PROBE_LABEL = "gateway.look"  # on the container that is created to read the options
 
 
 async def for_container(engine: Engine) -> dict[str, Any]:
-    """Return what a HostConfig is to say of the log: nothing where the engine's own choice is not unbounded."""
+    """Return the log part of a HostConfig: empty unless the engine's default has no limit."""
     return {"LogConfig": BOUNDED} if await _is_unbounded(engine) else {}
 
 
 async def for_service(engine: Engine) -> dict[str, Any]:
-    """Return what the template of a task is to say of the log; what the Swarm sets for all tasks is its choice."""
+    """Return the log part of a task template: empty when the Swarm sets a log driver, or the default is limited."""
     defaults = (await engine.call("GET", "swarm"))["Spec"].get("TaskDefaults") or {}
     if defaults.get("LogDriver") or not await _is_unbounded(engine):
         return {}
@@ -36,7 +36,7 @@ async def for_service(engine: Engine) -> dict[str, Any]:
 
 
 async def _is_unbounded(engine: Engine) -> bool:
-    """Tell whether the log of a container that chooses nothing grows for ever; asked once of each run of an engine."""
+    """Return whether a log grows without limit by default. The result is cached until the engine restarts."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
     shown: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _JSON_FILE)
@@ -49,7 +49,7 @@ async def _is_unbounded(engine: Engine) -> bool:
 
 
 async def _default_has_no_limit(engine: Engine) -> bool | None:
-    """Make a container, which is never started, and look what the engine has chosen for it; None where it cannot be."""
+    """Create a container to read its log options. Return None when that is not possible."""
     there = await engine.call("GET", "images/json")
     if not there:
         return None
@@ -57,7 +57,7 @@ async def _default_has_no_limit(engine: Engine) -> bool | None:
         async with _probe_container(engine, str(there[0]["Id"])) as made:
             found = await containers.inspect_raw(engine, made)
     except Failed:
-        return None  # its image is of another platform, or was removed meanwhile
+        return None  # the image is for another platform, or was removed meanwhile
     return None if found is None else _MAX_SIZE not in (found["HostConfig"]["LogConfig"].get("Config") or {})
 
 
@@ -65,7 +65,7 @@ async def _default_has_no_limit(engine: Engine) -> bool | None:
 async def _probe_container(engine: Engine, image: str) -> AsyncIterator[str]:
     filters = orjson.dumps({"label": [_PROBE_LABEL], "status": ["created"]}).decode()
     for left in await engine.call("GET", "containers/json", params={"all": 1, "filters": filters}):
-        await containers.remove(engine, str(left["Id"]))  # by a gateway that was killed in a look
+        await containers.remove(engine, str(left["Id"]))  # left by a gateway that was killed
     body = {"Image": image, "Cmd": ["look"], "Labels": {_PROBE_LABEL: "log"}, "HostConfig": {"NetworkMode": "none"}}
     made = await containers.create(engine, f"gateway-look-{token_hex(6)}", body, {})
     try:

@@ -1,4 +1,7 @@
-"""The end of what something has logged on the engine, both streams joined."""
+"""Reads logs and other streams of the engine.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerLogs
+"""
 
 import asyncio
 from collections import deque
@@ -10,13 +13,13 @@ from gateway.model.errors import storable_text
 
 _LINES = 50
 _BYTES = 16_384
-_HEADER = 8  # bytes before each frame of a log that has no terminal
+_HEADER = 8  # bytes before each frame; the log of a container with a terminal has no frames
 _STREAMS = frozenset({0, 1, 2})
 
 
 @dataclass(slots=True)
 class _Tail:
-    """The last bytes of what comes."""
+    """Keeps the last bytes of a stream."""
 
     most: int
     pieces: deque[bytes] = field(default_factory=deque)
@@ -41,9 +44,9 @@ async def tail(
     most: int = _BYTES,
     deadline: float = CALL_DEADLINE,
 ) -> str:
-    """Return the last lines behind `path`, a container's, a task's or a service's log.
+    """Return the last lines of the log at `path`: of a container, a task or a service, both streams joined.
 
-    `since` is the time before which nothing counts, in seconds; `most` is how many bytes are kept, the last of them.
+    `since` is a Unix time in seconds. At most the last `most` bytes are returned.
     """
     asked = {"stdout": 1, "stderr": 1, "tail": lines, "since": since}
     with translate_errors(waiting_for=f"GET {path}"):
@@ -57,7 +60,7 @@ async def tail(
 async def read_stream(
     engine: Engine, path: str, params: Mapping[str, str | int], *, deadline: float = CALL_DEADLINE
 ) -> bytes:
-    """Return a stream's bytes, once it has ended."""
+    """Return all bytes of a stream that ends."""
     with translate_errors(waiting_for=f"GET {path}"):
         async with (
             asyncio.timeout(deadline),
@@ -67,7 +70,7 @@ async def read_stream(
 
 
 async def decode_tail(chunks: AsyncIterable[bytes], most: int) -> str:
-    """Return the end of a log.
+    """Return the end of a log, with the frame headers of its two streams removed.
 
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
     """
@@ -88,6 +91,6 @@ async def decode_tail(chunks: AsyncIterable[bytes], most: int) -> str:
             end.add(rest)
             position = len(rest)
         rest = rest[position:]
-    # What broke off within a frame is its beginning.
+    # The last frame may be incomplete.
     end.add(rest[_HEADER:])
     return end.text()

@@ -1,4 +1,7 @@
-"""Networks of the engine."""
+"""Networks on an engine.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Network
+"""
 
 import difflib
 from typing import Any
@@ -6,11 +9,11 @@ from typing import Any
 from gateway.docker.engine.client import Engine, checked_name
 from gateway.model.errors import Code, Failed
 
-_NEAR = 3  # names that may have been meant
+_NEAR = 3  # similar names to suggest
 
 
 async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[str, Any]:
-    """Return what the engine tells of a network; raises Failed, naming those that may have been meant."""
+    """Return the network's inspection. Raises Failed when it is missing, with similar names that exist."""
     try:
         found: dict[str, Any] = await engine.call("GET", f"networks/{checked_name(name)}")
     except Failed as error:
@@ -21,5 +24,5 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
         near += [one for one in there if one not in near and one.endswith((f"_{name}", f"-{name}"))]
         meant = f"; it has {', '.join(near[:_NEAR])}" if near else ""
         how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
-        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; to make it: {how}") from error
+        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; create it: {how}") from error
     return found

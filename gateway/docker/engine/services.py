@@ -1,7 +1,7 @@
-"""Services of a Swarm, asked of one of its managers. What is done already is no error here.
+"""Services, tasks and nodes of a Swarm: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service
 
-An update names the version it was made for, and the Swarm refuses one made for another: nobody overwrites what he has
-not seen.
+The requests go to a manager of the Swarm. A change that was made already is not an error. An update names the version
+it was made for, and the Swarm refuses it when the service has changed since.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
 
 _OUT_OF_SEQUENCE = "update out of sequence"
-_TRIES = 20  # of an update whose version index moves while its spec stays
+_TRIES = 20  # of an update when only the version index has changed
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
-_LOGS_DEADLINE = 10.0  # seconds; the log of a task is asked of its node, which may be gone
+_LOGS_DEADLINE = 10.0  # seconds; a task's log comes from its node, which may be gone
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service as it was seen a moment ago. `update_state` is the Engine's word, "" where nothing was updated."""
+    """A service at the time of its inspection. `update_state` is the Engine's word, or "" without an update."""
 
     service_id: str
     name: str
@@ -49,19 +49,19 @@ class Service:
 
     @property
     def image_matches_labels(self) -> bool:
-        """Whether it has the image that its labels tell of: somebody may have set another one, which leaves them."""
+        """Whether it has the image in its labels. Somebody may have set another image, which keeps the labels."""
         return image_matches_labels(self.labels, self.image)
 
     @property
     def rolled_back_from(self) -> Mapping[str, str] | None:
-        """The labels of the spec it was told to go back from; None where the Swarm did so itself, and forgot that."""
+        """The labels of the spec before a requested rollback; None when the Swarm rolled back by itself."""
         if self.previous_spec is None or not self.update_state.startswith("rollback"):
             return None
         return self.previous_spec.get("Labels") or {}
 
     @property
     def replicas(self) -> int | None:
-        """How many tasks it should have; None: one on each node that fits."""
+        """The number of wanted tasks. None means one on each suitable node."""
         replicated = self.spec["Mode"].get("Replicated")
         return None if replicated is None else int(replicated.get("Replicas", 1))
 
@@ -72,7 +72,7 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task as it was seen a moment ago. `wanted` is the state it is meant to have."""
+    """A task at the time of its inspection. `wanted` is its desired state."""
 
     task_id: str
     slot: int
@@ -94,10 +94,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node as it was seen a moment ago. What the tasks of one that is `down` are said to do is long ago."""
+    """A node at the time of its inspection. The states of tasks on a node that is `down` are out of date."""
 
     down: bool
-    #: when it last came to the managers, about: each start of its engine is later than the tasks it had
+    #: about when it last registered; later than the creation of tasks from before its engine restarted
     joined: datetime
 
 
@@ -138,7 +138,7 @@ def _task(found: Mapping[str, Any]) -> Task:
 
 
 def registry_auth_header(image: Reference, credentials: Credentials | None) -> dict[str, str]:
-    """Return the header that gives the nodes their login: sent with each spec, since a kept one may have expired."""
+    """Return the header with the nodes' registry credentials. Each request sends it, since they expire."""
     if credentials is None:
         return {}
     login = {"username": credentials.username, "password": credentials.password}
@@ -148,7 +148,7 @@ def registry_auth_header(image: Reference, credentials: Credentials | None) -> d
 def with_registry_auth(
     spec: Mapping[str, Any], image: Reference, credentials: Credentials | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the spec, saying until when the login that goes with it is good, and the header that holds that."""
+    """Return the spec, labelled with the expiry of the credentials, and the header that contains them."""
     marks = {name: value for name, value in (spec.get("Labels") or {}).items() if name != LOGIN_UNTIL}
     if credentials is not None and credentials.expires_at is not None:
         marks[LOGIN_UNTIL] = credentials.expires_at.isoformat()
@@ -156,7 +156,7 @@ def with_registry_auth(
 
 
 async def inspect(engine: Engine, service: str) -> Service | None:
-    """Return it by id or name, or None where there is none."""
+    """Return the service by id or name, or None."""
     try:
         return _service(await engine.call("GET", f"services/{checked_name(service)}"))
     except NotOnEngine:
@@ -169,12 +169,12 @@ async def list_all(engine: Engine) -> list[Service]:
 
 
 async def tasks(engine: Engine, service: Service) -> list[Task]:
-    """Return its tasks, those that ended lately too, the newest first."""
+    """Return the service's tasks, including recently ended ones, newest first."""
     return await _tasks(engine, {"service": [service.name]})
 
 
 async def tasks_by_service(engine: Engine) -> dict[str, list[Task]]:
-    """Return the tasks of all services by the service's id, the newest first."""
+    """Return the tasks of all services by service id, newest first."""
     found = await engine.call("GET", "tasks")
     by_service: dict[str, list[Task]] = {}
     for one in sorted(found, key=lambda one: str(one["CreatedAt"]), reverse=True):
@@ -183,7 +183,7 @@ async def tasks_by_service(engine: Engine) -> dict[str, list[Task]]:
 
 
 async def tasks_of_application(engine: Engine, application_id: str) -> list[Task]:
-    """Return the tasks of an application's services, of those that are no more too."""
+    """Return the tasks of an application's services, including removed services."""
     return await _tasks(engine, {"label": [f"{APPLICATION}={application_id}"]})
 
 
@@ -196,19 +196,19 @@ async def _tasks(engine: Engine, filters: Mapping[str, list[str]]) -> list[Task]
 
 
 async def nodes(engine: Engine) -> dict[str, Node]:
-    """Return the nodes by their ids."""
+    """Return the nodes by id."""
     found = await engine.call("GET", "nodes")
     return {one["ID"]: Node(one["Status"]["State"] == "down", containers.parse_time(one["UpdatedAt"])) for one in found}
 
 
 async def node_platform(engine: Engine, task: Task) -> str:
-    """Return what the node of a task is: its system, and what `uname -m` says there."""
+    """Return the operating system and `uname -m` of a task's node."""
     found = (await _node(engine, task)).get("Platform") or {}
     return f"{found.get('OS', '')}, uname -m {found.get('Architecture', '')}"
 
 
 async def node_hostname(engine: Engine, task: Task) -> str:
-    """Return what the node of a task is called."""
+    """Return the host name of a task's node."""
     return str((await _node(engine, task)).get("Hostname") or task.node_id)
 
 
@@ -218,7 +218,7 @@ async def _node(engine: Engine, task: Task) -> Mapping[str, Any]:
 
 
 async def create(engine: Engine, spec: Mapping[str, Any], auth_header: Mapping[str, str]) -> None:
-    """Create it; one by that name which is there already is left for the caller to look at."""
+    """Create the service. An existing service of that name is not an error; the caller inspects it."""
     try:
         await engine.call("POST", "services/create", body=spec, headers=auth_header)
     except Failed as error:
@@ -234,9 +234,9 @@ async def update(
     *,
     back: bool = False,
 ) -> None:
-    """Give it another spec, or with `back` the one it had before.
+    """Send a new spec, or with `back` the previous one.
 
-    Raises Postponed where somebody else has given it another one since it was seen: what he did is not overwritten.
+    Raises Postponed when somebody else has changed the spec since the inspection.
     """
     service = seen
     for _ in range(_TRIES):
@@ -258,7 +258,7 @@ async def update(
         if found is None or found.spec != seen.spec:
             break
         service = found
-    raise Postponed(Code.ENGINE_REFUSED, f"the service {seen.name} was changed by somebody else at the same time")
+    raise Postponed(Code.ENGINE_REFUSED, f"the service {seen.name} was changed by somebody else meanwhile")
 
 
 async def remove(engine: Engine, service: Service) -> None:
@@ -267,12 +267,12 @@ async def remove(engine: Engine, service: Service) -> None:
 
 
 async def last_lines(engine: Engine, task: Task) -> str:
-    """Return the end of what a task has logged, wherever it ran."""
+    """Return the end of a task's log, on any node."""
     return await logs.tail(engine, f"tasks/{task.task_id}/logs", deadline=_LOGS_DEADLINE)
 
 
 def mesh_ports(made: Mapping[str, Any]) -> set[tuple[int, str]]:
-    """Return the ports, with their protocols, that it holds on all nodes at once."""
+    """Return the ports and protocols that the spec publishes on all nodes through the routing mesh."""
     ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
     return {
         (port["PublishedPort"], port.get("Protocol", "tcp"))

@@ -1,4 +1,4 @@
-"""What must not be left half done when we are told to stop."""
+"""Protects an action from being cancelled halfway."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -9,7 +9,10 @@ T = TypeVar("T")
 
 
 async def run_to_completion(act: Coroutine[object, object, T]) -> T:
-    """Do it to its end: a cancellation is raised after that, and only a second one breaks it off."""
+    """Run the coroutine to its end, even when this task is cancelled.
+
+    The cancellation is raised afterwards. Only a second cancellation interrupts the coroutine.
+    """
     task = asyncio.ensure_future(act)
     try:
         return await asyncio.shield(task)

@@ -1,7 +1,7 @@
-"""An engine over SSH: each connection is `docker system dial-stdio`, run on its host.
+"""Connects to an engine over SSH. Each connection runs `docker system dial-stdio` on the host.
 
-Nothing of ours goes along: no variable of our environment, no agent, no configuration of the user we run as. The host
-is the one whose key is known, or there is no connection.
+Nothing of the gateway's user is used: no environment, no SSH agent, no SSH configuration. The connection fails unless
+the host's key is in `known_hosts`.
 """
 
 import asyncio
@@ -20,15 +20,15 @@ except ImportError as error:  # pragma: no cover - the extra is installed wherev
 
 _COMMAND = "docker system dial-stdio"
 _CONNECTIONS = 60
-# An OpenSSH server lets one connection run ten commands unless it is told otherwise (MaxSessions).
+# An OpenSSH server allows ten sessions for each connection by default (MaxSessions).
 _SESSIONS = 8
 _LOGIN_DEADLINE = 10.0  # seconds
-_ALIVE = 15  # seconds between questions whether the host is still there; three without an answer end it
-_SAID = 500  # characters of what the command complains of
+_ALIVE = 15  # seconds between keepalives; the connection ends after three without an answer
+_SAID = 500  # characters of the command's error output
 
 
 class SSHConnector(aiohttp.BaseConnector):
-    """Spreads the connections over as many logins as they need."""
+    """Distributes the connections over as many SSH logins as they need."""
 
     def __init__(self, access: Access) -> None:
         super().__init__(limit=_CONNECTIONS)
@@ -37,13 +37,13 @@ class SSHConnector(aiohttp.BaseConnector):
             self._key = asyncssh.import_private_key(access.ssh_key or "")
         except (asyncssh.KeyImportError, ValueError) as error:
             raise InvalidInput(
-                f"sshKey is not a private key without a passphrase, as ssh-keygen makes it: {error}", field="sshKey"
+                f"sshKey is not a private key without a passphrase in the format of ssh-keygen: {error}", field="sshKey"
             ) from error
         try:
             self._known_hosts = asyncssh.import_known_hosts(access.known_hosts or "")
         except ValueError as error:
             raise InvalidInput(
-                f"knownHosts are not lines as ssh-keyscan prints them: {error}", field="knownHosts"
+                f"knownHosts are not lines in the format of ssh-keyscan: {error}", field="knownHosts"
             ) from error
         self._logins: dict[asyncssh.SSHClientConnection, int] = {}
         self._logging_in = asyncio.Lock()
@@ -52,9 +52,9 @@ class SSHConnector(aiohttp.BaseConnector):
         self,
         req: aiohttp.ClientRequest,  # noqa: ARG002 - the base's signature
         traces: object,  # noqa: ARG002 - the base's signature
-        timeout: aiohttp.ClientTimeout,  # noqa: ARG002 - a login takes longer than a connection
+        timeout: aiohttp.ClientTimeout,  # noqa: ARG002 - a login has a deadline of its own
     ) -> ResponseHandler:
-        """Override: aiohttp asks for a protocol whose transport is connected."""
+        """Override: return a protocol whose transport is connected."""
         handler = ResponseHandler(loop=self._loop)
         try:
             async with asyncio.timeout(_LOGIN_DEADLINE):
@@ -76,7 +76,7 @@ class SSHConnector(aiohttp.BaseConnector):
         return handler
 
     async def _login(self) -> asyncssh.SSHClientConnection:
-        """Return a login with room, a new one if need be."""
+        """Return a login with a free session. Opens a new login if necessary."""
         async with self._logging_in:
             self._forget_closed()
             for login, sessions in self._logins.items():
@@ -120,7 +120,7 @@ class SSHConnector(aiohttp.BaseConnector):
 
 
 class _Session(asyncssh.SSHClientSession[bytes]):
-    """Hands what the command prints to aiohttp, for which the channel is a transport."""
+    """Passes the command's output to aiohttp, which uses the channel as its transport."""
 
     def __init__(self, handler: ResponseHandler, left: Callable[[], None]) -> None:
         self._handler = handler

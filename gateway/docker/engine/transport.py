@@ -1,4 +1,4 @@
-"""The ways to an engine: its socket, TCP, TLS with certificates of both sides, SSH."""
+"""Connects to an engine over its socket, TCP, TLS with client certificates, or SSH."""
 
 import os
 import ssl
@@ -10,11 +10,11 @@ import aiohttp
 from gateway.model.errors import InvalidInput
 from gateway.model.servers import Access
 
-_CONNECTIONS = 200  # at once; one more would wait without a word
+_CONNECTIONS = 200  # at once; a further request waits
 
 
 def connector(access: Access) -> tuple[aiohttp.BaseConnector, str]:
-    """Return what connects, and the URL to ask; raises InvalidInput. Nothing is contacted."""
+    """Return the connector and the base URL for requests. Contacts nothing. Raises InvalidInput."""
     access.check()
     address = access.address
     match address.scheme:
@@ -31,20 +31,20 @@ def connector(access: Access) -> tuple[aiohttp.BaseConnector, str]:
 
 
 def _tls(access: Access) -> ssl.SSLContext:
-    """Trust the one CA, and show our certificate."""
+    """Return a TLS context that trusts only the given CA and presents the client certificate."""
     try:
         context = ssl.create_default_context(cadata=access.tls_ca)
     except (ssl.SSLError, ValueError) as error:
         raise InvalidInput(f"tlsCa is not a certificate in PEM: {error}", field="tlsCa") from error
-    # Python 3.13 asks for an extension that certificates made by Docker's own guide do not have.
+    # Python 3.13 requires an extension that certificates made by Docker's guide do not have.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    # The library reads a key from a file alone.
+    # The ssl module reads keys only from files.
     with tempfile.TemporaryDirectory(prefix="gateway-") as directory:
         path = Path(directory) / "pair.pem"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(f"{access.tls_cert}\n{access.tls_key}\n")
         try:
-            # A key under a passphrase would have it asked for at the terminal.
+            # Without a password, the ssl module would prompt for one at the terminal.
             context.load_cert_chain(path, password="")
         except (ssl.SSLError, ValueError) as error:
             raise InvalidInput(

@@ -54,7 +54,7 @@ _DEVOURS = ["/bin/busybox", "tail", "/dev/zero"]
             {},
             {"mounts": [{"type": "bind", "source": "/etc/hostname", "target": "/www"}]},
             Code.BAD_CONFIGURATION,
-            "/etc/hostname of the host and /www of the image",
+            "/etc/hostname on the host and /www in the image",
         ),
     ],
     ids=lambda value: str(value) if isinstance(value, Code) else "",

@@ -36,10 +36,10 @@ def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, senten
     ("message", "says"),
     [
         (f'{_CREATE}exec: "start": executable file not found in $PATH: unknown', 'no program "start"'),
-        (f'{_CREATE}exec: "/start.sh": permission denied: unknown', '"/start.sh" of the image may not be executed'),
-        ('invalid mount config for type "bind": bind source path does not exist: /srv/web', "has no /srv/web to mount"),
+        (f'{_CREATE}exec: "/start.sh": permission denied: unknown', '"/start.sh" in the image is not executable'),
+        ('invalid mount config for type "bind": bind source path does not exist: /srv/web', "/srv/web to mount does not exist"),
         ('create data: error looking up volume plugin rexray: plugin "rexray" not found', "no volume driver rexray"),
-        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "not there for linux/arm64/v8"),
+        ("no matching manifest for linux/arm64/v8 in the manifest list entries", "not exist for linux/arm64/v8"),
         ("network web not found", "no network web"),
         (f"{_ENDPOINT}Error starting userland proxy: listen tcp4 0.0.0.0:80: bind: address already in use",
          "ss -ltnp 'sport = :80'"),
@@ -48,7 +48,7 @@ def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, senten
         ('Get "https://r:5000/v2/": http: server gave HTTP response to HTTPS client', "insecure-registries"),
         (f"{_ENDPOINT}Error starting userland proxy: listen tcp4 192.0.2.5:80: bind: cannot assign requested address",
          "192.0.2.5:80"),
-        (f'{_CREATE}error mounting "/a" to rootfs at "/b": mount: not a directory', "/a of the host and /b of"),
+        (f'{_CREATE}error mounting "/a" to rootfs at "/b": mount: not a directory', "/a on the host and /b in"),
     ],
 )  # fmt: skip
 def test_it_is_told_what_it_is_about(message: str, says: str) -> None:
