@@ -1,4 +1,7 @@
-"""Containers that somebody else made: what they were made with, and their like."""
+"""Copies containers that somebody else created.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,9 +19,9 @@ from gateway.model.reference import Reference
 async def duplicate(
     engine: Engine, found: Mapping[str, Any], name: str, *, holders: Mapping[str, str] | None = None
 ) -> str:
-    """Create the like of a container, of the same image and with the same volumes, and return its id.
+    """Create a copy of a container, with the same image and volumes, and return its id.
 
-    `holders` names the containers whose namespaces it is to join, by those it joins now.
+    `holders` maps the containers whose namespaces it joins now to the ones that the copy joins.
     """
     image = await images.inspect(engine, found["Image"])
     called = found["Config"]["Image"]
@@ -28,7 +31,7 @@ async def duplicate(
     body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], holders or {})
     labels = await containers.own_labels_of(engine, found)
     body |= {
-        # The name it was made of may mean another image by now.
+        # The name of its image may point at another image by now.
         "Image": called if by_name is not None and by_name.image_id == found["Image"] else found["Image"],
         "Labels": {**body.get("Labels", {}), ORIGIN: labels.get(ORIGIN, found["Id"])},
     }
@@ -44,6 +47,7 @@ def to_adopted_spec(
     holders: Mapping[str, str] | None = None,
     host_name: str = "",
 ) -> AdoptedSpec:
+    """Return the specification of an inspected container and of its image."""
     kept = {name: found[name] for name in ("Name", "Config", "HostConfig")}
     kept["NetworkSettings"] = {"Networks": found["NetworkSettings"]["Networks"]}
     return AdoptedSpec(

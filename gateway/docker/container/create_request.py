@@ -1,4 +1,4 @@
-"""Containers that are to be created: an application's next one, and the like of one that is there, or was."""
+"""Prepares creation requests: for an application's next container, and for copies of existing or lost ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ _LOG = structlog.get_logger()
 async def build(
     engine: Engine, application: Application, version: Version, mounts: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """Return it, with the volumes nobody named that are among the mounts of what it takes the place of."""
+    """Return the request, with the anonymous volumes from `mounts` of the container that it replaces."""
     body = adopted_spec.carry_volumes(container_spec.create_body(application, version), mounts)
     base = application.adopted_spec
     if container_spec.is_fully_specified(application):
@@ -42,14 +42,14 @@ async def build(
 
 
 async def find_image(engine: Engine, reference: Reference) -> Image | None:
-    """Return the image by its name; by its id, where it never came from a registry."""
+    """Return the image by name, or by id when it never came from a registry."""
     return await images.inspect(engine, str(reference)) or await images.inspect(engine, str(reference.digest))
 
 
 async def manual_limits(
     engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, Any]:
-    """Return the limits that docker update has given the container since it was made; none where that is not known."""
+    """Return limits changed with `docker update` since the container's creation. Empty when that is unknown."""
     made_as = _application_at_creation(application, former, old)
     found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
@@ -64,9 +64,9 @@ async def manual_limits(
 async def manual_networks(
     engine: Engine, application: Application, former: Running | None, old: Container | None
 ) -> dict[str, dict[str, Any]]:
-    """Return the endpoints of the networks that somebody connected the container to since it was made.
+    """Return the endpoints of networks that somebody connected the container to since its creation.
 
-    None of a container that is not known to have been made as `former` tells, nor of a network that is no more.
+    Empty for a container that was not created as `former` says. Networks that no longer exist are left out.
     """
     made_as = _application_at_creation(application, former, old)
     found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
@@ -82,7 +82,7 @@ async def manual_networks(
 def _application_at_creation(
     application: Application, former: Running | None, old: Container | None
 ) -> Application | None:
-    """Return the application as it was when the container was made; None where that is not known."""
+    """Return the application as it was when the container was created, or None when that is unknown."""
     if old is None:
         return None
     if application.adopted_spec is not None and ownership.is_original(application, old):
@@ -93,17 +93,17 @@ def _application_at_creation(
     return None
 
 
-# -- the like of what is there, or was
+# -- copies
 
 
 async def create_stand_in(engine: Engine, old: Container, name: str) -> None:
-    """Make the like of one that will be gone once it stops, to be put back in its stead."""
+    """Create a copy of a container that removes itself on stop, so that the copy can serve again."""
     if await containers.inspect(engine, name) is None:
         await copy(engine, old.container_id, name)
 
 
 async def copy(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
-    """Create the like of a container that is there, its application's files in it; None where it is gone."""
+    """Create a copy of an existing container with its application's files. Return None when it is gone."""
     found = await containers.inspect_raw(engine, container)
     if found is None:
         return None
@@ -114,18 +114,18 @@ async def copy(engine: Engine, container: str, name: str, application: Applicati
 
 
 async def recreate(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
-    """Create what a container that is gone was, from what was written down of it, and return its id.
+    """Create a lost container again from its record, and return its id. Requires the image on the engine.
 
-    `new` took its place meanwhile, and so has its volumes. The image is there.
+    `new` took its place and therefore has its volumes.
     """
     application, reference = former.application, former.reference
     if reference is None or reference.digest is None:
-        raise ValueError("what served is not known")
+        raise ValueError("the version that served is unknown")
     version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
     body = await build(engine, application, version, new.mounts if new else ())
     base = application.adopted_spec
     if former.deployment_id is None and base is not None:
-        # It was somebody else's: so is its like.
+        # Somebody else created the original, so the copy has no labels of the gateway.
         gone = base.object_id
         body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}
     body["Labels"] |= {ORIGIN: gone}
@@ -135,5 +135,5 @@ async def recreate(engine: Engine, former: Running, gone: str, name: str, new: C
     except Failed:
         await containers.remove(engine, created)
         raise
-    _LOG.warning("Somebody removed a container that was to serve again: it was made anew", container=gone, name=name)
+    _LOG.warning("Somebody removed a container that should serve again: it was recreated", container=gone, name=name)
     return created

@@ -1,7 +1,7 @@
-"""Containers that share another one's namespaces or volumes, and so cannot outlive its replacement as they are.
+"""Recreates containers that share another container's namespaces or volumes after that one was replaced.
 
-Who joined a container by its id stays with that one, stopped or gone: it is made anew, on what took its place. Each
-call may be repeated; one that was cut in the middle is gone on with.
+Such a container refers to the other one by id, and keeps doing so when that is stopped or gone. It is recreated to
+refer to the replacement. Every call can be repeated and continues one that was interrupted.
 """
 
 import asyncio
@@ -24,26 +24,26 @@ _LOG = structlog.get_logger()
 
 _MAX_INSPECTIONS = 8  # inspections
 _CLOCK_MARGIN = timedelta(seconds=2)
-_GRACE = 10  # seconds to stop where the container says nothing
-# A container on its way out is called after what it was: one that ran, or one that lay stopped.
+_GRACE = 10  # seconds to stop a container without its own stop timeout
+# Suffixes of a container that is being replaced: it ran, or it was stopped.
 _RAN, _LAY = "ran", "lay"
 
-# What a container shares is settled when it is made, so it is asked for once.
+# Cache: what a container shares is fixed at creation.
 _SHARED: WeakKeyDictionary[Engine, dict[str, "_Shared"]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class _Shared:
-    """The containers, by id or name, that one shares with."""
+    """The containers, by id or name, that a container shares with."""
 
     namespaces: frozenset[str]
     volumes: frozenset[str]
 
 
 async def move_to(engine: Engine, old: str, new: str) -> None:
-    """Let those that share with `old` share with `new`, and those that share with them in turn.
+    """Recreate the containers that share with `old` to share with `new`, and their own dependents in turn.
 
-    One that cannot is told of in the log: it is no reason to undo what it depends on.
+    A failure is logged. It is no reason to roll back.
     """
     sharing = await _list_sharing(engine)
     dependents = [one for one, shared in sharing.items() if old in shared.namespaces | shared.volumes]
@@ -57,7 +57,7 @@ async def move_to(engine: Engine, old: str, new: str) -> None:
 
 
 async def rejoin(engine: Engine, old: str, now: str) -> None:
-    """Let those that shared with `old` share with what serves again: it, started anew, or its like."""
+    """Let the dependents of `old` share with `now`, which is the same container started again, or its copy."""
     await move_to(engine, old, now)
     dependents = [one for one, shared in (await _list_sharing(engine)).items() if now in shared.namespaces]
     holder = await containers.inspect(engine, now) if dependents else None
@@ -82,13 +82,17 @@ def _log_failure(container_id: str) -> Iterator[None]:
     try:
         yield
     except Failed as error:
-        _LOG.warning("A container cannot follow the one it depends on", container=container_id, error=str(error))
+        _LOG.warning(
+            "A container could not be moved to the replacement of the one it depends on",
+            container=container_id,
+            error=str(error),
+        )
 
 
 async def _stopped_at(engine: Engine, old: str, new: str) -> datetime | None:
-    """Return when the holder stopped, about; None while it runs.
+    """Return about when the holder stopped, or None while it runs.
 
-    Who shared its processes was killed with it, and is to run again: it did until then.
+    A container that shared its PID namespace was killed with it, and ran until then.
     """
     if (holder := await containers.inspect(engine, old)) is not None:
         return None if holder.running else _shortly_before(holder.finished_at)
@@ -97,12 +101,12 @@ async def _stopped_at(engine: Engine, old: str, new: str) -> datetime | None:
 
 
 def _shortly_before(moment: datetime) -> datetime | None:
-    """Return a little before it; None for the engine's word for never."""
+    """Return a moment before, or None for the engine's zero time."""
     return None if moment.year == 1 else moment - _CLOCK_MARGIN
 
 
 async def holders_run(engine: Engine, kept: Container) -> bool:
-    """Tell whether all that it shares with is still there."""
+    """Return whether all containers exist and run whose namespaces this one shares."""
     found = await containers.inspect_raw(engine, kept.container_id)
     shared = adopted_spec.namespace_holders(found["HostConfig"]) if found else set()
     holders = [await containers.inspect(engine, holder) for holder in shared]
@@ -110,7 +114,7 @@ async def holders_run(engine: Engine, kept: Container) -> bool:
 
 
 async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
-    """Return the ids that containers known by an id and a name have now."""
+    """Return the current ids of containers that are known by an old id and a name."""
     now = {}
     for container_id, name in holders.items():
         found = await containers.inspect(engine, name) or await containers.inspect(engine, container_id)
@@ -122,7 +126,7 @@ async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, s
 async def _recreate(
     engine: Engine, found: Mapping[str, Any], instead: Mapping[str, str], since: datetime | None
 ) -> None:
-    """Put the like of a container in its place, sharing with others `instead`, running if it ran."""
+    """Replace a container with a copy that shares with `instead`, and start it if the original ran."""
     container_id = str(found["Id"])
     name, ran = _original_name(found, since)
     made = await containers.inspect(engine, _temporary_name(name, container_id)) or await containers.inspect(
@@ -149,7 +153,7 @@ def _temporary_name(name: str, container_id: str) -> str:
 
 
 def _original_name(found: Mapping[str, Any], since: datetime | None) -> tuple[str, bool]:
-    """Return what it was called before it was on its way out, and whether it ran then."""
+    """Return the container's name before its replacement began, and whether it ran then."""
     name, state = found["Name"].removeprefix("/"), found["State"]
     for word in (_RAN, _LAY):
         ending = f".{word}.{found['Id'][:12]}"

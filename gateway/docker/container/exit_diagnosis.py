@@ -1,7 +1,6 @@
-"""Why a container ended: told from its state, from what the engine remembers of it, and from its last lines.
+"""Diagnoses why a container exited, from its state, the engine's events and its last log lines.
 
-What a container was started with may never have run: its runtime then leaves one line in its log, and an exit code
-that means nothing.
+A command that could not be executed leaves one line of the OCI runtime in the log, and an exit code without meaning.
 """
 
 import asyncio
@@ -20,15 +19,15 @@ _LINES = 5  # of the log, the last
 _DEADLINE = 5.0  # seconds
 _SIGNAL_BASE, _SIGNALS, _SIGKILL_CODE = 128, 64, 137
 _MEANINGS = {
-    0: "it ended by itself: a command that goes on running is needed",
-    126: "what it was to run may not be executed",
-    127: "what it was to run is not there",
+    0: "it ended by itself; use a command that keeps running",
+    126: "the command is not executable",
+    127: "the command does not exist",
     134: "aborted",
     _SIGKILL_CODE: "killed, by SIGKILL",
     139: "a segmentation fault",
     143: "told to stop, by SIGTERM",
 }
-# By runc and crun, older and newer, and by shells.
+# Messages of runc and crun, old and new, and of shells.
 _EXEC = r"^(?:exec \S+|.*exec user process caused.*|exec container process .*): "
 _EXEC_FAILURES = (
     (re.compile("exec format error", re.IGNORECASE), Code.WRONG_ARCHITECTURE),
@@ -36,29 +35,29 @@ _EXEC_FAILURES = (
     (re.compile(f"{_EXEC}permission denied", re.IGNORECASE), Code.COMMAND_NOT_EXECUTABLE),
 )
 _MESSAGES = {
-    Code.WRONG_ARCHITECTURE: "its program is not one for this engine, nor a script that begins with #!",
-    Code.COMMAND_NOT_FOUND: "what it was to run, or what the first line of that script names, is not in the image",
-    Code.COMMAND_NOT_EXECUTABLE: "what it was to run may not be executed",
+    Code.WRONG_ARCHITECTURE: "its program is not for this engine's platform, and not a script that begins with #!",
+    Code.COMMAND_NOT_FOUND: "the command, or the interpreter in its first line, is not in the image",
+    Code.COMMAND_NOT_EXECUTABLE: "the command is not executable",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How its process ended."""
+    """How the container's process ended."""
 
     exit_code: int
     out_of_memory: bool
 
 
 async def diagnose_exit(engine: Engine, container: Container, reason: Reason) -> Reason:
-    """Return why it exited, better told where the engine knows more; any other reason as it is."""
+    """Return a more precise reason for an exit if the engine knows one. Other reasons are returned unchanged."""
     if reason.code is not Code.EXITED:
         return reason
     try:
         async with asyncio.timeout(_DEADLINE):
             return await _diagnose(engine, container, reason)
     except (RolloutError, TimeoutError):
-        return reason  # it was asked for more than was to be had
+        return reason  # the diagnosis is optional
 
 
 async def _diagnose(engine: Engine, container: Container, reason: Reason) -> Reason:
@@ -78,17 +77,18 @@ async def _diagnose(engine: Engine, container: Container, reason: Reason) -> Rea
 
 
 def out_of_memory(container: Container) -> Reason:
+    """Return the reason for a container that the kernel killed for memory."""
     if container.memory_limit:
         limit = f"its limit is {container.memory_limit / 1024**2:g} MB"
     else:
         limit = "it has no limit of its own, so its host ran out of memory"
-    return Reason(Code.OUT_OF_MEMORY, f"{container.name} was killed for want of memory: {limit}")
+    return Reason(Code.OUT_OF_MEMORY, f"{container.name} was killed because it ran out of memory: {limit}")
 
 
 def describe_exit_code(exit_code: int) -> str:
-    """Return an exit code with what it commonly means.
+    """Return an exit code with its common meaning.
 
-    >>> meaning(137)
+    >>> describe_exit_code(137)
     'code 137 (killed, by SIGKILL)'
     """
     text = exit_code_meaning(exit_code)
@@ -96,13 +96,13 @@ def describe_exit_code(exit_code: int) -> str:
 
 
 def exit_code_meaning(exit_code: int) -> str | None:
-    """Return what it commonly means, if it does."""
+    """Return the common meaning of an exit code, or None."""
     signalled = _SIGNAL_BASE < exit_code <= _SIGNAL_BASE + _SIGNALS
     return _MEANINGS.get(exit_code) or (f"signal {exit_code - _SIGNAL_BASE}" if signalled else None)
 
 
 def failed_to_exec(log: str) -> tuple[Code, str] | None:
-    """Return what a log says of a process that could not be started, and the line that says so."""
+    """Return the code and the log line of a process that could not be executed, or None."""
     lines = [line.strip() for line in log.strip().splitlines()[-_LINES:]]
     for pattern, code in _EXEC_FAILURES:
         if line := next((line for line in lines if pattern.search(line)), None):
@@ -111,10 +111,10 @@ def failed_to_exec(log: str) -> tuple[Code, str] | None:
 
 
 async def _last_exit(engine: Engine, container: Container) -> Exit | None:
-    """Return how it ended last; of one that runs again, by what the engine still remembers."""
+    """Return the last exit. For a running container it comes from the engine's events."""
     if not container.running or container.restarting:
         return Exit(container.exit_code, container.out_of_memory)
-    # Until it was started again, by the engine's own clock, the answer comes to an end by itself.
+    # With `until` in the past, by the engine's clock, the event stream ends by itself.
     filters = {"container": [container.container_id], "event": ["die", "oom"]}
     until = {
         "since": containers.to_timestamp(container.created),
@@ -126,7 +126,7 @@ async def _last_exit(engine: Engine, container: Container) -> Exit | None:
 
 
 def last_exit(events: Sequence[tuple[str, Mapping[str, str]]]) -> Exit | None:
-    """Return the last end of these events. The engine may tell of a want of memory after the kill that it led to."""
+    """Return the last exit in these events. The engine may report `oom` after the `die` that it caused."""
     end, starved_since = None, False
     for action, attributes in events:
         if action == "die":
@@ -138,7 +138,7 @@ def last_exit(events: Sequence[tuple[str, Mapping[str, str]]]) -> Exit | None:
 
 
 async def _platforms(engine: Engine, container: Container) -> str:
-    """Return what the image says it is for, and what the engine is: what `uname -m` says there."""
+    """Return the platform of the image and of the engine, with its `uname -m`."""
     image = await images.inspect(engine, container.image_id)
     host = await engine.call("GET", "info")
     says = f"; the image says {image.platform}" if image else ""

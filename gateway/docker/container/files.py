@@ -1,6 +1,7 @@
-"""Files with the content an application's user wrote, put into a container.
+"""Writes files from an application's configuration into its container.
 
-They are part of its own file system, and so are there when it is restarted, or kept and started again.
+The files are part of the container's own file system, so they survive a restart and are kept with a kept container.
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/PutContainerArchive
 """
 
 import io
@@ -12,13 +13,13 @@ from gateway.docker.engine.client import Engine
 from gateway.model.errors import Code, Failed
 from gateway.model.mounts import Mount, contains_path
 
-_MODE = 0o644  # root's, and everybody may read it
+_MODE = 0o644  # owned by root, readable by everybody
 
 
 async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None:
-    """Write them into a container that was created and not started.
+    """Write the files into a container that was created and not started.
 
-    Raises Failed where one lies in a volume, which the container that serves may have too.
+    Raises Failed when a file's path is inside a volume, because the serving container may use the same volume.
     """
     if not files:
         return
@@ -27,13 +28,13 @@ async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None
         if hidden := [file.target for file in files if contains_path(mounted["Destination"], file.target)]:
             raise Failed(
                 Code.BAD_CONFIGURATION,
-                f"the file {hidden[0]} lies in what is mounted at {mounted['Destination']}: "
-                "put it elsewhere, or into that",
+                f"the file {hidden[0]} is inside the mount at {mounted['Destination']}: "
+                "choose another path, or put the file into that volume or folder",
             )
     await engine.call(
         "PUT",
         f"containers/{container_id}/archive",
-        # A folder is not to give way to a file.
+        # Do not replace a folder with a file.
         params={"path": "/", "noOverwriteDirNonDir": 1},
         body=_archive(files),
         headers={"Content-Type": "application/x-tar"},
@@ -41,7 +42,7 @@ async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None
 
 
 def _archive(files: Sequence[Mount]) -> bytes:
-    """Return a tar; folders that are missing are made where it is unpacked."""
+    """Return a tar archive of the files. Extraction creates missing folders."""
     buffer, now = io.BytesIO(), int(time.time())
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for file in files:

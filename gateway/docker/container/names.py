@@ -1,9 +1,9 @@
-"""What the containers of an application are called, beside the one that serves. It performs no I/O.
+"""Names of an application's containers. No I/O.
 
 NAME                     serves
 NAME.new.DEPLOYMENT      has not served yet
-NAME.new.CONTAINER       stands in for a container that is gone, or will be
-NAME.old.CONTAINER       served, and is kept
+NAME.new.CONTAINER       a copy of a container that is gone or will be
+NAME.old.CONTAINER       served before and is kept
 """
 
 _SHORT_ID = 12  # characters of an id
@@ -23,7 +23,7 @@ def aside(name: str, container_id: str) -> str:
 
 
 def temporary(name: str, deployment_id: str) -> str:
-    """Return a name beside the serving one: names that differ in case are two to the engine, one to its DNS."""
+    """Return a free name beside the serving one. The engine distinguishes case, its DNS does not."""
     other = name.swapcase()
     return other if other != name else new(name, deployment_id)
 
@@ -37,6 +37,6 @@ def is_aside(name: str, container: str) -> bool:
 
 
 def was_renamed(name: str, container: str) -> bool:
-    """Tell whether somebody gave it another name: none that the gateway gives to one of the application's."""
+    """Return whether somebody renamed the container: the gateway gives no such name to it."""
     ours = container == name or is_new(name, container) or is_aside(name, container)
     return not ours and not any(container.startswith(f"{name}{word}") for word in _DEPENDENT_MARKS)

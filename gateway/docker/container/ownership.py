@@ -1,4 +1,4 @@
-"""What a container is to an application: of the gateway's making, what was adopted, or somebody else's. No I/O."""
+"""Decides whether a container or service belongs to an application. No I/O."""
 
 from collections.abc import Mapping
 
@@ -19,17 +19,17 @@ from gateway.model.reference import Reference
 
 
 def is_original(application: Application, container: Container) -> bool:
-    """Tell whether it is what the application was adopted with, or the like of it."""
+    """Return whether this is the container that the application adopted, or a copy of it."""
     base = application.adopted_spec
     known = (container.container_id, container.labels.get(ORIGIN))
     return base is not None and APPLICATION not in container.labels and base.object_id in known
 
 
 def labels_belong_to(application: Application, labels: Mapping[str, str]) -> bool:
-    """Tell by a service's labels, or by a container's without its image's, whether it was made for the application.
+    """Return whether a service, or a container without its image's labels, was created for the application.
 
-    Another gateway, with a database of its own, may have an application of the same id. What bears no installation was
-    made before there was one, for a deployment that the database knows.
+    Another gateway, with its own database, can have an application with the same id. A container without an
+    installation label predates that label; the database knows the deployments of that time.
     """
     if labels.get(APPLICATION) != application.application_id:
         return False
@@ -43,43 +43,43 @@ def belongs_to(application: Application, container: Container) -> bool:
 
 
 def describe_owner(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
-    """Return whose a container or service of the application's name is, as its labels tell, and what to do."""
+    """Return who owns the container or service that has the application's name, and what to do."""
     owner = labels.get(APPLICATION)
     if owner is None:
-        return f"a {what} called {name} is there that is not this application's"
+        return f"a {what} named {name} exists that does not belong to this application"
     if owner != application.application_id and labels.get(INSTALLATION) == application.installation_id:
-        return f"a {what} called {name} is there that is the application {owner}'s"
+        return f"a {what} named {name} exists that belongs to the application {owner}"
     whose = f"installation {made_by}" if (made_by := labels.get(INSTALLATION)) else "deployment unknown here"
     return (
-        f"a {what} called {name} is there that another gateway, with a database of its own, made for its application "
+        f"a {what} named {name} exists that another gateway, with a database of its own, made for its application "
         f"{owner} ({whose}): remove it there, or give this application another appName"
     )
 
 
 def describe_conflict(application: Application, container: Container) -> str:
-    """Return why a container of the application's name is not taken for it, and what to do where that may be wrong."""
+    """Return why the container with the application's name does not belong to it, and what to do."""
     name = container.name
     if application.adopted_spec is None or APPLICATION in container.labels:
         return describe_owner(application, "container", name, container.labels)
-    return f"{name} was made anew since it was adopted; take it over as it is now: gateway apps adopt {name}"
+    return f"{name} was recreated since it was adopted; adopt it again as it is now: gateway apps adopt {name}"
 
 
 def version_of(application: Application, container: Container) -> tuple[str | None, str | None]:
-    """Return the digest and the hash of the specification that it was made with."""
+    """Return the digest and the spec hash that the container was created with."""
     if application.adopted_spec is not None and is_original(application, container):
         return application.adopted_spec.reference.digest, container_spec.spec_hash(application.as_adopted())
     return container.labels.get(DIGEST), container.labels.get(SPEC)
 
 
 def image_reference_of(application: Application, container: Container) -> Reference | None:
-    """Return the image by tag and digest that it was made of."""
+    """Return the image by tag and digest that the container was created from."""
     if application.adopted_spec is not None and is_original(application, container):
         return application.adopted_spec.reference
     return image_reference(container.labels)
 
 
 def restart_policy_of(application: Application, container: Container) -> dict[str, object]:
-    """Return the policy it has when it is not set aside."""
+    """Return the restart policy that the container has when it serves."""
     if application.adopted_spec is not None and is_original(application, container):
         return dict(application.adopted_spec.found["HostConfig"]["RestartPolicy"])
     return labelled_restart_policy(container.labels)

@@ -1,4 +1,4 @@
-"""What the engine must offer before the old container is touched; and who has what it does not."""
+"""Checks before a rollout that the engine has the container's networks and free ports, and names port holders."""
 
 import errno
 import socket
@@ -12,25 +12,25 @@ from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION
 from gateway.model.errors import Code, Failed, RolloutError
 
-_ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - what the engine says for all addresses
+_ALL_ADDRESSES = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - the engine's notation for all addresses
 _COMPOSE = "com.docker.compose.project"
 
 
 class _Port(NamedTuple):
-    """A port of the host, on one address or on all."""
+    """A host port, on one address or on all."""
 
     number: int
     protocol: str
     address: str
 
     def collides(self, other: "_Port") -> bool:
-        """Tell whether two cannot publish both."""
+        """Return whether two containers cannot publish both ports."""
         same = self[:2] == other[:2]
         return same and (self.address == other.address or not _ALL_ADDRESSES.isdisjoint((self.address, other.address)))
 
 
 async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *, serving: str | None) -> None:
-    """Raises Failed where a network is missing, or somebody else than the container that serves holds a port."""
+    """Raise Failed when a network is missing, or another container than the serving one holds a port."""
     for name in names:
         await networks.require(engine, name)
     wanted = sorted(_host_ports(body["HostConfig"]))
@@ -45,12 +45,12 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
 
 
 async def _refuse_ports_outside_docker(engine: Engine, taken: Iterable[_Port], serving: str | None) -> None:
-    """Raises Failed where one of the ports, which somebody on this host has, would be the engine's to give."""
-    # What serves has its ports by what it was made with, also while it is being restarted.
+    """Raise Failed when a process outside of Docker, on this host, holds a port that the engine would publish."""
+    # The serving container keeps its configured ports, also during a restart.
     found = await containers.inspect_raw(engine, serving) if serving else None
     own = _host_ports(found["HostConfig"]) if found else set()
     foreign = [port for port in taken if not any(port.collides(one) for one in own)]
-    # Elsewhere they are another host's ports, or those of the container that the gateway is in.
+    # Otherwise these are ports of another host, or of the container that the gateway runs in.
     if foreign and await probes.shares_host(engine):
         port = foreign[0]
         if service := await _mesh_service(engine, port):
@@ -59,7 +59,7 @@ async def _refuse_ports_outside_docker(engine: Engine, taken: Iterable[_Port], s
 
 
 def _host_ports(host: Mapping[str, Any]) -> set[_Port]:
-    """Return the ports of the host that a container is made with."""
+    """Return the host ports in a HostConfig."""
     return {
         _Port(int(binding["HostPort"]), inside.partition("/")[2] or "tcp", binding.get("HostIp", ""))
         for inside, bindings in (host.get("PortBindings") or {}).items()
@@ -69,7 +69,7 @@ def _host_ports(host: Mapping[str, Any]) -> set[_Port]:
 
 
 async def networks_exist(engine: Engine, container: Container) -> bool:
-    """Tell whether each network that a container is on is there: by id, since one made anew is another to it."""
+    """Return whether all of the container's networks exist, by id. A recreated network has a new id."""
     wanted = {network_id for network_id in container.networks.values() if network_id}
     if not wanted:
         return True
@@ -77,7 +77,7 @@ async def networks_exist(engine: Engine, container: Container) -> bool:
 
 
 async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed:
-    """Return what the engine refused to start a container with; of a port, with who has it."""
+    """Return the engine's error for a start, with the holder's name if it is about a port."""
     told = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
     if told is None:
         return error
@@ -87,7 +87,7 @@ async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed
         called = await _describe_container(engine, holder) if holder else await _mesh_service(engine, port)
         return _port_taken(port, called) if called else error
     except RolloutError:
-        return error  # what it was refused with is known all the same
+        return error  # keep the engine's error
 
 
 def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> Mapping[str, Any] | None:
@@ -102,7 +102,7 @@ def _published(item: Mapping[str, Any]) -> list[_Port]:
 
 
 async def _describe_container(engine: Engine, item: Mapping[str, Any]) -> str:
-    """Return what a container is called, and whose it is."""
+    """Return the container's name and its owner."""
     name, found = item["Names"][0].removeprefix("/"), await containers.inspect(engine, item["Id"])
     labels = found.labels if found else {}
     if application := labels.get(APPLICATION):
@@ -117,17 +117,17 @@ def _port_taken(port: _Port, holder: str) -> Failed:
 
 
 async def _mesh_service(engine: Engine, port: _Port) -> str | None:
-    """Return the service that has the port by the routing mesh, on each node."""
+    """Return the service that publishes the port on every node through the routing mesh."""
     try:
         there = await services.list_all(engine)
     except Failed:
-        return None  # the engine manages no Swarm
+        return None  # the engine is not a Swarm manager
     mesh = (one.name for one in there if (port.number, port.protocol) in services.mesh_ports(one.spec))
     return next((f"the service {name}" for name in mesh), None)
 
 
 def _listens_here(port: _Port) -> bool:
-    """Tell whether somebody on this host has the port; what cannot be told is left to the engine."""
+    """Return whether a process on this host holds the port. When in doubt, the engine decides."""
     if port.protocol not in {"tcp", "udp"}:
         return False
     kind = socket.SOCK_STREAM if port.protocol == "tcp" else socket.SOCK_DGRAM
@@ -135,7 +135,7 @@ def _listens_here(port: _Port) -> bool:
     try:
         with socket.socket(family, kind) as one:
             if port.protocol == "tcp":
-                # Connections that are over hold nothing: only who listens does.
+                # Only a listening socket counts, not closed connections.
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             one.bind((port.address, port.number))
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Asks an application whether it serves: through the port it publishes, or at its container's own address."""
+"""Runs an application's probe against its published port, or its container's own address."""
 
 import asyncio
 import errno
@@ -14,16 +14,16 @@ from gateway.docker.engine.containers import Container
 from gateway.model.errors import Code, Failed, Reason
 from gateway.model.health_checks import Probe
 
-_BODY_SHOWN = 200  # characters of an answer that refuses
+_BODY_SHOWN = 200  # characters of a failing response to show
 _ROUTED_DEADLINE = 3.0  # seconds
 
 
 class _Unreachable(Exception):
-    """There was nobody to connect to."""
+    """No connection was possible."""
 
 
 async def run(engine: Engine, container: Container, probe: Probe) -> Reason | None:
-    """Ask once; return how the container fails the probe, or None where it passes."""
+    """Run the probe once. Return why it fails, or None."""
     said: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
     for host, port in _addresses(engine, container, probe):
         try:
@@ -36,18 +36,18 @@ async def run(engine: Engine, container: Container, probe: Probe) -> Reason | No
 
 
 def _addresses(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:
-    """Return where the probe's port is reached, the next where nobody is at the one before."""
+    """Return the addresses of the probe's port, to be tried in this order until one accepts a connection."""
     here = _is_loopback(engine.address)
     if published := container.published.get(probe.port):
         host, port = published
         if host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
-            # Another host's loopback is not ours.
+            # A loopback address of another host is not reachable.
             return [(host, port)] if here or not _is_loopback(host) else []
-        # A gateway that runs in a container finds its host's ports at the host's address on their networks.
+        # A gateway in a container reaches published ports at the host's address on the container's networks.
         return [(address, port) for address in (engine.address, *(container.gateways if here else ()))]
     if "host" in container.aliases:
         return [(engine.address, probe.port)]
-    # Elsewhere the same address may be another container's.
+    # On another host, the same address can belong to another container.
     return [(address, probe.port) for address in container.addresses[:1] if here]
 
 
@@ -84,9 +84,10 @@ async def _try_http(host: str, port: int, probe: Probe) -> str | None:
 
 
 async def containers_reachable(engine: Engine, networks: Iterable[str]) -> bool:
-    """Tell whether containers on the first of these networks, or the default one, are reached from here.
+    """Return whether containers on the first of these networks, or on the default one, are reachable from here.
 
-    So it is where the engine runs on this host, and its bridge's address is one of ours. Raises what a call does.
+    That is so when the engine runs on this host and its bridge has an address of this host. Raises Failed and
+    Postponed.
     """
     if not _is_loopback(engine.address):
         return False
@@ -96,14 +97,14 @@ async def containers_reachable(engine: Engine, networks: Iterable[str]) -> bool:
     try:
         found = await engine.call("GET", f"networks/{checked_name(network)}", deadline=_ROUTED_DEADLINE)
     except Failed:
-        return True  # the network is yet to be made: the rollout says so
+        return True  # the network does not exist yet; the rollout reports that
     return any(map(is_local_address, _gateways(found)))
 
 
 async def shares_host(engine: Engine) -> bool:
-    """Tell whether the engine's ports are those the gateway itself would have; raises what a call does.
+    """Return whether the engine publishes ports on the gateway's own host. Raises Failed and Postponed.
 
-    So it is where the address of the engine's default bridge is one of ours.
+    That is so when the default bridge has an address of this host.
     """
     if not _is_loopback(engine.address):
         return False
@@ -116,7 +117,7 @@ async def shares_host(engine: Engine) -> bool:
 
 
 def _gateways(network: Mapping[str, Any]) -> list[str]:
-    """Return the addresses its bridge has; of the default one an Engine just made tells the subnet alone."""
+    """Return the bridge's addresses. A new engine's default bridge names only its subnet."""
     return [found for config in network["IPAM"]["Config"] or () if (found := _gateway(config))]
 
 
@@ -135,7 +136,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def is_local_address(address: str) -> bool:
-    """Tell whether this host has the address: only then can it be bound."""
+    """Return whether this host has the address, that is, whether it can be bound."""
     bare = address.partition("/")[0]
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     try:

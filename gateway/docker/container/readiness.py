@@ -1,7 +1,7 @@
-"""Whether a container serves: alive, of the right image, and healthy, or stable for a while.
+"""Decides whether a container is ready to serve.
 
-It is healthy by its HEALTHCHECK and by the application's probe, both where there are both; with neither it must run
-through the stability window.
+It is ready when its HEALTHCHECK and the application's probe pass, whichever of the two exist. With neither, it must run
+through the stability window. It must also run the right image.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ from gateway.model.errors import Code, Failed, NotOnEngine, Reason
 from gateway.model.health_checks import Probe
 
 _POLL_INTERVAL = 0.1  # seconds
-_MAX_RESTARTS = 2  # times, where somebody stops it before it is proven
+_MAX_RESTARTS = 2  # when somebody stops it before it is ready
 
 _LOG = structlog.get_logger()
 
 
 async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts, probe: Probe | None) -> None:
-    """Return once the container has shown that it serves; raises Failed saying what it did instead.
+    """Return when the container is ready. Raises Failed with the reason when it is not.
 
-    One that was stopped has not shown anything: it is started again, or waited for where the engine is restarted.
+    A container that somebody stopped is started again. When the engine restarts, this raises Postponed.
     """
     loop = asyncio.get_running_loop()
     began = loop.time()
@@ -59,12 +59,12 @@ async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts
 
 async def _start_again(engine: Engine, container: Container) -> None:
     await stop_cause.wait_out_shutdown(engine, container)
-    _LOG.warning("Somebody stopped a container before it was proven: it is started again", container=container.name)
+    _LOG.warning("Somebody stopped a container before it was ready: it is started again", container=container.name)
     await containers.start(engine, container.container_id)
 
 
 def not_ready_reason(container: Container, *, stable: bool) -> Reason | None:
-    """Return what a living container still lacks to be proven."""
+    """Return why a running container is not ready yet, or None."""
     if container.health == "starting":
         said = f": {container.health_output}" if container.health_output else ""
         return Reason(Code.UNHEALTHY, f"{container.name} is not healthy yet{said}")
@@ -76,7 +76,7 @@ def not_ready_reason(container: Container, *, stable: bool) -> Reason | None:
 
 
 async def require(engine: Engine, container_id: str) -> Container:
-    """Return the new container; raises Failed where it went missing."""
+    """Return the container. Raises NotOnEngine when it is gone."""
     container = await containers.inspect(engine, container_id)
     if container is None:
         reason = missing_reason(container_id)
@@ -89,7 +89,10 @@ def missing_reason(container_id: str) -> Reason:
 
 
 def failure_reason(container: Container, *, restarts: int = 0) -> Reason | None:
-    """Return why it does not serve, or not any more: None while it runs, with no more restarts, and not unhealthy."""
+    """Return why the container does not serve, or None.
+
+    It must run, with no more than `restarts` restarts, and not be unhealthy.
+    """
     if container.out_of_memory:
         return exit_diagnosis.out_of_memory(container)
     if container.running and container.restart_count > restarts:
@@ -108,9 +111,9 @@ def failure_reason(container: Container, *, restarts: int = 0) -> Reason | None:
 async def _refuse_another_image(engine: Engine, container: Container) -> None:
     digest = container.labels.get(DIGEST)
     if digest is None:
-        return  # made by somebody else, of an image it has kept
+        return  # an adopted container, which has no digest label
     if container.image.endswith(f"@{digest}"):
-        return  # the engine itself chose it by the digest, which docker rmi may have taken from the image since
+        return  # created by digest, which `docker rmi` may have removed from the image since
     image = await images.inspect(engine, container.image_id)
     if image is None or not image.has_digest(digest):
         raise Failed(Code.WRONG_DIGEST, f"{container.name} does not run {digest}")

@@ -1,4 +1,7 @@
-"""What to ask the engine for: a container's creation request, built from an application. It performs no I/O."""
+"""Builds the creation request of a container from an application. No I/O.
+
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,18 +26,18 @@ from gateway.model.configuration import Configuration, parse_command
 from gateway.model.quantities import parse_cpus, parse_memory
 from gateway.model.swarm import RestartPolicy
 
-# Of the engine's own networks the one that containers join by default, and find nobody by name on.
+# The engine's default network, which does not resolve container names.
 _BRIDGE = "bridge"
 _DEFAULT_GRACE = Configuration().stop_grace
 
-# What each container was given for its log before that was left to the engine. Versions of then are known by it.
+# Part of the hash: log options that every container once had. Without them all stored hashes would change.
 _FORMER_LOG = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
 def user_config(application: Application) -> dict[str, Any]:
-    """Return all that the user chose, and nothing else: what the image chooses is left to the image.
+    """Return the request with only what the user configured. The rest is left to the image.
 
-    Of what was adopted, that is what it was found with, and what the columns set over it.
+    For an adopted container that is its own configuration, with the application's columns merged over it.
     """
     columns = _columns(application)
     if application.adopted_spec is None or application.adopted_spec.is_service:
@@ -45,7 +48,7 @@ def user_config(application: Application) -> dict[str, Any]:
 
 
 def is_fully_specified(application: Application) -> bool:
-    """Tell whether its columns say all of a container: there is none that it was found with."""
+    """Return whether the columns alone specify the container, with no adopted container under them."""
     return application.adopted_spec is None or application.adopted_spec.is_service
 
 
@@ -55,10 +58,7 @@ def _with_defaults(columns: dict[str, Any], application: Application) -> dict[st
 
 
 def _columns(application: Application) -> dict[str, Any]:
-    """Return what the application's columns set.
-
-    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
-    """
+    """Return the part of the request that the application's columns set."""
     configuration = application.configuration
     ports = _port_bindings(configuration)
     body: dict[str, Any] = {
@@ -83,12 +83,12 @@ def _columns(application: Application) -> dict[str, Any]:
 
 
 def _port_bindings(configuration: Configuration) -> dict[str, list[dict[str, str]]]:
-    """Return them by the container's port; those of endpointSpecSwarm stand in the place of the others."""
+    """Return the bindings by container port. endpointSpecSwarm replaces all others."""
     ports: dict[str, list[dict[str, str]]] = {}
     chosen = (configuration.endpoint_spec_swarm or {}).get("Ports")
     if chosen is not None:
         for one in chosen:
-            if "TargetPort" not in one:  # saved before that was refused: it leads nowhere
+            if "TargetPort" not in one:  # saved before this was validated: it leads nowhere
                 continue
             inside = f"{one['TargetPort']}/{one.get('Protocol', 'tcp')}"
             ports.setdefault(inside, []).append({"HostPort": str(one.get("PublishedPort") or "")})
@@ -100,7 +100,7 @@ def _port_bindings(configuration: Configuration) -> dict[str, list[dict[str, str
 
 
 def _mounts(configuration: Configuration) -> list[dict[str, Any]]:
-    """Return them without the files, which are put into what was created."""
+    """Return the mounts without files, which are written into the created container."""
     mounts: list[dict[str, Any]] = [
         {"Type": mount.type, "Source": mount.source, "Target": mount.target, "ReadOnly": mount.read_only}
         for mount in configuration.mounts
@@ -122,7 +122,7 @@ def _host_config(configuration: Configuration) -> dict[str, Any]:
     }
     host = {name: value for name, value in host.items() if value}
     if configuration.memory_limit:
-        # Swap equal to memory: a limit that lets the container swap is none.
+        # MemorySwap includes memory, so an equal value allows no swap.
         host["Memory"] = host["MemorySwap"] = parse_memory(configuration.memory_limit)
     if configuration.memory_reservation:
         host["MemoryReservation"] = parse_memory(configuration.memory_reservation)
@@ -136,7 +136,7 @@ def _host_config(configuration: Configuration) -> dict[str, Any]:
 
 
 def _restart_policy(chosen: RestartPolicy) -> dict[str, object]:
-    """Return what a Swarm's condition means for one container, which the engine starts again itself."""
+    """Return the container restart policy for a Swarm's restart condition."""
     match chosen.get("Condition"):
         case "none":
             return {"Name": "no"}
@@ -147,7 +147,7 @@ def _restart_policy(chosen: RestartPolicy) -> dict[str, object]:
 
 
 def attach_first_network(body: dict[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the creation request with the first of the networks in it, which is that of its network mode."""
+    """Return the request with its first network set as the network mode."""
     if not endpoints:
         return body
     first = next(iter(endpoints))
@@ -158,7 +158,7 @@ def attach_first_network(body: dict[str, Any], endpoints: Mapping[str, Mapping[s
 
 
 def endpoints(application: Application) -> dict[str, dict[str, Any]]:
-    """Return the endpoint on each network. The container answers to its name there, beside its aliases."""
+    """Return the endpoint settings by network. The container's name is an alias that the engine adds."""
     found: dict[str, dict[str, Any]] = {}
     if application.adopted_spec is not None and not application.adopted_spec.is_service:
         found = adopted_spec.endpoints(application.adopted_spec)
@@ -166,13 +166,13 @@ def endpoints(application: Application) -> dict[str, dict[str, Any]]:
     found |= {name: {} for name in configuration.networks if name not in found}
     for attachment in configuration.network_swarm or ():
         chosen = {name: value for name, value in attachment.items() if name != "Target" and value not in (None, [], {})}
-        if name := attachment.get("Target"):  # one that was saved without, before that was refused, joins nothing
+        if name := attachment.get("Target"):  # an attachment without one was saved before this was validated
             found[name] = {**found.get(name, {}), **chosen}
     return found
 
 
 def strip_aliases(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return the endpoints without their aliases: nobody finds the container by one."""
+    """Return the endpoints without aliases, so that no client finds the container through them."""
     return {
         name: {key: value for key, value in endpoint.items() if key != "Aliases"}
         for name, endpoint in endpoints.items()
@@ -180,7 +180,7 @@ def strip_aliases(endpoints: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[
 
 
 def without_aliases(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the creation request with its endpoint unnamed."""
+    """Return the request with the aliases removed from its endpoint."""
     networking = body.get("NetworkingConfig")
     if networking is None:
         return body
@@ -194,7 +194,7 @@ def _command(application: Application) -> list[str]:
 
 
 def spec_hash(application: Application) -> str:
-    """Return what changes whenever the user's choice does."""
+    """Return a hash of everything the user configured."""
     body = user_config(application)
     if is_fully_specified(application):
         body["HostConfig"]["LogConfig"] = _FORMER_LOG
@@ -205,7 +205,7 @@ def spec_hash(application: Application) -> str:
 
 
 def create_body(application: Application, version: Version) -> dict[str, Any]:
-    """Return the whole request; its labels let anyone who finds the container know what it is."""
+    """Return the whole creation request. Its labels identify the container."""
     body = user_config(application)
     image = str(version.reference.with_digest(version.digest))
     labels = {
@@ -222,6 +222,6 @@ def create_body(application: Application, version: Version) -> dict[str, Any]:
 
 
 def _format_restart_policy(policy: Mapping[str, Any]) -> str:
-    """Write a restart policy as `docker run --restart` takes it."""
+    """Return the policy in the form of `docker run --restart`."""
     count = policy.get("MaximumRetryCount")
     return f"{policy['Name']}:{count}" if count else str(policy["Name"])

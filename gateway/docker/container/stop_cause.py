@@ -1,7 +1,7 @@
-"""Whether a container that is down ended by itself, or was stopped: by somebody, or by an engine on its way down.
+"""Finds out why a container stopped: by itself, by a person, or because the engine is shutting down.
 
-An engine that is told to end stops its containers first, and answers meanwhile. So what it has stopped says nothing
-of the version in it, and what is asked of the engine then comes to nothing.
+An engine that shuts down stops its containers first and still answers requests. A container that it stopped says
+nothing about the quality of its version, and new requests to this engine have no effect.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ from gateway.model.errors import Code, Postponed
 _RESTARTING_POLICIES = frozenset({"always", "unless-stopped"})
 _STOP_SIGNALS = frozenset({"2", "3", "6", "9", "15"})  # signals
 _POLL_INTERVAL = 0.5  # seconds
-# dockerd gives its containers this long, or what the slowest of them asks for and a little more.
+# dockerd waits this long for its containers, or for the longest stop timeout of one of them and a margin.
 _SHUTDOWN, _GRACE, _MARGIN = 15, 10, 6  # seconds
-_SHUTDOWN_SPREAD = timedelta(seconds=2)  # in which an engine that ends tells all its containers
+_SHUTDOWN_SPREAD = timedelta(seconds=2)  # within which an engine that shuts down signals all containers
 
 
 async def was_stopped(engine: Engine, container: Container) -> bool:
-    """Tell whether somebody or the engine stopped a container that is down."""
+    """Return whether a person or the engine stopped this container, which is down."""
     if container.error:
-        return False  # it could not be started
+        return False  # it failed to start
     if container.restart_policy.get("Name") in _RESTARTING_POLICIES:
-        return True  # the engine would have started one again that ended by itself
+        return True  # the engine restarts a container that exits by itself
     return await _ended_with_the_engine(engine, container) or await _was_signalled(engine, container)
 
 
@@ -45,7 +45,7 @@ async def _was_signalled(engine: Engine, container: Container) -> bool:
 
 
 async def _signalled_containers(engine: Engine, since: str, filters: Mapping[str, list[str]]) -> frozenset[str]:
-    """Return the containers that were sent a signal to end since then."""
+    """Return the containers that received a stop signal since then."""
     now = str((await engine.call("GET", "info"))["SystemTime"])
     asked = orjson.dumps({**filters, "type": ["container"], "event": ["kill"]}).decode()
     said = await logs.read_stream(
@@ -60,9 +60,9 @@ async def _signalled_containers(engine: Engine, since: str, filters: Mapping[str
 
 
 async def wait_out_shutdown(engine: Engine, stopped: Container) -> None:
-    """Return once it is known that the engine stays, so that somebody else has stopped the container.
+    """Return when it is certain that the engine keeps running, so that a person stopped the container.
 
-    Raises Postponed where the engine went away, or was started anew, meanwhile.
+    Raises Postponed when the engine goes away or restarts meanwhile.
     """
     clock = asyncio.get_running_loop().time
     run, began, lasts = (await engine.identify()).run, clock(), await _shutdown_duration(engine)
@@ -75,7 +75,7 @@ async def wait_out_shutdown(engine: Engine, stopped: Container) -> None:
 
 
 async def _others_keep_running(engine: Engine, stopped: Container) -> bool:
-    """Tell whether another container runs that was not told to end: an engine on its way down spares none."""
+    """Return whether another container runs without a stop signal. A shutdown stops all of them."""
     running = {str(one["Id"]) for one in await engine.call("GET", "containers/json")} - {stopped.container_id}
     if not running:
         return False
@@ -84,7 +84,7 @@ async def _others_keep_running(engine: Engine, stopped: Container) -> bool:
 
 
 async def _shutdown_duration(engine: Engine) -> float:
-    """Return the seconds that the engine takes to end, at most, as far as can be told from outside."""
+    """Return the longest time in seconds that a shutdown of the engine takes, estimated from the API."""
     listed = await engine.call("GET", "containers/json")
     found = [await containers.inspect_raw(engine, one["Id"]) for one in listed]
     graces = [one["Config"].get("StopTimeout") or _GRACE for one in found if one is not None]

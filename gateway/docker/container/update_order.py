@@ -1,4 +1,4 @@
-"""Which of the two may run first: both at once, or one after the other. It performs no I/O."""
+"""Chooses the update order: start the new container first, or stop the old one first. No I/O."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from gateway.model.errors import Code, Failed
 
 
 def choose_order(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None) -> Order:
-    """Return the order for a container's creation request and the endpoints on its networks.
+    """Return the order for a creation request and the endpoints on its networks. A configured order wins.
 
-    Two cannot hold one port of the host, one address or, safely, one volume that both write. An explicit choice wins.
+    Two containers cannot share a host port or a fixed address, and should not both write to one volume.
     """
     if chosen is not None:
         return chosen
@@ -18,18 +18,18 @@ def choose_order(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, A
 
 
 def reject_impossible(body: Mapping[str, Any], chosen: Order | None) -> None:
-    """Raises Failed where start-first was chosen for two that cannot both be: each would hold the same port."""
+    """Raise Failed when start-first is configured and both containers would publish the same port."""
     bindings = (body["HostConfig"].get("PortBindings") or {}).values()
     ports = sorted({one["HostPort"] for many in bindings for one in many or () if one.get("HostPort", "").isdigit()})
     if chosen is Order.START_FIRST and ports:
         raise Failed(
             Code.BAD_CONFIGURATION,
-            f"order is start-first, and two containers cannot both publish port {', '.join(ports)}: set order to auto",
+            f"order is start-first, but two containers cannot both publish port {', '.join(ports)}: set order to auto",
         )
 
 
 def stop_first_reason(body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what only one of two containers can have, or None."""
+    """Return what only one of two containers can have, or None when both can run at once."""
     host = body.get("HostConfig", {})
     if host.get("PortBindings") or host.get("PublishAllPorts"):
         return "a published port"

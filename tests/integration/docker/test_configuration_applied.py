@@ -73,7 +73,7 @@ async def test_a_file_that_would_lie_in_a_volume_of_the_image_leaves_what_serves
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
-    assert f"{FILE} lies in what is mounted at /www/settings" in failed.reason.message
+    assert f"{FILE} is inside the mount at /www/settings" in failed.reason.message
     assert [one.container_id for one in await lane.containers()] == [one.container_id for one in before]
 
 

@@ -37,7 +37,7 @@ _DEVOURS = ["/bin/busybox", "tail", "/dev/zero"]
     [
         ({"files": {"entry": _OF_ANOTHER_MACHINE}}, {}, Code.WRONG_ARCHITECTURE, "uname -m "),
         ({"files": {"entry": b"echo no interpreter\n"}}, {}, Code.WRONG_ARCHITECTURE, "the image says linux/"),
-        ({"files": {"entry": b"#!/bin/bash\n"}}, {}, Code.COMMAND_NOT_FOUND, "the first line of that script"),
+        ({"files": {"entry": b"#!/bin/bash\n"}}, {}, Code.COMMAND_NOT_FOUND, "the interpreter in its first line"),
         ({"config": {"Entrypoint": None}}, {"command": "start --now"}, Code.COMMAND_NOT_FOUND, 'no program "start"'),
         ({"config": {"Entrypoint": None}}, {}, Code.COMMAND_NOT_FOUND, "neither the image nor the application"),
         ({"config": {"Entrypoint": ["/www/index.html"]}}, {}, Code.COMMAND_NOT_EXECUTABLE, '"/www/index.html"'),

@@ -94,7 +94,7 @@ async def test_start_first_over_a_port_it_publishes_is_refused_and_nothing_touch
     failed = await host.deploy(application)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
-    assert f"order is start-first, and two containers cannot both publish port {port}" in failed.reason.message
+    assert f"order is start-first, but two containers cannot both publish port {port}" in failed.reason.message
     assert await host.inspect() == found
 
 

@@ -37,7 +37,7 @@ def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, senten
     [
         (f'{_CREATE}exec: "start": executable file not found in $PATH: unknown', 'no program "start"'),
         (f'{_CREATE}exec: "/start.sh": permission denied: unknown', '"/start.sh" in the image is not executable'),
-        ('invalid mount config for type "bind": bind source path does not exist: /srv/web', "/srv/web to mount does not exist"),
+        ('invalid mount config for type "bind": bind source path does not exist: /srv/web', "/srv/web to mount does"),
         ('create data: error looking up volume plugin rexray: plugin "rexray" not found', "no volume driver rexray"),
         ("no matching manifest for linux/arm64/v8 in the manifest list entries", "not exist for linux/arm64/v8"),
         ("network web not found", "no network web"),
