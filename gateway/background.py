@@ -15,7 +15,7 @@ from prometheus_client import Counter, Gauge
 from gateway.model.errors import DatabaseUnavailable, Postponed, Unavailable
 
 TASK_FAILURES = Counter("gateway_loop_failures_total", "Failures of background tasks.", ["loop"])
-FAILING_TASKS = Gauge("gateway_tasks_failing", "Background tasks that keep failing.", ["loop"])
+FAILING_TASKS = Gauge("gateway_loops_failing", "Background tasks that keep failing.", ["loop"])
 
 _LOG = structlog.get_logger()
 
