@@ -60,7 +60,7 @@ def _detail(error: Exception) -> str:
     """Return why the call failed, without its input, which may hold a secret."""
     match error:
         case ValidationError():
-            fields = sorted({".".join(map(str, one["loc"][:2])) for one in error.errors(include_input=False)})
+            fields = sorted({".".join(map(str, issue["loc"][:2])) for issue in error.errors(include_input=False)})
             return f"invalid input: {', '.join(fields[:5])}"
         case InvalidInput():
             return f"invalid input: {error.field or 'see the answer'}"
@@ -84,14 +84,14 @@ def _target(given: Any) -> str | None:
     )
 
 
-def _count(application: web.Application, told: UnrecordedEvent) -> None:
-    pending, actor = application[PENDING], told.actor
-    key = (actor.key_id, actor.action, actor.address, told.outcome, told.detail)
+def _count(application: web.Application, event: UnrecordedEvent) -> None:
+    pending, actor = application[PENDING], event.actor
+    key = (actor.key_id, actor.action, actor.address, event.outcome, event.detail)
     if key not in pending and len(pending) >= _MAX_ROWS:
-        others = Actor("api", "several", "several")
-        key, told = (None, "several", None, told.outcome, ""), UnrecordedEvent(others, told.outcome)
+        several = Actor("api", "several", "several")
+        key, event = (None, "several", None, event.outcome, ""), UnrecordedEvent(several, event.outcome)
     before = pending.get(key)
-    pending[key] = replace(told, times=(before.times if before else 0) + 1)
+    pending[key] = replace(event, times=(before.times if before else 0) + 1)
 
 
 async def run_writer(application: web.Application) -> AsyncIterator[None]:
@@ -117,8 +117,8 @@ async def log_commands(application: web.Application, above: int | None) -> int:
     """Log what the command line has changed since this row of the audit; return the newest row."""
     async with statement(application[CONTEXT].pool) as connection:
         newest = await audit.select_newest(connection)
-        found = [] if above is None or newest == above else await audit.select_commands(connection, above, newest)
-    for entry in found:
+        entries = [] if above is None or newest == above else await audit.select_commands(connection, above, newest)
+    for entry in entries:
         actor = Actor(entry.via, entry.who, entry.action, entry.key_id, entry.address, entry.call_id)
         _log(UnrecordedEvent(actor, entry.outcome, target=entry.target))
     return newest
@@ -126,30 +126,30 @@ async def log_commands(application: web.Application, above: int | None) -> int:
 
 async def write(application: web.Application) -> None:
     """Write the pending rows to the audit, and log them."""
-    told = list(application[PENDING].values())
-    if not told:
+    events = list(application[PENDING].values())
+    if not events:
         return
     application[PENDING].clear()
-    for one in told:
-        _log(one)
+    for event in events:
+        _log(event)
     try:
         async with statement(application[CONTEXT].pool) as connection:
-            await audit.insert_unrecorded(connection, told)
+            await audit.insert_unrecorded(connection, events)
     except Unavailable:
-        _LOG.warning("Denied and failed calls are not in the audit: the database does not answer", refusals=len(told))
+        _LOG.warning("Denied and failed calls are not in the audit: the database does not answer", refusals=len(events))
 
 
-def _log(told: UnrecordedEvent) -> None:
-    actor = told.actor
-    log = _LOG.info if told.outcome is Outcome.DONE else _LOG.warning
+def _log(event: UnrecordedEvent) -> None:
+    actor = event.actor
+    log = _LOG.info if event.outcome is Outcome.DONE else _LOG.warning
     log(
         "Audit",
         action=actor.action,
-        outcome=told.outcome,
+        outcome=event.outcome,
         who=actor.who,
         key=actor.key_id,
         address=actor.address,
-        target=told.target,
-        **({"detail": told.detail} if told.detail else {}),
-        **({"times": told.times} if told.times > 1 else {}),
+        target=event.target,
+        **({"detail": event.detail} if event.detail else {}),
+        **({"times": event.times} if event.times > 1 else {}),
     )

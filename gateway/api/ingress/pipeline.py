@@ -2,7 +2,7 @@
 
     limit the rate ─▶ find the endpoint ─▶ read the body ─▶ verify ─▶ parse ─▶ ingest ─▶ respond
 
-`process` runs the steps, in this order. An `Ingress` supplies what differs between the ways in. Rights are checked
+`process` runs the steps, in this order. An `Ingress` supplies what differs between the two. Rights are checked
 before work is done: an unknown sender costs one database query, and its body is never read. The gateway accepts a
 delivery only after the transaction that stores it has committed.
 """
@@ -51,11 +51,11 @@ class Answer:
 
 
 class Ingress(ABC):
-    """One request to one way in. The pipeline calls the methods in the order in which they stand here."""
+    """One request to a webhook or a deploy token. The pipeline calls the methods in the order of their definition."""
 
     #: the source, as metrics, the log and the inbox name it
     name: str
-    #: seconds within which the sender is answered, the time that its body takes apart
+    #: seconds within which the sender is answered, not counting the time in which its body arrives
     deadline: float
     #: whether a request that has proven itself is answered 2xx even where it cannot be read or parsed
     always_accept: bool = False
@@ -65,7 +65,7 @@ class Ingress(ABC):
         self.app = request.app
 
     def answer_at_once(self) -> Answer | None:
-        """Return the answer to a request that needs no endpoint, None for all others."""
+        """Return the answer to a request that needs no endpoint, None for any other."""
         return None
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Ingress(ABC):
 async def process(ingress: Ingress) -> web.Response:
     """Take a request through the pipeline, count it, and respond."""
     try:
-        answer = await _answer(ingress)
+        answer = await _run(ingress)
     except GatewayError as error:
         answer = ingress.rejected(error)
         log_rejection(ingress.name, answer.status, error)
@@ -102,7 +102,7 @@ async def process(ingress: Ingress) -> web.Response:
     return respond(answer)
 
 
-async def _answer(ingress: Ingress) -> Answer:
+async def _run(ingress: Ingress) -> Answer:
     request, limiters = ingress.request, ingress.app[RATE_LIMITERS]
     limiter = limiters.for_path(request.path)
     limiter.count()

@@ -75,7 +75,7 @@ class _Webhook(Ingress):
     async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
         trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
         if received.method == "OPTIONS":
-            # Apart from browsers' preflights: a sender that asks by OPTIONS sends no proof but the unguessable path.
+            # A handshake by OPTIONS has no proof but the unguessable path. Browsers' preflights are rejected.
             if (handshake := self.source.handshake(received, trusts[0])) is None:
                 raise web.HTTPMethodNotAllowed(received.method, ["POST"])
             return await self._answer_handshake(handshake)

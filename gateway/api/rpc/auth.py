@@ -68,7 +68,9 @@ async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = F
             audit.record_wrong_key(request.app, address_text(request), str(error))
         raise
     if caller is None:
-        audit.record_wrong_key(request.app, address_text(request), "there is no such key, or it is revoked or over")
+        audit.record_wrong_key(
+            request.app, address_text(request), "there is no such key, or it is revoked or has expired"
+        )
     return caller
 
 
@@ -92,21 +94,21 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     grants = caller.grants
     if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
-    refused = Forbidden(f"key {caller.name!r} is for {grants} only: this {procedure.name} reaches beyond that")
+    denied = Forbidden(f"key {caller.name!r} is for {grants} only: this {procedure.name} reaches beyond that")
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _ID_FIELD.search(_snake_case(name)) for one in _values(value)]
     for name, value in ids:
         if not await _covered(context, grants, OWNED_IDS.get(_snake_case(name)), value):
-            raise refused
+            raise denied
     identifying = _identifying_fields(procedure)
     if procedure.access is KeyAccess.BY_ID and not identifying & {_snake_case(name) for name, _ in ids}:
-        raise refused
+        raise denied
     # Check the parsed input too: of two spellings of one field, the parser takes only one.
     parsed = procedure.takes.model_validate(given)
     used = {name: value for name in OWNED_IDS if (value := getattr(parsed, name, None)) is not None}
     known = {value for _, value in ids if isinstance(value, str)}
     if not set(used.values()) <= known or (procedure.access is KeyAccess.BY_ID and not identifying & used.keys()):
-        raise refused
+        raise denied
     return parsed
 
 
@@ -117,14 +119,14 @@ def _identifying_fields(procedure: Procedure) -> set[str]:
     return (required | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
 
 
-async def _covered(context: Context, grants: Grants, noun: ResourceKind | None, value: object) -> bool:
-    if noun is None or not isinstance(value, str):
+async def _covered(context: Context, grants: Grants, kind: ResourceKind | None, value: object) -> bool:
+    if kind is None or not isinstance(value, str):
         return False
-    if noun is ResourceKind.APPLICATION and value in grants.applications:
+    if kind is ResourceKind.APPLICATION and value in grants.applications:
         return True
     async with statement(context.pool) as connection:
-        where = await resource_owners.select_owner(connection, noun, value)
-    return where is not None and grants.covers(application_id=where.application_id, project_id=where.project_id)
+        owner = await resource_owners.select_owner(connection, kind, value)
+    return owner is not None and grants.covers(application_id=owner.application_id, project_id=owner.project_id)
 
 
 def _snake_case(name: object) -> str:

@@ -74,16 +74,16 @@ class KeyLookup:
 
     async def _query_pending(self) -> None:
         while self._pending:
-            asked, self._pending = self._pending, {}
+            pending, self._pending = self._pending, {}
             try:
-                found = await self._select_valid(asked)
+                found = await self._select_valid(pending)
             except Exception as error:
-                for future in asked.values():
+                for future in pending.values():
                     future.set_exception(error)
                     future.exception()  # mark it as retrieved: the client may have disconnected
             else:
                 self._valid.update(found)
-                for digest, future in asked.items():
+                for digest, future in pending.items():
                     future.set_result(digest in self._valid)
             await asyncio.sleep(_INTERVAL)
 
