@@ -1,9 +1,9 @@
-"""What somebody chose for a container that we did not make. It performs no I/O.
+"""Derives from the inspection of an adopted container what its creator configured. No I/O.
 
-An inspection shows a container as it became: what its maker chose, what its image chose where the maker did not, and
-what the engine made up. Only the first is to be carried over; the second is the new image's to choose, and the third
-the engine's to make anew. So each value that is just the old image's is left out, and the engine puts the new image's
-there: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+An inspection mixes three things: what the creator configured, what the image set where the creator did not, and what
+the engine generated. Only the first is carried over. A value that equals the old image's is left out, so that the
+engine uses the new image's value.
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
 """
 
 import posixpath
@@ -13,35 +13,35 @@ from typing import Any
 
 from gateway.model.adoption import AdoptedSpec
 
-_SHORT_ID = 12  # characters of an id, as the engine makes a host name of it
-_LONG_ID = 64  # characters of an id, as the engine names a volume that nobody named
+_SHORT_ID = 12  # characters of an id in a generated host name
+_LONG_ID = 64  # characters in the generated name of an anonymous volume
 
 _COMPOSE_PROJECT, _COMPOSE_HASH = "com.docker.compose.project", "com.docker.compose.config-hash"
 _COMPOSE_NUMBER = "com.docker.compose.container-number"
 _COMPOSE_IDENTITY = (_COMPOSE_PROJECT, "com.docker.compose.service", _COMPOSE_NUMBER)
 _COMPOSE_IMAGE = "com.docker.compose.image"
 
-# Of a container's Config: what depends on the image, or is named again by whoever creates.
+# Fields of Config: those that merge with the image's, those that replace it, and generated ones.
 _MERGED = frozenset({"Env", "Cmd", "Entrypoint", "Labels", "Healthcheck", "ExposedPorts", "Volumes"})
 _SIMPLE = frozenset({"User", "WorkingDir", "StopSignal", "Shell", "OnBuild"})
 _GENERATED = frozenset({"Image", "Hostname", "ArgsEscaped"})
-# A namespace of another container brings its own: the engine refuses them beside it.
+# The engine refuses these together with another container's network namespace.
 _NETWORK_NAMESPACE_FIELDS = frozenset({"Hostname", "Domainname", "ExposedPorts", "MacAddress"})
 
-# Of an endpoint: how it is, not how it was to be.
+# Fields of an endpoint that the engine generates.
 _OPERATIONAL = frozenset({
     "NetworkID", "EndpointID", "Gateway", "IPAddress", "IPPrefixLen", "IPv6Gateway", "GlobalIPv6Address",
     "GlobalIPv6PrefixLen", "MacAddress", "DNSNames",
 })  # fmt: skip
 _PREDEFINED = frozenset({"default", "bridge", "host", "none", "nat"})
 
-# Of a HostConfig: the namespaces that may be another container's, and how that is written.
+# Fields of a HostConfig that can name another container's namespace, and the prefix of such a value.
 _NAMESPACE_MODES = ("NetworkMode", "IpcMode", "PidMode")
 _CONTAINER = "container:"
 
 
 def user_config(base: AdoptedSpec) -> dict[str, Any]:
-    """Return the creation request that would make what was found, of any version of its image; without an image."""
+    """Return the creation request with what the creator configured, valid for any version of the image."""
     config, image = base.found["Config"], base.image_config
     body = {
         name: value
@@ -65,9 +65,9 @@ def user_config(base: AdoptedSpec) -> dict[str, Any]:
 
 
 def _entrypoint_and_command(config: Mapping[str, Any], image: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is run, where the maker chose it: an entrypoint of his leaves the image's command out."""
+    """Return the configured entrypoint and command. An own entrypoint discards the image's command."""
     if config.get("Entrypoint") != image.get("Entrypoint"):
-        # An image's entrypoint is taken away by an empty one.
+        # An empty entrypoint removes the image's.
         return {"Entrypoint": config.get("Entrypoint") or [""], "Cmd": config.get("Cmd")}
     return {} if config.get("Cmd") == image.get("Cmd") else {"Cmd": config.get("Cmd")}
 
@@ -93,7 +93,7 @@ def _host_name(base: AdoptedSpec) -> str | None:
 
 
 def endpoints(base: AdoptedSpec) -> dict[str, dict[str, Any]]:
-    """Return how it is to be connected to each network, that of its network mode first."""
+    """Return the endpoint settings by network, starting with the network of its network mode."""
     mode, networks = _network_mode(base), base.found["NetworkSettings"]["Networks"] or {}
     if mode in {"host", "none"} or mode.startswith(_CONTAINER):
         return {}
@@ -103,7 +103,7 @@ def endpoints(base: AdoptedSpec) -> dict[str, dict[str, Any]]:
 
 
 def manual_networks(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Return, by name, the id of each network that a container is on, `but` for these, and its endpoint there."""
+    """Return id and endpoint of the container's networks by name, except `but` and the engine's own."""
     mode, known = found["HostConfig"]["NetworkMode"], {*but, "host", "none"}
     if mode in {"default", "bridge"}:
         known.add("bridge")
@@ -123,12 +123,12 @@ def _endpoint(seen: Mapping[str, Any], short_id: str) -> dict[str, Any]:
 
 
 def _network_mode(base: AdoptedSpec) -> str:
-    """Return the network mode by a name that holds: one of the networks it is on."""
+    """Return the network mode by name, as one of the networks that the container is on."""
     mode: str = base.found["HostConfig"]["NetworkMode"]
     networks: Mapping[str, Any] = base.found["NetworkSettings"]["Networks"] or {}
     if mode in _PREDEFINED or mode in networks or mode.startswith(_CONTAINER):
         return mode
-    # By its id; or it has been cut off from that network since.
+    # The mode names a network id, or a network that the container has left.
     by_id = [name for name, seen in networks.items() if (seen.get("NetworkID") or "").startswith(mode)]
     return next(iter(by_id or networks), "none")
 
@@ -137,7 +137,7 @@ def _joins_another(host: Mapping[str, Any]) -> bool:
     return str(host.get("NetworkMode", "")).startswith(_CONTAINER)
 
 
-# -- what docker update has changed since
+# -- changes by `docker update`
 
 _LIMITS = (
     "Memory", "MemorySwap", "MemoryReservation", "NanoCpus", "CpuShares", "CpuQuota", "CpuPeriod", "CpusetCpus",
@@ -146,7 +146,7 @@ _LIMITS = (
 
 
 def manual_limits(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the limits of a HostConfig that somebody has changed since it was made, and that are not chosen anew."""
+    """Return limits that were changed since creation and are not configured to change now."""
     return {
         name: now[name]
         for name in _LIMITS
@@ -158,18 +158,18 @@ def manual_limits(now: Mapping[str, Any], made: Mapping[str, Any], wanted: Mappi
 
 
 def namespace_holders(host: Mapping[str, Any]) -> frozenset[str]:
-    """Return the containers, by id or name, whose namespaces a HostConfig joins, and that it cannot run without."""
+    """Return the containers, by id or name, whose namespaces a HostConfig joins and needs to run."""
     modes = (str(host.get(mode) or "") for mode in _NAMESPACE_MODES)
     return frozenset(mode.removeprefix(_CONTAINER) for mode in modes if mode.startswith(_CONTAINER))
 
 
 def volume_holders(host: Mapping[str, Any]) -> frozenset[str]:
-    """Return the containers, by id or name, whose volumes it takes."""
+    """Return the containers, by id or name, whose volumes a HostConfig uses."""
     return frozenset(entry.partition(":")[0] for entry in host.get("VolumesFrom") or ())
 
 
 def retarget(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, Any]:
-    """Return a HostConfig that shares with other containers `instead`."""
+    """Return a HostConfig that shares with the containers `instead`."""
     made = dict(host)
     for mode in _NAMESPACE_MODES:
         holder = str(host.get(mode) or "").removeprefix(_CONTAINER)
@@ -185,9 +185,9 @@ def retarget(host: Mapping[str, Any], instead: Mapping[str, str]) -> dict[str, A
 
 
 def carry_volumes(body: Mapping[str, Any], held: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the request with the volumes mounted that nobody named, and that would else be new and empty.
+    """Return the request with the anonymous volumes of the old container mounted, which would otherwise be empty.
 
-    `held` are the mounts of the container whose data they hold.
+    `held` are the old container's mounts.
     """
     host = body.get("HostConfig", {})
     volumes = {
@@ -219,7 +219,7 @@ def _is_anonymous(volume: str) -> bool:
 
 
 def mount_targets(host: Mapping[str, Any]) -> set[str]:
-    """Return the targets that something is mounted at."""
+    """Return the paths at which something is mounted."""
     targets = {mount["Target"] for mount in host.get("Mounts") or ()}
     targets |= {_target(bind) for bind in host.get("Binds") or ()} | set(host.get("Tmpfs") or ())
     return {_clean(target) for target in targets}
@@ -234,11 +234,11 @@ def _clean(path: str) -> str:
     return posixpath.normpath(path)
 
 
-# -- what the application's columns set lies over it
+# -- merging with the application's columns
 
 
 def merge(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one creation request of two: what both name is as the upper one has it."""
+    """Merge two creation requests. The values of `upper` win."""
     merged = {**under, **upper}
     merged["Env"] = _variables(under.get("Env") or (), upper.get("Env") or ())
     merged["Labels"] = {**under.get("Labels", {}), **upper.get("Labels", {})}
@@ -256,7 +256,7 @@ def merge(under: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_covered_mounts(host: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a HostConfig without what is mounted where the upper request mounts something."""
+    """Return the HostConfig without mounts at paths where the upper request mounts something."""
     targets = mount_targets(upper.get("HostConfig", {}))
     return {
         **host,
@@ -269,7 +269,7 @@ def _without_covered_mounts(host: Mapping[str, Any], upper: Mapping[str, Any]) -
 
 
 def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
-    """Return variables, each once, in the order they first came."""
+    """Return each variable once, in order of first appearance, with its last value."""
     return list({text.partition("=")[0]: text for text in (*under, *upper)}.values())
 
 
@@ -277,20 +277,20 @@ def _variables(under: Iterable[str], upper: Iterable[str]) -> list[str]:
 
 
 def recreated_by_compose(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
-    """Tell by the labels whether compose has made the same container of the same service again."""
+    """Return whether compose has recreated the same container of the same service, according to its labels."""
     return all(before.get(label) is not None and before.get(label) == now.get(label) for label in _COMPOSE_IDENTITY)
 
 
 def belongs_to_compose(labels: Mapping[str, str]) -> bool:
-    """Tell whether compose takes a container with these labels, its image's left out, for its own.
+    """Return whether compose considers a container with these labels, without its image's, its own.
 
-    Compose writes the project into the images it builds as well, the hash and the number into containers alone.
+    Compose also writes the project into images that it builds, but the hash and the number only into containers.
     """
     return not {_COMPOSE_PROJECT, _COMPOSE_HASH, _COMPOSE_NUMBER}.isdisjoint(labels)
 
 
 def with_compose_image(labels: Mapping[str, str], image_id: str) -> dict[str, str]:
-    """Return the labels by which compose, asked later, finds the container up to date with its image."""
+    """Return the labels with which compose considers the container up to date with its image."""
     return {**labels, _COMPOSE_IMAGE: image_id} if _COMPOSE_IMAGE in labels else dict(labels)
 
 
@@ -298,12 +298,12 @@ def with_compose_image(labels: Mapping[str, str], image_id: str) -> dict[str, st
 
 
 def own_container_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]:
-    """Yield what may be, in full or in its first characters, the id of the container this program runs in.
+    """Yield candidates, full or abbreviated, for the id of the container that the gateway runs in.
 
-    `cgroup` and `mounts` are /proc/self/cgroup and /proc/self/mountinfo.
+    `cgroup` and `mounts` are the contents of /proc/self/cgroup and /proc/self/mountinfo.
     """
     yield host_name
-    # A host sees what its containers mount; of a container's own are the files the engine puts into each.
+    # On a host, mountinfo lists all containers' mounts. Only inside a container is /etc/hostname a mount.
     own_files = [line for line in mounts.splitlines() if line.split()[4:5] == ["/etc/hostname"]]
     for line in (*cgroup.splitlines(), *own_files):
         for word in line.replace("-", "/").replace(".", "/").split("/"):
@@ -312,5 +312,5 @@ def own_container_ids(host_name: str, cgroup: str, mounts: str) -> Iterable[str]
 
 
 def is_own_container(container_id: str, own: Iterable[str]) -> bool:
-    """Tell whether the container is one of these."""
+    """Return whether the container is one of these candidates."""
     return any(len(one) >= _SHORT_ID and container_id.startswith(one) for one in own)

@@ -1,6 +1,6 @@
-"""An application as one container of an engine: what is there of it, what is made for it, what is kept.
+"""Runs an application as one container: creates, starts, stops and removes it, and keeps former versions.
 
-How the next one takes the place of the last is told in `container_swap`.
+How one container replaces another is in `swap`.
 """
 
 from contextlib import suppress
@@ -44,35 +44,35 @@ _LOG = structlog.get_logger()
 
 
 async def _unseen(_detail: str) -> None:
-    """Nobody watches the pull."""
+    """Discard the progress of a pull."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerRuntime:
-    """Implements engine.runtime.Runtime for one application; `platform` is `linux/amd64`."""
+    """Runtime of one application as a container. `platform` has the form `linux/amd64`."""
 
     engine: Engine
     platform: str
     application: Application
     login: CredentialsProvider
     timeouts: Timeouts
-    #: what serves, as it was written down
+    #: the record of the serving version
     former: Running | None = None
 
-    # -- what is there
+    # -- inspect
 
     async def remove_leftovers(self) -> None:
         for container in sorted(await self._list_containers(), key=lambda one: (one.down, one.name != self._name)):
             if names.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
             elif names.is_aside(self._name, container.name):
-                # A kept one that was to serve again, and whose rollback died or was overtaken.
+                # A kept container whose rollback was interrupted or superseded.
                 await self._stop_for_good(container)
             elif names.was_renamed(self._name, container.name):
                 await self._rename_back(container)
 
     async def _restore_name(self) -> Container | None:
-        """Return what somebody has renamed while it served, by its name again."""
+        """Give a renamed serving container its name again, and return it."""
         found = [one for one in await self._list_containers() if names.was_renamed(self._name, one.name)]
         for container in sorted(found, key=lambda one: (one.down, one.name)):
             await self._rename_back(container)
@@ -80,7 +80,7 @@ class ContainerRuntime:
         return None
 
     async def _rename_back(self, container: Container) -> None:
-        """Give one that somebody has renamed its name again; where another has it by now, let it be a kept one."""
+        """Give a renamed container its name again. If another container has the name, keep this one aside."""
         bearer = await containers.inspect(self.engine, self._name)
         if bearer is not None and not ownership.belongs_to(self.application, bearer):
             return
@@ -111,7 +111,7 @@ class ContainerRuntime:
     def spec_hash(self) -> str:
         return container_spec.spec_hash(self.application)
 
-    # -- before anything is touched
+    # -- prepare
 
     async def check_requirements(self) -> None:
         serving, body = await self.serving(), container_spec.user_config(self.application)
@@ -144,12 +144,12 @@ class ContainerRuntime:
         limits = await create_request.manual_limits(self.engine, self.application, self.former, old)
         joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
         if limits or joined:
-            _LOG.info("What was changed by hand is carried over", limits=limits, networks=sorted(joined))
+            _LOG.info("Manual changes of the container are carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
         shown = self._networks
         order = self._order(old, joined)
         if order is Order.START_FIRST:
-            # Until it is proven, nobody is to find it by a name that another answers to.
+            # Until it is ready, it must not be found by a name of the old container.
             body, shown, joined = (
                 container_spec.without_aliases(body),
                 container_spec.strip_aliases(shown),
@@ -161,7 +161,7 @@ class ContainerRuntime:
         except Failed as error:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
-            # By a call of an attempt that died, which has landed only now.
+            # A delayed call of an earlier attempt has created it meanwhile.
             await self.remove_leftovers()
             created = await self._create(name, body, shown)
         try:
@@ -185,7 +185,7 @@ class ContainerRuntime:
         except Failed as error:
             text = f"{self._name} cannot be created: {error.reason.message}"
             if error.reason.code is Code.NOT_FOUND:
-                # It was here a moment ago: somebody has cleared images away.
+                # Somebody has removed the image since it was pulled.
                 raise Postponed(Code.PULL_INTERRUPTED, text) from error
             raise Failed(error.reason.code, text) from error
 
@@ -200,7 +200,7 @@ class ContainerRuntime:
         return None
 
     async def _can_start(self, kept: Container) -> bool:
-        """Tell whether all is there that it is tied to by id: one made since must take its place else."""
+        """Return whether everything exists that the container refers to by id."""
         return await preflight.networks_exist(self.engine, kept) and await dependents.holders_run(self.engine, kept)
 
     def _swap(self, deployment_id: str, old: Container | None, new: str, order: Order) -> Swap:
@@ -256,10 +256,10 @@ class ContainerRuntime:
         ):
             return False
         if self.application.adopted_spec is not None and found.container_id == self.application.adopted_spec.object_id:
-            return True  # adopted anew meanwhile
+            return True  # adopted again meanwhile
         known = {swap.deployment_id, self.former.deployment_id if self.former else None}
         if ORIGIN in found.labels or found.labels.get(DEPLOYMENT) in known:
-            return False  # the like of the old one
+            return False  # a copy of the old container
         new = await containers.inspect(self.engine, swap.new)
         return (
             not found.down or new is None or containers.parse_time(new.created) < containers.parse_time(found.created)
@@ -270,46 +270,46 @@ class ContainerRuntime:
         probe = self._probe if serving.object_id == swap.new else former
         await readiness.wait_until_ready(self.engine, serving.object_id, self.timeouts, probe)
 
-    # -- after
+    # -- after the swap
 
     async def clean_up(self, swap: Swap) -> None:
         new = await readiness.require(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.move_to(self.engine, swap.old, swap.new)
             if (old := await containers.inspect(self.engine, swap.old)) is not None:
-                await self._stop_for_good(old)  # somebody may have started it again
+                await self._stop_for_good(old)  # in case somebody started it again
         if reference := ownership.image_reference_of(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
-        # What compose takes for its own it would start beside the new one.
+        # Compose would start a kept container of its own beside the new one.
         own = adopted_spec.belongs_to_compose(new.labels)
-        await self.remove_leftovers()  # what was to stand in for the old one, and what somebody has renamed
+        await self.remove_leftovers()  # the copy of the old container, and renamed ones
         await self._prune(at_most=0 if own else self.application.configuration.kept)
-        await self.remove_leftovers()  # what somebody has started again meanwhile
+        await self.remove_leftovers()  # containers that somebody has started again meanwhile
 
     async def prune_kept(self) -> None:
         await self._prune()
 
     async def _prune(self, *, at_most: int | None = None) -> None:
-        """Remove what is kept too long, beyond so many versions, or twice; never what somebody has started again."""
+        """Remove kept versions that are too old, too many, or duplicates. Never one that somebody has started."""
         oldest = datetime.now(UTC) - timedelta(seconds=self.timeouts.kept_for)
         serving = await containers.inspect(self.engine, self._name)
         known = {ownership.version_of(self.application, serving)} if serving else set()
         number = 0
         for container in await self._list_kept():
             version = ownership.version_of(self.application, container)
-            # What serves, or is kept, already is no other version to go back to.
+            # A duplicate of the serving or of a kept version is not worth keeping.
             again = version in known and None not in version
             known.add(version)
             young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
             number += not again
             if young or not container.down:
                 continue
-            # Never one that runs by now: it may have been recalled since it was looked at.
+            # Never a running one: a rollback may have started it since.
             with suppress(Failed):
                 await remove(self.engine, container, running=False)
 
     async def _stop_for_good(self, container: Container) -> None:
-        """Let a container that is kept stay down."""
+        """Stop the container and turn off its restart policy."""
         await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
         if not container.down:
             await containers.stop(self.engine, container.container_id, grace=PUT_BACK_GRACE)
@@ -336,7 +336,7 @@ class ContainerRuntime:
         await dependents.rejoin(self.engine, serving.object_id, found.container_id)
 
     async def _recreate(self, down: Container) -> Container:
-        """Put the like of one that is tied to what is no more, such as a network that was made anew, in its place."""
+        """Replace a container that refers to something that is gone, such as a recreated network, with a copy."""
         reference = ownership.image_reference_of(self.application, down)
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
             await self._pull_quietly(reference)
@@ -356,10 +356,10 @@ class ContainerRuntime:
     async def remove(self) -> None:
         for container in await self._list_containers():
             if ownership.is_original(self.application, container) and container.name == self._name:
-                continue  # it serves as somebody else made it, and was never the gateway's to remove
+                continue  # an adopted container that was never replaced does not belong to the gateway
             if container.running or container.restarting:
                 await containers.stop(self.engine, container.container_id, grace=self._grace)
-            await remove(self.engine, container, image=False)  # with its tag, once the application is gone
+            await remove(self.engine, container, image=False)  # the image is removed with the application
 
     async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
         found = await containers.inspect(self.engine, object_id)
@@ -367,7 +367,7 @@ class ContainerRuntime:
             return readiness.missing_reason(object_id)
         reason = readiness.failure_reason(found, restarts=restarts)
         if reason is None or (found.down and await stop_cause.was_stopped(self.engine, found)):
-            return None  # that somebody stopped it, or the engine on its way down, is no fault of the version
+            return None  # a person or the engine stopped it, so the version is not at fault
         return await exit_diagnosis.diagnose_exit(self.engine, found, reason)
 
     async def run_probe(self, object_id: str) -> Reason | None:
@@ -410,6 +410,6 @@ class ContainerRuntime:
         return found
 
     async def _list_kept(self) -> list[Container]:
-        """Return what was replaced, the latest first."""
+        """Return the kept containers of former versions, latest first."""
         aside = [one for one in await self._list_containers() if names.is_aside(self._name, one.name)]
         return sorted(aside, key=lambda one: one.finished_at, reverse=True)

@@ -1,12 +1,12 @@
-"""How one container takes the place of another, and how it gives it back.
+"""Replaces one container with another, and restores the old one. No other module changes a serving container.
 
-stop-first    old renamed aside, new takes the name; old stopped, new started; the restart policy of old off
-start-first   new is given its aliases, then the name, with no moment in which nobody answers to it; old is drained,
-              its restart policy off, and stopped
-put back      whatever of that was done is undone, and the new one removed
+stop-first    rename old aside, give new the name; stop old, start new; turn off old's restart policy
+start-first   give new the aliases, then the name, so that both always resolve; drain old, turn off its restart policy,
+              stop it
+put back      undo whatever of that was done, and remove new
 
-The only part that touches what serves. Every call may be repeated. Others have their hands on the same containers: one
-that was renamed, started or paused meanwhile is put where it belongs; of one that was removed the like is made.
+Every call can be repeated. People can change the same containers at the same time. A container that was renamed,
+started or paused meanwhile is corrected. A container that was removed is replaced with a copy.
 """
 
 import asyncio
@@ -31,18 +31,18 @@ from gateway.model.reference import Reference
 
 _LOG = structlog.get_logger()
 
-PUT_BACK_GRACE = 3  # seconds an unproven container gets to stop
+PUT_BACK_GRACE = 3  # seconds for a container to stop that was never ready
 _POLL_INTERVAL = 0.1  # seconds
-_START_ATTEMPTS = 3  # to start the new one, while somebody starts the old one
+_START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
 
 
 @dataclass(frozen=True, slots=True)
 class ContainerSwap:
-    """One swap of an application's containers. `obtain` gets an image to the engine."""
+    """One swap of an application's containers. `pull` gets an image to the engine."""
 
     engine: Engine
     application: Application
-    #: what the old one was, as it was written down
+    #: the record of the old version
     former: Running | None
     pull: Callable[[Reference], Awaitable[None]]
     swap: Swap
@@ -65,7 +65,7 @@ class ContainerSwap:
             await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
 
     async def _move_names(self, old: Container | None, new: Container) -> None:
-        """Give the new one the aliases, then the name, so that at each moment somebody answers to both."""
+        """Give the new container the aliases, then the name. Each resolves to a container at every moment."""
         for network, endpoint in {
             **await self._manual_networks(old),
             **container_spec.endpoints(self.application),
@@ -80,7 +80,7 @@ class ContainerSwap:
         return await create_request.manual_networks(self.engine, self.application, self.former, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
-        """Stop the old one and start the new; again where somebody starts the old one in between."""
+        """Stop the old container and start the new one. Try again when somebody starts the old one in between."""
         for number in range(_START_ATTEMPTS):
             if old is not None and not old.down:
                 await containers.stop(self.engine, old.container_id, grace=self._grace)
@@ -120,7 +120,7 @@ class ContainerSwap:
         await self.stop_for_good(old, grace=self._grace)
 
     async def stop_for_good(self, container: Container, *, grace: int) -> None:
-        """Let a container stay down; one that is gone does."""
+        """Stop the container and turn off its restart policy."""
         await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
         if not container.down:
             await containers.stop(self.engine, container.container_id, grace=grace)
@@ -128,7 +128,7 @@ class ContainerSwap:
     # -- names
 
     async def _set_aside(self, old: Container | None) -> Container | None:
-        """Return it under another name; None where somebody has removed it."""
+        """Rename the container aside and return it, or None when somebody has removed it."""
         if old is None:
             return None
         try:
@@ -137,7 +137,7 @@ class ContainerSwap:
             return None
 
     async def _give_name(self, container: Container) -> None:
-        """Let it bear the serving name, which another of the application's may have been given by hand."""
+        """Give the container the serving name, also when another container of the application has it."""
         name = self.swap.serving_name
         try:
             await containers.rename(self.engine, container, name)
@@ -165,7 +165,7 @@ class ContainerSwap:
     # -- back
 
     async def wait_out_pending_calls(self, longest_call: float) -> None:
-        # What runs stopped-first may be about to be stopped: once put back, it would not serve for long.
+        # In stop-first order, a pending call of an earlier attempt can still stop the old container.
         clock = asyncio.get_running_loop().time
         deadline = clock() + longest_call
         while self.swap.old and self.swap.order is Order.STOP_FIRST and clock() < deadline:
@@ -175,12 +175,12 @@ class ContainerSwap:
             await asyncio.sleep(_POLL_INTERVAL)
 
     async def put_back(self) -> None:
-        """Let the old one serve again, or its like; where neither can, the new one, if it is there."""
+        """Let the old container serve again, or a copy of it. When neither can, let the new one serve if it exists."""
         try:
             if await self._restore_old():
                 return
         except NotOnEngine:
-            raise  # somebody removed what was being put back: the next look makes its like
+            raise  # somebody removed it meanwhile; the next attempt creates a copy
         except Failed as error:
             if not await self._restore_copy():
                 await self._keep_new_after(error)
@@ -188,7 +188,7 @@ class ContainerSwap:
         await self._keep_new_after(None)
 
     async def _restore_old(self) -> bool:
-        """Return whether there is an old one that serves again, or where there never was one."""
+        """Restore the old container. Return False when there was one and it cannot be found or recreated."""
         old = await self._find_old_or_copy()
         if self.swap.old is not None and old is None:
             return False
@@ -196,7 +196,7 @@ class ContainerSwap:
         return True
 
     async def _find_old_or_copy(self) -> Container | None:
-        """Return what is to serve again; of one that is gone, or about to remove itself, the like."""
+        """Return the old container. If it is gone or about to remove itself, return a copy."""
         if self.swap.old is None or self._stand_in_name is None:
             return None
         old = await containers.inspect(self.engine, self.swap.old)
@@ -206,11 +206,11 @@ class ContainerSwap:
             return made
         by_name = await containers.inspect(self.engine, self.swap.serving_name)
         if by_name is not None and by_name.container_id != self.swap.new and ORIGIN in by_name.labels:
-            return by_name  # put back already
+            return by_name  # restored already
         return old or await self._recreate_old()
 
     async def _recreate_old(self) -> Container | None:
-        """Return what the old one was, made of what was written down; None where that cannot be."""
+        """Return the old container, recreated from its record, or None when that is impossible."""
         if self.former is None or self.former.reference is None or self.swap.old is None or self._stand_in_name is None:
             return None
         new = await containers.inspect(self.engine, self.swap.new)
@@ -220,12 +220,12 @@ class ContainerSwap:
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
-            _LOG.warning("What served before cannot be made anew", error=str(error))
+            _LOG.warning("The version that served before cannot be recreated", error=str(error))
             return None
         return await containers.inspect(self.engine, made)
 
     async def _restore_copy(self) -> bool:
-        """Put the like of an old one back that cannot be started; False where that cannot either."""
+        """Restore a copy of an old container that cannot be started. Return False when that fails too."""
         old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
         if old is None or self._stand_in_name is None or old.name == self._stand_in_name:
             return False
@@ -239,7 +239,7 @@ class ContainerSwap:
             await self._set_aside(old)
             await self._restore(like)
         except Failed as error:
-            _LOG.warning("The like of what served before cannot be started either", error=str(error))
+            _LOG.warning("A copy of the version that served before cannot be started either", error=str(error))
             if made is not None:
                 await containers.remove(self.engine, made)
             return False
@@ -256,21 +256,21 @@ class ContainerSwap:
             await containers.rename(self.engine, new, self._temporary_name)
         if old is not None:
             await self._give_name(old)
-            # One in a crash loop is stopped to be renamed.
+            # A container in a crash loop was stopped by the rename.
             await self._start_again(await readiness.require(self.engine, old.container_id))
             await dependents.rejoin(self.engine, swap.old or old.container_id, old.container_id)
         await self.remove_new()
         await self.drop_stand_in()
 
     async def _start_again(self, old: Container) -> None:
-        # Before it is started: an engine that ends just now is to start it again.
+        # Before the start, so that an engine that restarts now starts it again.
         if not old.removes_itself:
             await containers.set_restart_policy(self.engine, old, self.swap.old_restart_policy or containers.NO_RESTART)
         if old.down or old.paused:
             await self.start(old.container_id)
 
     async def _keep_new_after(self, error: Failed | None) -> None:
-        """Let the new one serve where the old one cannot: it is all there is. Raises Failed where it cannot either."""
+        """Let the new container serve when the old one cannot. Raises Failed when it cannot either."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
             if error is not None:
@@ -281,28 +281,30 @@ class ContainerSwap:
             await self.switch_over()
         except Failed as refused:
             raise error or refused from refused
-        _LOG.warning("What served before cannot be put back: the new one serves", error=str(error or "it is gone"))
+        _LOG.warning(
+            "The version that served before cannot be put back: the new one serves", error=str(error or "it is gone")
+        )
 
     async def remove_new(self) -> None:
-        """Remove it, or keep on keeping it where it was kept."""
+        """Remove the new container, or keep it aside if it was a kept one."""
         new = await containers.inspect(self.engine, self.swap.new)
         if new is None:
             return
         if self.swap.new_restart_policy is None:
-            # Where there is no reason against it, it is tried again with the same image.
+            # Without a failure, the next attempt uses the same image.
             await remove(self.engine, new, image=self.swap.reason is not None)
             return
         await self._set_aside(new)
         await self.stop_for_good(new, grace=PUT_BACK_GRACE)
 
     async def drop_stand_in(self) -> None:
-        """Remove what was to stand in for the old one, which serves on."""
+        """Remove the copy of the old container, which keeps serving."""
         if self._stand_in_name and (left := await containers.inspect(self.engine, self._stand_in_name)):
             await containers.remove(self.engine, left.container_id)
 
 
 async def remove(engine: Engine, container: Container, *, image: bool = True, running: bool = True) -> None:
-    """Remove it, and its image where nothing else holds on to that; raises Failed for one that runs and is to stay."""
+    """Remove the container, and its image unless it is in use. Raises Failed for a running one unless `running`."""
     await containers.remove(engine, container.container_id, running=running)
     if image and (reference := image_reference(container.labels)):
         await images.untag(engine, reference)

@@ -1,4 +1,4 @@
-"""Where a service's tasks are, on the way to a version. It performs no I/O."""
+"""Computes from a service's tasks how far an update has come. No I/O."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +15,21 @@ _FAILED = frozenset({"complete", "failed", "rejected"})
 _STOPPING = frozenset({"shutdown", "remove"})
 _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _CODES_BY_MESSAGE = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
-# Why no node takes a task, where it is the one reason of all of them.
+# Reasons why no node accepts a task, for when all nodes have the same one.
 _PLACEMENT_CODES = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
 _CONTAINER_GONE = "no such container"
-# Of every node: so it is said while the managers have just begun anew, and none has come to them yet.
+# Right after the managers restart, no node is available yet.
 _NODES_AWAY = re.compile(r"no suitable node \(\d+ nodes? not available for new tasks\)")
 _NON_ZERO_EXIT = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
 
 
 class Interrupted(Failed):
-    """An update was given up that nothing is wrong with: it is to be sent again."""
+    """The Swarm gave up an update although its tasks did not fail. Send the update again."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptKey:
-    """What a spec and its tasks are recognised by: one attempt of one deployment."""
+    """Identifies the specs and tasks of one attempt of one deployment."""
 
     deployment_id: str
     attempt: str
@@ -41,26 +41,26 @@ class AttemptKey:
 
 @dataclass(frozen=True, slots=True)
 class ServiceProgress:
-    """What was seen of one version: in how many places a task runs of how many, and what stands in the way."""
+    """How far one version of a service is: the number of running and wanted tasks, and what blocks it."""
 
     running: int
     wanted: int
-    #: tasks of another version, or surplus ones, that have not ended
+    #: running tasks of another version, or surplus ones
     leftover: Sequence[Task]
     settled: bool
-    #: the newest task of this version that ended by itself, or never began
+    #: the newest failed task of this version
     broke: Task | None
-    #: a task of this version that no node takes, though there are some
+    #: a task of this version that no node accepts, although nodes are available
     unplaced: Task | None
-    #: a task of this version that does not run yet
+    #: a task of this version that is not running yet
     lagging: Task | None
-    #: a task of this version whose node went away before it ran: the Swarm's update waits for it for ever
+    #: a task of this version whose node was lost before it ran; the Swarm's update waits for it forever
     stuck: Task | None
-    #: the ids of those that run: another set of them is another beginning
+    #: ids of running tasks; when they change, the stability window begins again
     tasks: frozenset[str]
-    #: how many tasks of this version ended by themselves
+    #: number of failed tasks of this version
     restarts: int
-    #: the ids of those that ended with the engine of their node, or whose container somebody took away
+    #: ids of tasks that ended with their node's engine, or whose container was removed
     excused: frozenset[str]
 
     @property
@@ -76,10 +76,10 @@ def observe(
     nodes: Mapping[str, Node] | None = None,
     before: frozenset[str] = frozenset(),
 ) -> ServiceProgress:
-    """Tell how far the version of `mark` is. Tasks on nodes that are down neither run nor stand in the way.
+    """Return the progress of the version `mark`. Tasks on nodes that are down do not count.
 
-    `before` are the ids of tasks whose end is an old story. A task of another image is of another version, whatever its
-    labels say.
+    The failures of tasks in `before` are ignored. A task with another image counts as another version, despite its
+    labels.
     """
     down = frozenset(node_id for node_id, node in (nodes or {}).items() if node.down)
     ours = [task for task in tasks if AttemptKey.of(task.labels) == mark and task.image_matches_labels]
@@ -112,12 +112,12 @@ def observe(
 
 
 def _slots(tasks: Iterable[Task]) -> set[int | str]:
-    """Return the slots, or nodes, that the tasks are in: a Swarm cut off in an update may leave two in one."""
+    """Return the slots or nodes of the tasks. After an interrupted update, two tasks can be in one slot."""
     return {task.slot or task.node_id for task in tasks}
 
 
 def _is_excused(task: Task, nodes: Mapping[str, Node]) -> bool:
-    """Tell whether it did not end by itself: its node's engine was started anew since, or its container is gone."""
+    """Return whether the task did not fail by itself: its node's engine restarted, or its container was removed."""
     node = nodes.get(task.node_id)
     return _CONTAINER_GONE in task.said.lower() or (node is not None and node.joined > task.created)
 
@@ -127,19 +127,19 @@ def _first(tasks: Iterable[Task]) -> Task | None:
 
 
 def all_ended(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> bool:
-    """Tell whether no task is left that could run."""
+    """Return whether no task can still run."""
     return all(task.state in _ENDED or task.node_id in down for task in tasks)
 
 
 def raise_if_failed(service: Service, seen: ServiceProgress, mark: AttemptKey) -> None:
-    """Raises Failed where the version will not come to serve: its tasks break, or the Swarm has given it up.
+    """Raise Failed when the version will not succeed, because its tasks fail or the Swarm has given up.
 
-    Raises Interrupted where the Swarm has given it up for tasks that did not end by themselves.
+    Raises Interrupted when the Swarm gave up because of tasks that did not fail by themselves.
     """
     name = service.name
     if seen.broke is None and seen.excused and service.update_state.startswith(("rollback", "paused")):
         raise Interrupted(
-            Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} since the engine of a node was started anew"
+            Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} because the engine of a node was restarted"
         )
     if AttemptKey.of(service.labels) != mark:
         if not service.update_state.startswith("rollback"):
@@ -158,14 +158,14 @@ def raise_if_failed(service: Service, seen: ServiceProgress, mark: AttemptKey) -
 
 
 def _tolerates_failures(service: Service) -> bool:
-    """Tell whether it was chosen that some tasks may break while an update goes on."""
+    """Return whether the update is configured to continue when tasks fail."""
     config = service.update_config
     chosen = config.get("FailureAction") == "continue" or config.get("MaxFailureRatio", 0) > 0
     return bool(chosen) and service.update_state == "updating"
 
 
 def task_failure(name: str, task: Task) -> Failed:
-    """Return what a task that broke says, by the codes of what an engine says."""
+    """Return the error for a failed task."""
     lowered, told = task.said.lower(), classify(0, task.said).reason
     code = (
         next((code for words, code in _CODES_BY_MESSAGE if any(word in lowered for word in words)), None) or told.code
@@ -177,7 +177,7 @@ def task_failure(name: str, task: Task) -> Failed:
 
 
 def _describe_exit(task: Task) -> str:
-    """Return what a task says of itself, its exit code with what that commonly means."""
+    """Return the task's message with the common meaning of its exit code."""
     if task.state == "complete":
         return exit_diagnosis.describe_exit_code(0)
     found = _NON_ZERO_EXIT.search(task.said)
@@ -186,7 +186,7 @@ def _describe_exit(task: Task) -> str:
 
 
 def placement_failure(name: str, task: Task) -> Failed:
-    """Return why no node takes a task, in the Swarm's words."""
+    """Return why no node accepts a task, in the Swarm's words."""
     whys = [why for why in re.split(r"[;(),]", task.said) if " on " in why]
     codes = {next((code for words, code in _PLACEMENT_CODES.items() if words in why), None) for why in whys}
     code = codes.pop() if len(codes) == 1 else None

@@ -1,6 +1,7 @@
-"""Files with the content an application's user wrote, as secrets of a Swarm: each node that runs a task gets them.
+"""Stores files from an application's configuration as Swarm secrets, which every node that runs a task receives.
 
-A secret cannot be changed. So each is named by what it holds, and the spec names another one where that changes.
+A secret cannot be changed. So its name contains a hash of its content, and a changed file becomes a new secret.
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Secret
 """
 
 import base64
@@ -20,13 +21,13 @@ _MODE = 0o444
 
 
 def secret_name(application: Application, file: Mount) -> str:
-    """Return a name that no other application has, of another installation neither, and no other content."""
+    """Return a name that is unique for the installation, the application and the content."""
     held = "\0".join((*installation_label(application).values(), application.application_id, file.content or ""))
     return f"gateway-{hashlib.sha256(held.encode()).hexdigest()[:40]}"
 
 
 def references(application: Application, ids: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return what a service's spec says of the files; `ids` gives those of the secrets by their names."""
+    """Return the spec's references to the secrets. `ids` maps names to ids."""
     found = []
     for file in application.configuration.files:
         name = secret_name(application, file)
@@ -36,13 +37,13 @@ def references(application: Application, ids: Mapping[str, str]) -> list[dict[st
 
 
 def secret_ids(specs: Iterable[Mapping[str, Any] | None]) -> frozenset[str]:
-    """Return the ids of the secrets that these specs name."""
+    """Return the ids of the secrets in these specs."""
     containers = [(one or {}).get("TaskTemplate", {}).get("ContainerSpec", {}) for one in specs]
     return frozenset(one["SecretID"] for container in containers for one in container.get("Secrets") or ())
 
 
 async def ensure(engine: Engine, application: Application) -> dict[str, str]:
-    """Make the secrets that are missing, and return the ids of all by their names."""
+    """Create missing secrets and return all ids by name."""
     wanted = {secret_name(application, file): file for file in application.configuration.files}
     if not wanted:
         return {}
@@ -54,13 +55,13 @@ async def ensure(engine: Engine, application: Application) -> dict[str, str]:
 
 
 async def prune(engine: Engine, application: Application, *, used: Collection[str] = ()) -> None:
-    """Remove the application's secrets that no spec names any more."""
+    """Remove the application's secrets except `used`."""
     for secret_id in (await _select(engine, application)).values():
         if secret_id not in used:
             try:
                 await engine.call("DELETE", f"secrets/{checked_name(secret_id)}")
             except Failed as error:
-                # Gone, or still another's: the Engine does not let go of one that a service has.
+                # It is gone, or still in use: the Engine does not remove a secret that a service uses.
                 if error.reason.code is not Code.ENGINE_REFUSED:
                     raise
 
@@ -72,7 +73,7 @@ async def _select(engine: Engine, application: Application) -> dict[str, str]:
 
 
 def _is_ours(application: Application, labels: Mapping[str, str]) -> bool:
-    """Tell whether the secret is the application's; one made before there were installations tells of none."""
+    """Return whether the secret belongs to the application. Old secrets have no installation label."""
     installation = labels.get(INSTALLATION, "")
     return installation == application.installation_id or (
         not installation and bool(application.unlabelled_deployments)
@@ -88,13 +89,13 @@ async def _create(engine: Engine, application: Application, name: str, file: Mou
     try:
         return str((await engine.call("POST", "secrets/create", body=body))["ID"])
     except Failed:
-        # By a call of an attempt that died, which has landed only now.
+        # A delayed call of an earlier attempt has created it meanwhile.
         if (there := (await _select(engine, application)).get(name)) is not None:
             return there
         raise
 
 
 def reject_empty(files: Sequence[Mount]) -> None:
-    """Raises Failed for what a Swarm does not keep."""
+    """Raise Failed for empty files, which a Swarm does not store."""
     if empty := [file.target for file in files if not file.content]:
-        raise Failed(Code.BAD_CONFIGURATION, f"the file {empty[0]} is empty, and a Swarm keeps no empty secret")
+        raise Failed(Code.BAD_CONFIGURATION, f"the file {empty[0]} is empty, and a Swarm stores no empty secrets")

@@ -1,4 +1,4 @@
-"""What a Swarm must offer before the service that is there is touched."""
+"""Checks before an update that the Swarm has the networks, folders and free ports that a service needs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,24 +10,23 @@ from gateway.model.applications import Application
 from gateway.model.errors import Code, Failed
 from gateway.model.mounts import Mount
 
-# No engine has this image; so that nothing is ever made of it.
+# No engine has this image, so no container is created.
 _MISSING_IMAGE = "gateway.invalid/of-no-image:0"
 _HOST = "host"
 
 
 async def check(engine: Engine, application: Application) -> None:
-    """Raises Failed for what a service cannot have, and for what is missing or is another's."""
+    """Raise Failed for settings that a service does not support, and for missing networks, folders or free ports."""
     name, configuration = application.app_name, application.configuration
     if configuration.probe is not None:
         raise Failed(
             Code.BAD_CONFIGURATION,
-            f"{name} is a service, whose tasks a probe does not reach: set healthCheckSwarm instead",
+            f"{name} is a service, and probes do not reach its tasks: set healthCheckSwarm instead",
         )
     if at := [port.host_ip for port in configuration.ports if port.host_ip]:
         raise Failed(
             Code.BAD_CONFIGURATION,
-            f"{name} is a service, which publishes at all addresses of a node and not at {at[0]} alone: "
-            "leave hostIp out",
+            f"{name} is a service, which publishes at all addresses of a node, not only at {at[0]}: leave hostIp out",
         )
     file_secrets.reject_empty(configuration.files)
     await network_ids(engine, application)
@@ -40,7 +39,7 @@ async def check(engine: Engine, application: Application) -> None:
 
 
 async def network_ids(engine: Engine, application: Application) -> dict[str, str]:
-    """Return the ids of the networks that its tasks join, by their names; raises Failed."""
+    """Return the ids of the networks by name. Raises Failed for a missing or local network."""
     found: dict[str, str] = {}
     for name in spec.network_names(application):
         if name == _HOST:
@@ -49,15 +48,18 @@ async def network_ids(engine: Engine, application: Application) -> dict[str, str
         network = await networks.require(engine, name, overlay=True)
         if network["Scope"] != "swarm":
             how = f"docker network create --driver overlay --attachable {name}"
-            raise Failed(Code.BAD_CONFIGURATION, f"the network {name} is of one engine only, not as by: {how}")
+            raise Failed(
+                Code.BAD_CONFIGURATION,
+                f"the network {name} exists on one engine only; create an overlay network: {how}",
+            )
         found[name] = network["Id"]
     return found
 
 
 async def host_network_ids(engine: Engine, made: Mapping[str, Any] | None = None) -> list[str]:
-    """Return the ids of the network that is the nodes' own: to the Swarm it has another one than to an engine.
+    """Return the ids of the host network, which differ between the Swarm and the engine.
 
-    Of a spec that was found none, where its tasks join no network.
+    Empty for an existing spec whose tasks join no network.
     """
     if made is not None and not spec.attachments(made):
         return []
@@ -66,9 +68,9 @@ async def host_network_ids(engine: Engine, made: Mapping[str, Any] | None = None
 
 
 async def _check_bind_sources(engine: Engine, name: str, binds: Sequence[Mount]) -> None:
-    """Raises Failed where a folder of the host is missing; where there are other nodes, only theirs could tell.
+    """Raise Failed when a folder of the host is missing. With several nodes, this cannot be checked here.
 
-    An engine looks for the folders before it looks for the image.
+    An engine checks the folders of a container before it looks for the image.
     """
     if not binds or len(await engine.call("GET", "nodes")) > 1:
         return

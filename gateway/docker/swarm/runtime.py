@@ -1,10 +1,10 @@
-"""An application as a service of a Swarm: the Swarm replaces its tasks, and what it does is watched here.
+"""Runs an application as a Swarm service. The Swarm replaces the tasks, and the gateway watches it.
 
-exchange   the next spec is sent, once: the service bears the deployment's labels from then on
-prove      every task runs in that version, stays so for a while, and none of another version is left
-put back   the spec before is sent for again, unless the Swarm has done so already
+switch_over        send the new spec once; from then on the service has the deployment's labels
+wait_until_ready   every task runs the new version for a while, and no task of another version is left
+put_back           send the previous spec again, unless the Swarm has rolled back already
 
-What the Swarm says of itself is believed only for the worse. Every call may be repeated.
+A success that the Swarm reports is verified; a failure is believed. Every call can be repeated.
 """
 
 import asyncio
@@ -33,27 +33,27 @@ from gateway.model.registries import CredentialsProvider
 
 _LOG = structlog.get_logger()
 
-_MAX_RESENDS = 3  # times, where an update was given up or taken away that nothing is wrong with
-# The deployment that is told of what was adopted, where it is made anew.
+_MAX_RESENDS = 3  # of an update that the Swarm gave up without a failure
+# The deployment id on a recreated adopted service.
 _ADOPTED = "adopted"
-_ROLLBACK_DEADLINE = 45.0  # seconds to watch the Swarm going back; it goes on all the same
+_ROLLBACK_DEADLINE = 45.0  # seconds to watch a rollback; the Swarm continues it afterwards
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceRuntime:
-    """Implements engine.runtime.Runtime for one application, on a manager of its Swarm."""
+    """Runtime of one application as a service, through a manager of its Swarm."""
 
     engine: Engine
     application: Application
     login: CredentialsProvider
     timeouts: Timeouts
-    #: what served before, as it was written down
+    #: the record of the version that served before
     former: Running | None = None
 
-    # -- what is there
+    # -- inspect
 
     async def remove_leftovers(self) -> None:
-        """Nothing is created before it serves."""
+        """Do nothing: nothing is created before it serves."""
 
     async def serving(self) -> Serving | None:
         service = await self._find_service()
@@ -92,26 +92,26 @@ class ServiceRuntime:
         return found
 
     def _original(self, service: Service) -> AdoptedSpec | None:
-        """Return what the application was adopted with, where the service is still as somebody else made it."""
+        """Return the adopted spec if the service is still the one that somebody else created."""
         base = self.application.adopted_spec
         if base is None or APPLICATION in service.labels or service.service_id != base.object_id:
             return None
         return base
 
-    # -- before anything is touched
+    # -- prepare
 
     async def check_requirements(self) -> None:
         await preflight.check(self.engine, self.application)
 
     async def pull(self, reference: Reference, progress: Progress) -> None:
-        """Each node pulls for itself."""
+        """Do nothing: each node pulls by itself."""
 
     async def create(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
         hosts = await self._host_network_ids()
         made = spec.build(self.application, version, hosts_networks=hosts)
         if why := spec.update_blocker(made, hosts):
-            raise Failed(Code.BAD_CONFIGURATION, f"no update can be made to {self._name}: {why}")
+            raise Failed(Code.BAD_CONFIGURATION, f"{self._name} cannot be updated: {why}")
         return Swap(
             application_id=self.application.application_id,
             deployment_id=version.deployment_id,
@@ -125,14 +125,14 @@ class ServiceRuntime:
         )
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
-        """Nothing is kept: a version that ran before is sent anew."""
+        """Return None: former versions are not kept but sent again."""
         return None
 
     async def start_beside(self, swap: Swap) -> None:
-        """The Swarm starts each new task itself, in the order it was given."""
+        """Do nothing: the Swarm starts each new task in the configured order."""
 
     async def discard(self, swap: Swap) -> None:
-        """Nothing was created."""
+        """Do nothing: nothing was created."""
 
     # -- the swap
 
@@ -164,16 +164,16 @@ class ServiceRuntime:
         await self._find_service()
 
     async def _was_sent(self, service: Service, swap: Swap) -> bool:
-        """Tell whether the swap's spec was sent already, though the Swarm may have gone back from it since."""
+        """Return whether the swap's spec was sent already, even if the Swarm has rolled back since."""
         if AttemptKey.of(service.labels) == _key(swap):
             return True
         if service.rolled_back_from is not None and AttemptKey.of(service.rolled_back_from) == _key(swap):
-            return False  # an update that was begun anew has been cut off before it was sent again
+            return False  # restarting the update was interrupted between rollback and resend
         tasks = await services.tasks(self.engine, service)
         return any(AttemptKey.of(task.labels) == _key(swap) for task in tasks)
 
     async def wait_until_ready(self, swap: Swap, *, again: bool = False) -> None:  # noqa: ARG002 - it proves itself once
-        """Return once every task runs in the version; what was given up or taken away on the way is sent again."""
+        """Return when every task runs the version. An update that the Swarm gave up without a failure is resent."""
         for _ in range(_MAX_RESENDS):
             try:
                 return await self._watcher.wait_until_converged(_key(swap))
@@ -183,10 +183,10 @@ class ServiceRuntime:
         return await self._watcher.wait_until_converged(_key(swap))
 
     async def stop_old(self, swap: Swap) -> None:
-        """The Swarm has stopped the old tasks."""
+        """Do nothing: the Swarm has stopped the old tasks."""
 
     async def wait_out_pending_calls(self, swap: Swap) -> None:
-        """A call that lands late is refused: the version it was made for is over."""
+        """Do nothing: the Swarm refuses a late call, because it names an old version."""
 
     async def put_back(self, swap: Swap) -> None:
         try:
@@ -206,9 +206,9 @@ class ServiceRuntime:
         return await self._wait_until_restored()
 
     async def _restore_spec(self, swap: Swap, service: Service | None) -> bool:
-        """Send what served before: as the Swarm knows it, else as it was written down; False where neither can be."""
+        """Send the spec that served before: the Swarm's previous one, else the recorded one. False if there is none."""
         if service is not None and not service.image_matches_labels:
-            _LOG.warning("Somebody else has set an image, and it is left", service=self._name, image=service.image)
+            _LOG.warning("Somebody else has set an image: it is kept", service=self._name, image=service.image)
             return False
         previous = service.previous_spec if service else None
         if service is not None and previous is not None and AttemptKey.of(previous.get("Labels") or {}) != _key(swap):
@@ -216,7 +216,7 @@ class ServiceRuntime:
             return True
         reference = self.former.reference if self.former else None
         if self.former is None or reference is None or reference.digest is None:
-            _LOG.warning("Nothing is known of what served before a service was changed", service=self._name)
+            _LOG.warning("The version that served before a service was changed is unknown", service=self._name)
             return False
         version = Version(reference, Digest(reference.digest), self.former.deployment_id or _ADOPTED, 0)
         await replace(self, application=self.former.application)._send(version, service)  # noqa: SLF001 - its own
@@ -247,23 +247,23 @@ class ServiceRuntime:
         return service.labels.get(DEPLOYMENT) not in known
 
     async def _wait_until_restored(self) -> None:
-        """Watch the Swarm going back; that it does not get there is told, not waited for."""
+        """Watch the rollback for a limited time. A rollback that is late is logged."""
 
         async def look() -> bool:
             service = await self._find_service()
             if service is None or service.update_state == "rollback_paused":
-                _LOG.warning("The Swarm did not get a service back", service=self._name)
+                _LOG.warning("The Swarm did not roll a service back", service=self._name)
                 return True
             seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
             return seen.converged or (spec.is_stopped(service.spec) and not seen.leftover)
 
         if not await _poll_until(look, within=_ROLLBACK_DEADLINE):
-            _LOG.warning("The Swarm is still getting a service back", service=self._name)
+            _LOG.warning("The Swarm is still rolling a service back", service=self._name)
 
-    # -- after
+    # -- after the swap
 
     async def clean_up(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
-        """Remove the secrets of versions before; each node keeps and removes its images by its own rules."""
+        """Remove secrets of former versions. Each node removes images by its own rules."""
         if (service := await self._find_service()) is not None:
             used = file_secrets.secret_ids([service.spec, service.previous_spec])
             await file_secrets.prune(self.engine, self.application, used=used)
@@ -303,7 +303,7 @@ class ServiceRuntime:
     async def remove(self) -> None:
         service = await self._find_service()
         if service is not None and self._original(service) is not None:
-            return  # it was never the gateway's to remove
+            return  # an adopted service that was never updated does not belong to the gateway
         if service is not None:
             await services.remove(self.engine, service)
 
@@ -330,7 +330,7 @@ class ServiceRuntime:
         return None
 
     async def prune_kept(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: former versions are not kept."""
 
     def longest_call(self) -> float:
         return self.timeouts.call_margin
@@ -339,7 +339,7 @@ class ServiceRuntime:
         found = spec.adopted_service_spec(self.application)
         return [] if found is None else await preflight.host_network_ids(self.engine, found)
 
-    # -- looking
+    # -- helpers
 
     async def _all_ended(self, tasks: list[Task]) -> bool:
         if convergence.all_ended(tasks):
@@ -371,7 +371,7 @@ def _key(swap: Swap) -> AttemptKey:
 
 
 async def _poll_until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
-    """Look until it is so; False where it is not within so many seconds."""
+    """Poll until the condition holds. Return False after `within` seconds."""
     try:
         async with asyncio.timeout(within):
             while not await look():  # noqa: ASYNC110 - what is looked at is elsewhere

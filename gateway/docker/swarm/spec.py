@@ -1,7 +1,8 @@
-"""What to ask a Swarm for: the spec of a service, built from an application. It performs no I/O.
+"""Builds the spec of a Swarm service from an application. No I/O.
 
-What the application's columns set lies over the spec a service was found with, where there is one; what they leave
-open stays as it was found. How updates go is always set: the Engine's own choice is to stop in the middle of one.
+The application's columns are merged over the spec of an adopted service. Fields without a column stay as they were.
+The update policy is always set, because the Engine's default pauses a failed update halfway.
+https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Service/operation/ServiceCreate
 """
 
 import hashlib
@@ -22,12 +23,12 @@ from gateway.model.quantities import parse_cpus
 
 _SECOND = 10**9  # nanoseconds
 _MONITOR = 5.0  # seconds
-# No node has this id. A service that runs on each node cannot be scaled to nothing; so it is stopped.
+# No node has this id. The constraint stops a global service, which cannot be scaled to zero.
 _STOPPED_CONSTRAINT = "node.id==stopped-by-the-gateway"
 
-# The Engine's own choice where nothing is said of updates; where something is, it takes no number for all at once.
+# The Engine's default without an update config. With one, it treats a missing number as all at once.
 _ONE_BY_ONE = {"UpdateConfig": {"Parallelism": 1}, "RollbackConfig": {"Parallelism": 1}}
-# As in `spec`.
+# As in container/spec.py.
 _FORMER_LOG = {"Name": "json-file", "Options": {"max-size": "10m", "max-file": "3"}}
 _HOST = "host"
 
@@ -44,10 +45,10 @@ def build(
     hosts_networks: Collection[str] = (),
     log: Mapping[str, Any] | None = None,
 ) -> Spec:
-    """Return the whole spec. `networks` and `secrets` give the ids of those it names.
+    """Return the whole spec. `networks` and `secrets` map names to ids.
 
-    `monitor` is how many seconds a new task is watched before the next one is replaced. `hosts_networks` are the ids of
-    the network that is the nodes' own. `log` is what is said of the log where nothing was found.
+    `monitor` is the time in seconds that a new task is monitored before the next one is replaced. `hosts_networks` are
+    the ids of the host network. `log` is the log configuration of a service that was not adopted.
     """
     image = str(version.reference.with_digest(version.digest))
     labels = {
@@ -84,8 +85,8 @@ def build(
 
 
 def spec_hash(application: Application) -> str:
-    """Return what changes whenever the user's choice does."""
-    # The names of secrets tell one installation from another, and no choice from another.
+    """Return a hash of everything the user configured."""
+    # Secret names contain the installation, which the user did not configure.
     wants = user_config(replace(application, installation_id=""), {})
     beneath = _merge(_defaults(application), {"TaskTemplate": {"LogDriver": _FORMER_LOG}})
     choice = [beneath, wants, application.configuration.order, adopted_service_spec(application)]
@@ -93,7 +94,7 @@ def spec_hash(application: Application) -> str:
 
 
 def adopted_service_spec(application: Application) -> Mapping[str, Any] | None:
-    """Return the spec that the application was adopted with."""
+    """Return the spec of the adopted service, or None."""
     base = application.adopted_spec
     return base.found if base is not None and base.is_service else None
 
@@ -101,9 +102,9 @@ def adopted_service_spec(application: Application) -> Mapping[str, Any] | None:
 def user_config(
     application: Application, networks: Mapping[str, str], secrets: Mapping[str, str] | None = None
 ) -> Spec:
-    """Return all that the user chose, and what becomes of an update that fails.
+    """Return everything that the user configured, and the failure actions of updates.
 
-    Where `networks` has no id for one, its name stands.
+    A network without an id in `networks` appears by name.
     """
     configuration = application.configuration
     container = container_spec.user_config(application)
@@ -133,28 +134,28 @@ def user_config(
 
 
 def _defaults(application: Application) -> Spec:
-    """Return what a service has of which the columns say nothing, and that was not found."""
+    """Return values for fields that no column sets, for a service that was not adopted."""
     host = container_spec.user_config(application)["HostConfig"]
     return {"TaskTemplate": {"RestartPolicy": _restart_policy(host["RestartPolicy"])}, **_ONE_BY_ONE}
 
 
 def _without_platforms(base: Mapping[str, Any]) -> Spec:
-    """Return it without the platforms of the image it had, which the client has written into it."""
+    """Return the spec without the old image's platforms, which the docker client adds."""
     template = dict(base.get("TaskTemplate") or {})
     placement = {name: value for name, value in (template.get("Placement") or {}).items() if name != "Platforms"}
     return dict(base) | {"TaskTemplate": template | {"Placement": placement}}
 
 
 def network_names(application: Application) -> list[str]:
-    """Return the networks that its tasks join."""
+    """Return the names of the networks that the tasks join."""
     return [attachment["Target"] for attachment in _attachments(application)]
 
 
 def _update_order(application: Application, made: Mapping[str, Any], hosts_networks: Collection[str]) -> Order:
-    """Return which of the old and the new task comes first; an explicit choice wins, then what was found.
+    """Return the update order. A configured order wins, then the adopted service's.
 
-    Two tasks on one node cannot hold one of its ports or, safely, one volume that both write. The ports of the routing
-    mesh are the Swarm's own.
+    Two tasks on one node cannot share a host-mode port, and should not both write to one volume. Ports of the routing
+    mesh do not matter.
     """
     configuration = application.configuration
     if chosen := _without_nulls(configuration.update_config_swarm).get("Order"):
@@ -169,12 +170,12 @@ def _update_order(application: Application, made: Mapping[str, Any], hosts_netwo
 
 
 def attachments(made: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the networks that its tasks join; old clients name them beside the template."""
+    """Return the networks that the tasks join. Old clients write them outside of the template."""
     return [*(made["TaskTemplate"].get("Networks") or ()), *(made.get("Networks") or ())]
 
 
 def exclusive_node_resource(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
-    """Return what of a node only one of its tasks can have, or None; the host's network goes by its name or an id."""
+    """Return what only one task on a node can have, or None. The host network is given by name or id."""
     ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
     if held := [
         str(port.get("PublishedPort") or port.get("TargetPort")) for port in ports if port.get("PublishMode") == "host"
@@ -186,14 +187,14 @@ def exclusive_node_resource(made: Mapping[str, Any], hosts_networks: Collection[
 
 
 def update_blocker(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
-    """Return why no update could be made to a service of this spec; None where one could.
+    """Return why a service with this spec cannot be updated, or None.
 
-    A Global service has a task on each node: there is no other one on which a second task could start first.
+    A global service has a task on every node, so there is no other node on which a second task can start first.
     """
     if not {"Replicated", "Global"} & {name for name, value in made["Mode"].items() if value is not None}:
-        return "it is a job, which ends, and is not kept running"
+        return "it is a job, which ends and does not keep running"
     if not (made["TaskTemplate"].get("ContainerSpec") or {}).get("Image"):
-        return "its tasks are no containers of an image"
+        return "its tasks are not containers"
     first = (made.get("UpdateConfig") or {}).get("Order")
     held = exclusive_node_resource(made, hosts_networks)
     if "Global" in made["Mode"] and first == Order.START_FIRST and held:
@@ -202,7 +203,7 @@ def update_blocker(made: Mapping[str, Any], hosts_networks: Collection[str] = ()
 
 
 def scaled(current: Mapping[str, Any], application: Application, *, running: bool) -> Spec:
-    """Return the spec with as many tasks as the application has when it runs, or with none."""
+    """Return the spec with the application's number of tasks when `running`, else with none."""
     made = dict(current)
     if "Global" not in current["Mode"]:
         replicas = _mode(application).get("Replicated", {}).get("Replicas", 1) if running else 0
@@ -214,7 +215,7 @@ def scaled(current: Mapping[str, Any], application: Application, *, running: boo
 
 
 def is_stopped(current: Mapping[str, Any]) -> bool:
-    """Tell whether it was scaled to nothing."""
+    """Return whether the service was scaled to no tasks."""
     if "Global" in current["Mode"]:
         return _STOPPED_CONSTRAINT in ((current["TaskTemplate"].get("Placement") or {}).get("Constraints") or ())
     return not (current["Mode"].get("Replicated") or {}).get("Replicas", 1)
@@ -246,7 +247,7 @@ def _container_spec(application: Application, container: Mapping[str, Any], secr
 
 
 def _hosts_line(entry: str) -> str:
-    """Return it as a line of /etc/hosts."""
+    """Return the entry as a line of /etc/hosts."""
     name, _, address = entry.partition(":")
     return f"{address} {name}"
 
@@ -288,7 +289,7 @@ def _endpoint_spec(application: Application) -> Spec | None:
     return (_compact(Ports=ports) | chosen) or None
 
 
-# -- laying one over the other
+# -- merging
 
 
 def _compact(**parts: Any) -> Spec:
@@ -296,12 +297,12 @@ def _compact(**parts: Any) -> Spec:
 
 
 def _without_nulls(column: Mapping[str, Any] | None) -> Spec:
-    """Return what a column says; null in it leaves the Engine's choice."""
+    """Return the column without null values, which mean the Engine's default."""
     return {name: value for name, value in (column or {}).items() if value is not None}
 
 
 def _merge(base: Mapping[str, Any], layer: Mapping[str, Any]) -> Spec:
-    """Lay one spec over another: objects by their fields, some lists by what names their items."""
+    """Merge two specs. Objects are merged by field, some lists by the key of their items."""
     made = dict(base)
     for name, value in layer.items():
         below = made.get(name)
@@ -331,7 +332,7 @@ _LIST_KEYS: Mapping[str, str | Callable[[Any], str]] = {
 
 
 def _merge_lists(key: str | Callable[[Any], str], *layers: Iterable[Any]) -> list[Any]:
-    """Join lists; of two items of one name the later stays, in the place of the earlier."""
+    """Merge lists by key. A later item replaces an earlier one in its position."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for item in layer:

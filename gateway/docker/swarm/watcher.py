@@ -1,4 +1,4 @@
-"""Watching a service until every one of its tasks runs in a version, or it is clear that they will not."""
+"""Waits until all tasks of a service run a version, or until it is clear that they will not."""
 
 import asyncio
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ from gateway.model.registries import CredentialsProvider
 _LOG = structlog.get_logger()
 
 POLL_INTERVAL = 0.2  # seconds
-# The port of a task that is being stopped is free a moment later: only a task that no node takes for so long is stuck.
+# A port of a stopping task becomes free a moment later, so a task may stay unplaced for this long.
 _PLACEMENT_DEADLINE = 10.0  # seconds
-# The Swarm learns of a lost node after some 15 s, and starts its tasks elsewhere then.
+# The Swarm notices a lost node after about 15 s, and then starts its tasks elsewhere.
 _STUCK_AFTER = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceWatcher:
-    """One service; `grace` is the seconds its tasks have to stop."""
+    """Watches one service. `grace` is the number of seconds its tasks have to stop."""
 
     engine: Engine
     name: str
@@ -36,14 +36,14 @@ class ServiceWatcher:
     login: CredentialsProvider
 
     async def wait_until_converged(self, mark: AttemptKey, before: frozenset[str] = frozenset()) -> None:
-        """Return once every task has run in the version for the stability window; raises Failed."""
+        """Return when every task has run the version for the stability window. Raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
         best, steady, seen_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
         while True:
             service, seen = await self._observe(mark, before)
             now = clock()
-            if not seen.excused <= excused:  # others take their place
+            if not seen.excused <= excused:  # other tasks replace them
                 excused, best, progressed = seen.excused, 0, now
             if seen.running > best:
                 best, progressed = seen.running, now
@@ -63,9 +63,9 @@ class ServiceWatcher:
             await asyncio.sleep(POLL_INTERVAL)
 
     async def _observe(self, mark: AttemptKey, before: frozenset[str]) -> tuple[Service, ServiceProgress]:
-        """Return what is seen of the version; raises Failed where it will not come to serve.
+        """Return the progress of the version. Raises Failed when it will not succeed.
 
-        That a task ended may be told a moment before that its node has come back, so it is looked at twice.
+        An ended task may be reported before its node's restart is. Therefore a failure is confirmed by a second look.
         """
         doubted = False
         while True:
@@ -82,24 +82,25 @@ class ServiceWatcher:
                 return service, seen
 
     async def _restart_update(self, service: Service) -> None:
-        """Let the Swarm begin its update anew, where it waits for a task on a node that is gone.
+        """Restart an update that waits for a task on a lost node.
 
-        It takes no notice of the spec it has. So it is told to go back and, at once, forward again, which leaves what
-        runs in the new version as it is, and the spec before as the one to go back to.
+        The Swarm ignores a spec that equals the current one. So this requests a rollback and at once the new spec
+        again. Tasks of the new version keep running, and the previous spec stays the one to roll back to.
         """
         image = image_reference(service.labels)
         if image is None or service.previous_spec is None:
             return
-        _LOG.warning("A node was lost during an update, which is begun anew", service=self.name)
+        _LOG.warning("A node was lost during an update: the update is restarted", service=self.name)
         await services.update(self.engine, service, service.spec, {}, back=True)
         gone_back = await self.require(self.name)
         authorized = services.registry_auth_header(image, await self.login(None))
         await services.update(self.engine, gone_back, service.spec, authorized)
 
     async def diagnose(self, error: Failed, broke: Task | None) -> Failed:
-        """Return it with what the task's container tells more, where that is on this engine.
+        """Return the error with details from the task's container, if that is on this engine.
 
-        A task that its health check ends, and that obeys, is said to be complete; one that is out of memory, killed.
+        The Swarm reports a task that exits because it is unhealthy as complete, and one that is out of memory as
+        killed.
         """
         container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
         if container is not None and container.out_of_memory:
@@ -115,16 +116,18 @@ class ServiceWatcher:
         return error
 
     async def _point_to_node(self, error: Failed, broke: Task) -> Failed:
-        """Return it with where its check's output is kept: only the engine that ran the task has that."""
+        """Add how to read the health check's output on the task's node, which alone has it."""
         try:
             name = await services.node_hostname(self.engine, broke)
         except RolloutError:
             return error
         how = f"docker inspect {broke.container_id[:12]}"
-        return Failed(error.reason.code, f"{error.reason.message}; on {name}, this tells what its check said: {how}")
+        return Failed(
+            error.reason.code, f"{error.reason.message}; on {name}, this shows the output of its health check: {how}"
+        )
 
     async def _diagnose_exec(self, error: Failed, broke: Task) -> Failed:
-        """Return it with what the task's log says, where its process could not be started."""
+        """Add what the task's log says when its process could not be executed."""
         try:
             told = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, broke))
             platform = await services.node_platform(self.engine, broke) if told else ""
@@ -141,7 +144,7 @@ class ServiceWatcher:
         code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
         so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
         return Failed(
-            code, f"{self.name} has not come further for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
+            code, f"{self.name} has made no progress for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
         )
 
     async def last_lines(self, mark: AttemptKey) -> str:
@@ -170,6 +173,6 @@ class ServiceWatcher:
         self, service: Service, mark: AttemptKey, before: frozenset[str] = frozenset()
     ) -> ServiceProgress:
         tasks = await services.tasks(self.engine, service)
-        # Asked for after the tasks: a node that has come back is known before what its tasks did is.
+        # After the tasks: a node's return is known before the end of its former tasks.
         nodes = await services.nodes(self.engine)
         return convergence.observe(service, tasks, mark, nodes=nodes, before=before)

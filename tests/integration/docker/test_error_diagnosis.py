@@ -167,7 +167,7 @@ async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> No
     watch = ServiceWatcher(manager, "web", timeouts, 10, anonymous)
     told = await watch.diagnose(convergence.task_failure("web", task), task)
     assert told.reason.code is Code.UNHEALTHY
-    assert "on node-3, this tells what its check said: docker inspect cccccccccccc" in told.reason.message
+    assert "on node-3, this shows the output of its health check: docker inspect cccccccccccc" in told.reason.message
 
 
 async def quiet(_detail: str) -> None:

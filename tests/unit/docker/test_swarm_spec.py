@@ -395,7 +395,7 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
         (adopted(), None),
         (adopted(Mode={"ReplicatedJob": {"MaxConcurrent": 1}}), "it is a job"),
         (adopted(Mode={"GlobalJob": {}}), "it is a job"),
-        (adopted(TaskTemplate={"ContainerSpec": None}), "its tasks are no containers"),
+        (adopted(TaskTemplate={"ContainerSpec": None}), "its tasks are not containers"),
         (
             adopted(Mode={"Global": {}}, TaskTemplate=HOSTS, UpdateConfig={"Order": "start-first"}),
             "holds the ports of its node, being on the host's network; set the update order to stop-first",
