@@ -48,7 +48,7 @@ _DEVOURS = ["/bin/busybox", "tail", "/dev/zero"]
             {},
             {"mounts": [{"type": "bind", "source": "/nowhere/web", "target": "/data"}]},
             Code.VOLUME_MISSING,
-            "no /nowhere/web to mount",
+            "the path /nowhere/web to mount does not exist",
         ),
         (
             {},

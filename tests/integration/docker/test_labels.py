@@ -99,7 +99,7 @@ async def test_another_installation_neither_takes_nor_removes_an_application_of_
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
     assert before.labels[INSTALLATION] == (await of(lane)).installation_id
-    another = await runtime(lane, installation="another", unmarked=frozenset())
+    another = await runtime(lane, installation_id="another", unlabelled_deployments=frozenset())
     with pytest.raises(Failed, match="another gateway, with a database of its own") as refused:
         await another.serving()
     assert refused.value.reason.code is Code.NAME_TAKEN

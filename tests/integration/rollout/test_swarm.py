@@ -142,7 +142,7 @@ async def test_a_missing_folder_of_the_host_leaves_the_service_untouched(lane: L
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.VOLUME_MISSING)
-    assert "no /nowhere/web to mount" in failed.reason.message
+    assert "the path /nowhere/web to mount does not exist" in failed.reason.message
     assert (await service_of(lane)).version == before.version
     await lane.set(configuration=QUICK | {"mounts": [{"type": "bind", "source": "/etc", "target": "/etc2"}]})
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
