@@ -67,7 +67,7 @@ def _port(text: str) -> dict[str, object]:
     address, _, ends = numbers.rpartition(":")
     address, _, published = address.rpartition(":")
     if not (published.isdigit() and ends.isdigit()):
-        raise InvalidInput(f"--publish needs 8080:80, 8080:80/udp or 127.0.0.1:8080:80, not {text!r}")
+        raise InvalidInput(f"--publish takes 8080:80, 8080:80/udp or 127.0.0.1:8080:80, not {text!r}")
     at = {"hostIp": address.strip("[]")} if address else {}
     return {"publishedPort": int(published), "targetPort": int(ends), "protocol": protocol or "tcp", **at}
 
@@ -76,7 +76,7 @@ def _probe(text: str) -> dict[str, object]:
     kind, _, rest = text.partition(":")
     port, slash, path = rest.partition("/")
     if not port.isdigit():
-        raise InvalidInput(f"--probe needs http:8080, http:8080/health or tcp:5432, not {text!r}")
+        raise InvalidInput(f"--probe takes http:8080, http:8080/health or tcp:5432, not {text!r}")
     return {"type": kind, "port": int(port), **({"path": f"/{path}"} if slash else {})}
 
 
@@ -84,7 +84,7 @@ def _mount(text: str) -> dict[str, object]:
     source, _, rest = text.partition(":")
     target, _, mode = rest.partition(":")
     if not target or mode not in {"", "ro", "rw"}:
-        raise InvalidInput(f"--volume needs name:/path, /host:/path, or either with :ro, not {text!r}")
+        raise InvalidInput(f"--volume takes name:/path, /host:/path, or either with :ro, not {text!r}")
     kind = "bind" if source.startswith("/") else "volume"
     return {"type": kind, "source": source, "target": target, "readOnly": mode == "ro"}
 
@@ -92,7 +92,7 @@ def _mount(text: str) -> dict[str, object]:
 def _file(text: str) -> dict[str, object]:
     source, _, target = text.rpartition(":")
     if not source:
-        raise InvalidInput(f"--file needs web.conf:/etc/web.conf, not {text!r}")
+        raise InvalidInput(f"--file takes web.conf:/etc/web.conf, not {text!r}")
     try:
         with click.open_file(source, encoding="utf-8", errors="strict") as file:
             content = file.read()

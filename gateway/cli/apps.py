@@ -97,7 +97,7 @@ async def update(
     from gateway.store.database import transaction
 
     if unknown := [field for field in unset if not is_column(field)]:
-        raise InvalidInput(f"--unset needs the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
+        raise InvalidInput(f"--unset takes the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
     given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
     sent = {**dict.fromkeys(unset), **parse_options(chosen), **given}
     async with open_storage() as storage, transaction(storage.pool) as connection:

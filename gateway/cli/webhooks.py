@@ -69,7 +69,7 @@ async def create(
     from gateway.store.database import transaction
 
     if unset := [pair for pair in pairs if "=" not in pair]:
-        raise InvalidInput(f"--set needs KEY=VALUE, not {unset[0]!r}")
+        raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
     given = CreateEndpoint(
         source=source,
         name=name,

@@ -1,6 +1,6 @@
-"""What an application was found with where it was adopted: the container, or service, that somebody else had made.
+"""The original specification of an adopted application: of a container or service that the gateway did not create.
 
-It performs no I/O. A base holds secrets, in the environment of what was found, and is kept sealed.
+It performs no I/O. The specification contains secrets, in the environment, and is stored encrypted.
 """
 
 from collections.abc import Mapping
@@ -14,19 +14,19 @@ from gateway.model.reference import Reference
 
 @dataclass(frozen=True, slots=True)
 class AdoptedSpec:
-    """The engine's own words on it, as they were then, and what they cannot be understood without."""
+    """What the engine reported when the application was adopted. The field names are those of the stored JSON."""
 
-    #: a container's inspection, or a service's specification
+    #: the inspection of a container, or the specification of a service
     found: Mapping[str, Any] = field(repr=False)
     object_id: str
-    #: its image by name and digest; by its id instead, where it never came from a registry
+    #: the image by name and digest, or by its id if it never came from a registry
     image: str
     image_id: str
-    #: what the image itself chooses; empty where the engine no longer had it
+    #: the configuration of the image; empty if the engine no longer had the image
     image_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    #: the names of the containers it shares a namespace or volumes with, by the id it knows them by
+    #: names of the containers it shares a namespace or volumes with, by id
     holders: Mapping[str, str] = field(default_factory=dict)
-    #: what the engine's host is called
+    #: host name of the engine
     host_name: str = ""
     is_service: bool = False
 

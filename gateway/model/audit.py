@@ -1,7 +1,7 @@
-"""Who acts, and what the audit says of it. It performs no I/O.
+"""Who acts, and the rows of the audit log. It performs no I/O.
 
-Whoever changes something for a person sets ACTOR meanwhile. Each transaction passes it on to the database, whose tables
-write down what becomes of their rows: whichever way a change comes, the audit has it.
+Code that acts for a person sets CURRENT_ACTOR. Each transaction passes it to the database, where triggers record every
+change of a row. No change can bypass the audit log.
 """
 
 import json
@@ -17,7 +17,7 @@ Via = Literal["api", "cli"]
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts, from where, and what was asked for. `who` is the key's name, or the user of the command line."""
+    """Who acts, from where, with which request. `who` is the name of an API key, or a user of the command line."""
 
     via: Via
     who: str
@@ -27,11 +27,11 @@ class Actor:
     call_id: str = field(default_factory=lambda: str(uuid4()))
 
     def to_json(self) -> str:
-        """Return it as the setting gateway.actor has it."""
+        """Return the value of the PostgreSQL setting gateway.actor."""
         return json.dumps({name: value for name, value in asdict(self).items() if value is not None})
 
 
-#: for whom this task acts; None is the gateway itself
+#: for whom the current task acts; None: the gateway itself
 CURRENT_ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
@@ -45,7 +45,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One row of the audit. `before` and `after` hold what was changed; of a secret only that there is one."""
+    """A row of the audit log. `before` and `after` hold the changed fields; of a secret, only whether one is set."""
 
     number: int
     at: datetime

@@ -1,4 +1,4 @@
-"""What a deployment would change: an application as it is wanted, beside how it ran last. It performs no I/O."""
+"""What the next deployment would change, compared with what runs. It performs no I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gateway.model.configuration import Configuration
 from gateway.model.mounts import Mount
 from gateway.model.reference import Reference
 
-# Of a configuration: how one version takes the place of another, which is no part of what runs.
+# Fields on how one version replaces another: they change nothing of the container.
 _NOT_OF_THE_CONTAINER = {
     "order",
     "runtime",
@@ -26,45 +26,45 @@ _CHANGED = "changed"
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """What serves: an image, and the application as it was when it was run."""
+    """What serves: the image, and the application as it was deployed."""
 
     reference: Reference | None
     application: Application
     spec_hash: str | None
-    #: the deployment that brought it to serve; None for what was adopted
+    #: the deployment whose version serves; None for an adopted one
     deployment_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A field by the API's name. What may be secret is not shown: of variables the names, of a file that it changed."""
+    """A field under its API name. Secrets are left out: of variables only names, of a file only that it changed."""
 
     field: str
     runs: Any
     wanted: Any
 
 
-def pending_changes(wanted: Application, ran: Running | None) -> list[Change]:
-    """Return what differs; all that is set, where nothing ran yet."""
+def pending_changes(wanted: Application, running: Running | None) -> list[Change]:
+    """Return the changed fields; if nothing ran yet, all fields that are set."""
     found = [
-        *_image_changes(wanted, ran),
-        *_environment_changes(wanted.variables, ran.application.variables if ran else {}),
+        *_image_changes(wanted, running),
+        *_environment_changes(wanted.variables, running.application.variables if running else {}),
     ]
     return found + _configuration_changes(
-        wanted.configuration, ran.application.configuration if ran else Configuration()
+        wanted.configuration, running.application.configuration if running else Configuration()
     )
 
 
-def _image_changes(wanted: Application, ran: Running | None) -> list[Change]:
-    asked, ran_image = wanted.reference, ran.reference if ran else None
+def _image_changes(wanted: Application, running: Running | None) -> list[Change]:
+    asked, ran_image = wanted.reference, running.reference if running else None
     if asked is None or (ran_image is not None and _same_image(asked, ran_image)):
         return []
     runs = None if ran_image is None else str(ran_image if asked.digest else ran_image.without_digest())
     return [Change("dockerImage", runs, str(asked))]
 
 
-def _same_image(asked: Reference, ran: Reference) -> bool:
-    return asked == ran if asked.digest else asked == ran.without_digest()
+def _same_image(asked: Reference, running: Reference) -> bool:
+    return asked == running if asked.digest else asked == running.without_digest()
 
 
 def _environment_changes(new: Mapping[str, str], old: Mapping[str, str]) -> list[Change]:
@@ -78,14 +78,14 @@ def _environment_changes(new: Mapping[str, str], old: Mapping[str, str]) -> list
     return [Change("env", sorted(old), ", ".join(said))]
 
 
-def _configuration_changes(wanted: Configuration, ran: Configuration) -> list[Change]:
+def _configuration_changes(wanted: Configuration, running: Configuration) -> list[Change]:
     found = []
     for name, field in Configuration.model_fields.items():
         if name in _NOT_OF_THE_CONTAINER or field.alias is None:
             continue
-        new, old = _dump_field(wanted, name), _dump_field(ran, name)
+        new, old = _dump_field(wanted, name), _dump_field(running, name)
         if name == "mounts":
-            held = {file.target: file for file in ran.files}
+            held = {file.target: file for file in running.files}
             new = [_dump_mount(mount, held) for mount in wanted.mounts]
         if new != old:
             found.append(Change(field.alias, old, new))

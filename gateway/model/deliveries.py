@@ -1,4 +1,4 @@
-"""What came to an endpoint, and what became of it. It performs no I/O."""
+"""Requests to a webhook, and their outcome. It performs no I/O."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,13 +11,13 @@ from gateway.model.errors import truncate
 from gateway.model.events import Ignored
 
 _SECRET_NAME = re.compile(r"assert|auth|bearer|cookie|credential|jwt|key|passw|secret|sign|token", re.IGNORECASE)
-# Proxies tell the address that was asked for, and in that the token stands.
+# Proxies add headers with the requested URL, which contains the token.
 _WEBHOOK_PATH = "/webhooks/"
 _REMOVED = "(removed)"
 _MAX_HEADERS = 64
 _MAX_HEADER_LENGTH = 1024
 _MAX_NAME_LENGTH = 128
-_MIN_SECRET_LENGTH = 6  # characters; a shorter word is found anywhere
+_MIN_SECRET_LENGTH = 6  # characters; a shorter secret would match anywhere
 
 _DEPLOYED = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
 _UNFINISHED = frozenset({Status.QUEUED, Status.RUNNING})
@@ -26,9 +26,9 @@ _UNFINISHED = frozenset({Status.QUEUED, Status.RUNNING})
 class Verdict(StrEnum):
     """What was made of a delivery."""
 
-    QUEUED = "queued"  # what it caused goes on
+    QUEUED = "queued"  # a deployment of it is queued or runs
     DEPLOYED = "deployed"
-    SUPERSEDED = "superseded"  # by newer pushes, all of it
+    SUPERSEDED = "superseded"  # all its deployments, by newer pushes
     FAILED = "failed"
     IGNORED = "ignored"
     DUPLICATE = "duplicate"
@@ -52,24 +52,24 @@ class Delivery:
     endpoint_id: str | None
     source: str
     received_at: datetime
-    #: as stored: queued, ignored, duplicate or rejected
+    #: the verdict when it was received: queued, ignored, duplicate or rejected
     initial_verdict: Verdict
     ignored: tuple[Ignored, ...]
     duplicate_of: str | None
     replay_of: str | None
-    #: how many refusals it stands for
+    #: how many identical rejected requests this row counts
     times: int
-    #: it has not proven itself
+    #: its signature or token did not match
     unauthenticated: bool
     headers: Mapping[str, str]
     size: int
-    #: how others ended that it caused, which are no longer kept
+    #: outcomes of its deployments that have been pruned
     pruned_outcomes: tuple[Status, ...]
     caused: tuple[CausedDeployment, ...]
 
     @property
     def verdict(self) -> Verdict:
-        """What has become of it until now; of several deployments the worst counts."""
+        """The current verdict. With several deployments, the worst outcome counts."""
         states = {one.status for one in self.caused} | set(self.pruned_outcomes)
         if not states or self.initial_verdict is Verdict.IGNORED:
             return self.initial_verdict
@@ -81,7 +81,7 @@ class Delivery:
 
 
 def redact_headers(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> dict[str, str]:
-    """Return what may be kept of a request's headers: no proof of who sends, and nothing that holds a secret."""
+    """Return the headers of a request without credentials, and without values that contain one of `secrets`."""
     known = [_WEBHOOK_PATH, *(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)]
     return {
         truncate(name, _MAX_NAME_LENGTH): _REMOVED

@@ -1,11 +1,11 @@
-"""One attempt to make an application run what it should, from request to outcome. It performs no I/O.
+"""Deployments: one request to bring an image into service, from queue to outcome. It performs no I/O.
 
 queued ──claim──▶ running ──┬─▶ succeeded      observed: running, the right digest, healthy
-  │  ▲               │      ├─▶ unchanged      what runs already is what was asked for
-  │  └──postponed────┘      ├─▶ failed         the old one was never touched
-  │                         └─▶ rolled_back    the old one was put back
-  ├─▶ superseded   by a newer one while queued
-  └─▶ cancelled    by a person; what had begun was put back
+  │  ▲               │      ├─▶ unchanged      the requested version already runs
+  │  └──postponed────┘      ├─▶ failed         the old version was not touched
+  │                         └─▶ rolled_back    the old version was put back
+  ├─▶ superseded   by a newer deployment while queued
+  └─▶ cancelled    by a user; the old version was put back
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Status(StrEnum):
 FINISHED = frozenset(set(Status) - {Status.QUEUED, Status.RUNNING})
 
 DokployStatus = Literal["running", "done", "error", "cancelled"]
-# Dokploy knows four.
+# Dokploy has only four.
 DOKPLOY_STATUS: dict[Status, DokployStatus] = {
     Status.QUEUED: "running",
     Status.RUNNING: "running",
@@ -78,7 +78,7 @@ class Step(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepRecord:
-    """A step as it went. `finished_at` is None while it goes on, and for ever if its gateway died in it."""
+    """A step of a rollout. `finished_at` is None while it runs, and stays None if the gateway was killed in it."""
 
     step: Step
     detail: str
@@ -87,7 +87,7 @@ class StepRecord:
 
     @property
     def seconds(self) -> float:
-        """How long it took; nothing for a step that goes on."""
+        """Duration; 0 while the step runs."""
         return 0.0 if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()
 
 
@@ -114,23 +114,23 @@ class Deployment:
     reason: Reason | None
     log: str
     superseded_by: str | None
-    #: the deployment whose version a rollback brings back; None for what the application was adopted with
+    #: the deployment whose version a rollback restores; None for the adopted version
     rolls_back_to: str | None
     epoch: int
-    #: it is to be put back, not gone on with
+    #: when a user asked to cancel it: the rollout puts back what it has begun
     cancelled_at: datetime | None
-    #: the name of the key, or the user on the command line; None where a webhook, or the gateway itself, asked
+    #: name of the API key, or user of the command line; None for a webhook or the gateway itself
     asked_by: str | None = None
     #: the key's id
     asked_key: str | None = None
-    #: how often in a row it was taken over from a gateway that fell silent in the middle of it
+    #: how often in a row it was taken over after its gateway stopped renewing the lease
     takeovers: int = 0
-    #: how many attempts ended on a defect of the gateway
+    #: attempts that ended with a defect of the gateway
     defects: int = 0
 
     @property
     def state(self) -> Status:
-        """Return where it is for who looks at it: one that only waits for its turn on the engine has not begun."""
+        """The status to show: a deployment that waits for a slot on the engine still counts as queued."""
         waits = self.reason is not None and self.reason.code is Code.SLOTS_TAKEN
         return Status.QUEUED if waits and self.status is Status.RUNNING else self.status
 
@@ -144,10 +144,10 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """The one thing to know of a replacement under way: what stood, what comes, in which order, why it goes back.
+    """The record of a swap in progress: old and new, their order, and why the swap is reversed.
 
-    `old` and `new` are what the runtime knows them by. `new_restart_policy` is that of a kept container which serves
-    again, set aside when it is put back; None for one just created, which is removed then.
+    `old` and `new` are ids of the runtime. `new_restart_policy` is set if `new` is a kept container that serves again:
+    a reversal keeps it. It is None for a container that was just created: a reversal removes it.
     """
 
     application_id: str
@@ -159,18 +159,18 @@ class Swap:
     new_restart_policy: dict[str, object] | None = None
     runtime: RuntimeKind = RuntimeKind.CONTAINER
     order: Order = Order.STOP_FIRST
-    #: the epoch of the attempt that opened it, which no other has; one that is cut by a stop is not counted
+    #: epoch of the attempt that opened it, unique to that attempt
     attempt: int = 0
     direction: Direction = Direction.FORWARD
     reason: Reason | None = None
     log: str = ""
-    #: attempts that left it open since, for what its engine or its images did; and those that ended on a defect
+    #: later attempts that could not close it because of the engine or the images
     failed_resumptions: int = 0
     defects: int = 0
 
     @property
     def starts_beside_old(self) -> bool:
-        """Whether the new one proves itself beside the old, before the swap; a service's tasks do so within it."""
+        """Whether the new container becomes ready while the old one runs. Services do this within the swap."""
         return self.order is Order.START_FIRST and self.runtime is RuntimeKind.CONTAINER
 
 
@@ -188,13 +188,13 @@ class Outcome:
     digest: Digest | None = None
     spec_hash: str | None = None
     replaced: bool = False
-    #: what now serves, as the runtime knows it, and how often that was restarted
+    #: id of what serves now in the runtime, and its number of restarts
     object_id: str | None = None
     restarts: int = 0
 
     @property
     def serves(self) -> bool:
-        """Whether what was asked for was observed to serve."""
+        """Whether the requested version was observed to serve."""
         if self.status is Status.SUCCEEDED:
             return True
         return self.status is Status.UNCHANGED and self.reason is not None and self.reason.code in _SERVES_ALREADY
@@ -202,7 +202,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class MonitorWindow:
-    """That what a deployment brought to serve is looked at, until then; it had had so many restarts when proven."""
+    """The time in which a new version is monitored after its rollout. `restarts` were counted when it became ready."""
 
     application_id: str
     deployment_id: str
@@ -213,58 +213,58 @@ class MonitorWindow:
 
     @property
     def runtime(self) -> RuntimeKind:
-        """What the object is: only a container's id has 64 characters."""
+        """The runtime of the object: only the id of a container has 64 characters."""
         return RuntimeKind.CONTAINER if len(self.object_id) == _CONTAINER_ID else RuntimeKind.SERVICE
 
 
 class LeaseLost(Exception):
-    """Another gateway has claimed the deployment: stop at once, touch nothing more."""
+    """Another gateway has claimed the deployment: stop at once and change nothing more."""
 
 
 class Journal(Protocol):
-    """Where a rollout writes what it is about to do. Each method raises LeaseLost for a stale owner."""
+    """Records each step of a rollout before it happens. Each method raises LeaseLost if another gateway took over."""
 
-    #: another gateway owns the deployment: nothing may be touched any more
+    #: another gateway owns the deployment: change nothing more
     lost: bool
 
     async def begin(self, step: Step, detail: str = "") -> None:
-        """End the step before and begin this one, written down before its first side effect."""
+        """End the previous step and begin this one. It is stored before the first side effect of the step."""
 
     async def progress(self, detail: str) -> None:
-        """Say how far the current step is; the last word stands."""
+        """Replace the progress text of the current step."""
 
     async def record_digest(self, digest: Digest) -> None:
-        """Write down which image it is."""
+        """Store the digest of the resolved image."""
 
     async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
-        """Write the swap down, and stretch the lease."""
+        """Store the swap, and extend the lease."""
 
     async def extend_lease(self, longest_call: float) -> None:
-        """Hold the lease for at least so many seconds from each heartbeat."""
+        """Make each heartbeat extend the lease by at least `longest_call` seconds."""
 
     async def ensure_lease(self) -> None:
-        """Return where no other gateway can have taken over, as far as can be known without the database."""
+        """Return only if no other gateway can have taken over, judged without the database."""
 
     async def extend_lease_if_possible(self, longest_call: float) -> None:
-        """Do the same in a swap that has begun: whatever the database answers, it goes on."""
+        """Like `extend_lease`, for a swap in progress: errors of the database are ignored."""
 
     async def record_reversal(self, swap: Swap) -> None:
-        """Write down that the swap goes back, and why, whatever the database answers."""
+        """Store that the swap is reversed, and why. Errors of the database are ignored."""
 
     async def record_wait(self, waits_for: str) -> None:
-        """Tell for whom the rollout waits, unless the database refuses."""
+        """Store which applications the rollout waits for. Errors of the database are ignored."""
 
     async def clear_wait(self) -> None:
-        """It waits no more."""
+        """Store that the rollout no longer waits."""
 
     def note_step(self, step: Step, detail: str = "") -> None:
-        """Begin a step of a swap: kept in memory, written when the database can be reached."""
+        """Begin a step of a swap in memory. It is stored when the database is reachable."""
 
     async def flush_if_possible(self) -> None:
-        """Write what was noted, unless the database refuses."""
+        """Store the noted steps. Errors of the database are ignored."""
 
     async def close_swap(self) -> None:
-        """The swap is over, one way or the other."""
+        """Remove the record of the swap: it has succeeded or was reversed."""
 
     async def close_swap_if_possible(self) -> None:
-        """The same, unless the database refuses: then the record is settled again by whoever is claimed next."""
+        """Like `close_swap`, but errors of the database are ignored: the next deployment then closes the record."""

@@ -1,16 +1,16 @@
-"""What a registry told us, as values."""
+"""The content of a notification from a registry."""
 
 from dataclasses import dataclass
 
 from gateway.model.errors import truncate
 from gateway.model.reference import Digest, Reference, Repository, Tag
 
-_MAX_LENGTH = 1000  # characters of what is said of a part
+_MAX_LENGTH = 1000  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class PushEvent:
-    """A tag now names an image. `digest` is a hint, absent where the registry does not say."""
+    """A tag was pushed. `digest` is a hint, None if the registry does not send it."""
 
     repository: Repository
     tag: Tag
@@ -23,7 +23,7 @@ class PushEvent:
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """A part of a notification that deploys nothing; `reference` as far as it is known, else "". It can be stored."""
+    """A part of a notification that deploys nothing. `reference` is "" if unknown. Both texts fit into the database."""
 
     reference: str
     reason: str
@@ -35,14 +35,14 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """All that one request says. `event_id` comes from the signed body, never from a header."""
+    """The content of one request. `event_id` comes from the signed body, never from a header."""
 
     events: tuple[PushEvent, ...] = ()
     ignored: tuple[Ignored, ...] = ()
     event_id: str | None = None
-    #: without an id, nothing in it tells one push from the next: the same bytes again may well be another one
+    #: there is neither an id nor a time in it, so identical bytes may be a new push
     may_repeat: bool = False
-    #: the body proves itself by a signature, without a time: whoever has seen it can send it again for ever
+    #: the signature of the body covers no time, so anyone who has seen the request can replay it
     signed_without_time: bool = False
-    #: it names no image: what is configured is meant, where it came to an application's own address
+    #: it names no image: at a deploy token, the application's image is meant
     names_no_image: bool = False

@@ -1,24 +1,24 @@
-"""What of a configuration reaches beyond its container: to the host, and what others have there. It performs no I/O.
+"""Settings of a configuration that reach beyond its container: the host, and other applications. It performs no I/O.
 
-Whoever may set these is root on the host, or reads what belongs to others: a key of scope admin that is for some
-applications or projects may not, unless a setting says so. What somebody else has set may stay.
+Whoever may set these can become root on the host, or read data of others. A restricted key of scope admin may not set
+them, unless a setting allows it. What was set before may stay.
 """
 
 from collections.abc import Iterator
 
 from gateway.model.configuration import Configuration
 
-#: what the engine gives each container anyway
+#: capabilities that the engine gives every container
 _DEFAULT_CAPABILITIES = frozenset({
     "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW",
     "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT",
 })  # fmt: skip
-#: the network of a container for which none is chosen
+#: network of a container without a chosen one
 _DEFAULT_NETWORK = "bridge"
 
 
 def is_own_volume(app_name: str, volume: str) -> bool:
-    """Tell whether a volume is an application's by its name.
+    """Tell from its name whether a volume belongs to an application.
 
     >>> own_volume("web-1", "web-1-data"), own_volume("web-1", "db_data")
     (True, False)
@@ -27,7 +27,7 @@ def is_own_volume(app_name: str, volume: str) -> bool:
 
 
 def required_privileges(configuration: Configuration, app_name: str) -> dict[str, str]:
-    """Return each in words that fit "may not", and the field it stands in."""
+    """Return the required privileges, worded to follow "may not", each with its field."""
     return dict(_privileges(configuration, app_name))
 
 
@@ -49,7 +49,7 @@ def _mount_privileges(configuration: Configuration, app_name: str) -> Iterator[s
         if mount.type == "bind":
             yield f"{'read' if mount.read_only else 'mount'} {mount.source} of the host"
         if mount.type == "volume" and not is_own_volume(app_name, mount.source):
-            yield f"mount the volume {mount.source}, which is not called {app_name}-… and may be another's"
+            yield f"mount the volume {mount.source}, whose name does not start with {app_name}-: it may be another's"
 
 
 def _network_privileges(configuration: Configuration) -> Iterator[str]:
@@ -62,7 +62,7 @@ def _network_privileges(configuration: Configuration) -> Iterator[str]:
 
 
 def first_added_privilege(before: Configuration, wanted: Configuration, app_name: str) -> tuple[str, str] | None:
-    """Return the first power that was not there before, and its field."""
+    """Return the first privilege that was not required before, and its field."""
     had = required_privileges(before, app_name)
     return next(
         ((words, field) for words, field in required_privileges(wanted, app_name).items() if words not in had), None

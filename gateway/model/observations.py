@@ -1,4 +1,4 @@
-"""What an application is seen to do on its engine, apart from how its last deployment ended. It performs no I/O."""
+"""The observed state of an application, apart from the outcome of its last deployment. It performs no I/O."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from gateway.model.applications import Desired
 
-#: an observation that is older tells nothing of now
+#: an older observation says nothing about the current state
 STALE_AFTER = timedelta(minutes=5)
 
 _SHORT_DELAY = timedelta(seconds=5)
@@ -27,14 +27,13 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
-#: what is there, or is not, though it should be otherwise: what was changed by hand, or went away
 _NEEDS_HEALING = frozenset({State.STOPPED, State.MISSING, State.DRIFTED})
 _UNWELL = frozenset({State.UNHEALTHY, State.RESTARTING})
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """A state, and what more is to be said of it."""
+    """A state and its detail."""
 
     state: State
     detail: str = ""
@@ -42,7 +41,7 @@ class ObservedState:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """As it is stored: in this state since then, seen last at `observed_at`."""
+    """A stored state: when it began, and when it was last seen."""
 
     state: State
     detail: str
@@ -52,30 +51,30 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedState:
-    """What should be on the engine of an application that has been deployed, or was adopted."""
+    """What should run on the engine for an application that has been deployed or adopted."""
 
     application_id: str
     name: str
     app_name: str
     installation_id: str
     desired: Desired
-    #: what differs is put right
+    #: the gateway restores the application when it is missing, stopped or changed
     heal: bool
-    #: what serves is as it was adopted: nothing of ours is to be found on it
+    #: it serves as it was adopted, without labels of the gateway
     as_adopted: bool
-    #: the deployment that brought what serves, and what that was made of
+    #: the deployment whose version serves, with its digest and specification
     deployment_id: str | None
     digest: str | None
     spec_hash: str | None
-    #: one of its deployments runs: it is between two states
+    #: its state may change at any moment
     has_running_deployment: bool
-    #: it has an open swap or a watch: who sees to that tells of it
+    #: it has an open swap or monitor window, which sends its own alerts
     is_monitored: bool
-    #: a deployment of it waits, and may put it right
+    #: that deployment may restore it
     has_queued_deployment: bool
 
     def should_alert(self, state: State) -> bool:
-        """Tell whether people are to be told of it."""
+        """Tell whether the state is worth an alert."""
         if self.desired is not Desired.RUNNING:
             return state is State.DRIFTED
         return state in _NEEDS_HEALING | _UNWELL
@@ -86,5 +85,5 @@ class ExpectedState:
 
 
 def alert_delay(state: State, *, waits: bool) -> timedelta:
-    """Return how long a state must last until people are told: it may get well by itself, or by what waits."""
+    """Return how long a state must last before an alert: it may recover by itself, or by a queued deployment."""
     return _LONG_DELAY if waits or state in _UNWELL else _SHORT_DELAY

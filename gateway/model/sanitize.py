@@ -1,12 +1,12 @@
-"""What others have said, made safe for a terminal, a log or a chat: it cannot act there, or pose as another line.
+"""Escapes foreign text for a terminal, a log or a chat, so that it has no effect there and cannot imitate other lines.
 
-An escape sequence could write to the clipboard or repaint the screen; a letter that turns the direction of writing, or
-has no width, makes a name look like another's.
+An escape sequence could write to the clipboard or repaint the screen. A character that reverses the direction of
+writing, or has no width, can make one name look like another.
 """
 
 import re
 
-# C0 and C1 with DEL, marks of direction and width, separators of lines, tags, and halves of letters.
+# C0, C1 and DEL; marks of direction and width; line separators; tags; surrogates.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -14,12 +14,12 @@ _UNSAFE = re.compile(
 
 
 def safe_text(text: str) -> str:
-    """Return it with every character that could act written out; its lines stay lines."""
+    """Escape every unsafe character; keep line breaks."""
     return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def safe_line(text: str) -> str:
-    """Return it in one line."""
+    """Escape every unsafe character and every line break."""
     return safe_text(text).replace("\n", "\\n").replace("\t", " ")
 
 

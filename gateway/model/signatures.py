@@ -1,6 +1,6 @@
-"""Proofs of who sends: the only place that compares secrets, always in constant time.
+"""Verification of signatures and tokens: the only module that compares secrets, always in constant time.
 
-Each function raises Unauthenticated unless what was sent proves the secret. It never says what differs.
+Each `verify_` function raises Unauthenticated unless the sender knows the secret. The message never says what differs.
 """
 
 import base64
@@ -13,7 +13,7 @@ from typing import Literal
 
 from gateway.model.errors import Unauthenticated
 
-#: how a key of prove_standard_webhook begins
+#: prefix of a base64 secret in the Standard Webhooks format
 STANDARD_PREFIX = "whsec_"
 
 _REPLAY_WINDOW = timedelta(minutes=5)
@@ -22,38 +22,38 @@ _MAX_SIGNATURES = 8
 
 
 def constant_time_equal(one: bytes, other: bytes) -> bool:
-    """Tell whether two hashes are one, in the time that takes whatever they are."""
+    """Compare two hashes in constant time."""
     return hmac.compare_digest(one, other)
 
 
 def verify_token(sent: str | None, secret: str) -> None:
-    """The secret itself, as it is."""
+    """Verify a header that holds the secret itself."""
     _verify(_bytes(sent), secret.encode(), secret)
 
 
 def verify_bearer(authorization: str | None, secret: str) -> None:
-    """`Authorization: Bearer SECRET`."""
+    """Verify `Authorization: Bearer SECRET`."""
     _verify(_credentials(authorization, "bearer"), secret.encode(), secret)
 
 
 def verify_basic(authorization: str | None, secret: str) -> None:
-    """`Authorization: Basic …` whose password is the secret; the user's name is free."""
+    """Verify `Authorization: Basic …` whose password is the secret; the user name does not matter."""
     try:
         login = base64.b64decode(_credentials(authorization, "basic"), validate=True)
     except binascii.Error as error:
-        raise Unauthenticated("the Authorization header is not a Basic login") from error
+        raise Unauthenticated("the Authorization header is not valid Basic authentication") from error
     _verify(login.partition(b":")[2], secret.encode(), secret)
 
 
 def verify_credentials(headers: Mapping[str, str], secret: str, *names: str) -> None:
-    """Authorization: the secret as it is, as a Bearer or in Basic; without that the first of `names` that was sent."""
+    """Verify the Authorization header: the bare secret, Bearer or Basic. Without it, the first header of `names`."""
     authorization = headers.get("authorization", "")
     scheme = authorization.partition(" ")[0].lower()
     if not authorization:
         verify_token(next((headers[name] for name in names if name in headers), None), secret)
         return
     try:
-        # A secret may well be a whole header: "Bearer …".
+        # The secret may be a complete header value: "Bearer …".
         verify_token(authorization, secret)
     except Unauthenticated:
         if scheme not in _SCHEMES:
@@ -73,29 +73,29 @@ def verify_hmac(
     prefix: str = "",
     encoding: Literal["hex", "base64"] = "hex",
 ) -> None:
-    """The body's HMAC after `prefix`, in lower-case hexadecimal digits or base64. `body` is raw, as it was signed."""
+    """Verify the HMAC of the raw body, in lower-case hexadecimal or base64, after `prefix`."""
     signed = hmac.new(secret.encode(), body, algorithm)
     expected = signed.hexdigest().encode() if encoding == "hex" else base64.b64encode(signed.digest())
     _verify(_bytes(sent), prefix.encode() + expected, secret)
 
 
 def verify_standard_webhook(headers: Mapping[str, str], secret: str, body: bytes, *, at: datetime) -> None:
-    """The signature of https://www.standardwebhooks.com, made within five minutes of `at`.
+    """Verify a signature as https://www.standardwebhooks.com specifies it, made within five minutes of `at`.
 
-    The key is the secret as it is, or what its base64 after `whsec_` stands for.
+    The key is the secret itself, or the decoded base64 after `whsec_`.
     """
-    told = headers.get("webhook-timestamp", "")
-    if not told.isascii() or not told.isdigit() or len(told) > _MAX_TIMESTAMP_LENGTH:
+    timestamp = headers.get("webhook-timestamp", "")
+    if not timestamp.isascii() or not timestamp.isdigit() or len(timestamp) > _MAX_TIMESTAMP_LENGTH:
         raise Unauthenticated("the webhook-timestamp header is not a time in seconds")
-    if abs(datetime.fromtimestamp(int(told), UTC) - at) > _REPLAY_WINDOW:
-        raise Unauthenticated("this was signed more than five minutes ago, or ahead: compare the clocks")
-    signed = _bytes(headers.get("webhook-id")) + b"." + told.encode() + b"." + body
+    if abs(datetime.fromtimestamp(int(timestamp), UTC) - at) > _REPLAY_WINDOW:
+        raise Unauthenticated("the signature is more than five minutes old, or from the future: compare the clocks")
+    signed = _bytes(headers.get("webhook-id")) + b"." + timestamp.encode() + b"." + body
     expected = [base64.b64encode(hmac.new(key, signed, sha256).digest()) for key in _keys(secret)]
-    # While a key is rotated the sender signs with both.
+    # During a key rotation, the sender signs with both keys.
     sent = _bytes(headers.get("webhook-signature")).split(b" ")[:_MAX_SIGNATURES]
     tried = [_equal(one, b"v1," + key) for one in sent for key in expected]
     if not secret or not any(tried):
-        raise Unauthenticated("the webhook-signature header proves nothing, or another secret")
+        raise Unauthenticated("the webhook-signature header does not match the secret")
 
 
 def _keys(secret: str) -> list[bytes]:
@@ -116,19 +116,19 @@ def _credentials(authorization: str | None, scheme: str) -> bytes:
 
 
 def _bytes(sent: str | None) -> bytes:
-    # compare_digest refuses a str beyond ASCII, and servers hand undecodable header bytes on as surrogates.
+    # compare_digest rejects a str beyond ASCII, and servers pass undecodable header bytes on as surrogates.
     return (sent or "").encode("utf-8", "surrogateescape")
 
 
 def _verify(sent: bytes, expected: bytes, secret: str) -> None:
     if not secret:
-        raise Unauthenticated("this endpoint has no secret to compare with: set one")
+        raise Unauthenticated("this endpoint has no secret: set one")
     if not sent:
-        raise Unauthenticated("a proof of the sender is needed: none was sent")
+        raise Unauthenticated("a signature or token is needed: none was sent")
     if not _equal(sent, expected):
-        raise Unauthenticated("the proof of the sender is wrong")
+        raise Unauthenticated("signature or token does not match")
 
 
 def _equal(sent: bytes, expected: bytes) -> bool:
-    # Hashed first, so that not even the length of the secret shows.
+    # Hashed first, so that not even the length of the secret leaks.
     return hmac.compare_digest(sha256(sent).digest(), sha256(expected).digest())

@@ -1,4 +1,4 @@
-r"""Which pushed tag an application follows. It performs no I/O.
+r"""Which pushed tags a subscription matches. It performs no I/O.
 
     exact    stable             this tag, each time it is pushed
     semver   ^1.2  ~1.2  >=1 <3  versions of three numbers, `v1.2.3` too, in a range as npm has them
@@ -6,7 +6,7 @@ r"""Which pushed tag an application follows. It performs no I/O.
     regex    \d{8}-[0-9a-f]+    over the whole tag, in linear time (RE2)
     any                         every tag
 
-Of what a policy takes, `include` keeps what matches one of its globs, and `exclude` drops what matches one.
+`include` then keeps only tags that match one of its globs, and `exclude` drops tags that match one of its globs.
 
 >>> TagPolicy.parse("semver", "^1.2").matches(Tag("v1.3.0"))
 True
@@ -32,7 +32,7 @@ from gateway.model.reference import Tag, parse_tag
 
 _MAX_PATTERN_LENGTH = 256
 _MAX_GLOBS = 32
-# A version may begin with v in a range too, and stand apart from its operator, as npm has it.
+# As in npm, a version in a range may begin with v, and blanks may separate it from its operator.
 _NPM_NOTATION = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
 
 
@@ -48,15 +48,15 @@ class Rule(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TagPolicy:
-    """A rule, its pattern, and what narrows it."""
+    """A rule, its pattern, and the options that restrict it."""
 
     rule: Rule
     pattern: str = ""
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    #: of semver: whether versions such as 1.3.0-rc.1 are taken where the range does not name one
+    #: semver: match prereleases such as 1.3.0-rc.1 even if the range names none
     prereleases: bool = False
-    #: of semver: whether a lower version may follow a higher one
+    #: semver: deploy a lower version after a higher one
     downgrades: bool = False
 
     @classmethod
@@ -70,7 +70,7 @@ class TagPolicy:
         prereleases: bool = False,
         downgrades: bool = False,
     ) -> Self:
-        """Return the policy a person writes; raises InvalidInput."""
+        """Parse a policy as a user writes it. Raises InvalidInput."""
         if rule not in set(Rule):
             raise InvalidInput(f"{rule!r} is not a policy: {', '.join(Rule)}", field="policy")
         policy = cls(Rule(rule), pattern, tuple(include), tuple(exclude), prereleases, downgrades)
@@ -96,11 +96,11 @@ class TagPolicy:
 
     @property
     def upgrades_only(self) -> bool:
-        """Whether only the same or a higher version may follow."""
+        """Whether only the same or a higher version may be deployed."""
         return self.rule is Rule.SEMVER and not self.downgrades
 
     def matches(self, tag: Tag) -> bool:
-        """Tell whether this tag is followed, whatever runs now."""
+        """Tell whether the policy matches a tag, regardless of what runs."""
         return self._matches_rule(tag) and not any(fnmatchcase(tag, glob) for glob in self.exclude)
 
     def _matches_rule(self, tag: Tag) -> bool:
@@ -141,7 +141,7 @@ def is_lower(tag: Tag | None, than: Tag | None) -> bool:
 
 
 def highest_match(tags: Sequence[Tag], policy: TagPolicy) -> Tag | None:
-    """Return the highest version the policy takes, None where it takes none."""
+    """Return the highest version that the policy matches, or None."""
     taken = [(version, tag) for tag in tags if policy.matches(tag) and (version := _parse_version(tag)) is not None]
     return max(taken, key=lambda pair: pair[0])[1] if taken else None
 
@@ -159,7 +159,7 @@ def _parse_pattern_tag(pattern: str) -> Tag:
 
 @lru_cache(maxsize=4096)
 def _parse_version(tag: str) -> Version | None:
-    """Read three numbers, with a `v` before or a prerelease behind; `1.2` is a tag that moves, no version."""
+    """Parse three numbers with an optional `v` and prerelease. `1.2` is a moving tag, not a version."""
     try:
         return Version(tag.removeprefix("v"))
     except ValueError:
@@ -172,7 +172,7 @@ def _parse_range(pattern: str) -> NpmSpec:
         return NpmSpec(_NPM_NOTATION.sub("", " ".join(pattern.replace(",", " ").split())))
     except ValueError as error:
         raise InvalidInput(
-            f"{pattern!r} is not a range of versions, as in ^1.2, ~1.2 or >=1 <3", field="pattern"
+            f"{pattern!r} is not a version range, for example ^1.2, ~1.2 or >=1 <3", field="pattern"
         ) from error
 
 
@@ -183,5 +183,5 @@ def _compile_regex(pattern: str) -> _Pattern:
     try:
         compiled: _Pattern = re2.compile(pattern, options)
     except re2.error as error:
-        raise InvalidInput(f"{pattern!r} is not a regular expression of RE2: {error}", field="pattern") from error
+        raise InvalidInput(f"{pattern!r} is not a valid RE2 regular expression: {error}", field="pattern") from error
     return compiled

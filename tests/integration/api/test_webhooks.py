@@ -184,8 +184,8 @@ async def test_no_match_is_a_success_with_a_reason(web: Web) -> None:
     (ignored,) = answer["ignored"]
     assert ignored["reference"] == "docker.io/acme/web:latest"
     assert ignored["reason"] == (
-        "no subscription: docker.io/acme/web is followed by nobody; "
-        "to follow this: gateway subscriptions create APPLICATION exact latest --repository docker.io/acme/web"
+        "no subscription: docker.io/acme/web has none; "
+        "to subscribe: gateway subscriptions create APPLICATION exact latest --repository docker.io/acme/web"
     )
 
 
@@ -193,10 +193,10 @@ async def test_no_match_says_what_is_followed_instead(web: Web) -> None:
     await application(web, "acme/web:stable")
     path = await web.endpoint("dockerhub", "s")
     _, answer = await web.post(path, dockerhub())
-    assert "of docker.io/acme/web is followed exact stable; to follow this" in answer["ignored"][0]["reason"]
+    assert "the subscriptions of docker.io/acme/web are exact stable; to subscribe" in answer["ignored"][0]["reason"]
     elsewhere = await web.endpoint("quay", "s")
     _, answer = await web.post(elsewhere, {"docker_url": "quay.io/acme/web", "updated_tags": ["stable", "latest"]})
-    assert "but docker.io/acme/web is: compare the webhook's --host" in answer["ignored"][0]["reason"]
+    assert "but docker.io/acme/web has: check the webhook's --host" in answer["ignored"][0]["reason"]
     assert answer["ignored"][1]["reason"] == "no subscription"
 
 
