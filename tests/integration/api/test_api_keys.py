@@ -1,4 +1,4 @@
-"""A key may do what it was made for, and nothing else; whoever may not learns nothing by it."""
+"""An API key may call what its scope and grants allow, and learns nothing of the rest."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -76,7 +76,7 @@ async def call_by_trpc(web: Web, procedure: Procedure, given: Mapping[str, Any])
 
 
 @pytest.mark.parametrize("permission", [Permission.READ, Permission.DEPLOY])
-async def test_no_procedure_is_open_to_a_key_of_a_lesser_scope(web: Web, permission: Permission) -> None:
+async def test_every_procedure_denies_a_key_of_a_lower_scope(web: Web, permission: Permission) -> None:
     key, _ = await a_key(web, permission=permission)
     async with asking_with(web, key):
         for procedure in PROCEDURES.values():
@@ -89,7 +89,7 @@ async def test_no_procedure_is_open_to_a_key_of_a_lesser_scope(web: Web, permiss
             assert (status, answer["error"]["json"]["code"]) == (403, -32003)
 
 
-def test_what_changes_anything_needs_more_than_to_read() -> None:
+def test_every_mutation_requires_more_than_the_scope_read() -> None:
     assert [
         one.name for one in PROCEDURES.values() if one.kind == "mutation" and one.permission < Permission.DEPLOY
     ] == []
@@ -110,7 +110,7 @@ async def test_a_key_to_deploy_deploys_and_reads_and_changes_no_configuration(we
     assert (shown["dockerImage"], shown["env"]) == ("acme/mine", "A=mine")
 
 
-async def test_a_restricted_key_reaches_its_own_application_by_whatever_leads_there(web: Web) -> None:
+async def test_a_restricted_key_reaches_its_application_by_any_id_that_belongs_to_it(web: Web) -> None:
     ids = await an_application(web, "mine")
     key, _ = await a_key(web, "mine")
     async with asking_with(web, key):
@@ -122,7 +122,7 @@ async def test_a_restricted_key_reaches_its_own_application_by_whatever_leads_th
         await web.mutate("deployment.cancel", deploymentId=ids["deploymentId"])
 
 
-async def test_every_procedure_is_closed_to_a_key_for_another_application(web: Web) -> None:
+async def test_every_procedure_denies_a_key_for_another_application(web: Web) -> None:
     """What there is, what there is not and what leads nowhere are all answered the same."""
     await an_application(web, "mine")
     theirs, nobodys = await an_application(web, "theirs"), {to_camel(name): "nobody" for name in OWNED_IDS}
@@ -145,7 +145,7 @@ async def test_every_procedure_is_closed_to_a_key_for_another_application(web: W
     assert before == await web.query("application.one", applicationId="theirs")
 
 
-async def test_an_id_that_a_procedure_does_not_ask_for_opens_none(web: Web) -> None:
+async def test_an_id_that_the_input_does_not_have_authorizes_nothing(web: Web) -> None:
     await an_application(web, "mine")
     key, _ = await a_key(web, "mine")
     async with asking_with(web, key):
@@ -154,7 +154,7 @@ async def test_an_id_that_a_procedure_does_not_ask_for_opens_none(web: Web) -> N
                 assert (await call(web, procedure, {"applicationId": "mine"}))[0] == 403, procedure.name
 
 
-async def test_lists_show_a_restricted_key_its_own(web: Web) -> None:
+async def test_lists_show_a_restricted_key_only_its_applications(web: Web) -> None:
     await an_application(web, "mine")
     theirs = await an_application(web, "theirs")
     key, _ = await a_key(web, "mine", permission=Permission.READ)
@@ -172,7 +172,7 @@ async def test_lists_show_a_restricted_key_its_own(web: Web) -> None:
         assert [one["name"] for one in await web.query("project.all")] == ["mine"]
 
 
-async def test_a_key_for_a_project_reaches_all_that_comes_to_be_in_it(web: Web) -> None:
+async def test_a_key_for_a_project_reaches_what_is_created_in_it(web: Web) -> None:
     mine, theirs = await an_application(web, "mine"), await an_application(web, "theirs")
     key, _ = await a_key(web, projects=[mine["projectId"]])
     async with asking_with(web, key):
@@ -187,7 +187,7 @@ async def test_a_key_for_a_project_reaches_all_that_comes_to_be_in_it(web: Web) 
         assert (await web.post("/api/application.update", moved))[0] == 403
 
 
-async def test_the_variables_of_a_project_are_shown_to_whom_all_of_it_is_open(web: Web) -> None:
+async def test_a_projects_variables_are_shown_only_to_keys_for_the_whole_project(web: Web) -> None:
     ids = await an_application(web, "mine")
     assert [one["env"] for one in await web.query("project.all")] == ["P=mine"]
     for key, _ in (await a_key(web, "mine"), await a_key(web, permission=Permission.READ)):
@@ -197,7 +197,7 @@ async def test_the_variables_of_a_project_are_shown_to_whom_all_of_it_is_open(we
             assert whole["environment"]["project"]["env"] == ""
 
 
-def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_thought_of() -> None:
+def test_only_listed_procedures_without_ids_are_open_to_every_key() -> None:
     assert {one.name for one in PROCEDURES.values() if one.access is KeyAccess.ANY_KEY} == {
         "application.readAppMonitoring",
         "certificates.all",
@@ -214,7 +214,7 @@ def test_what_leads_to_no_application_is_open_to_every_key_only_where_it_was_tho
     }
 
 
-async def test_an_application_takes_its_grants_with_it(web: Web) -> None:
+async def test_deleting_an_application_deletes_its_grants(web: Web) -> None:
     await an_application(web, "mine")
     key, _ = await a_key(web, "mine")
     async with web.pool.acquire() as connection:
@@ -226,13 +226,13 @@ async def test_an_application_takes_its_grants_with_it(web: Web) -> None:
         assert await web.query("application.all") == []
 
 
-async def test_a_key_for_an_application_that_is_not_there_is_not_made(web: Web) -> None:
+async def test_a_key_for_an_unknown_application_is_rejected(web: Web) -> None:
     with pytest.raises(InvalidInput, match="nobody"):
         await a_key(web, "nobody")
     assert await web.count("api_keys") == 1
 
 
-async def test_an_expired_key_is_as_unknown_as_any(web: Web) -> None:
+async def test_an_expired_key_is_rejected_as_an_unknown_one(web: Web) -> None:
     key, _ = await a_key(web, expires_at=datetime.now(UTC) + timedelta(hours=1))
     async with asking_with(web, key):
         assert (await web.get("/api/application.all"))[0] == 200
@@ -245,7 +245,7 @@ async def test_an_expired_key_is_as_unknown_as_any(web: Web) -> None:
 
 
 @pytest.mark.parametrize("mangle", [lambda key: "X" + key[1:], lambda key: key[:-1], lambda key: key + "\udcff"])
-async def test_a_near_miss_costs_what_a_wild_guess_does(web: Web, mangle: Any) -> None:
+async def test_a_nearly_valid_key_takes_the_same_query_as_any_wrong_key(web: Web, mangle: Any) -> None:
     """One look-up by the hash of all of it, the same whatever is sent, and no early way out of it."""
     statements: list[str] = []
     async with web.pool.acquire() as connection:
@@ -263,11 +263,11 @@ async def test_a_near_miss_costs_what_a_wild_guess_does(web: Web, mangle: Any) -
     assert "WHERE key_hash = $1" in statements[0]
 
 
-async def test_a_key_that_is_no_text_is_refused_as_any_other(web: Web) -> None:
+async def test_an_undecodable_key_is_rejected_as_an_unknown_one(web: Web) -> None:
     assert await web.post("/api/application.all", {}, **{"x-api-key": "\xff\xfe"}) == (401, UNAUTHORIZED)
 
 
-async def test_a_limited_key_is_told_when_to_come_again(web: Web) -> None:
+async def test_a_rate_limited_key_gets_retry_after(web: Web) -> None:
     key, _ = await a_key(web, rate=keys.Rate(2, timedelta(hours=1)))
     async with asking_with(web, key):
         assert [(await web.get("/api/settings.health"))[0] for _ in range(3)] == [200, 200, 429]
@@ -280,7 +280,7 @@ async def test_a_limited_key_is_told_when_to_come_again(web: Web) -> None:
         assert (await web.get("/api/settings.health"))[0] == 200
 
 
-async def test_the_last_use_of_a_key_is_known_and_from_where(web: Web) -> None:
+async def test_the_last_use_of_a_key_is_recorded_with_its_address(web: Web) -> None:
     async with web.client.get(
         "/api/settings.health", headers={"x-api-key": web.key, "X-Forwarded-For": "192.0.2.7"}
     ) as answer:
@@ -294,12 +294,12 @@ async def test_the_last_use_of_a_key_is_known_and_from_where(web: Web) -> None:
 @pytest.mark.parametrize(
     ("text", "expires"), [("90d", "2026-04-01"), ("12h", "2026-01-01T12:00"), ("2027-01-01", "2027-01-01")]
 )
-def test_an_expiry_is_a_time_to_come_or_a_date(text: str, expires: str) -> None:
+def test_an_expiry_is_a_future_time_or_date(text: str, expires: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rules.parse_expiry(text, now) == datetime.fromisoformat(expires).replace(tzinfo=UTC)
 
 
 @pytest.mark.parametrize("text", ["soon", "0d", "2020-01-01", "11y", "-1d", ""])
-def test_an_expiry_that_is_over_or_not_in_sight_is_refused(text: str) -> None:
+def test_an_expiry_in_the_past_or_the_far_future_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput):
         rules.parse_expiry(text, datetime(2026, 1, 1, tzinfo=UTC))

@@ -1,4 +1,4 @@
-"""Who changed what, from where and what became of it is written down, and nothing secret with it."""
+"""The audit records who changed what, from where, and with which outcome, without secrets."""
 
 import json
 from datetime import timedelta
@@ -43,7 +43,7 @@ SECRETS = {
 }
 
 
-async def test_a_change_is_told_with_its_key_and_address_and_what_it_was_before(web: Web) -> None:
+async def test_a_change_is_recorded_with_its_key_its_address_and_the_former_value(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web:v1")
     key, made = await a_key(web)
     async with asking_with(web, key):
@@ -96,7 +96,9 @@ async def test_nothing_secret_is_in_the_audit(web: Web) -> None:
         ("application.markRunning", {"applicationId": "app-1"}, None),
     ],
 )  # fmt: skip
-async def test_every_kind_of_change_is_told(web: Web, procedure: str, given: dict[str, Any], noun: str | None) -> None:
+async def test_every_kind_of_change_is_recorded(
+    web: Web, procedure: str, given: dict[str, Any], noun: str | None
+) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     await web.mutate(procedure, **given)
     told = [one for one in await rows(web) if one["action"] == procedure]
@@ -104,7 +106,7 @@ async def test_every_kind_of_change_is_told(web: Web, procedure: str, given: dic
     assert {one["outcome"] for one in told} == {"done"}
 
 
-async def test_what_is_refused_or_fails_is_told_and_counted(web: Web) -> None:
+async def test_denied_and_failed_calls_are_recorded_and_counted(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     reading, made = await a_key(web, permission=Permission.READ)
     async with asking_with(web, reading):
@@ -118,7 +120,7 @@ async def test_what_is_refused_or_fails_is_told_and_counted(web: Web) -> None:
     assert (failed["outcome"], failed["target"]) == ("failed", "nowhere")
 
 
-async def test_wrong_keys_are_told_and_counted_without_the_key(web: Web) -> None:
+async def test_wrong_keys_are_recorded_and_counted_without_the_key(web: Web) -> None:
     async with asking_with(web, "gw_a-guess"):
         for _ in range(30):
             assert (await web.get("/api/application.all"))[0] == 401
@@ -127,7 +129,7 @@ async def test_wrong_keys_are_told_and_counted_without_the_key(web: Web) -> None
     assert "a-guess" not in orjson.dumps(told).decode()
 
 
-async def test_wrong_keys_go_on_to_be_told_once_they_are_not_looked_up_any_more(web: Web) -> None:
+async def test_wrong_keys_beyond_the_limit_are_still_recorded(web: Web) -> None:
     await web.query("audit.list")  # a key that is known goes past this
     for number in range(80):
         async with asking_with(web, f"gw_a-guess-{number}"):
@@ -137,7 +139,7 @@ async def test_wrong_keys_go_on_to_be_told_once_they_are_not_looked_up_any_more(
     assert any("too many wrong API keys" in one["detail"] for one in told)
 
 
-async def test_a_deployment_names_the_key_that_asked_for_it(web: Web) -> None:
+async def test_a_deployment_names_the_key_that_requested_it(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     key, made = await a_key(web, permission=Permission.DEPLOY)
     async with asking_with(web, key):
@@ -146,7 +148,7 @@ async def test_a_deployment_names_the_key_that_asked_for_it(web: Web) -> None:
     assert (asked["requestedBy"], asked["requestedByKeyId"]) == ("of the test", made.key_id)
 
 
-async def test_a_deployment_of_a_webhook_names_nobody_until_a_person_joins_it(web: Web) -> None:
+async def test_a_webhooks_deployment_has_no_key_until_a_persons_request_joins_it(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="r.io/acme/web:v1")
     assert (await web.push("r.io/acme/web:v1"))[0] == 202
     assert [one["requestedBy"] for one in await web.query("deployment.all", applicationId="app-1")] == [None]
@@ -169,7 +171,7 @@ async def test_pages_of_the_audit_follow_each_other_while_rows_are_added(web: We
     assert len(seen) == first["items"][0]["number"] - seen[-1] + 1
 
 
-async def test_the_audit_is_shown_to_a_global_admin_alone(web: Web) -> None:
+async def test_only_an_unrestricted_admin_key_reads_the_audit(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     for how in ({"permission": Permission.DEPLOY}, {"grants": Grants(frozenset({"app-1"}))}):
         async with web.pool.acquire() as connection, connection.transaction():
@@ -187,7 +189,7 @@ async def test_a_row_of_the_audit_cannot_be_changed(web: Web, attack: str) -> No
             await connection.execute(attack)
 
 
-async def test_many_refusals_push_out_nothing_of_what_was_done(web: Web) -> None:
+async def test_many_denied_calls_do_not_displace_changes(web: Web) -> None:
     await web.mutate("project.create", name="shop")
     async with transaction(web.pool) as connection:
         actor = Actor("api", "somebody", "user.deleteApiKey")
@@ -203,7 +205,7 @@ async def test_many_refusals_push_out_nothing_of_what_was_done(web: Web) -> None
         assert await audit.select_entries(connection) == []
 
 
-async def test_what_the_gateway_does_by_itself_is_not_told_as_somebodys(web: Web) -> None:
+async def test_changes_without_an_actor_are_not_recorded(web: Web) -> None:
     await web.mutate("application.create", name="web", applicationId="app-1", dockerImage="acme/web")
     before = len(await rows(web, limit=1000))
     async with transaction(web.pool) as connection:
@@ -216,7 +218,7 @@ async def test_what_the_gateway_does_by_itself_is_not_told_as_somebodys(web: Web
     assert (await rows(web, limit=1000))[-1]["action"] == "apps.update"
 
 
-async def test_what_commands_change_has_a_line_in_the_log_of_the_server(web: Web) -> None:
+async def test_changes_by_the_command_line_are_logged_by_the_server(web: Web) -> None:
     seen = await auditing.log_commands(web.client.server.app, None)
     token = CURRENT_ACTOR.set(Actor("cli", "root", "apps.update", address="host"))
     async with transaction(web.pool) as connection:
@@ -232,7 +234,7 @@ async def test_what_commands_change_has_a_line_in_the_log_of_the_server(web: Web
 
 
 @pytest.mark.parametrize("named", ["\x1b]52;c;aGk=\x07", "a\nb", "\ud800", "x" * 301, "\0"], ids=ascii)
-async def test_what_a_log_or_a_terminal_could_act_on_is_no_target(web: Web, named: str) -> None:
+async def test_control_characters_are_not_recorded_as_a_target(web: Web, named: str) -> None:
     body = orjson.dumps({"applicationId": "@"}).replace(b"@", json.dumps(named)[1:-1].encode())
     assert (await web.post("/api/application.stop", body))[0] in {400, 404}
     await web.mutate("project.create", name="after")

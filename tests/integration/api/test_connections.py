@@ -1,4 +1,4 @@
-"""A stranger's connections cost little, end soon, and take nothing from who sends whole requests."""
+"""Limits of connections, bodies and concurrent calls hold, and well-behaved clients do not notice others."""
 
 import asyncio
 import gzip
@@ -114,7 +114,7 @@ async def until(holds: Callable[[], bool]) -> None:
         (b"GET /deaf HTTP/1.1\r\nHost: x\r\n\r\nGET /deaf", b"200"),
     ],
 )
-async def test_what_stays_half_is_closed(sent: bytes, answered: bytes) -> None:
+async def test_an_incomplete_request_is_closed(sent: bytes, answered: bytes) -> None:
     async with serving(head_seconds=0.1, body_seconds=0.1, idle_seconds=0.1) as (connect, server):
         peer = await connect()
         peer.send(sent)
@@ -123,14 +123,14 @@ async def test_what_stays_half_is_closed(sent: bytes, answered: bytes) -> None:
         assert server.held == 0
 
 
-async def test_an_answer_that_nobody_takes_is_given_up() -> None:
+async def test_an_answer_that_the_client_does_not_read_is_closed() -> None:
     async with serving(answer_seconds=0.1) as (connect, server):
         (await connect()).send(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         await until(lambda: len(server.connections) == 1)
         await until(lambda: not server.connections)
 
 
-async def test_who_sends_whole_requests_gets_in_however_many_are_half() -> None:
+async def test_complete_requests_are_served_among_many_incomplete_ones() -> None:
     async with serving(connections=20) as (connect, server):
         for number in range(60):
             (await connect()).send(
@@ -146,7 +146,7 @@ async def test_who_sends_whole_requests_gets_in_however_many_are_half() -> None:
         await until(lambda: len(server.connections) <= 20)
 
 
-async def test_what_is_half_sent_is_bounded_for_all_together() -> None:
+async def test_the_memory_of_incomplete_requests_is_limited_in_total() -> None:
     async with serving(held=1 << 20) as (connect, server):
         for _ in range(40):
             (await connect()).send(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 100_000)
@@ -157,7 +157,7 @@ async def test_what_is_half_sent_is_bounded_for_all_together() -> None:
         assert (await peer.ask(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"))[0] == 200
 
 
-async def test_the_bytes_of_an_answered_request_are_no_longer_held() -> None:
+async def test_the_bytes_of_an_answered_request_are_released() -> None:
     async with serving() as (connect, server):
         peer = await connect()
         for size in (0, 10, 100_000):
@@ -166,7 +166,7 @@ async def test_the_bytes_of_an_answered_request_are_no_longer_held() -> None:
             await until(lambda: server.held == 0)
 
 
-async def test_a_head_is_bounded() -> None:
+async def test_a_head_is_limited_in_size() -> None:
     async with serving(head=10_000) as (connect, _server):
         peer = await connect()
         peer.send(b"GET /deaf HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (one, b"a" * 1000) for one in range(20)))
@@ -200,7 +200,7 @@ def encoded(size: int, form: str) -> bytes:
         ("", b"x" * ((1 << 20) + 1), 413),
     ],
 )
-async def test_a_body_is_inflated_within_its_bound(web: Web, name: str, body: bytes, expected: Any) -> None:
+async def test_a_body_is_decompressed_within_the_limit(web: Web, name: str, body: bytes, expected: Any) -> None:
     async with serving() as (connect, _server):
         peer = await connect()
         head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: {name}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -210,7 +210,7 @@ async def test_a_body_is_inflated_within_its_bound(web: Web, name: str, body: by
     assert status == (expected if isinstance(expected, int) else 400)
 
 
-async def test_a_body_that_nobody_reads_is_not_inflated(web: Web) -> None:
+async def test_a_body_that_is_not_read_is_not_decompressed(web: Web) -> None:
     for path in ("/healthz", "/api/application.all", "/nothing"):
         async with web.client.request("GET", path, data=b"no gzip", headers={"Content-Encoding": "gzip"}) as answer:
             assert answer.status == {"/healthz": 200, "/nothing": 404}.get(path, 401)
@@ -234,7 +234,7 @@ async def test_a_body_that_nobody_reads_is_not_inflated(web: Web) -> None:
         b"\x16\x03\x01SECRET\r\n\r\n",
     ],
 )
-async def test_what_is_no_http_is_answered_in_our_words_and_not_logged(
+async def test_a_request_that_is_not_http_gets_a_json_error_and_is_not_logged(
     head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving() as (connect, _server):
@@ -248,14 +248,14 @@ async def test_what_is_no_http_is_answered_in_our_words_and_not_logged(
     assert caplog.records == []
 
 
-async def test_a_client_that_is_gone_is_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_disconnected_client_is_not_logged_as_an_error(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as (connect, _server):
         peer = await connect()
         assert (await peer.ask(b"GET /gone HTTP/1.1\r\nHost: x\r\n\r\n"))[0] == 400
     assert caplog.records == []
 
 
-async def test_what_aiohttp_refuses_has_a_word_for_its_code(web: Web) -> None:
+async def test_an_error_of_aiohttp_has_an_error_code(web: Web) -> None:
     async def told(method: str, path: str, **headers: str) -> tuple[int, str]:
         async with web.client.request(method, path, headers=headers) as answer:
             return answer.status, (await answer.json())["error"]["code"]
@@ -270,7 +270,7 @@ async def test_what_aiohttp_refuses_has_a_word_for_its_code(web: Web) -> None:
 
 
 @pytest.mark.parametrize("path", ["{}", "/{}", "//{}", "{}/", "{}//", "//{}//"])
-async def test_slashes_that_are_too_many_mean_nothing_anywhere(web: Web, path: str) -> None:
+async def test_redundant_slashes_are_ignored(web: Web, path: str) -> None:
     async def status(method: str, plain: str) -> int:
         root = f"http://{web.client.server.host}:{web.client.server.port}"
         headers = {"Content-Type": "application/json", "Authorization": "Bearer s", "x-api-key": web.key}
@@ -287,14 +287,14 @@ async def test_slashes_that_are_too_many_mean_nothing_anywhere(web: Web, path: s
         assert await status("GET", call) == 200, call
 
 
-def test_a_quarter_of_the_files_is_left_for_what_the_gateway_asks_itself() -> None:
+def test_a_quarter_of_the_open_files_is_left_for_outgoing_connections() -> None:
     assert [limits_for(files, 1).connections for files in (64, 256, 1024, 65_536)] == [16, 192, 768, 4096]
 
 
 # -- who has no key
 
 
-async def test_what_a_stranger_sends_is_not_read(web: Web) -> None:
+async def test_the_body_of_an_unauthenticated_request_is_not_read(web: Web) -> None:
     for key in ("", "wrong"):
         for path in ("/api/application.update", "/api/trpc/application.update"):
             for body, more in ((b"{", {}), (b"no gzip", {"Content-Encoding": "gzip"}), (b"x" * (2 << 20), {})):
@@ -302,7 +302,7 @@ async def test_what_a_stranger_sends_is_not_read(web: Web) -> None:
                 assert status == 401
 
 
-async def test_wrong_keys_from_one_address_are_bounded_and_take_nothing_from_who_has_one(web: Web) -> None:
+async def test_wrong_keys_of_one_address_are_limited_and_valid_keys_still_work(web: Web) -> None:
     assert (await web.get("/api/project.all"))[0] == 200
     seen: list[int] = []
     for number in range(80):
@@ -321,7 +321,7 @@ async def test_wrong_keys_from_one_address_are_bounded_and_take_nothing_from_who
     assert (await web.post("/api/project.all", b"", **elsewhere))[0] == 401
 
 
-async def test_guesses_hold_one_connection_to_the_database(web: Web) -> None:
+async def test_guessed_keys_hold_one_database_connection(web: Web) -> None:
     async def guess(number: int) -> int:
         headers = {"x-api-key": f"wrong {number}", "X-Forwarded-For": f"192.0.2.{number}"}
         return (await web.post("/api/project.all", b"", **headers))[0]
@@ -334,7 +334,7 @@ async def test_guesses_hold_one_connection_to_the_database(web: Web) -> None:
             await web.pool.release(connection)
 
 
-async def test_calls_with_a_key_leave_connections_to_pushes(web: Web) -> None:
+async def test_api_calls_leave_database_connections_to_webhooks(web: Web) -> None:
     application_id, hook = await web.application("acme/app:v1"), await web.endpoint("generic", "s")
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     async with web.pool.acquire() as connection, connection.transaction():
@@ -351,7 +351,7 @@ async def test_calls_with_a_key_leave_connections_to_pushes(web: Web) -> None:
     assert {one[0] for one in await asyncio.gather(*calls)} == {200}
 
 
-async def test_of_one_key_a_few_calls_are_answered_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_runs_a_limited_number_of_calls_at_once(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     at_once: list[int] = []
     running = 0
     original = dispatch.answer
@@ -373,7 +373,9 @@ async def test_of_one_key_a_few_calls_are_answered_at_once(web: Web, monkeypatch
     assert max(at_once) <= 8
 
 
-async def test_what_nobody_waits_for_any_more_of_a_batch_is_not_done(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rest_of_a_batch_is_not_run_after_the_client_disconnects(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun, over = asyncio.Event(), asyncio.Event()
     done: list[str] = []
 
@@ -396,7 +398,7 @@ async def test_what_nobody_waits_for_any_more_of_a_batch_is_not_done(web: Web, m
     assert done == ["project.all"]
 
 
-async def test_a_batch_is_answered_so_much_and_the_rest_of_it_refused(
+async def test_a_batch_with_too_large_answers_fails_for_its_remaining_calls(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def answer(*_: object) -> Answer:
@@ -409,7 +411,7 @@ async def test_a_batch_is_answered_so_much_and_the_rest_of_it_refused(
     assert answers[-1]["error"]["json"]["data"]["code"] == "BAD_REQUEST"
 
 
-async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
+async def test_concurrent_readiness_requests_share_one_database_connection(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[object] = []
@@ -424,9 +426,7 @@ async def test_however_many_ask_whether_it_is_ready_one_connection_is_held(
     assert len(asked) < 10
 
 
-async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_concurrent_metrics_requests_share_one_refresh(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[object] = []
 
     async def observe(context: object) -> None:
@@ -441,7 +441,7 @@ async def test_however_many_ask_for_metrics_the_database_is_looked_at_once(
     assert len(looks) == 2
 
 
-async def test_a_revoked_key_is_refused_at_once(web: Web) -> None:
+async def test_a_revoked_key_is_rejected_at_once(web: Web) -> None:
     assert (await web.get("/api/project.all"))[0] == 200
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE api_keys SET revoked_at = now()")
@@ -454,7 +454,7 @@ async def test_a_revoked_key_is_refused_at_once(web: Web) -> None:
 @pytest.mark.parametrize(
     "name", ["Content-Type", "Content-Encoding", "x-api-key", "X-Forwarded-For", "trpc-accept", "X-Foo", "Expect"]
 )
-async def test_a_header_beyond_utf8_is_no_fault_of_ours(web: Web, name: str) -> None:
+async def test_an_undecodable_header_is_not_an_internal_error(web: Web, name: str) -> None:
     async with asyncio.timeout(SOON):
         for path in (
             "/api/project.create",

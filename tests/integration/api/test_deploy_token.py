@@ -1,4 +1,4 @@
-"""An application's own address: its token is the proof, what is told is compared with what the application follows."""
+"""A deploy token deploys its own application, with a body of any registry or none."""
 
 from typing import Any
 from urllib.parse import quote
@@ -62,7 +62,7 @@ async def images(web: Web) -> list[str]:
         ("reg:5000/acme/web", {"image": "reg:5000/acme/web:latest", "digest": "sha256:" + "ab" * 32}),
     ],
 )
-async def test_a_push_of_its_image_deploys_it_however_both_are_written(
+async def test_a_push_of_its_image_deploys_it_however_both_are_spelled(
     web: Web, image: str, body: dict[str, Any]
 ) -> None:
     path = await address(web, image)
@@ -88,7 +88,7 @@ async def test_a_push_of_its_image_deploys_it_however_both_are_written(
         ({"object_kind": "pipeline", "object_attributes": {"status": "failed"}}, "not a success: 'failed'"),
     ],
 )
-async def test_what_it_does_not_follow_deploys_nothing_and_is_told_why(
+async def test_an_image_without_a_subscription_deploys_nothing_and_the_answer_says_why(
     web: Web, body: dict[str, Any], reason: str
 ) -> None:
     status, answer, deployment = await tell(web, await address(web), body)
@@ -113,7 +113,7 @@ async def test_what_it_does_not_follow_deploys_nothing_and_is_told_why(
         ({"action": {}, "object_kind": [], "type": 1, "image": {}, "repository": None}, {}),
     ],
 )
-async def test_what_names_no_image_deploys_the_one_that_is_configured(
+async def test_a_body_without_an_image_deploys_the_configured_one(
     web: Web, body: object, headers: dict[str, str]
 ) -> None:
     status, answer, deployment = await tell(web, await address(web), body, **headers)
@@ -122,7 +122,7 @@ async def test_what_names_no_image_deploys_the_one_that_is_configured(
     assert await images(web) == ["docker.io/acme/web:v1"]
 
 
-async def test_a_hook_in_a_form_is_understood(web: Web) -> None:
+async def test_a_form_encoded_delivery_is_parsed(web: Web) -> None:
     path = await address(web, "ghcr.io/acme/web:1.2")
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     for tag, deploys in (("1.3", 0), ("1.2", 1)):
@@ -140,14 +140,14 @@ async def test_a_policy_decides_which_tags_are_deployed(web: Web) -> None:
     assert await images(web) == ["docker.io/acme/web:1.5.0"]
 
 
-async def test_another_application_that_follows_it_too_is_not_deployed(web: Web) -> None:
+async def test_another_application_with_the_same_subscription_is_not_deployed(web: Web) -> None:
     path = await address(web)
     await web.mutate("application.create", name="Other", applicationId="other", dockerImage="acme/web:v1")
     _, answer, _ = await tell(web, path, hub("acme/web", "v1"))
     assert [one["applicationId"] for one in answer["deployments"]] == ["app"]
 
 
-async def test_the_same_push_told_again_deploys_once_and_a_plain_call_joins_what_waits(web: Web) -> None:
+async def test_a_duplicate_deploys_once_and_an_empty_call_joins_the_queued_deployment(web: Web) -> None:
     path = await address(web)
     _, first, deployment = await tell(web, path, hub("acme/web", "v1"))
     status, again, _ = await tell(web, path, hub("acme/web", "v1"))
@@ -158,7 +158,7 @@ async def test_the_same_push_told_again_deploys_once_and_a_plain_call_joins_what
     assert len(await images(web)) == 1
 
 
-async def test_a_plain_call_is_answered_though_one_of_the_same_is_done(web: Web) -> None:
+async def test_an_empty_call_deploys_again_after_an_equal_one_is_done(web: Web) -> None:
     path = await address(web)
     _, _, first = await tell(web, path)
     async with web.pool.acquire() as connection:
@@ -170,7 +170,7 @@ async def test_a_plain_call_is_answered_though_one_of_the_same_is_done(web: Web)
     assert second != first
 
 
-async def test_it_is_stored_as_a_delivery_without_the_token_and_can_be_done_again(web: Web) -> None:
+async def test_it_is_stored_as_a_delivery_without_the_token_and_can_be_replayed(web: Web) -> None:
     path = await address(web)
     token = path.rpartition("/")[2]
     _, answer, _ = await tell(web, path, hub("acme/web", "v2"), **{"X-Original-Url": f"https://gateway{path}"})
@@ -193,7 +193,7 @@ async def test_it_is_stored_as_a_delivery_without_the_token_and_can_be_done_agai
         ({}, b"a=b", 400, "the body is not JSON"),
     ],
 )
-async def test_what_can_deploy_nothing_is_refused_and_kept_to_be_looked_at(
+async def test_a_rejected_request_is_stored_in_the_inbox(
     web: Web, given: dict[str, Any], body: bytes, status: int, message: str
 ) -> None:
     answered, answer, _ = await tell(web, await address(web, **given), body)
@@ -211,7 +211,7 @@ async def test_a_stopped_application_stays_stopped(web: Web) -> None:
         assert (status, "stopped" in answer["message"]) == (200, True)
 
 
-async def test_nobody_who_does_not_know_the_token_deploys(web: Web) -> None:
+async def test_an_unknown_token_deploys_nothing(web: Web) -> None:
     path = await address(web)
     for unknown in ("/api/deploy/unknown", path[:-1], path + "x"):
         status, answer, _ = await tell(web, unknown)
@@ -224,7 +224,7 @@ async def test_nobody_who_does_not_know_the_token_deploys(web: Web) -> None:
     assert await images(web) == []
 
 
-async def test_a_new_token_takes_the_place_of_the_former(web: Web) -> None:
+async def test_a_new_token_replaces_the_former(web: Web) -> None:
     former = await address(web)
     assert await web.mutate("application.refreshToken", applicationId="app") is True
     one = await web.query("application.one", applicationId="app")
@@ -233,7 +233,7 @@ async def test_a_new_token_takes_the_place_of_the_former(web: Web) -> None:
     await web.mutate("application.cleanQueues", applicationId="app")
 
 
-async def test_the_token_is_sealed_and_shown_to_whom_secrets_are(web: Web) -> None:
+async def test_the_token_is_encrypted_and_shown_only_to_keys_that_see_secrets(web: Web) -> None:
     token = (await address(web)).rpartition("/")[2]
     async with web.pool.acquire() as connection, connection.transaction():
         rows = await connection.fetch("SELECT e::text FROM endpoints e UNION ALL SELECT a::text FROM applications a")
@@ -242,7 +242,7 @@ async def test_the_token_is_sealed_and_shown_to_whom_secrets_are(web: Web) -> No
     assert (await web.query("application.one", applicationId="app"))["refreshToken"] is None
 
 
-async def test_it_is_no_webhook_of_a_registry(web: Web) -> None:
+async def test_it_is_not_available_as_a_webhook(web: Web) -> None:
     path = await address(web)
     assert await web.query("webhook.all") == []
     assert (await web.post(path.replace("/api/", "/webhooks/"), {}))[0] == 404
@@ -252,7 +252,7 @@ async def test_it_is_no_webhook_of_a_registry(web: Web) -> None:
         assert (await web.post(f"/api/{procedure}", {"endpointId": endpoint_id}))[0] == 404
 
 
-async def test_it_goes_with_its_application_and_not_before(web: Web) -> None:
+async def test_it_is_deleted_with_its_application(web: Web) -> None:
     path = await address(web)
     await web.mutate("application.delete", applicationId="app")
     assert (await tell(web, path))[0] == 404
@@ -277,7 +277,7 @@ _RENAMED = {"host_set", "behind_another_name", "push_to_an_enterprise_instance"}
 
 
 @pytest.mark.parametrize("sample", _plain(), ids=lambda sample: f"{sample.source}-{sample.name}")
-def test_a_body_of_whatever_registry_is_understood(sample: Sample) -> None:
+def test_a_body_of_any_registry_is_parsed(sample: Sample) -> None:
     event = sample.parsed().events[0]
     said = detect.parse(sample.request, event.reference)
     expected = [] if sample.name in _RENAMED else [event.reference]

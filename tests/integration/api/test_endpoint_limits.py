@@ -1,4 +1,4 @@
-"""An endpoint takes what its sender may say, from where it may, as fast as it may; the others do not notice."""
+"""An endpoint's restrictions hold: repositories, networks, rate, secrets and settings."""
 
 import asyncio
 from dataclasses import replace
@@ -27,7 +27,7 @@ async def _create(web: Web, source: str, **given: object) -> tuple[str, str, str
     return made["endpointId"], made["path"], made["secret"]
 
 
-async def test_both_secrets_are_valid_during_the_grace_and_then_the_new_one(web: Web) -> None:
+async def test_both_secrets_are_valid_during_a_rotation_and_then_only_the_new_one(web: Web) -> None:
     endpoint_id, path, old = await _create(web, "github")
     new = (await web.mutate("webhook.rotate", endpointId=endpoint_id, grace=60))["secret"]
     for secret in (old, new):
@@ -38,7 +38,7 @@ async def test_both_secrets_are_valid_during_the_grace_and_then_the_new_one(web:
     assert (await web.post(path, github(), **signed(github(), new)))[0] == 200
 
 
-async def test_where_the_path_is_all_the_secret_it_is_what_is_rotated(web: Web) -> None:
+async def test_rotation_changes_the_path_where_it_is_the_only_proof(web: Web) -> None:
     endpoint_id, old, _ = await _create(web, "dockerhub")
     made = await web.mutate("webhook.rotate", endpointId=endpoint_id)
     assert made["secret"] is None
@@ -50,7 +50,7 @@ async def test_where_the_path_is_all_the_secret_it_is_what_is_rotated(web: Web) 
     assert (await web.post(made["path"], dockerhub()))[0] == 200
 
 
-async def test_an_endpoint_speaks_only_for_its_repositories(web: Web) -> None:
+async def test_an_endpoint_accepts_only_its_repositories(web: Web) -> None:
     for name in ("a", "b"):
         await web.mutate("application.create", name=name, dockerImage=f"r.io/team-{name}/web")
     _, path, secret = await _create(web, "distribution", repositories=["r.io/team-a/*"])
@@ -72,7 +72,7 @@ async def test_an_endpoint_speaks_only_for_its_repositories(web: Web) -> None:
         ("nonsense", 403),
     ],
 )
-async def test_only_what_a_trusted_proxy_says_of_the_sender_counts(
+async def test_the_sender_is_the_address_that_a_trusted_proxy_forwards(
     web: Web, forwarded: str | None, status: int
 ) -> None:
     path = await web.endpoint("dockerhub", "s", networks=parse_networks(["192.0.2.0/24"]))
@@ -80,7 +80,7 @@ async def test_only_what_a_trusted_proxy_says_of_the_sender_counts(
     assert (await web.post(path, dockerhub(), **headers))[0] == status
 
 
-def test_nobody_but_a_trusted_proxy_is_believed() -> None:
+def test_x_forwarded_for_counts_only_from_a_trusted_proxy() -> None:
     assert sender_address("203.0.113.9", "192.0.2.7", []) == ip_address("203.0.113.9")
     proxies = parse_networks(["10.0.0.0/8", "fd00::/8"])
     assert sender_address("fd00::1", "6.6.6.6, 192.0.2.7, 10.1.1.1", proxies) == ip_address("192.0.2.7")
@@ -88,7 +88,7 @@ def test_nobody_but_a_trusted_proxy_is_believed() -> None:
     assert sender_address(None, "192.0.2.7", proxies) is None
 
 
-async def test_a_disabled_endpoint_deploys_nothing_and_blocks_nobody(web: Web) -> None:
+async def test_a_disabled_endpoint_deploys_nothing_and_does_not_block_its_sender(web: Web) -> None:
     await web.mutate("application.create", name="web", dockerImage="r.io/acme/web")
     endpoint_id, path, secret = await _create(web, "distribution")
     await web.mutate("webhook.disable", endpointId=endpoint_id)
@@ -105,7 +105,7 @@ async def test_a_disabled_endpoint_deploys_nothing_and_blocks_nobody(web: Web) -
 @pytest.mark.parametrize(
     ("source", "status", "retry_after"), [("ecr", 429, True), ("distribution", 503, False), ("dockerhub", 503, False)]
 )
-async def test_more_than_the_rate_is_told_as_the_sender_understands(
+async def test_a_request_beyond_the_rate_gets_the_status_that_the_sender_retries(
     web: Web, source: str, status: int, *, retry_after: bool
 ) -> None:
     path = await web.endpoint(source, "s", rate=6)
@@ -115,7 +115,7 @@ async def test_more_than_the_rate_is_told_as_the_sender_understands(
     assert (await web.post(await web.endpoint(source, "s"), b"{}", **BEARER))[0] in {200, 400}
 
 
-async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
+async def test_a_flood_at_one_endpoint_leaves_connections_to_the_others(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, reached, deliver = asyncio.Event(), [], ingest.ingest_delivery
@@ -142,7 +142,7 @@ async def test_a_flood_at_one_endpoint_leaves_the_others_their_connections(
     assert {status for status, _ in await asyncio.gather(*flood)} == {200}
 
 
-async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_their_gates(
+async def test_guessed_paths_leave_the_endpoints_their_connections_and_rate_limiters(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, reached, select = asyncio.Event(), [], endpoints.select_endpoint
@@ -171,7 +171,7 @@ async def test_whoever_guesses_paths_leaves_the_endpoints_their_connections_and_
     assert limiters.for_path(path) is known
 
 
-async def test_pushes_of_one_repository_take_turns_and_others_pass_them(
+async def test_pushes_of_one_repository_are_ingested_one_at_a_time_and_others_do_not_wait(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release, reached, deliver = asyncio.Event(), [], ingest.ingest_delivery
@@ -219,14 +219,12 @@ async def test_secrets_and_paths_are_shown_once(web: Web) -> None:
         ({"source": "distribution", "aliases": ["registry:5000"]}, "aliases"),
     ],
 )
-async def test_an_endpoint_that_cannot_be_is_refused_naming_the_field(
-    web: Web, given: dict[str, object], field: str
-) -> None:
+async def test_an_invalid_endpoint_is_rejected_naming_the_field(web: Web, given: dict[str, object], field: str) -> None:
     status, answer = await web.post("/api/webhook.create", given)
     assert (status, answer["issues"][0]["path"]) == (400, [field])
 
 
-def test_a_source_is_given_no_setting_that_it_does_not_have() -> None:
+def test_an_unknown_setting_of_a_source_is_rejected() -> None:
     source = replace(SOURCES["dockerhub"], settings={"topic": "Its ARN."})
     source.check_settings({"topic": "arn"})
     with pytest.raises(InvalidInput, match="dockerhub has no setting 'x'; it has: topic"):

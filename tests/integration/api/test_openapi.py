@@ -1,4 +1,4 @@
-"""The API describes itself, and what it describes is what it does."""
+"""The OpenAPI document and the API's pages describe the procedures as they are."""
 
 import hashlib
 import inspect
@@ -34,7 +34,7 @@ def body(of: dict[str, Any], name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", PROCEDURES)
-def test_each_procedure_says_what_it_does_and_gives(name: str) -> None:
+def test_each_procedure_has_a_summary_and_an_answer(name: str) -> None:
     procedure = PROCEDURES[name]
     assert inspect.getdoc(procedure.run)
     assert procedure.gives is not Any
@@ -52,7 +52,7 @@ def schemas_in(value: Any) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
-def test_a_description_has_no_word_that_json_schema_has_not_and_no_loose_end(described: dict[str, Any]) -> None:
+def test_the_document_has_only_json_schema_keywords_and_resolvable_references(described: dict[str, Any]) -> None:
     found = schemas_in(described) + list(described["components"]["schemas"].values())
     assert len(found) > 500
     assert set().union(*found) <= KNOWN_WORDS
@@ -60,7 +60,7 @@ def test_a_description_has_no_word_that_json_schema_has_not_and_no_loose_end(des
     assert named == set(described["components"]["schemas"])
 
 
-def test_the_columns_of_an_application_are_shown_as_they_are_sent() -> None:
+def test_the_fields_of_an_application_are_those_that_are_sent() -> None:
     made, changed = body(REST, "application.create"), body(REST, "application.update")
     assert made["required"] == ["name"]
     assert changed["required"] == ["applicationId"]
@@ -71,7 +71,7 @@ def test_the_columns_of_an_application_are_shown_as_they_are_sent() -> None:
     assert (made["properties"]["replicas"]["default"], "default" in str(changed)) == (1, False)
 
 
-def test_clients_that_make_commands_of_it_find_what_they_read() -> None:
+def test_client_generators_find_what_they_read() -> None:
     """Of dokli: a path of two words, a body that is an object by itself, a query of plain values."""
     for path, methods in REST["paths"].items():
         (method, one), *_ = methods.items()
@@ -85,7 +85,7 @@ def test_clients_that_make_commands_of_it_find_what_they_read() -> None:
     assert REST["components"]["securitySchemes"] == {"apiKey": {"type": "apiKey", "in": "header", "name": "x-api-key"}}
 
 
-def test_an_answer_of_nothing_has_no_schema_and_a_row_has_its_own() -> None:
+def test_an_empty_answer_has_no_schema_and_a_row_has_its_own() -> None:
     assert "content" not in operation(REST, "application.redeploy")["responses"]["200"]
     shown = operation(REST, "deployment.all")["responses"]["200"]["content"]["application/json"]["schema"]
     assert shown == {"items": {"$ref": "#/components/schemas/QueuedDeployment"}, "type": "array"}
@@ -93,7 +93,7 @@ def test_an_answer_of_nothing_has_no_schema_and_a_row_has_its_own() -> None:
     assert wrapped["properties"]["result"]["properties"]["data"]["properties"]["json"] == shown
 
 
-async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
+async def test_rest_returns_the_document_bare_and_trpc_wrapped(web: Web) -> None:
     status, bare = await web.get("/api/settings.getOpenApiDocument")
     assert (status, bare["openapi"], bare["paths"].keys()) == (200, "3.1.0", REST["paths"].keys())
     assert bare == await web.query("settings.getOpenApiDocument")
@@ -101,13 +101,13 @@ async def test_it_is_given_bare_by_rest_and_wrapped_by_trpc(web: Web) -> None:
     assert other["servers"] == [{"url": "/api/trpc"}]
 
 
-def test_the_page_of_the_api_is_of_the_procedures_there_are() -> None:
+def test_docs_api_md_is_up_to_date() -> None:
     kept = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
     assert kept == render.render_markdown(REST), "make api writes it anew"
 
 
 @pytest.mark.parametrize("path", ["/", "/api/docs"])
-async def test_a_page_needs_no_key_and_has_all_it_needs_in_it(web: Web, path: str) -> None:
+async def test_a_page_needs_no_key_and_no_other_resources(web: Web, path: str) -> None:
     async with web.client.get(path) as answer:
         html = await answer.text()
         policy = answer.headers["Content-Security-Policy"]
@@ -121,17 +121,17 @@ async def test_a_page_needs_no_key_and_has_all_it_needs_in_it(web: Web, path: st
     assert path == "/" or set(PROCEDURES) <= targets
 
 
-async def test_it_says_that_it_is_there_in_the_words_of_the_contract(web: Web) -> None:
+async def test_api_health_answers_as_dokploy(web: Web) -> None:
     async with web.client.get("/api/health") as answer:
         assert (answer.status, await answer.json()) == (200, {"ok": True})
 
 
-def test_no_procedure_stands_in_two_modules() -> None:
+def test_no_procedure_is_declared_twice() -> None:
     names = [procedure.name for module in MODULES for procedure in module.procedures]
     assert sorted(names) == sorted(PROCEDURES)
 
 
-def test_no_default_is_an_object_since_generators_drop_what_has_one() -> None:
+def test_no_default_is_an_object() -> None:
     def objects(within: Any) -> int:
         if isinstance(within, dict):
             return isinstance(within.get("default"), dict) + sum(map(objects, within.values()))

@@ -1,4 +1,4 @@
-"""Each sender is answered as it must be, from its bytes on the wire to the row and the status."""
+"""Each source's deliveries get the response that its sender needs, from raw bytes to database row and status."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -84,7 +84,7 @@ def deployed(answer: object) -> list[str]:
 
 
 @pytest.mark.parametrize("sample", OURS, ids=named)
-async def test_a_push_deploys_its_applications_with_202_and_all_else_is_answered_200(
+async def test_a_sample_with_a_matching_push_gets_202_and_any_other_200(
     shared_web: Web, world: World, sample: Sample
 ) -> None:
     following = await follow(shared_web, dict.fromkeys(str(event.reference) for event in sample.parsed().events))
@@ -97,7 +97,7 @@ async def test_a_push_deploys_its_applications_with_202_and_all_else_is_answered
 
 
 @pytest.mark.parametrize(("folder", "sample"), SENT, ids=SENT_NAMES)
-async def test_a_sample_of_the_corpus_is_answered_as_its_sender_must_be(
+async def test_a_sample_of_the_corpus_gets_the_response_that_its_sender_needs(
     shared_web: Web, world: World, folder: str, sample: Sample
 ) -> None:
     meta, wanted = sample.about["_meta"], expected_of(sample, CORPUS[folder])
@@ -125,13 +125,13 @@ def never_refused(sample: Sample) -> bool:
     return SOURCES[sample.source].always_accept
 
 
-async def test_a_confirmed_subscription_has_been_visited(web: Web, world: World) -> None:
+async def test_an_sns_confirmation_visits_the_subscribe_url(web: Web, world: World) -> None:
     sample = next(one for one in OURS if one.name == "sns_confirmation")
     assert (await send(web, world, sample, sample.trust))[0] == 200
     assert world.visited == [json.loads(sample.request.body)["SubscribeURL"]]
 
 
-async def test_sns_is_told_to_come_again_in_the_one_way_it_understands(web: Web) -> None:
+async def test_sns_gets_503_and_not_429_beyond_the_rate(web: Web) -> None:
     path = await web.endpoint("ecr", "s", rate=6)
     sent = {"x-api-key": "s", "x-amz-sns-message-type": "Notification"}
     assert [(await web.post(path, b"{}", **sent))[0] for _ in range(2)] == [400, 503]

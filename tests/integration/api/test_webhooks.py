@@ -1,4 +1,4 @@
-"""What is sent is proven, stored, counted once and matched, before it is answered."""
+"""A webhook verifies, stores, de-duplicates and matches a delivery before it responds."""
 
 import asyncio
 import gzip
@@ -102,7 +102,7 @@ def _canonical(image: str) -> str:
     return image if "." in image.partition("/")[0] else f"docker.io/{image}"
 
 
-async def test_a_form_of_github_is_proven_as_it_was_sent(web: Web) -> None:
+async def test_a_form_of_github_is_verified_over_its_raw_bytes(web: Web) -> None:
     await application(web, "ghcr.io/acme/web")
     body = b"payload=" + quote_plus(github()).encode()
     headers = {**signed(body), "Content-Type": "application/x-www-form-urlencoded"}
@@ -122,7 +122,9 @@ async def test_a_form_of_github_is_proven_as_it_was_sent(web: Web) -> None:
         ("distribution", b"not even JSON", {}),
     ],
 )
-async def test_what_is_not_proven_changes_nothing(web: Web, source: str, body: bytes, headers: dict[str, str]) -> None:
+async def test_an_unverified_request_changes_nothing(
+    web: Web, source: str, body: bytes, headers: dict[str, str]
+) -> None:
     await application(web, "ghcr.io/acme/web")
     status, answer = await web.post(await web.endpoint(source, "s"), body, **headers)
     assert (status, answer["error"]["code"]) == (401, "Unauthenticated")
@@ -134,7 +136,7 @@ async def test_an_unknown_path_is_not_found(web: Web, path: str) -> None:
     assert (await web.post(path, github()))[0] == 404
 
 
-async def test_a_token_opens_its_own_source_alone(web: Web) -> None:
+async def test_a_token_is_valid_only_for_its_own_source(web: Web) -> None:
     path = await web.endpoint("dockerhub", "s")
     assert (await web.post(path.replace("dockerhub", "github"), github(), **signed(github())))[0] == 404
 
@@ -161,7 +163,7 @@ DEEP = b'{"repository":' + b"[" * 5000 + b"]" * 5000 + b"}"
     ],
     ids=["empty", "cut", "bom", "null", "text", "deep", "types", "traversal", "upper", "zero", "5MB", "bomb", "gzip"],
 )
-async def test_what_cannot_be_understood_is_refused_and_starts_nothing(web: Web, body: bytes, status: int) -> None:
+async def test_an_invalid_body_is_rejected_and_deploys_nothing(web: Web, body: bytes, status: int) -> None:
     path = await web.endpoint("dockerhub", "s")
     headers = {"Content-Encoding": "gzip"} if body.startswith(b"\x1f\x8b") else {}
     got, answer = await web.post(path, body, **headers)
@@ -170,7 +172,7 @@ async def test_what_cannot_be_understood_is_refused_and_starts_nothing(web: Web,
 
 
 @pytest.mark.parametrize("body", [b"{", DEEP, b'{"events": 1}', b" " * (5 * 1024 * 1024)], ids=len)
-async def test_a_proven_registry_is_never_refused_but_its_nonsense_is_kept_as_rejected(web: Web, body: bytes) -> None:
+async def test_distribution_gets_200_for_an_invalid_body_which_is_stored_as_rejected(web: Web, body: bytes) -> None:
     status, answer = await web.post(await web.endpoint("distribution", "s"), body, **BEARER)
     assert (status, answer["deployments"]) == (200, [])
     assert answer["ignored"][0]["reason"]
@@ -189,7 +191,7 @@ async def test_no_match_is_a_success_with_a_reason(web: Web) -> None:
     )
 
 
-async def test_no_match_says_what_is_followed_instead(web: Web) -> None:
+async def test_no_match_names_what_subscriptions_match_instead(web: Web) -> None:
     await application(web, "acme/web:stable")
     path = await web.endpoint("dockerhub", "s")
     _, answer = await web.post(path, dockerhub())
@@ -200,7 +202,7 @@ async def test_no_match_says_what_is_followed_instead(web: Web) -> None:
     assert answer["ignored"][1]["reason"] == "no subscription"
 
 
-async def test_a_repetition_starts_nothing_and_names_the_first(web: Web) -> None:
+async def test_a_duplicate_starts_nothing_and_names_the_first_delivery(web: Web) -> None:
     await application(web, "acme/web")
     path = await web.endpoint("dockerhub", "s")
     _, first = await web.post(path, dockerhub())
@@ -209,7 +211,7 @@ async def test_a_repetition_starts_nothing_and_names_the_first(web: Web) -> None
     assert await web.count("deployments") == 1
 
 
-async def test_a_repetition_after_all_failed_tries_again(web: Web) -> None:
+async def test_a_duplicate_deploys_again_if_all_deployments_of_the_first_failed(web: Web) -> None:
     await application(web, "acme/web")
     path = await web.endpoint("dockerhub", "s")
     await web.post(path, dockerhub())
@@ -237,7 +239,7 @@ async def test_the_same_body_after_ten_minutes_is_a_new_delivery(web: Web) -> No
         ("generic", "r.io/acme/web", {"image": "r.io/acme/web:latest"}),
     ],
 )
-async def test_a_body_that_tells_no_time_is_another_push_once_the_first_has_begun(
+async def test_a_body_without_a_time_is_another_push_once_the_first_has_begun(
     web: Web, source: str, image: str, body: dict[str, object]
 ) -> None:
     await application(web, image)
@@ -250,7 +252,7 @@ async def test_a_body_that_tells_no_time_is_another_push_once_the_first_has_begu
     assert (status, again["duplicateOf"]) == (202, None)
 
 
-async def test_an_event_id_in_the_body_never_wears_out(web: Web) -> None:
+async def test_an_event_id_in_the_body_identifies_a_delivery_forever(web: Web) -> None:
     await application(web, "r.io/acme/web")
     path, body = await web.endpoint("distribution", "s"), envelope("r.io/acme/web", DIGEST)
     await web.post(path, body, **BEARER)
@@ -260,7 +262,7 @@ async def test_an_event_id_in_the_body_never_wears_out(web: Web) -> None:
     assert (status, answer["duplicateOf"] is not None) == (200, True)
 
 
-async def test_another_event_for_what_waits_joins_it(web: Web) -> None:
+async def test_another_event_for_a_queued_deployment_joins_it(web: Web) -> None:
     await application(web, "r.io/acme/web")
     path = await web.endpoint("distribution", "s")
     _, first = await web.post(path, envelope("r.io/acme/web", DIGEST), **BEARER)
@@ -278,7 +280,7 @@ async def test_one_envelope_may_start_several_applications(web: Web) -> None:
     assert {one["applicationId"] for one in answer["deployments"]} == ids
 
 
-async def test_one_impossible_event_refuses_the_whole_envelope(web: Web) -> None:
+async def test_one_invalid_event_rejects_the_whole_envelope(web: Web) -> None:
     await application(web, "r.io/acme/app0")
     good = orjson.loads(envelope("r.io/acme/app0", DIGEST))["events"][0]
     bad = orjson.loads(orjson.dumps(good))
@@ -288,7 +290,7 @@ async def test_one_impossible_event_refuses_the_whole_envelope(web: Web) -> None
     assert (status, await web.count("deployments")) == (200, 0)
 
 
-async def test_a_push_is_ignored_while_the_application_is_stopped_or_does_not_want_it(web: Web) -> None:
+async def test_a_push_is_ignored_while_the_application_is_stopped_or_auto_deploy_is_off(web: Web) -> None:
     application_id = await application(web, "acme/web")
     await web.mutate("application.stop", applicationId=application_id)
     path = await web.endpoint("dockerhub", "s")
@@ -299,7 +301,7 @@ async def test_a_push_is_ignored_while_the_application_is_stopped_or_does_not_wa
     assert answer["deployments"] == []
 
 
-async def test_a_redeploy_takes_the_place_of_a_push_that_waits_and_a_push_then_joins_it(web: Web) -> None:
+async def test_a_redeploy_supersedes_a_queued_push_and_a_later_push_joins_it(web: Web) -> None:
     application_id = await application(web, "acme/web")
     path = await web.endpoint("dockerhub", "s")
     _, pushed = await web.post(path, dockerhub())
@@ -314,7 +316,7 @@ async def test_a_redeploy_takes_the_place_of_a_push_that_waits_and_a_push_then_j
     assert pushed["deployments"][0]["deploymentId"] == was["deploymentId"]
 
 
-async def test_two_hundred_pushes_at_once_wait_in_one_row_an_application(web: Web) -> None:
+async def test_two_hundred_concurrent_pushes_queue_one_deployment_an_application(web: Web) -> None:
     for number in range(5):
         await application(web, f"r.io/acme/app{number}")
     path = await web.endpoint("distribution", "s")
@@ -352,17 +354,17 @@ async def particular(web: Web, monkeypatch: pytest.MonkeyPatch) -> str:
     return await web.endpoint("particular", "s")
 
 
-async def test_a_handshake_by_options_is_answered_as_its_source_says(web: Web, particular: str) -> None:
+async def test_a_handshake_by_options_is_answered_by_its_source(web: Web, particular: str) -> None:
     async with web.client.options(f"{particular}?from=eventgrid", headers={"x-key": ""}) as answer:
         assert (answer.status, answer.headers["WebHook-Allowed-Origin"]) == (200, "eventgrid")
 
 
-async def test_options_mean_nothing_to_a_source_without_a_handshake(web: Web) -> None:
+async def test_options_is_not_allowed_for_a_source_without_a_handshake(web: Web) -> None:
     async with web.client.options(await web.endpoint("dockerhub", "s")) as answer:
         assert answer.status == 405
 
 
-async def test_a_key_is_fetched_once_and_again_when_it_no_longer_proves(
+async def test_a_public_key_is_cached_and_fetched_again_when_verification_fails(
     web: Web, particular: str, registry_of_keys: "RegistryOfKeys", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = {"x-key": registry_of_keys.url}
@@ -377,7 +379,7 @@ async def test_a_key_is_fetched_once_and_again_when_it_no_longer_proves(
     assert registry_of_keys.asked == 2
 
 
-async def test_a_handshake_is_answered_once_the_registry_s_own_address_has_answered(
+async def test_a_handshake_is_answered_after_its_visit_succeeds(
     web: Web, particular: str, registry_of_keys: "RegistryOfKeys"
 ) -> None:
     sent = {"x-key": registry_of_keys.url, "x-visit": registry_of_keys.url}
@@ -389,7 +391,7 @@ async def test_a_handshake_is_answered_once_the_registry_s_own_address_has_answe
     assert (await web.post(particular, b"key", **sent))[0] == 500
 
 
-async def test_a_database_that_hangs_is_told_in_time_as_the_source_says_and_the_push_is_stored_all_the_same(
+async def test_a_hanging_database_is_answered_within_the_deadline_and_the_push_is_stored_later(
     web: Web, particular: str, registry_of_keys: "RegistryOfKeys", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "SOURCES", {"particular": replace(PARTICULAR, response_deadline=0.2)})
@@ -478,7 +480,7 @@ async def served(web: Web) -> None:
 
 
 @pytest.mark.parametrize(("source", "body", "proof", "image"), SIGNED_SOURCES)
-async def test_a_signed_body_that_was_used_brings_no_former_tag_back(
+async def test_a_replayed_signed_body_does_not_bring_a_former_tag_back(
     web: Web, source: str, body: Callable[[str], bytes], proof: Callable[[bytes], dict[str, str]], image: str
 ) -> None:
     application_id = await application(web, f"{image}:v0")
@@ -492,7 +494,7 @@ async def test_a_signed_body_that_was_used_brings_no_former_tag_back(
     assert await web.count("deployments") == 2
 
 
-async def test_a_signed_form_that_is_wrapped_otherwise_is_the_same_body(web: Web) -> None:
+async def test_a_signed_form_with_another_wrapping_is_the_same_body(web: Web) -> None:
     application_id = await application(web, "git.example.com/acme/web:v0")
     await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
     path = await web.endpoint("gitea", "s")
@@ -504,7 +506,7 @@ async def test_a_signed_form_that_is_wrapped_otherwise_is_the_same_body(web: Web
     assert (status, again["duplicateOf"] is not None) == (200, True)
 
 
-async def test_a_signed_plain_body_is_another_push_of_the_tag_that_serves(web: Web) -> None:
+async def test_a_signed_body_without_an_id_is_another_push_of_the_serving_tag(web: Web) -> None:
     await application(web, "r.io/acme/web")
     path, body = await web.endpoint("generic", "s"), b'{"image": "r.io/acme/web:latest"}'
     await web.post(path, body, **signed(body))
@@ -513,7 +515,7 @@ async def test_a_signed_plain_body_is_another_push_of_the_tag_that_serves(web: W
     assert (status, later["duplicateOf"]) == (202, None)
 
 
-async def test_a_tag_that_was_pushed_anew_goes_back_and_forth_where_deliveries_differ(web: Web) -> None:
+async def test_a_former_tag_deploys_again_by_a_delivery_with_another_id(web: Web) -> None:
     application_id = await application(web, "r.io/acme/web:v0")
     await web.mutate("subscription.create", applicationId=application_id, policy="glob", pattern="v*")
     path = await web.endpoint("generic", "s")
@@ -523,7 +525,7 @@ async def test_a_tag_that_was_pushed_anew_goes_back_and_forth_where_deliveries_d
         await served(web)
 
 
-async def test_a_signed_body_whose_deployment_failed_is_not_tried_again_once_a_newer_image_was_asked_for(
+async def test_a_failed_signed_delivery_is_not_retried_after_a_newer_image_was_requested(
     web: Web,
 ) -> None:
     application_id = await application(web, "ghcr.io/acme/web:v0")
@@ -550,14 +552,14 @@ async def test_a_signed_body_whose_deployment_failed_is_not_tried_again_once_a_n
         ("generic", [{"image": "r.io/a"}] * 5000),
     ],
 )
-async def test_a_delivery_that_tells_too_many_pushes_is_rejected_and_kept(web: Web, source: str, body: object) -> None:
+async def test_a_delivery_with_too_many_pushes_is_rejected_and_stored(web: Web, source: str, body: object) -> None:
     path = await web.endpoint(source, "s")
     await web.post(path, body, **BEARER)
     (kept,) = await web.query("delivery.all")
     assert (kept["verdict"], "at most 1000 pushes" in kept["ignored"][0]["reason"]) == ("rejected", True)
 
 
-async def test_as_many_tags_as_are_taken_are_told_apart_by_one_that_follows_versions(web: Web) -> None:
+async def test_a_version_policy_selects_the_highest_of_the_maximum_of_tags(web: Web) -> None:
     application_id = await application(web, "quay.io/acme/web:0.0.1")
     await web.mutate("subscription.create", applicationId=application_id, policy="semver", pattern="*")
     tags = [f"1.0.{number}" for number in range(1000)]
@@ -571,7 +573,7 @@ async def test_as_many_tags_as_are_taken_are_told_apart_by_one_that_follows_vers
 @pytest.mark.parametrize(
     "odd", [b"\xff\xfe", "\udcff".encode(errors="surrogateescape"), "\u00e9".encode(), b"a" * 3000]
 )
-async def test_a_header_that_is_no_text_loses_no_push(web: Web, odd: bytes) -> None:
+async def test_a_push_with_an_undecodable_header_is_accepted(web: Web, odd: bytes) -> None:
     await application(web, "acme/web")
     path, body = await web.endpoint("dockerhub", "s"), dockerhub()
     reader, writer = await asyncio.open_connection(web.client.server.host, web.client.server.port)
@@ -583,7 +585,7 @@ async def test_a_header_that_is_no_text_loses_no_push(web: Web, odd: bytes) -> N
     assert await web.count("deployments") == 1
 
 
-async def test_a_byte_order_mark_before_the_json_is_passed_over(web: Web) -> None:
+async def test_a_byte_order_mark_before_the_json_is_ignored(web: Web) -> None:
     path = await web.endpoint("generic", "s")
     body = b"\xef\xbb\xbf" + orjson.dumps({"image": "acme/app:v1"})
     status, told = await web.post(path, body, Authorization="Bearer s")

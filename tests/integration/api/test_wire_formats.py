@@ -1,4 +1,4 @@
-"""Both surfaces answer whatever is sent to them as the contract has it, and never with a fault of their own."""
+"""tRPC and REST parse every input as Dokploy does, and never answer with an internal error."""
 
 import io
 import json
@@ -42,7 +42,7 @@ async def ask(web: Web, method: str, path: str, body: bytes | None = None, **hea
      b'{"applicationId": 1e999}', b'{"applicationId": "\\ud800"}', b'{"applicationId": "\\u0000"}', b'{"": {}}',
      b'{"applicationId": ' + b"9" * 400 + b"}", b'{"applicationId": ' + b'{"a":' * 900 + b"1" + b"}" * 901],
 )  # fmt: skip
-async def test_what_is_no_input_is_refused_on_both_surfaces(app: Web, body: bytes) -> None:
+async def test_an_invalid_input_is_rejected_on_both_surfaces(app: Web, body: bytes) -> None:
     status, told, _ = await ask(app, "POST", "/api/application.redeploy", body, **JSON)
     assert (status, told["data"]["code"]) == (400, "BAD_REQUEST")
     status, told, _ = await ask(app, "POST", "/api/trpc/application.redeploy", body, **JSON)
@@ -50,14 +50,14 @@ async def test_what_is_no_input_is_refused_on_both_surfaces(app: Web, body: byte
     assert await app.count("deployments") == 0
 
 
-async def test_an_escape_that_is_spelt_out_is_no_zero_byte(app: Web) -> None:
+async def test_an_escaped_backslash_is_not_a_zero_byte(app: Web) -> None:
     raw = b'{"applicationId": "app-123", "description": "a \\\\u0000 spelt out"}'
     assert (await ask(app, "POST", "/api/application.update", raw, **JSON))[0] == 200
     found = await app.query("application.one", **APP)
     assert found["description"] == "a \\u0000 spelt out"
 
 
-async def test_a_type_that_is_not_json_is_named(app: Web) -> None:
+async def test_an_unsupported_content_type_is_named(app: Web) -> None:
     for path in ("/api/application.redeploy", "/api/trpc/application.redeploy"):
         for headers, message in (
             ({}, "Missing content-type header"),
@@ -89,12 +89,12 @@ async def test_null_is_never_a_number(app: Web) -> None:
 
 
 @pytest.mark.parametrize("given", ["", "{}", '{"json":null,"meta":{"values":["undefined"]}}', '{"json":{}}', "null"])
-async def test_a_query_without_an_input_takes_none_however_it_is_said(web: Web, given: str) -> None:
+async def test_a_query_without_an_input_accepts_every_empty_form(web: Web, given: str) -> None:
     status, answer, _ = await ask(web, "GET", f"/api/trpc/project.all?input={given}")
     assert (status, answer) == (200, {"result": {"data": {"json": []}}})
 
 
-async def test_an_undefined_value_is_one_that_was_not_sent(app: Web) -> None:
+async def test_an_undefined_value_is_absent(app: Web) -> None:
     given = {**APP, "dockerImage": None, "description": "kept"}
     envelope = {"json": given, "meta": {"values": {"dockerImage": ["undefined"]}, "v": 1}}
     assert (await app.post("/api/trpc/application.update", envelope))[0] == 200
@@ -114,11 +114,11 @@ async def test_an_undefined_value_is_one_that_was_not_sent(app: Web) -> None:
         ("nonsense", {"a": None, "b": [1, None], "c.d": None}),
     ],
 )
-def test_the_types_beside_the_values_are_understood_or_passed_over(values: Any, expected: Any) -> None:
+def test_superjson_types_are_applied_or_ignored(values: Any, expected: Any) -> None:
     assert expected == superjson.revive({"a": None, "b": [1, None], "c.d": None}, values)
 
 
-def test_numbers_that_json_has_not_and_endless_types_are_refused() -> None:
+def test_numbers_outside_json_and_endless_annotations_are_rejected() -> None:
     assert superjson.revive({"a": "123"}, {"a": ["bigint"]}) == {"a": 123}
     deep: Any = ["undefined"]
     for _ in range(100):
@@ -131,7 +131,7 @@ def test_numbers_that_json_has_not_and_endless_types_are_refused() -> None:
 # -- what is answered
 
 
-def test_dates_are_told_beside_the_values_they_are_in() -> None:
+def test_dates_are_annotated_in_meta() -> None:
     at = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
     text = "2026-01-02T03:04:05.678Z"
     assert trpc.result({"a": [{"b.c": at}], "d": None}) == {
@@ -153,7 +153,7 @@ async def test_the_dates_of_a_user_are_dates_to_trpc_and_text_to_rest(web: Web) 
     assert data["json"]["createdAt"].endswith("Z")
 
 
-async def test_an_answer_of_nothing_is_an_empty_body_that_says_so(app: Web) -> None:
+async def test_an_empty_answer_is_an_empty_body_of_type_json(app: Web) -> None:
     status, body, headers = await ask(app, "POST", "/api/application.redeploy", orjson.dumps(APP), **JSON)
     assert (status, body, headers["Content-Length"], headers["Content-Type"]) == (200, b"", "0", "application/json")
 
@@ -175,7 +175,7 @@ async def test_a_batch_by_get_answers_each_in_its_place(app: Web) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_other_methods_do_nothing(app: Web, method: str) -> None:
+async def test_other_methods_are_rejected(app: Web, method: str) -> None:
     for name in ("application.redeploy", "application.one"):
         assert (await ask(app, method, f"/api/{name}", orjson.dumps(APP), **JSON))[0] == 404
         status, told, headers = await ask(app, method, f"/api/trpc/{name}", orjson.dumps(APP), **JSON)
@@ -184,7 +184,7 @@ async def test_other_methods_do_nothing(app: Web, method: str) -> None:
     assert await app.count("deployments") == 0
 
 
-async def test_a_look_at_the_head_is_answered_with_nothing(app: Web) -> None:
+async def test_a_head_request_gets_204(app: Web) -> None:
     for path in ("/api/settings.health", "/api/nothing.here", "/api/trpc/settings.health"):
         assert (await ask(app, "HEAD", path))[:2] == (204, b"")
     async with app.client.head("/api/settings.health") as answer:
@@ -192,7 +192,7 @@ async def test_a_look_at_the_head_is_answered_with_nothing(app: Web) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api/nothing.here", "/api/application/redeploy", "/api/", "/api/a/b/c", "/api/%00"])
-async def test_a_path_that_leads_nowhere_is_not_found_by_those_with_a_key(web: Web, path: str) -> None:
+async def test_an_unknown_path_is_not_found_with_a_key(web: Web, path: str) -> None:
     status, told, _ = await ask(web, "GET", path)
     assert (status, told) == (
         404,
@@ -206,12 +206,12 @@ async def test_a_path_that_leads_nowhere_is_not_found_by_those_with_a_key(web: W
         assert (answer.status, await answer.json()) == (401, {"message": "Unauthorized"})
 
 
-async def test_names_are_taken_in_any_case(app: Web) -> None:
+async def test_procedure_names_are_accepted_in_any_case(app: Web) -> None:
     for path in ("/api/APPLICATION.REDEPLOY", "/api/trpc/Application.Redeploy", "/api//application.redeploy"):
         assert (await ask(app, "POST", path, orjson.dumps(APP), **JSON))[0] == 200
 
 
-async def test_a_key_is_taken_from_its_one_header_alone(web: Web) -> None:
+async def test_a_key_is_accepted_only_in_its_own_header(web: Web) -> None:
     for headers in ({"Authorization": f"Bearer {web.key}"}, {"Cookie": f"x-api-key={web.key}"}):
         async with web.client.get("/api/settings.health", headers=headers) as answer:
             assert (answer.status, await answer.json()) == (401, {"message": "Unauthorized"})
@@ -221,7 +221,7 @@ async def test_a_key_is_taken_from_its_one_header_alone(web: Web) -> None:
             assert answer.status == 401
 
 
-async def test_a_body_that_is_too_large_is_told_in_the_envelope_of_its_surface(app: Web) -> None:
+async def test_a_too_large_body_is_answered_in_the_envelope_of_its_surface(app: Web) -> None:
     body = orjson.dumps({**APP, "title": "x" * 2_000_000})
     status, told, _ = await ask(app, "POST", "/api/application.redeploy", body, **JSON)
     assert (status, told["code"]) == (413, "PAYLOAD_TOO_LARGE")
@@ -240,12 +240,12 @@ async def test_a_batch_of_queries_may_be_long(app: Web) -> None:
 
 
 @pytest.mark.parametrize("path", ["a" * 20_000 + "\\", "9" * 5000, "b." + "9" * 5000, "b." + "9" * 25])
-def test_a_type_at_a_place_that_is_not_there_is_passed_over(path: str) -> None:
+def test_an_annotation_of_an_absent_value_is_ignored(path: str) -> None:
     assert superjson.revive({"b": [1]}, {path: ["undefined"]}) == {"b": [1]}
 
 
 @pytest.mark.parametrize("name", ["9" * 25, "9" * 5000, "²", "A" * 30_000])
-async def test_a_zero_byte_is_refused_by_the_name_of_its_field(app: Web, name: str) -> None:
+async def test_a_zero_byte_is_rejected_naming_its_field(app: Web, name: str) -> None:
     for given in ({name: "\0"}, {name: {"deep": "\0"}}, {name: [0, "\0"]}, {name: {"\0": 0}}):
         for path in ("/api/application.update", "/api/trpc/application.update"):
             status, told = await app.post(path, {**APP, **given})
@@ -253,7 +253,7 @@ async def test_a_zero_byte_is_refused_by_the_name_of_its_field(app: Web, name: s
             assert name in str(told)
 
 
-def test_an_input_has_a_bounded_number_of_values() -> None:
+def test_the_number_of_values_in_an_input_is_limited() -> None:
     accepted: tuple[Any, ...] = ([0] * 20_000, {str(one): one for one in range(20_000)}, {"json": {"a": [[]] * 19_990}})
     for given in accepted:
         assert trpc.parse_json(orjson.dumps(given)) == given
@@ -264,12 +264,12 @@ def test_an_input_has_a_bounded_number_of_values() -> None:
     assert trpc.parse_json(orjson.dumps("," * 30_000)) == "," * 30_000
 
 
-async def test_of_many_wrong_values_the_first_hundred_are_told(app: Web) -> None:
+async def test_at_most_a_hundred_issues_are_reported(app: Web) -> None:
     status, told = await app.post("/api/application.update", {**APP, "args": [0] * 15_000})
     assert (status, len(told["issues"])) == (400, 100)
 
 
-async def test_a_byte_order_mark_is_passed_over(app: Web) -> None:
+async def test_a_byte_order_mark_is_ignored(app: Web) -> None:
     for path in ("/api/application.update", "/api/trpc/application.update"):
         body = b"\xef\xbb\xbf" + orjson.dumps({**APP, "description": path})
         assert (await ask(app, "POST", path, body, **JSON))[0] == 200
@@ -285,7 +285,7 @@ def _integers(field: Any) -> bool:
 
 
 @pytest.mark.parametrize("number", [2**63, -1e300])
-async def test_a_number_beyond_what_is_counted_is_refused_wherever_one_is_taken(app: Web, number: float) -> None:
+async def test_a_number_beyond_the_database_range_is_rejected_in_every_field(app: Web, number: float) -> None:
     for procedure in PROCEDURES.values():
         fields = procedure.takes.model_json_schema().get("properties", {})
         for name in filter(lambda name: _integers(fields[name]), fields):
@@ -299,7 +299,7 @@ async def test_a_number_beyond_what_is_counted_is_refused_wherever_one_is_taken(
 
 
 @pytest.mark.parametrize("number", [2**63, 1e30])
-async def test_a_number_beyond_what_is_counted_is_refused_within_an_object(app: Web, number: float) -> None:
+async def test_a_number_beyond_the_database_range_is_rejected_within_an_object(app: Web, number: float) -> None:
     for more in (
         {"ulimitsSwarm": [{"Name": "nofile", "Soft": number, "Hard": number}]},
         {"healthCheckSwarm": {"Test": ["CMD", "true"], "Interval": number}},

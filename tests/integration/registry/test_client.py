@@ -1,4 +1,4 @@
-"""A registry's refusals, and its silence, are told apart, with what to do about each."""
+"""The registry client classifies error responses and failed connections, and answers challenges."""
 
 import asyncio
 import ssl
@@ -52,7 +52,7 @@ async def refusal(act: Awaitable[object]) -> RolloutError:
     return refused.value
 
 
-async def test_a_limit_says_until_when_and_is_waited_for(client: RegistryClient) -> None:
+async def test_a_rate_limit_is_reported_with_its_end_and_waited_for(client: RegistryClient) -> None:
     def limit(_request: web.Request) -> web.Response:
         return web.Response(status=429, headers={"Retry-After": "90"})
 
@@ -78,7 +78,7 @@ async def test_a_limit_says_until_when_and_is_waited_for(client: RegistryClient)
         ({}, None),
     ],
 )
-def test_when_to_ask_again_is_told_in_several_ways(headers: dict[str, str], seconds: float | None) -> None:
+def test_the_retry_time_is_read_from_all_its_headers(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers, now=NOW) == seconds
 
 
@@ -101,7 +101,7 @@ def _tagged(*tags: str) -> Answers:
         ((), "has no repository"),
     ],
 )
-async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
+async def test_a_missing_image_is_reported_with_the_nearest_tags(
     client: RegistryClient, tags: tuple[str, ...], said: str
 ) -> None:
     async with answering(_tagged(*tags)) as address:
@@ -116,7 +116,7 @@ async def test_an_image_that_is_not_there_is_told_with_the_nearest_tags(
     ["http://[::1", "http://a:99999/", "http://a:b/", f"http://{'a' * 70}.example/", "http://a..b/", "//u:p@a..b/", ""],
 )
 @pytest.mark.parametrize("header", ["Location", "WWW-Authenticate"])
-async def test_an_address_that_is_none_is_told_as_the_registrys_fault(
+async def test_an_invalid_address_of_a_token_service_is_reported(
     client: RegistryClient, header: str, address: str
 ) -> None:
     def send_on(_request: web.Request) -> web.Response:
@@ -146,12 +146,12 @@ async def test_a_login_in_a_token_services_address_is_not_used() -> None:
     assert shown == ["Basic dTpw"]
 
 
-async def test_a_host_that_has_no_name_is_told_as_one_that_does_not_answer(client: RegistryClient) -> None:
+async def test_an_unresolvable_host_is_reported_as_unreachable(client: RegistryClient) -> None:
     error = await refusal(client.resolve(Reference.parse(f"{'a' * 70}.example/app:v1"), ANONYMOUS))
     assert error.reason.code is Code.REGISTRY_UNREACHABLE
 
 
-async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: RegistryClient) -> None:
+async def test_the_platform_of_a_single_image_is_read_from_its_configuration(client: RegistryClient) -> None:
     def answer(request: web.Request) -> web.Response:
         if request.path == f"/v2/app/blobs/{DIGEST}":
             return web.json_response({"os": "linux", "architecture": "arm64"})
@@ -162,7 +162,7 @@ async def test_what_an_image_is_for_is_read_where_it_is_one_alone(client: Regist
     assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described()
 
 
-async def test_a_registry_that_is_away_is_told_by_how(client: RegistryClient) -> None:
+async def test_an_unreachable_registry_is_reported_with_the_cause(client: RegistryClient) -> None:
     refused = await refusal(client.resolve(Reference.parse(f"127.0.0.1:{free_port()}/app:v1"), ANONYMOUS))
     unknown = await refusal(client.resolve(Reference.parse("nobody.invalid/app:v1"), ANONYMOUS))
     assert "refuses the connection: nothing listens there" in str(refused)
@@ -170,7 +170,7 @@ async def test_a_registry_that_is_away_is_told_by_how(client: RegistryClient) ->
     assert {one.reason.code for one in (refused, unknown)} == {Code.REGISTRY_UNREACHABLE}
 
 
-async def test_a_login_that_was_shown_is_shown_again_and_forgotten_when_it_is_refused(client: RegistryClient) -> None:
+async def test_an_accepted_authorization_is_cached_until_it_is_denied(client: RegistryClient) -> None:
     login, takes, seen = Login(Credentials("bob", "one")), ["one"], list[str]()
 
     def answer(request: web.Request) -> web.Response:
@@ -247,7 +247,7 @@ async def over_tls(context: ssl.SSLContext) -> AsyncIterator[str]:
         ("trusted", ""),
     ],
 )
-async def test_a_certificate_that_is_not_trusted_is_told_by_why(
+async def test_an_untrusted_certificate_is_reported_with_the_cause(
     client: RegistryClient, tmp_path_factory: pytest.TempPathFactory, kind: str, said: str
 ) -> None:
     authority, place = trustme.CA(), tmp_path_factory.mktemp("tls")
@@ -271,7 +271,7 @@ async def test_a_certificate_that_is_not_trusted_is_told_by_why(
     assert f"the certificate of {address} {said}" in str(error)
 
 
-async def test_where_a_certificate_is_expected_nothing_is_asked_without_one(client: RegistryClient) -> None:
+async def test_a_login_with_a_certificate_authority_is_never_sent_without_tls(client: RegistryClient) -> None:
     asked = []
 
     def answer(request: web.Request) -> web.Response:
@@ -304,7 +304,7 @@ class Fetches:
         return Credentials("AWS", f"token-{self.count}", datetime.now(UTC) + self.life)
 
 
-async def test_a_token_is_fetched_once_however_many_ask_and_kept() -> None:
+async def test_a_token_is_fetched_once_for_concurrent_callers_and_cached() -> None:
     fetches = Fetches(timedelta(hours=12))
     tokens = TokenCache(fetches)
     given = await asyncio.gather(*(tokens.get(ROLE) for _ in range(20)))
@@ -313,7 +313,7 @@ async def test_a_token_is_fetched_once_however_many_ask_and_kept() -> None:
     assert (fetches.count, {one.password for one in renewed}) == (2, {"token-2"})
 
 
-async def test_a_token_is_renewed_before_it_ends_and_used_to_its_end_where_that_fails() -> None:
+async def test_a_token_is_renewed_early_and_used_until_it_expires_where_renewal_fails() -> None:
     fetches = Fetches(timedelta(hours=12))
     tokens = TokenCache(fetches)
     first = await tokens.get(ROLE)
@@ -328,7 +328,7 @@ async def test_a_token_is_renewed_before_it_ends_and_used_to_its_end_where_that_
         await tokens.get(ROLE, Credentials("AWS", "token-2", tokens._entries[ROLE].credentials.expires_at))  # type: ignore[union-attr]  # noqa: SLF001
 
 
-async def test_a_token_for_the_public_gallery_is_asked_for_where_it_is_given(
+async def test_a_token_for_ecr_public_is_requested_from_its_own_api(
     client: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with amazon() as (aws, url):

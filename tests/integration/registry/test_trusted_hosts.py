@@ -1,4 +1,4 @@
-"""A registry may name whatever address it likes for the login; where that goes, and who is asked at all, is judged."""
+"""The client sends logins only to hosts of the registry's owner, and requests only addresses it may name."""
 
 import socket
 from collections.abc import Mapping
@@ -94,7 +94,7 @@ async def test_a_login_goes_to_the_token_service_of_its_registry(
         ("127.0.0.1:5000", "http://127.0.0.2:5001/token", False, "without TLS"),
     ],
 )
-async def test_nobody_else_is_asked_or_sent_a_login(
+async def test_another_host_is_neither_requested_nor_sent_a_login(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str, login: bool, why: str
 ) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
@@ -105,14 +105,14 @@ async def test_nobody_else_is_asked_or_sent_a_login(
     assert refused.value.reason.code is Code.DENIED
 
 
-async def test_without_a_login_any_public_token_service_is_asked_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_login_any_public_token_service_is_allowed_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     realm, registry = URL("https://evil.example.net/token"), Domain("registry.example.com")
     await TrustedHosts((), ()).check_realm(realm, registry, plain=False, login=False)
 
 
 @pytest.mark.parametrize("redirects", [False, True])
-async def test_a_host_that_is_private_is_not_asked_for_a_token_nor_followed_to(redirects: bool) -> None:
+async def test_a_private_host_is_not_requested_for_a_token_or_by_a_redirect(redirects: bool) -> None:
     asked: list[str] = []
 
     async def inside(request: web.Request) -> web.Response:
@@ -140,7 +140,7 @@ def _free(host: str) -> int:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"token": ""}', b'{"token": "a\\nb"}', b'{"token": 1}', b"[]", b""])
-async def test_what_is_no_token_is_sent_to_nobody(body: bytes) -> None:
+async def test_an_invalid_token_is_not_sent(body: bytes) -> None:
     shown: list[str] = []
 
     async def registry(request: web.Request) -> web.Response:
@@ -156,7 +156,7 @@ async def test_what_is_no_token_is_sent_to_nobody(body: bytes) -> None:
     assert shown == []
 
 
-async def test_a_login_that_was_shown_is_not_carried_to_another_address() -> None:
+async def test_a_login_is_not_sent_along_a_redirect() -> None:
     seen: list[str | None] = []
 
     async def storage(request: web.Request) -> web.Response:

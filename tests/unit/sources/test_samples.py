@@ -1,4 +1,4 @@
-"""What registries send is understood as they document it, and nothing else gets through."""
+"""Each source parses the deliveries that its registry documents or sends, and rejects everything else."""
 
 import json
 import re
@@ -25,7 +25,7 @@ PROVEN = [one for one in OURS if SOURCES[one.source].header and one.trust.settin
 
 
 @pytest.mark.parametrize("sample", OURS, ids=named)
-def test_a_sample_means_what_is_written_beside_it(sample: Sample) -> None:
+def test_a_sample_is_parsed_as_expected(sample: Sample) -> None:
     SOURCES[sample.source].verify(sample.request, sample.trust)
     notification = sample.parsed()
 
@@ -42,7 +42,7 @@ def test_every_source_has_samples(source: str) -> None:
 
 
 @pytest.mark.parametrize("sample", SIGNED, ids=named)
-def test_one_tampered_byte_is_noticed(sample: Sample) -> None:
+def test_one_tampered_byte_is_detected(sample: Sample) -> None:
     body = sample.request.body
     for index in {0, 1, len(body) // 3, len(body) // 2, len(body) - 1}:
         tampered = body[:index] + bytes([body[index] ^ 1]) + body[index + 1 :]
@@ -51,7 +51,7 @@ def test_one_tampered_byte_is_noticed(sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("sample", PROVEN, ids=named)
-def test_no_proof_or_one_of_another_secret_is_refused(sample: Sample) -> None:
+def test_a_missing_proof_and_one_of_another_secret_are_rejected(sample: Sample) -> None:
     verify = SOURCES[sample.source].verify
     for request, secret in [
         (sample.request, sample.trust.secret + "x"),
@@ -105,7 +105,7 @@ def test_a_broken_body_is_invalid_input(source: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "a/../b", "Acme//web", "/etc", "", "a b", "a\0b", 5, [], {}])
-def test_a_push_of_no_possible_name_is_invalid_input(name: object) -> None:
+def test_a_push_of_an_invalid_name_is_invalid_input(name: object) -> None:
     hub = {"push_data": {"tag": "latest"}, "repository": {"repo_name": name}}
     address = f"ghcr.io/{name}:1" if isinstance(name, str) else name
     version = {"package_url": address, "container_metadata": {"tag": {"name": "1"}}}
@@ -141,7 +141,7 @@ def test_a_push_of_no_possible_name_is_invalid_input(name: object) -> None:
 
 
 @pytest.mark.parametrize("bad", [None, 1, {"target": []}, {"action": "push", "target": {"repository": "../x"}}])
-def test_one_malformed_event_refuses_its_whole_notification(bad: object) -> None:
+def test_one_malformed_event_rejects_the_whole_delivery(bad: object) -> None:
     good = {"action": "push", "target": {"repository": "a", "tag": "1", "url": "http://r:5000/v2/a"}}
     body = json.dumps({"events": [good, bad, good]}).encode()
 
@@ -164,7 +164,7 @@ def test_one_malformed_event_refuses_its_whole_notification(bad: object) -> None
         ("nexus", {"path": "{}"}),
     ],
 )
-def test_a_setting_that_can_mean_nothing_is_refused(source: str, settings: dict[str, str]) -> None:
+def test_an_invalid_setting_is_rejected(source: str, settings: dict[str, str]) -> None:
     with pytest.raises(InvalidInput):
         SOURCES[source].check_settings(settings)
 
@@ -183,7 +183,9 @@ def test_a_setting_that_can_mean_nothing_is_refused(source: str, settings: dict[
         ("dockerhub", {}, None),
     ],
 )
-def test_the_header_is_told_that_the_proof_stands_in(source: str, settings: dict[str, str], header: str | None) -> None:
+def test_the_header_of_the_proof_follows_the_settings(
+    source: str, settings: dict[str, str], header: str | None
+) -> None:
     assert SOURCES[source].header_with(settings) == header
 
 
@@ -192,14 +194,14 @@ def test_the_settings_of_the_samples_are_accepted() -> None:
         SOURCES[sample.source].check_settings(sample.trust.settings)
 
 
-def test_an_old_signed_hook_is_refused() -> None:
+def test_a_signature_of_long_ago_is_rejected() -> None:
     signed = next(one for one in OURS if one.name == "pipeline_signed")
     late = replace(signed.request, at=signed.request.at + timedelta(hours=1))
     with pytest.raises(Unauthenticated, match="five minutes"):
         SOURCES["gitlab"].verify(late, signed.trust)
 
 
-def test_a_wrong_signature_is_not_made_good_by_a_token() -> None:
+def test_a_valid_token_does_not_replace_a_valid_signature() -> None:
     signed = next(one for one in OURS if one.name == "pipeline_signed_with_a_raw_key")
     headers = {**signed.request.headers, "x-gitlab-token": signed.trust.secret}
     SOURCES["gitlab"].verify(replace(signed.request, headers=headers), signed.trust)
@@ -207,13 +209,13 @@ def test_a_wrong_signature_is_not_made_good_by_a_token() -> None:
         SOURCES["gitlab"].verify(replace(signed.request, headers=headers, body=b"{}"), signed.trust)
 
 
-def test_who_was_given_a_signing_token_is_not_believed_for_showing_it() -> None:
+def test_a_signing_token_is_not_accepted_as_a_secret_token() -> None:
     key = "whsec_c2VjcmV0"
     with pytest.raises(Unauthenticated):
         SOURCES["gitlab"].verify(Request({"x-gitlab-token": key}, b"{}"), Trust(key))
 
 
-def test_an_id_that_is_no_text_is_a_key_all_the_same() -> None:
+def test_an_id_of_undecodable_bytes_identifies_a_delivery() -> None:
     headers = {"ce-type": "zotregistry.image.updated", "ce-id": "\udcff"}
     body = b'{"name": "acme/web", "reference": "1"}'
     notification = SOURCES["zot"].parse(Request(headers, body), Trust("s", Domain("zot.example.com")))

@@ -1,4 +1,4 @@
-"""A signature, a token or a handshake of a registry is believed for what it proves, and for no more."""
+"""Signatures, tokens and handshakes of registries prove what they say, and nothing more."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ CERTIFICATE = json.loads(PUSH.request.body)["SigningCertURL"]
 
 
 @pytest.mark.parametrize("one", ENVELOPED, ids=named)
-def test_the_certificate_asked_for_is_on_the_topic_s_own_host(one: Sample) -> None:
+def test_the_signing_certificate_is_on_the_topic_s_host(one: Sample) -> None:
     assert list(one.request.keys) == ECR.keys(one.request, one.trust)
 
 
@@ -60,7 +60,7 @@ def test_the_certificate_asked_for_is_on_the_topic_s_own_host(one: Sample) -> No
         [],
     ],
 )
-def test_a_certificate_from_anywhere_else_is_not_asked_for(address: object) -> None:
+def test_a_certificate_of_another_host_is_not_requested(address: object) -> None:
     request = with_body(PUSH, SigningCertURL=address)
     for ask in (ECR.keys, ECR.verify):
         with pytest.raises(Unauthenticated):
@@ -68,7 +68,7 @@ def test_a_certificate_from_anywhere_else_is_not_asked_for(address: object) -> N
 
 
 @pytest.mark.parametrize("topic", ["", ",", "arn:aws:sns:eu-central-1:999999999999:ecr-pushes"])
-def test_a_topic_that_is_not_ours_is_refused_however_well_it_is_signed(topic: str) -> None:
+def test_a_validly_signed_message_of_another_topic_is_rejected(topic: str) -> None:
     with pytest.raises(Unauthenticated):
         ECR.keys(PUSH.request, replace(PUSH.trust, settings={"topic": topic}))
     with pytest.raises(Unauthenticated):
@@ -86,21 +86,21 @@ def test_a_topic_that_is_not_ours_is_refused_however_well_it_is_signed(topic: st
         ("artifactregistry", {"email": "a@example.com,b"}),
     ],
 )
-def test_a_setting_that_names_nobody_is_refused_when_it_is_made(source: str, settings: Mapping[str, str]) -> None:
+def test_an_invalid_setting_is_rejected(source: str, settings: Mapping[str, str]) -> None:
     with pytest.raises(InvalidInput):
         SOURCES[source].check_settings(settings)
 
 
 @pytest.mark.parametrize("name", ["Message", "MessageId", "Timestamp", "TopicArn", "Type", "Subject", "Signature"])
 @pytest.mark.parametrize("value", ["x", "", None, 1, {}])
-def test_whatever_is_signed_cannot_be_changed(name: str, value: object) -> None:
+def test_a_changed_signed_field_is_rejected(name: str, value: object) -> None:
     if (name, value) == ("Subject", None):
         return  # there is none
     with pytest.raises(Unauthenticated):
         ECR.verify(with_body(PUSH, **{name: value}), PUSH.trust)
 
 
-def test_another_version_of_the_signature_or_another_key_proves_nothing() -> None:
+def test_another_signature_version_or_another_key_is_rejected() -> None:
     (address,) = PUSH.request.keys
     for request in [
         with_body(PUSH, SignatureVersion="1"),
@@ -113,7 +113,7 @@ def test_another_version_of_the_signature_or_another_key_proves_nothing() -> Non
 
 
 @pytest.mark.parametrize("late", [timedelta(hours=2), timedelta(hours=-2)])
-def test_a_message_of_another_time_is_a_replay(late: timedelta) -> None:
+def test_a_message_of_another_time_is_rejected_as_a_replay(late: timedelta) -> None:
     with pytest.raises(Unauthenticated):
         ECR.verify(replace(PUSH.request, at=PUSH.request.at + late), PUSH.trust)
 
@@ -122,20 +122,20 @@ def test_the_last_repetition_of_an_hour_is_not_a_replay() -> None:
     ECR.verify(replace(PUSH.request, at=PUSH.request.at + timedelta(hours=1)), PUSH.trust)
 
 
-def test_a_secret_does_not_stand_in_for_the_signature_of_an_envelope() -> None:
+def test_a_secret_does_not_replace_the_signature_of_an_envelope() -> None:
     proven = {"x-api-key": PUSH.trust.secret, "authorization": f"Bearer {PUSH.trust.secret}"}
     with pytest.raises(Unauthenticated):
         ECR.verify(replace(with_body(PUSH, Message="{}"), headers=proven), PUSH.trust)
 
 
-def test_raw_delivery_is_not_believed_without_the_secret() -> None:
+def test_raw_delivery_is_rejected_without_the_secret() -> None:
     raw = sample("ecr", "sns_push_raw")
     ECR.verify(raw.request, raw.trust)
     with pytest.raises(Unauthenticated):
         ECR.verify(replace(raw.request, query={}), raw.trust)
 
 
-def test_a_subscription_is_confirmed_and_its_end_is_not_undone() -> None:
+def test_a_subscription_is_confirmed_and_an_unsubscription_is_not_answered() -> None:
     asked, ended = sample("ecr", "sns_confirmation"), sample("ecr", "sns_confirmation_of_an_end")
 
     visit = json.loads(asked.request.body)["SubscribeURL"]
@@ -199,7 +199,7 @@ def bearing(token: str, key: RSAPrivateKey) -> Request:
     return replace(TOLD.request, headers={"authorization": f"Bearer {token}"}, keys={ADDRESS: published.encode()})
 
 
-def test_a_token_for_us_of_a_named_account_is_believed(key: RSAPrivateKey) -> None:
+def test_a_token_for_the_audience_of_a_listed_account_is_accepted(key: RSAPrivateKey) -> None:
     GOOGLE.verify(minted(key), TOLD.trust)
     GOOGLE.verify(minted(key, iss="accounts.google.com"), TOLD.trust)
 
@@ -229,12 +229,12 @@ def test_a_token_for_us_of_a_named_account_is_believed(key: RSAPrivateKey) -> No
     ],
     ids=str,
 )
-def test_a_token_of_anybody_else_or_any_other_time_is_refused(key: RSAPrivateKey, claims: Mapping[str, Any]) -> None:
+def test_a_token_of_another_account_or_time_is_rejected(key: RSAPrivateKey, claims: Mapping[str, Any]) -> None:
     with pytest.raises(Unauthenticated):
         GOOGLE.verify(minted(key, **claims), TOLD.trust)
 
 
-def test_a_token_signed_otherwise_is_refused(key: RSAPrivateKey) -> None:
+def test_a_token_with_another_algorithm_is_rejected(key: RSAPrivateKey) -> None:
     whole = minted(key).headers["authorization"].removeprefix("Bearer ")
     head, body, _ = whole.split(".")
     for request in [
@@ -255,7 +255,7 @@ def test_a_token_signed_otherwise_is_refused(key: RSAPrivateKey) -> None:
             GOOGLE.verify(request, TOLD.trust)
 
 
-def test_an_endpoint_that_names_no_account_believes_whom_it_told_its_secret(key: RSAPrivateKey) -> None:
+def test_an_endpoint_without_accounts_accepts_its_secret_as_audience(key: RSAPrivateKey) -> None:
     GOOGLE.check_settings({})
     unnamed = replace(TOLD.trust, settings={})
     GOOGLE.verify(minted(key, email=None), unnamed)
@@ -269,14 +269,14 @@ def test_an_endpoint_that_names_no_account_believes_whom_it_told_its_secret(key:
         GOOGLE.verify(minted(key, aud=known["audience"]), replace(TOLD.trust, settings=known))
 
 
-def test_no_key_is_asked_for_without_a_token() -> None:
+def test_no_key_is_requested_without_a_token() -> None:
     assert GOOGLE.keys(TOLD.request, TOLD.trust) == ["https://www.googleapis.com/oauth2/v3/certs"]
     with pytest.raises(Unauthenticated):
         GOOGLE.keys(replace(TOLD.request, headers={}), TOLD.trust)
 
 
 @given(st.text() | st.binary().map(b64) | st.lists(st.binary().map(b64), max_size=4).map(".".join), st.binary())
-def test_any_token_and_any_keys_prove_or_do_not(token: str, keys: bytes) -> None:
+def test_any_other_token_is_unauthenticated_with_any_keys(token: str, keys: bytes) -> None:
     request = replace(TOLD.request, headers={"authorization": f"Bearer {token}"}, keys={ADDRESS: keys})
     with pytest.raises(Unauthenticated):
         GOOGLE.verify(request, TOLD.trust)
@@ -285,7 +285,7 @@ def test_any_token_and_any_keys_prove_or_do_not(token: str, keys: bytes) -> None
 # -- Event Grid
 
 
-def test_a_token_of_azure_does_not_stand_in_the_way_of_the_secret_in_the_address() -> None:
+def test_a_token_of_azure_does_not_override_the_secret_in_the_address() -> None:
     told = sample("acr", "grid_push")
     token = {"authorization": "Bearer a.b.c"}
     ACR.verify(replace(told.request, headers=token, query={"secret": told.trust.secret}), told.trust)
@@ -294,7 +294,7 @@ def test_a_token_of_azure_does_not_stand_in_the_way_of_the_secret_in_the_address
             ACR.verify(replace(told.request, headers=token, query=query), told.trust)
 
 
-def test_event_grid_is_told_its_code() -> None:
+def test_event_grid_gets_its_validation_code() -> None:
     asked = sample("acr", "grid_validation")
     code = json.loads(asked.request.body)[0]["data"]["validationCode"]
     assert ACR.handshake(asked.request, asked.trust) == Handshake(200, {"validationResponse": code})
@@ -308,5 +308,5 @@ def test_event_grid_is_allowed_to_send_cloudevents() -> None:
 
 
 @pytest.mark.parametrize("origin", ["", "a b", "x\r\nSet-Cookie: a=b", "ü"])
-def test_options_of_anybody_else_are_not_allowed(origin: str) -> None:
+def test_options_of_other_senders_are_not_allowed(origin: str) -> None:
     assert ACR.handshake(Request({"webhook-request-origin": origin}, b"", method="OPTIONS"), Trust("s")) is None
