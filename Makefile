@@ -68,7 +68,7 @@ format: $(READY) ## Format, and mend what can be mended.
 # Node only where there is none, since it often comes from elsewhere.
 test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) ## All tests.
-	@$(BIN)/python -m pytest -n 4 --dist loadfile
+	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
 fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10 REQUESTS=100000.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt

@@ -1,5 +1,8 @@
 """Fixtures of the whole suite, each in a module of its own."""
 
+from pathlib import Path
+
+import pytest
 import structlog
 
 pytest_plugins = (
@@ -18,3 +21,15 @@ def pytest_configure() -> None:
     # By default each exception is drawn with all local variables, which takes longer than most tests do.
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
+
+
+#: Directories whose tests wait the longest come first, so that all workers end at the same time.
+_SLOW_FIRST = ("e2e", "integration/rollout", "contract", "docs", "integration/worker", "support", "integration", "unit")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        path = item.path.relative_to(Path(__file__).parent).as_posix()
+        return next((at for at, part in enumerate(_SLOW_FIRST) if path.startswith(f"{part}/")), len(_SLOW_FIRST))
+
+    items.sort(key=rank)

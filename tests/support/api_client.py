@@ -21,6 +21,7 @@ from gateway.registry import client as registry_client
 from gateway.store import api_keys, endpoints
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
+from tests.support.databases import empty
 from tests.support.distribution_hooks import envelope
 from tests.support.response_validation import Held
 
@@ -144,12 +145,15 @@ async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
         yield one
 
 
+_TABLES = ("applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys")
+
+
 @asynccontextmanager
 async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
         if emptied:
-            await connection.execute(
-                "TRUNCATE applications, projects, servers, endpoints, deliveries, registries, api_keys CASCADE"
+            await empty(
+                connection, "applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys"
             )
         key, _ = await api_keys.insert_key(connection, "tests")
     rollouts = Nobody()

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from gateway.cli.demo.process import until
-from gateway.store.database import Pool, connect
+from gateway.store.database import Connection, Pool, connect
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.migrate import migrate
 
@@ -95,6 +95,27 @@ async def _create_template(connection: "asyncpg.Connection[asyncpg.Record]", url
         await until(renamed)
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK)
+
+
+_REFERENCING = """
+    WITH RECURSIVE found(oid) AS (
+        SELECT unnest($1::text[])::regclass::oid
+        UNION
+        SELECT constrained.conrelid FROM pg_constraint constrained JOIN found ON constrained.confrelid = found.oid
+        WHERE constrained.contype = 'f'
+    )
+    SELECT oid::regclass::text AS name FROM found
+"""
+
+
+async def empty(connection: Connection, *tables: str) -> None:
+    """Delete all rows of the tables and of those that reference them.
+
+    TRUNCATE does the same with a new file for each table and index: with few rows it takes fifty times as long.
+    """
+    names = [row["name"] for row in await connection.fetch(_REFERENCING, tables)]
+    deletes = "; ".join(f"DELETE FROM {name}" for name in names)
+    await connection.execute(f"BEGIN; SET LOCAL session_replication_role = replica; {deletes}; COMMIT")
 
 
 @asynccontextmanager

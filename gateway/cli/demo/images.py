@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,10 @@ def _descriptor(media_type: str, content: bytes) -> dict[str, Any]:
     return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
 
+#: the repository to which each blob was uploaded first, by registry and digest
+_UPLOADED: dict[tuple[str, Digest], str] = {}
+
+
 class Pusher:
     """Pushes images to the registry at `base`, as `http://127.0.0.1:5000`, with a login if it needs one."""
 
@@ -155,8 +160,13 @@ class Pusher:
         async with self._session.head(f"{blobs}/{digest}", headers=self._headers) as answer:
             if answer.ok:
                 return
-        async with self._session.post(f"{blobs}/uploads/", headers=self._headers) as answer:
+        # A registry that has the blob in another repository mounts it from there: nothing is uploaded.
+        other = _UPLOADED.setdefault((self._base, digest), path)
+        mount = {"mount": digest, "from": other} if other != path else {}
+        async with self._session.post(f"{blobs}/uploads/", params=mount, headers=self._headers) as answer:
             answer.raise_for_status()
+            if answer.status == HTTPStatus.CREATED:
+                return
             location = answer.headers["Location"]
         join = "&" if "?" in location else "?"
         headers = {**self._headers, "Content-Type": "application/octet-stream"}

@@ -27,6 +27,7 @@ from gateway.store import applications, deployments, engines, servers, subscript
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor, supervise
 from tests.support.api_client import VAULT
+from tests.support.databases import empty
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
 from tests.support.real_ssh import SSHServer, ssh_server
 
@@ -74,7 +75,7 @@ async def supervisor(
     """One rollout at a time on an engine, so that each would be in the other's way if they shared anything."""
     monkeypatch.setattr("gateway.worker.engine_worker._CHECK_INTERVAL", 0.2)
     async with web_pool.acquire() as connection:
-        await connection.execute("TRUNCATE applications, servers CASCADE")
+        await empty(connection, "applications", "servers")
     settings = Settings.from_environ(
         {"HOME": "/", "DOCKER_HOST": dockerd.host, "GATEWAY_STABLE_WINDOW": "0.3",
          "GATEWAY_ROLLOUTS": "1", "GATEWAY_SWAPS": "1"}
