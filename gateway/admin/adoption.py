@@ -33,8 +33,8 @@ async def adopt(
     reference = base.reference if base.reference.tag is None else base.reference.without_digest()
     changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
     async with transaction(pool) as connection:
-        await _know(connection, identity)
-        known = await _adopted(connection, vault, base.name, identity.engine_id, server_id)
+        await _store_engine(connection, identity)
+        known = await _select_adopted(connection, vault, base.name, identity.engine_id, server_id)
         application_id = known or await applications.insert_application(
             connection,
             application_id=None,
@@ -44,7 +44,7 @@ async def adopt(
             server_id=server_id,
         )
         if known is None:
-            changes["configuration"] = _columns(base)
+            changes["configuration"] = _configuration(base)
             await deploy_tokens.renew_token(connection, vault, application_id)
         await applications.update_application(connection, vault, application_id, changes)
         await applications.bind_engine(connection, application_id, identity.engine_id)
@@ -52,7 +52,7 @@ async def adopt(
     return application_id
 
 
-async def adopt_anew(
+async def adopt_recreated(
     pool: Pool, vault: Vault, engine: Engine, identity: EngineIdentity, application: Application
 ) -> str | None:
     """Take over what compose has made anew in place of an adopted container; return what to tell, None if it has not.
@@ -63,17 +63,17 @@ async def adopt_anew(
     base, name = application.adopted_spec, application.app_name
     if base is None or base.is_service:
         return None
-    found, told = await containers.inspect(engine, name), await containers.inspect_raw(engine, name)
+    found, raw = await containers.inspect(engine, name), await containers.inspect_raw(engine, name)
     if (
         found is None
-        or told is None
+        or raw is None
         or belongs_to(application, found)
         or not adopted_spec.belongs_to_compose(found.labels)
     ):
         return None
     # Compose writes what they are of into the images that it builds, too.
     if not adopted_spec.recreated_by_compose(
-        base.found["Config"].get("Labels") or {}, told["Config"].get("Labels") or {}
+        base.found["Config"].get("Labels") or {}, raw["Config"].get("Labels") or {}
     ):
         return None
     fresh = await adoption.inspect_existing(engine, name, host_name=identity.name)
@@ -89,7 +89,7 @@ async def adopt_anew(
     return f"compose made {name} anew{moved}: it was adopted as it is now"
 
 
-def _columns(base: AdoptedSpec) -> dict[str, Any]:
+def _configuration(base: AdoptedSpec) -> dict[str, Any]:
     """Return what of it the application has columns for that the gateway itself goes by."""
     if base.is_service:
         template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]
@@ -103,7 +103,7 @@ def _columns(base: AdoptedSpec) -> dict[str, Any]:
     return {**columns, "stopGrace": min(grace, MAX_STOP_GRACE) if grace >= 0 else MAX_STOP_GRACE}
 
 
-async def _know(connection: Connection, identity: EngineIdentity) -> None:
+async def _store_engine(connection: Connection, identity: EngineIdentity) -> None:
     await engines.upsert_engine(
         connection,
         engine_id=identity.engine_id,
@@ -114,7 +114,7 @@ async def _know(connection: Connection, identity: EngineIdentity) -> None:
     )
 
 
-async def _adopted(
+async def _select_adopted(
     connection: Connection, vault: Vault, app_name: str, engine_id: str, server_id: str | None
 ) -> str | None:
     """Return the application that was adopted under this name, since made anew; raises Conflict where it is another."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gateway.admin.applications import Changes, apply
+from gateway.admin.applications import Changes, apply_changes
 from gateway.admin.context import Context
-from gateway.admin.privileges import Limits, limits_of
-from gateway.admin.probe_reachability import refuse_unreachable
+from gateway.admin.privileges import KeyLimits, limits_for
+from gateway.admin.probe_reachability import validate_probe
 from gateway.docker.container import spec as container_spec
 from gateway.docker.swarm import spec as swarm_spec
 from gateway.model.applications import Application
@@ -30,8 +30,8 @@ class Updated:
         return {PENDING_HEADER: ", ".join(one.field for one in self.pending)} if self.pending else {}
 
 
-async def change(
-    context: Context, application_id: str, wish: Callable[[Application], Changes], *, must_change: bool = False
+async def update_application(
+    context: Context, application_id: str, changes_to: Callable[[Application], Changes], *, must_change: bool = False
 ) -> Updated:
     """Set what is wished for of the application as it is, all of it or nothing.
 
@@ -42,31 +42,31 @@ async def change(
         before = await applications.select_application(
             connection, context.vault, application_id, without=applications.SET_WHOLE
         )
-    await refuse_unreachable(context, before, wish(before))
+    await validate_probe(context, before, changes_to(before))
     async with transaction(context.pool) as connection:
-        return await set_and_compare(
-            connection, context.vault, application_id, wish, limits=limits_of(context), must_change=must_change
+        return await apply_and_diff(
+            connection, context.vault, application_id, changes_to, limits=limits_for(context), must_change=must_change
         )
 
 
-async def set_and_compare(
+async def apply_and_diff(
     connection: Connection,
     vault: Vault,
     application_id: str,
-    wish: Callable[[Application], Changes],
+    changes_to: Callable[[Application], Changes],
     *,
-    limits: Limits | None,
+    limits: KeyLimits | None,
     must_change: bool = False,
 ) -> Updated:
     """Set what is wished for, whether or not a probe can be asked then."""
     await applications.lock_application(connection, application_id)
     current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
-    await apply(connection, vault, application_id, wish(current), limits=limits, must_change=must_change)
+    await apply_changes(connection, vault, application_id, changes_to(current), limits=limits, must_change=must_change)
     stored = await applications.select_application(connection, vault, application_id)
-    return Updated(stored, await pending(connection, vault, stored))
+    return Updated(stored, await select_pending_changes(connection, vault, stored))
 
 
-async def pending(connection: Connection, vault: Vault, application: Application) -> list[Change]:
+async def select_pending_changes(connection: Connection, vault: Vault, application: Application) -> list[Change]:
     """Return what the next deployment will change of what the last one brought to serve."""
     application, _ = await environments.resolve_variables(connection, vault, application)
     serving = await versions.select_serving(connection, vault, application)

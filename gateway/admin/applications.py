@@ -8,9 +8,9 @@ from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-from gateway.admin.configuration_patch import OTHER_NAMES, gathered, is_setting, merged
+from gateway.admin.configuration_patch import OTHER_NAMES, collect_settings, is_setting, merge_settings
 from gateway.admin.inputs import Id, Input, Text
-from gateway.admin.privileges import Limits
+from gateway.admin.privileges import KeyLimits
 from gateway.model.applications import Application, login_registry, parse_environment
 from gateway.model.configuration import MAX_STOP_GRACE, Configuration, RuntimeKind
 from gateway.model.dokploy_columns import DOKPLOY_COLUMNS, DokployColumns, merge_columns
@@ -22,9 +22,9 @@ from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 
 # What a description says of a column, and not of what it holds.
-_TOLD = {"default", "description", "x-kept"}
+_ANNOTATIONS = {"default", "description", "x-kept"}
 # An engine that no gateway has reached for so long does not hold its applications any more.
-_GONE = timedelta(minutes=5)
+_ENGINE_LOST_AFTER = timedelta(minutes=5)
 
 
 class Changes(Input):
@@ -40,7 +40,7 @@ class Changes(Input):
     auto_deploy: bool | None = None
     server_id: Id | None = None
     environment_id: Id | None = None
-    makes_anew: ClassVar = False
+    creates: ClassVar = False
     settings: dict[str, Any] = Field(default_factory=dict)
     other: dict[str, Any] = Field(default_factory=dict)
 
@@ -50,7 +50,7 @@ class Changes(Input):
         if not isinstance(given, dict):
             return given
         other = {name: given[name] for name in given if name in DOKPLOY_COLUMNS}
-        return {**given, "settings": gathered(given), "other": other}
+        return {**given, "settings": collect_settings(given), "other": other}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -69,9 +69,9 @@ class Changes(Input):
     def _clearable(cls, column: JsonSchemaValue) -> JsonSchemaValue:
         """Return it with null; what a new application has says nothing of one that is changed."""
         if {"type": "null"} not in column.get("anyOf", ()):
-            told = {name: value for name, value in column.items() if name in _TOLD}
+            told = {name: value for name, value in column.items() if name in _ANNOTATIONS}
             column = {"anyOf": [{name: column[name] for name in column.keys() - told}, {"type": "null"}], **told}
-        return {name: value for name, value in column.items() if cls.makes_anew or name != "default"}
+        return {name: value for name, value in column.items() if cls.creates or name != "default"}
 
 
 #: our columns by the names they are sent by
@@ -89,41 +89,41 @@ _COLUMNS = {
 }
 
 
-def is_column(name: str) -> bool:
+def is_application_column(name: str) -> bool:
     """Tell whether an application has this, by the name it is sent by."""
     return is_setting(name) or name in {to_camel(column) for column in _COLUMNS}
 
 
-async def apply(
+async def apply_changes(
     connection: Connection,
     vault: Vault,
     application_id: str,
     given: Changes,
     *,
-    limits: Limits | None,
+    limits: KeyLimits | None,
     must_change: bool = False,
 ) -> None:
     """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong, or Forbidden."""
-    sent = given.given()
+    sent = given.sent_fields()
     changes: dict[str, object] = {column: getattr(given, field) for field, column in _COLUMNS.items() if field in sent}
     for column in ("name", "auto_deploy", "environment_id"):
         if column in changes and changes[column] is None:
             del changes[column]
     current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
-    wanted = merged(current.configuration, given.settings) if given.settings else None
+    wanted = merge_settings(current.configuration, given.settings) if given.settings else None
     if wanted is not None:
-        await _refuse_impossible(connection, application_id, wanted)
+        await _validate_service(connection, application_id, wanted)
         changes["configuration"] = wanted.model_dump(by_alias=True, exclude_defaults=True)
     if given.other:
         changes["other_columns"] = merge_columns(current.other_columns, given.other)
     if must_change and not changes:
         raise InvalidInput("No values to set")
-    _check(given)
+    _validate_texts(given)
     if limits is not None:
         where = given.server_id if "server_id" in changes else current.server_id
         await limits.check(connection, current, wanted=wanted, env=given.env, server_id=where)
     if "server_id" in changes:
-        await _place(connection, vault, current, given.server_id)
+        await _validate_server(connection, vault, current, given.server_id)
     changes |= _bind_password(current, given)
     await applications.update_application(connection, vault, application_id, changes)
     if "docker_image" in changes:
@@ -131,7 +131,7 @@ async def apply(
         await subscriptions.replace_subscription(connection, application_id, reference)
 
 
-async def _refuse_impossible(connection: Connection, application_id: str, wanted: Configuration) -> None:
+async def _validate_service(connection: Connection, application_id: str, wanted: Configuration) -> None:
     """Raises InvalidInput where it takes a service, and cannot be one."""
     if not wanted.service_requirement or await _may_be_service(connection, application_id, wanted):
         return
@@ -151,7 +151,7 @@ def _bind_password(current: Application, given: Changes) -> dict[str, object]:
 
     What was given for one is sent to no other: an image from elsewhere is asked for without it.
     """
-    sent = given.given()
+    sent = given.sent_fields()
     address = login_registry(
         given.registry_url if "registry_url" in sent else current.registry_url,
         given.docker_image if "docker_image" in sent else current.docker_image,
@@ -170,7 +170,7 @@ def _bind_password(current: Application, given: Changes) -> dict[str, object]:
     return {"password_for": belongs or address} if current.password_for is None else {}
 
 
-async def _place(connection: Connection, vault: Vault, current: Application, server_id: str | None) -> None:
+async def _validate_server(connection: Connection, vault: Vault, current: Application, server_id: str | None) -> None:
     """Raises where there is no such server, or the application's containers are on another engine that lives."""
     try:
         if server_id is not None:
@@ -179,7 +179,7 @@ async def _place(connection: Connection, vault: Vault, current: Application, ser
         raise InvalidInput(f"there is no server {server_id!r}; see server.all", field="serverId") from error
     if current.engine_id is None:
         return
-    if not await engines.select_seen(connection, current.application_id, _GONE):
+    if not await engines.select_seen(connection, current.application_id, _ENGINE_LOST_AFTER):
         await applications.unbind_engine(connection, current.application_id)
     elif server_id != current.server_id:
         raise Conflict(
@@ -188,7 +188,7 @@ async def _place(connection: Connection, vault: Vault, current: Application, ser
         )
 
 
-def _check(given: Changes) -> None:
+def _validate_texts(given: Changes) -> None:
     for field, value, parse in (
         ("dockerImage", given.docker_image, Reference.parse),
         ("registryUrl", given.registry_url, RegistryScope.parse),

@@ -24,34 +24,34 @@ def is_setting(name: str) -> bool:
     return name in _NAMES
 
 
-def gathered(given: Mapping[str, Any]) -> dict[str, Any]:
+def collect_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was sent of a configuration, by the names it was sent by; raises InvalidInput for two of one."""
     sent = {name: given[name] for name in given if name in _NAMES}
     for name, ours in OTHER_NAMES.items():
-        if name in sent and ours in sent and name != "labelsSwarm" and _own(name, sent[name]) != sent[ours]:
+        if name in sent and ours in sent and name != "labelsSwarm" and _our_value(name, sent[name]) != sent[ours]:
             raise InvalidInput(f"{name} and {ours} are the same thing, and differ", field=name)
     return sent
 
 
-def names_of(settings: Mapping[str, Any]) -> set[str]:
+def setting_names(settings: Mapping[str, Any]) -> set[str]:
     """Return what our configuration calls what was sent."""
     return {OTHER_NAMES.get(name, name) for name in settings}
 
 
-def merged(current: Configuration, settings: Mapping[str, Any]) -> Configuration:
+def merge_settings(current: Configuration, settings: Mapping[str, Any]) -> Configuration:
     """Return the configuration with these settings, null meaning the image's own choice again.
 
     Raises InvalidInput or ValidationError, naming what is wrong as it was sent.
     """
-    changed = {OTHER_NAMES.get(name, name): _own(name, value) for name, value in settings.items()}
+    changed = {OTHER_NAMES.get(name, name): _our_value(name, value) for name, value in settings.items()}
     whole = {**current.model_dump(by_alias=True), **changed}
-    with _as_sent(settings):
+    with _errors_as_sent(settings):
         wanted = Configuration.model_validate({name: value for name, value in whole.items() if value is not None})
         configuration_rules.validate(wanted)
     return wanted.with_ids(current)
 
 
-def _own(name: str, value: Any) -> Any:
+def _our_value(name: str, value: Any) -> Any:
     if name != "stopGracePeriodSwarm" or value is None:
         return value
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_STOP_GRACE * _NANO:
@@ -60,7 +60,7 @@ def _own(name: str, value: Any) -> Any:
 
 
 @contextmanager
-def _as_sent(settings: Mapping[str, Any]) -> Iterator[None]:
+def _errors_as_sent(settings: Mapping[str, Any]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:

@@ -20,6 +20,6 @@ class Input(BaseModel):
         hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore"
     )
 
-    def given(self) -> set[str]:
+    def sent_fields(self) -> set[str]:
         """Return the names of the fields that were sent, in our spelling."""
         return self.model_fields_set

@@ -16,7 +16,7 @@ from gateway.store.database import Pool, statement
 from gateway.store.encryption import KEY_BYTES, Vault, mark_of
 from gateway.store.master_key_file import KeyFile
 
-_MOST_ROUNDS = 20
+_MAX_ROUNDS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +33,22 @@ async def rotate(pool: Pool, vault: Vault) -> Rotation:
 
     Raises Conflict where somebody is in the way, Unavailable where a secret opens with no key.
     """
-    async with _alone(pool):
-        await _expect_the_same_key(pool, vault)
+    async with _rotation_lock(pool):
+        await _require_same_key(pool, vault)
         if not isinstance(vault.keyring, KeyFile):
-            return await _reseal_all(pool, vault)
+            return await _reencrypt_all(pool, vault)
         file, (before, *former) = vault.keyring, vault.keyring.own()
         new = secrets.token_bytes(KEY_BYTES)
         file.replace([new, before, *former])
-        rotation = await _reseal_all(pool, vault)
+        rotation = await _reencrypt_all(pool, vault)
         # The one before stays: somebody may have sealed with it just before, and not yet written that down.
         file.replace([new, before])
         return rotation
 
 
-async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
+async def _reencrypt_all(pool: Pool, vault: Vault) -> Rotation:
     done = 0
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         progress = await reencryption.reencrypt(pool, vault)
         done += progress.reencrypted
         if progress.lost:
@@ -57,12 +57,12 @@ async def _reseal_all(pool: Pool, vault: Vault) -> Rotation:
                 "encrypted with in GATEWAY_FORMER_MASTER_KEYS and try again, or set them anew"
             )
         if not progress.reencrypted:
-            await _expect_the_same_key(pool, vault)
+            await _require_same_key(pool, vault)
             return Rotation(mark_of(vault.keyring.keys()[0]), done, progress.current)
     raise Unavailable("somebody keeps sealing with another key: see that all have the new one, and do this again")
 
 
-async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
+async def _require_same_key(pool: Pool, vault: Vault) -> None:
     async with statement(pool) as connection:
         others = await sessions.select_marks(connection) - {vault.keyring.mark}
     if others:
@@ -74,7 +74,7 @@ async def _expect_the_same_key(pool: Pool, vault: Vault) -> None:
 
 
 @asynccontextmanager
-async def _alone(pool: Pool) -> AsyncIterator[None]:
+async def _rotation_lock(pool: Pool) -> AsyncIterator[None]:
     async with statement(pool) as connection:
         if not await sessions.try_rotation_lock(connection):
             raise Conflict("the master key is being rotated already: wait for that")

@@ -12,7 +12,7 @@ from gateway.store.database import Connection
 from gateway.store.resource_owners import ResourceKind
 
 
-class Limits:
+class KeyLimits:
     """Of a caller who may not do everything to everything."""
 
     def __init__(self, caller: Caller, *, host_powers: bool) -> None:
@@ -84,8 +84,8 @@ class Limits:
             )
 
 
-def limits_of(context: Context) -> Limits | None:
+def limits_for(context: Context) -> KeyLimits | None:
     """Return what the caller may not set; None where it may set everything."""
     if context.caller.is_global_admin:
         return None
-    return Limits(context.caller, host_powers=context.settings.host_powers == "any")
+    return KeyLimits(context.caller, host_powers=context.settings.host_powers == "any")

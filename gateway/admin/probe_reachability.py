@@ -1,7 +1,7 @@
 """Whether a probe, as it is to be saved, can be asked from here."""
 
 from gateway.admin.applications import Changes
-from gateway.admin.configuration_patch import merged, names_of
+from gateway.admin.configuration_patch import merge_settings, setting_names
 from gateway.admin.context import Context
 from gateway.admin.engine_status import EngineStatus
 from gateway.docker import runtime_factory
@@ -11,25 +11,25 @@ from gateway.model.configuration import Configuration, RuntimeKind
 from gateway.model.errors import InvalidInput, RolloutError
 
 _NO_PROBE = "a service's tasks are not reached by a probe: set healthCheckSwarm"
-_DECIDING = frozenset({"probe", "ports", "networks", "runtime"})
+_PROBE_SETTINGS = frozenset({"probe", "ports", "networks", "runtime"})
 
 
-async def refuse_unreachable(context: Context, application: Application | None, given: Changes) -> None:
+async def validate_probe(context: Context, application: Application | None, given: Changes) -> None:
     """Raises InvalidInput where the probe's port is neither published nor routed; an engine that is away is believed.
 
     `application` is None where it is being created.
     """
-    if not _DECIDING & names_of(given.settings) and "server_id" not in given.given():
+    if not _PROBE_SETTINGS & setting_names(given.settings) and "server_id" not in given.sent_fields():
         return
     current = application.configuration if application else Configuration()
     base = application.adopted_spec if application else None
-    wanted = merged(current, given.settings)
+    wanted = merge_settings(current, given.settings)
     probe = wanted.probe
     if probe is None:
         return
     if wanted.runtime is RuntimeKind.SERVICE or (base is not None and base.is_service):
         raise InvalidInput(_NO_PROBE, field="probe")
-    host = _host_of(context, application, given)
+    host = _engine_of(context, application, given)
     if host is not None and wanted.runtime is None and await _becomes_service(host, application):
         raise InvalidInput(f"{_NO_PROBE}, or runtime to container", field="probe")
     found = {} if base is None else base.found["HostConfig"].get("PortBindings") or {}
@@ -60,8 +60,8 @@ async def _becomes_service(host: EngineStatus, application: Application | None) 
     return present is not RuntimeKind.CONTAINER
 
 
-def _host_of(context: Context, application: Application | None, given: Changes) -> EngineStatus | None:
+def _engine_of(context: Context, application: Application | None, given: Changes) -> EngineStatus | None:
     """Return where the application is, or is to be, deployed."""
     known = application.server_id if application else None
-    server_id = given.server_id if "server_id" in given.given() else known
+    server_id = given.server_id if "server_id" in given.sent_fields() else known
     return next((host for host in context.rollouts.engines if host.server_id == server_id), None)

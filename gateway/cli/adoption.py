@@ -25,7 +25,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
     The gateway does not touch it until the next push of its image, or a deploy.
     """
     from gateway.admin.adoption import adopt as take_over
-    from gateway.api.procedures._application_row import row
+    from gateway.api.procedures._application_row import application_row
     from gateway.docker.engine import client
     from gateway.store import applications
     from gateway.store.database import transaction
@@ -38,7 +38,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
         async with transaction(storage.pool) as connection:
             found = await applications.select_application(connection, storage.vault, taken)
     if as_json:
-        print_json(row(found, None, secrets=True))
+        print_json(application_row(found, None, secrets=True))
     else:
         print_text(taken)
 

@@ -52,7 +52,7 @@ async def create(
 
 
 async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
-    from gateway.admin.applications import Changes, apply
+    from gateway.admin.applications import Changes, apply_changes
     from gateway.store import applications, deploy_tokens, servers
     from gateway.store.database import transaction
 
@@ -67,7 +67,7 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
             description=None,
         )
         await deploy_tokens.renew_token(connection, storage.vault, created)
-        await apply(connection, storage.vault, created, Changes.model_validate(sent), limits=None)
+        await apply_changes(connection, storage.vault, created, Changes.model_validate(sent), limits=None)
     return created
 
 
@@ -91,19 +91,19 @@ async def update(
 
     --publish replaces all ports, --network all networks, --volume and --file all mounts.
     """
-    from gateway.admin.application_update import set_and_compare
-    from gateway.admin.applications import Changes, is_column
+    from gateway.admin.application_update import apply_and_diff
+    from gateway.admin.applications import Changes, is_application_column
     from gateway.store import applications
     from gateway.store.database import transaction
 
-    if unknown := [field for field in unset if not is_column(field)]:
+    if unknown := [field for field in unset if not is_application_column(field)]:
         raise InvalidInput(f"--unset takes the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
     given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
     sent = {**dict.fromkeys(unset), **parse_options(chosen), **given}
     async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         wish = Changes.model_validate(sent)
-        updated = await set_and_compare(
+        updated = await apply_and_diff(
             connection, storage.vault, application_id, lambda _: wish, limits=None, must_change=True
         )
     if as_json:
@@ -144,7 +144,7 @@ async def _free_container_name(connection: Any, name: str) -> str:
 @command
 async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
     """List applications, newest first."""
-    from gateway.api.procedures._application_row import row
+    from gateway.api.procedures._application_row import application_row
     from gateway.store import applications, observations
     from gateway.store.database import transaction
 
@@ -156,7 +156,10 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
         seen = await observations.select_observations(connection, ids)
     if as_json:
         print_json(
-            [row(one, states.get(one.application_id), secrets=True, seen=seen.get(one.application_id)) for one in found]
+            [
+                application_row(one, states.get(one.application_id), secrets=True, seen=seen.get(one.application_id))
+                for one in found
+            ]
         )
     else:
         rows = [
@@ -180,8 +183,8 @@ async def list_apps(*, limit: int, cursor: str | None, as_json: bool) -> None:
 @command
 async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
-    from gateway.admin.application_update import pending
-    from gateway.api.procedures._application_row import row
+    from gateway.admin.application_update import select_pending_changes
+    from gateway.api.procedures._application_row import application_row
     from gateway.store import applications, observations
     from gateway.store.database import transaction
 
@@ -190,9 +193,9 @@ async def show_app(app: str, *, as_json: bool) -> None:
         found = await applications.select_application(connection, storage.vault, application_id)
         states = await applications.select_states(connection, [application_id])
         seen = (await observations.select_observations(connection, [application_id])).get(application_id)
-        waits = await pending(connection, storage.vault, found)
+        waits = await select_pending_changes(connection, storage.vault, found)
     if as_json:
-        shown = row(found, states.get(application_id), secrets=True, seen=seen)
+        shown = application_row(found, states.get(application_id), secrets=True, seen=seen)
         print_json({**shown, "pending": [asdict(one) for one in waits]})
         return
     parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}

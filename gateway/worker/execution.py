@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from gateway.admin.adoption import adopt_anew
+from gateway.admin.adoption import adopt_recreated
 from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.docker.runtime import Timeouts
@@ -285,7 +285,7 @@ class Execution:
         if self.deployment.kind is Kind.DELETE:
             return False
         try:
-            adopted = await adopt_anew(
+            adopted = await adopt_recreated(
                 context.pool, context.vault, claimed.worker.engine, claimed.identity, application
             )
         except (Failed, Conflict, InvalidInput):

@@ -100,7 +100,7 @@ ApplicationRow: Any = create_model(
 _NANO = 10**9
 
 
-def row(
+def application_row(
     application: Application,
     status: str | None,
     *,
@@ -117,7 +117,7 @@ def row(
         refresh_token=token if secrets else None,
         labels_swarm=configuration["labels"] or None,
         stop_grace_period_swarm=grace * _NANO,
-        adopted=None if application.adopted_spec is None else adopted(application.adopted_spec),
+        adopted=None if application.adopted_spec is None else adopted_row(application.adopted_spec),
         application_status=application_status(application.desired, status),
         observed=None if seen is None else ObservedRow.make(seen),
         ports=[PortRow.from_port(application.application_id, port) for port in application.configuration.ports],
@@ -135,7 +135,7 @@ def row(
     }
 
 
-def adopted(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
+def adopted_row(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
     """Return what an application was adopted with; of what may be secret only the name."""
     if base.is_service:
         return AdoptedService.make(service_id=base.object_id, docker_image=base.image)

@@ -39,9 +39,11 @@ class ShortPaged(Paged):
     limit: _Limit = 100
 
 
-def paged(rows: Sequence[T], page: Page, key: Callable[[T], tuple[datetime, str]], shown: Callable[[T], Any]) -> Answer:
+def paged(
+    rows: Sequence[T], page: Page, key: Callable[[T], tuple[datetime, str]], to_row: Callable[[T], Any]
+) -> Answer:
     """Answer with a page of rows, and where the next one begins."""
-    return Answer([shown(one) for one in rows], headers=headers(page.next(rows, key)))
+    return Answer([to_row(one) for one in rows], headers=headers(page.next(rows, key)))
 
 
 def headers(following: Cursor | None) -> dict[str, str]:

@@ -70,7 +70,7 @@ class MountRow(Response):
 
 
 @contextmanager
-def told_alone() -> Iterator[None]:
+def part_errors() -> Iterator[None]:
     """Let an error name the field of the one part that was sent, not its place among the others."""
     try:
         yield

@@ -18,7 +18,7 @@ class OfApplication(Protocol):
 _T = TypeVar("_T", bound=OfApplication)
 
 
-async def its_own(connection: Connection, caller: Caller, found: Iterable[_T]) -> list[_T]:
+async def visible_to(connection: Connection, caller: Caller, found: Iterable[_T]) -> list[_T]:
     """Return what of it the caller is for."""
     if caller.grants is None:
         return list(found)

@@ -7,13 +7,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, create_model
 
-from gateway.admin.application_update import change
-from gateway.admin.applications import Changes, apply
+from gateway.admin.application_update import update_application
+from gateway.admin.applications import Changes, apply_changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.admin.privileges import limits_of
-from gateway.admin.probe_reachability import refuse_unreachable
-from gateway.api.procedures._application_row import ApplicationRow, row
+from gateway.admin.privileges import limits_for
+from gateway.admin.probe_reachability import validate_probe
+from gateway.api.procedures._application_row import ApplicationRow, application_row
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.procedures._project_rows import EnvironmentRow, ProjectRow
 from gateway.api.procedures.deployment import DeploymentRow
@@ -45,7 +45,7 @@ _NEWEST = 10  # deployments that are shown with an application
 
 
 class Create(Changes):
-    makes_anew: ClassVar = True
+    creates: ClassVar = True
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
@@ -98,7 +98,7 @@ def _app_name(given: Create) -> str:
     return parse_app_name(f"{wanted}-{suffix}")
 
 
-async def known(
+async def require_application(
     connection: Connection, context: Context, given: Named, *, without: Collection[str] = ()
 ) -> Application:
     """Return one that is there, and not being deleted; raises NotFound."""
@@ -106,14 +106,14 @@ async def known(
     return await applications.select_application(connection, context.vault, given.application_id, without=without)
 
 
-async def shown_row(
+async def select_application_row(
     connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
 ) -> dict[str, Any]:
     application = await applications.select_application(connection, context.vault, application_id, without=without)
     states = await applications.select_states(connection, [application_id])
     tokens = await deploy_tokens.select_tokens(connection, context.vault, [application_id])
     seen = await observations.select_observations(connection, [application_id])
-    return row(
+    return application_row(
         application,
         states.get(application_id),
         secrets=context.caller.sees_secrets,
@@ -127,7 +127,7 @@ async def shown_row(
 )
 async def create(context: Context, given: Create) -> Answer:
     """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
-    await refuse_unreachable(context, None, given)
+    await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
         await _refuse_nowhere(connection, given)
         application_id = await applications.insert_application(
@@ -139,8 +139,8 @@ async def create(context: Context, given: Create) -> Answer:
             environment_id=given.environment_id,
         )
         await deploy_tokens.renew_token(connection, context.vault, application_id)
-        await apply(connection, context.vault, application_id, given, limits=limits_of(context))
-        return Answer(await shown_row(connection, context, application_id))
+        await apply_changes(connection, context.vault, application_id, given, limits=limits_for(context))
+        return Answer(await select_application_row(connection, context, application_id))
 
 
 async def _refuse_nowhere(connection: Connection, given: Create) -> None:
@@ -162,7 +162,7 @@ async def update(context: Context, given: Update) -> Answer:
 
     It takes effect with the next deployment; the header X-Pending-Changes says what that will change.
     """
-    changed = await change(context, given.application_id, lambda _: given, must_change=True)
+    changed = await update_application(context, given.application_id, lambda _: given, must_change=True)
     return Answer(value=True, headers=changed.headers)
 
 
@@ -197,15 +197,15 @@ async def refresh_token(context: Context, given: Named) -> Answer:
 async def select_one(context: Context, given: Named) -> Answer:
     """The row, and its newest deployments; parts of an application built from source are empty."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given)
-        return Answer(await whole_row(connection, context, given.application_id))
+        await require_application(connection, context, given)
+        return Answer(await select_whole_application(connection, context, given.application_id))
 
 
-async def whole_row(
+async def select_whole_application(
     connection: Connection, context: Context, application_id: str, *, without: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the WholeApplication."""
-    found = await shown_row(connection, context, application_id, without=without)
+    found = await select_application_row(connection, context, application_id, without=without)
     newest = await deployments.select_deployments_of(connection, [application_id], Page(_NEWEST))
     reached = await domains.select_domains(connection, application_id)
     records = await steps.select_steps(connection, [one.deployment_id for one in newest])
@@ -245,7 +245,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
         found,
         page,
         lambda one: (one.created_at, one.application_id),
-        lambda one: row(
+        lambda one: application_row(
             one,
             states.get(one.application_id),
             secrets=secrets,

@@ -8,7 +8,7 @@ from gateway.admin.adoption import adopt
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._application_row import ApplicationRow
-from gateway.api.procedures.application import shown_row
+from gateway.api.procedures.application import select_application_row
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.docker.engine.client import Engine
 from gateway.model.errors import Conflict, NotFound, Unavailable
@@ -41,4 +41,4 @@ async def adopt_container(context: Context, given: Adopt) -> Answer:
         context.pool, context.vault, engine, given.container, name=given.name, server_id=given.server_id
     )
     async with transaction(context.pool) as connection:
-        return Answer(await shown_row(connection, context, application_id))
+        return Answer(await select_application_row(connection, context, application_id))

@@ -9,7 +9,7 @@ from pydantic import AliasChoices, Field
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Text
 from gateway.api.procedures._response import Response
-from gateway.api.procedures.application import Named, WholeApplication, known, whole_row
+from gateway.api.procedures.application import Named, WholeApplication, require_application, select_whole_application
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Caller, Permission
 from gateway.model.applications import Application
@@ -69,7 +69,7 @@ def _refuse_another_repository(caller: Caller, application: Application, given: 
 
 async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
     async with transaction(context.pool) as connection:
-        application = await known(connection, context, given)
+        application = await require_application(connection, context, given)
     _refuse_another_repository(context.caller, application, given)
     deployment_id = await enqueue.request_deployment(
         context.pool,
@@ -107,7 +107,7 @@ async def reload(context: Context, given: Reload) -> Answer:
 async def kill_build(context: Context, given: Named) -> Answer:
     """Cancel what runs, and not what waits; nothing is built here."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given, without=applications.TO_RUN)
+        await require_application(connection, context, given, without=applications.TO_RUN)
         runs = await deployments.select_running(connection, given.application_id)
     if runs is not None:
         with suppress(Conflict):  # it has just ended, or ends by itself
@@ -119,7 +119,7 @@ async def kill_build(context: Context, given: Named) -> Answer:
 async def rollback(context: Context, given: Rollback) -> Answer:
     """Go back to what served before, or to what the named deployment ran."""
     async with transaction(context.pool) as connection:
-        application = await known(connection, context, given)
+        application = await require_application(connection, context, given)
     queued = await enqueue.request_rollback(
         context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
     )
@@ -130,8 +130,8 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
     """Return the application as it was before."""
     async with transaction(context.pool) as connection:
         without = () if kind is Kind.START else applications.TO_RUN
-        application = await known(connection, context, given, without=without)
-        before = await whole_row(connection, context, given.application_id, without=without)
+        application = await require_application(connection, context, given, without=without)
+        before = await select_whole_application(connection, context, given.application_id, without=without)
     deployment_id = await enqueue.request_state(context.pool, application, kind, title=title)
     headers = {"X-Deployment-Id": deployment_id} if deployment_id else {}
     return Answer(before, headers=headers, changed=True)
@@ -159,7 +159,7 @@ async def delete(context: Context, given: Named) -> Answer:
 async def cancel_deployment(context: Context, given: Named) -> Answer:
     """Cancel what waits and what runs; in the contract's words whatever there was."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given, without=applications.TO_RUN)
+        await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=True)
     return Answer(Requested.make(message="Deployment cancellation requested"))
 
@@ -168,7 +168,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
 async def clean_queues(context: Context, given: Named) -> Answer:
     """Cancel what waits, and leave what runs."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given, without=applications.TO_RUN)
+        await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=False)
     return Answer()
 
@@ -177,7 +177,7 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 async def mark_running(context: Context, given: Named) -> Answer:
     """Do nothing: whether it runs is what was observed, and is not set by anybody."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given, without=applications.TO_RUN)
+        await require_application(connection, context, given, without=applications.TO_RUN)
     return Answer()
 
 
@@ -185,6 +185,6 @@ async def mark_running(context: Context, given: Named) -> Answer:
 async def clear_deployments(context: Context, given: Named) -> Answer:
     """Forget the lines that the containers of its deployments have printed; the deployments stay."""
     async with transaction(context.pool) as connection:
-        await known(connection, context, given, without=applications.TO_RUN)
+        await require_application(connection, context, given, without=applications.TO_RUN)
         await deployments.clear_logs(connection, given.application_id)
     return Answer(value=True)

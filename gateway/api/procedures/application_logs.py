@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from gateway.admin.context import Context
 from gateway.admin.engine_status import EngineStatus
 from gateway.admin.inputs import Input, Words
-from gateway.api.procedures.application import Named, known
+from gateway.api.procedures.application import Named, require_application
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.docker import application_logs
 from gateway.model.applications import Application
@@ -59,7 +59,7 @@ def _host(context: Context, application: Application) -> EngineStatus:
 async def read_logs(context: Context, given: Read) -> Answer:
     """Return its last lines, those with the searched words in them; of an application that has no container none."""
     async with transaction(context.pool) as connection:
-        application = await known(connection, context, given)
+        application = await require_application(connection, context, given)
     if application.engine_id is None:
         return Answer("")
     host = _host(context, application)
@@ -80,6 +80,6 @@ async def read_logs(context: Context, given: Read) -> Answer:
     "application.readAppMonitoring", takes=Monitored, gives=dict[str, Any] | None, access=KeyAccess.ANY_KEY
 )
 @procedures.query("application.readTraefikConfig", takes=Named, gives=str | None)
-async def nothing(_context: Context, _given: Input) -> Answer:
+async def null(_context: Context, _given: Input) -> Answer:
     """Answer null: there is neither a monitor nor a Traefik here."""
     return Answer(None)

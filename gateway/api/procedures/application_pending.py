@@ -33,5 +33,5 @@ async def select_pending(context: Context, given: Named) -> Answer:
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         application = await applications.select_application(connection, context.vault, given.application_id)
-        found = await application_update.pending(connection, context.vault, application)
+        found = await application_update.select_pending_changes(connection, context.vault, application)
     return Answer([PendingChange.make(one) for one in found])

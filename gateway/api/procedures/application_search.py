@@ -9,7 +9,7 @@ from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures._project_rows import ApplicationStatus, application_status
 from gateway.api.procedures._response import Moment, Response
-from gateway.api.procedures.application import Named, shown_row
+from gateway.api.procedures.application import Named, select_application_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.observations import State
 from gateway.model.projects import ApplicationSummary
@@ -69,7 +69,7 @@ async def move(context: Context, given: Move) -> Answer:
         await applications.update_application(
             connection, context.vault, given.application_id, {"environment_id": given.target_environment_id}
         )
-        return Answer(await shown_row(connection, context, given.application_id))
+        return Answer(await select_application_row(connection, context, given.application_id))
 
 
 @procedures.query("application.search", gives=FoundApplications, access=KeyAccess.FILTERED)

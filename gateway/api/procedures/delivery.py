@@ -108,7 +108,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 
 @procedures.mutation("delivery.replay", gives=DeliveryRow)
-async def do_again(context: Context, given: Named) -> Answer:
+async def replay_one(context: Context, given: Named) -> Answer:
     """Do again what a delivery caused, whatever became of it the first time."""
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:

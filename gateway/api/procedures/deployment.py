@@ -177,7 +177,7 @@ class Named(Input):
     deployment_id: Id
 
 
-async def listed(
+async def select_deployment_page(
     connection: Connection, application_id: str, page: Page
 ) -> tuple[list[QueuedDeployment], dict[str, str]]:
     """Return a page of those of an application, the newest first, and the header that tells where the next begins."""
@@ -196,7 +196,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
     """Newest first; an unknown application has none, as the contract has it."""
     page = given.page
     async with transaction(context.pool) as connection:
-        rows, following = await listed(connection, given.application_id, page)
+        rows, following = await select_deployment_page(connection, given.application_id, page)
     return Answer(rows, headers=following)
 
 

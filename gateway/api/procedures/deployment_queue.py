@@ -14,7 +14,7 @@ from gateway.api.procedures.deployment import (
     Named,
     QueuedDeployment,
     RollbackRow,
-    listed,
+    select_deployment_page,
 )
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.api_keys import Permission
@@ -108,7 +108,7 @@ async def select_by_type(context: Context, given: OfKind) -> Answer:
         return Answer([])
     page = given.page
     async with transaction(context.pool) as connection:
-        rows, following = await listed(connection, given.id, page)
+        rows, following = await select_deployment_page(connection, given.id, page)
         kept = await versions.select_kept(connection, given.id)
     found = {deployment_id: RollbackRow.from_version(one) for deployment_id, one in kept.items()}
     return Answer([WithVersion.make(row, rollback=found.get(row.deployment_id)) for row in rows], headers=following)

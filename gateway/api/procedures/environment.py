@@ -134,7 +134,7 @@ async def duplicate(context: Context, given: Duplicate) -> Answer:
     _refuse_reserved(given.name)
     async with transaction(context.pool) as connection:
         like = await environments.select_environment(connection, context.vault, given.environment_id)
-        description = given.description if "description" in given.given() else like.description
+        description = given.description if "description" in given.sent_fields() else like.description
         made = await environments.insert_environment(connection, like.project_id, given.name, description)
         await environments.update_environment(connection, context.vault, made, {"variables": like.variables})
         return Answer(

@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from gateway.admin.application_update import change
+from gateway.admin.application_update import update_application
 from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.procedures._port_mount_rows import MountRow, told_alone
+from gateway.api.procedures._port_mount_rows import MountRow, part_errors
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
@@ -93,8 +93,8 @@ def _whole(row: dict[str, Any]) -> dict[str, Any]:
 async def create(context: Context, given: Create) -> Answer:
     """Mount a volume, a folder of the host or a file into the container, from the next deployment on."""
     new = _whole(given.model_dump(by_alias=True, include=_OF_A_MOUNT))
-    with told_alone():
-        changed = await change(context, given.service_id, lambda found: _with(found, new))
+    with part_errors():
+        changed = await update_application(context, given.service_id, lambda found: _with(found, new))
     made = changed.application.configuration.mounts[-1]
     return Answer(_row(context, changed.application, made), headers=changed.headers)
 
@@ -112,7 +112,7 @@ async def update(context: Context, given: Update) -> Answer:
     sent = given.model_dump(by_alias=True, include=_OF_A_MOUNT, exclude_unset=True)
     chosen = {name: value for name, value in sent.items() if value is not None or name == "content"}
 
-    def wish(application: Application) -> Changes:
+    def changes_to(application: Application) -> Changes:
         before = _find(application, given.mount_id)
         row: dict[str, Any] = {
             "filePath": before.known_as,
@@ -127,8 +127,8 @@ async def update(context: Context, given: Update) -> Answer:
         return _with(application, _whole(row | chosen), without=given.mount_id)
 
     application_id = (await _holder(context, given.mount_id)).application_id
-    with told_alone():
-        changed = await change(context, application_id, wish)
+    with part_errors():
+        changed = await update_application(context, application_id, changes_to)
     return Answer(
         _row(context, changed.application, _find(changed.application, given.mount_id)), headers=changed.headers
     )
@@ -140,10 +140,10 @@ async def remove(context: Context, given: Named) -> Answer:
     application = await _holder(context, given.mount_id)
     removed = _find(application, given.mount_id)
 
-    def wish(found: Application) -> Changes:
+    def changes_to(found: Application) -> Changes:
         return _with(found, without=_find(found, given.mount_id).mount_id)
 
-    changed = await change(context, application.application_id, wish)
+    changed = await update_application(context, application.application_id, changes_to)
     return Answer(_row(context, application, removed), headers=changed.headers)
 
 

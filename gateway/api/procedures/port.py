@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from gateway.admin.application_update import change
+from gateway.admin.application_update import update_application
 from gateway.admin.applications import Changes
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
-from gateway.api.procedures._port_mount_rows import PortRow, told_alone
+from gateway.api.procedures._port_mount_rows import PortRow, part_errors
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.applications import Application
 from gateway.model.errors import NotFound
@@ -63,8 +63,8 @@ def _with(application: Application, *more: dict[str, Any], without: str | None =
 async def create(context: Context, given: Create) -> Answer:
     """Publish a port of the container on the host, from the next deployment on."""
     new = given.model_dump(by_alias=True, exclude={"application_id"})
-    with told_alone():
-        changed = await change(context, given.application_id, lambda found: _with(found, new))
+    with part_errors():
+        changed = await update_application(context, given.application_id, lambda found: _with(found, new))
     made = changed.application.configuration.ports[-1]
     return Answer(PortRow.from_port(given.application_id, made), headers=changed.headers)
 
@@ -82,13 +82,13 @@ async def update(context: Context, given: Update) -> Answer:
     sent = given.model_dump(by_alias=True, exclude_unset=True)
     chosen = {name: value for name, value in sent.items() if value is not None or name == "hostIp"}
 
-    def wish(application: Application) -> Changes:
+    def changes_to(application: Application) -> Changes:
         before = _find(application, given.port_id).model_dump(by_alias=True)
         return _with(application, before | chosen, without=given.port_id)
 
     application_id = (await _holder(context, given.port_id)).application_id
-    with told_alone():
-        changed = await change(context, application_id, wish)
+    with part_errors():
+        changed = await update_application(context, application_id, changes_to)
     return Answer(PortRow.from_port(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
 
 
@@ -98,8 +98,8 @@ async def delete(context: Context, given: Named) -> Answer:
     application = await _holder(context, given.port_id)
     removed = _find(application, given.port_id)
 
-    def wish(found: Application) -> Changes:
+    def changes_to(found: Application) -> Changes:
         return _with(found, without=_find(found, given.port_id).port_id)
 
-    changed = await change(context, application.application_id, wish)
+    changed = await update_application(context, application.application_id, changes_to)
     return Answer(PortRow.from_port(application.application_id, removed), headers=changed.headers)

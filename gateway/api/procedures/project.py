@@ -14,7 +14,7 @@ from gateway.api.procedures._project_rows import (
     WholeProject,
 )
 from gateway.api.procedures._response import Response
-from gateway.api.procedures._visible import its_own
+from gateway.api.procedures._visible import visible_to
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
 from gateway.model.applications import parse_environment
 from gateway.model.errors import Conflict, InvalidInput
@@ -69,7 +69,7 @@ class FoundProjects(Response):
 
 def changes_of(given: Input) -> dict[str, str | None]:
     """Return what was sent of a project or an environment by our columns, absent keeps; raises InvalidInput."""
-    sent = given.given()
+    sent = given.sent_fields()
     columns = {"name": "name", "description": "description", "env": "variables"}
     changes = {column: getattr(given, field) for field, column in columns.items() if field in sent}
     if changes.get("name", "") is None:
@@ -128,7 +128,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
         found = await projects.select_projects(connection, context.vault, page, only=only)
         inside = await environments.select_environments(connection, context.vault, [one.project_id for one in found])
         everything = await application_summaries.select_summaries(connection, [one.environment_id for one in inside])
-        applications = await its_own(connection, context.caller, everything)
+        applications = await visible_to(connection, context.caller, everything)
     if grants is not None:
         peopled = {one.environment_id for one in applications}
         inside = [one for one in inside if one.project_id in grants.projects or one.environment_id in peopled]

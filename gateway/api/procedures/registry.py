@@ -59,7 +59,7 @@ class _Given(Input):
 
     def fields(self) -> dict[str, Any]:
         """Return what was sent, in our spelling."""
-        return {name: getattr(self, name) for name in self.given()}
+        return {name: getattr(self, name) for name in self.sent_fields()}
 
 
 class Create(_Given):

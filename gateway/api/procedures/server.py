@@ -48,7 +48,7 @@ class _Given(Input):
 
     def access(self) -> dict[str, str | None]:
         """Return what was sent of it."""
-        return {name: getattr(self, name) for name in self.given() & _ACCESS}
+        return {name: getattr(self, name) for name in self.sent_fields() & _ACCESS}
 
 
 class Create(_Given):
@@ -186,7 +186,7 @@ async def update(context: Context, given: Update) -> Answer:
         context.vault,
         given.server_id,
         name=given.name,
-        description=(given.description or "") if "description" in given.given() else None,
+        description=(given.description or "") if "description" in given.sent_fields() else None,
         access=given.access(),
     )
     return Answer(value=True)

@@ -20,6 +20,6 @@ class OfService(Input):
 @procedures.query("schedule.list", takes=OfService, gives=list[Any])
 @procedures.query("sshKey.all", gives=list[Any], access=KeyAccess.ANY_KEY)
 @procedures.query("certificates.all", gives=list[Any], access=KeyAccess.ANY_KEY)
-async def none(_context: Context, _given: Input) -> Answer:
+async def empty_list(_context: Context, _given: Input) -> Answer:
     """Return none: there are none of these here."""
     return Answer([])
