@@ -103,7 +103,7 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
         if not (is_transient(error) or isinstance(error, asyncpg.PostgresError)):
             raise
         why = str(error) or "it does not answer in time"
-        raise Unavailable(f"PostgreSQL does not let us in: {why}; check GATEWAY_DATABASE_URL") from error
+        raise Unavailable(f"cannot connect to PostgreSQL: {why}; check GATEWAY_DATABASE_URL") from error
     try:
         yield pool
     finally:

@@ -1,7 +1,7 @@
-"""Runs a program as another user than root, in the eyes of that program alone: PostgreSQL refuses to run as root.
+"""Run a program that believes it is not root, since PostgreSQL refuses to run as root.
 
-Run by path: `python -I unprivileged.py UID PROGRAM ARGUMENT…`. In a user namespace of its own, in which the caller is
-UID, the program reaches what the caller reaches and holds no capability outside. Nothing has to be opened to others.
+Run by path: `python -I unprivileged.py UID PROGRAM ARGUMENT…`. The program runs in a user namespace in which the caller
+has the id UID. It can access what the caller can, and has no capability outside. No file needs other permissions.
 """
 
 import ctypes
@@ -18,14 +18,14 @@ def main(user: str, program: str, *arguments: str) -> None:
         why = os.strerror(ctypes.get_errno())
         sys.exit(
             f"PostgreSQL cannot run as root, and this system allows no user namespace ({why}). "
-            "Run the gateway as another user, or give the folder to one who reaches it (chown), "
+            "Run the gateway as another user, or give the directory to a user who can access it (chown), "
             "or set GATEWAY_DATABASE_URL"
         )
     own = Path("/proc/self")
     own.joinpath("setgroups").write_text("deny", encoding="ascii")
     for name, number in outside.items():
         own.joinpath(name).write_text(f"{user} {number} 1", encoding="ascii")
-    os.execv(program, (program, *arguments))  # noqa: S606 - that is what it is for
+    os.execv(program, (program, *arguments))  # noqa: S606 - the purpose of this file
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ async def test_a_number_that_another_process_has_now_does_not_keep_it_from_start
 async def test_a_folder_of_others_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "postgres/letter.txt").touch()
-    with pytest.raises(Unavailable, match="is not empty, and holds no database"):
+    with pytest.raises(Unavailable, match="is not empty and has no database"):
         async with embedded_postgres(tmp_path):
             pass
 
@@ -224,7 +224,7 @@ async def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -
     place = tmp_path / "data"
     place.mkdir()
     place.chmod(0o777)
-    with pytest.raises(Unavailable, match="everybody may write"):
+    with pytest.raises(Unavailable, match="every user may write"):
         async with embedded_postgres(place):
             pass
     assert within(place) == []
