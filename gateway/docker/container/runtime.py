@@ -1,11 +1,9 @@
-"""Runs an application as one container: creates, starts, stops and removes it, and keeps former versions.
+"""Runs an application as one container: creates, starts, stops and removes it.
 
-How one container replaces another is in `swap`.
+`swap` replaces one container with another. `retention` keeps former versions and removes leftovers.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
@@ -25,7 +23,8 @@ from gateway.docker.container import (
     update_order,
 )
 from gateway.docker.container import spec as container_spec
-from gateway.docker.container.swap import PUT_BACK_GRACE, ContainerSwap, remove
+from gateway.docker.container.retention import UNREADY_GRACE, ApplicationContainers, remove, stop_for_good
+from gateway.docker.container.swap import ContainerSwap
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
@@ -62,36 +61,10 @@ class ContainerRuntime:
     # -- inspect
 
     async def remove_leftovers(self) -> None:
-        for container in sorted(await self._list_containers(), key=lambda one: (one.down, one.name != self._name)):
-            if names.is_new(self._name, container.name):
-                await containers.remove(self.engine, container.container_id)
-            elif names.is_aside(self._name, container.name):
-                # A kept container whose rollback was interrupted or superseded.
-                await self._stop_for_good(container)
-            elif names.was_renamed(self._name, container.name):
-                await self._rename_back(container)
-
-    async def _restore_name(self) -> Container | None:
-        """Give a renamed serving container its name again, and return it."""
-        found = [one for one in await self._list_containers() if names.was_renamed(self._name, one.name)]
-        for container in sorted(found, key=lambda one: (one.down, one.name)):
-            await self._rename_back(container)
-            return await containers.inspect(self.engine, self._name)
-        return None
-
-    async def _rename_back(self, container: Container) -> None:
-        """Give a renamed container its name again. If another container has the name, keep this one aside."""
-        bearer = await containers.inspect(self.engine, self._name)
-        if bearer is not None and not ownership.belongs_to(self.application, bearer):
-            return
-        name = self._name if bearer is None else names.aside(self._name, container.container_id)
-        _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
-        await containers.rename(self.engine, container, name)
-        if bearer is not None:
-            await self._stop_for_good(container)
+        await self._containers.remove_leftovers()
 
     async def serving(self) -> Serving | None:
-        found = await containers.inspect(self.engine, self._name) or await self._restore_name()
+        found = await containers.inspect(self.engine, self._name) or await self._containers.restore_name()
         if found is None:
             return None
         if not ownership.belongs_to(self.application, found):
@@ -192,7 +165,7 @@ class ContainerRuntime:
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
         wanted = (version.digest, container_spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
-        for kept in await self._list_kept():
+        for kept in await self._containers.list_kept():
             if ownership.version_of(self.application, kept) == wanted and await self._can_start(kept):
                 joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
@@ -277,42 +250,18 @@ class ContainerRuntime:
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.move_to(self.engine, swap.old, swap.new)
             if (old := await containers.inspect(self.engine, swap.old)) is not None:
-                await self._stop_for_good(old)  # in case somebody started it again
+                await stop_for_good(self.engine, old, grace=UNREADY_GRACE)  # in case somebody started it again
         if reference := ownership.image_reference_of(self.application, new):
             await images.tag(self.engine, new.image_id, reference)
         # Compose would start a kept container of its own beside the new one.
         own = adopted_spec.belongs_to_compose(new.labels)
         await self.remove_leftovers()  # the copy of the old container, and renamed ones
-        await self._prune(at_most=0 if own else self.application.configuration.kept)
+        at_most = 0 if own else self.application.configuration.kept
+        await self._containers.prune(self.timeouts.kept_for, at_most=at_most)
         await self.remove_leftovers()  # containers that somebody has started again meanwhile
 
     async def prune_kept(self) -> None:
-        await self._prune()
-
-    async def _prune(self, *, at_most: int | None = None) -> None:
-        """Remove kept versions that are too old, too many, or duplicates. Never one that somebody has started."""
-        oldest = datetime.now(UTC) - timedelta(seconds=self.timeouts.kept_for)
-        serving = await containers.inspect(self.engine, self._name)
-        known = {ownership.version_of(self.application, serving)} if serving else set()
-        number = 0
-        for container in await self._list_kept():
-            version = ownership.version_of(self.application, container)
-            # A duplicate of the serving or of a kept version is not worth keeping.
-            again = version in known and None not in version
-            known.add(version)
-            young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
-            number += not again
-            if young or not container.down:
-                continue
-            # Never a running one: a rollback may have started it since.
-            with suppress(Failed):
-                await remove(self.engine, container, running=False)
-
-    async def _stop_for_good(self, container: Container) -> None:
-        """Stop the container and turn off its restart policy."""
-        await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
-        if not container.down:
-            await containers.stop(self.engine, container.container_id, grace=PUT_BACK_GRACE)
+        await self._containers.prune(self.timeouts.kept_for)
 
     async def last_lines(self, swap: Swap) -> str:
         return await containers.last_lines(self.engine, swap.new)
@@ -354,7 +303,7 @@ class ContainerRuntime:
         await containers.stop(self.engine, serving.object_id, grace=self._grace)
 
     async def remove(self) -> None:
-        for container in await self._list_containers():
+        for container in await self._containers.list_all():
             if ownership.is_original(self.application, container) and container.name == self._name:
                 continue  # an adopted container that was never replaced does not belong to the gateway
             if container.running or container.restarting:
@@ -378,7 +327,11 @@ class ContainerRuntime:
     def longest_call(self) -> float:
         return self._grace + self.timeouts.call_margin
 
-    # -- names
+    # -- parts
+
+    @property
+    def _containers(self) -> ApplicationContainers:
+        return ApplicationContainers(self.engine, self.application)
 
     @property
     def _name(self) -> str:
@@ -399,17 +352,3 @@ class ContainerRuntime:
     @property
     def _grace(self) -> int:
         return self.application.configuration.stop_grace
-
-    async def _list_containers(self) -> list[Container]:
-        labelled = await containers.list_labelled(self.engine, self.application.application_id)
-        found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
-        if (base := self.application.adopted_spec) is not None:
-            original = await containers.inspect(self.engine, base.object_id)
-            alike = await containers.list_labelled(self.engine, base.object_id, label=ORIGIN)
-            found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
-        return found
-
-    async def _list_kept(self) -> list[Container]:
-        """Return the kept containers of former versions, latest first."""
-        aside = [one for one in await self._list_containers() if names.is_aside(self._name, one.name)]
-        return sorted(aside, key=lambda one: one.finished_at, reverse=True)

@@ -18,10 +18,11 @@ import structlog
 
 from gateway.docker.container import create_request, dependents, names, ownership, preflight, readiness
 from gateway.docker.container import spec as container_spec
-from gateway.docker.engine import containers, images
+from gateway.docker.container.retention import UNREADY_GRACE, remove, stop_for_good
+from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
-from gateway.docker.engine.labels import ORIGIN, image_reference
+from gateway.docker.engine.labels import ORIGIN
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.configuration_diff import Running
@@ -31,7 +32,6 @@ from gateway.model.reference import Reference
 
 _LOG = structlog.get_logger()
 
-PUT_BACK_GRACE = 3  # seconds for a container to stop that was never ready
 _POLL_INTERVAL = 0.1  # seconds
 _START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
 
@@ -117,13 +117,7 @@ class ContainerSwap:
         await dependents.move_to(self.engine, old.container_id, self.swap.new)
         if old.running and container_spec.endpoints(self.application):
             await asyncio.sleep(self.application.configuration.drain)
-        await self.stop_for_good(old, grace=self._grace)
-
-    async def stop_for_good(self, container: Container, *, grace: int) -> None:
-        """Stop the container and turn off its restart policy."""
-        await containers.set_restart_policy(self.engine, container, containers.NO_RESTART)
-        if not container.down:
-            await containers.stop(self.engine, container.container_id, grace=grace)
+        await stop_for_good(self.engine, old, grace=self._grace)
 
     # -- names
 
@@ -249,7 +243,7 @@ class ContainerSwap:
     async def _restore(self, old: Container | None) -> None:
         swap, new = self.swap, await containers.inspect(self.engine, self.swap.new)
         if new is not None and swap.order is Order.STOP_FIRST:
-            await self.stop_for_good(new, grace=PUT_BACK_GRACE)
+            await stop_for_good(self.engine, new, grace=UNREADY_GRACE)
         if old is not None and swap.order is Order.START_FIRST:
             await self._start_again(old)
         if new is not None and new.name == swap.serving_name:
@@ -295,16 +289,9 @@ class ContainerSwap:
             await remove(self.engine, new, image=self.swap.reason is not None)
             return
         await self._set_aside(new)
-        await self.stop_for_good(new, grace=PUT_BACK_GRACE)
+        await stop_for_good(self.engine, new, grace=UNREADY_GRACE)
 
     async def drop_stand_in(self) -> None:
         """Remove the copy of the old container, which keeps serving."""
         if self._stand_in_name and (left := await containers.inspect(self.engine, self._stand_in_name)):
             await containers.remove(self.engine, left.container_id)
-
-
-async def remove(engine: Engine, container: Container, *, image: bool = True, running: bool = True) -> None:
-    """Remove the container, and its image unless it is in use. Raises Failed for a running one unless `running`."""
-    await containers.remove(engine, container.container_id, running=running)
-    if image and (reference := image_reference(container.labels)):
-        await images.untag(engine, reference)

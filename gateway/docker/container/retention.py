@@ -1,0 +1,108 @@
+"""Finds all containers of an application on an engine, keeps former versions and removes what is left over."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from gateway.docker.container import names, ownership
+from gateway.docker.engine import containers, images
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
+from gateway.docker.engine.labels import ORIGIN, image_reference
+from gateway.model.applications import Application
+from gateway.model.errors import Failed
+
+_LOG = structlog.get_logger()
+
+UNREADY_GRACE = 3  # seconds for a container to stop that was never ready, or should be stopped already
+
+
+@dataclass(frozen=True, slots=True)
+class ApplicationContainers:
+    """The containers of one application on one engine, in any state and under any name."""
+
+    engine: Engine
+    application: Application
+
+    async def list_all(self) -> list[Container]:
+        labelled = await containers.list_labelled(self.engine, self.application.application_id)
+        found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
+        if (base := self.application.adopted_spec) is not None:
+            original = await containers.inspect(self.engine, base.object_id)
+            alike = await containers.list_labelled(self.engine, base.object_id, label=ORIGIN)
+            found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
+        return found
+
+    @property
+    def _name(self) -> str:
+        return self.application.app_name
+
+    async def list_kept(self) -> list[Container]:
+        """Return the kept containers of former versions, latest first."""
+        aside = [one for one in await self.list_all() if names.is_aside(self._name, one.name)]
+        return sorted(aside, key=lambda one: one.finished_at, reverse=True)
+
+    async def remove_leftovers(self) -> None:
+        """Remove containers that never served, stop kept ones, and restore names. Requires that no swap is open."""
+        for container in sorted(await self.list_all(), key=lambda one: (one.down, one.name != self._name)):
+            if names.is_new(self._name, container.name):
+                await containers.remove(self.engine, container.container_id)
+            elif names.is_aside(self._name, container.name):
+                # A kept container whose rollback was interrupted or superseded.
+                await stop_for_good(self.engine, container, grace=UNREADY_GRACE)
+            elif names.was_renamed(self._name, container.name):
+                await self._rename_back(container)
+
+    async def restore_name(self) -> Container | None:
+        """Give a renamed serving container its name again, and return it."""
+        found = [one for one in await self.list_all() if names.was_renamed(self._name, one.name)]
+        for container in sorted(found, key=lambda one: (one.down, one.name)):
+            await self._rename_back(container)
+            return await containers.inspect(self.engine, self._name)
+        return None
+
+    async def _rename_back(self, container: Container) -> None:
+        """Give a renamed container its name again. If another container has the name, keep this one aside."""
+        bearer = await containers.inspect(self.engine, self._name)
+        if bearer is not None and not ownership.belongs_to(self.application, bearer):
+            return
+        name = self._name if bearer is None else names.aside(self._name, container.container_id)
+        _LOG.warning("Somebody renamed a container of the application", container=container.name, again=name)
+        await containers.rename(self.engine, container, name)
+        if bearer is not None:
+            await stop_for_good(self.engine, container, grace=UNREADY_GRACE)
+
+    async def prune(self, kept_for: float, *, at_most: int | None = None) -> None:
+        """Remove kept versions older than `kept_for` seconds, beyond `at_most`, or duplicates. Never a running one."""
+        oldest = datetime.now(UTC) - timedelta(seconds=kept_for)
+        serving = await containers.inspect(self.engine, self._name)
+        known = {ownership.version_of(self.application, serving)} if serving else set()
+        number = 0
+        for container in await self.list_kept():
+            version = ownership.version_of(self.application, container)
+            # A duplicate of the serving or of a kept version is not worth keeping.
+            again = version in known and None not in version
+            known.add(version)
+            young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
+            number += not again
+            if young or not container.down:
+                continue
+            # Never a running one: a rollback may have started it since.
+            with suppress(Failed):
+                await remove(self.engine, container, running=False)
+
+
+async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
+    """Turn off the container's restart policy, and stop it if it runs."""
+    await containers.set_restart_policy(engine, container, containers.NO_RESTART)
+    if not container.down:
+        await containers.stop(engine, container.container_id, grace=grace)
+
+
+async def remove(engine: Engine, container: Container, *, image: bool = True, running: bool = True) -> None:
+    """Remove the container, and its image unless it is in use. Raises Failed for a running one unless `running`."""
+    await containers.remove(engine, container.container_id, running=running)
+    if image and (reference := image_reference(container.labels)):
+        await images.untag(engine, reference)
