@@ -183,6 +183,6 @@ def _service_state(
         return _compare_with_desired(
             expected, ObservedState(State.HEALTHY if made.get("Healthcheck") else State.RUNNING)
         )
-    lagging = f"; {now.lagging.state}: {now.lagging.said}" if now.lagging else ""
+    lagging = f"; {now.lagging.state}: {now.lagging.message}" if now.lagging else ""
     so_far = f"{now.running} of {now.wanted} tasks run{lagging}"
     return _compare_with_desired(expected, ObservedState(State.UNHEALTHY if now.running else State.RESTARTING, so_far))

@@ -50,7 +50,7 @@ class ServiceWorld(World):
 
 
 def _seen(tasks: Sequence[Task]) -> str:
-    return ", ".join(f"{task.state} {task.image.rpartition('@')[2][:19]} {task.said}" for task in tasks)
+    return ", ".join(f"{task.state} {task.image.rpartition('@')[2][:19]} {task.message}" for task in tasks)
 
 
 @asynccontextmanager

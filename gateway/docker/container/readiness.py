@@ -34,7 +34,7 @@ async def wait_until_ready(engine: Engine, container_id: str, timeouts: Timeouts
     while True:
         container = await require(engine, container_id)
         if reason := failure_reason(container):
-            if stopped < _MAX_RESTARTS and container.down and await stop_cause.was_stopped(engine, container):
+            if stopped < _MAX_RESTARTS and container.stopped and await stop_cause.was_stopped(engine, container):
                 stopped += 1
                 await _start_again(engine, container)
                 asked_at, ran_since = -float("inf"), loop.time()

@@ -46,7 +46,7 @@ class ApplicationContainers:
 
     async def remove_leftovers(self) -> None:
         """Remove containers that never served, stop kept ones, and restore names. Requires that no swap is open."""
-        for container in sorted(await self.list_all(), key=lambda one: (one.down, one.name != self._name)):
+        for container in sorted(await self.list_all(), key=lambda one: (one.stopped, one.name != self._name)):
             if names.is_new(self._name, container.name):
                 await containers.remove(self.engine, container.container_id)
             elif names.is_aside(self._name, container.name):
@@ -58,7 +58,7 @@ class ApplicationContainers:
     async def restore_name(self) -> Container | None:
         """Give a renamed serving container its name again, and return it."""
         found = [one for one in await self.list_all() if names.was_renamed(self._name, one.name)]
-        for container in sorted(found, key=lambda one: (one.down, one.name)):
+        for container in sorted(found, key=lambda one: (one.stopped, one.name)):
             await self._rename_back(container)
             return await containers.inspect(self.engine, self._name)
         return None
@@ -87,7 +87,7 @@ class ApplicationContainers:
             known.add(version)
             young = not again and (at_most is None or number < at_most) and container.finished_at >= oldest
             number += not again
-            if young or not container.down:
+            if young or not container.stopped:
                 continue
             # Never a running one: a rollback may have started it since.
             with suppress(Failed):
@@ -97,7 +97,7 @@ class ApplicationContainers:
 async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
     """Turn off the container's restart policy, and stop it if it runs."""
     await containers.set_restart_policy(engine, container, containers.NO_RESTART)
-    if not container.down:
+    if not container.stopped:
         await containers.stop(engine, container.container_id, grace=grace)
 
 

@@ -235,7 +235,9 @@ class ContainerRuntime:
             return False  # a copy of the old container
         new = await containers.inspect(self.engine, swap.new)
         return (
-            not found.down or new is None or containers.parse_time(new.created) < containers.parse_time(found.created)
+            not found.stopped
+            or new is None
+            or containers.parse_time(new.created) < containers.parse_time(found.created)
         )
 
     async def check_restored(self, swap: Swap, serving: Serving) -> None:
@@ -268,7 +270,7 @@ class ContainerRuntime:
 
     async def start(self, serving: Serving) -> None:
         found = await readiness.require(self.engine, serving.object_id)
-        if found.down and not await self._can_start(found):
+        if found.stopped and not await self._can_start(found):
             found = await self._recreate(found)
         try:
             await containers.start(self.engine, found.container_id)
@@ -315,7 +317,7 @@ class ContainerRuntime:
         if found is None:
             return readiness.missing_reason(object_id)
         reason = readiness.failure_reason(found, restarts=restarts)
-        if reason is None or (found.down and await stop_cause.was_stopped(self.engine, found)):
+        if reason is None or (found.stopped and await stop_cause.was_stopped(self.engine, found)):
             return None  # a person or the engine stopped it, so the version is not at fault
         return await exit_diagnosis.diagnose_exit(self.engine, found, reason)
 

@@ -82,13 +82,13 @@ class ContainerSwap:
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Stop the old container and start the new one. Try again when somebody starts the old one in between."""
         for number in range(_START_ATTEMPTS):
-            if old is not None and not old.down:
+            if old is not None and not old.stopped:
                 await containers.stop(self.engine, old.container_id, grace=self._grace)
             try:
                 await self.start_new()
             except Failed:
                 old = None if old is None else await containers.inspect(self.engine, old.container_id)
-                if old is None or old.down or number == _START_ATTEMPTS - 1:
+                if old is None or old.stopped or number == _START_ATTEMPTS - 1:
                     raise
             else:
                 return
@@ -164,7 +164,7 @@ class ContainerSwap:
         deadline = clock() + longest_call
         while self.swap.old and self.swap.order is Order.STOP_FIRST and clock() < deadline:
             old = await containers.inspect(self.engine, self.swap.old)
-            if old is None or old.down:
+            if old is None or old.stopped:
                 return
             await asyncio.sleep(_POLL_INTERVAL)
 
@@ -194,7 +194,7 @@ class ContainerSwap:
         if self.swap.old is None or self._stand_in_name is None:
             return None
         old = await containers.inspect(self.engine, self.swap.old)
-        if old is not None and (not old.down or not old.removes_itself):
+        if old is not None and (not old.stopped or not old.removes_itself):
             return old
         if made := await containers.inspect(self.engine, self._stand_in_name):
             return made
@@ -260,7 +260,7 @@ class ContainerSwap:
         # Before the start, so that an engine that restarts now starts it again.
         if not old.removes_itself:
             await containers.set_restart_policy(self.engine, old, self.swap.old_restart_policy or containers.NO_RESTART)
-        if old.down or old.paused:
+        if old.stopped or old.paused:
             await self.start(old.container_id)
 
     async def _keep_new_after(self, error: Failed | None) -> None:

@@ -72,7 +72,7 @@ class Container:
         return self.running and not self.restarting and not self.paused and self.health in {None, "healthy"}
 
     @property
-    def down(self) -> bool:
+    def stopped(self) -> bool:
         """Whether none of its processes runs and none is about to start."""
         return not self.running and not self.restarting
 

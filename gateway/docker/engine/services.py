@@ -72,15 +72,15 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A task at the time of its inspection. `wanted` is its desired state."""
+    """A task at the time of its inspection. `state` is the actual state."""
 
     task_id: str
     slot: int
     node_id: str
     state: str
-    wanted: str
+    desired_state: str
     changed: str
-    said: str
+    message: str
     exit_code: int
     container_id: str
     labels: Mapping[str, str] = field(repr=False)
@@ -98,11 +98,11 @@ class Node:
 
     down: bool
     #: about when it last registered; later than the creation of tasks from before its engine restarted
-    joined: datetime
+    registered_at: datetime
 
 
-def image_matches_labels(marks: Mapping[str, str], image: str) -> bool:
-    return marks.get(IMAGE, image) == image
+def image_matches_labels(labels: Mapping[str, str], image: str) -> bool:
+    return labels.get(IMAGE, image) == image
 
 
 def _service(found: Mapping[str, Any]) -> Service:
@@ -126,9 +126,9 @@ def _task(found: Mapping[str, Any]) -> Task:
         slot=found.get("Slot", 0),
         node_id=found.get("NodeID", ""),
         state=status["State"],
-        wanted=found["DesiredState"],
+        desired_state=found["DesiredState"],
         changed=status["Timestamp"],
-        said=status.get("Err") or status.get("Message", ""),
+        message=status.get("Err") or status.get("Message", ""),
         exit_code=container.get("ExitCode", 0),
         container_id=container.get("ContainerID", ""),
         image=found["Spec"].get("ContainerSpec", {}).get("Image", ""),
@@ -149,10 +149,10 @@ def with_registry_auth(
     spec: Mapping[str, Any], image: Reference, credentials: Credentials | None
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the spec, labelled with the expiry of the credentials, and the header that contains them."""
-    marks = {name: value for name, value in (spec.get("Labels") or {}).items() if name != LOGIN_UNTIL}
+    labels = {name: value for name, value in (spec.get("Labels") or {}).items() if name != LOGIN_UNTIL}
     if credentials is not None and credentials.expires_at is not None:
-        marks[LOGIN_UNTIL] = credentials.expires_at.isoformat()
-    return {**spec, "Labels": marks}, registry_auth_header(image, credentials)
+        labels[LOGIN_UNTIL] = credentials.expires_at.isoformat()
+    return {**spec, "Labels": labels}, registry_auth_header(image, credentials)
 
 
 async def inspect(engine: Engine, service: str) -> Service | None:
@@ -232,20 +232,20 @@ async def update(
     spec: Mapping[str, Any],
     auth_header: Mapping[str, str],
     *,
-    back: bool = False,
+    rollback: bool = False,
 ) -> None:
-    """Send a new spec, or with `back` the previous one.
+    """Send a new spec, or with `rollback` the previous one.
 
     Raises Postponed when somebody else has changed the spec since the inspection.
     """
     service = seen
     for _ in range(_TRIES):
-        rollback = {"rollback": "previous"} if back else {}
+        query = {"rollback": "previous"} if rollback else {}
         try:
             await engine.call(
                 "POST",
                 f"services/{service.service_id}/update",
-                params={"version": service.version, **rollback},
+                params={"version": service.version, **query},
                 body=spec,
                 headers=auth_header,
             )

@@ -49,7 +49,7 @@ class ServiceProgress:
     leftover: Sequence[Task]
     settled: bool
     #: the newest failed task of this version
-    broke: Task | None
+    failed_task: Task | None
     #: a task of this version that no node accepts, although nodes are available
     unplaced: Task | None
     #: a task of this version that is not running yet
@@ -71,35 +71,35 @@ class ServiceProgress:
 def observe(
     service: Service,
     tasks: Sequence[Task],
-    mark: AttemptKey,
+    key: AttemptKey,
     *,
     nodes: Mapping[str, Node] | None = None,
     before: frozenset[str] = frozenset(),
 ) -> ServiceProgress:
-    """Return the progress of the version `mark`. Tasks on nodes that are down do not count.
+    """Return the progress of the version `key`. Tasks on nodes that are down do not count.
 
     The failures of tasks in `before` are ignored. A task with another image counts as another version, despite its
     labels.
     """
     down = frozenset(node_id for node_id, node in (nodes or {}).items() if node.down)
-    ours = [task for task in tasks if AttemptKey.of(task.labels) == mark and task.image_matches_labels]
-    present = [task for task in ours if task.wanted == "running" and task.state not in _ENDED]
+    ours = [task for task in tasks if AttemptKey.of(task.labels) == key and task.image_matches_labels]
+    present = [task for task in ours if task.desired_state == "running" and task.state not in _ENDED]
     running = [task for task in present if task.state == "running" and task.node_id not in down]
     waiting = [task for task in present if task not in running]
     others = [task for task in tasks if task not in ours and task.state not in _ENDED and task.node_id not in down]
-    leaving = [task for task in ours if task.wanted in _STOPPING and task.state not in _ENDED | {"new"}]
+    leaving = [task for task in ours if task.desired_state in _STOPPING and task.state not in _ENDED | {"new"}]
     ended = [task for task in ours if task.state in _FAILED and task.task_id not in before]
     excused = frozenset(task.task_id for task in ended if _is_excused(task, nodes or {}))
     broken = [task for task in ended if task.task_id not in excused]
-    everywhere = len(_slots(present)) + sum(task.wanted == "running" for task in others)
+    everywhere = len(_slots(present)) + sum(task.desired_state == "running" for task in others)
     return ServiceProgress(
         running=len(_slots(running)),
         wanted=everywhere if service.replicas is None else service.replicas,
         leftover=others + [task for task in leaving if task.node_id not in down],
         settled=service.update_state in _SETTLED,
-        broke=_first(broken),
+        failed_task=_first(broken),
         unplaced=_first(
-            task for task in waiting if "no suitable node" in task.said and not _NODES_AWAY.search(task.said)
+            task for task in waiting if "no suitable node" in task.message and not _NODES_AWAY.search(task.message)
         ),
         lagging=_first(waiting),
         stuck=_first(task for task in ours if task.node_id in down and task.state not in _ENDED | {"running"})
@@ -119,7 +119,7 @@ def _slots(tasks: Iterable[Task]) -> set[int | str]:
 def _is_excused(task: Task, nodes: Mapping[str, Node]) -> bool:
     """Return whether the task did not fail by itself: its node's engine restarted, or its container was removed."""
     node = nodes.get(task.node_id)
-    return _CONTAINER_GONE in task.said.lower() or (node is not None and node.joined > task.created)
+    return _CONTAINER_GONE in task.message.lower() or (node is not None and node.registered_at > task.created)
 
 
 def _first(tasks: Iterable[Task]) -> Task | None:
@@ -131,30 +131,38 @@ def all_ended(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> b
     return all(task.state in _ENDED or task.node_id in down for task in tasks)
 
 
-def raise_if_failed(service: Service, seen: ServiceProgress, mark: AttemptKey) -> None:
+def raise_if_failed(service: Service, seen: ServiceProgress, key: AttemptKey) -> None:
     """Raise Failed when the version will not succeed, because its tasks fail or the Swarm has given up.
 
     Raises Interrupted when the Swarm gave up because of tasks that did not fail by themselves.
     """
     name = service.name
-    if seen.broke is None and seen.excused and service.update_state.startswith(("rollback", "paused")):
+    if seen.failed_task is None and seen.excused and service.update_state.startswith(("rollback", "paused")):
         raise Interrupted(
             Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} because the engine of a node was restarted"
         )
-    if AttemptKey.of(service.labels) != mark:
+    if AttemptKey.of(service.labels) != key:
         if not service.update_state.startswith("rollback"):
             raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
-        why = task_failure(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        why = (
+            task_failure(name, seen.failed_task)
+            if seen.failed_task
+            else Failed(Code.ENGINE_REFUSED, service.update_message)
+        )
         raise Failed(why.reason.code, f"the Swarm rolled {name} back: {why.reason.message}")
     if not service.image_matches_labels:
         raise Failed(
             Code.ENGINE_REFUSED, f"somebody else set the image of {name} to {service.image} during the rollout"
         )
     if service.update_state == "paused":
-        why = task_failure(name, seen.broke) if seen.broke else Failed(Code.ENGINE_REFUSED, service.update_message)
+        why = (
+            task_failure(name, seen.failed_task)
+            if seen.failed_task
+            else Failed(Code.ENGINE_REFUSED, service.update_message)
+        )
         raise Failed(why.reason.code, f"the Swarm paused the update of {name}: {why.reason.message}")
-    if seen.broke is not None and not _tolerates_failures(service):
-        raise task_failure(name, seen.broke)
+    if seen.failed_task is not None and not _tolerates_failures(service):
+        raise task_failure(name, seen.failed_task)
 
 
 def _tolerates_failures(service: Service) -> bool:
@@ -166,13 +174,13 @@ def _tolerates_failures(service: Service) -> bool:
 
 def task_failure(name: str, task: Task) -> Failed:
     """Return the error for a failed task."""
-    lowered, told = task.said.lower(), classify(0, task.said).reason
+    lowered, told = task.message.lower(), classify(0, task.message).reason
     code = (
         next((code for words, code in _CODES_BY_MESSAGE if any(word in lowered for word in words)), None) or told.code
     )
     if code is Code.ENGINE_REFUSED and task.state != "rejected":
         code = Code.EXITED
-    text = told.message if code is told.code and task.said else _describe_exit(task)
+    text = told.message if code is told.code and task.message else _describe_exit(task)
     return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {text}")
 
 
@@ -180,14 +188,14 @@ def _describe_exit(task: Task) -> str:
     """Return the task's message with the common meaning of its exit code."""
     if task.state == "complete":
         return exit_diagnosis.describe_exit_code(0)
-    found = _NON_ZERO_EXIT.search(task.said)
+    found = _NON_ZERO_EXIT.search(task.message)
     known = exit_diagnosis.exit_code_meaning(int(found["code"])) if found else None
-    return f"{task.said}: {known}" if known else task.said or exit_diagnosis.describe_exit_code(task.exit_code)
+    return f"{task.message}: {known}" if known else task.message or exit_diagnosis.describe_exit_code(task.exit_code)
 
 
 def placement_failure(name: str, task: Task) -> Failed:
     """Return why no node accepts a task, in the Swarm's words."""
-    whys = [why for why in re.split(r"[;(),]", task.said) if " on " in why]
+    whys = [why for why in re.split(r"[;(),]", task.message) if " on " in why]
     codes = {next((code for words, code in _PLACEMENT_CODES.items() if words in why), None) for why in whys}
     code = codes.pop() if len(codes) == 1 else None
-    return Failed(code or Code.NO_SUITABLE_NODE, f"{name}.{task.slot or task.node_id}: {task.said}")
+    return Failed(code or Code.NO_SUITABLE_NODE, f"{name}.{task.slot or task.node_id}: {task.message}")

@@ -212,7 +212,7 @@ class ServiceRuntime:
             return False
         previous = service.previous_spec if service else None
         if service is not None and previous is not None and AttemptKey.of(previous.get("Labels") or {}) != _key(swap):
-            await services.update(self.engine, service, service.spec, {}, back=True)
+            await services.update(self.engine, service, service.spec, {}, rollback=True)
             return True
         reference = self.former.reference if self.former else None
         if self.former is None or reference is None or reference.digest is None:
@@ -275,11 +275,11 @@ class ServiceRuntime:
         service = await self._watcher.require(serving.object_id)
         before = frozenset(task.task_id for task in await services.tasks(self.engine, service))
         await self._scale(service, running=True)
-        mark = AttemptKey.of(service.labels)
+        key = AttemptKey.of(service.labels)
         try:
-            await self._watcher.wait_until_converged(mark, before)
+            await self._watcher.wait_until_converged(key, before)
         except Failed as error:
-            raise Failed(error.reason.code, error.reason.message, log=await self._watcher.last_lines(mark)) from error
+            raise Failed(error.reason.code, error.reason.message, log=await self._watcher.last_lines(key)) from error
 
     async def stop(self, serving: Serving) -> None:
         service = await self._watcher.require(serving.object_id)
@@ -323,7 +323,9 @@ class ServiceRuntime:
             return error.reason
         seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
         return (
-            convergence.task_failure(self._name, seen.broke).reason if seen.broke and seen.restarts > restarts else None
+            convergence.task_failure(self._name, seen.failed_task).reason
+            if seen.failed_task and seen.restarts > restarts
+            else None
         )
 
     async def run_probe(self, object_id: str) -> Reason | None:  # noqa: ARG002 - a service has no probe

@@ -35,13 +35,13 @@ class ServiceWatcher:
     grace: int
     login: CredentialsProvider
 
-    async def wait_until_converged(self, mark: AttemptKey, before: frozenset[str] = frozenset()) -> None:
+    async def wait_until_converged(self, key: AttemptKey, before: frozenset[str] = frozenset()) -> None:
         """Return when every task has run the version for the stability window. Raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
         best, steady, seen_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
         while True:
-            service, seen = await self._observe(mark, before)
+            service, seen = await self._observe(key, before)
             now = clock()
             if not seen.excused <= excused:  # other tasks replace them
                 excused, best, progressed = seen.excused, 0, now
@@ -62,7 +62,7 @@ class ServiceWatcher:
                 raise self._timed_out(seen)
             await asyncio.sleep(POLL_INTERVAL)
 
-    async def _observe(self, mark: AttemptKey, before: frozenset[str]) -> tuple[Service, ServiceProgress]:
+    async def _observe(self, key: AttemptKey, before: frozenset[str]) -> tuple[Service, ServiceProgress]:
         """Return the progress of the version. Raises Failed when it will not succeed.
 
         An ended task may be reported before its node's restart is. Therefore a failure is confirmed by a second look.
@@ -70,12 +70,12 @@ class ServiceWatcher:
         doubted = False
         while True:
             service = await self.require(self.name)
-            seen = await self.observe(service, mark, before)
+            seen = await self.observe(service, key, before)
             try:
-                convergence.raise_if_failed(service, seen, mark)
+                convergence.raise_if_failed(service, seen, key)
             except Failed as error:
-                if doubted or seen.broke is None:
-                    raise await self.diagnose(error, seen.broke) from error
+                if doubted or seen.failed_task is None:
+                    raise await self.diagnose(error, seen.failed_task) from error
                 doubted = True
                 await asyncio.sleep(POLL_INTERVAL)
             else:
@@ -91,46 +91,50 @@ class ServiceWatcher:
         if image is None or service.previous_spec is None:
             return
         _LOG.warning("A node was lost during an update: the update is restarted", service=self.name)
-        await services.update(self.engine, service, service.spec, {}, back=True)
+        await services.update(self.engine, service, service.spec, {}, rollback=True)
         gone_back = await self.require(self.name)
         authorized = services.registry_auth_header(image, await self.login(None))
         await services.update(self.engine, gone_back, service.spec, authorized)
 
-    async def diagnose(self, error: Failed, broke: Task | None) -> Failed:
+    async def diagnose(self, error: Failed, failed_task: Task | None) -> Failed:
         """Return the error with details from the task's container, if that is on this engine.
 
         The Swarm reports a task that exits because it is unhealthy as complete, and one that is out of memory as
         killed.
         """
-        container = await containers.inspect(self.engine, broke.container_id) if broke and broke.container_id else None
+        container = (
+            await containers.inspect(self.engine, failed_task.container_id)
+            if failed_task and failed_task.container_id
+            else None
+        )
         if container is not None and container.out_of_memory:
             return Failed(
                 Code.OUT_OF_MEMORY, f"{error.reason.message}: {exit_diagnosis.out_of_memory(container).message}"
             )
         if container is not None and container.health == "unhealthy":
             return Failed(Code.UNHEALTHY, f"{error.reason.message}: it is unhealthy: {container.health_output}")
-        if broke is not None and container is None and error.reason.code is Code.UNHEALTHY:
-            return await self._point_to_node(error, broke)
-        if broke is not None and error.reason.code is Code.EXITED and broke.state == "failed":
-            return await self._diagnose_exec(error, broke)
+        if failed_task is not None and container is None and error.reason.code is Code.UNHEALTHY:
+            return await self._point_to_node(error, failed_task)
+        if failed_task is not None and error.reason.code is Code.EXITED and failed_task.state == "failed":
+            return await self._diagnose_exec(error, failed_task)
         return error
 
-    async def _point_to_node(self, error: Failed, broke: Task) -> Failed:
+    async def _point_to_node(self, error: Failed, failed_task: Task) -> Failed:
         """Add how to read the health check's output on the task's node, which alone has it."""
         try:
-            name = await services.node_hostname(self.engine, broke)
+            name = await services.node_hostname(self.engine, failed_task)
         except RolloutError:
             return error
-        how = f"docker inspect {broke.container_id[:12]}"
+        how = f"docker inspect {failed_task.container_id[:12]}"
         return Failed(
             error.reason.code, f"{error.reason.message}; on {name}, this shows the output of its health check: {how}"
         )
 
-    async def _diagnose_exec(self, error: Failed, broke: Task) -> Failed:
+    async def _diagnose_exec(self, error: Failed, failed_task: Task) -> Failed:
         """Add what the task's log says when its process could not be executed."""
         try:
-            told = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, broke))
-            platform = await services.node_platform(self.engine, broke) if told else ""
+            told = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, failed_task))
+            platform = await services.node_platform(self.engine, failed_task) if told else ""
         except RolloutError:
             return error
         if told is None:
@@ -140,26 +144,26 @@ class ServiceWatcher:
     def _timed_out(self, seen: ServiceProgress) -> Failed:
         lagging = seen.lagging
         waited_for = [lagging] if lagging else seen.leftover[:1]
-        last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.said}" for task in waited_for)
+        last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.message}" for task in waited_for)
         code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
         so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
         return Failed(
             code, f"{self.name} has made no progress for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
         )
 
-    async def last_lines(self, mark: AttemptKey) -> str:
+    async def last_lines(self, key: AttemptKey) -> str:
         service = await services.inspect(self.engine, self.name)
         found = [] if service is None else await services.tasks(self.engine, service)
         ours = [
             task
             for task in found
-            if AttemptKey.of(task.labels) == mark
+            if AttemptKey.of(task.labels) == key
             and task.image_matches_labels
             and task.state != "rejected"
             and task.node_id
         ]
-        broke = [task for task in ours if task.state in {"failed", "complete"}]
-        for task in (broke or ours)[:1]:
+        failed = [task for task in ours if task.state in {"failed", "complete"}]
+        for task in (failed or ours)[:1]:
             return await services.last_lines(self.engine, task)
         return ""
 
@@ -169,10 +173,8 @@ class ServiceWatcher:
             raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self.name} was removed by somebody else")
         return service
 
-    async def observe(
-        self, service: Service, mark: AttemptKey, before: frozenset[str] = frozenset()
-    ) -> ServiceProgress:
+    async def observe(self, service: Service, key: AttemptKey, before: frozenset[str] = frozenset()) -> ServiceProgress:
         tasks = await services.tasks(self.engine, service)
         # After the tasks: a node's return is known before the end of its former tasks.
         nodes = await services.nodes(self.engine)
-        return convergence.observe(service, tasks, mark, nodes=nodes, before=before)
+        return convergence.observe(service, tasks, key, nodes=nodes, before=before)

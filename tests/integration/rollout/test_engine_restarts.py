@@ -123,7 +123,7 @@ async def test_who_stopped_a_container_is_told_apart(engine: Engine, pushes: Pus
 
     async def down() -> bool | None:
         found = await containers.inspect(engine, ended)
-        return True if found is not None and found.down else None
+        return True if found is not None and found.stopped else None
 
     await until(down)
     told = {}

@@ -46,7 +46,7 @@ def meddle(monkeypatch: pytest.MonkeyPatch) -> Meddle:
 async def pruned(lane: Lane) -> None:
     """Remove what does not run of the application, as docker container prune does."""
     for one in await lane.containers():
-        if one.down:
+        if one.stopped:
             await containers.remove(lane.engine, one.container_id)
 
 
@@ -55,7 +55,7 @@ async def new_of(lane: Lane) -> Container:
 
 
 async def one_serves(lane: Lane, digest: str) -> None:
-    running = [one for one in await lane.containers() if not one.down]
+    running = [one for one in await lane.containers() if not one.stopped]
     assert [(one.name, one.labels["gateway.digest"]) for one in running] == [(f"app-{lane.application_id}", digest)]
 
 
@@ -409,7 +409,7 @@ async def test_the_sweep_leaves_alone_what_a_rollback_has_just_recalled(
     for version in ("v1", "v2"):
         await pushes(version)
         await lane.ask(Kind.DEPLOY)
-    (kept,) = [one for one in await lane.containers() if one.down]
+    (kept,) = [one for one in await lane.containers() if one.stopped]
     remove = containers.remove
 
     async def recalled_first(engine: Engine, container_id: str, **how: bool) -> None:

@@ -559,7 +559,7 @@ async def test_an_update_begun_anew_and_cut_off_on_the_way_is_sent_again(lane: L
     swap = await runtime.create(version, await runtime.serving())
     await runtime.switch_over(swap)
     sent = await service_of(lane)
-    await services.update(lane.engine, sent, sent.spec, {}, back=True)
+    await services.update(lane.engine, sent, sent.spec, {}, rollback=True)
     assert (await service_of(lane)).spec != sent.spec
     await runtime.switch_over(swap)
     assert (await service_of(lane)).spec == sent.spec

@@ -229,7 +229,7 @@ def test_converged_is_every_task_in_this_version_and_none_in_another(
     tasks: list[Task], state: str, down: str, converged: bool
 ) -> None:
     seen = convergence.observe(
-        service(state=state), tasks, MARK, nodes={down: Node(down=True, joined=datetime(2026, 1, 1, tzinfo=UTC))}
+        service(state=state), tasks, MARK, nodes={down: Node(down=True, registered_at=datetime(2026, 1, 1, tzinfo=UTC))}
     )
     assert seen.converged is converged
 
@@ -276,8 +276,8 @@ def ended(said: str = "task: non-zero exit (143)", created: datetime = NOON) -> 
 def test_a_task_that_ended_with_the_engine_of_its_node_breaks_nothing(
     one: Task, joined: datetime, excused: bool
 ) -> None:
-    seen = convergence.observe(service(), [one], MARK, nodes={"n": Node(down=False, joined=joined)})
-    assert (seen.broke is None, seen.restarts, seen.excused == {one.task_id}) == (excused, 1 - excused, excused)
+    seen = convergence.observe(service(), [one], MARK, nodes={"n": Node(down=False, registered_at=joined)})
+    assert (seen.failed_task is None, seen.restarts, seen.excused == {one.task_id}) == (excused, 1 - excused, excused)
     gave_up = service(state="paused")
     with pytest.raises(Failed) as refused:
         convergence.raise_if_failed(gave_up, seen, MARK)
