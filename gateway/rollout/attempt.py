@@ -1,4 +1,4 @@
-"""One attempt at a deployment: what is to be done, with what, and within which time."""
+"""One attempt at a deployment: its task, its context and its deadline."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 
 class SwapSlots:
-    """How many rollouts may stop and start containers on an engine at once, and which do."""
+    """Limits how many rollouts stop and start containers on an engine at once."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._free = most, asyncio.Semaphore(most)
+    def __init__(self, limit: int) -> None:
+        self._limit, self._free = limit, asyncio.Semaphore(limit)
         self._held: list[str] = []
 
     @property
-    def taken(self) -> str | None:
-        """Say who holds them, where all are held or waited for."""
+    def waits_for(self) -> str | None:
+        """Return what a new rollout has to wait for: a text with the names of the holders; None when a slot is free."""
         if not self._free.locked():
             return None
-        return f"the engine stops and starts {self._most} at once, now {', '.join(sorted(self._held)) or 'others'}"
+        return f"the engine stops and starts {self._limit} at once, now {', '.join(sorted(self._held)) or 'others'}"
 
     @asynccontextmanager
     async def hold(self, name: str) -> AsyncIterator[None]:
@@ -44,29 +44,29 @@ class SwapSlots:
 
 
 def _send_nothing(_title: str, _body: str) -> None:
-    """There is nobody to tell."""
+    """Drop the alert."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutContext:
-    """What a rollout works with: one engine, and the slots in which its containers may be started and stopped."""
+    """What a rollout works with: the engine, the registry client, the slots and the limits."""
 
     engine: Engine
     identity: EngineIdentity
     registry: RegistryClient
     swaps: SwapSlots
     timeouts: Timeouts
-    #: seconds one attempt may take as a whole, not counting what it waits for a slot
+    #: seconds that one attempt may take, without the waits for a slot
     progress_deadline: float
-    #: seconds a registry may take until its tag names what it has told of
+    #: seconds that a registry may take to serve a tag that it has reported as pushed
     registry_lag: float = 30.0
-    #: tells people what no outcome does: a title, and what there is to say
+    #: sends an alert about what no outcome reports: title and body
     send_alert: Callable[[str, str], None] = _send_nothing
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackTarget:
-    """The version a rollback brings back: its image by digest, and how it was run."""
+    """The version that a rollback brings back: its image by digest, and its configuration."""
 
     #: the deployment that ran it; None for what the application was adopted with
     deployment_id: str | None
@@ -80,18 +80,18 @@ async def _knows_none(_digest: Digest) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a rollout is to do. `satisfied_by` finds the rollout that did the same just now, if there is one."""
+    """What a rollout has to do. `satisfied_by` returns the deployment that has just done the same, or None."""
 
     deployment: Deployment
     application: Application
     login: Login
     satisfied_by: Callable[[Digest, str], Awaitable[str | None]]
     target: RollbackTarget | None = None
-    #: why nothing can be made of the application as it is configured
+    #: why the application cannot run as it is configured
     config_error: str | None = None
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
-    #: what serves, as it was written down
+    #: what serves, as recorded
     former: Running | None = None
 
 
@@ -99,7 +99,7 @@ class Task:
 class Attempt:
     """One attempt at a task, with the runtime of its application.
 
-    `deadline`, by the loop's clock, is put off by each wait for a slot.
+    `deadline` is in seconds of the event loop's clock; each wait for a slot extends it.
     """
 
     context: RolloutContext
@@ -109,33 +109,33 @@ class Attempt:
     deadline: float
 
 
-async def within_deadline(attempt: Attempt, act: Coroutine[object, object, T]) -> T:
-    """Do it within what is left of the attempt's time; raises Failed. What puts back is never cut short by it."""
+async def within_deadline(attempt: Attempt, step: Coroutine[object, object, T]) -> T:
+    """Run a step within the attempt's deadline; raises Failed. Putting back is never cut short by it."""
     try:
         async with asyncio.timeout_at(attempt.deadline):
-            return await act
+            return await step
     except TimeoutError as error:
-        raise _late(attempt) from error
+        raise _timed_out(attempt) from error
 
 
 async def check_deadline(attempt: Attempt) -> None:
     if asyncio.get_running_loop().time() >= attempt.deadline:
-        raise _late(attempt)
+        raise _timed_out(attempt)
 
 
-def _late(attempt: Attempt) -> Failed:
+def _timed_out(attempt: Attempt) -> Failed:
     return Failed(Code.TIMED_OUT, f"not done after {attempt.context.progress_deadline:.0f} s")
 
 
 @asynccontextmanager
 async def swap_slot(attempt: Attempt) -> AsyncIterator[None]:
-    """Hold one of the engine's slots; that others hold them all is told, and takes nothing of the attempt's time."""
+    """Hold one of the engine's slots. A wait for one is recorded in the journal, and extends the deadline."""
     clock = asyncio.get_running_loop().time
-    asked, waits_for = clock(), attempt.context.swaps.taken
+    started, waits_for = clock(), attempt.context.swaps.waits_for
     if waits_for is not None:
         await attempt.journal.record_wait(waits_for)
     async with attempt.context.swaps.hold(attempt.task.application.name):
-        attempt.deadline += clock() - asked
+        attempt.deadline += clock() - started
         if waits_for is not None:
             await attempt.journal.clear_wait()
         yield

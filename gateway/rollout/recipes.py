@@ -1,11 +1,11 @@
-"""One deployment becomes an Outcome, as a journal of named steps. There is no database here.
+"""Roll out one deployment in named steps, and return its Outcome. Nothing here uses the database.
 
     settle ─▶ resolve ─▶ pull ─▶ verify ─▶ create ─┬─────────▶ swap ─▶ prove ─────────┬─▶ commit      stop-first
                                                    └─▶ prove ─▶ swap ─▶ drain ────────┘               start-first
                                                                 └───────┴─▶ put back
 
-Until the swap the old version is not touched; from create to commit both exist. A rollback that finds the version kept
-begins at the swap. What comes after create is told in `swap`.
+The old version is untouched until the swap; from create to commit both exist. A rollback to a kept version begins at
+the swap. The steps after create are in `swap`.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from gateway.rollout import swap as rollout_swap
 from gateway.rollout.attempt import Attempt, RolloutContext, Task, within_deadline
 from gateway.rollout.resolve import check_platform, digest_mismatch, postpone_while_lagging, resolve
 
-_LONGEST_TYPE = 200
+_MAX_TYPE_LENGTH = 200
 _CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
 
 
 async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_open: Swap | None) -> Outcome:
-    """Do it, after settling a swap that an attempt before us left open.
+    """Roll out the task, after settling the swap that an earlier attempt left open.
 
-    Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. Cancelled, or out of
-    time, it puts back what it had begun. Of a deployment that is not wanted any more only that is done.
+    Raises Postponed for what heals by itself, LeaseLost when another gateway has taken over. When it is cancelled or
+    out of time, it puts back what it has begun; a cancelled deployment is only put back.
     """
     application = task.target.application if task.target else task.application
     deadline = asyncio.get_running_loop().time() + context.progress_deadline
     try:
         runtime = await runtime_factory.open_runtime(
-            # The engine knows no owner: one that was frozen, and taken over from, must ask before it goes on.
+            # The engine has no fencing: a gateway that was frozen must check its lease before each change.
             context.engine.fenced(journal.ensure_lease),
             context.identity,
             application,
@@ -53,30 +53,30 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
-        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < rollout_swap.TAKEN_AWAY:
-            # What somebody has taken away is done again.
+        if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < rollout_swap.MAX_REMOVED_ATTEMPTS:
+            # Somebody removed the container: create it again.
             raise Postponed(error.reason.code, error.reason.message) from error
         return Outcome(Status.FAILED, error.reason, log=error.log)
 
 
-# -- the recipes, one a kind
+# -- the recipes, one for each kind
 
 
 async def _replace(attempt: Attempt) -> Outcome:
-    """Run what the tag means now."""
+    """Run the image that the tag points to now."""
     if attempt.task.config_error is not None:
         raise Failed(Code.BAD_CONFIGURATION, attempt.task.config_error)
     resolved, reference = await within_deadline(attempt, resolve(attempt))
     serving = await attempt.runtime.serving()
-    if outcome := await _nothing_to_do(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
+    if outcome := await _already_done(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
         return outcome
-    if outcome := await within_deadline(attempt, _not_an_image(attempt, reference, resolved)):
+    if outcome := await within_deadline(attempt, _check_is_image(attempt, reference, resolved)):
         return outcome
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
 
 async def _roll_back(attempt: Attempt) -> Outcome:
-    """Run a version again that ran before: what is kept of it, else its like, made of what was written down."""
+    """Run an earlier version again: its kept container, else a new one made from its recorded configuration."""
     target, runtime = attempt.task.target, attempt.runtime
     if target is None or target.reference.digest is None:
         raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} ran no other version before")
@@ -85,17 +85,17 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     await attempt.journal.begin(Step.RESOLVE, what)
     await attempt.journal.record_digest(digest)
     serving = await runtime.serving()
-    if outcome := await _nothing_to_do(attempt.task, serving, digest, runtime.spec_hash()):
+    if outcome := await _already_done(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
     version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
     swap = await runtime.find_kept(version, serving)
     if swap is None:
         return await _roll_forward(attempt, target.reference, digest, serving)
-    return await rollout_swap.show(attempt, swap)
+    return await rollout_swap.perform(attempt, swap)
 
 
 async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
-    return await rollout_swap.show(
+    return await rollout_swap.perform(
         attempt, await within_deadline(attempt, _prepare(attempt, reference, digest, serving))
     )
 
@@ -107,7 +107,7 @@ async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, servi
         with postpone_while_lagging(attempt, seen=True):
             await runtime.pull(reference, journal.progress)
     except Failed as error:
-        raise await _told(attempt, reference, error) from error
+        raise await _explain_pull_error(attempt, reference, error) from error
     await journal.begin(Step.VERIFY)
     await runtime.check_requirements()
     await journal.begin(Step.CREATE)
@@ -115,22 +115,22 @@ async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, servi
     return await runtime.create(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
 
 
-async def _told(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
-    """Return what a pull was refused with, and what else is known of it here."""
+async def _explain_pull_error(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
+    """Add to a pull's error what is known here: the login used, or the compression."""
     code, message = error.reason.code, error.reason.message
     if code is Code.DENIED:
         return Failed(code, f"{message} ({attempt.task.login.description})")
     if CANNOT_UNPACK in message:
         platform = attempt.context.identity.platform
         if await attempt.context.registry.has_zstd(reference, attempt.task.login, platform):
-            return Failed(code, f"{message}: its layers are compressed with zstd, which engines from 23 on unpack")
+            return Failed(code, f"{message}: its layers are zstd-compressed, which needs Docker Engine 23 or newer")
     return error
 
 
 async def _start(attempt: Attempt) -> Outcome:
     serving = await attempt.runtime.serving()
     if serving is None:
-        return await _start_what_is_gone(attempt)
+        return await _start_removed(attempt)
     await attempt.journal.begin(Step.START)
     try:
         await attempt.runtime.start(serving)
@@ -139,8 +139,8 @@ async def _start(attempt: Attempt) -> Outcome:
     return Outcome(Status.SUCCEEDED, digest=Digest(serving.digest) if serving.digest else None)
 
 
-async def _start_what_is_gone(attempt: Attempt) -> Outcome:
-    """Run the version again that somebody has removed while it was stopped; what the tag means where there is none."""
+async def _start_removed(attempt: Attempt) -> Outcome:
+    """Run the version again that was removed while it was stopped; without a record of it, what the tag points to."""
     former = attempt.task.former
     if (
         former is None
@@ -157,7 +157,7 @@ async def _start_what_is_gone(attempt: Attempt) -> Outcome:
     except Failed as error:
         if error.reason.code not in {Code.NOT_FOUND, Code.DENIED}:
             raise
-        return await _replace(attempt)  # its registry has it no longer
+        return await _replace(attempt)  # the registry no longer has it
 
 
 async def _stop(attempt: Attempt) -> Outcome:
@@ -186,13 +186,13 @@ _RECIPES = {
 }
 
 
-# -- the steps before anything is touched
+# -- checks before anything is touched
 
 
-async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolved) -> Outcome | None:
-    """Return an outcome where what was pushed is no image; raises Failed where a person asked for it, or none fits.
+async def _check_is_image(attempt: Attempt, reference: Reference, resolved: Resolved) -> Outcome | None:
+    """Return an outcome when a push brought something other than an image.
 
-    What an index names was looked at before.
+    Raises Failed when a person requested it, or when no image fits the engine. An index was checked by `resolve`.
     """
     artifact = resolved.artifact
     if not resolved.platforms and artifact is None:
@@ -201,20 +201,20 @@ async def _not_an_image(attempt: Attempt, reference: Reference, resolved: Resolv
         artifact = described.artifact
     if artifact is None:
         return None
-    message = f"{reference} is not an image: {artifact[:_LONGEST_TYPE]}"
+    message = f"{reference} is not an image: {artifact[:_MAX_TYPE_LENGTH]}"
     if attempt.task.deployment.forced:
         raise Failed(Code.NO_IMAGE, message)
     return Outcome(Status.UNCHANGED, Reason(Code.NO_IMAGE, f"{message}; nothing is deployed"), digest=resolved.digest)
 
 
-async def _nothing_to_do(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
-    """Return an outcome where what serves, observed sound, is just what is asked for."""
+async def _already_done(task: Task, serving: Serving | None, digest: Digest, spec_hash: str) -> Outcome | None:
+    """Return an outcome when the requested version serves already and is observed healthy."""
     if serving is None or not serving.healthy:
         return None
     if (serving.digest, serving.spec_hash) != (digest, spec_hash):
         return None
     if task.deployment.kind is not Kind.REDEPLOY:
-        reason = Reason(Code.UP_TO_DATE, f"{serving.name} runs {digest} already{digest_mismatch(task, digest)}")
+        reason = Reason(Code.UP_TO_DATE, f"{serving.name} already runs {digest}{digest_mismatch(task, digest)}")
         return Outcome(Status.UNCHANGED, reason, digest=digest, spec_hash=spec_hash)
     if done_by := await task.satisfied_by(digest, spec_hash):
         reason = Reason(Code.SATISFIED, f"deployment {done_by} has just replaced {serving.name} with {digest}")

@@ -7,7 +7,7 @@ from gateway.model.errors import Code
 from gateway.model.events import Ignored
 from gateway.model.reference import Reference
 from gateway.rollout.attempt import Task
-from gateway.rollout.swap import MOST_DEFECTS
+from gateway.rollout.swap import MAX_SWAP_DEFECTS
 from gateway.store import (
     applications,
     cancellations,
@@ -50,7 +50,7 @@ async def complete(
             await swaps.delete_swap(connection, application_id, deployment.deployment_id, deployment.epoch)
         else:
             # The swap may be what killed its gateways: the next deployment tries once more, the one after only looks.
-            await swaps.count_settling(connection, application_id, settlings=0, defects=MOST_DEFECTS - 1)
+            await swaps.count_settling(connection, application_id, settlings=0, defects=MAX_SWAP_DEFECTS - 1)
         owned = await leases.finish_deployment(connection, deployment, outcome)
         await pulled_images.schedule_check(connection, application_id)
         if owned:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.model.errors import Code, Postponed, Reason
-from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
+from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import applications, cancellations, deployments, leases, pulled_images, queue, swaps
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.rollout_journal import PostgresJournal
@@ -120,7 +120,7 @@ async def _is_exhausted(
         return False
     settlings, defects = (0, 1) if defect else (1, 0)
     await swaps.count_settling(connection, swap.application_id, settlings=settlings, defects=defects)
-    beyond = max(swap.failed_resumptions + settlings - MOST_SETTLINGS, swap.defects + defects - MOST_DEFECTS)
+    beyond = max(swap.failed_resumptions + settlings - MAX_SWAP_RESUMPTIONS, swap.defects + defects - MAX_SWAP_DEFECTS)
     if beyond < _MAX_FINAL_LOOKS:
         return False
     await swaps.delete_swap(connection, swap.application_id, deployment.deployment_id, deployment.epoch)

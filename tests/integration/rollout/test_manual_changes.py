@@ -123,7 +123,7 @@ async def test_where_the_old_one_cannot_be_made_anew_it_is_told_what_serves(
     deployment = await lane.ask(Kind.DEPLOY)
     assert deployment.reason is not None
     assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.UNHEALTHY)
-    assert "is the new version, since what served before could not be put back" in deployment.reason.message
+    assert "is the new version, since the old one could not be put back" in deployment.reason.message
     await one_serves(lane, second)
 
 
@@ -135,7 +135,7 @@ async def test_an_old_one_that_does_not_come_up_again_is_told(host: Host, pushes
     deployment = await host.deploy(application)
     assert deployment.reason is not None
     assert deployment.status is Status.FAILED
-    assert "is what served before, and is not well" in deployment.reason.message
+    assert "is the old version, and is unhealthy" in deployment.reason.message
 
 
 @pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
@@ -159,7 +159,7 @@ async def test_a_new_one_that_somebody_removes_is_made_again(
 async def test_somebody_who_removes_it_each_time_ends_it_in_the_end(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.rollout.swap.TAKEN_AWAY", 2)
+    monkeypatch.setattr("gateway.rollout.swap.MAX_REMOVED_ATTEMPTS", 2)
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await pushes("v2")
@@ -388,7 +388,7 @@ async def test_a_swap_that_a_restored_database_remembers_is_over_where_a_newer_d
 
 
 async def test_a_swap_that_can_go_neither_way_ends(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.rollout.swap._BACK", 1)
+    monkeypatch.setattr("gateway.rollout.swap._MAX_BACK", 1)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     serving = await lane.serving()

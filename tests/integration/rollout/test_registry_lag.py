@@ -261,7 +261,7 @@ CONFIG = {
     ("kind", "layer", "said"),
     [
         ("tar+gzip", b"not a gzip at all", "cannot unpack a layer"),
-        ("tar+zstd", b"\x28\xb5\x2f\xfd" + bytes(64), "zstd, which engines from 23 on unpack"),
+        ("tar+zstd", b"\x28\xb5\x2f\xfd" + bytes(64), "zstd-compressed, which needs Docker Engine 23"),
     ],
 )
 async def test_a_layer_that_cannot_be_unpacked_fails_with_what_to_do(

@@ -125,14 +125,14 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
             found = await lane.ended(await silent(lane, 0, replaces=serving))
             assert found.reason is not None
             assert "is closed as it is" in found.reason.message
-            assert (found.status, "cannot be told" in found.reason.message) == (
+            assert (found.status, "is unknown: " in found.reason.message) == (
                 (Status.FAILED, True) if also else (Status.ROLLED_BACK, False)
             )
         else:
             await left_open(lane, serving.container_id, "0" * 64)
             found = await lane.ask(Kind.DEPLOY)
             assert (found.status, found.digest) == (Status.UNCHANGED, first)
-    assert any("a swap is given up" in alert.title for alert in told.alerts)
+    assert any("a swap could not be settled" in alert.title for alert in told.alerts)
     assert not await open_swap(lane)
     digest = await pushes("2")
     assert (await lane.ask(Kind.DEPLOY)).digest == digest

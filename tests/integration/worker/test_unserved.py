@@ -16,7 +16,7 @@ from gateway.docker.engine.client import EngineIdentity, ReachedEngine
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Status, Swap
 from gateway.model.errors import Code, Failed, Postponed
-from gateway.rollout.swap import MOST_DEFECTS, MOST_SETTLINGS
+from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
@@ -100,7 +100,9 @@ async def test_a_swap_that_nobody_can_even_look_at_is_closed(
     web: Web, code: Code, defect: bool, status: Status
 ) -> None:
     claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=1)
-    await web.pool.execute("UPDATE swaps SET settlings = $1, defects = $2", MOST_SETTLINGS + 2, MOST_DEFECTS + 2)
+    await web.pool.execute(
+        "UPDATE swaps SET settlings = $1, defects = $2", MAX_SWAP_RESUMPTIONS + 2, MAX_SWAP_DEFECTS + 2
+    )
     error = Postponed(code, "it cannot be read")
     journal = PostgresJournal(web.pool, claimed)
     later = await retry.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
