@@ -1,7 +1,7 @@
-"""Tells people what went wrong, over whatever they read: https://github.com/caronc/apprise names the addresses.
+"""Sends alerts to people through Apprise; its addresses are described at https://github.com/caronc/apprise.
 
-Off the way of the rollouts: an alert is queued and sent by a task of its own. What cannot be sent is logged, without
-the address, which is a secret.
+Alerts are queued and sent by a background task, so rollouts do not wait for them. A failure is logged without the
+address, which is a secret.
 """
 
 import asyncio
@@ -25,17 +25,17 @@ if TYPE_CHECKING:  # slow to import, and needed only where there is an address
 
 _LOG = structlog.get_logger()
 
-_WAITING = 1000  # alerts; what comes beyond is lost, and counted
-_DEADLINE = 30.0  # seconds one address may take
-_LAST_WORDS = 5.0  # seconds for what waits when the gateway stops
-_ACTS = re.compile(r"@(?=(all|channel|everyone|here|room)\b)|\](?=[(\[:])|<(?=[A-Za-z!@#/])", re.IGNORECASE)
-# Addresses may hold commas of their own.
-_BETWEEN = re.compile(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
+_MAX_QUEUED = 1000  # alerts; more are dropped and counted
+_DEADLINE = 30.0  # seconds that one address may take
+_FLUSH_DEADLINE = 5.0  # seconds for queued alerts when the gateway stops
+_ACTIVE_MARKUP = re.compile(r"@(?=(all|channel|everyone|here|room)\b)|\](?=[(\[:])|<(?=[A-Za-z!@#/])", re.IGNORECASE)
+# An address may contain commas.
+_ADDRESS_SEPARATOR = re.compile(r"[,\s]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """What people are told."""
+    """A message to people."""
 
     title: str
     body: str
@@ -44,22 +44,22 @@ class Alert:
     def of(cls, application: str, what: str, deployment: Deployment, reason: Reason | None) -> "Alert":
         why = [reason.message, reason.remedy] if reason else []
         code = [f"Code: {reason.code}"] if reason else []
-        told = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
-        return cls(f"{application}: {what}", "\n".join(map(safe_line, told)))
+        details = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
+        return cls(f"{application}: {what}", "\n".join(map(safe_line, details)))
 
 
 class AlertSink(Protocol):
-    """Whoever may be given an alert."""
+    """Takes alerts."""
 
     def send(self, alert: Alert, /) -> None: ...
 
 
 class Alerts:
-    """Takes alerts at once and sends them in turn. Made by `sending`."""
+    """Queues alerts and sends them one after the other. Created by `send_alerts`."""
 
     def __init__(self, addresses: Sequence["Apprise"]) -> None:
         self._addresses = addresses
-        self._queue: asyncio.Queue[Alert] = asyncio.Queue(_WAITING)
+        self._queue: asyncio.Queue[Alert] = asyncio.Queue(_MAX_QUEUED)
 
     def send(self, alert: Alert, /) -> None:
         if not self._addresses:
@@ -77,58 +77,61 @@ class Alerts:
             finally:
                 self._queue.task_done()
 
-    async def sent(self) -> None:
-        """Return once nothing waits."""
+    async def flush(self) -> None:
+        """Return once all queued alerts are sent."""
         await self._queue.join()
 
 
 async def _send(address: "Apprise", alert: Alert) -> None:
     from apprise import NotifyFormat
 
-    title, body = _plain(safe_line(alert.title)), _plain(safe_text(alert.body))
+    title, body = _neutralize(safe_line(alert.title)), _neutralize(safe_text(alert.body))
     try:
         async with asyncio.timeout(_DEADLINE):
-            # Plain text: what looks like HTML or Markdown is shown as it stands.
+            # Plain text: HTML and Markdown in it are shown as they are.
             done = bool(await address.async_notify(body=body, title=title, body_format=NotifyFormat.TEXT))
-    except Exception as error:  # whatever a plugin does not foresee
+    except Exception as error:  # whatever an Apprise plugin raises
         _LOG.warning("An alert could not be sent", alert=alert.title, error=type(error).__name__)
         done = False
     else:
         if not done:
-            _LOG.warning("An alert was not taken", alert=alert.title)
+            _LOG.warning("An alert was not accepted", alert=alert.title)
     ALERTS.labels("sent" if done else "failed").inc()
 
 
-def _plain(text: str) -> str:
-    """Return it so that no chat calls everybody by it, or hides an address behind other words; a name may say so."""
-    return _ACTS.sub("\\g<0>\u2060", text)
+def _neutralize(text: str) -> str:
+    """Break mentions such as @all and links with other text, which a name from outside could contain."""
+    return _ACTIVE_MARKUP.sub("\\g<0>\u2060", text)
 
 
 @asynccontextmanager
-async def sending(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[Alerts]:
-    """Send what is told until the block is left, and what waits then within seconds; raises InvalidInput."""
+async def send_alerts(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[Alerts]:
+    """Send alerts until the block is left, then those still queued for a few seconds.
+
+    Raises InvalidInput when an address is invalid.
+    """
     alerts = Alerts(await asyncio.to_thread(_addresses, urls) if urls else [])
     async with background_tasks.running("alerts", alerts.send_forever):
         try:
             yield alerts
         finally:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LAST_WORDS):
-                    await alerts.sent()
+                async with asyncio.timeout(_FLUSH_DEADLINE):
+                    await alerts.flush()
 
 
 def _addresses(urls: str) -> list["Apprise"]:
     import apprise
 
-    # They log addresses, and failures are told above.
+    # These libraries log addresses. Failures are logged above.
     for library in ("apprise", "urllib3"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    found: list[Apprise] = []
-    for number, url in enumerate(_BETWEEN.split(urls.strip()), start=1):
+    parsed: list[Apprise] = []
+    for number, url in enumerate(_ADDRESS_SEPARATOR.split(urls.strip()), start=1):
         one = apprise.Apprise()
         if not one.add(url):
             raise InvalidInput(
-                f"GATEWAY_ALERT_URLS: address {number} is none that apprise knows, as in mailto://user:password@host"
+                f"GATEWAY_ALERT_URLS: address {number} is not an Apprise address such as mailto://user:password@host"
             )
-        found.append(one)
-    return found
+        parsed.append(one)
+    return parsed

@@ -1,6 +1,7 @@
-"""The engines this gateway reaches: its own, and one a server. What is registered, changed or removed is followed.
+"""The engines that this gateway reaches: its own, and one for each registered server.
 
-Two addresses of one daemon are one engine: the first that answers claims for both.
+Changes of the registered servers are followed. When two addresses lead to the same daemon, the first that answers
+claims for both.
 """
 
 import asyncio
@@ -28,16 +29,16 @@ from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask, Sl
 
 _LOG = structlog.get_logger()
 
-_REFRESH_INTERVAL = 30.0  # seconds between looks at the servers; a notification comes sooner
-_STRANDED_AFTER = 60.0  # seconds without a word from an engine, after which those that wait for it are told
-_STOP_DEADLINE = 5.0  # seconds hosts get to end when the gateway does
+_REFRESH_INTERVAL = 30.0  # seconds; a notification about a changed server comes sooner
+_STRANDED_AFTER = 60.0  # seconds without contact to an engine, until its queued deployments say so
+_STOP_DEADLINE = 5.0  # seconds that workers may take to end when the gateway stops
 _OWN = (None, None)
 
 _Key = tuple[str | None, datetime | None]  # a server, as of its last change
 
 
 class EnginePool:
-    """Owns a task for each host, and lets go of a host that is no longer registered once what runs there has ended."""
+    """Runs one EngineWorker for each address. The worker of a removed server ends once its rollouts have ended."""
 
     def __init__(
         self,
@@ -55,7 +56,7 @@ class EnginePool:
         self.roll_out = roll_out
         self.periodic_tasks = periodic_tasks
         self.background_tasks = background_tasks
-        #: the deployments under way, as they come and go
+        #: the ids of the deployments that run now; a live view
         self._running_ids = running_ids
         self._pool = pool
         self._vault = vault
@@ -69,11 +70,11 @@ class EnginePool:
         self._refresh_wanted = asyncio.Event()
         self.retired = False
 
-    # -- what is known
+    # -- state
 
     @property
     def workers(self) -> Sequence[EngineWorker]:
-        """The gateway's own first."""
+        """The workers; the gateway's own engine comes first."""
         return list(self._workers.values())
 
     def servers_claimed_by(self, worker: EngineWorker) -> list[str | None]:
@@ -87,7 +88,7 @@ class EnginePool:
     def _same_daemon(self, identity: EngineIdentity) -> list[EngineWorker]:
         return [one for one in self._workers.values() if one.identity and one.identity.daemon == identity.daemon]
 
-    # -- what hosts ask for
+    # -- for the workers
 
     def slots(self, identity: EngineIdentity) -> Slots:
         return self._slots[identity.daemon]
@@ -102,26 +103,26 @@ class EnginePool:
             lease=self._settings.lease,
         )
 
-    # -- their lives
+    # -- starting and stopping
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Look for deployments to claim."""
         for worker in self._workers.values():
             worker.wake()
 
     def refresh(self) -> None:
-        """The servers may have changed."""
+        """Read the registered servers again."""
         self._refresh_wanted.set()
 
     def retire(self) -> None:
-        """Claim no more, anywhere."""
+        """Claim no more on any engine."""
         self.retired = True
         for worker in self._workers.values():
             worker.retire()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the hosts until the block is left, and let go of them then, whatever runs there."""
+        """Run the workers until the block is left; then stop them, whatever runs there."""
         own = self._workers[_OWN]
         self._start(_OWN, own.run, address=own.address)
         follower = self.background_tasks.start("servers", self._follow_servers)
@@ -131,7 +132,7 @@ class EnginePool:
             self.retire()
             await cancel_and_wait(follower)
             tasks = set(self._tasks.values())
-            # Where nothing runs any more they end by themselves, and close their connections.
+            # Workers without a rollout end by themselves and close their connections.
             _, late = await asyncio.wait(tasks, timeout=_STOP_DEADLINE) if tasks else (tasks, set[asyncio.Task[None]]())
             await cancel_and_wait(*late)
 
@@ -154,7 +155,7 @@ class EnginePool:
                 continue
 
     def _update_workers(self, registered: Sequence[Server]) -> None:
-        """Let go of hosts whose server is gone or not as it was, and begin with those that are new."""
+        """Retire the workers of removed or changed servers, and start workers for the new ones."""
         if self.retired:
             return
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
@@ -165,7 +166,7 @@ class EnginePool:
             self._start(key, partial(self._run_worker, key, wanted[key]), address=wanted[key].access.host)
 
     async def _run_worker(self, key: _Key, server: Server) -> None:
-        """Reach it for as long as it is registered; begun again, where that failed."""
+        """Run a worker for as long as its server is registered. A failure starts it again."""
         if key not in self._registered:
             return
         try:

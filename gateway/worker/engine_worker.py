@@ -1,6 +1,6 @@
-"""One engine as this gateway reaches it: whether it answers, and what is claimed for it.
+"""One address of an engine: checks whether the engine answers, and claims deployments for it.
 
-Each has its own loops and slots, so that one that is dead or hangs holds up nobody else's rollouts.
+Each worker has its own tasks and slots, so an engine that is down or hangs does not hold up other engines' rollouts.
 """
 
 import asyncio
@@ -24,15 +24,15 @@ from gateway.store.database import Pool, transaction
 
 _LOG = structlog.get_logger()
 
-#: what a deployment waits with that an engine which has recovered may do
+#: deployments that wait with these codes are retried when the engine recovers
 _ENGINE_CODES = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
-_CHECK_INTERVAL = 5.0  # seconds between looks at an engine that answers
-_SWARM_START_TIME = 60.0  # seconds that an engine which managed a Swarm has to manage it again after a restart
+_CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
+_SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restart to be one again
 
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """How much one daemon is given at once: rollouts, and of them those that stop and start containers."""
+    """The slots of one daemon: for rollouts, and for those among them that stop and start containers."""
 
     rollouts: asyncio.Semaphore
     swaps: SwapSlots
@@ -40,19 +40,19 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """What is done on each engine that answers, every so many seconds, beside the rollouts."""
+    """A task that runs periodically on each engine that answers, beside the rollouts."""
 
     name: str
     interval: float
-    #: returns after how many seconds it is to be done again, None for the usual
+    #: returns the seconds until the next run; None stands for `interval`
     run: Callable[[ReachedEngine], Awaitable[float | None]]
-    #: it is done too when something happens on the engine
+    #: whether it also runs after events of the engine
     on_events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A deployment to be rolled out on a host that holds a slot for it."""
+    """A claimed deployment, with the worker that holds a slot for it."""
 
     deployment: Deployment
     worker: "EngineWorker"
@@ -60,34 +60,37 @@ class Claimed:
     slots: Slots
 
     def release(self) -> None:
-        """It is over: the slot is free."""
+        """Free the slot."""
         self.slots.rollouts.release()
         self.worker.running -= 1
         self.worker.wake()
 
 
 class PoolView(Protocol):
-    """What a worker asks of all of them together."""
+    """The pool as a worker sees it."""
 
     periodic_tasks: Sequence[PeriodicTask]
     background_tasks: BackgroundTasks
 
     def servers_claimed_by(self, worker: "EngineWorker") -> list[str | None]:
-        """Return the servers whose applications it claims: none where another address of its daemon does."""
+        """Return the servers whose applications the worker claims.
+
+        None of them when another address of the same daemon claims. The gateway's own engine has no server: None.
+        """
 
     def reaches(self, identity: EngineIdentity) -> bool:
-        """Tell whether any address of this daemon answers."""
+        """Tell whether any address of the daemon answers."""
 
     def slots(self, identity: EngineIdentity) -> Slots: ...
 
     async def claim(self, engine_id: str, server_ids: list[str | None]) -> Deployment | None: ...
 
     def roll_out(self, claimed: Claimed, /) -> Awaitable[None]:
-        """Begin it, without waiting for its end."""
+        """Start the rollout without waiting for its end."""
 
 
 async def _wait(stirred: asyncio.Event, wait: float) -> None:
-    """Return after so many seconds, or soon after something happened: what happens at once is seen at once."""
+    """Return after so many seconds, or shortly after an event: events that come together are handled together."""
     with suppress(TimeoutError):
         async with asyncio.timeout(wait):
             await stirred.wait()
@@ -95,7 +98,7 @@ async def _wait(stirred: asyncio.Event, wait: float) -> None:
 
 
 class EngineWorker:
-    """An address of an engine. `server_id` is None for the gateway's own."""
+    """Checks one address of an engine and claims for it. `server_id` is None for the gateway's own engine."""
 
     def __init__(
         self, pool: Pool, pool_view: PoolView, engine: Engine, address: str, server_id: str | None = None
@@ -103,16 +106,16 @@ class EngineWorker:
         self.engine = engine
         self.address = address
         self.server_id = server_id
-        #: who answered last, though it may not any more
+        #: the engine that answered last; it may be unreachable now
         self.identity: EngineIdentity | None = None
-        #: why it does not answer
+        #: why the engine does not answer
         self.error: str | None = None
-        #: rollouts of this gateway under way there
+        #: this gateway's rollouts on the engine that run now
         self.running = 0
         self._pool = pool
         self._pool_view = pool_view
         self._woken = asyncio.Event()
-        #: when it was last seen to manage a Swarm, by the loop's clock
+        #: when the engine was last seen as a Swarm manager, in seconds of the event loop's clock
         self._managed_swarm_at: float | None = None
         self._event_seen = asyncio.Event()
         self._interrupted = False
@@ -126,16 +129,16 @@ class EngineWorker:
         return await probes.containers_reachable(self.engine, networks)
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Look for deployments to claim."""
         self._woken.set()
 
     def retire(self) -> None:
-        """Claim no more."""
+        """Claim no more; `run` returns once the running rollouts have ended."""
         self._retired = True
         self.wake()
 
     async def run(self) -> None:
-        """Watch and claim until retired, and what runs has ended."""
+        """Check and claim until the worker is retired and its rollouts have ended."""
         start = partial(self._pool_view.background_tasks.start, about=self.address)
         tasks = [
             start("engine watch", self._check_forever),
@@ -151,7 +154,7 @@ class EngineWorker:
             await cancel_and_wait(*tasks)
 
     async def _repeat(self, task: PeriodicTask) -> None:
-        """Do it every so often while the engine answers; where that goes away, after a pause that doubles."""
+        """Run a periodic task while the engine answers. When the engine goes away, the pause doubles each time."""
         failures, stirred = 0, self._event_seen if task.on_events else asyncio.Event()
         while True:
             if not self.reachable or self.identity is None or not (served := self._claimed_servers()):
@@ -162,7 +165,7 @@ class EngineWorker:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
                 wait = await task.run(ReachedEngine(engine, self.identity, served)) or task.interval
             except Postponed as error:
-                _LOG.info("A duty waits for the engine", duty=task.name, host=self.address, error=str(error))
+                _LOG.info("A periodic task waits for the engine", duty=task.name, host=self.address, error=str(error))
                 failures += 1
                 await asyncio.sleep(backoff(failures, task.interval))
             else:
@@ -170,14 +173,14 @@ class EngineWorker:
                 await _wait(stirred, wait)
 
     async def _follow_events(self) -> None:
-        """Hear what happens on the engine, where a duty asks for that."""
+        """Follow the engine's events when a periodic task asks for them."""
         while any(task.on_events for task in self._pool_view.periodic_tasks):
             if self.reachable and self._claimed_servers():
                 with suppress(Postponed, Failed):
                     async with aclosing(events.follow(self.engine)) as happened:
                         async for _ in happened:
                             self._event_seen.set()
-                # It may have been restarted in so short a time that no look at it has failed.
+                # The engine may have restarted so quickly that no check has failed.
                 self._interrupted = True
             await asyncio.sleep(POLL_INTERVAL)
 
@@ -195,7 +198,7 @@ class EngineWorker:
                 continue
 
     async def _claim_one(self) -> bool:
-        """Return whether there was one to claim."""
+        """Claim one deployment; return whether there was one."""
         identity = self.identity
         if identity is None or not self._claimed_servers():
             return False
@@ -222,10 +225,10 @@ class EngineWorker:
     def _claimed_servers(self) -> list[str | None]:
         return [] if self._retired else self._pool_view.servers_claimed_by(self)
 
-    # -- is it there
+    # -- reachability
 
     async def _check_forever(self) -> None:
-        """Keep knowing whether the engine answers, and tell those that wait for it."""
+        """Check whether the engine answers, and update the deployments that wait for it."""
         while True:
             try:
                 identity = await self.engine.identify()
@@ -249,9 +252,9 @@ class EngineWorker:
                 await leases.mark_waiting(connection, self.server_id, engine_id, reason)
 
     def _with_swarm_starting(self, identity: EngineIdentity, now: float) -> EngineIdentity:
-        """Return it as a node whose Swarm is starting where it managed one until just now.
+        """Mark the identity as starting its Swarm when the engine was a manager until just now.
 
-        An engine that was restarted may say for a while that it is in no Swarm.
+        After a restart, an engine may report for a while that it is in no Swarm.
         """
         if identity.swarm_manager:
             self._managed_swarm_at = now
@@ -263,7 +266,7 @@ class EngineWorker:
         identity = self._with_swarm_starting(identity, asyncio.get_running_loop().time())
         if not self.reachable:
             _LOG.info("The Docker Engine answers", host=self.address, engine=identity.engine_id)
-        # One that was restarted between two looks is another run of the same engine.
+        # An engine that restarted between two checks is another run of the same engine.
         recovered = (
             not self.reachable or self._interrupted or self.identity is None or self.identity.run != identity.run
         )

@@ -1,7 +1,7 @@
-"""Keeps the logins of services good whose tokens end: a node may have to pull for a task that is moved, at any time.
+"""Renews the registry tokens of Swarm services before they expire: a node may have to pull for a moved task any time.
 
-What a service has is sent again with a newer token. That is no update of its tasks, which go on; it bears until when
-the token is good. Applications that are being deployed are left alone, since that sends a fresh one too.
+The service's spec is sent again with a new token, and a label with the token's expiry. Its tasks keep running.
+Applications with a queued or running deployment are skipped, since their deployment sends a new token too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,42 +28,42 @@ from gateway.store.encryption import Vault
 
 _LOG = structlog.get_logger()
 
-RENEW_EVERY = 60.0  # seconds
+RENEW_INTERVAL = 60.0  # seconds
 
 
 async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reached: ReachedEngine) -> None:
-    """Go through the services of a Swarm's manager once; raises Postponed where it is away."""
+    """Renew the expiring logins of a manager's services once; raises Postponed when it is unreachable."""
     engine = reached.engine
     if not reached.identity.swarm_manager:
         return
     async with transaction(pool) as connection:
-        kept = await registries.select_registries(connection, vault)
-    if not any(isinstance(one.login, AwsIdentity) for one in kept):
+        configured = await registries.select_registries(connection, vault)
+    if not any(isinstance(one.login, AwsIdentity) for one in configured):
         return
-    found = {service.name: service for service in await services.list_all(engine) if APPLICATION in service.labels}
-    bearing = {name: service for name, service in found.items() if not spec.is_stopped(service.spec)}
-    if not bearing:
+    ours = {service.name: service for service in await services.list_all(engine) if APPLICATION in service.labels}
+    running = {name: service for name, service in ours.items() if not spec.is_stopped(service.spec)}
+    if not running:
         return
     async with transaction(pool) as connection:
-        resting = await applications.select_idle(connection, vault, reached.identity.engine_id, reached.server_ids)
-    for application in resting:
-        service = bearing.get(application.app_name)
+        idle = await applications.select_idle(connection, vault, reached.identity.engine_id, reached.server_ids)
+    for application in idle:
+        service = running.get(application.app_name)
         image = image_reference(service.labels) if service else None
         if service is None or image is None or not ownership.labels_belong_to(application, service.labels):
             continue
-        with isolate_failures("logins of services", service.name), _told(service):
-            login = select_login(image.repository, application.own_login, kept)
+        with isolate_failures("logins of services", service.name), _log_errors(service):
+            login = select_login(image.repository, application.own_login, configured)
             credentials = await registry.credentials(login) if login.expires else None
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue
             async with transaction(pool) as connection:
-                still = await applications.is_idle(connection, application.application_id)
-            if still:
-                await _send(engine, service, image, credentials)
+                still_idle = await applications.is_idle(connection, application.application_id)
+            if still_idle:
+                await _update_login(engine, service, image, credentials)
 
 
 @contextmanager
-def _told(service: Service) -> Iterator[None]:
+def _log_errors(service: Service) -> Iterator[None]:
     try:
         yield
     except RolloutError as error:
@@ -79,7 +79,7 @@ def _is_newer(credentials: Credentials, labels: Mapping[str, str]) -> bool:
         return True
 
 
-async def _send(engine: Engine, service: Service, image: Reference, credentials: Credentials) -> None:
-    made, authorized = services.with_registry_auth(service.spec, image, credentials)
-    await services.update(engine, service, made, authorized)
-    _LOG.info("Renewed the login of a service", service=service.name, until=made["Labels"][LOGIN_UNTIL])
+async def _update_login(engine: Engine, service: Service, image: Reference, credentials: Credentials) -> None:
+    new_spec, authorized = services.with_registry_auth(service.spec, image, credentials)
+    await services.update(engine, service, new_spec, authorized)
+    _LOG.info("Renewed the login of a service", service=service.name, until=new_spec["Labels"][LOGIN_UNTIL])

@@ -1,6 +1,6 @@
-"""Keeps within bounds what grows: the inbox, the audit, deployments with their steps and logs, windows that are over.
+"""Prunes what grows: the inbox, the audit log, deployments with their steps and logs, and expired monitor windows.
 
-One gateway at a time does it, in short transactions; what one leaves undone the next does.
+One gateway at a time prunes, in short transactions. What it does not finish, the next one does.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,27 +10,27 @@ from gateway.config import Settings
 from gateway.store import applications, audit, delivery_log, delivery_log_size, deployment_retention, versions, watches
 from gateway.store.database import Connection, Pool, transaction
 
-_STALE = 40  # spans of the inbox that are measured again each time
-_MOST_SPANS = timedelta(days=1)  # that are measured in one statement
-_PAGE = 100  # applications
+_STALE_SPANS = 40  # spans of the inbox that are measured again in each run
+_MAX_MEASURED = timedelta(days=1)  # measured in one statement
+_PAGE_SIZE = 100  # applications
 
 
-async def clean(pool: Pool, settings: Settings) -> None:
-    """Go through all of it once, or through nothing where another gateway does just now."""
-    for part in (_expire, _bound_inbox, _bound_deployments):
-        await part(pool, settings)
+async def prune_expired(pool: Pool, settings: Settings) -> None:
+    """Prune everything once, or nothing while another gateway is pruning."""
+    for step in (_delete_expired, _prune_inbox, _prune_deployments):
+        await step(pool, settings)
 
 
-async def _in_turn(pool: Pool, act: Callable[[Connection], Awaitable[bool]]) -> None:
-    """Do it again and again, each time in a transaction of its own, until it is done or another gateway does it."""
+async def _repeat_under_lock(pool: Pool, step: Callable[[Connection], Awaitable[bool]]) -> None:
+    """Repeat a step, each time in its own transaction, until it returns False or another gateway holds the lock."""
     more = True
     while more:
         async with transaction(pool) as connection:
-            more = await deployment_retention.try_retention_lock(connection) and await act(connection)
+            more = await deployment_retention.try_retention_lock(connection) and await step(connection)
 
 
-async def _expire(pool: Pool, settings: Settings) -> None:
-    async def expire(connection: Connection) -> bool:
+async def _delete_expired(pool: Pool, settings: Settings) -> None:
+    async def delete(connection: Connection) -> bool:
         deliveries = await delivery_log.delete_expired(connection, timedelta(days=settings.inbox_days))
         entries = await audit.delete_expired(
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
@@ -38,18 +38,18 @@ async def _expire(pool: Pool, settings: Settings) -> None:
         await watches.delete_expired(connection)
         return deliveries or entries
 
-    await _in_turn(pool, expire)
+    await _repeat_under_lock(pool, delete)
 
 
 # -- the inbox
 
 
-async def _bound_inbox(pool: Pool, settings: Settings) -> None:
+async def _prune_inbox(pool: Pool, settings: Settings) -> None:
     await prune_inbox(pool, settings.inbox_megabytes * 1024**2)
 
 
-async def prune_inbox(pool: Pool, most: int) -> None:
-    """Forget the oldest deliveries beyond so many bytes."""
+async def prune_inbox(pool: Pool, limit: int) -> None:
+    """Delete the oldest deliveries beyond so many bytes."""
     async with transaction(pool) as connection:
         gap = await delivery_log_size.select_gap(connection)
     if gap is None:
@@ -58,33 +58,33 @@ async def prune_inbox(pool: Pool, most: int) -> None:
 
     async def measure_day(connection: Connection) -> bool:
         nonlocal since
-        end = min(since + _MOST_SPANS, delivery_log_size.span_of(until) + delivery_log_size.SPAN)
+        end = min(since + _MAX_MEASURED, delivery_log_size.span_of(until) + delivery_log_size.SPAN)
         await delivery_log_size.measure(connection, since, end)
         since = end
         return end <= until
 
-    async def make_room(connection: Connection) -> bool:
-        return await _make_room(connection, most)
+    async def delete_excess(connection: Connection) -> bool:
+        return await _delete_excess(connection, limit)
 
-    for part in (measure_day, _measure_stale, make_room):
-        await _in_turn(pool, part)
+    for step in (measure_day, _measure_stale, delete_excess):
+        await _repeat_under_lock(pool, step)
 
 
 async def _measure_stale(connection: Connection) -> bool:
-    for begins in await delivery_log_size.select_stalest(connection, _STALE):
+    for begins in await delivery_log_size.select_stalest(connection, _STALE_SPANS):
         await delivery_log_size.measure(connection, begins, begins + delivery_log_size.SPAN)
     return False
 
 
-async def _make_room(connection: Connection, most: int) -> bool:
-    """Return whether there may be more to do."""
-    excess = await delivery_log_size.select_size(connection) - most
+async def _delete_excess(connection: Connection, limit: int) -> bool:
+    """Delete the oldest deliveries of one span; return whether there may be more to delete."""
+    excess = await delivery_log_size.select_size(connection) - limit
     oldest = await delivery_log_size.select_oldest(connection) if excess > 0 else None
     if oldest is None:
         return False
-    # It may have been long since it was measured, and too much would go: that alone, and measured before and after.
+    # The span's recorded size may be old, and too much would be deleted: measure it before and after.
     await delivery_log_size.measure(connection, oldest, oldest + delivery_log_size.SPAN)
-    excess = await delivery_log_size.select_size(connection) - most
+    excess = await delivery_log_size.select_size(connection) - limit
     if excess <= 0:
         return False
     await delivery_log_size.delete_oldest(connection, excess, oldest + delivery_log_size.SPAN)
@@ -95,35 +95,35 @@ async def _make_room(connection: Connection, most: int) -> bool:
 # -- deployments
 
 
-async def _bound_deployments(pool: Pool, settings: Settings) -> None:
-    most, days = settings.deployments_kept, timedelta(days=settings.deployment_days)
+async def _prune_deployments(pool: Pool, settings: Settings) -> None:
+    limit, days = settings.deployments_kept, timedelta(days=settings.deployment_days)
     last = ""
     while True:
         async with transaction(pool) as connection:
             if not await deployment_retention.try_retention_lock(connection):
                 return
-            ids = await deployment_retention.select_ids_after(connection, last, _PAGE)
+            ids = await deployment_retention.select_ids_after(connection, last, _PAGE_SIZE)
         if not ids:
             return
         last = ids[-1]
         for application_id in ids:
             await prune_deployments(
-                pool, application_id, most=most, older_than=days, details=timedelta(days=settings.log_days)
+                pool, application_id, limit=limit, older_than=days, details=timedelta(days=settings.log_days)
             )
 
 
 async def prune_deployments(
-    pool: Pool, application_id: str, *, most: int, older_than: timedelta, details: timedelta
+    pool: Pool, application_id: str, *, limit: int, older_than: timedelta, details: timedelta
 ) -> None:
-    """Remove what is not to be kept of one application's deployments."""
+    """Delete deployments beyond `limit` or older than `older_than`, and steps and logs older than `details`."""
 
     async def remove(connection: Connection) -> bool:
         await applications.lock_row(connection, application_id)
         previous = await versions.select_previous(connection, application_id)
         more = await deployment_retention.delete_surplus(
-            connection, application_id, previous=previous, most=most, older_than=older_than
+            connection, application_id, previous=previous, most=limit, older_than=older_than
         )
         await deployment_retention.delete_details(connection, application_id, details)
         return more
 
-    await _in_turn(pool, remove)
+    await _repeat_under_lock(pool, remove)

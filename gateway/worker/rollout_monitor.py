@@ -1,8 +1,8 @@
-"""Looks at what has just come to serve: trouble within its watch window brings the former version back.
+"""Monitors new versions after their rollout: trouble within the monitor window triggers a rollback.
 
-The windows are rows, so whichever gateway reaches the engine looks on after a restart. Trouble deletes the row in the
-transaction that queues the way back: however many see it, one of them does. A rollback is never rolled back; then, and
-where nothing ran before, people are told and nothing is done.
+The windows are database rows, so after a restart any gateway that reaches the engine goes on. Trouble deletes the row
+in the transaction that enqueues the rollback, so only one gateway enqueues it. A rollback is never rolled back: then,
+and when there is no previous version, an alert is sent and nothing else is done.
 """
 
 import asyncio
@@ -29,130 +29,132 @@ from gateway.worker.metrics import TROUBLES
 
 _LOG = structlog.get_logger()
 
-LOOK_EVERY = 1.0  # seconds
-_FAILURES = 3  # of the probe, in a row, that are trouble
-_SEEN = 2  # looks in a row: one may come upon a restart that somebody asked for
-_AT_ONCE = 8  # looks, on each engine
-_TITLE = 200  # characters
+CHECK_INTERVAL = 1.0  # seconds
+_MAX_PROBE_FAILURES = 3  # failed probes in a row
+_CONFIRMATIONS = 2  # checks in a row that see trouble: a single one may see a restart that somebody requested
+_MAX_CONCURRENT = 8  # checks on each engine
+_MAX_TITLE = 200  # characters
 
 
 @dataclass(slots=True)
-class _Watched:
-    """What is remembered between looks, the application as the deployment ran it; times by the loop's clock."""
+class _Monitored:
+    """State between checks: the application as it was deployed; times in seconds of the event loop's clock."""
 
-    watch: MonitorWindow
+    window: MonitorWindow
     application: Application
-    seen: int = 0
-    ask_at: float = 0.0
+    confirmations: int = 0
+    next_probe_at: float = 0.0
     failures: int = 0
 
 
 class RolloutMonitor:
-    """Looks at the windows of the engines this gateway reaches."""
+    """Checks the open monitor windows on the engines that this gateway reaches."""
 
     def __init__(self, pool: Pool, vault: Vault, timeouts: Timeouts, alerts: AlertSink) -> None:
         self._pool = pool
         self._vault = vault
         self._timeouts = timeouts
         self._alerts = alerts
-        self._watched: dict[str, _Watched] = {}
+        self._monitored: dict[str, _Monitored] = {}
 
-    async def look(self, reached: ReachedEngine) -> None:
-        """Look once at each window that is open there."""
+    async def check_windows(self, reached: ReachedEngine) -> None:
+        """Check each window that is open on the engine once."""
         async with statement(self._pool) as connection:
-            found = await watches.select_watches(connection, reached.identity.engine_id, reached.server_ids)
-        self._forget()
-        at_once = asyncio.Semaphore(_AT_ONCE)
+            windows = await watches.select_watches(connection, reached.identity.engine_id, reached.server_ids)
+        self._drop_expired()
+        at_once = asyncio.Semaphore(_MAX_CONCURRENT)
 
-        async def one(watch: MonitorWindow) -> None:
+        async def one(window: MonitorWindow) -> None:
             async with at_once:
-                with isolate_failures("watch", watch.deployment_id):
-                    await self._look_at(reached.engine, reached.identity, await self._recall(watch))
+                with isolate_failures("watch", window.deployment_id):
+                    await self._check(reached.engine, reached.identity, await self._load(window))
 
-        for result in await asyncio.gather(*(one(watch) for watch in found), return_exceptions=True):
+        for result in await asyncio.gather(*(one(window) for window in windows), return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
-    async def _recall(self, watch: MonitorWindow) -> _Watched:
-        if watch.deployment_id not in self._watched:
+    async def _load(self, window: MonitorWindow) -> _Monitored:
+        if window.deployment_id not in self._monitored:
             async with transaction(self._pool) as connection:
-                application = await applications.select_application(connection, self._vault, watch.application_id)
-                ran = await versions.select_version(connection, self._vault, application, watch.deployment_id)
-            self._watched[watch.deployment_id] = _Watched(watch, ran.application)
-        return self._watched[watch.deployment_id]
+                application = await applications.select_application(connection, self._vault, window.application_id)
+                version = await versions.select_version(connection, self._vault, application, window.deployment_id)
+            self._monitored[window.deployment_id] = _Monitored(window, version.application)
+        return self._monitored[window.deployment_id]
 
-    def _forget(self) -> None:
+    def _drop_expired(self) -> None:
         now = datetime.now(UTC)
-        self._watched = {key: one for key, one in self._watched.items() if one.watch.until > now}
+        self._monitored = {key: one for key, one in self._monitored.items() if one.window.until > now}
 
     # -- one of them
 
-    async def _look_at(self, engine: Engine, identity: EngineIdentity, watched: _Watched) -> None:
-        application = watched.application
+    async def _check(self, engine: Engine, identity: EngineIdentity, monitored: _Monitored) -> None:
+        application = monitored.application
         try:
-            # What it is stays known while an engine that was restarted does not manage its Swarm yet.
-            begun = watched.watch.runtime
+            # Its kind is known even while a restarted engine is not a Swarm manager again yet.
+            begun = monitored.window.runtime
             runtime = await runtime_factory.open_runtime(
                 engine, identity, application, anonymous, self._timeouts, making=False, begun=begun
             )
-            reason = await _trouble(runtime, watched)
+            reason = await _find_trouble(runtime, monitored)
         except RolloutError:
-            return  # the engine does not say
+            return  # the engine did not answer
         if reason is not None:
-            await self._end(watched, reason)
+            await self._handle_trouble(monitored, reason)
 
-    async def _end(self, watched: _Watched, reason: Reason) -> None:
-        """Close the window and queue the way back, where it is still open and nothing newer has come."""
-        watch = watched.watch
+    async def _handle_trouble(self, monitored: _Monitored, reason: Reason) -> None:
+        """Close the window and enqueue the rollback, unless the window is closed or something newer is deployed."""
+        window = monitored.window
         try:
             async with transaction(self._pool) as connection:
-                desired = await applications.lock_application(connection, watch.application_id)
-                if desired is not Desired.RUNNING or not await watches.end_watch(connection, watch):
+                desired = await applications.lock_application(connection, window.application_id)
+                if desired is not Desired.RUNNING or not await watches.end_watch(connection, window):
                     return
-                deployment = await deployments.select_deployment(connection, watch.deployment_id)
-                back = await self._go_back(connection, watched, reason)
+                deployment = await deployments.select_deployment(connection, window.deployment_id)
+                rollback = await self._enqueue_rollback(connection, monitored, reason)
         except NotFound:
-            return  # deleted meanwhile
-        done = f"rollback {back} is queued" if back else "it is left as it is"
+            return  # the application was deleted
+        done = f"rollback {rollback} is queued" if rollback else "nothing is rolled back"
         _LOG.warning(
-            "Trouble within the watch window",
-            application=watch.application_id,
-            deployment=watch.deployment_id,
+            "Trouble within the monitor window",
+            application=window.application_id,
+            deployment=window.deployment_id,
             code=reason.code,
             reason=reason.message,
             remedy=reason.remedy,
-            rollback=back,
+            rollback=rollback,
         )
-        TROUBLES.labels("rollback" if back else "alert").inc()
-        self._alerts.send(Alert.of(watched.application.name, f"trouble after its rollout; {done}", deployment, reason))
+        TROUBLES.labels("rollback" if rollback else "alert").inc()
+        self._alerts.send(
+            Alert.of(monitored.application.name, f"trouble after its rollout; {done}", deployment, reason)
+        )
 
-    async def _go_back(self, connection: Connection, watched: _Watched, reason: Reason) -> str | None:
-        """Return the rollback that is queued, None where there is none to be."""
-        if watched.watch.kind is Kind.ROLLBACK:
+    async def _enqueue_rollback(self, connection: Connection, monitored: _Monitored, reason: Reason) -> str | None:
+        """Enqueue a rollback and return its id; None when there is nothing to roll back to."""
+        if monitored.window.kind is Kind.ROLLBACK:
             return None
         try:
             return await enqueue.enqueue_rollback(
                 connection,
                 self._vault,
-                watched.application,
-                title=textwrap.shorten(f"Rollback: {reason.message}", _TITLE, placeholder=" …"),
-                description=f"{reason.message}; within the watch window of deployment {watched.watch.deployment_id}",
+                monitored.application,
+                title=textwrap.shorten(f"Rollback: {reason.message}", _MAX_TITLE, placeholder=" …"),
+                description=f"{reason.message}; within the monitor window of {monitored.window.deployment_id}",
                 forced=False,
             )
         except Conflict:
-            return None  # nothing ran before
+            return None  # there is no previous version
 
 
-async def _trouble(runtime: Runtime, watched: _Watched) -> Reason | None:
-    watch, probe = watched.watch, watched.application.configuration.probe
-    if reason := await runtime.failure_reason(watch.object_id, watch.restarts):
-        watched.seen += 1
-        return reason if watched.seen >= _SEEN else None
-    watched.seen = 0
+async def _find_trouble(runtime: Runtime, monitored: _Monitored) -> Reason | None:
+    window, probe = monitored.window, monitored.application.configuration.probe
+    if reason := await runtime.failure_reason(window.object_id, window.restarts):
+        monitored.confirmations += 1
+        return reason if monitored.confirmations >= _CONFIRMATIONS else None
+    monitored.confirmations = 0
     now = asyncio.get_running_loop().time()
-    if probe is None or now < watched.ask_at:
+    if probe is None or now < monitored.next_probe_at:
         return None
-    watched.ask_at = now + probe.interval
-    reason = await runtime.run_probe(watch.object_id)
-    watched.failures = watched.failures + 1 if reason else 0
-    return reason if watched.failures >= _FAILURES else None
+    monitored.next_probe_at = now + probe.interval
+    reason = await runtime.run_probe(window.object_id)
+    monitored.failures = monitored.failures + 1 if reason else 0
+    return reason if monitored.failures >= _MAX_PROBE_FAILURES else None

@@ -1,8 +1,8 @@
-"""Looks at what applications do on their engines: whenever something happens there, and once a minute anyway.
+"""Observes the state of applications: after every event of their engine, and once a minute.
 
-What differs from what the last deployment brought is told once, when it has lasted for a moment, and put right where
-the application says so: its `heal`. One of which a deployment runs is not looked at. One of which a deployment waits,
-or that is within its watch window or a swap, is not put right: that is seen to already.
+A state that differs from the last deployment's, and lasts for a moment, causes one alert. With `heal`, the application
+is also repaired. An application with a running deployment is not observed. One with a queued deployment, an open
+monitor window or an open swap is not repaired, since another part of the gateway takes care of it.
 """
 
 from collections.abc import Mapping
@@ -25,95 +25,107 @@ from gateway.worker.metrics import HEALED
 
 _LOG = structlog.get_logger()
 
-OBSERVE_EVERY = 60.0  # seconds
-_SOON = 2.0  # seconds until the next look, where something is under way or not believed yet
-_HEAL_PAUSE = timedelta(minutes=10)
+OBSERVE_INTERVAL = 60.0  # seconds
+_RECHECK_DELAY = 2.0  # seconds until the next check, while something is in progress or unconfirmed
+_MIN_HEAL_INTERVAL = timedelta(minutes=10)
 
 
 class StateMonitor:
-    """Observes the applications of the engines this gateway reaches."""
+    """Observes the applications on the engines that this gateway reaches."""
 
     def __init__(self, pool: Pool, vault: Vault, alerts: AlertSink) -> None:
         self._pool = pool
         self._vault = vault
         self._alerts = alerts
-        self._known: dict[str, snapshot.KnownImages] = {}
+        self._known_images: dict[str, snapshot.KnownImages] = {}
 
     async def observe(self, reached: ReachedEngine) -> float | None:
-        """Look once; return the seconds until the next look, None for the usual. Raises Postponed."""
+        """Observe an engine once; return the seconds until the next time, None for the usual. Raises Postponed."""
         identity = reached.identity
         if identity.swarm_starting:
-            return _SOON  # what is missing and what only is not told yet look alike
+            return _RECHECK_DELAY  # a missing service and one not listed yet look the same
         async with statement(self._pool) as connection:
-            expected, as_of = await observations.select_expected(connection, identity.engine_id, reached.server_ids)
-        if not expected:
+            all_expected, as_of = await observations.select_expected(connection, identity.engine_id, reached.server_ids)
+        if not all_expected:
             return None
-        known = self._known.setdefault(identity.daemon, {})
-        now = await snapshot.take_snapshot(reached.engine, identity, known)
-        found = {one.application_id: snapshot.observe(one, now) for one in expected if not one.has_running_deployment}
+        known_images = self._known_images.setdefault(identity.daemon, {})
+        current = await snapshot.take_snapshot(reached.engine, identity, known_images)
+        states = {
+            expected.application_id: snapshot.observe(expected, current)
+            for expected in all_expected
+            if not expected.has_running_deployment
+        }
         async with transaction(self._pool) as connection:
-            standings = await observations.upsert_observations(connection, found, as_of)
-        unsure = await self._act(expected, found, standings)
-        return _SOON if unsure or len(standings) < len(expected) else None
+            standings = await observations.upsert_observations(connection, states, as_of)
+        unconfirmed = await self._act(all_expected, states, standings)
+        return _RECHECK_DELAY if unconfirmed or len(standings) < len(all_expected) else None
 
     async def _act(
-        self, expected: list[ExpectedState], found: Mapping[str, ObservedState], standings: Mapping[str, Standing]
+        self, all_expected: list[ExpectedState], states: Mapping[str, ObservedState], standings: Mapping[str, Standing]
     ) -> bool:
-        """Tell of what is wrong and put it right; return whether there is something that is not believed yet."""
-        unsure, well = False, []
-        for one in expected:
-            standing = standings.get(one.application_id)
+        """Send alerts and heal; return whether a state is still unconfirmed."""
+        unconfirmed, recovered = False, []
+        for expected in all_expected:
+            standing = standings.get(expected.application_id)
             if standing is None:
                 continue
-            if not one.should_alert(standing.state):
-                well += [one.application_id] if standing.told else []
-            elif standing.lasted < alert_delay(standing.state, waits=one.has_queued_deployment):
-                unsure = True
+            if not expected.should_alert(standing.state):
+                recovered += [expected.application_id] if standing.told else []
+            elif standing.lasted < alert_delay(standing.state, waits=expected.has_queued_deployment):
+                unconfirmed = True
             else:
-                with isolate_failures("observation", one.application_id):
-                    await self._tell(one, found[one.application_id], standing)
-                    await self._heal(one, found[one.application_id], standing)
-        if well:
+                with isolate_failures("observation", expected.application_id):
+                    await self._send_alert(expected, states[expected.application_id], standing)
+                    await self._heal(expected, states[expected.application_id], standing)
+        if recovered:
             async with statement(self._pool) as connection:
-                await observations.forget_told(connection, well)
-        return unsure
+                await observations.forget_told(connection, recovered)
+        return unconfirmed
 
-    async def _tell(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
-        if standing.told is seen.state or one.is_monitored:
+    async def _send_alert(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
+        if standing.told is observed.state or expected.is_monitored:
             return
         async with statement(self._pool) as connection:
-            if not await observations.mark_notified(connection, one.application_id, seen.state):
+            if not await observations.mark_notified(connection, expected.application_id, observed.state):
                 return
-        _LOG.warning("An application is not as it should be", application=one.application_id, state=seen.state,
-                     detail=seen.detail)  # fmt: skip
-        what = "it is put right" if one.should_heal(seen.state) else "it is left as it is; to put it right: redeploy"
-        lines = [seen.detail, what, f"Application: {one.application_id}"]
-        self._alerts.send(Alert(f"{one.name}: {seen.state}", "\n".join(filter(None, lines))))
+        _LOG.warning(
+            "An application is not in its expected state",
+            application=expected.application_id,
+            state=observed.state,
+            detail=observed.detail,
+        )
+        what = (
+            "it will be healed" if expected.should_heal(observed.state) else "nothing is done; to repair it, redeploy"
+        )
+        lines = [observed.detail, what, f"Application: {expected.application_id}"]
+        self._alerts.send(Alert(f"{expected.name}: {observed.state}", "\n".join(filter(None, lines))))
 
-    async def _heal(self, one: ExpectedState, seen: ObservedState, standing: Standing) -> None:
-        """Queue the way back to what served last."""
-        recently = standing.since_healed is not None and standing.since_healed < _HEAL_PAUSE
-        if recently or not one.should_heal(seen.state):
+    async def _heal(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
+        """Enqueue a rollback to what served last."""
+        healed_recently = standing.since_healed is not None and standing.since_healed < _MIN_HEAL_INTERVAL
+        if healed_recently or not expected.should_heal(observed.state):
             return
         try:
             async with transaction(self._pool) as connection:
-                await applications.lock_application(connection, one.application_id)
-                if not await applications.is_idle(connection, one.application_id):
+                await applications.lock_application(connection, expected.application_id)
+                if not await applications.is_idle(connection, expected.application_id):
                     return
-                if not await observations.mark_healed(connection, one.application_id, _HEAL_PAUSE):
+                if not await observations.mark_healed(connection, expected.application_id, _MIN_HEAL_INTERVAL):
                     return
-                application = await applications.select_application(connection, self._vault, one.application_id)
-                queued = await enqueue.enqueue_rollback(
+                application = await applications.select_application(connection, self._vault, expected.application_id)
+                rollback = await enqueue.enqueue_rollback(
                     connection,
                     self._vault,
                     application,
-                    to=one.deployment_id or enqueue.ADOPTED,
-                    title=f"Put right: {seen.state}",
-                    description=seen.detail,
+                    to=expected.deployment_id or enqueue.ADOPTED,
+                    title=f"Heal: {observed.state}",
+                    description=observed.detail,
                     forced=False,
                 )
         except (Conflict, NotFound) as error:
-            _LOG.warning("Cannot put an application right", application=one.application_id, error=str(error))
+            _LOG.warning("Cannot heal an application", application=expected.application_id, error=str(error))
             return
-        HEALED.labels(seen.state).inc()
-        _LOG.info("Putting an application right", application=one.application_id, deployment=queued, state=seen.state)
+        HEALED.labels(observed.state).inc()
+        _LOG.info(
+            "Healing an application", application=expected.application_id, deployment=rollback, state=observed.state
+        )

@@ -1,10 +1,10 @@
-"""Sees to it that each deployment is rolled out: claims, bounds, runs, records. It owns every task.
+"""Starts and stops the executions of deployments on the engines that this gateway reaches, and renews their leases.
 
-A gateway takes a slot, then claims a row; so what it cannot work on stays in the queue for others. The leases
-are renewed by one heartbeat, and what it finds taken is stopped at once and touches nothing more.
+A gateway takes a slot before it claims a deployment, so what it has no slot for stays in the queue for others. One
+heartbeat renews all leases. When another gateway has taken a deployment over, its execution here is stopped at once.
 
-On the way out, in this order: no more claims; running rollouts get the grace; then they are cut, put back what
-they had begun, and their rows wait for the next gateway.
+On shutdown the gateway claims no more, gives running rollouts the grace period, and then cancels them: each puts back
+what it has begun, and its deployment waits for the next gateway.
 """
 
 import asyncio
@@ -21,41 +21,44 @@ from gateway.config import Settings
 from gateway.docker.engine.client import Engine
 from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import LeaseLost
-from gateway.model.errors import (
-    Unavailable,
-)
+from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
 from gateway.store import cancellations, leases, queue, servers, watches
 from gateway.store.database import Pool, listen, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker.alerts import AlertSink, sending
+from gateway.worker.alerts import AlertSink, send_alerts
 from gateway.worker.engine_pool import EnginePool
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
-from gateway.worker.login_renewal import RENEW_EVERY, renew_logins
-from gateway.worker.retention import clean
-from gateway.worker.rollout_monitor import LOOK_EVERY, RolloutMonitor
-from gateway.worker.state_monitor import OBSERVE_EVERY, StateMonitor
-from gateway.worker.version_retention import IMAGES_EVERY, PRUNE_EVERY, prune_kept_versions, remove_images
+from gateway.worker.login_renewal import RENEW_INTERVAL, renew_logins
+from gateway.worker.retention import prune_expired
+from gateway.worker.rollout_monitor import CHECK_INTERVAL, RolloutMonitor
+from gateway.worker.state_monitor import OBSERVE_INTERVAL, StateMonitor
+from gateway.worker.version_retention import (
+    PRUNE_INTERVAL,
+    REMOVE_IMAGES_INTERVAL,
+    prune_kept_versions,
+    remove_unused_images,
+)
 
 _LOG = structlog.get_logger()
 
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
-_CLEAN_EVERY = 600.0  # seconds
-# A rollout that is cut has to stop one container and start another: seconds it may take beyond the grace.
+_PRUNE_INTERVAL = 600.0  # seconds
+# Seconds that a cancelled rollout may take beyond the grace period: it stops one container and starts another.
 PUT_BACK_DEADLINE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _RunningExecution:
     job: aiojobs.Job[None]
     execution: Execution
 
 
 class Supervisor:
-    """Runs the deployments of the engines this gateway reaches. Made by `supervise`."""
+    """Runs the deployments of the engines that this gateway reaches. Created by `supervise`."""
 
     def __init__(
         self,
@@ -71,13 +74,13 @@ class Supervisor:
         self._pool = pool
         self._settings = settings
         self._scheduler = aiojobs.Scheduler(
-            limit=None, close_timeout=PUT_BACK_DEADLINE, exception_handler=_log_unforeseen
+            limit=None, close_timeout=PUT_BACK_DEADLINE, exception_handler=_log_unexpected
         )
-        self._runs: dict[str, _Run] = {}
+        self._running: dict[str, _RunningExecution] = {}
         self._draining = False
-        #: what was taken over by another gateway, until it has stopped here
-        self._stopping: set[asyncio.Task[None]] = set()
-        self._beat = asyncio.Event()
+        #: stops of executions that another gateway has taken over
+        self._stopping_tasks: set[asyncio.Task[None]] = set()
+        self._renew_now = asyncio.Event()
         timeouts = Timeouts(
             stable_window=settings.stable_window,
             health_deadline=settings.health_deadline,
@@ -87,11 +90,11 @@ class Supervisor:
         )
         self.context = ExecutionContext(pool, vault, registry, settings, timeouts, alerts)
         periodic_tasks = [
-            PeriodicTask("watch", LOOK_EVERY, RolloutMonitor(pool, vault, timeouts, alerts).look),
-            PeriodicTask("observation", OBSERVE_EVERY, StateMonitor(pool, vault, alerts).observe, on_events=True),
-            PeriodicTask("kept versions", PRUNE_EVERY, partial(prune_kept_versions, pool, vault, timeouts)),
-            PeriodicTask("images", IMAGES_EVERY, partial(remove_images, pool)),
-            PeriodicTask("logins of services", RENEW_EVERY, partial(renew_logins, pool, vault, registry)),
+            PeriodicTask("watch", CHECK_INTERVAL, RolloutMonitor(pool, vault, timeouts, alerts).check_windows),
+            PeriodicTask("observation", OBSERVE_INTERVAL, StateMonitor(pool, vault, alerts).observe, on_events=True),
+            PeriodicTask("kept versions", PRUNE_INTERVAL, partial(prune_kept_versions, pool, vault, timeouts)),
+            PeriodicTask("images", REMOVE_IMAGES_INTERVAL, partial(remove_unused_images, pool)),
+            PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, pool, vault, registry)),
         ]
         self.background_tasks = background_tasks
         self.engine_pool = EnginePool(
@@ -99,9 +102,9 @@ class Supervisor:
             vault,
             settings,
             engine,
-            roll_out=self._begin,
+            roll_out=self._start,
             periodic_tasks=periodic_tasks,
-            running_ids=self._runs.keys(),
+            running_ids=self._running.keys(),
             background_tasks=background_tasks,
         )
 
@@ -110,77 +113,77 @@ class Supervisor:
         return self.engine_pool.workers
 
     def wake(self) -> None:
-        """There may be something to claim."""
+        """Look for deployments to claim."""
         self.engine_pool.wake()
 
     # -- loops
 
     async def renew_leases_forever(self) -> None:
-        """Renew the leases, and stop what is no longer ours, or wanted; at once when told that there is such."""
+        """Renew the leases, stop executions that another gateway has taken over, and cancel those to be cancelled."""
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._beat.wait(), self._settings.lease / 3)
-            self._beat.clear()
-            held = {key: run.execution.deployment.epoch for key, run in self._runs.items()}
+                await asyncio.wait_for(self._renew_now.wait(), self._settings.lease / 3)
+            self._renew_now.clear()
+            held = {key: run.execution.deployment.epoch for key, run in self._running.items()}
             async with transaction(self._pool) as connection:
-                ours = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
+                owned = await leases.renew_leases(connection, self.engine_pool.owner, held) if held else {}
                 await leases.shorten_leases(connection)
                 await watches.shorten_watches(connection)
-            for deployment_id in (one for one, cancelled in ours.items() if cancelled):
-                if run := self._runs.get(deployment_id):
+            for deployment_id in (one for one, cancelled in owned.items() if cancelled):
+                if run := self._running.get(deployment_id):
                     run.execution.cancel()
-            for deployment_id in set(held) - ours.keys():
-                run = self._runs.get(deployment_id)
+            for deployment_id in set(held) - owned.keys():
+                run = self._running.get(deployment_id)
                 if run is not None and run.execution.deployment.epoch == held[deployment_id]:
                     _LOG.warning("Another gateway has taken over", deployment=deployment_id)
-                    self._stop(run)
+                    self._stop_lost(run)
 
-    def _stop(self, run: _Run) -> None:
-        """Stop what is no longer ours; the heartbeat of the others does not wait for it."""
+    def _stop_lost(self, run: _RunningExecution) -> None:
+        """Stop an execution whose lease is lost, without holding up the heartbeat."""
         run.execution.journal.lost = True
-        task = asyncio.create_task(self._close(run))
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
+        task = asyncio.create_task(self._close_lost(run))
+        self._stopping_tasks.add(task)
+        task.add_done_callback(self._stopping_tasks.discard)
 
-    async def _close(self, run: _Run) -> None:
+    async def _close_lost(self, run: _RunningExecution) -> None:
         deployment_id = run.execution.deployment.deployment_id
         try:
             await run.job.close(timeout=POLL_INTERVAL)
         except TimeoutError:
-            _LOG.warning("A rollout that was taken over stops slowly", deployment=deployment_id)
+            _LOG.warning("A rollout that another gateway has taken over is slow to stop", deployment=deployment_id)
         except Exception:
-            _LOG.exception("A rollout that was taken over ended badly", deployment=deployment_id)
+            _LOG.exception("A rollout that another gateway has taken over failed to stop", deployment=deployment_id)
 
     async def listen_forever(self) -> None:
-        heard = {
+        handlers = {
             queue.CHANNEL: self.wake,
             servers.CHANNEL: self.engine_pool.refresh,
-            cancellations.CHANNEL: self._beat.set,
+            cancellations.CHANNEL: self._renew_now.set,
         }
-        async with listen(self._pool, heard) as closed:
+        async with listen(self._pool, handlers) as closed:
             self.wake()
             self.engine_pool.refresh()
             await closed.wait()
-        raise Unavailable("the connection that listens was lost")
+        raise Unavailable("the connection that listens for notifications was lost")
 
     async def prune_forever(self) -> None:
-        """Keep within bounds what grows."""
+        """Prune expired rows every ten minutes."""
         while True:
-            await clean(self._pool, self._settings)
-            await asyncio.sleep(_CLEAN_EVERY)
+            await prune_expired(self._pool, self._settings)
+            await asyncio.sleep(_PRUNE_INTERVAL)
 
     # -- one deployment
 
-    async def _begin(self, claimed: Claimed) -> None:
+    async def _start(self, claimed: Claimed) -> None:
         """Start to execute a claimed deployment, without waiting for its end."""
         execution = Execution(self.context, claimed, PostgresJournal(self._pool, claimed.deployment))
-        if self._draining:  # it was being claimed just then
+        if self._draining:  # it was claimed while the gateway began to stop
             claimed.release()
             await execution.give_back()
             return
         job = await self._scheduler.spawn(self._execute(execution))
         if not job.closed:
-            self._runs[claimed.deployment.deployment_id] = _Run(job, execution)
+            self._running[claimed.deployment.deployment_id] = _RunningExecution(job, execution)
 
     async def _execute(self, execution: Execution) -> None:
         deployment = execution.deployment
@@ -194,25 +197,25 @@ class Supervisor:
         except LeaseLost:
             _LOG.warning("Another gateway has taken over")
         finally:
-            self._runs.pop(deployment.deployment_id, None)
+            self._running.pop(deployment.deployment_id, None)
             execution.claimed.release()
 
     # -- the way out
 
     async def drain(self) -> None:
-        """Claim no more, and give what runs the grace to finish."""
+        """Claim no more, and give running rollouts the grace period to finish."""
         self._draining = True
         self.engine_pool.retire()
-        running = [run.job.wait() for run in self._runs.values()]
+        running = [run.job.wait() for run in self._running.values()]
         if running:
             _LOG.info("Draining", rollouts=len(running), grace=self._settings.shutdown_grace)
             await asyncio.wait([asyncio.ensure_future(job) for job in running], timeout=self._settings.shutdown_grace)
 
-    async def cut(self) -> None:
-        """End what still runs; each puts back what it had begun."""
+    async def cancel_running(self) -> None:
+        """Cancel what still runs; each rollout puts back what it has begun."""
         await self._scheduler.close()
-        for run in list(self._runs.values()):
-            if not run.execution.started:  # it was cut before its first step
+        for run in list(self._running.values()):
+            if not run.execution.started:  # it was cancelled before its first step
                 await run.execution.give_back()
 
 
@@ -226,11 +229,11 @@ async def supervise(
     *,
     background_tasks: BackgroundTasks | None = None,
 ) -> AsyncIterator[Supervisor]:
-    """Run deployments until the block is left; then drain, cut, and put back, in that order."""
+    """Run deployments until the block is left; then drain, and cancel what still runs."""
     urls = settings.alert_urls.get_secret_value() if settings.alert_urls else ""
     async with AsyncExitStack() as stack:
         background_tasks = background_tasks or BackgroundTasks()
-        alerts = await stack.enter_async_context(sending(urls, background_tasks))
+        alerts = await stack.enter_async_context(send_alerts(urls, background_tasks))
         supervisor = Supervisor(
             pool, vault, engine, registry, settings=settings, alerts=alerts, background_tasks=background_tasks
         )
@@ -244,9 +247,9 @@ async def supervise(
             yield supervisor
         finally:
             await supervisor.drain()
-            await supervisor.cut()
+            await supervisor.cancel_running()
             await cancel_and_wait(*tasks)
 
 
-def _log_unforeseen(_scheduler: aiojobs.Scheduler, context: dict[str, object]) -> None:
-    _LOG.error("A rollout ended unrecorded", exc_info=context.get("exception"))
+def _log_unexpected(_scheduler: aiojobs.Scheduler, context: dict[str, object]) -> None:
+    _LOG.error("A rollout ended without a recorded outcome", exc_info=context.get("exception"))

@@ -1,4 +1,4 @@
-"""Removes replaced versions that have been kept for long enough, and images that nothing is of any more."""
+"""Removes kept versions after their retention time, and pulled images that no container uses."""
 
 from collections.abc import Collection
 
@@ -12,33 +12,33 @@ from gateway.store import applications, pulled_images
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 
-PRUNE_EVERY = 3600.0  # seconds
-IMAGES_EVERY = 15.0
+PRUNE_INTERVAL = 3600.0  # seconds
+REMOVE_IMAGES_INTERVAL = 15.0
 
 
 async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reached: ReachedEngine) -> None:
-    """Go through the applications there once; raises Postponed where the engine is away."""
+    """Prune the kept versions on an engine once; raises Postponed when it is unreachable."""
     engine, identity = reached.engine, reached.identity
     async with transaction(pool) as connection:
-        resting = await applications.select_idle(connection, vault, identity.engine_id, reached.server_ids)
-    for application in resting:
+        idle = await applications.select_idle(connection, vault, identity.engine_id, reached.server_ids)
+    for application in idle:
         with isolate_failures("kept versions", application.application_id):
             runtime = await runtime_factory.open_runtime(
                 engine, identity, application, anonymous, timeouts, making=False, begun=None
             )
-            # Since it was selected a rollback may have been asked for, which needs what is kept.
+            # A rollback that needs the kept version may have been requested meanwhile.
             async with transaction(pool) as connection:
-                still = await applications.is_idle(connection, application.application_id)
-            if still:
+                still_idle = await applications.is_idle(connection, application.application_id)
+            if still_idle:
                 await runtime.prune_kept()
 
 
-async def remove_images(pool: Pool, reached: ReachedEngine) -> None:
-    """Remove what was pulled there and no container is of; raises Postponed where the engine is away."""
+async def remove_unused_images(pool: Pool, reached: ReachedEngine) -> None:
+    """Remove the pulled images that no container uses; raises Postponed when the engine is unreachable."""
     async with transaction(pool) as connection:
-        idle = await pulled_images.select_idle(connection, reached.identity.engine_id, reached.server_ids)
-    used = await images.images_in_use(reached.engine) if idle else frozenset()
-    for one in idle:
+        unused = await pulled_images.select_idle(connection, reached.identity.engine_id, reached.server_ids)
+    used = await images.images_in_use(reached.engine) if unused else frozenset()
+    for one in unused:
         with isolate_failures("images", str(one.reference)):
             await _remove_image(pool, reached.engine, one, used)
 
@@ -49,7 +49,7 @@ async def _remove_image(pool: Pool, engine: Engine, one: pulled_images.PulledIma
         if image is not None and image.image_id in used:
             await pulled_images.postpone_check(connection, one)
             return
-        # Since it was selected somebody may have asked for it.
+        # It may have been requested meanwhile.
         if not await pulled_images.is_idle(connection, one):
             return
     await images.remove(engine, one.reference, tag=one.tag_is_free)

@@ -296,7 +296,7 @@ def _in_files(told: Told, place: Path) -> dict[str, set[str]]:
 async def test_no_log_tells_a_secret(told: Told) -> None:
     said = await asyncio.to_thread(told.gateway.log.read_bytes)
     assert b"Accepted a webhook" in said
-    assert b"An alert was not taken" in said
+    assert b"An alert was not accepted" in said
     assert told.secrets.within(said) == set()
 
 

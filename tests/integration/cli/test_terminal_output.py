@@ -25,7 +25,7 @@ from gateway.cli import main
 from gateway.cli._errors import readable_error
 from gateway.model.sanitize import safe_line, safe_text
 from gateway.store import gateway_address
-from gateway.worker.alerts import Alert, sending
+from gateway.worker.alerts import Alert, send_alerts
 from tests.support.api_client import Web
 
 ROOT = Path(gateway.__file__).parent
@@ -248,10 +248,10 @@ async def test_a_line_of_the_log_stays_one_line_and_does_not_act() -> None:
 
 
 async def test_an_alert_is_no_markup_and_calls_nobody() -> None:
-    heard: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    handlers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def hear(request: aiohttp_web.Request) -> aiohttp_web.Response:
-        await heard.put(await request.json())
+        await handlers.put(await request.json())
         return aiohttp_web.Response()
 
     application = aiohttp_web.Application()
@@ -259,11 +259,11 @@ async def test_an_alert_is_no_markup_and_calls_nobody() -> None:
     body = 'image <img src=x onerror="alert(1)"> @everyone [click](http://evil.example.com) \x1b[2J'
     async with TestServer(application) as server:
         at = f"127.0.0.1:{server.port}"
-        async with sending(
+        async with send_alerts(
             f"json://{at}/plain, json://{at}/html?format=html, mmost://{at}/token", BackgroundTasks()
         ) as alerts:
             alerts.send(Alert("app\nFrom: you", body))
-            told = [await heard.get() for _ in range(3)]
+            told = [await handlers.get() for _ in range(3)]
     texts = {("chat" if "text" in one else "html" if "&lt;" in one["message"] else "plain"): one for one in told}
     assert texts.keys() == {"chat", "html", "plain"}
     assert texts["plain"]["title"] == "app\\nFrom: you"

@@ -9,13 +9,13 @@ from gateway.model.deployments import Kind, Status
 from gateway.model.reference import Digest, Reference
 from gateway.queue import enqueue
 from gateway.store import applications
-from gateway.worker.version_retention import remove_images
+from gateway.worker.version_retention import remove_unused_images
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT, Lane
 
 
 async def swept(lane: Lane) -> None:
-    await remove_images(lane.pool, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
+    await remove_unused_images(lane.pool, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
 
 
 async def held(lane: Lane, pushes: Pushes, digest: Digest) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from gateway.config import Settings
 from gateway.store import delivery_log_size, deployment_retention
 from gateway.store.database import transaction
-from gateway.worker.retention import clean, prune_deployments, prune_inbox
+from gateway.worker.retention import prune_deployments, prune_expired, prune_inbox
 from tests.integration.api.test_webhooks import dockerhub
 from tests.integration.queue.test_deliveries import _list
 from tests.integration.queue.test_rollback import created, served
@@ -19,7 +19,7 @@ OLD = timedelta(days=90)
 
 async def _bound(web: Web, most: int = 1, older_than: timedelta = OLD) -> set[str]:
     """Return what is left."""
-    await prune_deployments(web.pool, "app", most=most, older_than=older_than, details=timedelta(days=30))
+    await prune_deployments(web.pool, "app", limit=most, older_than=older_than, details=timedelta(days=30))
     return {row["deployment_id"] for row in await web.pool.fetch("SELECT deployment_id FROM deployments")}
 
 
@@ -179,9 +179,9 @@ async def test_one_gateway_at_a_time_cleans(web: Web) -> None:
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "1"})
     async with transaction(web.pool) as other:
         assert await deployment_retention.try_retention_lock(other)
-        await clean(web.pool, settings)
+        await prune_expired(web.pool, settings)
         assert await web.count("deployments") == 5
-    await clean(web.pool, settings)
+    await prune_expired(web.pool, settings)
     assert await web.count("deployments") == 1
 
 

@@ -145,7 +145,7 @@ async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: L
     told = Told()
     lookout = RolloutMonitor(lane.pool, VAULT, timeouts, told)
     for _ in range(3):
-        await lookout.look(ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
+        await lookout.check_windows(ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
     assert (await watched(lane) is not None, told) == (True, [])
     await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
 

@@ -185,7 +185,7 @@ async def test_what_is_removed_by_hand_is_missing_and_told(lane: Lane, pushes: P
 async def _put_right(lane: Lane) -> Deployment:
     async def look() -> Deployment | None:
         found = await lane.newest()
-        return found if found.title.startswith("Put right") and found.status in FINISHED else None
+        return found if found.title.startswith("Heal: ") and found.status in FINISHED else None
 
     return await until(look, within=_A_LOOK)
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.background import BackgroundTasks
 from gateway.model.errors import InvalidInput
-from gateway.worker.alerts import Alert, sending
+from gateway.worker.alerts import Alert, send_alerts
 
 Receiver: TypeAlias = tuple[BaseTestServer, "asyncio.Queue[Any]"]
 
@@ -23,24 +23,24 @@ def counted() -> float:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    heard: asyncio.Queue[Any] = asyncio.Queue()
+    handlers: asyncio.Queue[Any] = asyncio.Queue()
 
     async def hear(request: web.Request) -> web.Response:
-        await heard.put(await request.json())
+        await handlers.put(await request.json())
         return web.Response(status=500 if request.path == "/broken" else 200)
 
     application = web.Application()
     application.router.add_post("/{path}", hear)
     async with TestServer(application) as server:
-        yield server, heard
+        yield server, handlers
 
 
 async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
-    server, heard = receiver
+    server, handlers = receiver
     address = f"json://127.0.0.1:{server.port}"
-    async with sending(f"{address}/one, {address}/two", BackgroundTasks()) as alerts:
+    async with send_alerts(f"{address}/one, {address}/two", BackgroundTasks()) as alerts:
         alerts.send(Alert("web: deploy failed", "denied"))
-        told = [await heard.get(), await heard.get()]
+        told = [await handlers.get(), await handlers.get()]
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
 
 
@@ -50,22 +50,22 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
     server, _ = receiver
     before = counted()
     with capture_logs() as logged:
-        async with sending(f"json://user:secret@127.0.0.1:{server.port}/broken", BackgroundTasks()) as alerts:
+        async with send_alerts(f"json://user:secret@127.0.0.1:{server.port}/broken", BackgroundTasks()) as alerts:
             alerts.send(Alert("web: deploy failed", "denied"))
-            await alerts.sent()
+            await alerts.flush()
     assert counted() == before + 1
-    assert [line["event"] for line in logged] == ["An alert was not taken"]
+    assert [line["event"] for line in logged] == ["An alert was not accepted"]
     assert "secret" not in str(logged) + caplog.text
 
 
 async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="address 2") as caught:
-        async with sending("json://localhost,nonsense://secret", BackgroundTasks()):
+        async with send_alerts("json://localhost,nonsense://secret", BackgroundTasks()):
             pass
     assert "secret" not in str(caught.value)
 
 
 async def test_without_an_address_nothing_waits() -> None:
-    async with sending("", BackgroundTasks()) as alerts:
+    async with send_alerts("", BackgroundTasks()) as alerts:
         alerts.send(Alert("t", "b"))
-        await alerts.sent()
+        await alerts.flush()
