@@ -127,12 +127,12 @@ class World:
         body = envelope(self.image, digest)
 
         async def taken() -> dict[str, Any] | None:
-            try:
+            with suppress(aiohttp.ClientError):
                 status, answer = await self.hook.post(body)
-            except aiohttp.ClientError:
-                # Struck already: it was taken, and the answer was lost.
-                return {"deployments": [None]} if self.proxy.fired else None
-            return answer if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED} else None
+                if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
+                    return answer
+            # Struck already: it was taken, and the answer was lost.
+            return {"deployments": [None]} if self.proxy.fired else None
 
         answer = await until(taken)
         if not answer["deployments"]:
