@@ -104,7 +104,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except Exception:
         _LOG.exception("A request failed on a defect", method=request.method)
         status = HTTPStatus.INTERNAL_SERVER_ERROR
-        return _error(status, error_code(status), "Internal error: the log has it")
+        return _error(status, error_code(status), "Internal error: see the log of the gateway")
 
 
 def _error(status: HTTPStatus, code: str, message: str) -> web.Response:

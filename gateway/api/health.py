@@ -20,6 +20,9 @@ from gateway.model.observations import State
 from gateway.store import observations, queue, swaps, watches
 from gateway.store.database import transaction
 
+_CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+#: labels of the metrics that only trusted requests see
+_PRIVATE_LABELS = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
 _KEY_TIMEOUT = 3.0  # seconds to look a key up
 
 _QUEUED = Gauge("gateway_queue_depth", "Deployments in the queue.")
@@ -49,16 +52,16 @@ async def readyz(request: web.Request) -> web.Response:
     The body also has the states of the engines and the background tasks that do not recover, for trusted requests.
     """
     context = request.app[CONTEXT]
-    wrong = await request.app[READINESS].check(context.pool) or await request.app[SCHEMA_CHECK].check(context.pool)
+    problem = await request.app[READINESS].check(context.pool) or await request.app[SCHEMA_CHECK].check(context.pool)
     failing = context.rollouts.background_tasks.failing
     body: dict[str, object] = {
-        "status": "unavailable" if wrong else "degraded" if failing else "ok",
-        "database": wrong or "ok",
+        "status": "unavailable" if problem else "degraded" if failing else "ok",
+        "database": problem or "ok",
     }
     if await _is_trusted(request):
-        body["loops"] = [{"name": loop.name, "about": loop.about, "failures": loop.failures} for loop in failing]
-        body["engines"] = [_engine_row(host) for host in _engines(context)]
-    return web.json_response(body, status=503 if wrong else 200)
+        body["loops"] = [{"name": task.name, "about": task.about, "failures": task.failures} for task in failing]
+        body["engines"] = [_engine_row(engine) for engine in _engines(context)]
+    return web.json_response(body, status=503 if problem else 200)
 
 
 async def _is_trusted(request: web.Request) -> bool:
@@ -77,24 +80,24 @@ async def _is_trusted(request: web.Request) -> bool:
 def _engines(context: Context) -> list[EngineStatus]:
     """Return each engine once, though several servers may be addresses of the same daemon."""
     seen: set[str] = set()
-    found = []
-    for host in context.rollouts.engines:
-        if host.identity is not None:
-            if host.identity.daemon in seen:
+    distinct = []
+    for engine in context.rollouts.engines:
+        if engine.identity is not None:
+            if engine.identity.daemon in seen:
                 continue
-            seen.add(host.identity.daemon)
-        found.append(host)
-    return found
+            seen.add(engine.identity.daemon)
+        distinct.append(engine)
+    return distinct
 
 
-def _engine_row(host: EngineStatus) -> dict[str, object]:
+def _engine_row(engine: EngineStatus) -> dict[str, object]:
     return {
-        "host": host.address,
-        "serverId": host.server_id,
-        "status": "unreachable" if host.error or host.identity is None else "ok",
-        "engineId": host.identity.engine_id if host.identity else None,
-        "version": host.identity.version if host.identity else None,
-        "error": host.error,
+        "host": engine.address,
+        "serverId": engine.server_id,
+        "status": "unreachable" if engine.error or engine.identity is None else "ok",
+        "engineId": engine.identity.engine_id if engine.identity else None,
+        "version": engine.identity.version if engine.identity else None,
+        "error": engine.error,
     }
 
 
@@ -103,7 +106,7 @@ class _Public(CollectorRegistry):
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():
-            if not any(_PRIVATE_LABELS & one.labels.keys() for one in family.samples):
+            if not any(_PRIVATE_LABELS & sample.labels.keys() for sample in family.samples):
                 yield family
 
 
@@ -112,10 +115,6 @@ async def metrics(request: web.Request) -> web.Response:
     registry = REGISTRY if await _is_trusted(request) else _Public()
     await request.app[GAUGES].refresh(request.app[CONTEXT])
     return web.Response(body=prometheus_client.generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
-
-
-_PRIVATE_LABELS = {"host", "engine", "server", "application", "repository", "registry", "key", "address"}
-_CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
 class Gauges:
@@ -138,9 +137,9 @@ async def _set_gauges(context: Context) -> None:
     _ENGINE.clear()
     _BUSY.clear()
     context.rollouts.background_tasks.observe()
-    for host in context.rollouts.engines:
-        _ENGINE.labels(host.address).set(host.identity is not None and host.error is None)
-        _BUSY.labels(host.address).set(host.running)
+    for engine in context.rollouts.engines:
+        _ENGINE.labels(engine.address).set(engine.identity is not None and engine.error is None)
+        _BUSY.labels(engine.address).set(engine.running)
     try:
         async with transaction(context.pool) as connection:
             depth = await queue.select_queue_depth(connection)

@@ -27,7 +27,9 @@ _DEADLINE = 9.0  # seconds; senders that wait for less repeat the request
 async def receive(request: web.Request) -> web.Response:
     """Respond 200 with what was queued or why nothing was, and 4xx to a request that is rejected."""
     if request.method != "POST":
-        return web.json_response({"message": "POST to this address"}, status=405, headers={"Allow": "POST"})
+        return web.json_response(
+            {"message": "Send a POST request to this address"}, status=405, headers={"Allow": "POST"}
+        )
     return await process(_DeployRequest(request))
 
 

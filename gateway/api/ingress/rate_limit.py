@@ -39,7 +39,7 @@ class RateLimiter:
         if self._level < 1:
             raise Throttled("too many requests to this webhook", retry_after=(1 - self._level) / self._rate)
         if self.waiting >= _MAX_WAITING:
-            raise Throttled("too many requests to this webhook wait already", retry_after=1)
+            raise Throttled("too many requests to this webhook are waiting already", retry_after=1)
         self._level -= 1
 
     def set_rate(self, rate: float) -> None:

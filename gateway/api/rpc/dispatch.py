@@ -72,7 +72,9 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
         raise CallError(problem_of(error)) from error
     except Exception as error:
         _LOG.exception("A procedure failed on a defect", procedure=procedure.name)
-        raise CallError(Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: the log has it")) from error
+        raise CallError(
+            Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error: see the log of the gateway")
+        ) from error
     finally:
         CURRENT_ACTOR.reset(token)
     if answered.changed:
