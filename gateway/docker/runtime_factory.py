@@ -28,7 +28,7 @@ def choose_kind(
         raise Failed(
             Code.BAD_CONFIGURATION,
             f"{name} runs as a {present} and cannot become a {chosen} in place: set runtime to auto, "
-            "or delete the application and create it anew",
+            "or delete the application and create it again",
         )
     if chosen is None:
         chosen = RuntimeKind.SERVICE if swarm_manager else RuntimeKind.CONTAINER

@@ -1,0 +1,1 @@
+"""Runs an application as one container."""

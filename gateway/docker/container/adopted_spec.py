@@ -40,9 +40,9 @@ _NAMESPACE_MODES = ("NetworkMode", "IpcMode", "PidMode")
 _CONTAINER = "container:"
 
 
-def user_config(base: AdoptedSpec) -> dict[str, Any]:
+def user_config(adopted: AdoptedSpec) -> dict[str, Any]:
     """Return the creation request with what the creator configured, valid for any version of the image."""
-    config, image = base.found["Config"], base.image_config
+    config, image = adopted.found["Config"], adopted.image_config
     body = {
         name: value
         for name, value in config.items()
@@ -56,9 +56,9 @@ def user_config(base: AdoptedSpec) -> dict[str, Any]:
         body["Healthcheck"] = _differing(config["Healthcheck"], image.get("Healthcheck") or {})
     for name in ("ExposedPorts", "Volumes"):
         body[name] = _differing(config.get(name) or {}, image.get(name) or {})
-    if host_name := _host_name(base):
+    if host_name := _host_name(adopted):
         body["Hostname"] = host_name
-    body["HostConfig"] = deepcopy(base.found["HostConfig"]) | {"NetworkMode": _network_mode(base)}
+    body["HostConfig"] = deepcopy(adopted.found["HostConfig"]) | {"NetworkMode": _network_mode(adopted)}
     if _joins_another(body["HostConfig"]):
         body = {name: value for name, value in body.items() if name not in _NETWORK_NAMESPACE_FIELDS}
     return {name: value for name, value in body.items() if value not in (None, {}, [], "")}
@@ -81,25 +81,25 @@ def _differing(those: Mapping[str, Any], these: Mapping[str, Any]) -> dict[str, 
     return {name: value for name, value in those.items() if name not in these or these[name] != value}
 
 
-def _host_name(base: AdoptedSpec) -> str | None:
-    name = base.found["Config"].get("Hostname")
-    generated = {base.object_id[:_SHORT_ID]}
-    if base.found["HostConfig"]["NetworkMode"] == "host":
-        generated.add(base.host_name)
+def _host_name(adopted: AdoptedSpec) -> str | None:
+    name = adopted.found["Config"].get("Hostname")
+    generated = {adopted.object_id[:_SHORT_ID]}
+    if adopted.found["HostConfig"]["NetworkMode"] == "host":
+        generated.add(adopted.host_name)
     return None if name in generated else name
 
 
 # -- networks
 
 
-def endpoints(base: AdoptedSpec) -> dict[str, dict[str, Any]]:
+def endpoints(adopted: AdoptedSpec) -> dict[str, dict[str, Any]]:
     """Return the endpoint settings by network, starting with the network of its network mode."""
-    mode, networks = _network_mode(base), base.found["NetworkSettings"]["Networks"] or {}
+    mode, networks = _network_mode(adopted), adopted.found["NetworkSettings"]["Networks"] or {}
     if mode in {"host", "none"} or mode.startswith(_CONTAINER):
         return {}
     main = "bridge" if mode == "default" else mode
     names = sorted(networks, key=lambda name: name != main)
-    return {name: _endpoint(networks[name] or {}, base.object_id[:_SHORT_ID]) for name in names}
+    return {name: _endpoint(networks[name] or {}, adopted.object_id[:_SHORT_ID]) for name in names}
 
 
 def manual_networks(found: Mapping[str, Any], *, but: Iterable[str]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -122,10 +122,10 @@ def _endpoint(seen: Mapping[str, Any], short_id: str) -> dict[str, Any]:
     return kept
 
 
-def _network_mode(base: AdoptedSpec) -> str:
+def _network_mode(adopted: AdoptedSpec) -> str:
     """Return the network mode by name, as one of the networks that the container is on."""
-    mode: str = base.found["HostConfig"]["NetworkMode"]
-    networks: Mapping[str, Any] = base.found["NetworkSettings"]["Networks"] or {}
+    mode: str = adopted.found["HostConfig"]["NetworkMode"]
+    networks: Mapping[str, Any] = adopted.found["NetworkSettings"]["Networks"] or {}
     if mode in _PREDEFINED or mode in networks or mode.startswith(_CONTAINER):
         return mode
     # The mode names a network id, or a network that the container has left.

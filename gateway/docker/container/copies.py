@@ -26,8 +26,8 @@ async def duplicate(
     image = await images.inspect(engine, found["Image"])
     called = found["Config"]["Image"]
     by_name = await images.inspect(engine, called)
-    base = to_adopted_spec(found, image, reference=None)
-    body, endpoints = adopted_spec.user_config(base), adopted_spec.endpoints(base)
+    adopted = to_adopted_spec(found, image, reference=None)
+    body, endpoints = adopted_spec.user_config(adopted), adopted_spec.endpoints(adopted)
     body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], holders or {})
     labels = await containers.own_labels_of(engine, found)
     body |= {

@@ -26,13 +26,13 @@ async def build(
 ) -> dict[str, Any]:
     """Return the request, with the anonymous volumes from `mounts` of the container that it replaces."""
     body = adopted_spec.carry_volumes(container_spec.create_body(application, version), mounts)
-    base = application.adopted_spec
+    adopted = application.adopted_spec
     if container_spec.is_fully_specified(application):
         body["HostConfig"] |= await log_driver.for_container(engine)
-    if base is None:
+    if adopted is None:
         return body
-    if base.holders:
-        present = await dependents.current_ids(engine, base.holders)
+    if adopted.holders:
+        present = await dependents.current_ids(engine, adopted.holders)
         body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], present)
     if image := await find_image(engine, version.reference):
         body["Labels"] = adopted_spec.with_compose_image(body["Labels"], image.image_id)
@@ -123,10 +123,10 @@ async def recreate(engine: Engine, former: Running, gone: str, name: str, new: C
         raise ValueError("the version that served is unknown")
     version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
     body = await build(engine, application, version, new.mounts if new else ())
-    base = application.adopted_spec
-    if former.deployment_id is None and base is not None:
+    adopted = application.adopted_spec
+    if former.deployment_id is None and adopted is not None:
         # Somebody else created the original, so the copy has no labels of the gateway.
-        gone = base.object_id
+        gone = adopted.object_id
         body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}
     body["Labels"] |= {ORIGIN: gone}
     created = await containers.create(engine, name, body, container_spec.endpoints(application))

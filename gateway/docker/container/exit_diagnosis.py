@@ -66,8 +66,10 @@ async def _diagnose(engine: Engine, container: Container, reason: Reason) -> Rea
         return reason
     if end.out_of_memory:
         return out_of_memory(container)
-    if end.exit_code != 0 and (told := failed_to_exec(await containers.last_lines(engine, container.container_id))):
-        code, line = told
+    if end.exit_code != 0 and (
+        diagnosis := failed_to_exec(await containers.last_lines(engine, container.container_id))
+    ):
+        code, line = diagnosis
         facts = await _platforms(engine, container) if code is Code.WRONG_ARCHITECTURE else ""
         return Reason(code, f"{container.name} did not start: {_MESSAGES[code]}{facts}: {line}")
     again = f"; restarts so far: {container.restart_count}" if container.restart_count else ""
@@ -120,8 +122,8 @@ async def _last_exit(engine: Engine, container: Container) -> Exit | None:
         "since": containers.to_timestamp(container.created),
         "until": containers.to_timestamp(container.started_at),
     }
-    said = await logs.read_stream(engine, "events", {**until, "filters": orjson.dumps(filters).decode()})
-    events = [orjson.loads(line) for line in said.splitlines() if line.strip()]
+    stream = await logs.read_stream(engine, "events", {**until, "filters": orjson.dumps(filters).decode()})
+    events = [orjson.loads(line) for line in stream.splitlines() if line.strip()]
     return last_exit([(one["Action"], one["Actor"]["Attributes"]) for one in events])
 
 
@@ -141,5 +143,5 @@ async def _platforms(engine: Engine, container: Container) -> str:
     """Return the platform of the image and of the engine, with its `uname -m`."""
     image = await images.inspect(engine, container.image_id)
     host = await engine.call("GET", "info")
-    says = f"; the image says {image.platform}" if image else ""
-    return f" (the engine is {host['OSType']}, uname -m {host['Architecture']}{says})"
+    image_platform = f"; the image says {image.platform}" if image else ""
+    return f" (the engine is {host['OSType']}, uname -m {host['Architecture']}{image_platform})"

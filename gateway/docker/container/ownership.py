@@ -20,9 +20,9 @@ from gateway.model.reference import Reference
 
 def is_original(application: Application, container: Container) -> bool:
     """Return whether this is the container that the application adopted, or a copy of it."""
-    base = application.adopted_spec
+    adopted = application.adopted_spec
     known = (container.container_id, container.labels.get(ORIGIN))
-    return base is not None and APPLICATION not in container.labels and base.object_id in known
+    return adopted is not None and APPLICATION not in container.labels and adopted.object_id in known
 
 
 def labels_belong_to(application: Application, labels: Mapping[str, str]) -> bool:

@@ -78,11 +78,11 @@ async def networks_exist(engine: Engine, container: Container) -> bool:
 
 async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed:
     """Return the engine's error for a start, with the holder's name if it is about a port."""
-    told = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
-    if told is None:
+    named_port = errors.port_of(str(error)) if error.reason.code is Code.PORT_TAKEN else None
+    if named_port is None:
         return error
     try:
-        port = _Port(*told, "")
+        port = _Port(*named_port, "")
         holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
         called = await _describe_container(engine, holder) if holder else await _mesh_service(engine, port)
         return _port_taken(port, called) if called else error

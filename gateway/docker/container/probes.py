@@ -24,15 +24,15 @@ class _Unreachable(Exception):
 
 async def run(engine: Engine, container: Container, probe: Probe) -> Reason | None:
     """Run the probe once. Return why it fails, or None."""
-    said: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
+    failure: str | None = f"neither a published port nor an address of its own leads to port {probe.port} from here"
     for host, port in _addresses(engine, container, probe):
         try:
-            said = await (_try_tcp(host, port, probe) if probe.type == "tcp" else _try_http(host, port, probe))
+            failure = await (_try_tcp(host, port, probe) if probe.type == "tcp" else _try_http(host, port, probe))
         except _Unreachable as error:
-            said = str(error)
+            failure = str(error)
         else:
             break
-    return None if said is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {said}")
+    return None if failure is None else Reason(Code.UNHEALTHY, f"{container.name} fails its probe: {failure}")
 
 
 def _addresses(engine: Engine, container: Container, probe: Probe) -> list[tuple[str, int]]:

@@ -66,8 +66,8 @@ async def _start_again(engine: Engine, container: Container) -> None:
 def not_ready_reason(container: Container, *, stable: bool) -> Reason | None:
     """Return why a running container is not ready yet, or None."""
     if container.health == "starting":
-        said = f": {container.health_output}" if container.health_output else ""
-        return Reason(Code.UNHEALTHY, f"{container.name} is not healthy yet{said}")
+        output = f": {container.health_output}" if container.health_output else ""
+        return Reason(Code.UNHEALTHY, f"{container.name} is not healthy yet{output}")
     if container.paused:
         return Reason(Code.UNHEALTHY, f"{container.name} is paused: docker unpause {container.name}")
     if container.health is None and not stable:
@@ -103,8 +103,8 @@ def failure_reason(container: Container, *, restarts: int = 0) -> Reason | None:
             Code.EXITED, f"{container.name} exited with {exit_diagnosis.describe_exit_code(container.exit_code)}{why}"
         )
     if container.health == "unhealthy":
-        said = container.health_output or "no output"
-        return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {said}")
+        output = container.health_output or "no output"
+        return Reason(Code.UNHEALTHY, f"{container.name} is unhealthy: {output}")
     return None
 
 

@@ -29,9 +29,9 @@ class ApplicationContainers:
     async def list_all(self) -> list[Container]:
         labelled = await containers.list_labelled(self.engine, self.application.application_id)
         found = [one for one in labelled if ownership.labels_belong_to(self.application, one.labels)]
-        if (base := self.application.adopted_spec) is not None:
-            original = await containers.inspect(self.engine, base.object_id)
-            alike = await containers.list_labelled(self.engine, base.object_id, label=ORIGIN)
+        if (adopted := self.application.adopted_spec) is not None:
+            original = await containers.inspect(self.engine, adopted.object_id)
+            alike = await containers.list_labelled(self.engine, adopted.object_id, label=ORIGIN)
             found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
         return found
 

@@ -277,8 +277,8 @@ class ContainerRuntime:
         except NotOnEngine:
             raise
         except Failed as error:
-            told = await preflight.name_port_holder(self.engine, error, but=found.container_id)
-            raise Failed(told.reason.code, f"{self._name} cannot be started: {told.reason.message}") from error
+            cause = await preflight.name_port_holder(self.engine, error, but=found.container_id)
+            raise Failed(cause.reason.code, f"{self._name} cannot be started: {cause.reason.message}") from error
         try:
             await readiness.wait_until_ready(self.engine, found.container_id, self.timeouts, self._probe)
         except Failed as error:

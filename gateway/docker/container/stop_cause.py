@@ -40,20 +40,20 @@ async def _ended_with_the_engine(engine: Engine, container: Container) -> bool:
 
 
 async def _was_signalled(engine: Engine, container: Container) -> bool:
-    told = await _signalled_containers(engine, container.started_at, {"container": [container.container_id]})
-    return container.container_id in told
+    signalled = await _signalled_containers(engine, container.started_at, {"container": [container.container_id]})
+    return container.container_id in signalled
 
 
 async def _signalled_containers(engine: Engine, since: str, filters: Mapping[str, list[str]]) -> frozenset[str]:
     """Return the containers that received a stop signal since then."""
     now = str((await engine.call("GET", "info"))["SystemTime"])
-    asked = orjson.dumps({**filters, "type": ["container"], "event": ["kill"]}).decode()
-    said = await logs.read_stream(
+    filters_json = orjson.dumps({**filters, "type": ["container"], "event": ["kill"]}).decode()
+    stream = await logs.read_stream(
         engine,
         "events",
-        {"since": containers.to_timestamp(since), "until": containers.to_timestamp(now), "filters": asked},
+        {"since": containers.to_timestamp(since), "until": containers.to_timestamp(now), "filters": filters_json},
     )
-    events: list[Mapping[str, Any]] = [orjson.loads(line) for line in said.splitlines() if line.strip()]
+    events: list[Mapping[str, Any]] = [orjson.loads(line) for line in stream.splitlines() if line.strip()]
     return frozenset(
         str(event["Actor"]["ID"]) for event in events if event["Actor"]["Attributes"].get("signal") in _STOP_SIGNALS
     )

@@ -107,8 +107,8 @@ class ContainerSwap:
         except NotOnEngine:
             raise
         except Failed as error:
-            told = await preflight.name_port_holder(self.engine, error, but=container_id)
-            raise Failed(told.reason.code, f"{name} cannot be started: {told.reason.message}") from error
+            cause = await preflight.name_port_holder(self.engine, error, but=container_id)
+            raise Failed(cause.reason.code, f"{name} cannot be started: {cause.reason.message}") from error
 
     async def stop_old(self) -> None:
         old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None

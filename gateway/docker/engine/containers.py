@@ -118,8 +118,8 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
 def _check_output(log: Iterable[dict[str, Any]]) -> str:
     """Return the output of the last failed health checks, without duplicates."""
     failed = [run for run in log if run.get("ExitCode")][-_CHECK_RUNS:]
-    said = [f"{str(run.get('Output', '')).strip()} (exit code {run['ExitCode']})".lstrip() for run in failed]
-    return "; ".join(dict.fromkeys(said))[-_MAX_OUTPUT:]
+    outputs = [f"{str(run.get('Output', '')).strip()} (exit code {run['ExitCode']})".lstrip() for run in failed]
+    return "; ".join(dict.fromkeys(outputs))[-_MAX_OUTPUT:]
 
 
 def _endpoint_values(found: dict[str, Any], what: str) -> tuple[str, ...]:

@@ -42,12 +42,12 @@ class _Rule:
     pattern: re.Pattern[str]
     code: Code
     #: the message, with the pattern's groups as fields; "" keeps the engine's own message
-    says: str = ""
+    text: str = ""
 
 
-def _rule(code: Code, *sentences: str, says: str = "") -> _Rule:
+def _rule(code: Code, *sentences: str, text: str = "") -> _Rule:
     """Return a rule. Its patterns do not match within an image's name."""
-    return _Rule(re.compile(rf"(?<![\w./-])(?:{'|'.join(sentences)})", re.IGNORECASE | re.DOTALL), code, says)
+    return _Rule(re.compile(rf"(?<![\w./-])(?:{'|'.join(sentences)})", re.IGNORECASE | re.DOTALL), code, text)
 
 
 _WORD = r"exec: \\*\"(?P<word>[^\"\\]+)\\*\": "
@@ -56,7 +56,7 @@ _NAME = r"(?P<network>[\w][\w.-]*)"
 _RULES = (
     _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
     _rule(Code.ENGINE_BUSY, "not a swarm manager. manager is being prepared",
-          says="the engine's part of the Swarm is still starting"),
+          text="the engine's part of the Swarm is still starting"),
     _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
@@ -67,64 +67,64 @@ _RULES = (
         r"(?!.*(?:error reading from server|code = unavailable|transport is closing|ttrpc: closed|context canceled))",
         "archive/tar: ",
         "invalid tar header",
-        says=CANNOT_UNPACK,
+        text=CANNOT_UNPACK,
     ),
     _rule(
         Code.REGISTRY_UNREACHABLE,
         r"error parsing http \d+ response body",
         "invalid character '<' looking for beginning of value",
-        says="the registry answers with an HTML page: check whether a proxy is in front of it",
+        text="the registry answers with an HTML page: check whether a proxy is in front of it",
     ),
     _rule(Code.ENGINE_UNREACHABLE, "dial unix ", "error while dialing", "cannot connect to the docker daemon"),
     # Remains of a container's last run, in the words of the runtime, containerd and the engine, oldest first.
     _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
           "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
           "removal of container .* is already in progress", "is marked for removal and cannot be",
-          says="the engine is still cleaning up the container's last run"),
+          text="the engine is still cleaning up the container's last run"),
     # Before the rules for connections and for missing programs, whose patterns also match these.
     _rule(
         Code.VOLUME_MISSING,
         r"bind (?:mount )?source path does not exist:? *(?P<source>\S*)",
-        says="the path {source} to mount does not exist on the engine's host",
+        text="the path {source} to mount does not exist on the engine's host",
     ),
     _rule(
         Code.VOLUME_MISSING,
         r"error looking up volume plugin (?P<driver>[^:\s]+):",
-        says="the engine has no volume driver {driver}",
+        text="the engine has no volume driver {driver}",
     ),
     _rule(Code.VOLUME_MISSING, "error while mounting volume", "failed to mount local volume", "no such volume"),
     _rule(
         Code.BAD_CONFIGURATION,
         r"(?:error )?mounting \\*\"(?P<source>[^\"\\]+)\\*\" to rootfs (?:\\*\"[^\"]*\" )?at \\*\"(?P<target>[^\"\\]+)"
         r"\\*\".*(?:not|is) a directory",
-        says="{source} on the host and {target} in the image must both be folders or both be files",
+        text="{source} on the host and {target} in the image must both be folders or both be files",
     ),
     _rule(Code.PORT_TAKEN, r"bind for \S+ failed: port is already allocated", "is already in use by service"),
     _rule(Code.PORT_TAKEN, "(?:bind: )?address already in use", "port already in use"),
     _rule(Code.BAD_CONFIGURATION, r"listen \S+ (?P<at>\S+): bind: cannot assign requested address",
           r"bind host port(?: for)? (?P<also>\S+): cannot assign requested address",
-          says="the engine's host does not have the address to publish {at}{also} on"),
+          text="the engine's host does not have the address to publish {at}{also} on"),
     _rule(Code.BAD_CONFIGURATION, r"listen \S+ \S+:(?P<port>\d+): bind: permission denied",
-          says="the engine cannot publish port {port}: a rootless engine publishes only ports from 1024 on"),
+          text="the engine cannot publish port {port}: a rootless engine publishes only ports from 1024 on"),
     _rule(Code.WRONG_ARCHITECTURE, "exec format error", "does not match the specified platform",
           "no match for platform", "image operating system .* cannot be used on this platform"),
     _rule(Code.WRONG_ARCHITECTURE, r"no matching manifest for (?P<platform>\S+) in",
-          says="the image does not exist for {platform}, the engine's platform"),
+          text="the image does not exist for {platform}, the engine's platform"),
     _rule(Code.COMMAND_NOT_FOUND, rf"{_WORD}(?:executable file not found|stat .*no such file|no such file|not found)",
           r"executable file `(?P<other>[^`]+)` not found",
-          says='the image has no program "{word}{other}"'),
+          text='the image has no program "{word}{other}"'),
     _rule(Code.COMMAND_NOT_FOUND, "no command specified",
-          says="neither the image nor the application names a command to run"),
+          text="neither the image nor the application names a command to run"),
     _rule(Code.COMMAND_NOT_EXECUTABLE, rf"{_WORD}(?:permission denied|is a directory|operation not permitted)",
           r"open executable: (?P<other>permission denied)",
-          says='"{word}{other}" in the image is not executable'),
+          text='"{word}{other}" in the image is not executable'),
     _rule(Code.NETWORK_MISSING, rf"network (?:with name or id )?{_NAME} not found",
-          says="the engine has no network {network}"),
-    _rule(Code.NETWORK_MISSING, f"no such network: {_NAME}", says="the engine has no network {network}"),
+          text="the engine has no network {network}"),
+    _rule(Code.NETWORK_MISSING, f"no such network: {_NAME}", text="the engine has no network {network}"),
     _rule(Code.OUT_OF_MEMORY, "oom-killed", r"\S*memory\.(?:memsw\.)?limit_in_bytes: device or resource busy",
-          says="memoryLimit is too low for a container to start at all"),
+          text="memoryLimit is too low for a container to start at all"),
     _rule(Code.BAD_CONFIGURATION, r"\S*cpu\.(?:cfs_quota_us|max): invalid argument",
-          says="cpuLimit is less than 0.01 processors, the least a container starts with"),
+          text="cpuLimit is less than 0.01 processors, the least a container starts with"),
     _rule(Code.BAD_CONFIGURATION, r"minimum memory (?P<what>limit|reservation) (?:allowed|can not be less than)",
           r"range of cpus is from", "unable to find (?:user|group)", "no matching entries in passwd file",
           "wrong rlimit", "invalid ulimit", "error setting rlimit", "could not select device driver",
@@ -135,13 +135,13 @@ _RULES = (
           "cannot be used with services"),
     _rule(Code.REGISTRY_UNTRUSTED, r"x509: ", "tls: failed to verify certificate", "remote error: tls: "),
     _rule(Code.REGISTRY_UNTRUSTED, "(?:http: )?server gave http response to https client",
-          says="the registry answers without TLS: add it to insecure-registries in the engine's daemon.json, "
+          text="the registry answers without TLS: add it to insecure-registries in the engine's daemon.json, "
           "or give it a certificate"),
     _rule(Code.DENIED, "unauthorized", "no basic auth credentials", "pull access denied", "(?<!permission )denied: ",
           "authentication required", "insufficient_scope", "access forbidden", "authorization failed",
           "401 unauthorized", "403 forbidden"),
     _rule(Code.CONTAINER_MISSING, "no such container: (?P<container>[^,\\s]*)",
-          says="the engine has no container {container}; somebody removed it"),
+          text="the engine has no container {container}; somebody removed it"),
     _rule(Code.NOT_FOUND, "no such image"),
     _rule(Code.NOT_FOUND, "manifest unknown", "not found: manifest", "(?:repository )?name (?:unknown|not known)",
           r"failed to resolve reference \S+ \S+: not found", "could not fetch content descriptor .*not found",
@@ -175,11 +175,11 @@ def classify(status: int, message: str) -> Failed | Postponed:
     return _as_absent(status, Failed(Code.ENGINE_REFUSED, message))
 
 
-def _as_absent(status: int, told: Failed | Postponed) -> Failed | Postponed:
+def _as_absent(status: int, error: Failed | Postponed) -> Failed | Postponed:
     """Return NotOnEngine for a 404. A transient error stays as it is."""
-    if status == _NOT_FOUND and isinstance(told, Failed):
-        return NotOnEngine(told.reason.code, told.reason.message)
-    return told
+    if status == _NOT_FOUND and isinstance(error, Failed):
+        return NotOnEngine(error.reason.code, error.reason.message)
+    return error
 
 
 def _translate(rule: _Rule, found: re.Match[str], message: str) -> Failed | Postponed:
@@ -189,10 +189,10 @@ def _translate(rule: _Rule, found: re.Match[str], message: str) -> Failed | Post
     own = _unwrap(message)
     if rule.code is Code.PORT_TAKEN:
         text = _port_message(own)
-    elif rule.code is Code.BAD_CONFIGURATION and not rule.says:
+    elif rule.code is Code.BAD_CONFIGURATION and not rule.text:
         text = f"the engine objects: {own}"
     else:
-        text = f"{rule.says.format(**words)} (the engine: {own})" if rule.says else own
+        text = f"{rule.text.format(**words)} (the engine: {own})" if rule.text else own
     return Postponed(rule.code, text) if rule.code in _TRANSIENT else Failed(rule.code, text)
 
 

@@ -74,7 +74,7 @@ async def pull(
     """
     auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
     layers, clock = _Layers(), asyncio.get_running_loop().time
-    told = clock()
+    reported = clock()
     name = f"{reference.repository}@{reference.digest}"
     with _explain_refusal(name, anonymous=credentials is None), translate_errors(waiting_for=f"the pull of {name}"):
         async with (
@@ -85,8 +85,8 @@ async def pull(
         ):
             async for message in stream:
                 watchdog.reschedule(clock() + stall)
-                if layers.changed_by(message) and clock() - told >= _PROGRESS_INTERVAL:
-                    told = clock()
+                if layers.changed_by(message) and clock() - reported >= _PROGRESS_INTERVAL:
+                    reported = clock()
                     await progress(layers.summary())
     await progress(layers.summary())
     image = await inspect(engine, name)

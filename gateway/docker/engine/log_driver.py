@@ -39,13 +39,13 @@ async def _is_unbounded(engine: Engine) -> bool:
     """Return whether a log grows without limit by default. The result is cached until the engine restarts."""
     if (known := engine.unbounded_logs.get(engine.run)) is not None:
         return known
-    shown: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _JSON_FILE)
-    if shown:
-        shown = await _default_has_no_limit(engine)
-    if engine.run and shown is not None:
+    unbounded: bool | None = bool((await engine.call("GET", "info")).get("LoggingDriver") == _JSON_FILE)
+    if unbounded:
+        unbounded = await _default_has_no_limit(engine)
+    if engine.run and unbounded is not None:
         engine.unbounded_logs.clear()
-        engine.unbounded_logs[engine.run] = shown
-    return shown is not False
+        engine.unbounded_logs[engine.run] = unbounded
+    return unbounded is not False
 
 
 async def _default_has_no_limit(engine: Engine) -> bool | None:

@@ -48,11 +48,11 @@ async def tail(
 
     `since` is a Unix time in seconds. At most the last `most` bytes are returned.
     """
-    asked = {"stdout": 1, "stderr": 1, "tail": lines, "since": since}
+    params = {"stdout": 1, "stderr": 1, "tail": lines, "since": since}
     with translate_errors(waiting_for=f"GET {path}"):
         async with (
             asyncio.timeout(deadline),
-            engine._query(path, params=asked) as response,  # noqa: SLF001 - ours; the public call decodes line by line
+            engine._query(path, params=params) as response,  # noqa: SLF001 - ours; the public call decodes line by line
         ):
             return await decode_tail(response.content.iter_any(), most)
 

@@ -24,7 +24,7 @@ _CONNECTIONS = 60
 _SESSIONS = 8
 _LOGIN_DEADLINE = 10.0  # seconds
 _ALIVE = 15  # seconds between keepalives; the connection ends after three without an answer
-_SAID = 500  # characters of the command's error output
+_STDERR_KEPT = 500  # characters of the command's error output
 
 
 class SSHConnector(aiohttp.BaseConnector):
@@ -62,13 +62,16 @@ class SSHConnector(aiohttp.BaseConnector):
                 self._logins[login] += 1
                 try:
                     await login.create_session(
-                        lambda: _Session(handler, lambda: self._left(login)), _COMMAND, encoding=None, request_pty=False
+                        lambda: _Session(handler, lambda: self._end_session(login)),
+                        _COMMAND,
+                        encoding=None,
+                        request_pty=False,
                     )
                 except BaseException:
-                    self._left(login)
+                    self._end_session(login)
                     raise
         except asyncssh.Error as error:
-            self._forget_closed()
+            self._drop_closed()
             raise aiohttp.ClientConnectionError(f"SSH to {self._address.authority}: {error.reason}") from error
         except OSError as error:
             why = str(error) or "no answer in time"
@@ -78,7 +81,7 @@ class SSHConnector(aiohttp.BaseConnector):
     async def _login(self) -> asyncssh.SSHClientConnection:
         """Return a login with a free session. Opens a new login if necessary."""
         async with self._logging_in:
-            self._forget_closed()
+            self._drop_closed()
             for login, sessions in self._logins.items():
                 if sessions < _SESSIONS:
                     return login
@@ -100,11 +103,11 @@ class SSHConnector(aiohttp.BaseConnector):
             self._logins[login] = 0
             return login
 
-    def _left(self, login: asyncssh.SSHClientConnection) -> None:
+    def _end_session(self, login: asyncssh.SSHClientConnection) -> None:
         if login in self._logins:
             self._logins[login] -= 1
 
-    def _forget_closed(self) -> None:
+    def _drop_closed(self) -> None:
         self._logins = {login: sessions for login, sessions in self._logins.items() if not login.is_closed()}
 
     def close(self, *, abort_ssl: bool = False) -> Awaitable[None]:
@@ -122,10 +125,10 @@ class SSHConnector(aiohttp.BaseConnector):
 class _Session(asyncssh.SSHClientSession[bytes]):
     """Passes the command's output to aiohttp, which uses the channel as its transport."""
 
-    def __init__(self, handler: ResponseHandler, left: Callable[[], None]) -> None:
+    def __init__(self, handler: ResponseHandler, release: Callable[[], None]) -> None:
         self._handler = handler
-        self._left = left
-        self._said = b""
+        self._release = release
+        self._stderr = b""
 
     def connection_made(self, chan: asyncssh.SSHClientChannel[bytes]) -> None:
         self._handler.connection_made(chan)  # type: ignore[arg-type]  # it has a transport's methods
@@ -134,7 +137,7 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         if datatype is None:
             self._handler.data_received(data)
         else:
-            self._said = (self._said + data)[-_SAID:]
+            self._stderr = (self._stderr + data)[-_STDERR_KEPT:]
 
     def eof_received(self) -> bool:
         self._handler.eof_received()
@@ -147,6 +150,6 @@ class _Session(asyncssh.SSHClientSession[bytes]):
         self._handler.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._left()
-        said = self._said.decode(errors="replace").strip()
-        self._handler.connection_lost(ConnectionResetError(f"{_COMMAND}: {said}") if said else exc)
+        self._release()
+        stderr = self._stderr.decode(errors="replace").strip()
+        self._handler.connection_lost(ConnectionResetError(f"{_COMMAND}: {stderr}") if stderr else exc)

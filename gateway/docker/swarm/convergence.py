@@ -131,13 +131,13 @@ def all_ended(tasks: Iterable[Task], *, down: frozenset[str] = frozenset()) -> b
     return all(task.state in _ENDED or task.node_id in down for task in tasks)
 
 
-def raise_if_failed(service: Service, seen: ServiceProgress, key: AttemptKey) -> None:
+def raise_if_failed(service: Service, progress: ServiceProgress, key: AttemptKey) -> None:
     """Raise Failed when the version will not succeed, because its tasks fail or the Swarm has given up.
 
     Raises Interrupted when the Swarm gave up because of tasks that did not fail by themselves.
     """
     name = service.name
-    if seen.failed_task is None and seen.excused and service.update_state.startswith(("rollback", "paused")):
+    if progress.failed_task is None and progress.excused and service.update_state.startswith(("rollback", "paused")):
         raise Interrupted(
             Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} because the engine of a node was restarted"
         )
@@ -145,8 +145,8 @@ def raise_if_failed(service: Service, seen: ServiceProgress, key: AttemptKey) ->
         if not service.update_state.startswith("rollback"):
             raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
         why = (
-            task_failure(name, seen.failed_task)
-            if seen.failed_task
+            task_failure(name, progress.failed_task)
+            if progress.failed_task
             else Failed(Code.ENGINE_REFUSED, service.update_message)
         )
         raise Failed(why.reason.code, f"the Swarm rolled {name} back: {why.reason.message}")
@@ -156,13 +156,13 @@ def raise_if_failed(service: Service, seen: ServiceProgress, key: AttemptKey) ->
         )
     if service.update_state == "paused":
         why = (
-            task_failure(name, seen.failed_task)
-            if seen.failed_task
+            task_failure(name, progress.failed_task)
+            if progress.failed_task
             else Failed(Code.ENGINE_REFUSED, service.update_message)
         )
         raise Failed(why.reason.code, f"the Swarm paused the update of {name}: {why.reason.message}")
-    if seen.failed_task is not None and not _tolerates_failures(service):
-        raise task_failure(name, seen.failed_task)
+    if progress.failed_task is not None and not _tolerates_failures(service):
+        raise task_failure(name, progress.failed_task)
 
 
 def _tolerates_failures(service: Service) -> bool:
@@ -174,13 +174,14 @@ def _tolerates_failures(service: Service) -> bool:
 
 def task_failure(name: str, task: Task) -> Failed:
     """Return the error for a failed task."""
-    lowered, told = task.message.lower(), classify(0, task.message).reason
+    lowered, classified = task.message.lower(), classify(0, task.message).reason
     code = (
-        next((code for words, code in _CODES_BY_MESSAGE if any(word in lowered for word in words)), None) or told.code
+        next((code for words, code in _CODES_BY_MESSAGE if any(word in lowered for word in words)), None)
+        or classified.code
     )
     if code is Code.ENGINE_REFUSED and task.state != "rejected":
         code = Code.EXITED
-    text = told.message if code is told.code and task.message else _describe_exit(task)
+    text = classified.message if code is classified.code and task.message else _describe_exit(task)
     return Failed(code, f"{name}.{task.slot or task.node_id} {task.state}: {text}")
 
 

@@ -66,8 +66,8 @@ class ServiceRuntime:
         digest, spec_hash = service.labels.get(DIGEST), service.labels.get(SPEC)
         if not service.image_matches_labels:
             digest, spec_hash = None, None
-        if (base := self._original(service)) is not None:
-            digest, spec_hash = base.reference.digest, spec.spec_hash(self.application.as_adopted())
+        if (adopted := self._original(service)) is not None:
+            digest, spec_hash = adopted.reference.digest, spec.spec_hash(self.application.as_adopted())
         return Serving(
             object_id=service.service_id,
             name=service.name,
@@ -87,16 +87,16 @@ class ServiceRuntime:
         if found is None or self._original(found) is not None:
             return found
         if not ownership.labels_belong_to(self.application, found.labels):
-            told = ownership.describe_owner(self.application, "service", found.name, found.labels)
-            raise Failed(Code.NAME_TAKEN, told)
+            conflict = ownership.describe_owner(self.application, "service", found.name, found.labels)
+            raise Failed(Code.NAME_TAKEN, conflict)
         return found
 
     def _original(self, service: Service) -> AdoptedSpec | None:
         """Return the adopted spec if the service is still the one that somebody else created."""
-        base = self.application.adopted_spec
-        if base is None or APPLICATION in service.labels or service.service_id != base.object_id:
+        adopted = self.application.adopted_spec
+        if adopted is None or APPLICATION in service.labels or service.service_id != adopted.object_id:
             return None
-        return base
+        return adopted
 
     # -- prepare
 
@@ -249,7 +249,7 @@ class ServiceRuntime:
     async def _wait_until_restored(self) -> None:
         """Watch the rollback for a limited time. A rollback that is late is logged."""
 
-        async def look() -> bool:
+        async def is_done() -> bool:
             service = await self._find_service()
             if service is None or service.update_state == "rollback_paused":
                 _LOG.warning("The Swarm did not roll a service back", service=self._name)
@@ -257,7 +257,7 @@ class ServiceRuntime:
             seen = await self._watcher.observe(service, AttemptKey.of(service.labels))
             return seen.converged or (spec.is_stopped(service.spec) and not seen.leftover)
 
-        if not await _poll_until(look, within=_ROLLBACK_DEADLINE):
+        if not await _poll_until(is_done, within=_ROLLBACK_DEADLINE):
             _LOG.warning("The Swarm is still rolling a service back", service=self._name)
 
     # -- after the swap
@@ -285,10 +285,10 @@ class ServiceRuntime:
         service = await self._watcher.require(serving.object_id)
         await self._scale(service, running=False)
 
-        async def look() -> bool:
+        async def is_done() -> bool:
             return await self._all_ended(await services.tasks(self.engine, service))
 
-        if not await _poll_until(look, within=self._grace):
+        if not await _poll_until(is_done, within=self._grace):
             raise Postponed(Code.ENGINE_REFUSED, f"tasks of {self._name} still run after {self._grace:.0f} s")
 
     async def _scale(self, service: Service, *, running: bool) -> None:
@@ -307,13 +307,13 @@ class ServiceRuntime:
         if service is not None:
             await services.remove(self.engine, service)
 
-        async def look() -> bool:
+        async def is_done() -> bool:
             found = await services.tasks_of_application(self.engine, self.application.application_id)
             return await self._all_ended(
                 [one for one in found if ownership.labels_belong_to(self.application, one.labels)]
             )
 
-        await _poll_until(look, within=self._grace)
+        await _poll_until(is_done, within=self._grace)
         await file_secrets.prune(self.engine, self.application)
 
     async def failure_reason(self, object_id: str, restarts: int) -> Reason | None:
@@ -372,11 +372,11 @@ def _key(swap: Swap) -> AttemptKey:
     return AttemptKey(swap.deployment_id, str(swap.attempt))
 
 
-async def _poll_until(look: Callable[[], Awaitable[bool]], *, within: float) -> bool:
+async def _poll_until(is_done: Callable[[], Awaitable[bool]], *, within: float) -> bool:
     """Poll until the condition holds. Return False after `within` seconds."""
     try:
         async with asyncio.timeout(within):
-            while not await look():  # noqa: ASYNC110 - what is looked at is elsewhere
+            while not await is_done():  # noqa: ASYNC110 - what is looked at is elsewhere
                 await asyncio.sleep(POLL_INTERVAL)
     except TimeoutError:
         return False

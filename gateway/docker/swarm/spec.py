@@ -165,8 +165,8 @@ def _update_order(application: Application, made: Mapping[str, Any], hosts_netwo
     if was := ((adopted_service_spec(application) or {}).get("UpdateConfig") or {}).get("Order"):
         return Order(was)
     mounts = {"Mounts": made["TaskTemplate"]["ContainerSpec"].get("Mounts")}
-    hindered = exclusive_node_resource(made, hosts_networks) or update_order.writes_a_volume(mounts)
-    return Order.STOP_FIRST if hindered else Order.START_FIRST
+    exclusive = exclusive_node_resource(made, hosts_networks) or update_order.writes_a_volume(mounts)
+    return Order.STOP_FIRST if exclusive else Order.START_FIRST
 
 
 def attachments(made: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

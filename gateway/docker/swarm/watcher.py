@@ -39,27 +39,33 @@ class ServiceWatcher:
         """Return when every task has run the version for the stability window. Raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
-        best, steady, seen_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
+        best, steady, handled_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
         while True:
-            service, seen = await self._observe(key, before)
+            service, progress = await self._observe(key, before)
             now = clock()
-            if not seen.excused <= excused:  # other tasks replace them
-                excused, best, progressed = seen.excused, 0, now
-            if seen.running > best:
-                best, progressed = seen.running, now
-            if seen.tasks != steady:
-                steady, stable_since = seen.tasks, now
-            if seen.unplaced is None:
+            if not progress.excused <= excused:  # other tasks replace them
+                excused, best, progressed = progress.excused, 0, now
+            if progress.running > best:
+                best, progressed = progress.running, now
+            if progress.tasks != steady:
+                steady, stable_since = progress.tasks, now
+            if progress.unplaced is None:
                 placed = now
-            if seen.stuck is not None and seen.stuck.task_id not in seen_stuck and now - progressed >= _STUCK_AFTER:
-                seen_stuck.add(seen.stuck.task_id)
+            if (
+                progress.stuck is not None
+                and progress.stuck.task_id not in handled_stuck
+                and now - progressed >= _STUCK_AFTER
+            ):
+                handled_stuck.add(progress.stuck.task_id)
                 await self._restart_update(service)
-            if seen.converged and now - stable_since >= self.timeouts.stable_window:
+            if progress.converged and now - stable_since >= self.timeouts.stable_window:
                 return
-            if seen.unplaced is not None and now - placed >= min(_PLACEMENT_DEADLINE, self.timeouts.health_deadline):
-                raise convergence.placement_failure(self.name, seen.unplaced)
+            if progress.unplaced is not None and now - placed >= min(
+                _PLACEMENT_DEADLINE, self.timeouts.health_deadline
+            ):
+                raise convergence.placement_failure(self.name, progress.unplaced)
             if now - progressed >= self.timeouts.health_deadline + self.grace:
-                raise self._timed_out(seen)
+                raise self._timed_out(progress)
             await asyncio.sleep(POLL_INTERVAL)
 
     async def _observe(self, key: AttemptKey, before: frozenset[str]) -> tuple[Service, ServiceProgress]:
@@ -70,16 +76,16 @@ class ServiceWatcher:
         doubted = False
         while True:
             service = await self.require(self.name)
-            seen = await self.observe(service, key, before)
+            progress = await self.observe(service, key, before)
             try:
-                convergence.raise_if_failed(service, seen, key)
+                convergence.raise_if_failed(service, progress, key)
             except Failed as error:
-                if doubted or seen.failed_task is None:
-                    raise await self.diagnose(error, seen.failed_task) from error
+                if doubted or progress.failed_task is None:
+                    raise await self.diagnose(error, progress.failed_task) from error
                 doubted = True
                 await asyncio.sleep(POLL_INTERVAL)
             else:
-                return service, seen
+                return service, progress
 
     async def _restart_update(self, service: Service) -> None:
         """Restart an update that waits for a task on a lost node.
@@ -133,20 +139,22 @@ class ServiceWatcher:
     async def _diagnose_exec(self, error: Failed, failed_task: Task) -> Failed:
         """Add what the task's log says when its process could not be executed."""
         try:
-            told = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, failed_task))
-            platform = await services.node_platform(self.engine, failed_task) if told else ""
+            diagnosis = exit_diagnosis.failed_to_exec(await services.last_lines(self.engine, failed_task))
+            platform = await services.node_platform(self.engine, failed_task) if diagnosis else ""
         except RolloutError:
             return error
-        if told is None:
+        if diagnosis is None:
             return error
-        return Failed(told[0], f"{error.reason.message}: {told[1]}; its node is {platform}")
+        return Failed(diagnosis[0], f"{error.reason.message}: {diagnosis[1]}; its node is {platform}")
 
-    def _timed_out(self, seen: ServiceProgress) -> Failed:
-        lagging = seen.lagging
-        waited_for = [lagging] if lagging else seen.leftover[:1]
+    def _timed_out(self, progress: ServiceProgress) -> Failed:
+        lagging = progress.lagging
+        waited_for = [lagging] if lagging else progress.leftover[:1]
         last = "".join(f"; {self.name}.{task.slot} is {task.state}: {task.message}" for task in waited_for)
         code = Code.UNHEALTHY if lagging is not None and lagging.state == "starting" else Code.TIMED_OUT
-        so_far = f"{seen.running} of {seen.wanted} tasks run, {len(seen.leftover)} of another version are left"
+        so_far = (
+            f"{progress.running} of {progress.wanted} tasks run, {len(progress.leftover)} of another version are left"
+        )
         return Failed(
             code, f"{self.name} has made no progress for {self.timeouts.health_deadline:.0f} s: {so_far}{last}"
         )
