@@ -119,24 +119,24 @@ class ContainerRuntime:
         if limits or joined:
             _LOG.info("Manual changes of the container are carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
-        shown = self._networks
+        endpoints = self._networks
         order = self._order(old, joined)
         if order is Order.START_FIRST:
             # Until it is ready, it must not be found by a name of the old container.
-            body, shown, joined = (
+            body, endpoints, joined = (
                 container_spec.without_aliases(body),
-                container_spec.strip_aliases(shown),
+                container_spec.strip_aliases(endpoints),
                 container_spec.strip_aliases(joined),
             )
         name = names.new(self._name, version.deployment_id)
         try:
-            created = await self._create(name, body, shown)
+            created = await self._create(name, body, endpoints)
         except Failed as error:
             if error.reason.code is not Code.NAME_TAKEN:
                 raise
             # A delayed call of an earlier attempt has created it meanwhile.
             await self.remove_leftovers()
-            created = await self._create(name, body, shown)
+            created = await self._create(name, body, endpoints)
         try:
             await self._connect_and_fill(created, joined)
         except Failed:

@@ -1,4 +1,4 @@
-"""What an application was configured with is so in the container that the engine made of it."""
+"""The container on the engine has what the application's configuration says."""
 
 import socket
 from typing import Any

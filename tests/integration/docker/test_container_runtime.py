@@ -1,4 +1,4 @@
-"""What a runtime does in states that only a crash at the wrong moment leaves behind."""
+"""The runtime recovers from states that only a crash at the wrong moment leaves behind."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace

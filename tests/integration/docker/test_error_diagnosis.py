@@ -1,4 +1,4 @@
-"""What goes wrong on a real engine is told by its code, with what it is about and what the engine knows of it."""
+"""Errors of a real engine get a code, and a message that names the subject and the engine's details."""
 
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is the gateway's on an engine, whatever images say of themselves, and whoever else works there."""
+"""The gateway recognizes its own containers, despite labels of images and of other gateways on the engine."""
 
 from dataclasses import replace
 

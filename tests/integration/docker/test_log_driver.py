@@ -1,4 +1,4 @@
-"""Where logs go: as the engine has it, and bounded where nobody has bounded them."""
+"""Logs use the engine's log driver, with a size limit when the engine sets none."""
 
 from typing import Any
 

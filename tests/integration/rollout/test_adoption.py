@@ -1,4 +1,4 @@
-"""What somebody else started is taken over, replaced and gone back to, on a real engine."""
+"""Containers that somebody else started are adopted, replaced and restored, on a real engine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Whatever a container was run with, what replaces it is as if the same had been run of the new image."""
+"""The replacement of an adopted container equals one that was started by hand from the new image."""
 
 import asyncio
 import os

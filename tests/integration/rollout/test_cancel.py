@@ -1,4 +1,4 @@
-"""A deployment that is not wanted any more, waiting or running, on a real engine."""
+"""A deployment is cancelled while it waits or runs, on a real engine."""
 
 import pytest
 

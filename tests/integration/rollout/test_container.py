@@ -1,4 +1,4 @@
-"""What a rollout does to real containers on a real engine."""
+"""Rollouts of containers on a real engine."""
 
 import asyncio
 import time

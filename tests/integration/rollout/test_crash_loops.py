@@ -1,4 +1,4 @@
-"""A container that the engine starts again and again serves nobody, and must not be in the way of what would."""
+"""A container in a crash loop does not serve, and must not block a rollout."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An engine that is told to end stops its containers first, and answers meanwhile: no version is judged by that."""
+"""An engine that shuts down stops its containers first and still answers. This is not the version's failure."""
 
 import asyncio
 from collections.abc import AsyncIterator

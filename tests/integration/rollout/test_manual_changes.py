@@ -1,4 +1,4 @@
-"""Others have their hands on the same containers: what they take away is done again, and told is what serves."""
+"""People change the same containers by hand: the gateway repairs that, and reports what really serves."""
 
 import re
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""An application is proven by its HEALTHCHECK, its probe, or by staying up; a probe nobody could ask is not saved."""
+"""An application is ready by its HEALTHCHECK, by its probe, or by staying up. An unreachable probe is rejected."""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A registry that tells of a push before it answers with it is waited for; what is no image is not deployed."""
+"""The rollout waits for a registry that lags behind its push event, and does not deploy what is not an image."""
 
 import json
 from collections.abc import AsyncIterator

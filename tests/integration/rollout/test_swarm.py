@@ -1,4 +1,4 @@
-"""What a rollout does to a real service of a real Swarm."""
+"""Rollouts of a service on a real Swarm."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What a container's maker chose is told apart from what its image and the engine did."""
+"""The creator's configuration of a container is separated from the image's and the engine's values."""
 
 from typing import Any
 

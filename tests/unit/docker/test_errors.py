@@ -1,4 +1,4 @@
-"""What the daemon says is told as one of our codes, and as healing or not: its sentences of 20.10 to 29."""
+"""The sentences of engines 20.10 to 29 become the gateway's codes, as transient errors or not."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is asked of a Swarm for an application, and what is made of where its tasks are."""
+"""The spec of a service, and the progress of an update computed from its tasks."""
 
 from collections.abc import Mapping
 from dataclasses import replace
