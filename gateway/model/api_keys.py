@@ -1,4 +1,4 @@
-"""What an API key may do, on what and until when. It performs no I/O."""
+"""Permissions, restrictions and expiry of API keys. It performs no I/O."""
 
 import re
 from collections.abc import Mapping
@@ -27,9 +27,9 @@ _UNITS = {
 class Permission(IntEnum):
     """Each includes those before it."""
 
-    #: see, and change nothing
+    #: read only
     READ = 1
-    #: have an application deployed, started, stopped, rolled back, cancelled, as it is configured
+    #: deploy, start, stop, roll back and cancel, without changing the configuration
     DEPLOY = 2
     #: everything
     ADMIN = 3
@@ -48,7 +48,7 @@ _SCOPE_NAMES: Mapping[Permission, ScopeName] = {
 
 @dataclass(frozen=True, slots=True)
 class Grants:
-    """What a restricted key is for, by id; it may be nothing any more."""
+    """The applications and projects of a restricted key, by id. All of them may have been deleted."""
 
     applications: frozenset[str] = frozenset()
     projects: frozenset[str] = frozenset()
@@ -62,13 +62,13 @@ class Grants:
         return " and ".join(said) or "nothing that is still there"
 
     def covers(self, *, application_id: str | None, project_id: str | None) -> bool:
-        """Tell whether something that belongs there is what the key is for."""
+        """Tell whether the key may act on an object of this application or project."""
         return application_id in self.applications or project_id in self.projects
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a key that is valid. `grants` is None where it is for everything."""
+    """A valid API key that makes a request. `grants` is None if it is not restricted."""
 
     key_id: str
     name: str
@@ -77,20 +77,20 @@ class Caller:
 
     @property
     def is_global_admin(self) -> bool:
-        """Who may do everything to everything, and so is root on each host."""
+        """Whether the key may do everything, which makes it root on every host."""
         return self.permission is Permission.ADMIN and self.grants is None
 
     @property
     def sees_secrets(self) -> bool:
-        """What an application is given to know, only those may see who may change it."""
+        """Whether the key may read variables and other secrets of applications."""
         return self.permission is Permission.ADMIN
 
     def sees_variables(self, project_id: str) -> bool:
-        """Tell the same of what a whole project is given to know."""
+        """Whether the key may read the variables of a project."""
         return self.sees_secrets and (self.grants is None or project_id in self.grants.projects)
 
     def require(self, procedure: str, needs: Permission) -> None:
-        """Raises Forbidden where the key may do less than is needed."""
+        """Raises Forbidden if the permission of the key is too low."""
         if self.permission < needs:
             raise Forbidden(
                 f"{procedure} needs a key of scope {needs.scope_name}, "
@@ -100,7 +100,7 @@ class Caller:
 
 
 def parse_expiry(text: str, now: datetime) -> datetime:
-    """Return when: after a time, as in `90d`, or at one, as in `2027-01-01`, which is UTC; raises InvalidInput.
+    """Parse an expiry: a duration such as `90d`, or a date such as `2027-01-01` in UTC. Raises InvalidInput.
 
     >>> parse_expiry("90d", datetime(2026, 12, 1, tzinfo=UTC)).isoformat()
     '2027-03-01T00:00:00+00:00'
@@ -112,7 +112,7 @@ def parse_expiry(text: str, now: datetime) -> datetime:
             at = datetime.fromisoformat(text.strip())
         except ValueError as error:
             raise InvalidInput(
-                f"{text!r} is neither a time to come, as in 90d, nor a date, as in 2027-01-01"
+                f"{text!r} is neither a duration, for example 90d, nor a date, for example 2027-01-01"
             ) from error
         life = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
     if not timedelta() < life <= MAX_LIFETIME:

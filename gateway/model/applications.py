@@ -1,4 +1,4 @@
-"""What the gateway keeps running, and what it runs with. It performs no I/O."""
+"""Applications and their subscriptions. It performs no I/O."""
 
 import re
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ _APP_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{1,62}")
 
 
 class Desired(StrEnum):
-    """What a person last asked for."""
+    """The state that a user last requested."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -29,18 +29,18 @@ class Desired(StrEnum):
 
 
 def parse_environment(text: str) -> dict[str, str]:
-    r"""Parse dotenv text, values quoted over several lines too; raises InvalidInput naming the line.
+    r"""Parse dotenv text, including quoted values over several lines. Raises InvalidInput naming the line.
 
-    Written in one line, a backslash and an n between two variables is the end of the first: `A=1\nB=2`.
+    In a text of one line, a literal `\n` between two variables separates them: `A=1\nB=2`.
     """
     variables = parse_variables(_split_escaped_lines(text))
     if any("\0" in word for pair in variables.items() for word in pair):
-        raise InvalidInput("a variable holds a zero byte", field="env")
+        raise InvalidInput("a variable contains a zero byte", field="env")
     return variables
 
 
 def _split_escaped_lines(text: str) -> str:
-    r"""Return it with a line for each variable. A quoted value may hold what looks like one, and a path is `C:\new`."""
+    r"""Replace a literal `\n` before a variable by a line break, but not in quotes or in a path like `C:\new`."""
     if "\n" in text.strip():
         return text
     lines, begin, quote = [], 0, ""
@@ -57,7 +57,7 @@ def _split_escaped_lines(text: str) -> str:
 
 
 def slug(name: str) -> str:
-    """Make a container's name of an application's: `Production API` is `production-api`."""
+    """Derive a container name from an application's name: `Production API` becomes `production-api`."""
     made = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:50]
     return made if len(made) > 1 else f"app-{made}".rstrip("-")
 
@@ -65,23 +65,23 @@ def slug(name: str) -> str:
 def parse_app_name(text: str) -> str:
     if not _APP_NAME.fullmatch(text):
         raise InvalidInput(
-            f"{text!r} is not a container's name: lower-case letters, digits and . _ -, from 2 to 63",
+            f"{text!r} is not a valid container name: lower-case letters, digits and . _ -, from 2 to 63",
             field="appName",
         )
     return text
 
 
 def login_registry(registry_url: str | None, docker_image: str | None) -> Domain | None:
-    """Return the registry that a login beside these is for; None where neither names one."""
+    """Return the registry that credentials next to these fields belong to, or None."""
     if registry_url:
         return RegistryScope.parse(registry_url).domain
     return Reference.parse(docker_image).repository.domain if docker_image else None
 
 
-#: other columns that may be secret
+#: Dokploy columns that may contain secrets
 SECRET_DOKPLOY_COLUMNS = ("buildArgs", "buildSecrets", "previewEnv", "previewBuildArgs", "previewBuildSecrets")
 
-# Of a configuration: what says how one version takes the place of another, and nothing of what runs.
+# Fields of a configuration on how one version replaces another. They do not change the container.
 _ROLLOUT_FIELDS = {
     "stop_grace", "order", "runtime", "drain", "kept", "probe", "health_deadline", "stable_window", "watch", "replicas",
     "mode_swarm",
@@ -90,7 +90,7 @@ _ROLLOUT_FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What is kept running. Secrets are in clear here and kept out of `repr`."""
+    """An application. Secrets are in plain text here, and left out of `repr`."""
 
     application_id: str
     name: str
@@ -104,34 +104,34 @@ class Application:
     other_columns: dict[str, object] = field(repr=False)
     auto_deploy: bool
     desired: Desired
-    #: where it is deployed first; None is the gateway's own engine
+    #: the server where it is first deployed; None: the gateway's own engine
     server_id: str | None
-    #: which it is bound to since
+    #: the engine it is bound to since then
     engine_id: str | None
     created_at: datetime
-    #: what it was adopted with; the columns lie over it
+    #: what it was adopted with; the other fields override it
     adopted_spec: AdoptedSpec | None = None
-    #: where it belongs; None only while it is being deleted
+    #: None only while it is being deleted
     environment_id: str | None = None
-    #: the environment's, with what they name put in; None where they name nothing
+    #: `environment` with its references resolved; None if it has none
     resolved_variables: Mapping[str, str] | None = field(default=None, repr=False)
-    #: as it was set; no login without a password
+    #: as it was set; without a password there are no credentials
     username: str | None = None
-    #: the database it is kept in, which what is made of it on an engine bears the id of
+    #: id of the database; containers and services carry it as a label
     installation_id: str = ""
-    #: its deployments of which something may be there that does not bear that id yet
+    #: deployments whose containers may not carry that label yet
     unlabelled_deployments: frozenset[str] = field(default=frozenset(), repr=False)
-    #: the registry that the password was given for; it is sent to no other
+    #: the registry that the password belongs to; it is sent to no other one
     password_for: Domain | None = None
     has_password: bool = False
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """What it is given as environment variables."""
+        """The environment variables of its containers."""
         return parse_environment(self.environment or "") if self.resolved_variables is None else self.resolved_variables
 
     def as_adopted(self) -> Self:
-        """Return it as it was adopted, before any column was set; how it is replaced stays as it was chosen."""
+        """Return it as it was adopted, without later settings except those of the rollout."""
         kept = self.configuration.model_dump(include=_ROLLOUT_FIELDS, exclude_defaults=True)
         return replace(self, environment=None, resolved_variables=None, configuration=Configuration(**kept))
 
@@ -141,7 +141,7 @@ class Application:
 
     @property
     def own_login(self) -> tuple[RegistryScope | None, Credentials] | None:
-        """The login, and the images it is for: those of the registry it was given for, or below a path of it."""
+        """Its credentials and the images they are for: those of one registry, or below a path of it."""
         if self.credentials is None:
             return None
         chosen = RegistryScope.parse(self.registry_url) if self.registry_url else None
@@ -151,20 +151,20 @@ class Application:
 
     @property
     def registry(self) -> Domain | None:
-        """The registry that a login given now is for: the one that is named, else the image's."""
+        """The registry that new credentials would belong to: registryUrl, otherwise that of the image."""
         return login_registry(self.registry_url, self.docker_image)
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """That an application follows a repository, by a policy."""
+    """A subscription of an application to the tags of a repository that match a tag policy."""
 
     subscription_id: str
     application_id: str
     repository: Repository
     policy: TagPolicy
-    #: made from the application's image, and moves with it
+    #: derived from the application's image, and changes with it
     from_image: bool
     created_at: datetime
-    #: seconds between looks for missed pushes of what the application follows; 0 is never, None as its registry
+    #: seconds between polls for missed pushes; 0: never, None: the interval of the registry
     poll_interval: int | None = None

@@ -1,4 +1,4 @@
-"""What an application runs with, as its user wrote it and already proven to mean something. It performs no I/O."""
+"""The configuration of an application, as its user wrote it, validated. It performs no I/O."""
 
 import ipaddress
 import re
@@ -28,7 +28,7 @@ from gateway.model.quantities import parse_cpus, parse_memory
 
 _LABEL_PREFIX = "gateway."
 _MAX_COMMAND_LENGTH = 65536
-_MAX_QUOTED = 80  # characters of what is wrong
+_MAX_QUOTED = 80  # characters
 MAX_STOP_GRACE = 3600  # seconds
 
 _Part = TypeVar("_Part", Port, Mount)
@@ -48,7 +48,7 @@ class RuntimeKind(StrEnum):
     SERVICE = "service"
 
 
-# As shlex.split has it, which takes the square of a word's length.
+# Splits like shlex.split, which needs quadratic time in the length of a word.
 _PIECE = re.compile(
     r"""(?P<blank>[ \t\r\n]++)|(?P<plain>[^ \t\r\n'"\\]++)|'(?P<single>[^']*+)'"""
     r"""|"(?P<double>(?:[^"\\]|\\.)*+)"|\\(?P<escaped>.)""",
@@ -58,7 +58,7 @@ _ESCAPED = re.compile(r'\\([\\"])')
 
 
 def parse_command(text: str) -> list[str]:
-    """Split a command as a shell would; raises InvalidInput."""
+    """Split a command like a shell. Raises InvalidInput."""
     if len(text) > _MAX_COMMAND_LENGTH:
         raise InvalidInput(f"a command has at most {_MAX_COMMAND_LENGTH} characters", field="command")
     words: list[list[str]] = []
@@ -96,12 +96,12 @@ def _validated_by(parse: object) -> AfterValidator:
 
 def _reject_reserved_labels(labels: dict[str, str]) -> dict[str, str]:
     if any(name.startswith(_LABEL_PREFIX) for name in labels):
-        raise ValueError(f"labels that begin with {_LABEL_PREFIX!r} are the gateway's own")
+        raise ValueError(f"labels that begin with {_LABEL_PREFIX!r} are reserved for the gateway")
     return labels
 
 
 def _auto_or(kind: Any) -> BeforeValidator:
-    """Take "auto" for None."""
+    """Accept "auto" as None."""
     return BeforeValidator(
         lambda value: None if value == "auto" else value, json_schema_input_type=kind | Literal["auto"] | None
     )
@@ -110,11 +110,11 @@ def _auto_or(kind: Any) -> BeforeValidator:
 def _parse_extra_host(entry: str) -> str:
     name, _, address = entry.partition(":")
     if not name or any(sign.isspace() or sign == "\0" for sign in name):
-        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5")
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, for example db:10.0.0.5")
     try:
         return entry if address == "host-gateway" else f"{name}:{ipaddress.ip_address(address.strip('[]'))}"
     except ValueError as error:
-        raise ValueError(f"{entry!r} is not NAME:ADDRESS, as in db:10.0.0.5") from error
+        raise ValueError(f"{entry!r} is not NAME:ADDRESS, for example db:10.0.0.5") from error
 
 
 _AS_TEXT = BeforeValidator(_as_text, json_schema_input_type=str | int | float)
@@ -197,7 +197,7 @@ class Configuration(BaseModel):
 
     @property
     def service_requirement(self) -> str | None:
-        """What of it a single container cannot do, or None."""
+        """The setting that needs a Swarm service instead of a container, or None."""
         replicated = (self.mode_swarm or {}).get("Replicated") or {}
         if (replicas := replicated.get("Replicas") or self.replicas) > 1:
             return f"{replicas} replicas"
@@ -208,7 +208,7 @@ class Configuration(BaseModel):
         return [mount for mount in self.mounts if mount.type == "file"]
 
     def with_ids(self, before: Self | None = None) -> Self:
-        """Return it with a name for each port and mount: that of the equal one before, where there is one."""
+        """Return it with an id for each port and mount; one that is unchanged since `before` keeps its id."""
         known = before or type(self)()
         ports = _with_ids(self.ports, known.ports, "port_id", Port.equals_ignoring_id)
         return self.model_copy(
@@ -223,14 +223,16 @@ class Configuration(BaseModel):
     def _refuse_two_on_one_port(cls, order: Order | None, before: ValidationInfo) -> Order | None:
         alone = before.data.get("runtime") is not RuntimeKind.SERVICE
         if order is Order.START_FIRST and alone and before.data.get("ports"):
-            raise ValueError("start-first is not possible with published ports, which two containers cannot hold")
+            raise ValueError(
+                "start-first is not possible with published ports: two containers cannot publish the same port"
+            )
         return order
 
 
 def _with_ids(
     parts: Sequence[_Part], before: Sequence[_Part], field: str, same: Callable[[_Part, _Part], bool]
 ) -> list[_Part]:
-    """Return the parts, each with an id of its own: the one it was sent with, or that of its equal; else a new one."""
+    """Return the parts with unique ids: the id that was sent, that of an equal part in `before`, or a new one."""
     free = {getattr(one, field): one for one in before if getattr(one, field)}
     sent = [free.pop(getattr(part, field), None) and getattr(part, field) for part in parts]
     named: list[_Part] = []

@@ -1,6 +1,6 @@
-"""What each field of a configuration allows, and all of them together do not. It performs no I/O.
+"""Rules on a configuration that concern several fields. It performs no I/O.
 
-Asked when a configuration is saved: one that was saved before there was a rule is still read.
+They are checked when a configuration is saved, not when it is read: older ones stay readable when a rule is added.
 """
 
 import posixpath
@@ -19,12 +19,12 @@ _ULIMITS = frozenset({
     "rttime", "sigpending", "stack",
 })  # fmt: skip
 _UNLIMITED = -1
-_MAX_ITEMS = 1000  # parts of a list
-_MAX_BYTES = 8 << 20  # bytes of all of it
+_MAX_ITEMS = 1000
+_MAX_BYTES = 8 << 20
 
 
 def validate(configuration: Configuration) -> None:
-    """Raises InvalidInput naming the field that cannot be as long as the others are."""
+    """Raises InvalidInput naming the field that contradicts the others."""
     for rule in (
         _validate_sizes,
         _validate_ports,
@@ -39,15 +39,13 @@ def validate(configuration: Configuration) -> None:
 
 
 def _validate_sizes(configuration: Configuration) -> None:
-    """Each list of applications reads all of it."""
+    """Every list of applications reads complete configurations, so their size is limited."""
     for name in type(configuration).model_fields:
         found = getattr(configuration, name)
         if isinstance(found, list | dict) and len(found) > _MAX_ITEMS:
-            raise InvalidInput(f"{len(found)} are more than the {_MAX_ITEMS} that one may have", field=to_camel(name))
+            raise InvalidInput(f"{len(found)} entries are more than the limit of {_MAX_ITEMS}", field=to_camel(name))
     if len(configuration.model_dump_json()) > _MAX_BYTES:
-        raise InvalidInput(
-            f"all that is set together is larger than {_MAX_BYTES} bytes: mount a volume for large files"
-        )
+        raise InvalidInput(f"the configuration is larger than {_MAX_BYTES} bytes: mount a volume for large files")
 
 
 def _validate_ports(configuration: Configuration) -> None:
@@ -55,7 +53,7 @@ def _validate_ports(configuration: Configuration) -> None:
     for number, port in enumerate(configuration.ports):
         if port.host_ip is not None and configuration.runtime is RuntimeKind.SERVICE:
             raise InvalidInput(
-                "a service publishes at all addresses of a node: leave hostIp out, or let runtime be container",
+                "a service publishes at all addresses of a node: leave hostIp out, or set runtime to container",
                 field=f"ports.{number}.hostIp",
             )
         addresses = taken.setdefault((port.published_port, port.protocol), set())
@@ -63,7 +61,7 @@ def _validate_ports(configuration: Configuration) -> None:
         if port.host_ip in addresses or (addresses and everywhere):
             raise InvalidInput(
                 f"{port.published_port}/{port.protocol} is published twice; "
-                "a port of the host leads to one of the container",
+                "a port of the host can lead to one port of the container only",
                 field=f"ports.{number}.publishedPort",
             )
         addresses.add(port.host_ip)
@@ -78,17 +76,17 @@ def _validate_mount_targets(configuration: Configuration) -> None:
 
 
 def _mount_targets(configuration: Configuration) -> list[tuple[str, str]]:
-    """Return each target and the field that names it."""
+    """Return each mount target with the name of its field."""
     mounts = [(one.target, f"mounts.{number}.target") for number, one in enumerate(configuration.mounts)]
     return mounts + [(one.target, f"tmpfs.{number}.target") for number, one in enumerate(configuration.tmpfs)]
 
 
 def _validate_files(configuration: Configuration) -> None:
-    """A container gets its files written into its own file system; a task has each mounted over whatever is there."""
+    """Files are copied into the file system of a container, but mounted into the task of a service."""
     if configuration.runtime is RuntimeKind.SERVICE:
         for number, mount in enumerate(configuration.mounts):
             if mount.type == "file" and not mount.content:
-                raise InvalidInput("a Swarm keeps no empty file", field=f"mounts.{number}.content")
+                raise InvalidInput("Docker Swarm cannot store an empty file", field=f"mounts.{number}.content")
         return
     files = {one.target for one in configuration.files}
     folders = {posixpath.normpath(target): target for target, _ in _mount_targets(configuration) if target not in files}
@@ -97,13 +95,13 @@ def _validate_files(configuration: Configuration) -> None:
             continue
         if configuration.read_only:
             raise InvalidInput(
-                f"{target} cannot be put into a container whose file system is readOnly: "
-                "set runtime to service, where it can, or mount it in a folder of the host",
+                f"{target} cannot be copied into a container whose file system is readOnly: "
+                "set runtime to service, or mount it from a folder of the host",
                 field=field,
             )
         if over := next((folders[place] for place in path_and_parents(target) if place in folders), None):
             raise InvalidInput(
-                f"{target} would be hidden by what is mounted at {over}: put the file elsewhere, or into that",
+                f"{target} would be hidden by the mount at {over}: choose another path, or put it into that mount",
                 field=field,
             )
 
@@ -121,7 +119,7 @@ def _validate_ulimits(configuration: Configuration) -> None:
     for number, limit in enumerate(configuration.ulimits_swarm or ()):
         if limit["Name"] not in _ULIMITS:
             raise InvalidInput(
-                f"{limit['Name']!r} is no limit the kernel knows: {', '.join(sorted(_ULIMITS))}",
+                f"{limit['Name']!r} is not a limit of the kernel: {', '.join(sorted(_ULIMITS))}",
                 field=f"ulimitsSwarm.{number}.Name",
             )
         hard = limit["Hard"]
@@ -134,12 +132,12 @@ def _validate_ulimits(configuration: Configuration) -> None:
 def _validate_networks(configuration: Configuration) -> None:
     for number, attachment in enumerate(configuration.network_swarm or ()):
         if not attachment.get("Target"):
-            raise InvalidInput("which network is it? Give its name", field=f"networkSwarm.{number}.Target")
+            raise InvalidInput("the name of the network is missing", field=f"networkSwarm.{number}.Target")
 
 
 def _validate_service_ports(configuration: Configuration) -> None:
     for number, port in enumerate((configuration.endpoint_spec_swarm or {}).get("Ports") or ()):
         if not port.get("TargetPort"):
             raise InvalidInput(
-                "which port of the container does it lead to?", field=f"endpointSpecSwarm.Ports.{number}.TargetPort"
+                "the port of the container is missing", field=f"endpointSpecSwarm.Ports.{number}.TargetPort"
             )

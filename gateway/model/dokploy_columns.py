@@ -1,4 +1,4 @@
-"""Columns of the Dokploy contract that mean nothing for an image: kept and returned. It performs no I/O."""
+"""Columns of the Dokploy API without a meaning for images: stored and returned. It performs no I/O."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, get_args
@@ -108,7 +108,7 @@ _NEVER_NULL = frozenset(
 
 
 def merge_columns(current: Mapping[str, Any], sent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the other columns with what was sent; null is the default where a column has no null."""
+    """Merge the sent columns into the stored ones. Null means the default for a column that cannot be null."""
     chosen = {
         name: value for name, value in {**current, **sent}.items() if value is not None or name not in _NEVER_NULL
     }

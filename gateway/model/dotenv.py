@@ -1,13 +1,13 @@
-r"""Variables as text, read as npm's dotenv reads it, which Dokploy does: https://github.com/motdotla/dotenv.
+r"""Parses variables like npm's dotenv, which Dokploy uses: https://github.com/motdotla/dotenv.
 
-    NAME=value        up to a # or the line's end, without the blanks around
+    NAME=value        up to a # or the end of the line, without surrounding blanks
     NAME: value       the same
     export NAME=value
-    NAME="a value"    over several lines too, with \n and \r for what they stand for; a \" is kept as it is
-    NAME='a value'    as it is, between ` too
+    NAME="a value"    may span several lines; \n and \r are expanded, \" is kept as it is
+    NAME='a value'    kept as it is; ` quotes too
     # a comment
 
-What is none of these is an error there is a line for; npm's passes over it. Each character is looked at a few times.
+Anything else is an error that names the line; npm's dotenv ignores it. The time is linear in the length of the text.
 """
 
 import re
@@ -22,7 +22,7 @@ _QUOTED = re.compile(r"""(['"`])(.*)\1""", re.DOTALL)
 
 
 def parse_variables(text: str) -> dict[str, str]:
-    """Return the variables by name, of one that is there twice the last; raises InvalidInput naming the line."""
+    """Return the variables by name; the last one of a name wins. Raises InvalidInput naming the line."""
     text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     variables: dict[str, str] = {}
     place = _end_of(_BLANK.match(text))
@@ -37,7 +37,7 @@ def parse_variables(text: str) -> dict[str, str]:
 
 
 def _value(text: str, place: int) -> tuple[str, int]:
-    """Return the value that begins there, and where its line goes on."""
+    """Return the value that begins at `place`, and the position after it."""
     while text[place : place + 1] in {" ", "\t"}:
         place += 1
     quote = text[place : place + 1]
@@ -54,7 +54,10 @@ def _expand_escapes(value: str, quote: str) -> str:
 
 
 def _closing_quote(text: str, quote: str, begin: int) -> int | None:
-    r"""Return where the quote ends: the first without a \ before it, else the last; only a comment may follow."""
+    r"""Return the position of the closing quote: the first one without a \ before it, else the last one.
+
+    Only a comment may follow it on its line.
+    """
     escaped = []
     place = text.find(quote, begin)
     while place >= 0:

@@ -1,4 +1,4 @@
-"""Where a registry may tell of pushes: what is known of the sender, and what it may say. It performs no I/O."""
+"""Webhook endpoints: their secrets, and which senders and repositories they accept. It performs no I/O."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from gateway.model.reference import Domain
 Network: TypeAlias = IPv4Network | IPv6Network
 Address: TypeAlias = IPv4Address | IPv6Address
 
-#: the source of what comes to an application's own address
+#: the source of requests to a deploy token
 DEPLOY_SOURCE = "deploy"
 
 _MAX_GLOB_LENGTH = 512
@@ -22,27 +22,27 @@ _MAX_GLOB_LENGTH = 512
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One sender's way in."""
+    """A webhook of a registry, or the deploy token of an application."""
 
     endpoint_id: str
     source: str
     name: str
     secret: str = field(repr=False)
-    #: valid too, for now
+    #: still valid until `former_until`
     former_secret: str | None = field(repr=False)
     former_until: datetime | None
     host: Domain | None
     aliases: frozenset[str]
     settings: Mapping[str, str]
-    #: globs of the repositories it may speak for; none: any
+    #: globs of the repositories it accepts; empty: any
     repositories: tuple[str, ...]
-    #: where it may send from; none: from anywhere
+    #: networks it accepts requests from; empty: any
     networks: tuple[Network, ...]
     #: requests a minute
     rate: int | None
     enabled: bool
     created_at: datetime
-    #: whose own address it is; None: a registry's
+    #: the application of a deploy token; None for a webhook
     application_id: str | None = None
 
     @property
@@ -50,15 +50,15 @@ class Endpoint:
         return (self.secret,) if self.former_secret is None else (self.secret, self.former_secret)
 
     def allows_address(self, sender: Address | None) -> bool:
-        """Tell whether requests may come from there."""
+        """Tell whether it accepts requests from this address."""
         return not self.networks or (sender is not None and any(sender in network for network in self.networks))
 
     def filter_permitted(self, notification: Notification) -> Notification:
-        """Return what it may say of what it says."""
+        """Return the notification with all pushes ignored that the endpoint may not report."""
         if not self.enabled:
             return self._ignore_events(notification, notification.events, "this webhook is disabled")
-        strange = [event for event in notification.events if not self._may_report(event)]
-        return self._ignore_events(notification, strange, "this webhook may not speak for that repository")
+        forbidden = [event for event in notification.events if not self._may_report(event)]
+        return self._ignore_events(notification, forbidden, "this webhook may not report pushes to that repository")
 
     def _may_report(self, event: PushEvent) -> bool:
         return not self.repositories or any(fnmatchcase(str(event.repository), glob) for glob in self.repositories)
@@ -78,7 +78,7 @@ def parse_network(text: str) -> Network:
     try:
         return ip_network(text.strip())
     except ValueError as error:
-        raise InvalidInput(f"{text!r} is not a network, as in 192.0.2.0/24: {error}", field="networks") from error
+        raise InvalidInput(f"{text!r} is not a network, for example 192.0.2.0/24: {error}", field="networks") from error
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -86,19 +86,19 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def parse_repository_glob(text: str) -> str:
-    """Parse a full name that may hold `*`, as `ghcr.io/acme/*`; raises InvalidInput."""
+    """Parse a full repository name that may contain `*`, for example `ghcr.io/acme/*`. Raises InvalidInput."""
     if len(text) > _MAX_GLOB_LENGTH or "/" not in text or text != text.lower():
         raise InvalidInput(
-            f"{text[:80]!r} is not a repository by its full name, as in ghcr.io/acme/web or ghcr.io/acme/*",
+            f"{text[:80]!r} is not the full name of a repository, for example ghcr.io/acme/web or ghcr.io/acme/*",
             field="repositories",
         )
     return text
 
 
 def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Network]) -> Address | None:
-    """Return who sends: the nearest address on the way that is no trusted proxy; None where that is not known.
+    """Return the address of the sender: the nearest one that is not a trusted proxy; None if it is unknown.
 
-    Only what a trusted proxy has added can be believed, so the way is read backwards from the peer.
+    Only entries added by a trusted proxy can be believed, so the header is read backwards, starting at the peer.
     """
     known = tuple(trusted)
     address: Address | None = None
@@ -115,5 +115,5 @@ def sender_address(peer: str | None, forwarded_for: str, trusted: Iterable[Netwo
 
 
 def _unmapped(address: Address) -> Address:
-    """Return an IPv4 address as such where a socket of both kinds has it mapped, and any other without its zone."""
+    """Return an IPv4-mapped IPv6 address as IPv4, and any other IPv6 address without its zone."""
     return address.ipv4_mapped or IPv6Address(int(address)) if isinstance(address, IPv6Address) else address

@@ -1,22 +1,22 @@
-"""Everything that can go wrong, told once.
+"""All errors that the gateway raises on purpose, and the codes and remedies of deployments.
 
-    GatewayError                 an error says what failed, on what, why, and what to do next
-    ├── InvalidInput       400   what was sent cannot mean anything
+    GatewayError                 says what failed, on what, why, and what to do next
+    ├── InvalidInput       400   the input is invalid
     │   └── TooLarge       413
-    ├── Unauthenticated    401   no proof, or a wrong one
+    ├── Unauthenticated    401   credentials are missing or wrong
     ├── Forbidden          403
     ├── NotFound           404
     ├── Conflict           409
-    ├── Throttled          429   too much was asked at once
-    ├── Unavailable        503   a part we need does not answer
-    │   ├── DatabaseUnavailable  the database, or it refuses what it may do later
-    │   └── Unreadable           a secret that none of the keys opens
-    └── RolloutError             a rollout cannot go on; carries a Reason
-        ├── Postponed            what heals by itself: the deployment waits and is tried again
-        └── Failed               what does not
+    ├── Throttled          429   a rate limit is exceeded
+    ├── Unavailable        503   a part the gateway needs does not answer
+    │   ├── DatabaseUnavailable  the database is unreachable, or fails for now
+    │   └── Unreadable           a secret that no master key decrypts
+    └── RolloutError             a rollout cannot continue; carries a Reason
+        ├── Postponed            a transient error: the deployment waits and is retried
+        └── Failed               a permanent error
             └── Absent           the engine has no such thing
 
-`status` is a hint to whoever answers HTTP; nothing below `web/` reads it.
+Only `gateway.api` reads `status`.
 """
 
 import re
@@ -29,13 +29,13 @@ _MAX_INDEX_DIGITS = 9  # digits of a number that names an element of a list
 
 
 class GatewayError(Exception):
-    """The base of all errors raised on purpose; its text may be shown to the caller."""
+    """Base of all errors raised on purpose. Its text may be shown to the caller."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 class InvalidInput(GatewayError):
-    """What was sent cannot mean anything; `field` names the part of it, dotted. A long message is cut."""
+    """The input is invalid. `field` names the part of it, dotted. A long message is truncated."""
 
     status = HTTPStatus.BAD_REQUEST
 
@@ -51,37 +51,37 @@ class InvalidInput(GatewayError):
 
 
 class TooLarge(InvalidInput):
-    """More was sent than is accepted."""
+    """The input is larger than the limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class Unauthenticated(GatewayError):
-    """No proof of who sends, or a wrong one."""
+    """Credentials are missing or wrong."""
 
     status = HTTPStatus.UNAUTHORIZED
 
 
 class Forbidden(GatewayError):
-    """Whoever asks is known, or not needed to be, and may not."""
+    """The caller is not allowed to do this."""
 
     status = HTTPStatus.FORBIDDEN
 
 
 class NotFound(GatewayError):
-    """There is no such thing."""
+    """The object does not exist."""
 
     status = HTTPStatus.NOT_FOUND
 
 
 class Conflict(GatewayError):
-    """The name is taken, or the state forbids it."""
+    """The name is taken, or the current state does not allow it."""
 
     status = HTTPStatus.CONFLICT
 
 
 class Throttled(GatewayError):
-    """Too much was asked at once; `retry_after` in seconds."""
+    """A rate limit is exceeded. `retry_after` is in seconds."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
 
@@ -97,11 +97,11 @@ class Unavailable(GatewayError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer, or refuses what it may do later."""
+    """The database does not answer, or fails for a reason that is transient."""
 
 
 class UndecryptableSecret(Unavailable):
-    """A secret that none of the keys opens; `place` is where it is kept."""
+    """A secret that no master key decrypts. `place` says where it is stored."""
 
     def __init__(self, message: str, *, place: str) -> None:
         super().__init__(message)
@@ -152,7 +152,7 @@ class Code(StrEnum):
 
     @classmethod
     def parse(cls, text: str) -> "Code":
-        """Return the code of this name; one that a newer gateway wrote is none that is known here."""
+        """Return the code of this name; INTERNAL for an unknown one, which a newer gateway may have written."""
         return cls(text) if text in cls.__members__.values() else cls.INTERNAL
 
 
@@ -223,14 +223,14 @@ REMEDIES: dict[Code, str] = {
 }
 
 
-# Bytes of a header that are no UTF-8 come as these.
+# Bytes of a header that are not UTF-8 are decoded as surrogates.
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _MAX_MESSAGE_LENGTH = 3000  # characters
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a deployment is where it is. `message` names the thing it happened to; a long one is cut."""
+    """Why a deployment waits, failed or did nothing. `message` names the object. A long message is truncated."""
 
     code: Code
     message: str
@@ -244,18 +244,18 @@ class Reason:
 
 
 def storable_text(text: str) -> str:
-    """Return what others have said as PostgreSQL keeps it: without zero bytes, and without what is no text."""
+    """Replace what PostgreSQL cannot store in a text: zero bytes and surrogates."""
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if text.isascii() else _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def truncate(text: str, most: int) -> str:
-    """Return the beginning of what others have said, as PostgreSQL keeps it, and that there was more."""
+    """Truncate foreign text to `most` characters, ending with …, and make it storable."""
     return storable_text(text if len(text) <= most else f"{text[: most - 1]}…")
 
 
 class RolloutError(GatewayError):
-    """A rollout cannot go on."""
+    """A rollout cannot continue."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -263,7 +263,7 @@ class RolloutError(GatewayError):
 
 
 class Postponed(RolloutError):
-    """What heals by itself; `retry_after` in seconds where the other side named a time."""
+    """A transient error. `retry_after` is in seconds, if the other side named a time."""
 
     def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(code, message)
@@ -271,7 +271,7 @@ class Postponed(RolloutError):
 
 
 class Failed(RolloutError):
-    """What does not heal by itself; `log` holds the last lines of the container that failed."""
+    """A permanent error. `log` holds the last lines of the container that failed."""
 
     def __init__(self, code: Code, message: str, *, log: str = "") -> None:
         super().__init__(code, message)
@@ -279,4 +279,4 @@ class Failed(RolloutError):
 
 
 class NotOnEngine(Failed):
-    """The engine has no such thing: its own 404, whatever the code says of what it was asked for."""
+    """The engine answered 404: it does not have the object."""

@@ -1,4 +1,4 @@
-"""How an application is told to be healthy. It performs no I/O."""
+"""Health checks and probes. It performs no I/O."""
 
 import re
 from typing import Annotated, Literal, Self
@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
-_MILLISECOND = 10**6  # nanoseconds: the least that the engine takes
+_MILLISECOND = 10**6  # nanoseconds: the minimum of the engine
 _FORMS = frozenset({"NONE", "CMD", "CMD-SHELL"})
 _PATH = re.compile(r"/[^\s#]*")
 
@@ -16,13 +16,13 @@ Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 def _validate_test(test: list[str]) -> list[str]:
     if test and (test[0] not in _FORMS or (test[0] == "NONE") != (len(test) == 1)):
-        raise ValueError('one of ["NONE"], ["CMD", word, …] and ["CMD-SHELL", line] is needed; [] is the image\'s own')
+        raise ValueError('one of ["NONE"], ["CMD", word, …] and ["CMD-SHELL", line] is needed; [] keeps the image\'s')
     return test
 
 
 def _validate_nanoseconds(nanoseconds: int) -> int:
     if 0 < nanoseconds < _MILLISECOND:
-        raise ValueError("these are nanoseconds, and the engine takes no less than a millisecond: 1000000")
+        raise ValueError("this is in nanoseconds, and the engine's minimum is a millisecond: 1000000")
     return nanoseconds
 
 
@@ -67,9 +67,9 @@ class Probe(BaseModel):
     @model_validator(mode="after")
     def _http_alone(self) -> Self:
         if self.type == "tcp" and (self.path is not None or self.status is not None):
-            raise ValueError("path and status are those of an http probe; a tcp probe only connects")
+            raise ValueError("path and status need an http probe; a tcp probe only connects")
         if self.path is not None and not _PATH.fullmatch(self.path):
-            raise ValueError(f"path {self.path!r} is not a URL's path, as in /health?full=1")
+            raise ValueError(f"path {self.path!r} is not the path of a URL, for example /health?full=1")
         return self
 
     def accepts(self, status: int) -> bool:

@@ -1,7 +1,7 @@
-"""What is mounted into a container: volumes, folders of the host, files, memory. It performs no I/O.
+"""Mounts of a container: volumes, folders of the host, files, and memory. It performs no I/O.
 
-A mount is written as `{source, target, type}`, or with the names of the API's rows: mountPath for target, and for the
-source volumeName, hostPath or filePath.
+A mount is written as `{source, target, type}`, or with the field names of the API: mountPath for target; volumeName,
+hostPath or filePath for source.
 """
 
 import hashlib
@@ -27,13 +27,13 @@ from gateway.model.errors import InvalidInput
 from gateway.model.quantities import parse_memory
 
 MountType = Literal["volume", "bind", "file"]
-#: bytes that a file may have: what a Swarm takes for a secret
+#: maximum size of a file: the limit of Docker Swarm for a secret
 MAX_FILE_BYTES = 500_000
 
 _VOLUME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
-#: how the API's rows name the source of each type
+#: name of the source in the API, by type
 SOURCE_FIELDS: dict[MountType, str] = {"volume": "volumeName", "bind": "hostPath", "file": "filePath"}
-#: of what a row may belong to
+#: fields of an API row that name the owner of a mount
 OWNER_FIELDS = (
     "applicationId", "composeId", "libsqlId", "mariadbId", "mongoId", "mysqlId", "postgresId", "redisId",
 )  # fmt: skip
@@ -48,7 +48,7 @@ def _require_absolute(path: str) -> str:
 
 def _reject_root(path: str) -> str:
     if posixpath.normpath(path) == "/":
-        raise ValueError("nothing can be mounted at the root")
+        raise ValueError("the root directory cannot be a mount target")
     return path
 
 
@@ -64,7 +64,7 @@ def _byte_length(content: str) -> int:
     try:
         return len(content.encode())
     except UnicodeEncodeError as error:
-        raise ValueError("text is needed that can be written as UTF-8") from error
+        raise ValueError("the content must be valid UTF-8") from error
 
 
 def _as_text(value: object) -> object:
@@ -93,7 +93,7 @@ class Mount(BaseModel):
     mount_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     known_as: Annotated[str, Field(max_length=4096)] | None = None
     type: MountType = "volume"
-    #: the volume's name, the folder on the host, or what the file is called
+    #: name of the volume, folder on the host, or name of the file
     source: Annotated[
         str,
         Field(
@@ -109,7 +109,7 @@ class Mount(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_a_row(cls, given: Any) -> Any:
-        """Take a row as it is shown, with both ways of writing a mount in it."""
+        """Accept a row as the API returns it, which contains both spellings of a mount."""
         if not isinstance(given, dict):
             return given
         sent = {name: value for name, value in given.items() if value is not None and name not in _ROW_FIELDS}
@@ -121,7 +121,7 @@ class Mount(BaseModel):
                 sent.pop(name, None)
         for name, other in (("source", of_type), ("target", "mountPath")):
             if name in sent and other in sent and sent.pop(other) != sent[name]:
-                raise ValueError(f"{name} and {other} are the same thing, and differ")
+                raise ValueError(f"{name} and {other} mean the same, but differ")
         if sent.get("type") == "file":
             target = sent.get("target", sent.get("mountPath"))
             sent.setdefault("content", "")
@@ -137,16 +137,16 @@ class Mount(BaseModel):
         if kind == "bind":
             return _require_absolute(source)
         if kind == "volume" and not _VOLUME.fullmatch(source):
-            raise ValueError(f"{source!r} is not a volume's name")
+            raise ValueError(f"{source!r} is not the name of a volume")
         if "\0" in source:
-            raise ValueError("a zero byte is in it")
+            raise ValueError("it contains a zero byte")
         return source
 
     @field_validator("target")
     @classmethod
     def _is_a_files(cls, target: str, before: ValidationInfo) -> str:
         if before.data.get("type") == "file" and target.endswith("/"):
-            raise ValueError("the path of the file itself is needed, not of its folder")
+            raise ValueError("the path of the file is needed, not of its folder")
         return target
 
     @field_validator("content")
@@ -154,7 +154,7 @@ class Mount(BaseModel):
     def _of_a_file(cls, content: str | None, before: ValidationInfo) -> str | None:
         if before.data.get("type") != "file":
             if content:
-                raise ValueError("only a mount of type file has a content")
+                raise ValueError("only a mount of type file can have content")
             return None
         if content is not None and _byte_length(content) > MAX_FILE_BYTES:
             raise ValueError(f"a file has at most {MAX_FILE_BYTES} bytes; mount a volume for more")
@@ -165,7 +165,7 @@ class Mount(BaseModel):
         return hashlib.sha256((self.content or "").encode()).hexdigest()
 
     def equals_ignoring_id(self, other: Self) -> bool:
-        """Tell whether both mount the same, however they are named."""
+        """Compare two mounts without their ids."""
         named = dict.fromkeys(("mount_id", "known_as"))
         return self.model_copy(update=named) == other.model_copy(update=named)
 
@@ -187,7 +187,7 @@ class Tmpfs(BaseModel):
 
 
 def path_and_parents(path: str) -> Iterator[str]:
-    """Yield the path in its plain form, and each folder that it lies in.
+    """Yield the normalised path, then each of its parent folders.
 
     >>> list(around("/etc/app/x/.."))
     ['/etc/app', '/etc', '/']
@@ -200,7 +200,7 @@ def path_and_parents(path: str) -> Iterator[str]:
 
 
 def contains_path(one: str, other: str) -> bool:
-    """Tell whether a path is another, or a folder that it lies in.
+    """Tell whether a path is the same as another, or one of its parent folders.
 
     >>> covers("/etc", "/etc/app.conf"), covers("/etc/app", "/etc/app.conf")
     (True, False)

@@ -1,4 +1,4 @@
-"""A container's port that is reachable on the host. It performs no I/O."""
+"""Ports of a container that are published on the host. It performs no I/O."""
 
 import ipaddress
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +9,7 @@ from pydantic.alias_generators import to_camel
 
 def _reject_boolean(value: object) -> object:
     if isinstance(value, bool):
-        raise ValueError("a number is needed")  # noqa: TRY004 - pydantic tells of a ValueError
+        raise ValueError("a number is needed")  # noqa: TRY004 - pydantic reports a ValueError
     return value
 
 
@@ -17,10 +17,10 @@ def _parse_host_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError as error:
-        raise ValueError(f"{text!r} is not an address of the host, as in 127.0.0.1") from error
+        raise ValueError(f"{text!r} is not an IP address of the host, for example 127.0.0.1") from error
 
 
-#: a number is no boolean
+#: rejects true and false, which Python would accept as numbers
 NOT_A_BOOLEAN = BeforeValidator(_reject_boolean)
 PortNumber = Annotated[int, NOT_A_BOOLEAN, Field(ge=1, le=65535)]
 Protocol = Literal["tcp", "udp", "sctp"]
@@ -52,15 +52,15 @@ class Port(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _of_its_application(cls, given: Any) -> Any:
-        """Take a row as it is shown."""
+        """Accept a row as the API returns it."""
         return {name: value for name, value in given.items() if name != "applicationId"} if _is_row(given) else given
 
     def equals_ignoring_id(self, other: Self) -> bool:
-        """Tell whether both publish the same, however they are named."""
+        """Compare two ports without their ids."""
         return self.model_copy(update={"port_id": None}) == other.model_copy(update={"port_id": None})
 
 
-#: addresses of a published port that are all of the host's
+#: values of a host address that mean all addresses
 ALL_ADDRESSES = frozenset({None, "0.0.0.0", "::"})  # noqa: S104 - what it is compared with
 
 

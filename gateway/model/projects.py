@@ -1,6 +1,6 @@
-"""What applications belong to: projects, and in each of them environments. It performs no I/O.
+"""Projects and their environments, which group applications. It performs no I/O.
 
-Both have variables, which the applications in them may name in their own.
+Both have variables that the variables of their applications may refer to.
 """
 
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from datetime import datetime
 from gateway.model.applications import Desired
 from gateway.model.observations import State
 
-#: the project of applications that are made without one, and its environment
+#: id of the project, and of its environment, for applications created without one
 DEFAULT = "default"
-#: what the environment is called that each project is made with
+#: name of the environment that every project is created with
 PRODUCTION = "production"
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """`variables` is dotenv text in clear, kept out of `repr`."""
+    """A project. `variables` is dotenv text, left out of `repr`."""
 
     project_id: str
     name: str
@@ -28,7 +28,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A part of a project; the one it was made with is its default and stays as long as it does."""
+    """A part of a project. The default one is created with the project and cannot be deleted alone."""
 
     environment_id: str
     project_id: str
@@ -41,7 +41,7 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class ApplicationSummary:
-    """An application, as far as a list of those in an environment tells of it."""
+    """The fields of an application in the list of its environment."""
 
     application_id: str
     environment_id: str
@@ -50,8 +50,8 @@ class ApplicationSummary:
     description: str | None
     server_id: str | None
     desired: Desired
-    #: what it is seen to do; None before it was deployed
+    #: None before the first deployment
     observed: State | None
-    #: of its newest deployment that says something of it
+    #: of its newest deployment that has an outcome
     status: str | None
     created_at: datetime

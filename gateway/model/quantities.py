@@ -1,4 +1,4 @@
-"""Amounts as people write them: memory in bytes, processors in billionths. It performs no I/O."""
+"""Parses amounts of memory, into bytes, and of CPUs, into billionths. It performs no I/O."""
 
 import re
 from decimal import Decimal
@@ -24,7 +24,7 @@ def parse_memory(text: str, *, least: int = MIN_MEMORY) -> int:
     """
     match = _MEMORY.fullmatch(text.strip())
     if match is None:
-        raise InvalidInput(f"{text!r} is not an amount of memory, as in 512MB or 2g")
+        raise InvalidInput(f"{text!r} is not an amount of memory, for example 512MB or 2g")
     amount = int(Decimal(match[1]) * _UNITS[(match[2] or "").lower()])
     if amount < least:
         raise InvalidInput(f"{text!r} is less than {_format_bytes(least)}, the least the Docker Engine accepts")
@@ -38,20 +38,20 @@ def _format_bytes(amount: int) -> str:
 
 
 def parse_cpus(text: str) -> int:
-    """Return billionths of a processor. `0.5` and `500000000` are the same; raises InvalidInput.
+    """Return billionths of a CPU. `0.5` and `500000000` are the same. Raises InvalidInput.
 
-    Below 1000 it counts processors, from a million on billionths; between them nobody can tell.
+    A number below 1000 means CPUs, one from 1000000 means nanoCPUs; numbers between are rejected as ambiguous.
     """
     if not _NUMBER.fullmatch(text.strip()):
-        raise InvalidInput(f"{text!r} is not a number of processors, as in 2 or 0.5")
+        raise InvalidInput(f"{text!r} is not a number of CPUs, for example 2 or 0.5")
     amount = Decimal(text.strip())
     if amount > _MAX_INT64:
         raise InvalidInput(f"{text!r} is more than the Docker Engine can count")
     if amount >= 1_000_000:  # noqa: PLR2004 - the docstring says it
         return int(amount)
     if amount >= 1000:  # noqa: PLR2004
-        raise InvalidInput(f"{text!r} is neither a number of processors nor of billionths of one")
+        raise InvalidInput(f"{text!r} is neither a number of CPUs nor of nanoCPUs")
     nano = int(amount * _NANO)
     if nano < _NANO // 100:
-        raise InvalidInput(f"{text!r} is less than 0.01 processors, the least the Docker Engine accepts")
+        raise InvalidInput(f"{text!r} is less than 0.01 CPUs, the least the Docker Engine accepts")
     return nano

@@ -1,4 +1,4 @@
-r"""Image names as values, made only by parsing.
+r"""Image names, validated and normalised by parsing.
 
     reference   := repository [":" tag] ["@" digest]
     repository  := [domain "/"] path
@@ -9,7 +9,7 @@ r"""Image names as values, made only by parsing.
     tag         := [A-Za-z0-9_][A-Za-z0-9_.-]{0,127}
     digest      := "sha256:" hex{64}
 
-as https://github.com/distribution/reference has it, normalised as Docker does: `nginx` is
+See https://github.com/distribution/reference. Names are normalised like Docker does: `nginx` is
 `docker.io/library/nginx`, `index.docker.io` is `docker.io`, and a name alone means `:latest`.
 
 >>> str(Reference.parse("nginx"))
@@ -30,7 +30,7 @@ Domain = NewType("Domain", str)
 Tag = NewType("Tag", str)
 Digest = NewType("Digest", str)
 
-# Docker Hub's index had a host of its own; its images are named docker.io since 2015.
+# Docker Hub's index had its own host name; since 2015 its images are named docker.io.
 DOCKER_HUB = Domain("docker.io")
 _HUB_ALIASES = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 LATEST = Tag("latest")
@@ -50,7 +50,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def parse_domain(text: str) -> Domain:
-    """Return the canonical domain of a registry's host name; raises InvalidInput."""
+    """Return the canonical domain of a registry's host name. Raises InvalidInput."""
     lowered = text.lower()
     # A bare word before a "/" is a user of Docker Hub, so no image could be named on such a host.
     named = "." in text or ":" in text or lowered == "localhost"
@@ -88,7 +88,7 @@ def parse_digest(text: str) -> Digest:
 
 
 def replace_tag(name: str, tag: Tag) -> str:
-    """Return an image's name, written as it was, with this tag instead of its own tag or digest.
+    """Replace the tag or digest of an image's name, without normalising the name.
 
     >>> retagged("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
     'reg:5000/app:2'
@@ -99,26 +99,26 @@ def replace_tag(name: str, tag: Tag) -> str:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
-    """Where the images of one name are kept: `domain/path`, never familiar."""
+    """A repository by its full name `domain/path`, never the short form."""
 
     domain: Domain
     path: str
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse a name without tag or digest; raises InvalidInput."""
+        """Parse a name without tag or digest. Raises InvalidInput."""
         domain, path = split_domain(text)
         return cls.of(domain or DOCKER_HUB, path)
 
     @classmethod
     def of(cls, domain: str, path: str) -> Self:
-        """Put together what a registry names apart; raises InvalidInput."""
+        """Combine domain and path, which registries send separately. Raises InvalidInput."""
         canonical = parse_domain(domain)
         if canonical == DOCKER_HUB and "/" not in path:
             path = f"library/{path}"
-        # Bounded before it is matched, so that no name costs more than another.
+        # The length is checked first, so that matching cannot become slow.
         if len(path) > _MAX_NAME_LENGTH or not _PATH.fullmatch(path):
-            raise InvalidInput(f"{path[:_MAX_NAME_LENGTH]!r} is not a repository's name: {_REPOSITORY}")
+            raise InvalidInput(f"{path[:_MAX_NAME_LENGTH]!r} is not the name of a repository: {_REPOSITORY}")
         return cls(canonical, path)
 
     def __str__(self) -> str:
@@ -127,7 +127,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An image by name: of a tag, of a digest, or of both (then the digest decides)."""
+    """An image by tag, by digest, or by both (then the digest decides)."""
 
     repository: Repository
     tag: Tag | None = None
@@ -135,9 +135,9 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Parse what a person writes; raises InvalidInput."""
+        """Parse a name as users write it. Raises InvalidInput."""
         if not text or len(text) > _MAX_REFERENCE_LENGTH:
-            raise InvalidInput("an image's name is needed, as in ghcr.io/acme/app:1.2")
+            raise InvalidInput("the name of an image is needed, for example ghcr.io/acme/app:1.2")
         name, at, digest = text.partition("@")
         head, slash, last = name.rpartition("/")
         last, colon, tag = last.partition(":")

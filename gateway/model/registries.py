@@ -1,4 +1,4 @@
-"""Which login goes with which image, and whom we trust there. It performs no I/O."""
+"""Registries: credentials, trusted certificates, and which image they belong to. It performs no I/O."""
 
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,23 +17,23 @@ from gateway.model.reference import DOCKER_HUB, Domain, Repository, parse_domain
 T = TypeVar("T")
 
 _API_VERSION = re.compile(r"^v[12]/")
-# What people copy from a browser's address bar.
+# Host names that users copy from the address bar of a browser.
 _HUB_PAGES = frozenset({"hub.docker.com", "www.docker.com", "docker.com"})
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A login. The password is kept out of `repr`, and so out of logs."""
+    """A user name and password. The password is left out of `repr`, and so out of logs."""
 
     username: str
     password: str = field(repr=False)
-    #: None: they last until somebody changes them
+    #: None: they do not expire
     expires_at: datetime | None = None
 
 
 def parse_credentials(username: str, password: str) -> Credentials:
-    """Return a login as somebody typed or pasted it: as in `docker login --password-stdin`, a line's end is no part."""
+    """Strip what was typed or pasted: like `docker login --password-stdin`, drop a line break after the password."""
     return Credentials(username.strip(), password.rstrip("\r\n"))
 
 
@@ -49,7 +49,7 @@ async def anonymous(_refused: Credentials | None) -> None:
 async def retry_with_new_credentials(
     obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]
 ) -> T:
-    """Do it with the login; again with another one, where that was denied and there is another by now."""
+    """Call `act` with credentials. If they are denied and `obtain` has other ones by then, call it once more."""
     credentials = await obtain(None)
     try:
         return await act(credentials)
@@ -64,14 +64,14 @@ async def retry_with_new_credentials(
 
 @dataclass(frozen=True, slots=True)
 class RegistryScope:
-    """The images a login is for: all of a domain, or those below a path of it."""
+    """The images that credentials are for: all of a domain, or those below a path of it."""
 
     domain: Domain
     path: str = ""
 
     @classmethod
     def parse(cls, registry_url: str) -> Self:
-        """Parse what people write for a registry; raises InvalidInput.
+        """Parse a registry as users write it. Raises InvalidInput.
 
         `https://index.docker.io/v1/`, `docker.io` and "" are Docker Hub, `ghcr.io/acme` is a path of GHCR.
         """
@@ -81,14 +81,14 @@ class RegistryScope:
         try:
             parts = urlsplit(text if "://" in text else f"//{text}")
         except ValueError as error:
-            # Not repeated, nor the parser's words on it: a password may stand in it.
+            # The message repeats neither it nor the parser's error: both may contain a password.
             raise InvalidInput(
-                "that is not a registry's address, as in ghcr.io or https://index.docker.io/v1/"
+                "that is not a registry's address, for example ghcr.io or https://index.docker.io/v1/"
             ) from error
         if "@" in parts.netloc:  # not repeated here, as a password may stand in it
-            raise InvalidInput("a registry's address holds no login: give username and password beside it")
+            raise InvalidInput("a registry's address cannot contain credentials: give username and password separately")
         if parts.scheme not in {"", "http", "https"} or parts.query or parts.fragment:
-            raise InvalidInput(f"{text!r} is not a registry, as in ghcr.io or https://index.docker.io/v1/")
+            raise InvalidInput(f"{text!r} is not a registry, for example ghcr.io or https://index.docker.io/v1/")
         path, host = parts.path.strip("/"), parts.netloc
         # "v1" and "v2" are the API's versions, which `docker login` addresses carry, never a path of images.
         path = "" if path in {"v1", "v2"} else path
@@ -116,21 +116,21 @@ class RegistryType(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration:
-    """What somebody said of a registry."""
+    """The settings of a registry."""
 
     registry_name: str
     registry_url: str
     registry_type: RegistryType
     image_prefix: str | None
     scope: RegistryScope
-    #: None where only its certificate is to be trusted
+    #: None if only its certificate is registered
     login: Credentials | AwsIdentity | None
-    #: certificates, PEM, that are trusted there besides those of the system
+    #: PEM certificates that are trusted besides those of the system
     ca_certificates: str | None = None
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
-        """Parse the fields of `registry.create`, in our spelling; raises InvalidInput naming the one that is wrong."""
+        """Parse the fields of `registry.create` in snake case. Raises InvalidInput naming the wrong field."""
         try:
             scope = RegistryScope.parse(given.get("registry_url") or "")
         except InvalidInput as error:
@@ -152,7 +152,7 @@ class Registration:
         )
 
     def fields(self) -> dict[str, Any]:
-        """Return what `parse` took."""
+        """Return the fields that `parse` accepts."""
         login = self.login
         own: dict[str, Any] = {}
         if isinstance(login, AwsIdentity):
@@ -170,7 +170,7 @@ class Registration:
 
     @property
     def login_description(self) -> str:
-        """Say whose login it is."""
+        """Describe the credentials, for messages."""
         address = self.registry_url or self.scope.domain
         match self.login:
             case None:
@@ -187,11 +187,11 @@ _AWS_FIELDS = ("region", "access_key_id", "secret_access_key", "profile", "role_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registry(Registration):
-    """A login that is kept for all applications."""
+    """A registered registry, whose credentials are used for all applications."""
 
     registry_id: str
     created_at: datetime
-    #: why its login is without a password, where no key opens that
+    #: why `login` has no password, if no master key decrypts it
     unreadable: str | None = None
 
 
@@ -203,50 +203,50 @@ def _parse_login(given: Mapping[str, Any], *, optional: bool) -> Credentials | N
         if not value:
             raise InvalidInput(f"{name} is needed", field=name)
     if ":" in login.username:
-        raise InvalidInput("a user name has no colon", field="username")
+        raise InvalidInput("a user name cannot contain a colon", field="username")
     return login
 
 
 def _with_aws_keys(given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the fields with the keys where some send them: as user name and password."""
+    """Accept access keys that a client sends as user name and password."""
     username = str(given.get("username") or "").strip()
     if given.get("access_key_id") or not username:
         return given
     if username == "AWS":
         raise InvalidInput(
-            "AWS and a token are a login of type cloud; for ecr give accessKeyId and secretAccessKey, a profile, or "
-            "nothing for the machine's own role",
+            "the user AWS with a token is for type cloud; for ecr give accessKeyId and secretAccessKey, a profile, or "
+            "nothing to use the instance role",
             field="username",
         )
     return {**given, "access_key_id": username, "secret_access_key": given.get("password")}
 
 
 def parse_ca_certificates(pem: str) -> str:
-    """Return certificates as they were given; raises InvalidInput where they are none."""
+    """Check PEM certificates and return them. Raises InvalidInput."""
     if "PRIVATE KEY" in pem:
-        raise InvalidInput("a certificate is needed, and this has a private key in it", field="caCertificate")
+        raise InvalidInput("give only certificates: this contains a private key", field="caCertificate")
     try:
         x509.load_pem_x509_certificates(pem.encode())
     except ValueError as error:
         raise InvalidInput(
-            "a certificate is needed, PEM: -----BEGIN CERTIFICATE----- and what follows", field="caCertificate"
+            "give certificates in PEM format, beginning with -----BEGIN CERTIFICATE-----", field="caCertificate"
         ) from error
     return pem.strip() + "\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """With what a registry is asked. `whose` says it in an error; `withheld`, what was not sent, and why."""
+    """The credentials for a request to a registry. `origin` names them; `withheld` says what was not sent, and why."""
 
     credentials: Credentials | AwsIdentity | None = None
     origin: str = "without a login"
     withheld: str = ""
-    #: certificates, PEM, that are trusted there besides those of the system
+    #: PEM certificates that are trusted besides those of the system
     ca_certificates: str | None = None
 
     @property
     def expires(self) -> bool:
-        """Tell whether it is good for a while only, and is renewed."""
+        """Whether the credentials expire and are renewed."""
         return isinstance(self.credentials, AwsIdentity)
 
     @property
@@ -260,10 +260,10 @@ ANONYMOUS = Login()
 def select_login(
     repository: Repository, own: tuple[RegistryScope | None, Credentials] | None, kept: Iterable[Registry]
 ) -> Login:
-    """Return the login for `repository`: the application's own where it fits, else the nearest kept one.
+    """Return the credentials for `repository`: the application's own if they fit, otherwise the most specific registry.
 
-    An own login of which that is not known is meant for the image's own registry; one for another is never sent.
-    Raises Unavailable where the password of that which fits cannot be read.
+    Own credentials without a known registry belong to that of the image. They are never sent to another registry.
+    Raises Unavailable if the password that fits cannot be decrypted.
     """
     there = [registry for registry in kept if registry.scope.domain == repository.domain]
     authority = "".join(registry.ca_certificates for registry in there if registry.ca_certificates) or None

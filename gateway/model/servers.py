@@ -1,4 +1,4 @@
-"""Hosts whose engines the gateway reaches, and what it needs to be let in. It performs no I/O."""
+"""Remote servers: the addresses of their engines, and the credentials for them. It performs no I/O."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an engine listens: `scheme` is unix, tcp or ssh, `host` a path or a name, `user` for ssh alone."""
+    """The address of an engine. `scheme` is unix, tcp or ssh; `host` a path or a name; `user` is for ssh only."""
 
     scheme: str
     host: str
@@ -26,15 +26,15 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read one; raises InvalidInput."""
+        """Parse an address. Raises InvalidInput."""
         try:
             parts = urlsplit(text.strip())
             port = parts.port
         except ValueError as error:
-            # Not repeated: a password may stand in it.
-            raise InvalidInput(f"that is not an engine's address, as in {_EXAMPLES}", field="host") from error
+            # The message does not repeat it: it may contain a password.
+            raise InvalidInput(f"that is not an engine's address, for example {_EXAMPLES}", field="host") from error
         if parts.password is not None:
-            raise InvalidInput("a password does not belong in an engine's address: give an SSH key", field="host")
+            raise InvalidInput("an engine's address cannot contain a password: give an SSH key", field="host")
         if parts.scheme == "unix" and parts.path.startswith("/") and not parts.netloc:
             return cls("unix", parts.path)
         if (
@@ -43,14 +43,14 @@ class Address:
             or _has_more(parts)
             or (parts.username is not None and (parts.scheme != "ssh" or not _USER.fullmatch(parts.username)))
         ):
-            raise InvalidInput(f"{text!r} is not an engine's address, as in {_EXAMPLES}", field="host")
+            raise InvalidInput(f"{text!r} is not an engine's address, for example {_EXAMPLES}", field="host")
         scheme = "ssh" if parts.scheme == "ssh" else "tcp"
         default = _SSH_PORT if scheme == "ssh" else _PLAIN_PORT
         return cls(scheme, parts.hostname or "", port or default, parts.username)
 
     @property
     def published_host(self) -> str:
-        """The name under which what its containers publish is reached."""
+        """The host name under which published ports are reachable."""
         return "127.0.0.1" if self.scheme == "unix" else self.host
 
     @property
@@ -62,7 +62,7 @@ def _has_more(parts: SplitResult) -> bool:
     return bool(parts.path.strip("/") or parts.query or parts.fragment)
 
 
-# What lets us in, by the scheme it is for, under the names it is sent by.
+# Credentials by scheme, with their names in the API.
 _CREDENTIALS: Mapping[str, Mapping[str, str]] = {
     "unix": {},
     "tcp": {"tls_ca": "tlsCa", "tls_cert": "tlsCert", "tls_key": "tlsKey"},
@@ -71,14 +71,14 @@ _CREDENTIALS: Mapping[str, Mapping[str, str]] = {
 _API_FIELDS = {name: sent for fields in _CREDENTIALS.values() for name, sent in fields.items()}
 _PRIVATE_KEYS = ("tls_key", "ssh_key")
 _REQUIREMENTS = {
-    "tcp": "TLS takes the CA, a certificate for the gateway, and that certificate's key",
-    "ssh": "ssh:// takes a private key, and the host's public one as ssh-keyscan prints it",
+    "tcp": "TLS needs the CA, a certificate for the gateway, and the key of that certificate",
+    "ssh": "ssh:// needs a private key, and the public key of the host as printed by ssh-keyscan",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """An address and what lets us in there, in PEM and OpenSSH's forms, kept out of `repr`."""
+    """An address and the credentials for it, in PEM and OpenSSH formats, left out of `repr`."""
 
     host: str
     tls_ca: str | None = field(default=None, repr=False)
@@ -96,18 +96,18 @@ class Access:
         return self.tls_ca is not None
 
     def check(self) -> None:
-        """Raises InvalidInput, naming the field, where something is missing or of no use."""
+        """Raises InvalidInput naming a field that is missing or that the scheme does not use."""
         scheme = self.address.scheme
         given = self.secrets()
         wanted = _CREDENTIALS[scheme]
         if useless := [_API_FIELDS[name] for name in given if name not in wanted]:
-            raise InvalidInput(f"{useless[0]} is of no use with {scheme}://", field=useless[0])
+            raise InvalidInput(f"{useless[0]} cannot be used with {scheme}://", field=useless[0])
         missing = [sent for name, sent in wanted.items() if name not in given]
         if missing and (given or scheme == "ssh"):
             raise InvalidInput(f"{missing[0]} is missing: {_REQUIREMENTS[scheme]}", field=missing[0])
 
     def _reject_key_reuse(self, address: Address, changes: Mapping[str, str | None]) -> None:
-        """Raises InvalidInput where a private key would go on to be used at an address it was not given for."""
+        """Raises InvalidInput if a private key would be used at another address than it was given for."""
         before = self.address
         if (address.scheme, address.host, address.port) == (before.scheme, before.host, before.port):
             return
@@ -119,11 +119,11 @@ class Access:
                 )
 
     def secrets(self) -> dict[str, str]:
-        """Return what is to be sealed."""
+        """Return the credentials to encrypt."""
         return {name: value for name in _API_FIELDS if (value := getattr(self, name))}
 
     def with_changes(self, changes: Mapping[str, str | None]) -> "Access":
-        """Return it with these fields as sent; what let us in by another scheme is dropped. Raises InvalidInput."""
+        """Return it with changes applied, without credentials of another scheme. Raises InvalidInput."""
         host = changes.get("host") or self.host
         wanted = _CREDENTIALS[Address.parse(host).scheme]
         kept = {name: value for name, value in self.secrets().items() if name in wanted}
@@ -136,7 +136,7 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A host as it is kept. `engine_id` is the daemon's that last answered there, `error` why it does not."""
+    """A registered server. `engine_id` is that of the last engine that answered; `error` says why none does."""
 
     server_id: str
     name: str
@@ -146,11 +146,11 @@ class Server:
     error: str | None
     created_at: datetime
     changed_at: datetime
-    #: why its access is without what lets us in, where no key opens that
+    #: why `access` has no credentials, if no master key decrypts them
     unreadable: str | None = None
 
     def access_with_changes(self, changes: Mapping[str, str | None]) -> Access:
-        """Return its access with these fields as sent; raises Unavailable where what lets us in is neither."""
+        """Return its access with changes applied. Raises Unavailable if its credentials cannot be decrypted."""
         if self.unreadable is not None and not changes.keys() - {"host"}:
             raise Unavailable(self.unreadable)
         return self.access.with_changes(changes)

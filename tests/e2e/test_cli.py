@@ -270,7 +270,7 @@ async def test_a_registrys_password_comes_from_a_file_and_is_not_seen_again(shel
     made = orjson.loads(await shell.cli("registries", *ecr, "--json"))
     shown = await shell.cli("registries", "list")
     assert registry_id in shown
-    assert "the machine's own role" in shown
+    assert "the instance role" in shown
     for one in (registry_id, made["registryId"]):
         await shell.cli("registries", "remove", one)
     with pytest.raises(Refused, match="Registry not found"):

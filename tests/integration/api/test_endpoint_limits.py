@@ -58,7 +58,7 @@ async def test_an_endpoint_accepts_only_its_repositories(web: Web) -> None:
     assert (await web.post(path, envelope("r.io/team-a/web", DIGEST), **sent))[0] == 202
     status, answer = await web.post(path, envelope("r.io/team-b/web", DIGEST), **sent)
     assert status == 200
-    assert answer["ignored"][0]["reason"] == "this webhook may not speak for that repository"
+    assert answer["ignored"][0]["reason"] == "this webhook may not report pushes to that repository"
 
 
 @pytest.mark.parametrize(

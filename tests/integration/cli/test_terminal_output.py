@@ -110,9 +110,9 @@ async def test_what_others_have_said_does_not_act_on_a_terminal(
         (("webhooks", "rotate", "none", "--secret-file", "-"), "secret: String should have at most 4096 characters"),
         (("webhooks", "create", "github", "--set", f"{MARK}-a=b"), "github has no setting"),
         (("keys", "create", ""), "name"),
-        (("keys", "create", "a", "--expires", "never"), "is neither a time to come"),
+        (("keys", "create", "a", "--expires", "never"), "is neither a duration"),
         (("apps", "create", "a", "a:b:c"), "dockerImage"),
-        (("servers", "create", "s", f"tcp://u:{MARK}:x@h:1"), "a password does not belong"),
+        (("servers", "create", "s", f"tcp://u:{MARK}:x@h:1"), "cannot contain a password"),
         (
             ("registries", "create", "r", f"https://u:{MARK}@[r", "--username", "u", "--password-file", "-"),
             "registry's address",

@@ -36,7 +36,7 @@ FAILING_CHECK = {
         ({"probe": {"port": 0}}, "probe.port"),
         ({"probe": {"port": 80, "type": "udp"}}, "probe.type"),
         ({"probe": {"port": 80, "path": "health"}}, "path 'health'"),
-        ({"probe": {"port": 80, "type": "tcp", "path": "/"}}, "path and status are those of an http probe"),
+        ({"probe": {"port": 80, "type": "tcp", "path": "/"}}, "path and status need an http probe"),
         ({"probe": {"port": 80, "status": 99}}, "probe.status"),
         ({"healthCheckSwarm": {"Test": ["curl", "-f", "http://localhost"]}}, "healthCheckSwarm.Test"),
         ({"healthCheckSwarm": {"Interval": 30}}, "nanoseconds"),

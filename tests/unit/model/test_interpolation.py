@@ -34,16 +34,16 @@ def test_values_over_several_lines_are_put_in_whole() -> None:
             "A=${{project.B}}",
             "",
             "",
-            r"A names \$\{\{project.B\}\}, which the project .* set B in env with project.update",
+            r"A refers to \$\{\{project.B\}\}, which the project .* set B in env with project.update",
         ),
         ("A=${{environment.B}}", "", "B=1", "which the environment does not have: .* environment.update"),
         ("A=${{B}}", "B=1", "B=1", "which the application does not have: .* application.saveEnvironment"),
         ("A=${{}}", "", "", "set it in env"),
         ("A=${{secrets.B}}", "", "", r"\$\{\{secrets.B\}\}"),
-        ("A=${{project.B}}", "", "B=${{C}}", r"project.B names \$\{\{C\}\}, which the project does not have"),
-        ("A=${{project.B}}", "C=1", "B=${{environment.C}}", "cannot name an environment's"),
-        ("A=${{B}}\nB=${{A}}", "", "", "in a circle: A names B names A"),
-        ("A=${{A}}", "", "", "in a circle: A names A"),
+        ("A=${{project.B}}", "", "B=${{C}}", r"project.B refers to \$\{\{C\}\}, which the project does not have"),
+        ("A=${{project.B}}", "C=1", "B=${{environment.C}}", "cannot refer to an environment's"),
+        ("A=${{B}}\nB=${{A}}", "", "", "in a circle: A refers to B refers to A"),
+        ("A=${{A}}", "", "", "in a circle: A refers to A"),
         ("\n".join(f"A{n}=${{{{A{n + 1}}}}}" for n in range(100)) + "\nA100=", "", "", "32 deep"),
         ("A=" + "${{B}}" * 100 + "\nB=" + "${{C}}" * 100 + "\nC=" + "c" * 100, "", "", "A becomes longer"),
         ("\n".join(f"A{n}=${{{{B}}}}" for n in range(100)) + "\nB=" + "b" * 100_000, "", "", "together"),
@@ -75,7 +75,7 @@ def test_values_that_are_too_long_together_are_refused_before_they_are_made() ->
     made = "B=" + "x" * 100_000 + "\n" + "\n".join(f"A{number}=${{{{B}}}}" for number in range(5000))
     tracemalloc.start()
     try:
-        with pytest.raises(InvalidInput, match="longer than a program"):
+        with pytest.raises(InvalidInput, match="longer than Linux can pass to a program"):
             resolve(made, environment=None, project=None)
         assert tracemalloc.get_traced_memory()[1] < 32 << 20
     finally:
