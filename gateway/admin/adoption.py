@@ -1,4 +1,4 @@
-"""What docker run, compose or a stack started becomes an application. It is not touched until the first deployment."""
+"""Adopt a container or service that docker run, Compose or a stack started. Its first deployment replaces it."""
 
 from typing import Any
 
@@ -19,17 +19,17 @@ from gateway.store.encryption import Vault
 async def adopt(
     pool: Pool, vault: Vault, engine: Engine, container: str, *, name: str | None = None, server_id: str | None = None
 ) -> str:
-    """Take the container, or service, over and return the application's id; of what was adopted before, as it is now.
+    """Adopt the container or service, and return the application's id. Adopting it again stores it as it is now.
 
-    Raises NotFound, Conflict where it is the gateway's own or belongs to another application, InvalidInput where its
-    image has no name, Unavailable where the engine does not answer.
+    Raises NotFound; Conflict when it is the gateway's own or belongs to another application; InvalidInput when its
+    image has no name; Unavailable when the engine does not answer.
     """
     try:
         identity = await engine.identify()
         base = await adoption.inspect_existing(engine, container, host_name=identity.name)
     except RolloutError as error:
-        raise Unavailable(f"the Docker Engine cannot tell what {container} is made with: {error}") from error
-    # What a push is told for has a tag; the digest is what ran when it was found.
+        raise Unavailable(f"cannot inspect {container} on the Docker Engine: {error}") from error
+    # Pushes name a tag. The digest only says what ran at the time of adoption.
     reference = base.reference if base.reference.tag is None else base.reference.without_digest()
     changes: dict[str, object] = {"base": base.dump(), "docker_image": str(reference), "server_id": server_id}
     async with transaction(pool) as connection:
@@ -55,10 +55,10 @@ async def adopt(
 async def adopt_recreated(
     pool: Pool, vault: Vault, engine: Engine, identity: EngineIdentity, application: Application
 ) -> str | None:
-    """Take over what compose has made anew in place of an adopted container; return what to tell, None if it has not.
+    """Adopt the container that Compose created in place of an adopted one, and return a message; None if it did not.
 
-    The image is the application's own, unless compose was told another one. Raises RolloutError, and Conflict where
-    what is there belongs to another application.
+    The application keeps its image, unless Compose uses another one. Raises RolloutError, and Conflict when the
+    container belongs to another application.
     """
     base, name = application.adopted_spec, application.app_name
     if base is None or base.is_service:
@@ -71,7 +71,7 @@ async def adopt_recreated(
         or not adopted_spec.belongs_to_compose(found.labels)
     ):
         return None
-    # Compose writes what they are of into the images that it builds, too.
+    # Compose puts its labels on the images that it builds, too.
     if not adopted_spec.recreated_by_compose(
         base.found["Config"].get("Labels") or {}, raw["Config"].get("Labels") or {}
     ):
@@ -86,11 +86,11 @@ async def adopt_recreated(
         if reference != before:
             await subscriptions.replace_subscription(connection, application.application_id, reference)
     moved = f", of {reference} instead of {before}" if reference != before else ""
-    return f"compose made {name} anew{moved}: it was adopted as it is now"
+    return f"Compose created {name} again{moved}: it was adopted as it is now"
 
 
 def _configuration(base: AdoptedSpec) -> dict[str, Any]:
-    """Return what of it the application has columns for that the gateway itself goes by."""
+    """Return the settings that the application needs in its own configuration: replicas, mode and stop grace."""
     if base.is_service:
         template, mode = base.found["TaskTemplate"]["ContainerSpec"], base.found["Mode"]
         grace = None if template.get("StopGracePeriod") is None else template["StopGracePeriod"] // 10**9
@@ -117,14 +117,14 @@ async def _store_engine(connection: Connection, identity: EngineIdentity) -> Non
 async def _select_adopted(
     connection: Connection, vault: Vault, app_name: str, engine_id: str, server_id: str | None
 ) -> str | None:
-    """Return the application that was adopted under this name, since made anew; raises Conflict where it is another."""
+    """Return the id of the application adopted under this name; raises Conflict when it is a different application."""
     application_id = await applications.select_named(connection, app_name, server_id)
     if application_id is None:
         return None
     found = await applications.select_application(connection, vault, application_id)
     if found.adopted_spec is None or found.engine_id != engine_id:
         raise Conflict(
-            f"the application {application_id} is called {app_name} on this host already, and is another one: "
+            f"another application, {application_id}, is called {app_name} on this engine already: "
             "delete it, or rename the container"
         )
     return application_id

@@ -1,4 +1,4 @@
-"""A change of an application, and what it will change of what runs."""
+"""Update an application, and compare it with what runs."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ PENDING_HEADER = "X-Pending-Changes"
 
 @dataclass(frozen=True, slots=True)
 class Updated:
-    """An application as it is stored now, and what its next deployment will change."""
+    """The application as it is stored now, and what its next deployment changes."""
 
     application: Application
     pending: list[Change]
@@ -33,9 +33,9 @@ class Updated:
 async def update_application(
     context: Context, application_id: str, changes_to: Callable[[Application], Changes], *, must_change: bool = False
 ) -> Updated:
-    """Set what is wished for of the application as it is, all of it or nothing.
+    """Apply the changes that `changes_to` makes of the current application, all or none.
 
-    Raises NotFound, or InvalidInput naming the field that is wrong.
+    Raises NotFound, InvalidInput naming the field that is wrong, or Forbidden.
     """
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, application_id)
@@ -58,7 +58,7 @@ async def apply_and_diff(
     limits: KeyLimits | None,
     must_change: bool = False,
 ) -> Updated:
-    """Set what is wished for, whether or not a probe can be asked then."""
+    """Apply the changes without checking that a probe can reach its port."""
     await applications.lock_application(connection, application_id)
     current = await applications.select_application(connection, vault, application_id, without=applications.SET_WHOLE)
     await apply_changes(connection, vault, application_id, changes_to(current), limits=limits, must_change=must_change)
@@ -67,19 +67,19 @@ async def apply_and_diff(
 
 
 async def select_pending_changes(connection: Connection, vault: Vault, application: Application) -> list[Change]:
-    """Return what the next deployment will change of what the last one brought to serve."""
+    """Return how the next deployment differs from the version that serves."""
     application, _ = await environments.resolve_variables(connection, vault, application)
     serving = await versions.select_serving(connection, vault, application)
     found = pending_changes(application, serving)
     same_image = all(one.field != "dockerImage" for one in found)
-    hashes = [how(application) for how in _hashes(application)]
+    hashes = [spec_hash(application) for spec_hash in _spec_hashes(application)]
     if same_image and serving is not None and serving.spec_hash in hashes:
-        return []  # what differs is of no meaning for what it runs as
+        return []  # the difference does not change what the engine runs
     return found
 
 
-def _hashes(application: Application) -> list[Callable[[Application], str]]:
-    """Return how its choice may be written down: what was adopted stays what it is."""
+def _spec_hashes(application: Application) -> list[Callable[[Application], str]]:
+    """Return the hash functions of the kinds it may run as. An adopted application keeps its kind."""
     if application.adopted_spec is None:
         return [container_spec.spec_hash, swarm_spec.spec_hash]
     return [swarm_spec.spec_hash if application.adopted_spec.is_service else container_spec.spec_hash]

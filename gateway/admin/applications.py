@@ -1,4 +1,4 @@
-"""What may be set on an application: absent keeps, null clears."""
+"""Change an application: an absent field stays, null clears it."""
 
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
@@ -21,14 +21,14 @@ from gateway.store import applications, engines, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 
-# What a description says of a column, and not of what it holds.
+# The keys of a column's schema that do not restrict its value.
 _ANNOTATIONS = {"default", "description", "x-kept"}
-# An engine that no gateway has reached for so long does not hold its applications any more.
+# An engine that no gateway has reached for so long is lost: its applications may move to another one.
 _ENGINE_LOST_AFTER = timedelta(minutes=5)
 
 
 class Changes(Input):
-    """The columns an application has of its own; `settings` gathers its configuration, `other` the rest."""
+    """The fields that were sent. `settings` holds those of the configuration, `other` the columns kept for clients."""
 
     name: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     description: Text | None = None
@@ -54,7 +54,7 @@ class Changes(Input):
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Show what is gathered as it is sent: each column by itself, and null where that clears it."""
+        """Return the schema with the columns in place of `settings` and `other`, nullable where null clears."""
         shown = handler.resolve_ref_schema(handler(core))
         columns = {name: each for name, each in shown["properties"].items() if name not in {"settings", "other"}}
         for model in (Configuration, DokployColumns):
@@ -67,14 +67,14 @@ class Changes(Input):
 
     @classmethod
     def _clearable(cls, column: JsonSchemaValue) -> JsonSchemaValue:
-        """Return it with null; what a new application has says nothing of one that is changed."""
+        """Return the schema with null allowed, and with its default only where an application is created."""
         if {"type": "null"} not in column.get("anyOf", ()):
             told = {name: value for name, value in column.items() if name in _ANNOTATIONS}
             column = {"anyOf": [{name: column[name] for name in column.keys() - told}, {"type": "null"}], **told}
         return {name: value for name, value in column.items() if cls.creates or name != "default"}
 
 
-#: our columns by the names they are sent by
+#: columns of the table by the fields of Changes
 _COLUMNS = {
     "name": "name",
     "description": "description",
@@ -90,7 +90,7 @@ _COLUMNS = {
 
 
 def is_application_column(name: str) -> bool:
-    """Tell whether an application has this, by the name it is sent by."""
+    """Whether an application has a column or setting of this camelCase name."""
     return is_setting(name) or name in {to_camel(column) for column in _COLUMNS}
 
 
@@ -103,7 +103,7 @@ async def apply_changes(
     limits: KeyLimits | None,
     must_change: bool = False,
 ) -> None:
-    """Set what was sent, all of it or nothing; raises InvalidInput naming the field that is wrong, or Forbidden."""
+    """Apply all changes or none; raises InvalidInput naming the field that is wrong, Forbidden, or Conflict."""
     sent = given.sent_fields()
     changes: dict[str, object] = {column: getattr(given, field) for field, column in _COLUMNS.items() if field in sent}
     for column in ("name", "auto_deploy", "environment_id"):
@@ -132,7 +132,7 @@ async def apply_changes(
 
 
 async def _validate_service(connection: Connection, application_id: str, wanted: Configuration) -> None:
-    """Raises InvalidInput where it takes a service, and cannot be one."""
+    """Raises InvalidInput when the configuration needs a Swarm service, and the application cannot run as one."""
     if not wanted.service_requirement or await _may_be_service(connection, application_id, wanted):
         return
     how = (
@@ -141,15 +141,16 @@ async def _validate_service(connection: Connection, application_id: str, wanted:
         else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
     )
     raise InvalidInput(
-        f"{wanted.service_requirement} can only be had of a service, {how}, or ask for one container",
+        f"{wanted.service_requirement} needs a Swarm service, {how}, or ask for one container",
         field="replicas" if wanted.replicas > 1 else "modeSwarm",
     )
 
 
 def _bind_password(current: Application, given: Changes) -> dict[str, object]:
-    """Return for which registry the password is, where that changes; raises InvalidInput where it would be another.
+    """Return a change of the registry that the password is for, if any.
 
-    What was given for one is sent to no other: an image from elsewhere is asked for without it.
+    A password is sent only to the registry it was given for. Raises InvalidInput when the change would send it to
+    another one.
     """
     sent = given.sent_fields()
     address = login_registry(
@@ -164,14 +165,14 @@ def _bind_password(current: Application, given: Changes) -> dict[str, object]:
     if given.registry_url and belongs is not None and address != belongs:
         raise InvalidInput(
             f"the password was given for {belongs}, and is not sent to {address}: send username and password with "
-            "registryUrl, or password null to forget it",
+            "registryUrl, or password null to remove it",
             field="registryUrl",
         )
     return {"password_for": belongs or address} if current.password_for is None else {}
 
 
 async def _validate_server(connection: Connection, vault: Vault, current: Application, server_id: str | None) -> None:
-    """Raises where there is no such server, or the application's containers are on another engine that lives."""
+    """Raises InvalidInput when the server does not exist, Conflict when the containers are on another live engine."""
     try:
         if server_id is not None:
             await servers.select_server(connection, vault, server_id)
@@ -203,7 +204,7 @@ def _validate_texts(given: Changes) -> None:
 
 
 async def _may_be_service(connection: Connection, application_id: str, wanted: Configuration) -> bool:
-    """Tell whether it may run as a service; where the engine is not known yet, its first deployment tells."""
+    """Whether the application may run as a service. Before its first deployment the engine is unknown: assume yes."""
     if wanted.runtime is not None:
         return wanted.runtime is RuntimeKind.SERVICE
     return await engines.select_swarm_manager(connection, application_id)

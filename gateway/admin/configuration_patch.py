@@ -1,4 +1,4 @@
-"""What was sent of an application's configuration: laid over what it has, and refused by the names it was sent by."""
+"""Merge the settings of a request into an application's configuration. Errors name fields as they were sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,20 +12,20 @@ from gateway.model.configuration import MAX_STOP_GRACE, Configuration
 from gateway.model.errors import InvalidInput
 
 _NANO = 10**9
-# The contract's names for what our configuration calls otherwise.
+# Dokploy's names, and ours, of settings that have both.
 OTHER_NAMES = {"labelsSwarm": "labels", "stopGracePeriodSwarm": "stopGrace", "volumes": "mounts"}
 _NAMES = {field.alias for field in Configuration.model_fields.values()} | set(OTHER_NAMES)
-# What the parts of a list may be called instead.
+# Other names of the fields of a mount.
 _SYNONYMS = {"target": ("mountPath",), "source": ("volumeName", "hostPath", "filePath")}
 
 
 def is_setting(name: str) -> bool:
-    """Tell whether it is one of a configuration's, by a name it is sent by."""
+    """Whether the configuration has a setting of this name."""
     return name in _NAMES
 
 
 def collect_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was sent of a configuration, by the names it was sent by; raises InvalidInput for two of one."""
+    """Return the settings in a request; raises InvalidInput when two names of one setting have different values."""
     sent = {name: given[name] for name in given if name in _NAMES}
     for name, ours in OTHER_NAMES.items():
         if name in sent and ours in sent and name != "labelsSwarm" and _our_value(name, sent[name]) != sent[ours]:
@@ -34,14 +34,14 @@ def collect_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def setting_names(settings: Mapping[str, Any]) -> set[str]:
-    """Return what our configuration calls what was sent."""
+    """Return our names of the settings."""
     return {OTHER_NAMES.get(name, name) for name in settings}
 
 
 def merge_settings(current: Configuration, settings: Mapping[str, Any]) -> Configuration:
-    """Return the configuration with these settings, null meaning the image's own choice again.
+    """Return the configuration with these settings. Null restores the default, which is mostly the image's.
 
-    Raises InvalidInput or ValidationError, naming what is wrong as it was sent.
+    Raises InvalidInput or ValidationError, which name fields as they were sent.
     """
     changed = {OTHER_NAMES.get(name, name): _our_value(name, value) for name, value in settings.items()}
     whole = {**current.model_dump(by_alias=True), **changed}
@@ -82,7 +82,7 @@ def _errors_as_sent(settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _path(settings: Mapping[str, Any], path: Sequence[int | str]) -> list[int | str]:
-    """Return the path to a field as it was sent; to one that was not, as it is."""
+    """Return the path of a field with the names that were sent; a field that was not sent keeps our name."""
     first, *rest = path
     sent = next((name for name in settings if OTHER_NAMES.get(name, name) == first), first)
     found, inside = [sent], settings.get(str(sent))

@@ -1,4 +1,4 @@
-"""What an operation may reach, and who asks for it."""
+"""The services that an operation uses, and its caller."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,13 @@ from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 
-#: may see everything that is no secret; whoever asks with a key is put in its place
+#: the caller before authentication: may read what is not secret
 ANONYMOUS = Caller("", "", Permission.READ, Grants())
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts, handed to whoever answers; `caller` is who asks, where that is known by a key."""
+    """The services of the application, and the caller that a request's API key stands for."""
 
     pool: Pool
     vault: Vault

@@ -1,4 +1,4 @@
-"""What is known of the engines, and who rolls out on them."""
+"""The state of the engines, as the worker sees it."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,7 +8,7 @@ from gateway.docker.engine.client import Engine, EngineIdentity
 
 
 class EngineStatus(Protocol):
-    """What is known of an engine; `server_id` is None for the gateway's own."""
+    """The state of an engine. `server_id` is None for the gateway's own engine."""
 
     engine: Engine
     address: str
@@ -18,11 +18,11 @@ class EngineStatus(Protocol):
     running: int
 
     async def routed(self, networks: Sequence[str], /) -> bool:
-        """Tell whether containers on these networks are reached from here; raises RolloutError."""
+        """Whether the gateway reaches the addresses of containers on these networks; raises RolloutError."""
 
 
 class Rollouts(Protocol):
-    """Who rolls out: told that there may be something to do."""
+    """The worker: `wake` makes it look for queued deployments."""
 
     @property
     def background_tasks(self) -> BackgroundTasks:
@@ -30,6 +30,6 @@ class Rollouts(Protocol):
 
     @property
     def engines(self) -> Sequence[EngineStatus]:
-        """Return all that are reached, or should be, the gateway's own first."""
+        """All engines, the gateway's own first."""
 
     def wake(self) -> None: ...

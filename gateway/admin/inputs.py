@@ -1,4 +1,4 @@
-"""Base types of what operators send."""
+"""Base types of inputs."""
 
 from typing import Annotated
 
@@ -9,17 +9,17 @@ Id = Annotated[str, Field(min_length=1, max_length=128)]
 
 Text = Annotated[str, Field(max_length=100_000)]
 
-#: what is looked for; it is part of an address, which cannot be long
+#: search words: part of a URL, which cannot be long
 Words = Annotated[str, Field(max_length=255)]
 
 
 class Input(BaseModel):
-    """Takes camelCase names; what it does not know is dropped, as the contract has it."""
+    """An input with camelCase names. Unknown fields are ignored, as Dokploy does."""
 
     model_config = ConfigDict(
         hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore"
     )
 
     def sent_fields(self) -> set[str]:
-        """Return the names of the fields that were sent, in our spelling."""
+        """Return the snake_case names of the fields that were sent."""
         return self.model_fields_set

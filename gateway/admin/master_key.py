@@ -1,8 +1,8 @@
-"""Another master key, while everything runs.
+"""Rotate the master key while gateways run.
 
-Whoever seals with an older key could leave a secret behind that opens with that one alone. So nothing begins before all
-who use the database seal with the new key, and it is gone through again until there is nothing left to do. Until then
-both keys open: killed at any point, it is begun again and goes on.
+A gateway that still encrypts with the old key could add secrets that only that key decrypts. So the rotation starts
+only when all gateways on the database use the new key, and repeats until no secret is left to re-encrypt. Both keys
+decrypt meanwhile: a rotation that was interrupted is started again and continues.
 """
 
 import secrets
@@ -29,9 +29,9 @@ class Rotation:
 
 
 async def rotate(pool: Pool, vault: Vault) -> Rotation:
-    """Seal every secret with the key that seals; one in a file is replaced by a new one before.
+    """Re-encrypt every secret with the current key. A key in a file is replaced with a new one first.
 
-    Raises Conflict where somebody is in the way, Unavailable where a secret opens with no key.
+    Raises Conflict when another rotation runs or a gateway uses another key, Unavailable when no key decrypts a secret.
     """
     async with _rotation_lock(pool):
         await _require_same_key(pool, vault)
@@ -41,7 +41,7 @@ async def rotate(pool: Pool, vault: Vault) -> Rotation:
         new = secrets.token_bytes(KEY_BYTES)
         file.replace([new, before, *former])
         rotation = await _reencrypt_all(pool, vault)
-        # The one before stays: somebody may have sealed with it just before, and not yet written that down.
+        # Keep the previous key: a gateway may have encrypted with it, and not stored the result yet.
         file.replace([new, before])
         return rotation
 
@@ -54,12 +54,12 @@ async def _reencrypt_all(pool: Pool, vault: Vault) -> Rotation:
         if progress.lost:
             raise Unavailable(
                 f"no key decrypts {len(progress.lost)} secrets, {', '.join(progress.lost[:5])}: give the key they were "
-                "encrypted with in GATEWAY_FORMER_MASTER_KEYS and try again, or set them anew"
+                "encrypted with in GATEWAY_FORMER_MASTER_KEYS and try again, or set them again"
             )
         if not progress.reencrypted:
             await _require_same_key(pool, vault)
             return Rotation(mark_of(vault.keyring.keys()[0]), done, progress.current)
-    raise Unavailable("somebody keeps sealing with another key: see that all have the new one, and do this again")
+    raise Unavailable("a gateway keeps encrypting with another key: give all of them the new one, then try again")
 
 
 async def _require_same_key(pool: Pool, vault: Vault) -> None:
@@ -67,9 +67,9 @@ async def _require_same_key(pool: Pool, vault: Vault) -> None:
         others = await sessions.select_marks(connection) - {vault.keyring.mark}
     if others:
         raise Conflict(
-            "a gateway on this database seals with another key, and would not open what is sealed with this one: "
+            "a gateway on this database encrypts with another key, and could not decrypt what this key encrypts: "
             "restart each with the new GATEWAY_MASTER_KEY, and the former one in GATEWAY_FORMER_MASTER_KEYS, "
-            "then do this again"
+            "then try again"
         )
 
 
@@ -77,7 +77,7 @@ async def _require_same_key(pool: Pool, vault: Vault) -> None:
 async def _rotation_lock(pool: Pool) -> AsyncIterator[None]:
     async with statement(pool) as connection:
         if not await sessions.try_rotation_lock(connection):
-            raise Conflict("the master key is being rotated already: wait for that")
+            raise Conflict("another rotation of the master key is running: wait until it ends")
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""What a key that is for some applications or projects may not set on them."""
+"""What a restricted key may not set on its applications."""
 
 from gateway.admin.context import Context
 from gateway.model import host_privileges
@@ -13,7 +13,7 @@ from gateway.store.resource_owners import ResourceKind
 
 
 class KeyLimits:
-    """Of a caller who may not do everything to everything."""
+    """The limits of a caller who is not an admin of everything."""
 
     def __init__(self, caller: Caller, *, host_powers: bool) -> None:
         self._caller = caller
@@ -28,16 +28,16 @@ class KeyLimits:
         env: str | None,
         server_id: str | None,
     ) -> None:
-        """Raises Forbidden unless the caller may set these."""
-        self._refuse_place(current, server_id)
+        """Raises Forbidden unless the caller may set these values."""
+        self._refuse_server(current, server_id)
         if wanted is not None:
-            self._refuse_powers(current, wanted)
+            self._refuse_privileges(current, wanted)
             await self._refuse_volumes(connection, current, wanted)
         if env is not None:
             await self._refuse_variables(connection, current, env)
 
-    def _refuse_powers(self, current: Application, wanted: Configuration) -> None:
-        """Raises Forbidden where it would reach beyond its container, and did not before."""
+    def _refuse_privileges(self, current: Application, wanted: Configuration) -> None:
+        """Raises Forbidden when the configuration adds a privilege on the host."""
         if (
             self._host_powers
             or (found := host_privileges.first_added_privilege(current.configuration, wanted, current.app_name)) is None
@@ -50,7 +50,7 @@ class KeyLimits:
         )
 
     async def _refuse_volumes(self, connection: Connection, current: Application, wanted: Configuration) -> None:
-        """Raises Forbidden where a volume that was not mounted before is another application's."""
+        """Raises Forbidden when the configuration adds a volume of another application."""
         had = {mount.source for mount in current.configuration.mounts}
         for mount in wanted.mounts:
             if self._host_powers or mount.type != "volume" or mount.source in had:
@@ -64,7 +64,7 @@ class KeyLimits:
                 )
 
     async def _refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
-        """Raises Forbidden where it names variables that the key may not see, and did not before."""
+        """Raises Forbidden when the environment adds references to variables that the key may not see."""
         named = references(env) - references(current.environment or "")
         if not named or current.environment_id is None:
             return
@@ -75,8 +75,8 @@ class KeyLimits:
                 "the variables of a project take a key for the project"
             )
 
-    def _refuse_place(self, current: Application, server_id: str | None) -> None:
-        """Raises Forbidden where it would go to another host."""
+    def _refuse_server(self, current: Application, server_id: str | None) -> None:
+        """Raises Forbidden when the application would move to another server."""
         if server_id != current.server_id and not self._host_powers:
             raise Forbidden(
                 f"key {self._caller.name!r} is for {self._caller.grants}, and may not choose the server (serverId): "
@@ -85,7 +85,7 @@ class KeyLimits:
 
 
 def limits_for(context: Context) -> KeyLimits | None:
-    """Return what the caller may not set; None where it may set everything."""
+    """Return the limits of the caller, None for an admin of everything."""
     if context.caller.is_global_admin:
         return None
     return KeyLimits(context.caller, host_powers=context.settings.host_powers == "any")

@@ -1,4 +1,4 @@
-"""Whether a probe, as it is to be saved, can be asked from here."""
+"""Validate that the gateway can reach the port of a probe."""
 
 from gateway.admin.applications import Changes
 from gateway.admin.configuration_patch import merge_settings, setting_names
@@ -10,14 +10,14 @@ from gateway.model.applications import Application
 from gateway.model.configuration import Configuration, RuntimeKind
 from gateway.model.errors import InvalidInput, RolloutError
 
-_NO_PROBE = "a service's tasks are not reached by a probe: set healthCheckSwarm"
+_NO_PROBE = "a probe does not reach the tasks of a service: set healthCheckSwarm"
 _PROBE_SETTINGS = frozenset({"probe", "ports", "networks", "runtime"})
 
 
 async def validate_probe(context: Context, application: Application | None, given: Changes) -> None:
-    """Raises InvalidInput where the probe's port is neither published nor routed; an engine that is away is believed.
+    """Raises InvalidInput when the probe's port is neither published nor routed. An unreachable engine is not checked.
 
-    `application` is None where it is being created.
+    `application` is None while it is created.
     """
     if not _PROBE_SETTINGS & setting_names(given.settings) and "server_id" not in given.sent_fields():
         return
@@ -50,7 +50,7 @@ async def validate_probe(context: Context, application: Application | None, give
 
 
 async def _becomes_service(host: EngineStatus, application: Application | None) -> bool:
-    """Tell whether it runs, or will run, as a service where that is left to the engine."""
+    """Whether the application runs, or will run, as a service when `runtime` is not set."""
     if host.error is not None or host.identity is None or not host.identity.swarm_manager:
         return False
     try:
@@ -61,7 +61,7 @@ async def _becomes_service(host: EngineStatus, application: Application | None) 
 
 
 def _engine_of(context: Context, application: Application | None, given: Changes) -> EngineStatus | None:
-    """Return where the application is, or is to be, deployed."""
+    """Return the engine that the application is, or will be, deployed to."""
     known = application.server_id if application else None
     server_id = given.server_id if "server_id" in given.sent_fields() else known
     return next((host for host in context.rollouts.engines if host.server_id == server_id), None)

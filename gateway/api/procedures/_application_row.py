@@ -1,4 +1,4 @@
-"""An application as the contract shows it: a hundred columns, most of no meaning for an image."""
+"""The row of an application: the hundred columns of Dokploy's, most of which mean nothing for an image."""
 
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
@@ -77,7 +77,7 @@ class _Own(Response):
 def _always(
     model: type[BaseModel], *, but: Collection[str] = (), extra: dict[str, JsonValue] | None = None
 ) -> dict[str, Any]:
-    """Return the fields of a model as an answer has them: each is there."""
+    """Return the fields of a model, all required: an answer has each of them."""
     return {
         name: Annotated[
             field.annotation,
@@ -108,7 +108,7 @@ def application_row(
     token: str | None = None,
     seen: Observation | None = None,
 ) -> dict[str, Any]:
-    """Return the ApplicationRow; a password is never in it, other secrets where `secrets` may be seen."""
+    """Return the ApplicationRow as a dictionary: never with a password, with other secrets only with `secrets`."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
     own = _Own.make(
@@ -136,7 +136,7 @@ def application_row(
 
 
 def adopted_row(base: AdoptedSpec) -> AdoptedContainer | AdoptedService:
-    """Return what an application was adopted with; of what may be secret only the name."""
+    """Return what the application was adopted with. Of values that may be secret it has only the names."""
     if base.is_service:
         return AdoptedService.make(service_id=base.object_id, docker_image=base.image)
     body = adopted_spec.user_config(base)

@@ -1,4 +1,4 @@
-"""What lists take and give to be read page by page."""
+"""Pagination of lists: the input, and the header that names the next page."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -10,7 +10,7 @@ from gateway.admin.inputs import Input
 from gateway.api.rpc.procedure import Answer
 from gateway.store.pagination import BEGINNING, MOST, Cursor, Page
 
-#: tells where the next page begins; absent on the last one
+#: the cursor of the next page; absent on the last page
 NEXT_HEADER = "X-Next-Cursor"
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ _Limit = Annotated[int, Field(ge=1, le=MOST, description="At most so many, the n
 
 
 class Paged(Input):
-    """A list, of which one page is given."""
+    """The input of a paginated list."""
 
     limit: _Limit = MOST
     cursor: Annotated[
@@ -34,7 +34,7 @@ class Paged(Input):
 
 
 class ShortPaged(Paged):
-    """A list of rows that are large, or many."""
+    """The input of a list with large rows: its pages are shorter by default."""
 
     limit: _Limit = 100
 
@@ -42,7 +42,7 @@ class ShortPaged(Paged):
 def paged(
     rows: Sequence[T], page: Page, key: Callable[[T], tuple[datetime, str]], to_row: Callable[[T], Any]
 ) -> Answer:
-    """Answer with a page of rows, and where the next one begins."""
+    """Answer with a page of rows, and the cursor of the next page."""
     return Answer([to_row(one) for one in rows], headers=headers(page.next(rows, key)))
 
 

@@ -1,4 +1,4 @@
-"""The ports and mounts of an application, as the contract shows each of them."""
+"""Rows of an application's ports and mounts."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,7 +71,7 @@ class MountRow(Response):
 
 @contextmanager
 def part_errors() -> Iterator[None]:
-    """Let an error name the field of the one part that was sent, not its place among the others."""
+    """Make errors name the field of the one port or mount that was sent, without its index in the list."""
     try:
         yield
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""Projects, their environments and the applications in them, one within the other as the contract shows them."""
+"""Rows of projects, environments and their applications, nested as Dokploy nests them."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal, Self
@@ -121,7 +121,7 @@ class WholeProject(ProjectRow):
 
 
 def application_status(desired: Desired, status: str | None) -> ApplicationStatus:
-    """Return one of the contract's four, made of what is wanted and the newest deployment's."""
+    """Return Dokploy's status, from the desired state and the status of the newest deployment."""
     if status is None or desired is Desired.STOPPED:
         return "idle"
     return DOKPLOY_STATUS[Status(status)]

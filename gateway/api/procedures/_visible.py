@@ -1,4 +1,4 @@
-"""What a list shows of what there is."""
+"""Filter lists by what a restricted key may see."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
@@ -9,7 +9,7 @@ from gateway.store.database import Connection
 
 
 class OfApplication(Protocol):
-    """Belongs to an application, or is one."""
+    """A row that belongs to an application, or is one."""
 
     @property
     def application_id(self) -> str: ...
@@ -18,9 +18,9 @@ class OfApplication(Protocol):
 _T = TypeVar("_T", bound=OfApplication)
 
 
-async def visible_to(connection: Connection, caller: Caller, found: Iterable[_T]) -> list[_T]:
-    """Return what of it the caller is for."""
+async def visible_to(connection: Connection, caller: Caller, rows: Iterable[_T]) -> list[_T]:
+    """Return the rows of applications that the caller's key is for."""
     if caller.grants is None:
-        return list(found)
+        return list(rows)
     covered = await resource_owners.select_covered(connection, caller.grants)
-    return [one for one in found if one.application_id in covered]
+    return [one for one in rows if one.application_id in covered]

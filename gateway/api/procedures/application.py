@@ -68,7 +68,7 @@ class EnvironmentOfProject(EnvironmentRow):
     project: ProjectRow
 
 
-# What the contract shows beside an application that is built from source.
+# Dokploy's columns for an application that is built from source.
 _SOURCES = ("github", "gitlab", "bitbucket", "gitea", "registry", "buildRegistry", "rollbackRegistry")
 _NOTHING: dict[str, Any] = {
     **dict.fromkeys((*_SOURCES, "unauthorizedProvider"), type(None)),
@@ -101,7 +101,7 @@ def _app_name(given: Create) -> str:
 async def require_application(
     connection: Connection, context: Context, given: Named, *, without: Collection[str] = ()
 ) -> Application:
-    """Return one that is there, and not being deleted; raises NotFound."""
+    """Return the application; raises NotFound when it does not exist or is being deleted."""
     await applications.require_live(connection, given.application_id)
     return await applications.select_application(connection, context.vault, given.application_id, without=without)
 
@@ -129,7 +129,7 @@ async def create(context: Context, given: Create) -> Answer:
     """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
     await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
-        await _refuse_nowhere(connection, given)
+        await _validate_environment(connection, given)
         application_id = await applications.insert_application(
             connection,
             application_id=given.application_id,
@@ -143,12 +143,12 @@ async def create(context: Context, given: Create) -> Answer:
         return Answer(await select_application_row(connection, context, application_id))
 
 
-async def _refuse_nowhere(connection: Connection, given: Create) -> None:
-    """Raises InvalidInput where what is named is no environment."""
+async def _validate_environment(connection: Connection, given: Create) -> None:
+    """Raises InvalidInput when the environment does not exist, or only a project is named."""
     if given.environment_id is None:
         if given.project_id is not None:
             raise InvalidInput(
-                "an application is made in an environment: send environmentId, one of those that project.one shows",
+                "an application belongs to an environment: send environmentId, which project.one shows",
                 field="environmentId",
             )
         return

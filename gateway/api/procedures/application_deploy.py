@@ -56,7 +56,7 @@ class Requested(Response):
 
 
 def _refuse_another_repository(caller: Caller, application: Application, given: Deploy) -> None:
-    """Raises Forbidden where a key that may have it deployed as it is configured names an image from elsewhere."""
+    """Raises Forbidden when a key without scope admin names an image of another repository."""
     if given.docker_image is None or caller.permission is Permission.ADMIN:
         return
     configured = application.reference

@@ -24,7 +24,7 @@ _AGE = re.compile(r"(\d{1,9})([smhd])")
 
 def _age(text: str) -> str:
     if text != "all" and not _AGE.fullmatch(text):
-        raise ValueError("all, or an age is needed, as in 90s, 10m, 2h or 7d")
+        raise ValueError("must be all, or an age, for example 90s, 10m, 2h or 7d")
     return text
 
 
@@ -39,13 +39,13 @@ class Monitored(Input):
 
 
 def _since(age: str) -> int:
-    """Return the time so long ago, in seconds; 0 is the beginning."""
+    """Return the Unix time that is `age` ago; 0 for all."""
     found = _AGE.fullmatch(age)
     return max(0, int(time.time()) - int(found[1]) * _SECONDS[found[2]]) if found else 0
 
 
 def _host(context: Context, application: Application) -> EngineStatus:
-    """Return where its containers are; raises Unavailable where nobody answers there."""
+    """Return the engine that has its containers; raises Unavailable when it does not answer."""
     registered = next((one for one in context.rollouts.engines if one.server_id == application.server_id), None)
     identity = registered.identity if registered else None
     if registered is not None and identity is not None and identity.engine_id == application.engine_id:
@@ -69,7 +69,7 @@ async def read_logs(context: Context, given: Read) -> Answer:
             host.engine, application, swarm=swarm, lines=given.tail, since=_since(given.since)
         )
     except RolloutError as error:
-        raise Unavailable(f"the log of {application.name} cannot be had: {error}") from error
+        raise Unavailable(f"cannot read the log of {application.name}: {error}") from error
     if given.search:
         wanted = given.search.lower()
         text = "".join(line for line in text.splitlines(keepends=True) if wanted in line.lower())

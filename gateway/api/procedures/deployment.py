@@ -180,7 +180,7 @@ class Named(Input):
 async def select_deployment_page(
     connection: Connection, application_id: str, page: Page
 ) -> tuple[list[QueuedDeployment], dict[str, str]]:
-    """Return a page of those of an application, the newest first, and the header that tells where the next begins."""
+    """Return a page of an application's deployments, newest first, and the header with the next cursor."""
     found = await deployments.select_deployments_of(connection, [application_id], page)
     records = await steps.select_steps(connection, [one.deployment_id for one in found])
     kept = await versions.select_kept(connection, application_id)

@@ -26,7 +26,7 @@ procedures = Procedures()
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 Variables = Annotated[str, Field(max_length=1_000_000)]
-_NAMED = 5  # of the applications that are in the way
+_MAX_NAMED = 5  # applications in the error
 
 
 class Create(Input):
@@ -68,7 +68,7 @@ class FoundProjects(Response):
 
 
 def changes_of(given: Input) -> dict[str, str | None]:
-    """Return what was sent of a project or an environment by our columns, absent keeps; raises InvalidInput."""
+    """Return the changes of a project or an environment, by column; raises InvalidInput."""
     sent = given.sent_fields()
     columns = {"name": "name", "description": "description", "env": "variables"}
     changes = {column: getattr(given, field) for field, column in columns.items() if field in sent}
@@ -79,10 +79,10 @@ def changes_of(given: Input) -> dict[str, str | None]:
 
 
 def refuse_filled(what: str, inside: list[ApplicationSummary]) -> None:
-    """Raises Conflict where applications are in what is to be removed."""
+    """Raises Conflict when the project or environment to remove has applications."""
     if inside:
-        named = ", ".join(summary.name for summary in inside[:_NAMED])
-        more = f" and {len(inside) - _NAMED} more" if len(inside) > _NAMED else ""
+        named = ", ".join(summary.name for summary in inside[:_MAX_NAMED])
+        more = f" and {len(inside) - _MAX_NAMED} more" if len(inside) > _MAX_NAMED else ""
         raise Conflict(
             f"{what} still has applications: {named}{more}. Delete them first (application.delete), "
             "or move them elsewhere (application.move)"

@@ -24,11 +24,11 @@ procedures = Procedures()
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
 _Short = Annotated[str, StringConstraints(max_length=255, strip_whitespace=True)]
 _Secret = Annotated[str, Field(max_length=65_536)]
-_AMAZONS = ("Region", "AccessKeyId", "SecretAccessKey", "Profile", "RoleArn", "ExternalId")
+_AWS_FIELDS = ("Region", "AccessKeyId", "SecretAccessKey", "Profile", "RoleArn", "ExternalId")
 
 
 class _Given(Input):
-    """A registry; what is of Amazon's may be sent with `aws` before its name as well."""
+    """A registry login. The fields for AWS may also have the prefix `aws`."""
 
     registry_url: Annotated[str, Field(max_length=512)] | None = Field(
         None, description="As ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; none: Docker Hub."
@@ -54,11 +54,11 @@ class _Given(Input):
     def _gather(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        named = {name[0].lower() + name[1:]: given[f"aws{name}"] for name in _AMAZONS if f"aws{name}" in given}
+        named = {name[0].lower() + name[1:]: given[f"aws{name}"] for name in _AWS_FIELDS if f"aws{name}" in given}
         return {**named, **given}
 
     def fields(self) -> dict[str, Any]:
-        """Return what was sent, in our spelling."""
+        """Return the fields that were sent, by their snake_case names."""
         return {name: getattr(self, name) for name in self.sent_fields()}
 
 

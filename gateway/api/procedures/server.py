@@ -26,7 +26,7 @@ _ACCESS = frozenset({"host", "tls_ca", "tls_cert", "tls_key", "ssh_key", "known_
 
 
 class _Given(Input):
-    """An address and what lets us in there; the contract's `ipAddress`, `port` and `username` are one by SSH."""
+    """An address with its credentials. Dokploy's `ipAddress`, `port` and `username` are an SSH address."""
 
     host: Annotated[str, Field(min_length=1, max_length=512)] | None = None
     tls_ca: _Pem | None = None
@@ -47,7 +47,7 @@ class _Given(Input):
         return {**given, "host": f"ssh://{user}{given['ipAddress']}:{given.get('port') or 22}"}
 
     def access(self) -> dict[str, str | None]:
-        """Return what was sent of it."""
+        """Return the fields of the address and credentials that were sent."""
         return {name: getattr(self, name) for name in self.sent_fields() & _ACCESS}
 
 
@@ -145,7 +145,7 @@ def _same_as(live: EngineStatus | None, hosts: Sequence[EngineStatus]) -> str | 
 
 def _new(given: _Given) -> Access:
     if given.host is None:
-        raise InvalidInput("host is missing, as in ssh://deploy@10.0.0.5", field="host")
+        raise InvalidInput("host is required, for example ssh://deploy@10.0.0.5", field="host")
     return Access(given.host).with_changes(given.access())
 
 

@@ -20,7 +20,7 @@ procedures = Procedures()
 _OWNER = "owner"
 _ORGANIZATION = "default"
 _START = 6  # characters, as the contract has it
-# What a key is limited to that is to be limited, and is not told to what: https://better-auth.com/docs/plugins/api-key
+# The rate limit of a key that enables one without numbers: https://better-auth.com/docs/plugins/api-key
 _RATE = Rate(10, timedelta(days=1))
 
 _Ids = Annotated[tuple[Id, ...], Field(max_length=1000)]
@@ -190,7 +190,7 @@ async def session(_context: Context, _given: Input) -> Answer:
 
 
 def _rate(given: CreateKey) -> Rate | None:
-    """Return what the key is limited to: to nothing unless that is asked for."""
+    """Return the rate limit of the key; None unless one is enabled."""
     if not given.rate_limit_enabled:
         return None
     window = given.rate_limit_time_window

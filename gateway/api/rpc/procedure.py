@@ -1,13 +1,13 @@
 """Declare a procedure: its name, its kind, the types of its input and answer, and which API keys may call it.
 
-The type of the answer serves three readers: mypy checks the functions that build it, the OpenAPI document shows it, and
-the tests check every response against it. It is not checked at run time. A row is a TypedDict named for its noun, with
-Dokploy's field names:
+The type of the answer serves two readers: the OpenAPI document shows it, and
+the tests check every response against it. It is not checked at run time. A row is a Response that is made from a value,
+and sent with Dokploy's field names:
 
-    class SubscriptionRow(TypedDict):
-        subscriptionId: str
+    class SubscriptionRow(Response):
+        subscription_id: str
         pattern: Annotated[str, Field(description="As the policy reads it.")]
-        createdAt: Moment
+        created_at: Moment
 
     procedures = Procedures()
 
@@ -22,18 +22,13 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import Annotated, Any, Literal, TypedDict, TypeVar, Unpack
-
-from pydantic import Field
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api.rpc.trpc import UNDEFINED
 from gateway.model.api_keys import Permission
 from gateway.model.errors import GatewayError
-
-#: a time in an answer
-Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 class Surface(StrEnum):

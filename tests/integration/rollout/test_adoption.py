@@ -182,7 +182,7 @@ async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes
     async with host.pool.acquire() as connection:
         found = await steps.select_steps(connection, [deployment.deployment_id])
     details = [step.detail for step in found[deployment.deployment_id]]
-    assert f"compose made {host.name} anew: it was adopted as it is now" in details
+    assert f"Compose created {host.name} again: it was adopted as it is now" in details
 
 
 async def test_what_compose_made_anew_of_an_image_that_it_built_is_adopted_too(host: Host, pushes: Pushes) -> None:
