@@ -12,7 +12,7 @@ from gateway.api.rpc import superjson, trpc
 from gateway.api.rpc.auth import authenticate
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
 from gateway.api.rpc.dispatch import CallError, answer, find, method_of, problem_of, retry_after
-from gateway.api.rpc.procedure import Answer
+from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED, Problem
 from gateway.model.api_keys import Caller
 from gateway.model.errors import GatewayError, InvalidInput
@@ -46,36 +46,49 @@ async def trpc_call(request: web.Request) -> web.Response:
         given = [None] * len(names) if caller is None else await _trpc_inputs(request, len(names), batch=batch)
     except (CallError, GatewayError) as error:
         return _trpc_problem(problem_of(error), names[0], batch=batch, headers=retry_after(error))
-    envelopes: list[Any] = []
-    statuses: list[int] = []
-    headers: dict[str, str] = {}
-    line = batch and request.headers.get("trpc-accept") == "application/jsonl"
-    size = 0
+    results = _Results(line=batch and request.headers.get("trpc-accept") == "application/jsonl")
     async with request.app[CONCURRENCY_LIMITS].hold(caller):
         for name, one in zip(names, given, strict=True):
             try:
-                _check_batch(request, name, size)
-                answered = await _trpc_answer(request, name, one, caller)
+                _check_batch(request, name, results.size)
+                results.add(await _trpc_answer(request, name, one, caller))
             except CallError as error:
-                envelopes.append(trpc.error(error.problem, name))
-                statuses.append(int(error.problem.status))
-                if (procedure := find(request, name)) and error.problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
-                    headers["Allow"] = method_of(procedure)
-            else:
-                envelope, encoded = _encode(answered)
-                size += len(encoded)
-                envelopes.append(envelope if line else orjson.Fragment(encoded))
-                statuses.append(int(HTTPStatus.OK))
-                headers.update(answered.headers)
-    if line:
-        return _line(envelopes, headers)
-    return _trpc_json(envelopes if batch else envelopes[0], trpc.batch_status(statuses), headers)
+                results.add_problem(name, error.problem, find(request, name))
+    return results.response(batch=batch)
 
 
-def _encode(answered: Answer) -> tuple[Mapping[str, Any], bytes]:
-    """Return the envelope and its JSON. The JSON is kept until the batch is done: it takes a tenth of the memory."""
-    envelope = trpc.result(answered.value)
-    return envelope, _dumps(envelope)
+class _Results:
+    """The results of the calls of a batch. A `line` is built from envelopes; others are kept as their JSON.
+
+    JSON takes a tenth of the memory of an envelope.
+    """
+
+    def __init__(self, *, line: bool) -> None:
+        self.size = 0  # bytes of JSON
+        self._line = line
+        self._envelopes: list[Any] = []
+        self._statuses: list[int] = []
+        self._headers: dict[str, str] = {}
+
+    def add(self, answered: Answer) -> None:
+        envelope = trpc.result(answered.value)
+        encoded = _dumps(envelope)
+        self.size += len(encoded)
+        self._envelopes.append(envelope if self._line else orjson.Fragment(encoded))
+        self._statuses.append(int(HTTPStatus.OK))
+        self._headers.update(answered.headers)
+
+    def add_problem(self, name: str, problem: Problem, procedure: Procedure | None) -> None:
+        self._envelopes.append(trpc.error(problem, name))
+        self._statuses.append(int(problem.status))
+        if procedure is not None and problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            self._headers["Allow"] = method_of(procedure)
+
+    def response(self, *, batch: bool) -> web.Response:
+        if self._line:
+            return _line(self._envelopes, self._headers)
+        envelopes = self._envelopes if batch else self._envelopes[0]
+        return _trpc_json(envelopes, trpc.batch_status(self._statuses), self._headers)
 
 
 def _check_batch(request: web.Request, name: str, size: int) -> None:
