@@ -16,13 +16,13 @@ from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Page
 
 PREFIX = "gw_"
-_LENGTH = 64  # of a whole key, as the contract's are: some programs take no other
-_SHOWN = 6  # characters of the secret, by which a person knows a key again
+_LENGTH = 64  # of a whole key, as Dokploy's are: some programs accept no other length
+_SHOWN = 6  # characters of the secret that are shown
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many requests in a window."""
+    """A rate limit: at most so many requests in a window."""
 
     most: int
     window: timedelta
@@ -30,7 +30,7 @@ class Rate:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key without its secret. `prefix` is how a person recognises it; without `grants` it is for everything."""
+    """A key without its secret. A person recognises it by `prefix`; without `grants` it is not restricted."""
 
     key_id: str
     name: str
@@ -60,7 +60,7 @@ _COLUMNS = f"""
 
 
 def _hash(key: str) -> bytes:
-    # 256 random bits need no slow hash, and the look-up by hash takes no longer for a near miss.
+    # 256 random bits need no slow hash, and a lookup by hash reveals nothing through its time.
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -96,9 +96,9 @@ async def insert_key(
     rate: Rate | None = None,
     prefix: str = PREFIX,
 ) -> tuple[str, Key]:
-    """Return the new key, the only time it is known, and its row; raises InvalidInput for a grant to nobody."""
+    """Return the new key, which is known only now, and its row. Raises InvalidInput for a grant to an unknown id."""
     if not name.strip():
-        raise InvalidInput("a key needs a name, by which it is told from others", field="name")
+        raise InvalidInput("a key needs a name", field="name")
     key = prefix + secrets.token_urlsafe(_LENGTH)[: max(_LENGTH - len(prefix), _LENGTH // 2)]
     key_id = await connection.fetchval(
         """
@@ -139,7 +139,7 @@ async def _grant(connection: Connection, key_id: str, grants: Grants) -> None:
 
 
 async def select_keys(connection: Connection, page: Page = FIRST) -> list[Key]:
-    """Return a page of them."""
+    """Return a page of the keys."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -182,7 +182,7 @@ async def select_caller(
 
 
 async def select_valid(connection: Connection, digests: Collection[bytes]) -> frozenset[bytes]:
-    """Return which of these hashes are those of valid keys."""
+    """Return those of these hashes that belong to valid keys."""
     rows = await connection.fetch(
         """
         SELECT key_hash
@@ -195,7 +195,7 @@ async def select_valid(connection: Connection, digests: Collection[bytes]) -> fr
 
 
 async def _count(connection: Connection, key_id: str, calls: int) -> None:
-    """Count the calls of a key that is limited, all of them or none; raises Throttled where they are too many."""
+    """Count these calls against the rate limit of a key, all or none. Raises Throttled when they exceed it."""
     row = await connection.fetchrow(
         """
         WITH seen AS (
@@ -229,7 +229,7 @@ async def _count(connection: Connection, key_id: str, calls: int) -> None:
 
 
 async def revoke_by_id(connection: Connection, key_id: str) -> bool:
-    """Refuse the key from now on; tell whether there was one that was valid."""
+    """Revoke the key; return whether it was valid."""
     done = await connection.execute(
         "UPDATE api_keys SET revoked_at = now() WHERE key_id = $1 AND revoked_at IS NULL", key_id
     )
@@ -237,7 +237,7 @@ async def revoke_by_id(connection: Connection, key_id: str) -> bool:
 
 
 async def revoke_key(connection: Connection, named: str) -> None:
-    """Refuse the key from now on, by its id, prefix or name; raises NotFound."""
+    """Revoke the key with this id, prefix or name. Raises NotFound."""
     done = await connection.execute(
         "UPDATE api_keys SET revoked_at = now() WHERE $1 IN (key_id, prefix, name) AND revoked_at IS NULL",
         named,

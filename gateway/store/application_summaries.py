@@ -1,4 +1,4 @@
-"""Applications in short, as they are listed and found where they belong."""
+"""Applications in short, for lists of environments and for searches."""
 
 from collections.abc import Collection, Sequence
 
@@ -34,7 +34,7 @@ def _from_row(row: asyncpg.Record) -> ApplicationSummary:
 
 
 async def select_summaries(connection: Connection, environment_ids: Sequence[str]) -> list[ApplicationSummary]:
-    """Return the applications in these, oldest first; none that is being deleted."""
+    """Return the applications of these environments, the oldest first, without those that are being deleted."""
     rows = await connection.fetch(
         f"{_SUMMARIES} AND a.environment_id = ANY($1) ORDER BY a.created_at, a.application_id", environment_ids
     )
@@ -42,7 +42,7 @@ async def select_summaries(connection: Connection, environment_ids: Sequence[str
 
 
 async def select_named(connection: Connection, application_ids: Sequence[str]) -> list[ApplicationSummary]:
-    """Return these; none that is being deleted."""
+    """Return these applications, without those that are being deleted."""
     rows = await connection.fetch(f"{_SUMMARIES} AND a.application_id = ANY($1)", application_ids)
     return [_from_row(row) for row in rows]
 
@@ -101,7 +101,7 @@ async def search_summaries(
 
 
 async def release_deleted(connection: Connection, environment_ids: Sequence[str]) -> None:
-    """Let applications that are being deleted belong nowhere any more."""
+    """Remove the applications that are being deleted from these environments."""
     await connection.execute(
         "UPDATE applications SET environment_id = NULL WHERE environment_id = ANY($1) AND desired = 'deleted'",
         environment_ids,

@@ -112,7 +112,7 @@ async def select_application(
     )
     if row is None:
         raise NotFound("Application not found")
-    ((application, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
+    ((application, _),) = undecryptable.read_all([row], lambda one: _from_row(one, vault), without)
     return application
 
 
@@ -145,7 +145,7 @@ async def select_applications(
         *page.bounds,
         None if only is None else list(only),
     )
-    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), _SEALED)]
+    return [one for one, _ in undecryptable.read_all(rows, lambda row: _from_row(row, vault), _SEALED)]
 
 
 async def select_idle(
@@ -165,7 +165,7 @@ async def select_idle(
         engine_id,
         [server_id or "" for server_id in server_ids],
     )
-    return undecryptable.readable(rows, lambda row: _from_row(row, vault))
+    return undecryptable.read_decryptable(rows, lambda row: _from_row(row, vault))
 
 
 async def is_idle(connection: Connection, application_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""The audit: rows are added, read and expire. What changes, the tables write down themselves: migration 0060."""
+"""The audit: rows are inserted, read, and expire. Triggers of the schema record the changes of rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedEvent:
-    """What did not change anything, and how often."""
+    """An action that no trigger recorded, and how often it happened."""
 
     actor: Actor
     outcome: Outcome
@@ -32,7 +32,7 @@ def _from_row(row: asyncpg.Record) -> AuditEntry:
 
 
 async def insert_unrecorded(connection: Connection, told: Sequence[UnrecordedEvent]) -> None:
-    """Write down what the tables have not: refusals, failures, and what was done without changing a row."""
+    """Record what no trigger has recorded: refusals, failures, and actions that changed no row."""
     await connection.executemany(
         """
         INSERT INTO audit (call_id, via, who, key_id, address, action, target, outcome, detail, times)
@@ -67,7 +67,7 @@ async def select_entries(
     outcome: Outcome | None = None,
     limit: int = 100,
 ) -> list[AuditEntry]:
-    """Return those below a number, the newest first."""
+    """Return the entries below a number, the newest first."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -91,12 +91,12 @@ async def select_entries(
 
 
 async def select_newest(connection: Connection) -> int:
-    """Return the number of the newest row, 0 where there is none."""
+    """Return the number of the newest row, 0 if there is none."""
     return int(await connection.fetchval("SELECT coalesce(max(number), 0) FROM audit"))
 
 
 async def select_commands(connection: Connection, above: int, newest: int) -> list[AuditEntry]:
-    """Return what commands have changed, the oldest first, of the rows beyond one and up to another."""
+    """Return the changes by commands among the rows above one number and up to another, the oldest first."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -112,9 +112,9 @@ async def select_commands(connection: Connection, above: int, newest: int) -> li
 
 
 async def delete_expired(connection: Connection, *, older_than: timedelta, most: int) -> bool:
-    """Forget what is past its time, and the oldest beyond so many; return whether there may be more.
+    """Delete expired rows, and the oldest beyond so many; return whether there may be more.
 
-    Refusals are counted apart: many of them push out nothing of what was done.
+    Refusals are counted apart, so that many of them displace no record of a change.
     """
     await connection.execute("SELECT set_config('gateway.expires_audit', 'on', true)")
     done = await connection.execute(

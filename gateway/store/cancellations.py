@@ -1,4 +1,4 @@
-"""Deployments that are not wanted any more. The caller holds the application's queue."""
+"""Cancel deployments. The caller holds the lock of the application's queue."""
 
 from gateway.model.errors import Reason
 from gateway.store import projects
@@ -8,7 +8,7 @@ CHANNEL = "gateway_cancellations"
 
 
 async def cancel_queued(connection: Connection, deployment_id: str, reason: Reason) -> None:
-    """Take it out of the queue."""
+    """Cancel a queued deployment."""
     await connection.execute(
         """
         UPDATE deployments
@@ -22,7 +22,7 @@ async def cancel_queued(connection: Connection, deployment_id: str, reason: Reas
 
 
 async def request_cancel(connection: Connection, deployment_id: str) -> bool:
-    """Tell whoever runs it, or claims it next, to put back what was begun; False where it has ended."""
+    """Request that the worker which runs or next claims the deployment undoes it; return False if it has ended."""
     done = await connection.execute(
         """
         UPDATE deployments
@@ -36,11 +36,11 @@ async def request_cancel(connection: Connection, deployment_id: str) -> bool:
 
 
 async def restore_desired(connection: Connection, application_id: str) -> None:
-    """Let the application be wanted as whoever asked last, and did not take it back, wants it."""
+    """Set the desired state to that of the newest request that was not cancelled."""
     if await connection.fetchval(
         "SELECT environment_id IS NULL FROM applications WHERE application_id = $1", application_id
     ):
-        # What it belonged to went while it was being deleted.
+        # Its environment was deleted while the application was being deleted.
         await connection.execute(
             "UPDATE applications SET environment_id = $2 WHERE application_id = $1",
             application_id,

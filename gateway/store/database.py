@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL, and the one place where its failures become ours."""
+"""Connections to PostgreSQL, and the translation of its errors to the gateway's."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -15,10 +15,12 @@ from gateway.model.errors import DatabaseUnavailable, InvalidInput, Unavailable
 from gateway.store.transient_errors import describe, is_read_only, is_transient, leaves_no_connection
 
 REFUSALS = Counter(
-    "gateway_database_refusals_total", "What the database refused that it may do later, by SQLSTATE.", ["sqlstate"]
+    "gateway_database_refusals_total",
+    "Statements that failed on a transient error of the database, by SQLSTATE.",
+    ["sqlstate"],
 )
 
-if TYPE_CHECKING:  # generic in the stubs alone
+if TYPE_CHECKING:  # only the stubs have generic types
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
     Pool: TypeAlias = asyncpg.Pool[asyncpg.Record]
     _Lent: TypeAlias = asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -31,14 +33,14 @@ _ASK_AGAIN = 0.05  # seconds until another connection may be free
 
 
 class _Share:
-    """As much of a pool as is used here, with some of its connections."""
+    """The part of a pool's interface that is used here, limited to some of its connections."""
 
     def __init__(self, pool: Pool, most: int) -> None:
         self._pool = pool
         self._free = asyncio.Semaphore(most)
 
     async def acquire(self, *, timeout: float) -> _Lent:
-        """Lend one; raises TimeoutError."""
+        """Return a connection. Raises TimeoutError."""
         clock = asyncio.get_running_loop().time
         until = clock() + timeout
         async with asyncio.timeout(timeout):
@@ -60,12 +62,12 @@ class _Share:
 
 
 def share(pool: Pool, most: int) -> Pool:
-    """Return so many of a pool's connections at a time: whoever is given these leaves the rest to others."""
+    """Return a pool that uses at most so many connections of `pool`, and leaves the rest to others."""
     return cast(Pool, _Share(pool, most))
 
 
 async def _prepare(connection: Connection) -> None:
-    # What a gateway that is frozen holds, others must get at: their claims pass over locked rows.
+    # A frozen gateway must not keep its locks: the claims of others skip locked rows.
     await connection.execute("SET idle_in_transaction_session_timeout = '10s'")
     await connection.set_type_codec(
         "jsonb",
@@ -77,12 +79,12 @@ async def _prepare(connection: Connection) -> None:
 
 
 async def _leave_as_is(_connection: Connection) -> None:
-    """Spare each release a round trip: nothing here sets what would have to be reset."""
+    """Save a round trip for each release: no code here changes the state of a session."""
 
 
 @asynccontextmanager
 async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIterator[Pool]:
-    """Open a pool, whose connections are seen by this name; raises Unavailable when the server does not answer."""
+    """Open a pool whose connections have this application name. Raises Unavailable if the server does not respond."""
     try:
         pool = await asyncpg.create_pool(
             url,
@@ -95,10 +97,10 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
             server_settings={"application_name": name},
         )
     except Exception as error:
-        if isinstance(error, ValueError):  # its own words may hold the password
+        if isinstance(error, ValueError):  # its text may contain the password
             raise InvalidInput(
-                "GATEWAY_DATABASE_URL is not an address of PostgreSQL, as in postgresql://user:password@host/database; "
-                "letters such as @ : / # in the password are written %40 %3A %2F %23"
+                "GATEWAY_DATABASE_URL is not a URL of PostgreSQL like postgresql://user:password@host/database; "
+                "in the password, write @ : / # as %40 %3A %2F %23"
             ) from error
         if not (is_transient(error) or isinstance(error, asyncpg.PostgresError)):
             raise
@@ -117,9 +119,9 @@ async def connect(url: str, *, size: int = 10, name: str = "gateway") -> AsyncIt
 
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one connection in one transaction; raises Unavailable where the database refuses what it may do later.
+    """Run the block in a transaction on one connection. Raises Unavailable on a transient error.
 
-    The database is told who acts, where that is a person: it writes down what they change.
+    If a person acts, the transaction names them, and the triggers of the audit record what they change.
     """
     async with statement(pool) as connection, connection.transaction():
         if (actor := CURRENT_ACTOR.get()) is not None:
@@ -129,8 +131,8 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def statement(pool: Pool) -> AsyncIterator[Connection]:
-    """Hold one connection for one statement, which is a transaction by itself; raises Unavailable as `transaction`."""
-    connection = await _let_in(pool)
+    """Run the block on one connection, each statement for itself. Raises Unavailable on a transient error."""
+    connection = await _acquire_or_unavailable(pool)
     try:
         yield connection
     except Exception as error:
@@ -138,20 +140,20 @@ async def statement(pool: Pool) -> AsyncIterator[Connection]:
             raise
         REFUSALS.labels(getattr(error, "sqlstate", None) or "").inc()
         if is_read_only(error):
-            # The address may lead to another server by now, which takes writes.
+            # The address may lead to another server now, which accepts writes.
             await pool.expire_connections()
         raise DatabaseUnavailable(describe(error)) from error
     finally:
-        await _give_back(pool, connection)
+        await _release(pool, connection)
 
 
-async def _give_back(pool: Pool, connection: _Lent) -> None:
+async def _release(pool: Pool, connection: _Lent) -> None:
     with suppress(OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError):
         await pool.release(connection)
 
 
-async def _let_in(pool: Pool) -> _Lent:
-    """Return a connection of the pool; raises Unavailable, whatever the server has against a new one."""
+async def _acquire_or_unavailable(pool: Pool) -> _Lent:
+    """Return a connection of the pool. Raises Unavailable, whatever the reason of the server."""
     try:
         return await _acquire(pool)
     except Exception as error:
@@ -162,7 +164,7 @@ async def _let_in(pool: Pool) -> _Lent:
 
 
 async def _acquire(pool: Pool) -> _Lent:
-    """Wait for one of ours while the server has no connection left for another."""
+    """Acquire a connection; while the server accepts no more, wait for one that the pool has."""
     clock = asyncio.get_running_loop().time
     until = clock() + _ACQUIRE_DEADLINE
     while True:
@@ -175,12 +177,12 @@ async def _acquire(pool: Pool) -> _Lent:
 
 
 async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
-    """Do it in so many seconds; raises Unavailable where it is not done then, and leaves it to end by itself.
+    """Run `act` for at most so many seconds. Raises Unavailable after that, and lets `act` end by itself.
 
-    A connection on which nothing comes any more is not given back until long after.
+    A connection whose server went silent is only released long after.
     """
     task = asyncio.ensure_future(act)
-    _LEFT.add(task)
+    _ABANDONED.add(task)
     task.add_done_callback(_forget)
     try:
         await asyncio.wait([task], timeout=seconds)
@@ -192,20 +194,20 @@ async def within(seconds: float, act: Coroutine[object, object, None]) -> None:
     task.result()
 
 
-_LEFT: set[asyncio.Future[None]] = set()
+_ABANDONED: set[asyncio.Future[None]] = set()
 
 
 def _forget(task: asyncio.Future[None]) -> None:
-    _LEFT.discard(task)
+    _ABANDONED.discard(task)
     if not task.cancelled():
         task.exception()
 
 
 @asynccontextmanager
 async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> AsyncIterator[asyncio.Event]:
-    """Call a channel's function at each notification there; the event is set when the connection is lost."""
+    """Call the function of a channel at each notification. Yields an event that is set when the connection is lost."""
     closed = asyncio.Event()
-    connection = await _let_in(pool)
+    connection = await _acquire_or_unavailable(pool)
 
     def lost(*_: object) -> None:
         closed.set()
@@ -227,4 +229,4 @@ async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> Asyn
             if not is_transient(error):
                 raise
         finally:
-            await _give_back(pool, connection)
+            await _release(pool, connection)

@@ -1,4 +1,4 @@
-"""Deliveries as they come: stored with what they caused, and what makes two of them one; see inbox for the rest."""
+"""Store deliveries with what they caused, and detect duplicates. See `delivery_log` for reading them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -21,7 +21,7 @@ async def insert_delivery(
     replay_of: str | None = None,
     deployments: Sequence[str] = (),
 ) -> None:
-    """Write down what came, what was made of it, and the deployments it caused or joined."""
+    """Store a delivery, its verdict, and the deployments that it caused or joined."""
     await connection.execute(
         """
         WITH delivery AS (
@@ -47,7 +47,7 @@ async def insert_delivery(
 
 
 async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:
-    """Say of what caused this deployment why it deploys nothing; ignored is what caused nothing else."""
+    """Record why the deliveries of this deployment deploy nothing. One that caused nothing else becomes ignored."""
     await connection.execute(
         """
         UPDATE deliveries d
@@ -69,10 +69,10 @@ async def ignore_deliveries(connection: Connection, deployment_id: str, ignored:
 async def claim_delivery_key(
     connection: Connection, endpoint_id: str, key: str, delivery_id: str, *, valid_for: timedelta | None
 ) -> str | None:
-    """Return the delivery that holds the key already, or None: then it is ours.
+    """Return the delivery that has the key already. None: this delivery has it now.
 
-    Two at once wait for each other here. A key holds for `valid_for`, or for as long as its delivery is kept; one that
-    was seen further ahead than that was seen before the clock stepped back.
+    Concurrent deliveries of one key wait for each other. A key is valid for `valid_for`, or as long as its delivery is
+    kept. One that was seen further in the future than that was stored before the clock was set back.
     """
     row = await connection.fetchrow(
         """
@@ -95,7 +95,7 @@ async def claim_delivery_key(
 
 
 async def reassign_delivery_key(connection: Connection, endpoint_id: str, key: str, delivery_id: str) -> None:
-    """Let this delivery hold the key instead of an earlier one."""
+    """Give the key of an earlier delivery to this one."""
     await connection.execute(
         "UPDATE delivery_keys SET delivery_id = $3, seen_at = now() WHERE endpoint_id = $1 AND key = $2",
         endpoint_id,
@@ -105,7 +105,7 @@ async def reassign_delivery_key(connection: Connection, endpoint_id: str, key: s
 
 
 async def is_outdated(connection: Connection, delivery_id: str) -> bool:
-    """Tell whether an application was asked for another image after this delivery had caused something for it."""
+    """Return whether an application of this delivery has a later request for another image."""
     row = await connection.fetchval(
         """
         SELECT EXISTS (
@@ -114,7 +114,7 @@ async def is_outdated(connection: Connection, delivery_id: str) -> bool:
               JOIN deployments AS later USING (application_id)
              WHERE delivery_id = $1
                AND later.created_at > mine.created_at AND later.reference IS DISTINCT FROM mine.reference
-        ) OR EXISTS (  -- what is no longer kept was long ago
+        ) OR EXISTS (  -- deleted deployments are old
             SELECT FROM deliveries WHERE delivery_id = $1 AND ended <> '{}'
         )
         """,
@@ -124,9 +124,9 @@ async def is_outdated(connection: Connection, delivery_id: str) -> bool:
 
 
 async def has_taken_effect(connection: Connection, delivery_id: str, *, waiting: bool = False) -> bool:
-    """Tell whether this delivery started something that did not all fail: then a repetition starts nothing.
+    """Return whether this delivery caused a deployment that did not fail: then a duplicate starts nothing.
 
-    With `waiting`, only what has not begun counts: the tag is yet to be resolved.
+    With `waiting`, only queued deployments count: their tag is not resolved yet.
     """
     row = await connection.fetchval(
         """

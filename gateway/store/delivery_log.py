@@ -1,4 +1,4 @@
-"""The inbox as it is read, and kept within its bounds."""
+"""Read the inbox, and delete from it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +13,11 @@ from gateway.model.events import Ignored
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Cursor, Page
 
-_AT_ONCE = 1000  # rows that go in one statement
+_AT_ONCE = 1000  # rows for one statement
 
-#: what is written down of one that comes
+#: verdicts that are stored
 _STORED = [Verdict.QUEUED, Verdict.IGNORED, Verdict.DUPLICATE, Verdict.REJECTED]
-#: what follows from the deployments that it caused
+#: verdicts that are derived from the deployments of a delivery
 _DERIVED = frozenset({Verdict.QUEUED, Verdict.DEPLOYED, Verdict.SUPERSEDED, Verdict.FAILED})
 
 _COLUMNS = """
@@ -91,7 +91,7 @@ def _place(delivery: Delivery) -> tuple[datetime, str]:
 
 
 def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) -> tuple[str, list[object]]:
-    """Return what selects the ids of a page, and its parameters from $4 on: each way in reads one index in order."""
+    """Return the statement for the ids of a page, and its parameters from $4 on. Each reads one index in order."""
     newest = "ORDER BY d.received_at DESC, d.delivery_id DESC LIMIT $3"
     if endpoint_id is None and source is None and len(verdicts) == len(_STORED):
         return f"SELECT delivery_id FROM deliveries d WHERE (received_at, delivery_id) < ($1, $2) {newest}", []  # noqa: S608
@@ -119,7 +119,7 @@ def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) 
 
 
 async def select_delivery(connection: Connection, delivery_id: str) -> tuple[Delivery, bytes]:
-    """Return it and its body; raises NotFound."""
+    """Return a delivery and its body. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS}, body FROM deliveries d WHERE delivery_id = $1",  # noqa: S608 - constants
         delivery_id,
@@ -131,7 +131,7 @@ async def select_delivery(connection: Connection, delivery_id: str) -> tuple[Del
 
 @dataclass(slots=True)
 class Refusals:
-    """How often one endpoint refused for one reason, and what the last request told of itself."""
+    """How often an endpoint refused requests for one reason, and the headers of the last one."""
 
     endpoint_id: str
     source: str
@@ -141,7 +141,7 @@ class Refusals:
 
 
 async def add_refusals(connection: Connection, refusals: Sequence[Refusals]) -> None:
-    """Count them in one row an endpoint, reason and hour; those of endpoints that went meanwhile are forgotten."""
+    """Count refusals in one row for each endpoint, reason and hour. Those of deleted endpoints are dropped."""
     await connection.execute(
         """
         INSERT INTO deliveries AS d (endpoint_id, source, refusal, hour, times, headers, body, verdict, ignored)
@@ -163,7 +163,7 @@ async def add_refusals(connection: Connection, refusals: Sequence[Refusals]) -> 
 
 
 async def delete_rejected_beyond(connection: Connection, endpoint_id: str, kept: int) -> None:
-    """Forget all but the newest of what an endpoint has rejected."""
+    """Delete all but the newest rejected deliveries of an endpoint."""
     await connection.execute(
         """
         DELETE FROM deliveries
@@ -181,7 +181,7 @@ async def delete_rejected_beyond(connection: Connection, endpoint_id: str, kept:
 
 
 async def delete_expired(connection: Connection, older_than: timedelta) -> bool:
-    """Forget the oldest that are past their time; return whether there may be more."""
+    """Delete the oldest expired deliveries; return whether there may be more."""
     done = await connection.execute(
         """
         DELETE FROM deliveries

@@ -1,4 +1,4 @@
-"""What the inbox takes, measured in spans of ten minutes, so that no look at it reads all of it.
+"""The size of the inbox, measured in spans of ten minutes, so that no statement reads all of it.
 
 A span is measured when it is new, and from time to time again, since rows may go by other ways. What is to make room is
 measured just before.
@@ -9,20 +9,20 @@ from datetime import UTC, datetime, timedelta
 from gateway.store.database import Connection
 
 SPAN = timedelta(minutes=10)
-_ROW = 1000  # bytes that a delivery takes beside its body
-_AT_ONCE = 1000  # rows that go in one statement
+_ROW = 1000  # bytes of a delivery beside its body
+_AT_ONCE = 1000  # rows for one statement
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _BEGINS = f"date_bin('{SPAN.seconds} seconds', received_at, '2000-01-01 00:00:00+00')"
 
 
 def span_of(moment: datetime) -> datetime:
-    """Return when the span begins that this is in."""
+    """Return the begin of the span that contains this moment."""
     return moment - (moment - _EPOCH) % SPAN
 
 
 async def select_gap(connection: Connection) -> tuple[datetime, datetime] | None:
-    """Return from when until when no span is measured; None where nothing has come."""
+    """Return the time range without measured spans; None if there is no delivery."""
     row = await connection.fetchrow(
         """
         SELECT coalesce((SELECT max(begins) FROM inbox_spans), min(received_at)) AS since, max(received_at) AS until
@@ -33,13 +33,13 @@ async def select_gap(connection: Connection) -> tuple[datetime, datetime] | None
 
 
 async def select_stalest(connection: Connection, limit: int) -> list[datetime]:
-    """Return the spans that were measured the longest ago."""
+    """Return the spans whose measurements are the oldest."""
     rows = await connection.fetch("SELECT begins FROM inbox_spans ORDER BY measured_at LIMIT $1", limit)
     return [row["begins"] for row in rows]
 
 
 async def measure(connection: Connection, since: datetime, until: datetime) -> None:
-    """Measure the spans that begin from then on until then; one in which nothing is left is forgotten."""
+    """Measure the spans that begin in this time range; delete those without deliveries."""
     await connection.execute(
         f"""
         WITH found AS (
@@ -67,13 +67,13 @@ async def select_size(connection: Connection) -> int:
 
 
 async def select_oldest(connection: Connection) -> datetime | None:
-    """Return the first span of which something is left."""
+    """Return the first span that has deliveries."""
     oldest: datetime | None = await connection.fetchval("SELECT min(begins) FROM inbox_spans")
     return oldest
 
 
 async def delete_oldest(connection: Connection, excess: int, before: datetime) -> None:
-    """Forget the oldest deliveries of before then, until so many bytes are free; a thousand at most."""
+    """Delete the oldest deliveries before a moment until so many bytes are free; a thousand at most."""
     await connection.execute(
         """
         DELETE FROM deliveries

@@ -1,8 +1,8 @@
-"""Forgetting deployments that have ended, and versions to go back to. The caller holds the application's queue."""
+"""Delete ended deployments and kept versions. The caller holds the lock of the application's queue."""
 
 from gateway.store.database import Connection
 
-# What the application runs now, by the deployment that brought it and the one whose version that is.
+# What the application runs now: the deployment that started it, and the one whose version it is.
 _SERVING = """
     SELECT deployment_id, rolls_back_to
       FROM deployments
@@ -13,13 +13,13 @@ _SERVING = """
 
 
 async def is_serving(connection: Connection, application_id: str, deployment_id: str) -> bool:
-    """Tell whether what it ran is what the application runs now."""
+    """Return whether the application runs the version of this deployment."""
     row = await connection.fetchrow(_SERVING, application_id)
     return row is not None and deployment_id in {row["deployment_id"], row["rolls_back_to"]}
 
 
 async def is_wanted(connection: Connection, deployment_id: str) -> bool:
-    """Tell whether a rollback that waits or runs goes back to it."""
+    """Return whether a queued or running rollback returns to this deployment."""
     return bool(
         await connection.fetchval(
             "SELECT EXISTS (SELECT FROM deployments WHERE rolls_back_to = $1 AND status IN ('queued', 'running'))",
@@ -29,10 +29,10 @@ async def is_wanted(connection: Connection, deployment_id: str) -> bool:
 
 
 async def delete_version(connection: Connection, deployment_id: str) -> None:
-    """Let there be no way back to what it ran."""
+    """Delete the version of this deployment: no rollback can return to it."""
     await connection.execute("UPDATE deployments SET ran = NULL WHERE deployment_id = $1", deployment_id)
 
 
 async def delete_deployment(connection: Connection, deployment_id: str) -> None:
-    """Remove the row and all that hangs on it."""
+    """Delete the deployment and all that depends on it."""
     await connection.execute("DELETE FROM deployments WHERE deployment_id = $1", deployment_id)

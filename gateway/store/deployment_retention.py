@@ -1,21 +1,21 @@
-"""What is kept of deployments that have ended, and for how long. The caller holds the application's queue."""
+"""Delete ended deployments beyond their retention. The caller holds the lock of the application's queue."""
 
 from collections.abc import Sequence
 from datetime import timedelta
 
 from gateway.store.database import Connection
 
-_AT_ONCE = 500  # rows that go in one statement
-_TURN = 0x676174656B636C6E  # a number of our own for advisory locks
+_AT_ONCE = 500  # rows for one statement
+_RETENTION_LOCK = 0x676174656B636C6E  # the key of an advisory lock
 
 
 async def try_retention_lock(connection: Connection) -> bool:
-    """Be the one gateway that cleans, until the transaction ends; False where another one does."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _TURN))
+    """Take the lock of the retention until the end of the transaction; return False if another gateway has it."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _RETENTION_LOCK))
 
 
 async def select_ids_after(connection: Connection, application_id: str, limit: int) -> Sequence[str]:
-    """Return the ids of the applications that follow this one, the deleted too."""
+    """Return the next ids of applications after this one, with those that are being deleted."""
     rows = await connection.fetch(
         "SELECT application_id FROM applications WHERE application_id > $1 ORDER BY application_id LIMIT $2",
         application_id,
@@ -27,7 +27,7 @@ async def select_ids_after(connection: Connection, application_id: str, limit: i
 async def delete_surplus(
     connection: Connection, application_id: str, *, previous: str | None, most: int, older_than: timedelta
 ) -> bool:
-    """Remove the oldest deployments beyond so many and of a greater age; return whether there may be more.
+    """Delete the oldest deployments beyond so many or older than a limit; return whether there may be more.
 
     Whatever their number and age there stay: those that wait or run, are watched or have a swap open; the one that
     tells how the application is; the one that serves, the version before it (`previous`), and one of each version that
@@ -108,7 +108,7 @@ async def delete_surplus(
 
 
 async def delete_details(connection: Connection, application_id: str, older_than: timedelta) -> None:
-    """Forget the steps, and what the container logged, of deployments that ended longer ago than this."""
+    """Delete the steps and container logs of deployments that ended longer ago than this."""
     await connection.execute(
         """
         WITH old AS (

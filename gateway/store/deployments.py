@@ -44,7 +44,7 @@ async def select_running(connection: Connection, application_id: str) -> Deploym
 async def select_current_references(
     connection: Connection, application_ids: Sequence[str]
 ) -> dict[str, list[Reference]]:
-    """Return by application the images that are being started, and that were last seen to run."""
+    """Return by application the image that is being started and the one that served last."""
     rows = await connection.fetch(
         """
         SELECT application_id, reference
@@ -72,7 +72,7 @@ async def select_current_references(
 
 
 async def clear_logs(connection: Connection, application_id: str) -> None:
-    """Forget what the containers of deployments that have ended printed."""
+    """Delete the container logs of ended deployments."""
     await connection.execute(
         "UPDATE deployments SET log = '' WHERE application_id = $1 AND status NOT IN ('queued', 'running')",
         application_id,
@@ -80,7 +80,7 @@ async def clear_logs(connection: Connection, application_id: str) -> None:
 
 
 async def select_seconds_since_request(connection: Connection, deployment_id: str) -> float:
-    """Return the seconds since it was last asked for."""
+    """Return the seconds since the last request."""
     return float(
         await connection.fetchval(
             "SELECT extract(epoch FROM now() - requested_at) FROM deployments WHERE deployment_id = $1",
@@ -90,7 +90,7 @@ async def select_seconds_since_request(connection: Connection, deployment_id: st
 
 
 async def select_deployment(connection: Connection, deployment_id: str) -> Deployment:
-    """Raises NotFound."""
+    """Return a deployment. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE deployment_id = $1",  # noqa: S608
         deployment_id,
@@ -101,7 +101,7 @@ async def select_deployment(connection: Connection, deployment_id: str) -> Deplo
 
 
 async def select_deployments(connection: Connection, page: Page = FIRST) -> list[Deployment]:
-    """Return a page of those of all applications."""
+    """Return a page of the deployments of all applications."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
@@ -118,7 +118,7 @@ async def select_deployments(connection: Connection, page: Page = FIRST) -> list
 async def select_deployments_of(
     connection: Connection, application_ids: Collection[str], page: Page = FIRST
 ) -> list[Deployment]:
-    """Return a page of those of these applications, each of which is read no further than the page may reach."""
+    """Return a page of the deployments of these applications, reading at most a page of each."""
     rows = await connection.fetch(
         f"""
         WITH newest AS (
@@ -146,21 +146,21 @@ async def select_deployments_of(
 
 
 def place(deployment: Deployment) -> tuple[datetime, str]:
-    """Return what a cursor names it by."""
+    """Return the cursor of a deployment."""
     return deployment.created_at, deployment.deployment_id
 
 
 async def select_satisfying_rollout(
     connection: Connection, deployment: Deployment, digest: Digest, spec_hash: str, within: timedelta
 ) -> str | None:
-    """Return the rollout that replaced the container with just this while, or shortly before, this was asked for."""
+    """Return the rollout that replaced the container with the same version during, or shortly before, this request."""
     row = await connection.fetchval(
         """
         SELECT deployment_id
           FROM deployments
          WHERE application_id = $1 AND deployment_id <> $2 AND status = 'succeeded' AND replaced
            AND digest = $3 AND spec_hash = $4 AND finished_at > $5::timestamptz - $6::interval
-           -- Where the clock has stepped back since, it may have been long ago.
+           -- After the clock was set back, that may be long ago.
            AND finished_at <= clock_timestamp()
          ORDER BY finished_at DESC
          LIMIT 1
@@ -176,7 +176,7 @@ async def select_satisfying_rollout(
 
 
 async def is_known_digest(connection: Connection, deployment: Deployment, digest: Digest) -> bool:
-    """Tell whether another deployment of the application was of this digest."""
+    """Return whether another deployment of the application had this digest."""
     return bool(
         await connection.fetchval(
             """

@@ -1,4 +1,4 @@
-"""Where applications are reached, as clients wrote it down."""
+"""The domains of applications. API clients store them; the gateway does not use them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _COLUMNS = "domain_id, number, application_id, host, columns, created_at"
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A host; `columns` is what else the contract has of it, which means nothing here."""
+    """A host name; `columns` has the other fields of the API."""
 
     domain_id: str
     number: int
@@ -43,12 +43,12 @@ async def insert_domain(
 
 
 async def select_domain(connection: Connection, domain_id: str) -> Domain:
-    """Raises NotFound."""
+    """Return a domain. Raises NotFound."""
     return _found(await connection.fetchrow(f"SELECT {_COLUMNS} FROM domains WHERE domain_id = $1", domain_id))  # noqa: S608
 
 
 async def select_domains(connection: Connection, application_id: str) -> list[Domain]:
-    """Return those of an application, the oldest first."""
+    """Return the domains of an application, the oldest first."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM domains WHERE application_id = $1 ORDER BY number LIMIT 1000",  # noqa: S608
         application_id,
@@ -59,7 +59,7 @@ async def select_domains(connection: Connection, application_id: str) -> list[Do
 async def update_domain(
     connection: Connection, domain_id: str, *, host: str | None, columns: Mapping[str, object]
 ) -> Domain:
-    """Set what is given, and keep what is not; raises NotFound."""
+    """Set the given fields and return the domain. Raises NotFound."""
     row = await connection.fetchrow(
         f"""
         UPDATE domains SET host = coalesce($2, host), columns = columns || $3
@@ -74,7 +74,7 @@ async def update_domain(
 
 
 async def delete_domain(connection: Connection, domain_id: str) -> Domain:
-    """Return it as it was; raises NotFound."""
+    """Delete the domain and return it. Raises NotFound."""
     row = await connection.fetchrow(
         f"DELETE FROM domains WHERE domain_id = $1 RETURNING {_COLUMNS}",  # noqa: S608
         domain_id,

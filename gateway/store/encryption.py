@@ -1,4 +1,4 @@
-"""Secrets at rest: AES-256-GCM, with the place a secret belongs to as associated data."""
+"""Encryption of stored secrets: AES-256-GCM, with the place of a secret as associated data."""
 
 import hashlib
 import secrets
@@ -16,39 +16,39 @@ _NONCE_BYTES = 12
 
 
 class Keyring(Protocol):
-    """Keys, which may change while they are used."""
+    """The master keys, which may change at any time."""
 
     def keys(self) -> Sequence[bytes]:
-        """Return the one that seals, and after it those that still open."""
+        """Return the key that encrypts, followed by the former ones that still decrypt."""
 
     @property
     def mark(self) -> str:
-        """How others tell by which key whoever has this seals, without learning it."""
+        """Identifies the key that encrypts, without revealing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class FixedKeys:
-    """The keys of a process that keeps them until it ends."""
+    """Keys that do not change while the process runs."""
 
-    sealing: bytes = field(repr=False)
+    current: bytes = field(repr=False)
     former: tuple[bytes, ...] = field(default=(), repr=False)
 
     def keys(self) -> Sequence[bytes]:
-        return (self.sealing, *self.former)
+        return (self.current, *self.former)
 
     @property
     def mark(self) -> str:
-        return mark_of(self.sealing)
+        return mark_of(self.current)
 
 
 def mark_of(key: bytes) -> str:
-    """Return what tells a key from others and nothing else of it."""
+    """Return a value that identifies a key without revealing it."""
     return hashlib.sha256(b"gateway master key" + key).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
 class _Cipher:
-    """One key. Its id only says which key to try first: two may have the same, and the oldest secrets have 1."""
+    """One key. Its number only tells which key to try first: two may have the same, and the oldest secrets have 1."""
 
     number: int
     aead: AESGCM
@@ -59,9 +59,9 @@ def _cipher(key: bytes) -> _Cipher:
 
 
 class Vault:
-    """Seals and opens. A sealed secret is one byte of key id, the nonce, the ciphertext and its tag.
+    """Encrypts and decrypts. The result is one byte of the key number, the nonce, the ciphertext and its tag.
 
-    `place` is `table:row:column`; a ciphertext moved to another place does not open there.
+    `place` is `table:row:column`; a ciphertext that was copied to another place does not decrypt there.
     """
 
     def __init__(self, keyring: Keyring | bytes) -> None:
@@ -81,24 +81,24 @@ class Vault:
         return bytes([cipher.number]) + nonce + cipher.aead.encrypt(nonce, secret.encode(), place.encode())
 
     def decrypt(self, sealed: bytes, place: str) -> str:
-        """Return the secret; raises Unreadable where it was sealed with another key or for another place."""
+        """Return the secret. Raises UndecryptableSecret if it was encrypted with another key or for another place."""
         for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != sealed[:1]):
-            if (secret := _opened(cipher, sealed, place)) is not None:
+            if (secret := _decrypted(cipher, sealed, place)) is not None:
                 return secret
         raise UndecryptableSecret(
-            f"the secret of {place} was sealed with another key: is GATEWAY_MASTER_KEY the one it was made with, "
-            "or that one among GATEWAY_FORMER_MASTER_KEYS? Where that key is lost, set the secret anew.",
+            f"the secret of {place} was encrypted with another key: set GATEWAY_MASTER_KEY to that key, or add it to "
+            "GATEWAY_FORMER_MASTER_KEYS. If that key is lost, set the secret again.",
             place=place,
         )
 
     def is_current(self, sealed: bytes, place: str) -> bool:
-        """Tell whether it was sealed with the key that seals now."""
-        return _opened(self._current()[0], sealed, place) is not None
+        """Return whether it was encrypted with the current key."""
+        return _decrypted(self._current()[0], sealed, place) is not None
 
 
-def _opened(cipher: _Cipher, sealed: bytes, place: str) -> str | None:
+def _decrypted(cipher: _Cipher, sealed: bytes, place: str) -> str | None:
     nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
     try:
         return cipher.aead.decrypt(nonce, ciphertext, place.encode()).decode()
-    except (InvalidTag, ValueError):  # the latter where it is cut, or no text
+    except (InvalidTag, ValueError):  # ValueError if it is truncated, or is no text
         return None

@@ -1,4 +1,4 @@
-"""Webhook endpoints. The token in the path is kept as a hash, the secret sealed."""
+"""Webhook endpoints. The token of the path is stored as a hash, the secret encrypted."""
 
 import hashlib
 import secrets
@@ -26,7 +26,7 @@ def place(endpoint_id: str, column: str = "secret") -> str:
 
 
 def hash_token(token: str) -> bytes:
-    # 256 random bits need no slow hash, and the look-up by hash takes no longer for a near miss.
+    # 256 random bits need no slow hash, and a lookup by hash reveals nothing through its time.
     return hashlib.sha256(token.encode()).digest()
 
 
@@ -52,7 +52,7 @@ def from_row(row: Row, vault: Vault) -> Endpoint:
 
 
 async def select_endpoint(connection: Connection, vault: Vault, source: str, token: str) -> Endpoint:
-    """Return the endpoint at this path; raises NotFound."""
+    """Return the endpoint of this path. Raises NotFound."""
     row = await connection.fetchrow(
         f"""
         SELECT {COLUMNS}
@@ -68,7 +68,7 @@ async def select_endpoint(connection: Connection, vault: Vault, source: str, tok
 
 
 async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_id: str) -> Endpoint:
-    """Raises NotFound."""
+    """Return a registry's endpoint. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM endpoints WHERE endpoint_id = $1 AND application_id IS NULL",  # noqa: S608 - a constant
         endpoint_id,
@@ -79,7 +79,7 @@ async def select_endpoint_by_id(connection: Connection, vault: Vault, endpoint_i
 
 
 async def select_endpoints(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Endpoint]:
-    """Return a page of those of registries; without secrets that no key opens."""
+    """Return a page of the registries' endpoints, without secrets that no key decrypts."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
@@ -90,7 +90,7 @@ async def select_endpoints(connection: Connection, vault: Vault, page: Page = FI
         """,  # noqa: S608 - a constant
         *page.bounds,
     )
-    found = undecryptable.shown(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
+    found = undecryptable.read_all(rows, lambda row: from_row(row, vault), ["secret", "former_secret"])
     return [one for one, _ in found]
 
 
@@ -108,7 +108,7 @@ async def insert_endpoint(
     networks: Sequence[Network] = (),
     rate: int | None = None,
 ) -> tuple[str, str]:
-    """Return the new id, and the token of its path: the only time it is known."""
+    """Return the id and the token of the path, which is known only now."""
     endpoint_id = str(await connection.fetchval("SELECT gen_random_uuid()::text"))
     token = secrets.token_urlsafe(32)
     await connection.execute(
@@ -135,7 +135,7 @@ async def insert_endpoint(
 async def rotate_secret(
     connection: Connection, vault: Vault, endpoint: Endpoint, secret: str, grace: timedelta
 ) -> None:
-    """Let a new secret be valid, and the one before for as long as the grace; the path stays."""
+    """Replace the secret; the former one stays valid for the grace period."""
     await connection.execute(
         """
         UPDATE endpoints
@@ -150,7 +150,7 @@ async def rotate_secret(
 
 
 async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelta) -> str:
-    """Return the token of a new path; the one before is valid for as long as the grace, the secret stays."""
+    """Replace the token of the path and return it; the former one stays valid for the grace period."""
     token = secrets.token_urlsafe(32)
     await connection.execute(
         """
@@ -167,7 +167,7 @@ async def rotate_token(connection: Connection, endpoint_id: str, grace: timedelt
 
 
 async def update_enabled(connection: Connection, endpoint_id: str, *, enabled: bool) -> None:
-    """Let the endpoint deploy, or nothing; raises NotFound."""
+    """Enable or disable the endpoint. Raises NotFound."""
     done = await connection.execute(
         "UPDATE endpoints SET enabled = $2 WHERE endpoint_id = $1 AND application_id IS NULL", endpoint_id, enabled
     )
@@ -176,7 +176,7 @@ async def update_enabled(connection: Connection, endpoint_id: str, *, enabled: b
 
 
 async def delete_endpoint(connection: Connection, endpoint_id: str) -> None:
-    """Close the endpoint; raises NotFound."""
+    """Delete the endpoint. Raises NotFound."""
     done = await connection.execute(
         "DELETE FROM endpoints WHERE endpoint_id = $1 AND application_id IS NULL", endpoint_id
     )

@@ -1,11 +1,11 @@
-"""Engines, known by the daemon's own id at the server each is registered as: two may share an id."""
+"""Engines, identified by the daemon's own id and the server: two engines may have the same id."""
 
 from datetime import timedelta
 
 from gateway.store.database import Connection
 
-#: When the engine of an application `a`, a row `e` of engines, answered last: at the application's server, or at
-#: another address of the same daemon. A gateway of an earlier version writes the row of the engine alone.
+#: The time of the last response of an application `a`'s engine `e`: at the application's server, or at another address
+#: of the same daemon. A gateway of an earlier version updates only the row of the engine.
 LAST_SEEN = """
     greatest(
         (SELECT max(r.last_seen_at)
@@ -26,7 +26,7 @@ LAST_SEEN = """
 async def upsert_engine(
     connection: Connection, *, engine_id: str, name: str, version: str, platform: str, swarm_manager: bool
 ) -> None:
-    """Write down that this engine answers."""
+    """Record that this engine responds."""
     await connection.execute(
         """
         INSERT INTO engines (engine_id, name, version, platform, swarm_manager)
@@ -45,7 +45,7 @@ async def upsert_engine(
 async def upsert_address(
     connection: Connection, *, engine_id: str, server_id: str | None, daemon: str, swarm_manager: bool
 ) -> None:
-    """Write down that the engine answers at this server; None is the gateway's own."""
+    """Record that the engine responds at this server; None is the gateway's own engine."""
     await connection.execute(
         """
         INSERT INTO engine_addresses (engine_id, server_id, daemon, swarm_manager)
@@ -62,7 +62,7 @@ async def upsert_address(
 
 
 async def select_swarm_manager(connection: Connection, application_id: str) -> bool:
-    """Tell whether the application's engine manages a Swarm; before it is bound, that its server's does, or any."""
+    """Return whether the application's engine manages a Swarm; before it is bound, its server's engine, or any."""
     return bool(
         await connection.fetchval(
             """
@@ -85,7 +85,7 @@ async def select_swarm_manager(connection: Connection, application_id: str) -> b
 
 
 async def select_seen(connection: Connection, application_id: str, within: timedelta) -> bool:
-    """Tell whether any gateway has reached the application's engine of late."""
+    """Return whether a gateway has reached the application's engine recently."""
     return bool(
         await connection.fetchval(
             f"""

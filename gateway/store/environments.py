@@ -1,4 +1,4 @@
-"""Environments of projects, their variables sealed."""
+"""Environments of projects. Their variables are stored encrypted."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ def _from_row(row: Row, vault: Vault) -> Environment:
 
 
 async def select_environments(connection: Connection, vault: Vault, project_ids: Sequence[str]) -> list[Environment]:
-    """Return those of these projects, the default of each first; without variables that no key opens."""
+    """Return the environments of these projects, the default ones first, without variables that no key decrypts."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -46,7 +46,7 @@ async def select_environments(connection: Connection, vault: Vault, project_ids:
         """,  # noqa: S608 - a constant
         list(project_ids),
     )
-    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
+    return [one for one, _ in undecryptable.read_all(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Place:
 
 
 async def select_places(connection: Connection, environment_ids: Collection[str]) -> dict[str, Place]:
-    """Return these by id, without what is sealed."""
+    """Return the names of these environments and of their projects, by id."""
     rows = await connection.fetch(
         """
         SELECT e.environment_id, e.name, e.project_id, p.name AS project_name
@@ -76,14 +76,14 @@ async def select_places(connection: Connection, environment_ids: Collection[str]
 async def select_environment(
     connection: Connection, vault: Vault, environment_id: str, *, without: Collection[str] = ()
 ) -> Environment:
-    """Raises NotFound, and Unreadable unless it will do without the variables."""
+    """Raises NotFound, and UndecryptableSecret when the variables are wanted and no key decrypts them."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM environments WHERE environment_id = $1",  # noqa: S608 - a constant
         environment_id,
     )
     if row is None:
         raise NotFound(_NOT_FOUND)
-    ((found, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
+    ((found, _),) = undecryptable.read_all([row], lambda one: _from_row(one, vault), without)
     return found
 
 
@@ -97,7 +97,7 @@ async def select_variables(connection: Connection, vault: Vault, environment_id:
 async def resolve_variables(
     connection: Connection, vault: Vault, application: Application
 ) -> tuple[Application, str | None]:
-    """Return it with what its variables name as it is now, and what keeps that from being found."""
+    """Return the application with its variables resolved, and the error that prevents that."""
     if not interpolation.has_references(application.environment) or application.environment_id is None:
         return application, None
     environment, project = await select_variables(connection, vault, application.environment_id)
@@ -109,7 +109,7 @@ async def resolve_variables(
 
 
 async def lock_environment(connection: Connection, environment_id: str) -> None:
-    """Let no application be put into it until the transaction ends; raises NotFound."""
+    """Prevent that an application is added until the transaction ends. Raises NotFound."""
     if not await connection.fetchval(
         "SELECT true FROM environments WHERE environment_id = $1 FOR UPDATE", environment_id
     ):
@@ -119,7 +119,7 @@ async def lock_environment(connection: Connection, environment_id: str) -> None:
 async def insert_environment(
     connection: Connection, project_id: str, name: str, description: str | None, *, is_default: bool = False
 ) -> str:
-    """Return the id of a new one; raises NotFound where there is no such project."""
+    """Return the id of the new environment. Raises NotFound for an unknown project."""
     try:
         row = await connection.fetchval(
             """
@@ -144,7 +144,7 @@ _SETTABLE = ("name", "description", "variables")
 async def update_environment(
     connection: Connection, vault: Vault, environment_id: str, changes: Mapping[str, str | None]
 ) -> None:
-    """Set the named columns, the variables given in clear; raises NotFound."""
+    """Set the named columns, with variables in plain text. Raises NotFound."""
     columns = [column for column in _SETTABLE if column in changes]
     values = [_stored(vault, environment_id, column, changes[column]) for column in columns]
     assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
@@ -162,5 +162,5 @@ def _stored(vault: Vault, environment_id: str, column: str, value: str | None) -
 
 
 async def delete_environment(connection: Connection, environment_id: str) -> None:
-    """Remove one in which no application is."""
+    """Delete an environment without applications."""
     await connection.execute("DELETE FROM environments WHERE environment_id = $1", environment_id)

@@ -1,10 +1,10 @@
-"""Where the gateway that serves is reached: it writes it down, since a command may run in another shell."""
+"""The address of the running server: it stores it for commands that run in another shell."""
 
 from gateway.store.database import Connection
 
 
 async def update_serving(connection: Connection, *, public_url: str | None, listens: str) -> None:
-    """Write down what holds now; of several gateways the one that started last."""
+    """Store the address; of several gateways, the last one that started wins."""
     await connection.execute(
         """
         INSERT INTO serving (public_url, listens) VALUES ($1, $2)
@@ -17,6 +17,6 @@ async def update_serving(connection: Connection, *, public_url: str | None, list
 
 
 async def select_serving(connection: Connection) -> tuple[str | None, str | None]:
-    """Return its public address, and where it listens; None where it has none, or has never served."""
+    """Return the public URL and the listener's URL, each None if unknown."""
     row = await connection.fetchrow("SELECT public_url, listens FROM serving")
     return (None, None) if row is None else (row["public_url"], row["listens"])

@@ -1,4 +1,4 @@
-"""The master key of those who set none: in a file of its owner's alone, beside the embedded database.
+"""The master key of an installation that sets none: in a private file beside the embedded database.
 
 The file holds keys of 32 bytes, the one that seals first. It is looked at whenever one is needed, so that all who use
 it seal with the newest as soon as that is there. It is only ever replaced whole.
@@ -15,9 +15,9 @@ from gateway.store.encryption import KEY_BYTES
 
 
 class KeyFile:
-    """Implements vault.Keyring. `others` open too, and are not kept in the file."""
+    """Implements encryption.Keyring. `others` decrypt too, and are not in the file."""
 
-    #: whoever reads a file learns of its newest key by itself
+    #: each process that reads the file sees its newest key
     mark = "file"
 
     def __init__(self, path: Path, others: Sequence[bytes] = ()) -> None:
@@ -26,11 +26,11 @@ class KeyFile:
         self._keys: tuple[bytes, ...] = ()
 
     def keys(self) -> Sequence[bytes]:
-        """Return them, the first made at the first call."""
+        """Return the keys; the first call creates the file."""
         return (*self.own(), *self._others)
 
     def own(self) -> tuple[bytes, ...]:
-        """Return those in the file; raises Unavailable where it does not hold any."""
+        """Return the keys in the file. Raises Unavailable if it has none."""
         try:
             if (seen := self._look()) != self._seen:
                 self._keys, self._seen = self._read(), seen
@@ -45,7 +45,7 @@ class KeyFile:
             if self._keys:
                 raise
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with suppress(FileExistsError):  # another process does the same just now
+            with suppress(FileExistsError):  # another process did the same
                 self._put(secrets.token_bytes(KEY_BYTES), os.link)
             found = self._path.stat()
         return (found.st_ino, found.st_mtime_ns, found.st_size)
@@ -53,11 +53,11 @@ class KeyFile:
     def _read(self) -> tuple[bytes, ...]:
         held = self._path.read_bytes()
         if not held or len(held) % KEY_BYTES:
-            raise Unavailable(f"{self._path} does not hold keys of {KEY_BYTES} bytes each: restore it from a backup")
+            raise Unavailable(f"{self._path} does not contain keys of {KEY_BYTES} bytes each: restore it from a backup")
         return tuple(held[at : at + KEY_BYTES] for at in range(0, len(held), KEY_BYTES))
 
     def replace(self, keys: Sequence[bytes]) -> None:
-        """Let these be the keys; whenever this ends, the file holds either those before or these."""
+        """Replace the keys. If this is interrupted, the file has either the old keys or the new ones."""
         try:
             self._put(b"".join(keys), os.replace)
         except OSError as error:
@@ -77,7 +77,7 @@ class KeyFile:
                 file.flush()
                 if self._path.exists():
                     self._give(file.fileno(), self._path)
-                elif os.geteuid() == 0:  # whoever owns the folder has to read it
+                elif os.geteuid() == 0:  # the owner of the directory has to read it
                     self._give(file.fileno(), self._path.parent)
                 os.fsync(file.fileno())
             into_place(draft, self._path)

@@ -1,4 +1,4 @@
-"""What applications were seen to do, by whichever gateway reaches their engine."""
+"""Observed states of applications, written by the gateway that reaches their engine."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from gateway.model.applications import Desired
 from gateway.model.observations import STALE_AFTER, ExpectedState, Observation, ObservedState, State
 from gateway.store.database import Connection
 
-_TOUCHED = timedelta(seconds=30)  # an unchanged row is written again after so long
-_WELL = timedelta(minutes=5)  # after which people are told anew
+_TOUCHED = timedelta(seconds=30)  # after which an unchanged row is written again
+_WELL = timedelta(minutes=5)  # after which an alert is sent again
 
 #: the state of the row `o`, for a statement that joins it
 CURRENT = f"""
@@ -21,7 +21,7 @@ CURRENT = f"""
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is to be done about what was seen: the state has lasted so long; `told` is the one people know of."""
+    """How long the state has lasted, and `told`, the state of the last alert."""
 
     state: State
     lasted: timedelta
@@ -32,7 +32,7 @@ class Standing:
 async def select_expected(
     connection: Connection, engine_id: str, server_ids: Sequence[str | None]
 ) -> tuple[list[ExpectedState], datetime]:
-    """Return what should be on these servers' engine, and the time as of which it should."""
+    """Return the applications that should run on the engine of these servers, and the time of this statement."""
     rows = await connection.fetch(
         """
         SELECT a.application_id, a.name, a.app_name, a.desired,
@@ -72,7 +72,7 @@ async def select_expected(
 async def upsert_observations(
     connection: Connection, found: Mapping[str, ObservedState], as_of: datetime
 ) -> dict[str, Standing]:
-    """Write down what was seen, and return how it stands.
+    """Store the observed states, and return how long they have lasted.
 
     Of those alone of which no deployment runs, or has ended since what was expected of them was read.
     """
@@ -118,7 +118,7 @@ def _standing(row: asyncpg.Record) -> Standing:
 
 
 async def mark_notified(connection: Connection, application_id: str, state: State) -> bool:
-    """Note that people are told of this state; False where somebody else has told them already."""
+    """Record that an alert of this state is sent; return False if another gateway has sent it."""
     done = await connection.execute(
         "UPDATE observations SET told = $2 WHERE application_id = $1 AND state = $2 AND told IS DISTINCT FROM $2",
         application_id,
@@ -128,7 +128,7 @@ async def mark_notified(connection: Connection, application_id: str, state: Stat
 
 
 async def forget_told(connection: Connection, application_ids: Sequence[str]) -> None:
-    """Tell people anew where one of these, which are well, has been so for a while."""
+    """Allow another alert for those of these healthy applications that have been healthy for a while."""
     await connection.execute(
         """
         UPDATE observations SET told = NULL
@@ -140,7 +140,7 @@ async def forget_told(connection: Connection, application_ids: Sequence[str]) ->
 
 
 async def mark_healed(connection: Connection, application_id: str, pause: timedelta) -> bool:
-    """Note that it is put right now; False where that was less than a pause ago."""
+    """Record a repair now; return False if the last one was too recent."""
     done = await connection.execute(
         """
         UPDATE observations SET healed_at = now()
@@ -153,7 +153,7 @@ async def mark_healed(connection: Connection, application_id: str, pause: timede
 
 
 async def select_observations(connection: Connection, application_ids: Sequence[str]) -> dict[str, Observation]:
-    """Return what was seen of these; of those that were not looked at lately, that nothing is known."""
+    """Return the observed states of these applications; one without a recent observation is unknown."""
     rows = await connection.fetch(
         f"""
         SELECT application_id, {CURRENT} AS state, detail, since, observed_at

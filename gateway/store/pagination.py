@@ -13,13 +13,13 @@ from gateway.model.errors import InvalidInput
 
 T = TypeVar("T")
 
-#: rows a page may have at most
+#: the maximum number of rows of a page
 MOST = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last row that was shown. Written as its time and its id, with a comma between."""
+    """The last row of the page before: its time and its id, separated by a comma."""
 
     moment: datetime
     row_id: str
@@ -29,7 +29,7 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises InvalidInput."""
+        """Parse a cursor. Raises InvalidInput."""
         moment, _, row_id = text.partition(",")
         try:
             found = datetime.fromisoformat(moment.strip())
@@ -53,18 +53,18 @@ BEGINNING = Cursor(datetime(9999, 1, 1, tzinfo=UTC), "")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """So many rows at most, from those on that follow `after`."""
+    """At most so many rows after the cursor `after`."""
 
     limit: int = MOST
     after: Cursor = BEGINNING
 
     @property
     def bounds(self) -> tuple[datetime, str, int]:
-        """What a statement is given: rows of an earlier time, or of the same and a lesser id, and how many."""
+        """The parameters of a statement: the time and id that its rows are below, and their number."""
         return self.after.moment, self.after.row_id, self.limit
 
     def next(self, rows: Sequence[T], key: Callable[[T], tuple[datetime, str]]) -> Cursor | None:
-        """Return where the next page begins; None where this one was the last."""
+        """Return the cursor of the next page; None if this is the last page."""
         return Cursor(*key(rows[-1])) if len(rows) >= self.limit else None
 
 

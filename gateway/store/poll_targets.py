@@ -1,4 +1,4 @@
-"""What is looked at for missed pushes, when, and what was seen there."""
+"""What the poller asks registries for, when, and the last response."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ EVERYWHERE = "*"
 
 @dataclass(frozen=True, slots=True)
 class PollTarget:
-    """A tag of a repository, or None: the list of its tags. `digest` and `etag` are as they were seen last."""
+    """A tag of a repository, or the list of its tags if `tag` is None. `digest` and `etag` are of the last response."""
 
     repository: Repository
     tag: Tag | None
@@ -31,11 +31,11 @@ def _from_row(row: asyncpg.Record) -> PollTarget:
 
 
 async def merge_poll_targets(connection: Connection, seconds: Mapping[str, int]) -> None:
-    """Look at what is followed and wants it, and at nothing else. `seconds` are those of registries, by domain.
+    """Make a target of each subscription that is polled, and delete the others. `seconds` are intervals by domain.
 
-    What is new is looked at within its interval, at no particular moment of it.
+    A new target is polled at a random moment within its interval.
     """
-    # Without registries of which all is looked at, only the few applications that want it are read.
+    # If no registry is polled as a whole, only the few applications with an interval of their own are read.
     wanting = "true" if seconds else "a.reconcile IS NOT NULL"
     await connection.execute(
         f"""
@@ -67,12 +67,12 @@ async def merge_poll_targets(connection: Connection, seconds: Mapping[str, int])
     )
 
 
-# One that is further off than it can have been put off: the clock has stepped back.
+# A target that is further in the future than its interval: the clock was set back.
 _DUE = "(next_at <= now() OR next_at > now() + seconds * 1.2 * interval '1 second')"
 
 
 async def claim_poll_targets(connection: Connection, resting: Sequence[str]) -> list[PollTarget]:
-    """Take one that is due of each registry but those that rest, and put its next time off, a little at random."""
+    """Claim one due target of each registry that is not `resting`, and set its next time, a little at random."""
     rows = await connection.fetch(
         f"""
         UPDATE looks
@@ -100,7 +100,7 @@ async def claim_poll_targets(connection: Connection, resting: Sequence[str]) -> 
 async def update_poll_target(
     connection: Connection, target: PollTarget, *, digest: Digest | None, etag: str | None
 ) -> None:
-    """Write down what was seen."""
+    """Store the response."""
     await connection.execute(
         """
         UPDATE looks
@@ -115,7 +115,7 @@ async def update_poll_target(
 
 
 async def select_polling_application(connection: Connection, target: PollTarget) -> str | None:
-    """Return an application that follows this, whose login the poll uses."""
+    """Return a subscribed application, whose credentials the poll uses."""
     found = await connection.fetchval(
         """
         SELECT application_id
@@ -132,9 +132,9 @@ async def select_polling_application(connection: Connection, target: PollTarget)
 
 
 async def is_missed(connection: Connection, target: PollTarget, digest: Digest) -> bool:
-    """Tell whether an application that was deployed before does not know yet that the tag names this digest.
+    """Return whether an application that was deployed before has no deployment of this digest of the tag.
 
-    One that has had it since the last look knows, whatever a person has made of it then.
+    A deployment of it since the last poll counts, whatever followed.
     """
     return bool(
         await connection.fetchval(
@@ -171,7 +171,7 @@ async def is_missed(connection: Connection, target: PollTarget, digest: Digest) 
 
 
 async def select_version_policies(connection: Connection, target: PollTarget) -> list[tuple[str, TagPolicy]]:
-    """Return the applications that follow versions of this repository and were deployed before."""
+    """Return the deployed applications that subscribe to versions of this repository, with their policies."""
     rows = await connection.fetch(
         f"""
         SELECT a.application_id, {POLICY}
@@ -186,7 +186,7 @@ async def select_version_policies(connection: Connection, target: PollTarget) ->
 
 
 async def is_known_reference(connection: Connection, application_id: str, reference: Reference) -> bool:
-    """Tell whether the application was told to run this before, however that ended."""
+    """Return whether the application had a deployment of this image, whatever its outcome."""
     return bool(
         await connection.fetchval(
             "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND reference = $2)",

@@ -1,4 +1,4 @@
-"""Projects, their variables sealed."""
+"""Projects. Their variables are stored encrypted."""
 
 from collections.abc import Collection, Iterable, Mapping
 
@@ -30,14 +30,14 @@ def _from_row(row: Row, vault: Vault) -> Project:
 
 
 def _read(rows: Iterable[Row], vault: Vault) -> list[Project]:
-    """Return them; those whose variables no key opens without these."""
-    return [one for one, _ in undecryptable.shown(rows, lambda row: _from_row(row, vault), ["variables"])]
+    """Return the projects, without variables that no key decrypts."""
+    return [one for one, _ in undecryptable.read_all(rows, lambda row: _from_row(row, vault), ["variables"])]
 
 
 async def select_projects(
     connection: Connection, vault: Vault, page: Page = FIRST, *, only: Collection[str] | None = None
 ) -> list[Project]:
-    """Return a page of them, or of `only` these."""
+    """Return a page of all projects, or of `only` these."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -62,7 +62,7 @@ _MATCHING = """
 async def search_projects(
     connection: Connection, vault: Vault, *, q: str, name: str, description: str, limit: int, offset: int
 ) -> tuple[list[Project], int]:
-    """Return a page of those that have these words, whatever their case, newest first, and how many have."""
+    """Return a page of the projects that contain these words in any case, newest first, and their total."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -84,34 +84,34 @@ async def search_projects(
 async def select_project(
     connection: Connection, vault: Vault, project_id: str, *, without: Collection[str] = ()
 ) -> Project:
-    """Raises NotFound, and Unreadable unless it will do without the variables."""
+    """Raises NotFound, and UndecryptableSecret when the variables are wanted and no key decrypts them."""
     row = await connection.fetchrow(f"SELECT {_COLUMNS} FROM projects WHERE project_id = $1", project_id)  # noqa: S608
     if row is None:
         raise NotFound(_NOT_FOUND)
-    ((found, _),) = undecryptable.shown([row], lambda one: _from_row(one, vault), without)
+    ((found, _),) = undecryptable.read_all([row], lambda one: _from_row(one, vault), without)
     return found
 
 
 async def select_project_id(connection: Connection, named: str) -> str:
-    """Return the id of what a person calls by id or name; raises NotFound, or Conflict where the name is not one's."""
+    """Return the id of the project with this id or name. Raises NotFound, or Conflict when several have the name."""
     rows = await connection.fetch(
         "SELECT project_id FROM projects WHERE $1 IN (project_id, name) ORDER BY project_id = $1 DESC", named
     )
     if not rows:
         raise NotFound(f"there is no project called {named!r}")
     if len(rows) > 1 and rows[0]["project_id"] != named:
-        raise Conflict(f"there are {len(rows)} projects called {named!r}: name the one by its id")
+        raise Conflict(f"there are {len(rows)} projects called {named!r}: use the id")
     return str(rows[0]["project_id"])
 
 
 async def lock_project(connection: Connection, project_id: str) -> None:
-    """Let nothing be put into the project until the transaction ends; raises NotFound."""
+    """Prevent that anything is added to the project until the transaction ends. Raises NotFound."""
     if not await connection.fetchval("SELECT true FROM projects WHERE project_id = $1 FOR UPDATE", project_id):
         raise NotFound(_NOT_FOUND)
 
 
 async def insert_project(connection: Connection, name: str) -> str:
-    """Return the id of a new one, without environments."""
+    """Return the id of the new project, which has no environments."""
     return str(await connection.fetchval("INSERT INTO projects (name) VALUES ($1) RETURNING project_id", name))
 
 
@@ -122,7 +122,7 @@ _SETTABLE = ("name", "description", "variables")
 async def update_project(
     connection: Connection, vault: Vault, project_id: str, changes: Mapping[str, str | None]
 ) -> None:
-    """Set the named columns, the variables given in clear; raises NotFound."""
+    """Set the named columns, with variables in plain text. Raises NotFound."""
     columns = [column for column in _SETTABLE if column in changes]
     values = [_stored(vault, project_id, column, changes[column]) for column in columns]
     assignments = ", ".join(f"{column} = ${number}" for number, column in enumerate(columns, start=2))
@@ -140,12 +140,12 @@ def _stored(vault: Vault, project_id: str, column: str, value: str | None) -> st
 
 
 async def delete_project(connection: Connection, project_id: str) -> None:
-    """Remove it and its environments, in which no application is."""
+    """Delete a project and its environments, which have no applications."""
     await connection.execute("DELETE FROM projects WHERE project_id = $1", project_id)
 
 
 async def ensure_default(connection: Connection) -> str:
-    """Return the environment of applications that are made without one; it is there from the first of them on."""
+    """Return the environment of applications that are created without one; create it if necessary."""
     await connection.execute(
         "INSERT INTO projects (project_id, name) VALUES ($1, 'Default') ON CONFLICT DO NOTHING", DEFAULT
     )

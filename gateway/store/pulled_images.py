@@ -1,4 +1,4 @@
-"""Which images were pulled to which engine, and for which application: what may be removed once nothing is of them."""
+"""Images that rollouts pulled to engines: candidates for removal once no container uses them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class PulledImage:
-    """An image by digest, that a rollout of the application pulled to an engine."""
+    """An image, by digest, that a rollout of the application pulled to an engine."""
 
     application_id: str
     engine_id: str
     server_id: str
     reference: Reference
-    #: nobody is configured with its tag, or follows it, any more
+    #: no application is configured with its tag or subscribes to it any more
     tag_is_free: bool
 
 
 async def insert_pulled(connection: Connection, deployment_id: str) -> None:
-    """Write down that this deployment's image is about to be pulled to its engine."""
+    """Record that this deployment is about to pull its image to its engine."""
     await connection.execute(f"{_INSERT} AND d.deployment_id = $1 {_AGAIN}", deployment_id)
 
 
 async def insert_all_pulled(connection: Connection, application_id: str) -> None:
-    """Write down all that deployments of the application have pulled, before they are forgotten with it."""
+    """Record all images that deployments of the application pulled, before they are deleted with it."""
     await connection.execute(f"{_INSERT} AND d.application_id = $1 {_AGAIN}", application_id)
 
 
@@ -49,7 +49,7 @@ _AGAIN = """
 
 
 async def schedule_check(connection: Connection, application_id: str) -> None:
-    """Let what was pulled for the application be looked at: one of its deployments has ended."""
+    """Check the images of the application soon, since one of its deployments has ended."""
     await connection.execute("UPDATE pulled_images SET next_look_at = now() WHERE application_id = $1", application_id)
 
 
@@ -81,7 +81,7 @@ _IDLE = """
 
 
 async def select_idle(connection: Connection, engine_id: str, server_ids: Sequence[str | None]) -> list[PulledImage]:
-    """Return what is due to be looked at there, and no deployment is about to run, nor was the last to serve."""
+    """Return the images there that are due, and that no application serves or is about to run."""
     rows = await connection.fetch(
         f"""
         SELECT application_id, engine_id, server_id, repository, tag, digest,
@@ -111,7 +111,7 @@ async def select_idle(connection: Connection, engine_id: str, server_ids: Sequen
 
 
 async def is_idle(connection: Connection, pulled: PulledImage) -> bool:
-    """Tell whether that is still so."""
+    """Return whether no application serves the image or is about to run it."""
     return bool(
         await connection.fetchval(
             f"SELECT EXISTS (SELECT FROM pulled_images p WHERE {_SAME} AND {_IDLE})",  # noqa: S608 - constants
@@ -126,7 +126,7 @@ def _key(pulled: PulledImage) -> tuple[str, ...]:
 
 
 async def postpone_check(connection: Connection, pulled: PulledImage) -> None:
-    """Look at it again in an hour: a container is of it."""
+    """Check the image again in an hour, since a container uses it."""
     await connection.execute(
         f"UPDATE pulled_images SET next_look_at = now() + interval '1 hour' WHERE {_SAME}",  # noqa: S608 - constants
         *_key(pulled),

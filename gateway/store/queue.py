@@ -16,20 +16,20 @@ _TITLE, _DESCRIPTION = 500, 5000  # characters
 
 @dataclass(frozen=True, slots=True)
 class ImageChange:
-    """The image, as it was written, that is the application's once a deployment serves it."""
+    """An image, as written, that becomes the application's once the deployment serves it."""
 
     image: str
-    #: whether the subscription to the tag it had moves along
+    #: whether the subscription to the former tag changes with it
     moves_subscription: bool
 
 
 async def notify(connection: Connection) -> None:
-    """Wake every gateway's supervisor: there may be something to claim."""
+    """Wake the workers of every gateway: there may be something to claim."""
     await connection.execute(f"NOTIFY {CHANNEL}")
 
 
 async def select_queued(connection: Connection, application_id: str) -> Deployment | None:
-    """Return the one that waits, held: nobody claims it meanwhile. The caller holds the application's queue."""
+    """Return the queued deployment and lock its row against a claim. The caller holds the lock of the queue."""
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'queued' FOR NO KEY UPDATE",  # noqa: S608
         application_id,
@@ -38,7 +38,7 @@ async def select_queued(connection: Connection, application_id: str) -> Deployme
 
 
 async def select_all_queued(connection: Connection, application_ids: Sequence[str]) -> dict[str, Deployment]:
-    """Return those that wait, by application, held. The caller holds the queues."""
+    """Return the queued deployments by application, and lock their rows. The caller holds the locks of the queues."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
@@ -53,7 +53,7 @@ async def select_all_queued(connection: Connection, application_ids: Sequence[st
 
 
 async def insert_pushed(connection: Connection, choices: Mapping[str, Match]) -> dict[str, str]:
-    """Queue what was pushed, and return the ids by application. The caller holds their queues, which are empty."""
+    """Queue a deployment for each match; return the ids by application. The caller holds their empty queues."""
     rows = await connection.fetch(
         """
         INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest,
@@ -75,7 +75,7 @@ async def insert_pushed(connection: Connection, choices: Mapping[str, Match]) ->
 
 
 def _short(text: str, most: int) -> str:
-    """Return what is kept of words that somebody sent, so that a list of many stays small."""
+    """Truncate text of a sender, so that lists stay small."""
     return text if len(text) <= most else f"{text[: most - 2]} …"
 
 
@@ -92,7 +92,7 @@ async def insert_deployment(
     rolls_back_to: str | None = None,
     image_change: ImageChange | None = None,
 ) -> str:
-    """Queue it and return its id. The caller holds the application's queue and has emptied it."""
+    """Queue a deployment and return its id. The caller holds the lock of the application's queue, which is empty."""
     row = await connection.fetchval(
         """
         INSERT INTO deployments (application_id, kind, forced, title, description, reference, expected_digest,
@@ -124,7 +124,7 @@ async def join_deployment(
     expected_digest: Digest | None,
     image_change: ImageChange | None,
 ) -> None:
-    """Let a queued one answer this request too."""
+    """Let a queued deployment answer this request too."""
     await connection.execute(
         """
         UPDATE deployments
@@ -149,7 +149,7 @@ async def join_deployment(
 
 
 async def select_image_change(connection: Connection, deployment_id: str) -> ImageChange | None:
-    """Return the image that is the application's once this serves; None where none is."""
+    """Return the image that becomes the application's once this deployment serves; None if there is none."""
     row = await connection.fetchrow(
         "SELECT image, moves_subscription FROM deployments WHERE deployment_id = $1 AND image IS NOT NULL",
         deployment_id,
@@ -158,7 +158,7 @@ async def select_image_change(connection: Connection, deployment_id: str) -> Ima
 
 
 async def supersede_deployment(connection: Connection, deployment_id: str) -> None:
-    """Take it out of the queue; `link_successor` names the one that comes instead."""
+    """Mark a queued deployment as superseded; `link_successor` then names its successor."""
     await connection.execute(
         """
         UPDATE deployments
@@ -178,7 +178,7 @@ async def link_successor(connection: Connection, deployment_id: str, successor: 
 async def select_pending(
     connection: Connection, *, only: Collection[str] | None = None, limit: int = MOST
 ) -> list[Deployment]:
-    """Return what waits and runs, what was asked for first at the head: of all applications, or `only` these."""
+    """Return the queued and running deployments, the oldest request first: of all applications, or of `only` these."""
     rows = await connection.fetch(
         f"""
         SELECT {COLUMNS}
@@ -195,7 +195,7 @@ async def select_pending(
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """How many wait and run, and for how many seconds the oldest has waited."""
+    """The numbers of queued and running deployments, and the age of the oldest queued one in seconds."""
 
     queued: int
     running: int

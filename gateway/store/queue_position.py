@@ -1,4 +1,4 @@
-"""What a queued deployment waits for."""
+"""The position of a queued deployment, and what it waits for."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,14 +10,14 @@ from gateway.store.database import Connection
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Its place among those that wait for the same engine, 1 being next, and what must happen first."""
+    """The position in the queue of its engine, where 1 is next, and what must happen first."""
 
     position: int
     waits_for: str
 
 
 async def select_wait(connection: Connection, deployment: Deployment) -> Wait | None:
-    """Return None for one that does not wait."""
+    """Return the position of a deployment; None if it is not queued."""
     if deployment.state is not Status.QUEUED:
         return None
     if deployment.status is Status.RUNNING and deployment.reason is not None:

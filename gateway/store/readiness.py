@@ -1,14 +1,14 @@
-"""Whether the database takes writes."""
+"""Check whether the database accepts writes."""
 
 import os
 
 from gateway.store.database import Pool, statement
 
-_PAGE = 7_900  # bytes of a row that takes a page of its own, so that a full disk shows
+_PAGE = 7_900  # bytes of a row that fills a page, so that a full disk fails the write
 
 
 async def probe_write(pool: Pool) -> None:
-    """Write a row, and undo it; raises Unavailable where the database takes none, as one that is read-only or full."""
+    """Insert a row and roll back. Raises Unavailable, for a read-only or full database too."""
     async with statement(pool) as connection:
         undone = connection.transaction()
         await undone.start()

@@ -1,4 +1,4 @@
-"""All that is sealed, in one place, and sealing it anew."""
+"""All encrypted columns, and their re-encryption with another master key."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ _AT_ONCE = 100
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """Where sealed secrets are; `key` is what tells the rows."""
+    """A column of encrypted secrets; `key` is the primary key of the table."""
 
     table: str
     key: str
@@ -22,7 +22,7 @@ class Column:
         return f"{self.table}:{row}:{self.name}"
 
 
-#: every column of the schema that holds sealed secrets; a test holds the two together
+#: every encrypted column of the schema; a test compares this list with the schema
 SEALED = (
     Column("applications", "application_id", "registry_password"),
     Column("applications", "application_id", "environment"),
@@ -41,7 +41,7 @@ SEALED = (
 
 @dataclass(slots=True)
 class Progress:
-    """What was found: sealed anew, sealed as it should be, and what no key opens."""
+    """How many secrets were re-encrypted or current already, and the places of those that no key decrypts."""
 
     reencrypted: int = 0
     current: int = 0
@@ -49,7 +49,7 @@ class Progress:
 
 
 async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED) -> Progress:
-    """Seal with the newest key what was sealed with another, a row at a time; done again, it goes on.
+    """Encrypt with the newest key what another key encrypted, row by row; a second call continues.
 
     A row that somebody else changes meanwhile is left to them.
     """
@@ -62,7 +62,7 @@ async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED
 
 
 async def _reencrypt_batch(pool: Pool, vault: Vault, column: Column, after: str, progress: Progress) -> str | None:
-    """Go through the next rows; return the last, None where there are no more."""
+    """Process the next rows; return the last key, None when there are no more."""
     async with statement(pool) as connection:
         rows = await connection.fetch(
             f"""

@@ -1,4 +1,4 @@
-"""Logins that are kept for all applications, their passwords sealed."""
+"""Registry credentials for all applications. Passwords are stored encrypted."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,8 +44,8 @@ def _from_row(row: Row, vault: Vault) -> Registry:
 
 
 def _read(rows: Sequence[Row], vault: Vault) -> list[Registry]:
-    """Return them; those whose password no key opens without it, and with why."""
-    found = undecryptable.shown(rows, lambda row: _from_row(row, vault), ["password"])
+    """Return the registries; one whose password no key decrypts has the error instead."""
+    found = undecryptable.read_all(rows, lambda row: _from_row(row, vault), ["password"])
     return [registry if why is None else replace(registry, unreadable=why) for registry, why in found]
 
 
@@ -56,7 +56,7 @@ def _login(username: str, password: str, amazon: Mapping[str, Any] | None) -> Cr
 
 
 def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple[object, ...]:
-    """Return what stands in the columns, in their order."""
+    """Return the values of the columns, in their order."""
     login, scope = registration.login, registration.scope
     username, password, amazon = "", "", None
     if isinstance(login, AwsIdentity):
@@ -80,7 +80,7 @@ def _values(vault: Vault, registry_id: str, registration: Registration) -> tuple
 
 
 async def select_registries_page(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Registry]:
-    """Return a page of them."""
+    """Return a page of the registries."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -95,7 +95,7 @@ async def select_registries_page(connection: Connection, vault: Vault, page: Pag
 
 
 async def select_registries(connection: Connection, vault: Vault, domain: Domain | None = None) -> list[Registry]:
-    """Return all of them, or those of one domain."""
+    """Return all registries, or those of one domain."""
     rows = await connection.fetch(
         f"SELECT {_COLUMNS} FROM registries WHERE $1::text IS NULL OR domain = $1 ORDER BY created_at",  # noqa: S608
         domain,
@@ -104,7 +104,7 @@ async def select_registries(connection: Connection, vault: Vault, domain: Domain
 
 
 async def select_registry(connection: Connection, vault: Vault, registry_id: str) -> Registry:
-    """Return one, locked until the transaction ends; raises NotFound."""
+    """Return a registry and lock its row until the transaction ends. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM registries WHERE registry_id = $1 FOR NO KEY UPDATE",  # noqa: S608
         registry_id,
@@ -125,7 +125,7 @@ async def insert_registry(connection: Connection, vault: Vault, registration: Re
         """,  # noqa: S608
         *_values(vault, registry_id, registration),
     )
-    if row is None:  # pragma: no cover - RETURNING answers or raises
+    if row is None:  # pragma: no cover - RETURNING returns a row or raises
         raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)
 
@@ -143,7 +143,7 @@ async def update_registry(connection: Connection, vault: Vault, registry_id: str
 
 
 async def delete_registry(connection: Connection, vault: Vault, registry_id: str) -> Registry:
-    """Return what was removed; raises NotFound."""
+    """Delete a registry and return it. Raises NotFound."""
     row = await connection.fetchrow(
         f"DELETE FROM registries WHERE registry_id = $1 RETURNING {_COLUMNS}",  # noqa: S608
         registry_id,

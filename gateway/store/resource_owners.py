@@ -1,4 +1,4 @@
-"""Where things belong: to an application, or to what holds applications."""
+"""The application and project that a resource belongs to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from gateway.store.database import Connection
 
 
 class ResourceKind(StrEnum):
-    """What has an id and belongs somewhere."""
+    """Kinds of resources with an id."""
 
     APPLICATION = "application"
     DEPLOYMENT = "deployment"
@@ -23,7 +23,7 @@ class ResourceKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResourceOwner:
-    """`application_id` is None for what holds applications, as a project does."""
+    """`application_id` is None for a project or an environment."""
 
     application_id: str | None
     project_id: str | None
@@ -50,13 +50,13 @@ _SELECT: Mapping[ResourceKind, str] = {
 
 
 async def select_owner(connection: Connection, kind: ResourceKind, named: str) -> ResourceOwner | None:
-    """Return where it belongs, the deleted too; None where there is no such thing."""
+    """Return the owner of a resource, also of a deleted application; None if there is no such resource."""
     row = await connection.fetchrow(_SELECT[kind], named)
     return None if row is None else ResourceOwner(row["application_id"], row["project_id"])
 
 
 async def select_projects(connection: Connection, grants: Grants) -> frozenset[str]:
-    """Return the projects that these grants are for, and those of applications that they are for."""
+    """Return the projects that these grants name, and the projects of the applications that they name."""
     rows = await connection.fetch(
         "SELECT DISTINCT e.project_id FROM applications JOIN environments e USING (environment_id)"
         " WHERE application_id = ANY($1)",
@@ -66,7 +66,7 @@ async def select_projects(connection: Connection, grants: Grants) -> frozenset[s
 
 
 async def select_covered(connection: Connection, grants: Grants) -> frozenset[str]:
-    """Return the applications that these grants are for."""
+    """Return the applications that these grants cover."""
     rows = await connection.fetch(
         f"{_OWNER} WHERE application_id = ANY($1) OR e.project_id = ANY($2)",
         list(grants.applications),
@@ -76,7 +76,7 @@ async def select_covered(connection: Connection, grants: Grants) -> frozenset[st
 
 
 async def is_volume_of_another(connection: Connection, volume: str, *, application_id: str, app_name: str) -> bool:
-    """Tell whether another application mounts the volume, or is nearer to it by its name."""
+    """Return whether another application mounts the volume, or has a name that matches the volume better."""
     return bool(
         await connection.fetchval(
             """

@@ -1,4 +1,4 @@
-"""The journal a rollout writes, kept in PostgreSQL."""
+"""The journal of a rollout, in PostgreSQL."""
 
 import time
 from collections.abc import Coroutine
@@ -18,14 +18,14 @@ _SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more 
 
 
 class PostgresJournal:
-    """Implements deployments.Journal for one attempt. `lost` is set by whoever learns that another owns it."""
+    """Implements deployments.Journal for one attempt. `lost` is set when another worker owns the deployment."""
 
     def __init__(self, pool: Pool, deployment: Deployment) -> None:
         self._pool = pool
         self._deployment = deployment
         self._records: list[StepRecord] = []
         self._unwritten: set[int] = set()
-        #: by the machine's clock, which goes on while the process is frozen
+        #: by the clock that also counts while the process is frozen
         self._sure_until = 0.0
         self.lost = False
 
@@ -35,7 +35,7 @@ class PostgresJournal:
 
     @property
     def step(self) -> Step | None:
-        """The last that was begun."""
+        """The current step."""
         return self._records[-1].step if self._records else None
 
     async def begin(self, step: Step, detail: str = "") -> None:
@@ -70,11 +70,11 @@ class PostgresJournal:
         if time.monotonic() < self._sure_until:
             return
         if not await self._if_possible(self.extend_lease(0), "Going on without asking who owns the deployment"):
-            # Nobody else can have claimed it of a database that is away; each further question would take time.
+            # While the database is unavailable nobody can claim the deployment; asking again would only take time.
             self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
 
     async def _stretch(self, connection: Connection, least: float) -> None:
-        """Renew the lease. Half of it is left then at least for any call that is begun without asking again."""
+        """Renew the lease. At least half of it is left for each call that starts without another renewal."""
         asked_at, row = time.monotonic(), self._deployment
         length = await leases.stretch_lease(connection, row.deployment_id, row.epoch, least)
         if self.lost or length is None:
@@ -84,7 +84,7 @@ class PostgresJournal:
 
     async def record_reversal(self, swap: Swap) -> None:
         self.note_step(Step.PUT_BACK, swap.reason.message if swap.reason else "")
-        # Putting back comes first; whoever claims this later sees the same failure and does the same.
+        # Putting back comes first; a worker that claims this later sees the same failure and does the same.
         await self._if_possible(self._turn_back(swap), "Putting back without a record")
 
     async def _turn_back(self, swap: Swap) -> None:
@@ -98,7 +98,7 @@ class PostgresJournal:
         self._records.append(StepRecord(step, detail, datetime.now(UTC), None))
 
     def end(self) -> None:
-        """End the step that goes on."""
+        """End the current step."""
         if self._records and self._records[-1].finished_at is None:
             self._replace(finished_at=datetime.now(UTC))
 
@@ -114,7 +114,7 @@ class PostgresJournal:
             )
 
     async def flush(self, connection: Connection | None = None) -> None:
-        """Write what is not yet written, in the caller's transaction where there is one."""
+        """Write pending steps, in the caller's transaction if there is one."""
         if connection is not None:
             await self._write(connection)
             return
@@ -122,11 +122,11 @@ class PostgresJournal:
             await self._write(own)
 
     async def flush_if_possible(self) -> None:
-        """Write what is not yet written, unless the database refuses."""
+        """Write pending steps unless the database is unavailable."""
         await self._if_possible(self.flush(), "The journal waits for the database")
 
     async def close_swap_if_possible(self) -> None:
-        """Let the record of a swap that is over go, unless the database refuses; a next attempt puts back again."""
+        """Delete the record of a completed swap; if the database is unavailable, the next attempt puts back again."""
         await self._if_possible(self.close_swap(), "The record of a swap stays open until it is tried again")
 
     async def extend_lease_if_possible(self, longest_call: float) -> None:
@@ -145,7 +145,7 @@ class PostgresJournal:
             )
 
     async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
-        """Do it within a second, and return whether it was done; raises nothing but LeaseLost.
+        """Write within a second; return whether that worked. Raises only LeaseLost.
 
         The containers matter more than the record: no answer of the database stops a swap that has begun.
         """

@@ -1,4 +1,4 @@
-"""Hosts, what lets us in there sealed."""
+"""Servers. Their credentials are stored encrypted."""
 
 from dataclasses import replace
 
@@ -39,8 +39,8 @@ def _from_row(row: Row, vault: Vault) -> Server:
 
 
 def _read(row: Row, vault: Vault) -> Server:
-    """Return it; where no key opens what lets us in there, without that, and with why."""
-    ((server, why),) = undecryptable.shown([row], lambda one: _from_row(one, vault), ["credentials"])
+    """Return a server; one whose credentials no key decrypts has the error instead."""
+    ((server, why),) = undecryptable.read_all([row], lambda one: _from_row(one, vault), ["credentials"])
     return server if why is None else replace(server, error=why, unreadable=why)
 
 
@@ -50,7 +50,7 @@ def _sealed(vault: Vault, server_id: str, access: Access) -> bytes | None:
 
 
 async def notify(connection: Connection) -> None:
-    """Tell every gateway, once this is committed, to look which hosts there are."""
+    """Notify every gateway, after the commit, that the list of servers changed."""
     await connection.execute(f"NOTIFY {CHANNEL}")
 
 
@@ -60,7 +60,7 @@ async def select_servers(connection: Connection, vault: Vault) -> list[Server]:
 
 
 async def select_servers_page(connection: Connection, vault: Vault, page: Page = FIRST) -> list[Server]:
-    """Return a page of them."""
+    """Return a page of the servers."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -75,7 +75,7 @@ async def select_servers_page(connection: Connection, vault: Vault, page: Page =
 
 
 async def select_server(connection: Connection, vault: Vault, named: str) -> Server:
-    """Return what is called so, by id or name; raises NotFound."""
+    """Return the server with this id or name. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM servers WHERE $1 IN (server_id, name) ORDER BY server_id = $1 DESC LIMIT 1",  # noqa: S608
         named,
@@ -86,7 +86,7 @@ async def select_server(connection: Connection, vault: Vault, named: str) -> Ser
 
 
 async def insert_server(connection: Connection, vault: Vault, *, name: str, description: str, access: Access) -> Server:
-    """Return the new one; raises Conflict where the name is taken."""
+    """Return the new server. Raises Conflict when the name is taken."""
     server_id = str(await connection.fetchval("SELECT gen_random_uuid()::text"))
     try:
         row = await connection.fetchrow(
@@ -103,7 +103,7 @@ async def insert_server(connection: Connection, vault: Vault, *, name: str, desc
         )
     except asyncpg.UniqueViolationError as error:
         raise Conflict(f"there is a server called {name!r} already") from error
-    if row is None:  # pragma: no cover - RETURNING answers or raises
+    if row is None:  # pragma: no cover - RETURNING returns a row or raises
         raise NotFound(_NOT_FOUND)
     return _from_row(row, vault)
 
@@ -111,7 +111,7 @@ async def insert_server(connection: Connection, vault: Vault, *, name: str, desc
 async def update_server(
     connection: Connection, vault: Vault, server_id: str, *, name: str, description: str, access: Access
 ) -> None:
-    """Set all of it; raises Conflict where the name is taken."""
+    """Set all fields. Raises Conflict when the name is taken."""
     try:
         await connection.execute(
             """
@@ -132,7 +132,7 @@ async def update_server(
 async def update_state(
     connection: Connection, server_id: str, *, engine_id: str | None = None, error: str | None = None
 ) -> None:
-    """Write down who answered there, or why nobody does."""
+    """Record the engine that responds there, or the error."""
     await connection.execute(
         """
         UPDATE servers
@@ -146,7 +146,7 @@ async def update_state(
 
 
 async def delete_server(connection: Connection, server_id: str) -> None:
-    """Remove it; raises Conflict while applications are on it."""
+    """Delete a server. Raises Conflict while applications are on it."""
     try:
         await connection.execute("DELETE FROM servers WHERE server_id = $1", server_id)
     except asyncpg.ForeignKeyViolationError as error:

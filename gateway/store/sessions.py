@@ -1,9 +1,9 @@
-"""Who else is on the database, and with which key it seals: each connection bears the mark of it as its name."""
+"""The sessions of gateways on the database. The name of a connection has the mark of the key that it encrypts with."""
 
 from gateway.store.database import Connection
 
 _PREFIX = "gateway "
-_TURN = 0x676174656B657973  # a number of our own for advisory locks
+_ROTATION_LOCK = 0x676174656B657973  # the key of an advisory lock
 
 
 def session_name(mark: str) -> str:
@@ -11,7 +11,7 @@ def session_name(mark: str) -> str:
 
 
 async def select_marks(connection: Connection) -> set[str]:
-    """Return the marks of all who are connected, ourselves among them."""
+    """Return the marks of all connected gateways, this one included."""
     rows = await connection.fetch(
         """
         SELECT DISTINCT application_name AS name
@@ -24,9 +24,9 @@ async def select_marks(connection: Connection) -> set[str]:
 
 
 async def try_rotation_lock(connection: Connection) -> bool:
-    """Be the one who rotates, until the connection ends or gives it back; tell whether nobody else is."""
-    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _TURN))
+    """Take the lock of the key rotation, until it is released or the connection ends; return whether that worked."""
+    return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", _ROTATION_LOCK))
 
 
 async def release_rotation_lock(connection: Connection) -> None:
-    await connection.execute("SELECT pg_advisory_unlock($1)", _TURN)
+    await connection.execute("SELECT pg_advisory_unlock($1)", _ROTATION_LOCK)

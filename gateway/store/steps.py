@@ -1,4 +1,4 @@
-"""The steps of rollouts, as they went. Each write is refused unless the writer holds the newest epoch."""
+"""The steps of rollouts. A write changes nothing unless it has the newest epoch."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from gateway.store.database import Connection
 
 
 async def upsert_steps(connection: Connection, deployment_id: str, epoch: int, steps: dict[int, StepRecord]) -> bool:
-    """Write steps by number; False for a stale owner."""
+    """Write steps by number; return False for a stale owner."""
     rows = await connection.fetch(
         """
         INSERT INTO steps (deployment_id, epoch, number, step, detail, started_at, finished_at)
@@ -32,7 +32,7 @@ async def upsert_steps(connection: Connection, deployment_id: str, epoch: int, s
 
 
 async def select_steps(connection: Connection, deployment_ids: Sequence[str]) -> dict[str, list[StepRecord]]:
-    """Return the steps of all attempts of each deployment, in the order they began."""
+    """Return the steps of all attempts of each deployment, in the order of their start."""
     rows = await connection.fetch(
         """
         SELECT deployment_id, step, detail, started_at, finished_at

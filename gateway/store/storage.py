@@ -1,4 +1,4 @@
-"""What every command needs, and nothing of what only a server does, so that a command begins at once."""
+"""The storage that every command needs, without the parts of a server, so that a command starts fast."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +16,7 @@ from gateway.store.sessions import session_name
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The database, migrated, and the vault that opens its secrets."""
+    """The migrated database, and the vault that decrypts its secrets."""
 
     pool: database.Pool
     vault: Vault
@@ -25,7 +25,7 @@ class Storage:
 
 @asynccontextmanager
 async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterator[database.Pool]:
-    """Open the database, the embedded one where none is set; raises Unavailable."""
+    """Open the database, or the embedded one if none is set. Raises Unavailable."""
     async with AsyncExitStack() as stack:
         if settings.database_url is None:
             url = await stack.enter_async_context(embedded_postgres(settings.data_dir))
@@ -36,7 +36,7 @@ async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterat
 
 @asynccontextmanager
 async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
-    """Open the database, migrated, and the vault; raises Unavailable or InvalidInput."""
+    """Open and migrate the database, and open the vault. Raises Unavailable or InvalidInput."""
     keyring = _keyring(settings)
     async with open_pool(settings, name=session_name(keyring.mark)) as pool:
         await migrate(pool)
@@ -52,6 +52,6 @@ def _keyring(settings: Settings) -> Keyring:
         keyring.keys()
         return keyring
     raise InvalidInput(
-        "GATEWAY_MASTER_KEY is needed with GATEWAY_DATABASE_URL, since it seals the secrets kept there. "
-        "Make one and keep it safe: openssl rand -base64 32"
+        "GATEWAY_DATABASE_URL needs GATEWAY_MASTER_KEY, which encrypts the secrets in that database. "
+        "Create one and keep it safe: openssl rand -base64 32"
     )

@@ -1,4 +1,4 @@
-"""Which applications follow which images."""
+"""Subscriptions: which pushes deploy which applications."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -47,8 +47,8 @@ def _from_row(row: asyncpg.Record) -> Subscription:
     )
 
 
-# Who follows the push `p` by its tag. What waits or runs with another image has moved the subscription to the image's
-# tag already: pushes meanwhile are those of the new tag.
+# The subscriptions to the tag of the push `p`. A queued or running deployment with another image has changed the
+# subscription already: meanwhile, pushes of the new tag match.
 _BY_TAG = f"""
     SELECT f.application_id, f.from_image, {POLICY}
       FROM subscriptions f
@@ -66,18 +66,18 @@ _BY_TAG = f"""
        AND d.image IS NOT NULL AND d.moves_subscription
 """  # noqa: S608 - constants
 
-# Who follows a repository by another policy is one row, however many pushes of it are told: which it takes, the policy
-# says. `number` is of the push, null where it is any of the repository's.
-_FOLLOWED = f"""
-    WITH told AS MATERIALIZED (
+# A subscription with another rule is one row, however many pushes of its repository there are: the policy then decides
+# which it matches. `number` is that of the push, null for any push of the repository.
+_SUBSCRIBED = f"""
+    WITH pushes AS MATERIALIZED (
         SELECT * FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS p (repository, tag, number)
     )
     SELECT s.application_id, s.from_image, p.number, p.repository, {POLICY}
-      FROM told p
+      FROM pushes p
      CROSS JOIN LATERAL ({_BY_TAG}) AS s
      UNION ALL
     SELECT f.application_id, false, NULL, f.repository, {POLICY}
-      FROM (SELECT DISTINCT repository FROM told) AS p
+      FROM (SELECT DISTINCT repository FROM pushes) AS p
       JOIN subscriptions f ON f.repository = p.repository AND f.tag = ''
 """  # noqa: S608 - constants
 
@@ -85,15 +85,15 @@ _FOLLOWED = f"""
 async def lock_subscribed(
     connection: Connection, events: Sequence[PushEvent], *, only: str | None = None
 ) -> list[Candidate]:
-    """Return who follows these pushes, of this application alone where one is named.
+    """Return the applications that subscribe to these pushes, or of these only `only`, and lock their queues.
 
-    Their queues are held, in one order, until the transaction ends: without the locks two pushes at once would both see
-    an empty queue; with them in any order they would wait for each other.
+    The locks are taken in one order and held until the transaction ends. Without them two concurrent pushes would both
+    see an empty queue; in any order they could wait for each other.
     """
     rows = await connection.fetch(
         f"""
         SELECT a.application_id, a.desired, {WANTED_IMAGE} AS image, s.number, s.repository, s.from_image, {POLICY}
-          FROM ({_FOLLOWED}) AS s
+          FROM ({_SUBSCRIBED}) AS s
           JOIN applications a USING (application_id)
          WHERE a.desired <> 'deleted' AND a.auto_deploy AND ($3::text IS NULL OR a.application_id = $3)
          ORDER BY a.application_id, s.number, s.from_image DESC
@@ -103,39 +103,41 @@ async def lock_subscribed(
         [event.tag for event in events],
         only,
     )
-    followers, pushes = [], PushMatcher(events)
+    candidates, pushes = [], PushMatcher(events)
     for application_id, group in groupby(rows, key=lambda row: str(row["application_id"])):
-        told = list(group)
-        follows = tuple(PushFilter(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in told)
-        for one in follows:
+        found = list(group)
+        filters = tuple(
+            PushFilter(row["number"], row["repository"], policy_of(row), row["from_image"]) for row in found
+        )
+        for one in filters:
             if pushes.evaluate(one):
-                await asyncio.sleep(0)  # others have their turn: there may be many pushes, and many policies
-        if taken := pushes.matches(follows):
-            image = told[0]["image"]
-            desired = Desired(told[0]["desired"])
-            followers.append(Candidate(application_id, desired, Reference.parse(image) if image else None, taken))
-    return followers
+                await asyncio.sleep(0)  # let other tasks run: there may be many pushes and many policies
+        if matches := pushes.matches(filters):
+            image = found[0]["image"]
+            desired = Desired(found[0]["desired"])
+            candidates.append(Candidate(application_id, desired, Reference.parse(image) if image else None, matches))
+    return candidates
 
 
 @dataclass(frozen=True, slots=True)
 class SubscribedPolicy:
-    """What is followed of a path: at which host's repository, and which of its tags."""
+    """A repository that is subscribed to, and the policy."""
 
     repository: Repository
     policy: TagPolicy
 
 
 async def select_subscribed(connection: Connection, repositories: Collection[Repository]) -> list[SubscribedPolicy]:
-    """Return what is followed of these, and of the same paths at other hosts: a few of each."""
+    """Return subscriptions to these repositories, and to the same paths at other hosts: a few of each."""
     rows = await connection.fetch(
         f"""
         SELECT DISTINCT f.repository, {POLICY}
-          FROM unnest($1::text[]) AS told (path)
+          FROM unnest($1::text[]) AS wanted (path)
          CROSS JOIN LATERAL (
                SELECT s.*
                  FROM subscriptions s
                  JOIN applications a USING (application_id)
-                WHERE substr(s.repository, strpos(s.repository, '/') + 1) = told.path
+                WHERE substr(s.repository, strpos(s.repository, '/') + 1) = wanted.path
                   AND a.desired <> 'deleted' AND a.auto_deploy
                 LIMIT 20
                ) AS f
@@ -147,7 +149,7 @@ async def select_subscribed(connection: Connection, repositories: Collection[Rep
 
 
 async def select_subscriptions(connection: Connection, application_id: str) -> list[Subscription]:
-    """Return those of one application."""
+    """Return the subscriptions of an application."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -167,7 +169,7 @@ async def select_subscriptions_page(
     only: Collection[str] | None = None,
     page: Page = FIRST,
 ) -> list[Subscription]:
-    """Return a page of those of one application, of `only` these, or of all."""
+    """Return a page of the subscriptions of one application, of `only` these, or of all."""
     wanted = only if application_id is None else {application_id} if only is None else {application_id} & set(only)
     rows = await connection.fetch(
         f"""
@@ -184,7 +186,7 @@ async def select_subscriptions_page(
 
 
 async def select_subscription(connection: Connection, subscription_id: str) -> Subscription:
-    """Raises NotFound."""
+    """Return a subscription. Raises NotFound."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM subscriptions WHERE subscription_id = $1",  # noqa: S608 - constants
         subscription_id,
@@ -197,10 +199,10 @@ async def select_subscription(connection: Connection, subscription_id: str) -> S
 async def insert_subscription(
     connection: Connection, application_id: str, repository: Repository, policy: TagPolicy
 ) -> Subscription:
-    """Let the application follow this too; raises Conflict where it does already, or follows too much."""
+    """Add a subscription. Raises Conflict if it exists, or if the application has too many."""
     follows = await connection.fetchval("SELECT count(*) FROM subscriptions WHERE application_id = $1", application_id)
     if follows >= _MOST:
-        raise Conflict(f"an application has at most {_MOST} subscriptions: remove one, or follow by a wider policy")
+        raise Conflict(f"an application has at most {_MOST} subscriptions: remove one, or use a wider tag policy")
     try:
         row = await connection.fetchrow(
             f"""
@@ -219,7 +221,7 @@ async def insert_subscription(
             policy.downgrades,
         )
     except asyncpg.UniqueViolationError as error:
-        raise Conflict(f"the application follows {policy} of {repository} already") from error
+        raise Conflict(f"the application subscribes to {policy} of {repository} already") from error
     except asyncpg.ForeignKeyViolationError as error:
         raise NotFound("Application not found") from error
     if row is None:
@@ -228,11 +230,11 @@ async def insert_subscription(
 
 
 async def delete_subscription(connection: Connection, subscription_id: str) -> Subscription:
-    """Return what is followed no more; raises NotFound, or InvalidInput for the one that goes with the image."""
+    """Delete a subscription and return it. Raises NotFound, or InvalidInput for that of the application's image."""
     found = await select_subscription(connection, subscription_id)
     if found.from_image:
         raise InvalidInput(
-            "this subscription is the application's image itself: set autoDeploy to false, or another dockerImage",
+            "this subscription belongs to the application's image: set autoDeploy to false, or another dockerImage",
             field="subscriptionId",
         )
     await connection.execute("DELETE FROM subscriptions WHERE subscription_id = $1", subscription_id)
@@ -240,9 +242,9 @@ async def delete_subscription(connection: Connection, subscription_id: str) -> S
 
 
 async def replace_subscription(connection: Connection, application_id: str, reference: Reference | None) -> None:
-    """Let the application follow exactly its image's tag; nothing where there is none, or a digest decides.
+    """Replace the subscription to the application's image. An image without a tag, or with a digest, has none.
 
-    What else it follows stays.
+    Other subscriptions stay.
     """
     await connection.execute("DELETE FROM subscriptions WHERE application_id = $1 AND from_image", application_id)
     if reference is not None and not reference.pinned:
@@ -258,7 +260,7 @@ async def replace_subscription(connection: Connection, application_id: str, refe
 
 
 async def update_reconcile(connection: Connection, application_id: str, seconds: int | None) -> None:
-    """Look for missed pushes of what it follows, each so many seconds; 0 is never, None as its registry."""
+    """Set the poll interval of an application in seconds; 0: never, None: as its registry."""
     await connection.execute(
         "UPDATE applications SET reconcile = $2 WHERE application_id = $1", application_id, seconds
     )

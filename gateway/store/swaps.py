@@ -1,4 +1,4 @@
-"""The one record of a swap under way. Each write is refused unless the writer holds the newest epoch."""
+"""The record of an open swap. A write changes nothing unless it has the newest epoch."""
 
 import asyncpg
 
@@ -9,7 +9,7 @@ from gateway.store.database import Connection
 
 
 async def insert_swap(connection: Connection, swap: Swap) -> None:
-    """Open the swap; the caller's transaction has stretched the lease to cover its longest call."""
+    """Open a swap. In the same transaction the caller has extended the lease over the longest call of the swap."""
     await connection.execute(
         """
         INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
@@ -30,7 +30,7 @@ async def insert_swap(connection: Connection, swap: Swap) -> None:
 
 
 async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:
-    """Write down that it goes back, and why; False for a stale owner."""
+    """Record that the swap goes back, and why; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE swaps s
@@ -50,7 +50,7 @@ async def update_swap(connection: Connection, swap: Swap, deployment_id: str, ep
 
 
 async def delete_swap(connection: Connection, application_id: str, deployment_id: str, epoch: int) -> bool:
-    """The swap is over; False for a stale owner."""
+    """Delete a completed swap; return False for a stale owner."""
     done = await connection.execute(
         """
         WITH owner AS (
@@ -68,7 +68,7 @@ async def delete_swap(connection: Connection, application_id: str, deployment_id
 
 
 async def count_settling(connection: Connection, application_id: str, *, settlings: int, defects: int) -> None:
-    """Note so many attempts more that left it open."""
+    """Add to the numbers of attempts that left the swap open."""
     await connection.execute(
         "UPDATE swaps SET settlings = settlings + $2, defects = defects + $3 WHERE application_id = $1",
         application_id,
@@ -78,7 +78,7 @@ async def count_settling(connection: Connection, application_id: str, *, settlin
 
 
 async def mark_notified(connection: Connection, application_id: str) -> bool:
-    """Note that people are told that nothing serves; False where they were before."""
+    """Record that the alert is sent; return False if it was sent before."""
     done = await connection.execute(
         "UPDATE swaps SET told_at = now() WHERE application_id = $1 AND told_at IS NULL", application_id
     )
@@ -86,7 +86,7 @@ async def mark_notified(connection: Connection, application_id: str) -> bool:
 
 
 async def count_unserved(connection: Connection) -> int:
-    """Return how many applications are between two versions, and people were told of it."""
+    """Return the number of open swaps for which an alert was sent."""
     return int(await connection.fetchval("SELECT count(*) FROM swaps WHERE told_at IS NOT NULL"))
 
 

@@ -1,45 +1,45 @@
-"""Which errors of PostgreSQL heal by themselves: the one list, by SQLSTATE.
+"""Tell transient errors of PostgreSQL by SQLSTATE: the one list.
 
-A request is answered 503 then, and a deployment waits. All other errors are defects, or wrong input.
+On a transient error a request gets 503, and a deployment is retried. All other errors are defects, or wrong input.
 """
 
 import asyncpg
 
 # Classes of https://www.postgresql.org/docs/current/errcodes-appendix.html
-_HEALING_CLASSES = frozenset(
+_TRANSIENT_CLASSES = frozenset(
     {
         "08",  # the connection broke
-        "40",  # a deadlock or a conflict between transactions: they are done again
+        "40",  # a deadlock or a conflict between transactions: they are retried
         "53",  # no disk space, memory or connection is left
         "57",  # the server stops, starts, or an operator cancels
         "58",  # the server's disk or file system fails
     }
 )
-_HEALING = frozenset(
+_TRANSIENT = frozenset(
     {
         "25006",  # the transaction is read-only: the disk fills up, or the server is a standby
         "25P03",  # the session was idle in a transaction for too long
         "25P04",  # the transaction took too long
         "55006",  # the object is in use
-        "55P03",  # the lock cannot be had
+        "55P03",  # the lock is not available
     }
 )
-# These are no outages: a constraint at the end of a transaction, a database that was dropped.
-_LASTING = frozenset({"40002", "57P04"})
+# Exceptions of these classes: a constraint at the end of a transaction, a dropped database.
+_PERMANENT = frozenset({"40002", "57P04"})
 
-# The client's own words for a wrong argument and the like; its other errors are a connection that is gone.
+# The client's errors for wrong arguments and the like; its other errors mean a lost connection.
 _WRONG_USE = (
     asyncpg.DataError,
     asyncpg.exceptions.ClientConfigurationError,
     asyncpg.UnsupportedClientFeatureError,
     asyncpg.exceptions.UnsupportedServerFeatureError,
 )
-# A migration changed a table under a prepared statement: the statement is prepared anew.
+# A migration changed a table under a prepared statement: the statement is prepared again.
 _OUTDATED = (asyncpg.InvalidCachedStatementError, asyncpg.OutdatedSchemaCacheError)
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether the same statement may succeed later with nothing changed in it."""
+    """Return whether the same statement may succeed later."""
     if isinstance(error, _OUTDATED):
         return True
     if isinstance(error, asyncpg.PostgresError):
@@ -50,13 +50,13 @@ def is_transient(error: BaseException) -> bool:
 
 
 def is_transient_sqlstate(sqlstate: str) -> bool:
-    if sqlstate in _LASTING:
+    if sqlstate in _PERMANENT:
         return False
-    return sqlstate in _HEALING or sqlstate[:2] in _HEALING_CLASSES
+    return sqlstate in _TRANSIENT or sqlstate[:2] in _TRANSIENT_CLASSES
 
 
 def leaves_no_connection(error: BaseException) -> bool:
-    """Tell whether the server has no connection left for us; one that we have may be free soon."""
+    """Return whether the server accepts no more connections; one of the pool may be free soon."""
     return isinstance(error, asyncpg.TooManyConnectionsError)
 
 
@@ -65,7 +65,7 @@ def is_read_only(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return what a stranger may be told: what the database refuses, without its own words."""
+    """Describe the error for anyone: without the words of the database."""
     state = getattr(error, "sqlstate", None) or ""
     return f"the database {_DESCRIPTIONS.get(state) or _DESCRIPTIONS.get(state[:2]) or 'does not answer'}: try again"
 

@@ -1,4 +1,4 @@
-"""Rows with a secret that no key opens: they stand in nobody else's way, and are told of in the log."""
+"""Rows with a secret that no key decrypts: they are logged, and do not affect other rows."""
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,49 +11,49 @@ from gateway.model.errors import UndecryptableSecret
 
 _LOG = structlog.get_logger()
 
-_TELL_EVERY = 3600.0  # seconds
+_LOG_INTERVAL = 3600.0  # seconds
 _MOST_KNOWN = 1000  # places
 
 T = TypeVar("T")
 
-#: when each place was last told of, by the clock that only goes on
-_told: dict[str, float] = {}
+#: when each place was last logged, by the monotonic clock
+_logged: dict[str, float] = {}
 
 
-def tell(error: UndecryptableSecret) -> None:
-    """Log it, once an hour for a place."""
+def log_once(error: UndecryptableSecret) -> None:
+    """Log the error, at most once an hour for each place."""
     now = time.monotonic()
-    if now - _told.get(error.place, -_TELL_EVERY) < _TELL_EVERY:
+    if now - _logged.get(error.place, -_LOG_INTERVAL) < _LOG_INTERVAL:
         return
-    if len(_told) >= _MOST_KNOWN:
-        _told.clear()
-    _told[error.place] = now
-    _LOG.error("A secret cannot be read, and what needs it is left out", place=error.place, error=str(error))
+    if len(_logged) >= _MOST_KNOWN:
+        _logged.clear()
+    _logged[error.place] = now
+    _LOG.error("A secret cannot be decrypted; what needs it is left out", place=error.place, error=str(error))
 
 
 Row: TypeAlias = asyncpg.Record | Mapping[str, Any]
 
 
-def readable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
-    """Return those that can be read."""
+def read_decryptable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
+    """Return the rows that can be read."""
     found = []
     for row in rows:
         try:
             found.append(read(row))
         except UndecryptableSecret as error:
-            tell(error)
+            log_once(error)
     return found
 
 
-def shown(rows: Iterable[Row], read: Callable[[Row], T], sealed: Collection[str]) -> list[tuple[T, str | None]]:
-    """Return all of them, without those of the `sealed` columns that no key opens, and why they are.
+def read_all(rows: Iterable[Row], read: Callable[[Row], T], sealed: Collection[str]) -> list[tuple[T, str | None]]:
+    """Return all rows. A column of `sealed` that no key decrypts becomes None, with the error beside the row.
 
-    Raises Unreadable where it is another column.
+    Raises UndecryptableSecret for any other column.
     """
-    return [_without(row, read, sealed) for row in rows]
+    return [_read_without(row, read, sealed) for row in rows]
 
 
-def _without(row: Row, read: Callable[[Row], T], sealed: Collection[str]) -> tuple[T, str | None]:
+def _read_without(row: Row, read: Callable[[Row], T], sealed: Collection[str]) -> tuple[T, str | None]:
     why = None
     for _ in range(len(sealed) + 1):
         try:
@@ -62,6 +62,6 @@ def _without(row: Row, read: Callable[[Row], T], sealed: Collection[str]) -> tup
             column = error.place.rpartition(":")[2]
             if column not in sealed or row[column] is None:
                 raise
-            tell(error)
+            log_once(error)
             row, why = {**row, column: None}, str(error)
-    raise AssertionError("each column is left out once")
+    raise AssertionError("each column is omitted once")

@@ -1,4 +1,4 @@
-"""What each deployment ran, sealed: the way back to a version that is no longer kept on its engine."""
+"""The version that each deployment ran, stored encrypted: a rollback can return to it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,7 +19,7 @@ from gateway.store.encryption import Vault
 
 @dataclass(frozen=True, slots=True)
 class RanVersion:
-    """An image by digest, and the application as it was when it ran it."""
+    """An image by digest, and the application as it was configured then."""
 
     reference: Reference
     application: Application
@@ -31,7 +31,7 @@ def _place(deployment_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeptVersion:
-    """A version that can be gone back to: which of the application's it is, counted from its first."""
+    """A version that a rollback can return to, with its number among the application's versions."""
 
     deployment_id: str
     number: int
@@ -40,7 +40,7 @@ class KeptVersion:
 
 
 async def select_kept(connection: Connection, application_id: str) -> dict[str, KeptVersion]:
-    """Return by deployment the versions that the application can go back to."""
+    """Return the versions that a rollback can return to, by deployment."""
     rows = await connection.fetch(
         """
         SELECT deployment_id, reference, digest, created_at,
@@ -62,7 +62,7 @@ async def select_kept(connection: Connection, application_id: str) -> dict[str, 
 
 
 async def update_version(connection: Connection, vault: Vault, deployment_id: str, ran: Application) -> None:
-    """Write down how the deployment ran its image."""
+    """Store the configuration that the deployment ran its image with."""
     text = orjson.dumps(
         {
             "environment": ran.environment,
@@ -81,7 +81,7 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
 async def select_version(
     connection: Connection, vault: Vault, application: Application, deployment_id: str
 ) -> RanVersion:
-    """Return what a deployment of the application ran; raises NotFound, or Conflict where it never came to serve."""
+    """Return the version of a deployment. Raises NotFound, or Conflict if it never served."""
     row = await connection.fetchrow(
         "SELECT reference, digest, ran FROM deployments WHERE deployment_id = $1 AND application_id = $2",
         deployment_id,
@@ -90,7 +90,7 @@ async def select_version(
     if row is None:
         raise NotFound("Deployment not found")
     if row["ran"] is None or row["digest"] is None or row["reference"] is None:
-        raise Conflict(f"deployment {deployment_id} never came to serve: there is no version to go back to")
+        raise Conflict(f"deployment {deployment_id} never served: there is no version to roll back to")
     return RanVersion(
         Reference.parse(row["reference"]).without_digest().with_digest(Digest(row["digest"])),
         _as_it_ran(vault, application, deployment_id, row["ran"]),
@@ -104,12 +104,12 @@ def _as_it_ran(vault: Vault, application: Application, deployment_id: str, seale
         environment=ran["environment"],
         resolved_variables=ran.get("resolved"),
         configuration=Configuration.model_validate(ran["configuration"]),
-        adopted_spec=None if ran.get("base") is None else AdoptedSpec.load(ran["base"]),  # older rows know none
+        adopted_spec=None if ran.get("base") is None else AdoptedSpec.load(ran["base"]),  # missing in older rows
     )
 
 
 async def select_serving(connection: Connection, vault: Vault, application: Application) -> Running | None:
-    """Return what the last deployment brought to serve, else what was adopted; None where nothing ever served.
+    """Return the version that the last deployment started, else the adopted one; None if nothing ever served.
 
     What was adopted anew since then is what serves.
     """
@@ -128,7 +128,7 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
     try:
         ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
     except UndecryptableSecret as error:
-        undecryptable.tell(error)  # then it is as with one that nothing is known of
+        undecryptable.log_once(error)  # then nothing is known of that version
         ran = None
     if row is None or ran is None or (base and ran.adopted_spec and base.object_id != ran.adopted_spec.object_id):
         return None if base is None else Running(base.reference, application.as_adopted(), None)
@@ -139,7 +139,7 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
 
 
 async def select_previous(connection: Connection, application_id: str) -> str | None:
-    """Return the deployment whose version, another image or configuration, served before the one that serves now.
+    """Return the deployment whose version served before the current one and differs from it.
 
     A rollback counts as the version that it brought: what it turned away from did not serve after it.
     None where nothing did, or where that is what was adopted.

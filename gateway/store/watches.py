@@ -1,4 +1,4 @@
-"""Which versions are looked at for a while after they came to serve."""
+"""Monitor windows: a new version is monitored for a while after its rollout."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
 
-# A newer deployment that waits or runs takes the place of what is watched, or is about to.
+# A newer deployment, queued or running, replaces what is monitored or is about to.
 _UNTOUCHED = """
     NOT EXISTS (
         SELECT FROM deployments newer
@@ -18,7 +18,7 @@ _UNTOUCHED = """
 async def insert_watch(
     connection: Connection, deployment: Deployment, object_id: str, restarts: int, window: timedelta
 ) -> None:
-    """Look at what the deployment brought to serve; the caller has ended the watch of what served before."""
+    """Open the monitor window of a deployment. The caller has closed the one of the version before."""
     await connection.execute(
         """
         INSERT INTO watches (application_id, deployment_id, object_id, restarts, until, length)
@@ -33,14 +33,14 @@ async def insert_watch(
 
 
 async def shorten_watches(connection: Connection) -> None:
-    """Let no window last longer than its length from now on: where one does, the clock has stepped back."""
+    """Shorten windows that last longer than their length from now on: there, the clock was set back."""
     await connection.execute("UPDATE watches SET until = now() + length WHERE until > now() + length")
 
 
 async def select_watches(
     connection: Connection, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[MonitorWindow]:
-    """Return what is to be looked at now on the engine, as it is registered: two engines may share an id."""
+    """Return the open windows on the engine at these servers: two engines may have the same id."""
     rows = await connection.fetch(
         f"""
         SELECT w.application_id, w.deployment_id, d.kind, w.object_id, w.restarts, w.until
@@ -57,12 +57,12 @@ async def select_watches(
 
 
 async def delete_watch(connection: Connection, application_id: str) -> None:
-    """Look no more."""
+    """Close the window."""
     await connection.execute("DELETE FROM watches WHERE application_id = $1", application_id)
 
 
 async def end_watch(connection: Connection, watch: MonitorWindow) -> bool:
-    """Look no more for trouble was seen; False where it is no longer watched. The caller holds the queue."""
+    """Close the window after a failure; return False if it was closed. The caller holds the lock of the queue."""
     done = await connection.execute(
         f"DELETE FROM watches w WHERE w.application_id = $1 AND w.deployment_id = $2 AND {_UNTOUCHED}",  # noqa: S608
         watch.application_id,
@@ -72,7 +72,7 @@ async def end_watch(connection: Connection, watch: MonitorWindow) -> bool:
 
 
 async def select_window_end(connection: Connection, deployment_id: str) -> datetime | None:
-    """Return when the deployment's window is over; None where none is open."""
+    """Return the end of the deployment's window; None if none is open."""
     until: datetime | None = await connection.fetchval(
         "SELECT until FROM watches WHERE deployment_id = $1 AND until > now()", deployment_id
     )

@@ -113,7 +113,7 @@ async def test_nothing_that_never_served_is_gone_back_to(web: Web) -> None:
     (queued,) = await web.query("deployment.all", applicationId="app")
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app")
-        with pytest.raises(Conflict, match="never came to serve"):
+        with pytest.raises(Conflict, match="never served"):
             await versions.select_version(connection, VAULT, application, queued["deploymentId"])
     status, _ = await web.post("/api/trpc/application.rollback", {"applicationId": "app", "deploymentId": "nobody"})
     assert status == 404

@@ -55,7 +55,7 @@ async def test_every_list_shows_what_can_be_read_and_what_cannot(half: Web) -> N
         found = {row[name]: row for row in await half.query(procedure)}
         assert {"lost", "kept"} <= found.keys(), procedure
         if procedure == "server.all":
-            assert "was sealed with another key" in found["lost"]["error"]
+            assert "was encrypted with another key" in found["lost"]["error"]
 
 
 async def test_the_rest_is_worked_on(half: Web) -> None:
@@ -69,7 +69,7 @@ async def test_the_rest_is_worked_on(half: Web) -> None:
         assert (await deploy_tokens.select_tokens(connection, VAULT, ["lost", "kept"])).keys() == {"kept"}
         found = await registries.select_registries(connection, VAULT, Domain("ghcr.io"))
     assert select_login(Repository.of(Domain("ghcr.io"), "kept/web"), None, found).credentials is not None
-    with pytest.raises(Unavailable, match="sealed with another key"):
+    with pytest.raises(Unavailable, match="encrypted with another key"):
         select_login(Repository.of(Domain("ghcr.io"), "lost/web"), None, found)
 
 
