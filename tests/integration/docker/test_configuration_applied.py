@@ -63,9 +63,7 @@ async def test_a_file_is_there_after_a_deploy_a_change_a_restart_and_a_rollback(
     assert "first" not in str(await inspection(lane))
 
 
-async def test_a_file_that_would_lie_in_a_volume_of_the_image_leaves_what_serves_and_nothing_else(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_file_inside_an_image_volume_is_rejected_and_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await push(Image("v1", config={"Volumes": {"/www/settings": {}}}), pushes.name())
     await deploy(lane, stopGrace=1)
     before = await lane.containers()
@@ -77,7 +75,7 @@ async def test_a_file_that_would_lie_in_a_volume_of_the_image_leaves_what_serves
     assert [one.container_id for one in await lane.containers()] == [one.container_id for one in before]
 
 
-async def test_a_missing_folder_of_the_host_leaves_what_serves_and_nothing_else(lane: Lane, pushes: Pushes) -> None:
+async def test_a_missing_host_folder_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await deploy(lane, stopGrace=1)
     before = await lane.serving()
@@ -142,9 +140,7 @@ async def test_what_was_chosen_is_seen_inside(lane: Lane, pushes: Pushes) -> Non
     assert (host["Memory"], host["NanoCpus"], host["CapDrop"]) == (64 * 1024**2, 5 * 10**8, ["ALL"])
 
 
-async def test_a_restart_policy_is_the_chosen_one_while_it_serves_and_none_while_it_is_kept(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_the_restart_policy_is_set_while_serving_and_off_while_kept(lane: Lane, pushes: Pushes) -> None:
     chosen = {"restartPolicySwarm": {"Condition": "on-failure", "MaxAttempts": 3}, "stopGrace": 1}
     await pushes("v1")
     await deploy(lane, **chosen)

@@ -61,7 +61,7 @@ async def shown(runtime: ContainerRuntime, pushes: Pushes, version: str) -> Swap
     return swap
 
 
-async def test_what_has_nothing_to_go_back_to_serves_on(runtime: ContainerRuntime, pushes: Pushes) -> None:
+async def test_a_version_without_a_predecessor_keeps_serving(runtime: ContainerRuntime, pushes: Pushes) -> None:
     await shown(runtime, pushes, "v1")
     swap = await shown(runtime, pushes, "v2")
     assert swap.old is not None
@@ -72,7 +72,7 @@ async def test_what_has_nothing_to_go_back_to_serves_on(runtime: ContainerRuntim
     assert (serving.object_id, serving.running) == (swap.new, True)
 
 
-async def test_where_the_old_one_cannot_be_started_again_the_new_one_serves(
+async def test_the_new_version_serves_when_the_old_one_cannot_start(
     runtime: ContainerRuntime, pushes: Pushes, tmp_path: Path
 ) -> None:
     place = tmp_path / "place"
@@ -93,7 +93,9 @@ async def test_where_the_old_one_cannot_be_started_again_the_new_one_serves(
     assert new.restart_policy["Name"] == "unless-stopped"
 
 
-async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: ContainerRuntime, pushes: Pushes) -> None:
+async def test_a_kept_container_of_an_interrupted_rollback_is_stopped(
+    runtime: ContainerRuntime, pushes: Pushes
+) -> None:
     first = await shown(runtime, pushes, "v1")
     second = await shown(runtime, pushes, "v2")
     await runtime.stop_old(second)
@@ -104,7 +106,7 @@ async def test_what_was_to_serve_again_and_never_came_to_it_rests(runtime: Conta
     assert (kept.running, kept.restart_policy["Name"]) == (False, "no")
 
 
-async def test_putting_back_may_be_cut_anywhere_and_done_again(runtime: ContainerRuntime, pushes: Pushes) -> None:
+async def test_putting_back_can_be_interrupted_anywhere_and_repeated(runtime: ContainerRuntime, pushes: Pushes) -> None:
     first = await shown(runtime, pushes, "v1")
     swap = await shown(runtime, pushes, "v2")
     await runtime.stop_old(swap)

@@ -91,7 +91,7 @@ _STARVED: _Event = ("oom", {})
         ([_ENDED, _STARVED, _KILLED], True),
     ],
 )
-def test_a_want_of_memory_is_told_before_or_after_the_kill_it_led_to(events: list[_Event], *, starved: bool) -> None:
+def test_out_of_memory_is_recognized_before_or_after_the_exit_event(events: list[_Event], *, starved: bool) -> None:
     end = exit_diagnosis.last_exit(events)
     assert end is not None
     assert end.out_of_memory is starved
@@ -104,7 +104,7 @@ def test_a_want_of_memory_is_told_before_or_after_the_kill_it_led_to(events: lis
         ("exec " + " ".join(_DEVOURS), Code.OUT_OF_MEMORY, "its limit is 16 MB"),
     ],
 )
-async def test_what_the_engine_has_started_again_is_told_by_how_it_ended_before(
+async def test_a_restarted_container_is_diagnosed_by_its_last_exit(
     engine: Engine, pushes: Pushes, first: str, code: Code, says: str
 ) -> None:
     reference = Reference.parse(pushes.name())
@@ -130,7 +130,7 @@ async def test_what_the_engine_has_started_again_is_told_by_how_it_ended_before(
     assert says in told.message
 
 
-async def test_a_full_disk_is_told_whatever_it_is_wanted_for(tmp_path: Path, pushes: Pushes) -> None:
+async def test_a_full_disk_is_recognized_in_every_message(tmp_path: Path, pushes: Pushes) -> None:
     disk, reference = tmp_path / "disk", Reference.parse(pushes.name())
     full = disk / "full"
 
@@ -159,7 +159,7 @@ async def test_a_full_disk_is_told_whatever_it_is_wanted_for(tmp_path: Path, pus
     assert {caught.value.reason.code for caught in (pulled, created, started)} == {Code.NO_SPACE}
 
 
-async def test_of_a_check_on_another_node_it_is_told_where_its_words_are() -> None:
+async def test_a_check_on_another_node_says_where_its_output_is() -> None:
     manager = AsyncMock()
     manager.call.side_effect = [NotOnEngine(Code.ENGINE_REFUSED, ""), {"Description": {"Hostname": "node-3"}}]
     task = Task("t", 1, "n", "failed", "shutdown", "", "unhealthy container", 1, "c" * 64, {})
@@ -174,7 +174,7 @@ async def quiet(_detail: str) -> None:
     """Nobody watches the pull."""
 
 
-async def test_a_pull_that_the_engine_is_refused_names_the_image(engine: Engine, pushes: Pushes) -> None:
+async def test_a_refused_pull_names_the_image(engine: Engine, pushes: Pushes) -> None:
     digest = await pushes("v1")
     unknown = Reference.parse(f"{pushes.name()}@sha256:{'0' * 64}")
     with pytest.raises(Failed, match=f"cannot pull {unknown.repository}@sha256:0.*manifest unknown") as missing:

@@ -38,7 +38,7 @@ def test_a_label_of_the_image_is_not_the_containers(image: dict[str, str], own: 
     assert own_labels({**image, **OURS}, image) == own
 
 
-def test_a_project_that_compose_wrote_into_an_image_does_not_make_a_container_composes() -> None:
+def test_a_compose_project_label_on_an_image_does_not_make_its_container_composes() -> None:
     built = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
     assert not adopted_spec.belongs_to_compose(own_labels(built, built))
     assert adopted_spec.belongs_to_compose(own_labels({**built, "com.docker.compose.config-hash": "h"}, built))
@@ -61,9 +61,7 @@ async def by_hand(lane: Lane, image: str, labels: dict[str, str] | None = None) 
     )
 
 
-async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_application(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_foreign_container_of_an_image_with_gateway_labels_is_not_removed(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     ours = (await lane.serving()).labels
@@ -84,7 +82,7 @@ async def test_a_container_run_by_hand_of_an_image_with_our_labels_outlives_the_
     await containers.remove(lane.engine, database)
 
 
-async def test_what_is_replaced_is_kept_where_the_image_says_that_compose_made_it(lane: Lane, pushes: Pushes) -> None:
+async def test_a_replaced_container_is_kept_despite_compose_labels_of_its_image(lane: Lane, pushes: Pushes) -> None:
     labels = {"com.docker.compose.project": "shop", "com.docker.compose.service": "web"}
     for version in ("v1", "v2"):
         await push(Image(version, config={"Labels": labels}), pushes.name())
@@ -92,7 +90,7 @@ async def test_what_is_replaced_is_kept_where_the_image_says_that_compose_made_i
     assert len(await lane.containers()) == 2
 
 
-async def test_another_installation_neither_takes_nor_removes_an_application_of_the_same_id(
+async def test_another_installation_neither_adopts_nor_removes_an_application_with_the_same_id(
     lane: Lane, pushes: Pushes
 ) -> None:
     await pushes("v1")
@@ -110,9 +108,7 @@ async def test_another_installation_neither_takes_nor_removes_an_application_of_
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
 
 
-async def test_what_was_made_before_there_were_installations_is_known_by_its_deployment(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_container_without_an_installation_label_is_known_by_its_deployment(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     first = await lane.ask(Kind.DEPLOY)
     found = await lane.serving()

@@ -34,7 +34,7 @@ async def _silent(_text: str) -> None:
     """Tell nobody."""
 
 
-async def test_an_unbounded_log_that_nobody_chose_is_bounded(dockerd: PrivateEngine, pushes: Pushes) -> None:
+async def test_an_unlimited_default_log_gets_a_limit(dockerd: PrivateEngine, pushes: Pushes) -> None:
     image = f"{pushes.name()}@{await pushes('v1')}"
     async with connect(dockerd.host) as engine:
         assert await chosen(engine, image, "bounded") == log_driver.BOUNDED
@@ -47,7 +47,7 @@ async def test_an_unbounded_log_that_nobody_chose_is_bounded(dockerd: PrivateEng
         (("--log-opt=max-size=5m",), {"Type": "json-file", "Config": {"max-size": "5m"}}),
     ],
 )
-async def test_what_the_engine_has_chosen_for_its_logs_is_left_to_it(
+async def test_the_engines_own_log_configuration_is_kept(
     pushes: Pushes, arguments: tuple[str, ...], log: dict[str, Any]
 ) -> None:
     digest = await push(Image("v1"), pushes.name())

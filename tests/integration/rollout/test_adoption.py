@@ -19,7 +19,7 @@ from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT
 
 
-async def test_what_docker_run_started_is_not_touched_until_the_first_push(host: Host, pushes: Pushes) -> None:
+async def test_an_adopted_container_is_not_changed_until_the_first_push(host: Host, pushes: Pushes) -> None:
     found = await host.run(Env=["SECRET=1"], HostConfig={"RestartPolicy": {"Name": "always"}})
     application = await host.adopt()
     assert (application.app_name, application.docker_image) == (host.name, pushes.name())
@@ -40,7 +40,7 @@ async def test_what_docker_run_started_is_not_touched_until_the_first_push(host:
     assert aside["HostConfig"]["RestartPolicy"]["Name"] == "no"
 
 
-async def test_the_way_back_leads_to_what_was_adopted(host: Host, pushes: Pushes) -> None:
+async def test_a_rollback_restores_the_adopted_container(host: Host, pushes: Pushes) -> None:
     found = await host.run(HostConfig={"RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 7}})
     application = await host.adopt()
     await pushes("v2")
@@ -59,7 +59,7 @@ async def test_the_way_back_leads_to_what_was_adopted(host: Host, pushes: Pushes
     assert forward.status is Status.SUCCEEDED
 
 
-async def test_what_was_adopted_is_made_anew_where_it_is_no_longer_kept(host: Host, pushes: Pushes) -> None:
+async def test_an_adopted_container_that_is_no_longer_kept_is_recreated(host: Host, pushes: Pushes) -> None:
     found = await host.run(Env=["A=1"])
     application = await host.adopt()
     await pushes("v2")
@@ -71,7 +71,7 @@ async def test_what_was_adopted_is_made_anew_where_it_is_no_longer_kept(host: Ho
     assert (serving["Image"], serving["Config"]["Env"]) == (found["Image"], found["Config"]["Env"])
 
 
-async def test_what_was_adopted_is_put_back_when_the_first_version_fails(host: Host, pushes: Pushes) -> None:
+async def test_an_adopted_container_is_put_back_when_the_first_version_fails(host: Host, pushes: Pushes) -> None:
     port = free_port()
     found = await host.run(HostConfig={"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}})
     application = await host.adopt()
@@ -83,7 +83,7 @@ async def test_what_was_adopted_is_put_back_when_the_first_version_fails(host: H
     assert await host.names() == [host.name]
 
 
-async def test_start_first_over_a_port_it_publishes_is_refused_and_nothing_touched(host: Host, pushes: Pushes) -> None:
+async def test_start_first_with_a_published_port_is_rejected_and_changes_nothing(host: Host, pushes: Pushes) -> None:
     port = free_port()
     found = await host.run(HostConfig={"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}})
     application = await host.adopt()
@@ -98,7 +98,7 @@ async def test_start_first_over_a_port_it_publishes_is_refused_and_nothing_touch
     assert await host.inspect() == found
 
 
-async def test_a_volume_nobody_named_keeps_its_data(host: Host, pushes: Pushes) -> None:
+async def test_an_anonymous_volume_keeps_its_data(host: Host, pushes: Pushes) -> None:
     found = await host.run(Volumes={"/data": {}})
     (mount,) = found["Mounts"]
     application = await host.adopt()
@@ -167,7 +167,7 @@ COMPOSE = {
 
 
 @pytest.mark.parametrize("replaced", [False, True], ids=["as it was found", "replaced since"])
-async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes: Pushes, *, replaced: bool) -> None:
+async def test_a_container_recreated_by_compose_is_adopted_again(host: Host, pushes: Pushes, *, replaced: bool) -> None:
     await host.run(Labels=COMPOSE)
     application = await host.adopt()
     if replaced:
@@ -185,7 +185,7 @@ async def test_what_compose_made_anew_is_adopted_as_it_is_now(host: Host, pushes
     assert f"Compose created {host.name} again: it was adopted as it is now" in details
 
 
-async def test_what_compose_made_anew_of_an_image_that_it_built_is_adopted_too(host: Host, pushes: Pushes) -> None:
+async def test_a_container_recreated_from_a_compose_built_image_is_adopted_too(host: Host, pushes: Pushes) -> None:
     built = {name: value for name, value in COMPOSE.items() if not name.endswith("-number")}
     await push(Image("built", config={"Labels": built}), pushes.name())
     await host.run(Labels=COMPOSE)
@@ -206,7 +206,9 @@ async def test_what_compose_made_anew_of_an_image_that_it_built_is_adopted_too(h
     assert (await host.inspect())["Id"] == by_hand
 
 
-async def test_what_compose_made_anew_of_another_image_is_followed_there(host: Host, pushes: Pushes) -> None:
+async def test_a_container_recreated_from_another_image_changes_the_applications_image(
+    host: Host, pushes: Pushes
+) -> None:
     await host.run(Labels=COMPOSE)
     application = await host.adopt()
     await containers.remove(host.engine, (await host.inspect())["Id"])
@@ -219,7 +221,9 @@ async def test_what_compose_made_anew_of_another_image_is_followed_there(host: H
     assert (await host.application(application.application_id)).docker_image == other
 
 
-async def test_what_compose_made_anew_is_refused_until_it_is_adopted_again(host: Host, pushes: Pushes) -> None:
+async def test_a_container_recreated_by_compose_is_rejected_until_it_is_adopted_again(
+    host: Host, pushes: Pushes
+) -> None:
     found = await host.run()
     application = await host.adopt()
     await containers.remove(host.engine, found["Id"])
@@ -262,9 +266,7 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
 
 
 @pytest.mark.parametrize("published", [False, True])
-async def test_who_shares_its_network_is_made_anew_on_what_took_its_place(
-    host: Host, pushes: Pushes, *, published: bool
-) -> None:
+async def test_dependents_are_recreated_on_the_replacement(host: Host, pushes: Pushes, *, published: bool) -> None:
     ports = {"PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}} if published else {}
     holder = await host.run(HostConfig=ports)
     one, two, idle = (f"{host.name}-{word}" for word in ("one", "two", "idle"))
@@ -353,7 +355,7 @@ async def test_the_gateways_own_container_is_refused(host: Host, monkeypatch: py
         await host.adopt()
 
 
-async def test_what_cannot_be_adopted_is_refused(host: Host, pushes: Pushes) -> None:
+async def test_a_container_that_cannot_be_adopted_is_rejected(host: Host, pushes: Pushes) -> None:
     with pytest.raises(NotFound, match="docker ps"):
         await host.adopt("nobody")
     await host.run()

@@ -201,7 +201,7 @@ async def replaced(
     database=None,
 )
 @given(bodies=st.lists(requests(), min_size=_TOGETHER, max_size=_TOGETHER))
-async def test_what_replaces_it_is_as_if_the_same_had_been_run_of_the_new_image(
+async def test_the_replacement_equals_the_same_command_with_the_new_image(
     host: Host, bodies: list[tuple[dict[str, Any], str, list[str]]]
 ) -> None:
     await push(Image("old", config=OLD), host.pushes.name())

@@ -47,9 +47,7 @@ async def serves_as(lane: Lane, container_id: str) -> None:
 
 
 @pytest.mark.parametrize("order", ["stop-first", "start-first"])
-async def test_one_that_runs_puts_the_old_one_back_and_says_it_was_cancelled(
-    lane: Lane, pushes: Pushes, order: str
-) -> None:
+async def test_cancelling_a_running_deployment_restores_the_old_version(lane: Lane, pushes: Pushes, order: str) -> None:
     await lane.set(configuration={"order": order})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -71,7 +69,7 @@ async def test_a_first_one_that_is_cancelled_leaves_nothing(lane: Lane, pushes: 
     assert await lane.containers() == []
 
 
-async def test_one_whose_gateway_died_in_the_swap_is_put_back_by_the_next(lane: Lane, pushes: Pushes) -> None:
+async def test_a_swap_of_a_killed_gateway_is_put_back_by_the_next_attempt(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration={"order": "stop-first"})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -90,7 +88,9 @@ async def test_one_whose_gateway_died_in_the_swap_is_put_back_by_the_next(lane: 
     await serves_as(lane, before.container_id)
 
 
-async def test_one_that_waits_ends_at_once_and_tells_behind_what_it_waited(lane: Lane, pushes: Pushes) -> None:
+async def test_a_cancelled_waiting_deployment_ends_at_once_and_names_what_it_waited_for(
+    lane: Lane, pushes: Pushes
+) -> None:
     running = await proving(lane, pushes)
     queued = await asked(lane, Kind.STOP)
     async with lane.pool.acquire() as connection:
@@ -108,7 +108,7 @@ async def test_one_that_waits_ends_at_once_and_tells_behind_what_it_waited(lane:
     assert (await lane.ended(running)).status is Status.CANCELLED
 
 
-async def test_one_that_is_to_be_tried_again_later_is_not(lane: Lane) -> None:
+async def test_a_postponed_deployment_is_not_retried_after_cancellation(lane: Lane) -> None:
     await lane.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
     queued = await asked(lane)
 
@@ -122,7 +122,7 @@ async def test_one_that_is_to_be_tried_again_later_is_not(lane: Lane) -> None:
     assert (await lane.ended(queued)).status is Status.CANCELLED
 
 
-async def test_one_that_has_ended_or_never_was_is_not_cancelled(lane: Lane, pushes: Pushes) -> None:
+async def test_an_ended_or_unknown_deployment_cannot_be_cancelled(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     ended = await lane.ask(Kind.DEPLOY)
     with pytest.raises(Conflict, match="has already ended: succeeded"):

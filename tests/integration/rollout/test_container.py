@@ -84,7 +84,7 @@ async def test_the_local_tag_points_at_what_runs(lane: Lane, pushes: Pushes) -> 
     assert tagged["Id"] == (await lane.serving()).image_id
 
 
-async def test_what_runs_already_is_left_alone_by_a_deploy(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deploy_of_the_running_version_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -112,7 +112,7 @@ async def test_a_redeploy_right_after_the_push_restarts_once(lane: Lane, pushes:
     assert second.reason.code is Code.SATISFIED
 
 
-async def test_a_redeploy_long_after_replaces_all_the_same(lane: Lane, pushes: Pushes) -> None:
+async def test_a_late_redeploy_replaces_the_container(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -131,7 +131,7 @@ EITHER_ORDER = pytest.mark.parametrize(
 
 
 @EITHER_ORDER
-async def test_a_version_that_exits_leaves_the_old_one_serving_and_tells_its_last_words(
+async def test_a_version_that_exits_leaves_the_old_one_serving_and_reports_its_last_log_lines(
     lane: Lane, pushes: Pushes, order: str, ended: Status
 ) -> None:
     await lane.set(configuration={"order": order})
@@ -158,7 +158,7 @@ async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, p
 
 
 @EITHER_ORDER
-async def test_an_unhealthy_version_is_refused_with_the_checks_output(
+async def test_an_unhealthy_version_fails_with_the_checks_output(
     lane: Lane, pushes: Pushes, order: str, ended: Status
 ) -> None:
     await lane.set(configuration={"order": order})
@@ -174,7 +174,7 @@ async def test_an_unhealthy_version_is_refused_with_the_checks_output(
 
 
 @EITHER_ORDER
-async def test_a_version_that_dies_later_in_the_window_is_refused(
+async def test_a_version_that_exits_during_the_window_fails(
     lane: Lane, pushes: Pushes, order: str, ended: Status
 ) -> None:
     await lane.set(configuration={"order": order})
@@ -184,7 +184,7 @@ async def test_a_version_that_dies_later_in_the_window_is_refused(
     assert (await lane.ask(Kind.DEPLOY)).status is ended
 
 
-async def test_a_missing_tag_touches_nothing(lane: Lane, pushes: Pushes) -> None:
+async def test_a_missing_tag_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -196,7 +196,7 @@ async def test_a_missing_tag_touches_nothing(lane: Lane, pushes: Pushes) -> None
     assert before == await lane.serving()
 
 
-async def test_another_architecture_touches_nothing(lane: Lane, pushes: Pushes) -> None:
+async def test_another_architecture_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await push(Image("v1", architecture="s390x"), pushes.name())
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None
@@ -223,7 +223,7 @@ async def test_a_closed_registry_makes_it_wait_and_say_why(lane: Lane) -> None:
 
 
 @pytest.mark.parametrize(("foreseen", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])
-async def test_a_port_of_another_application_is_named_and_what_is_touched_put_back(
+async def test_a_port_of_another_application_is_named_and_the_old_version_restored(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, foreseen: bool, ended: Status
 ) -> None:
     if not foreseen:  # it took the port after we looked
@@ -253,7 +253,7 @@ async def test_a_port_of_another_application_is_named_and_what_is_touched_put_ba
     assert (after.container_id, after.running) == (before.container_id, True)
 
 
-async def test_a_port_of_its_own_is_none_of_another_program(lane: Lane, pushes: Pushes) -> None:
+async def test_its_own_port_is_not_another_process(lane: Lane, pushes: Pushes) -> None:
     server = await asyncio.start_server(lambda _reader, writer: writer.close(), "0.0.0.0", 0)  # noqa: S104 - the engine's ports are on all
     port = server.sockets[0].getsockname()[1]
     wanted = {"HostConfig": {"PortBindings": {"8080/tcp": [{"HostPort": str(port)}]}}}
@@ -269,7 +269,7 @@ async def test_a_port_of_its_own_is_none_of_another_program(lane: Lane, pushes: 
 
 
 @pytest.mark.parametrize(("here", "ended"), [(True, Status.FAILED), (False, Status.ROLLED_BACK)])
-async def test_a_port_of_another_program_is_told_and_what_is_touched_put_back(
+async def test_a_port_of_another_process_is_reported_and_the_old_version_restored(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, here: bool, ended: Status
 ) -> None:
     # Of an engine elsewhere, only the start tells.
@@ -290,7 +290,7 @@ async def test_a_port_of_another_program_is_told_and_what_is_touched_put_back(
     assert (after.container_id, after.running) == (before.container_id, True)
 
 
-async def test_a_missing_network_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+async def test_a_missing_network_is_named_and_nothing_changes(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await lane.serving()
@@ -322,7 +322,7 @@ async def test_it_joins_all_its_networks(lane: Lane, pushes: Pushes) -> None:
     assert set(joined) == set(names)
 
 
-async def test_a_name_that_is_somebody_elses_is_left_alone(lane: Lane, pushes: Pushes) -> None:
+async def test_a_container_of_somebody_else_is_not_changed(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await lane.ask(Kind.STOP)
@@ -406,7 +406,7 @@ async def test_a_rollback_after_a_redeploy_of_the_same_starts_the_kept_version_b
     assert (await lane.serving()).container_id == former
 
 
-async def test_a_rollback_makes_anew_what_is_no_longer_kept_as_it_was_configured(lane: Lane, pushes: Pushes) -> None:
+async def test_a_rollback_recreates_a_version_that_is_no_longer_kept(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration={"kept": 0, "labels": {"team": "one"}})
     first = await pushes("v1")
     oldest = await lane.ask(Kind.DEPLOY)
@@ -424,7 +424,7 @@ async def test_a_rollback_makes_anew_what_is_no_longer_kept_as_it_was_configured
     assert again.status is Status.UNCHANGED
 
 
-async def test_there_is_no_way_back_where_nothing_ran_before(lane: Lane, pushes: Pushes) -> None:
+async def test_a_rollback_without_a_former_version_fails(lane: Lane, pushes: Pushes) -> None:
     with pytest.raises(Conflict, match="nothing to roll back to"):
         await lane.roll_back()
     await pushes("v1")
@@ -433,7 +433,7 @@ async def test_there_is_no_way_back_where_nothing_ran_before(lane: Lane, pushes:
         await lane.roll_back()
 
 
-async def test_start_first_moves_name_and_aliases_with_somebody_always_answering(lane: Lane, pushes: Pushes) -> None:
+async def test_start_first_moves_name_and_aliases_without_a_gap(lane: Lane, pushes: Pushes) -> None:
     network = f"{lane.application_id}-front"
     await lane.engine.call("POST", "networks/create", body={"Name": network})
     try:
@@ -515,7 +515,7 @@ async def test_what_variables_name_is_put_in_as_it_is_when_it_runs(lane: Lane, p
     assert "URL=https://one.example.com/" in await given()
 
 
-async def test_what_it_prints_can_be_read(lane: Lane, pushes: Pushes) -> None:
+async def test_the_log_can_be_read(lane: Lane, pushes: Pushes) -> None:
     identity = await lane.engine.identify()
 
     async def read(**asked: int) -> str:

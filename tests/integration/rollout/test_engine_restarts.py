@@ -85,7 +85,7 @@ async def test_nothing_is_brought_back_in_the_watch_window(
 
 
 @pytest.mark.parametrize("order", ["start-first", "stop-first"])
-async def test_a_version_that_proves_itself_is_not_judged_by_it(
+async def test_an_engine_shutdown_does_not_fail_a_starting_version(
     alone: Lane, pushes: Pushes, own: PrivateEngine, order: str
 ) -> None:
     await alone.set(configuration={"order": order, "stableWindow": 3})
@@ -109,7 +109,7 @@ async def test_a_version_that_proves_itself_is_not_judged_by_it(
         await containers.remove(alone.engine, one.container_id)
 
 
-async def test_who_stopped_a_container_is_told_apart(engine: Engine, pushes: Pushes) -> None:
+async def test_the_cause_of_a_stop_is_distinguished(engine: Engine, pushes: Pushes) -> None:
     await pushes("v1")
     with suppress(Exception):
         await engine.images.pull(pushes.name())
@@ -135,7 +135,7 @@ async def test_who_stopped_a_container_is_told_apart(engine: Engine, pushes: Pus
     assert told == {ended: False, stopped: True}
 
 
-async def test_it_waits_until_an_engine_that_ends_is_gone(own: PrivateEngine, client: Engine, pushes: Pushes) -> None:
+async def test_it_waits_until_an_engine_has_shut_down(own: PrivateEngine, client: Engine, pushes: Pushes) -> None:
     await push(Image("v1", Behaviour.FINISHES), pushes.name())
     await client.images.pull(pushes.name())
     made = await containers.create(client, "waits", {"Image": pushes.name()}, {})

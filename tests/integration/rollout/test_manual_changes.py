@@ -60,7 +60,7 @@ async def one_serves(lane: Lane, digest: str) -> None:
 
 
 @pytest.mark.parametrize("call", ["/start$", "/rename$", "/stop$"])
-async def test_what_a_prune_takes_in_a_swap_is_made_again(
+async def test_a_container_pruned_during_a_swap_is_created_again(
     lane: Lane, pushes: Pushes, meddle: Meddle, call: str
 ) -> None:
     await lane.set(configuration=STOP_FIRST)
@@ -73,9 +73,7 @@ async def test_what_a_prune_takes_in_a_swap_is_made_again(
     await one_serves(lane, digest)
 
 
-async def test_the_old_one_that_a_prune_took_is_made_anew_to_be_put_back(
-    lane: Lane, pushes: Pushes, meddle: Meddle
-) -> None:
+async def test_a_pruned_old_container_is_recreated_to_be_put_back(lane: Lane, pushes: Pushes, meddle: Meddle) -> None:
     await lane.set(configuration={**STOP_FIRST, "mounts": [{"type": "file", "target": "/f", "content": "kept"}]})
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -87,7 +85,7 @@ async def test_the_old_one_that_a_prune_took_is_made_anew_to_be_put_back(
     assert (await lane.serving()).restart_policy["Name"] == "unless-stopped"
 
 
-async def test_an_adopted_one_that_a_prune_took_is_made_anew_to_be_put_back(
+async def test_a_pruned_adopted_container_is_recreated_to_be_put_back(
     host: Host, pushes: Pushes, meddle: Meddle
 ) -> None:
     port = free_port()
@@ -110,9 +108,7 @@ async def test_an_adopted_one_that_a_prune_took_is_made_anew_to_be_put_back(
     assert (await host.deploy(application, tag="latest")).status is Status.ROLLED_BACK
 
 
-async def test_where_the_old_one_cannot_be_made_anew_it_is_told_what_serves(
-    lane: Lane, pushes: Pushes, meddle: Meddle
-) -> None:
+async def test_an_old_version_that_cannot_be_recreated_is_reported(lane: Lane, pushes: Pushes, meddle: Meddle) -> None:
     await lane.set(configuration=STOP_FIRST)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -127,7 +123,7 @@ async def test_where_the_old_one_cannot_be_made_anew_it_is_told_what_serves(
     await one_serves(lane, second)
 
 
-async def test_an_old_one_that_does_not_come_up_again_is_told(host: Host, pushes: Pushes) -> None:
+async def test_an_old_version_that_does_not_start_again_is_reported(host: Host, pushes: Pushes) -> None:
     await pushes("v1", behaviour=Behaviour.EXITS)
     await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": ["/var:/there"]})
     application = await host.adopt()
@@ -139,7 +135,7 @@ async def test_an_old_one_that_does_not_come_up_again_is_told(host: Host, pushes
 
 
 @pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
-async def test_a_new_one_that_somebody_removes_is_made_again(
+async def test_a_new_container_that_somebody_removes_is_created_again(
     lane: Lane, pushes: Pushes, meddle: Meddle, configuration: dict[str, Any]
 ) -> None:
     await lane.set(configuration=configuration)
@@ -156,7 +152,7 @@ async def test_a_new_one_that_somebody_removes_is_made_again(
     await one_serves(lane, digest)
 
 
-async def test_somebody_who_removes_it_each_time_ends_it_in_the_end(
+async def test_a_container_that_is_removed_every_time_fails_the_deployment(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.rollout.swap.MAX_REMOVED_ATTEMPTS", 2)
@@ -176,7 +172,7 @@ async def test_somebody_who_removes_it_each_time_ends_it_in_the_end(
     await one_serves(lane, first)
 
 
-async def test_one_that_somebody_stops_before_it_is_proven_is_started_again(
+async def test_a_container_stopped_before_it_is_ready_is_started_again(
     lane: Lane, pushes: Pushes, meddle: Meddle
 ) -> None:
     await pushes("v1")
@@ -192,7 +188,7 @@ async def test_one_that_somebody_stops_before_it_is_proven_is_started_again(
     await one_serves(lane, digest)
 
 
-async def test_a_paused_one_is_not_proven(lane: Lane, pushes: Pushes, meddle: Meddle) -> None:
+async def test_a_paused_container_is_not_ready(lane: Lane, pushes: Pushes, meddle: Meddle) -> None:
     await lane.set(configuration={"healthDeadline": 1})
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -215,7 +211,7 @@ async def test_a_paused_one_is_not_proven(lane: Lane, pushes: Pushes, meddle: Me
     await one_serves(lane, first)
 
 
-async def test_one_renamed_at_rest_does_not_run_beside_the_next(lane: Lane, pushes: Pushes) -> None:
+async def test_a_renamed_stopped_container_does_not_run_beside_the_next(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     for version in ("v2", "v3"):
@@ -226,7 +222,7 @@ async def test_one_renamed_at_rest_does_not_run_beside_the_next(lane: Lane, push
     assert all("mine-" not in one.name for one in await lane.containers())
 
 
-async def test_the_old_one_that_somebody_starts_again_is_stopped_again(
+async def test_an_old_container_that_somebody_starts_is_stopped_again(
     lane: Lane, pushes: Pushes, meddle: Meddle
 ) -> None:
     port = {"ports": [{"targetPort": 8080, "publishedPort": free_port()}]}
@@ -248,7 +244,7 @@ async def test_the_old_one_that_somebody_starts_again_is_stopped_again(
 # -- at rest
 
 
-async def test_start_and_rollback_outlive_a_network_that_was_made_anew(lane: Lane, pushes: Pushes) -> None:
+async def test_start_and_rollback_survive_a_recreated_network(lane: Lane, pushes: Pushes) -> None:
     name = f"front-{lane.application_id}"
 
     async def make_anew() -> None:
@@ -281,7 +277,7 @@ async def test_start_and_rollback_outlive_a_network_that_was_made_anew(lane: Lan
     await lane.engine.call("DELETE", f"networks/{name}")
 
 
-async def test_what_was_removed_while_it_was_stopped_is_started_as_it_was(lane: Lane, pushes: Pushes) -> None:
+async def test_a_container_removed_while_stopped_is_recreated_on_start(lane: Lane, pushes: Pushes) -> None:
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await lane.ask(Kind.STOP)
@@ -292,7 +288,7 @@ async def test_what_was_removed_while_it_was_stopped_is_started_as_it_was(lane: 
     await one_serves(lane, first)
 
 
-async def test_limits_that_were_set_by_hand_stay_until_they_are_chosen_anew(lane: Lane, pushes: Pushes) -> None:
+async def test_manually_set_limits_stay_until_they_are_configured(lane: Lane, pushes: Pushes) -> None:
     async def memory() -> int:
         found = await containers.inspect_raw(lane.engine, (await lane.serving()).container_id)
         assert found is not None
@@ -338,7 +334,7 @@ async def test_a_network_joined_by_hand_stays_joined(lane: Lane, pushes: Pushes,
     await lane.engine.call("DELETE", f"networks/{name}")
 
 
-async def test_a_network_that_an_adopted_one_was_connected_to_since_stays_joined(host: Host, pushes: Pushes) -> None:
+async def test_networks_connected_since_adoption_stay_connected(host: Host, pushes: Pushes) -> None:
     found = await host.run()
     application = await host.adopt()
     name = f"by-hand-{host.name}"
@@ -368,9 +364,7 @@ async def left_open(lane: Lane, old: str, new: str) -> None:
         )
 
 
-async def test_a_swap_that_a_restored_database_remembers_is_over_where_a_newer_deployment_serves(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_swap_from_a_restored_database_is_superseded_by_a_newer_deployment(lane: Lane, pushes: Pushes) -> None:
     ids, digest = [], ""
     for version in ("v1", "v2", "v3"):
         digest = await pushes(version)
@@ -387,7 +381,9 @@ async def test_a_swap_that_a_restored_database_remembers_is_over_where_a_newer_d
     await one_serves(lane, digest)
 
 
-async def test_a_swap_that_can_go_neither_way_ends(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_swap_that_can_neither_finish_nor_be_undone_ends(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gateway.rollout.swap._MAX_BACK", 1)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -403,7 +399,7 @@ async def test_a_swap_that_can_go_neither_way_ends(lane: Lane, pushes: Pushes, m
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
-async def test_the_sweep_leaves_alone_what_a_rollback_has_just_recalled(
+async def test_pruning_keeps_a_container_that_a_rollback_has_just_started(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("v1", "v2"):

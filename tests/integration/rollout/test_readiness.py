@@ -46,13 +46,13 @@ FAILING_CHECK = {
         ({"watch": -1}, "watch"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_by_name(given: dict[str, Any], named: str) -> None:
+def test_an_invalid_setting_is_rejected_by_name(given: dict[str, Any], named: str) -> None:
     with pytest.raises(ValidationError) as caught:
         Configuration.model_validate(given)
     assert named in str(caught.value)
 
 
-async def test_a_configured_health_check_lies_over_the_images(lane: Lane, pushes: Pushes) -> None:
+async def test_a_configured_health_check_is_merged_over_the_images(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1", health="exit 0")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     await lane.set(configuration={"healthCheckSwarm": FAILING_CHECK})
@@ -65,7 +65,7 @@ async def test_a_configured_health_check_lies_over_the_images(lane: Lane, pushes
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["by its published port", "at its own address"])
-async def test_a_probe_must_pass_and_its_last_answer_is_told(lane: Lane, pushes: Pushes, published: bool) -> None:
+async def test_a_probe_must_pass_and_its_last_response_is_reported(lane: Lane, pushes: Pushes, published: bool) -> None:
     ports = [{"targetPort": 8080, "publishedPort": free_port()}] if published else []
     await pushes("v1")
     await lane.set(configuration={"ports": ports, "probe": {"port": 8080, "path": "/"}})
@@ -103,7 +103,7 @@ async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes
     assert "127.0.0.1:8080" in failed.message
 
 
-async def test_what_another_host_publishes_on_its_loopback_is_not_looked_for_on_ours(
+async def test_a_loopback_port_of_another_host_is_not_probed_here(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pushes("v1")
@@ -126,7 +126,7 @@ async def test_containers_of_an_engine_on_this_host_are_reached_and_of_another_a
     assert not probes.is_local_address("192.0.2.1")
 
 
-async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> None:
+async def test_an_unreachable_probe_is_rejected_when_saved(web: Web) -> None:
     web.rollouts.engines[0].error = None
     await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
     refused = {"applicationId": "a", "probe": {"port": 8080}}
@@ -141,9 +141,7 @@ async def test_a_probe_that_cannot_be_asked_is_refused_when_saved(web: Web) -> N
     assert (await web.query("application.one", applicationId="a"))["probe"]["port"] == 8080
 
 
-async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_probe_is_rejected_for_a_service(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     present = AsyncMock(return_value=None)
     monkeypatch.setattr(runtime_factory, "detect_runtime_kind", present)
     own = web.rollouts.engines[0]
@@ -159,7 +157,7 @@ async def test_a_probe_is_refused_where_a_swarm_makes_a_service_of_it(
     await web.mutate("application.update", applicationId="a", runtime="auto")
 
 
-async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None:
+async def test_published_ports_of_an_adopted_container_make_a_probe_reachable(web: Web) -> None:
     web.rollouts.engines[0].error = None
     await web.mutate("application.create", name="a", applicationId="a", dockerImage="acme/a")
     host = {"NetworkMode": "default", "PortBindings": {"8080/tcp": [{"HostIp": "", "HostPort": "80"}]}}
@@ -172,7 +170,7 @@ async def test_what_was_adopted_publishes_what_it_was_found_to(web: Web) -> None
     assert status == 400
 
 
-async def test_a_probe_is_believed_while_the_engine_is_away(web: Web) -> None:
+async def test_a_probe_is_accepted_while_the_engine_is_unreachable(web: Web) -> None:
     await web.mutate("application.create", name="a", dockerImage="acme/a", probe={"port": 8080})
 
 

@@ -105,7 +105,9 @@ async def postponed(lane: Lane, deployment_id: str) -> Deployment:
     return await until(look)
 
 
-async def test_a_tag_that_is_still_what_runs_is_asked_for_again(behind: Lane, replica: Replica, pushes: Pushes) -> None:
+async def test_a_tag_that_still_names_the_old_image_is_resolved_again(
+    behind: Lane, replica: Replica, pushes: Pushes
+) -> None:
     serving = (await behind.newest()).digest
     assert serving is not None
     replica.stale["latest"] = serving
@@ -132,7 +134,7 @@ PAGE = web.Response(body=b"<html>log in</html>", content_type="text/html")
     ],
     ids=["missing", "page", "nothing", "other"],
 )
-async def test_a_pushed_tag_that_is_not_answered_yet_is_waited_for(
+async def test_a_pushed_tag_that_the_registry_lacks_yet_is_awaited(
     behind: Lane, replica: Replica, pushes: Pushes, instead: web.Response, code: Code
 ) -> None:
     replica.instead["latest"] = instead
@@ -206,9 +208,7 @@ async def put(name: str, what: dict[str, Any]) -> Digest:
 @pytest.mark.parametrize(
     "what", [CHART, ARTIFACT, SIGNATURE, EMPTY_INDEX], ids=["chart", "artifact", "signature", "index"]
 )
-async def test_what_is_pushed_and_no_image_is_ignored_and_moves_nothing(
-    lane: Lane, pushes: Pushes, what: dict[str, Any]
-) -> None:
+async def test_a_pushed_artifact_that_is_no_image_is_ignored(lane: Lane, pushes: Pushes, what: dict[str, Any]) -> None:
     await pushes("first", tag="1.0.0")
     await lane.set(docker_image=pushes.name("1.0.0"))
     async with lane.pool.acquire() as connection:
@@ -238,7 +238,7 @@ async def test_what_is_pushed_and_no_image_is_ignored_and_moves_nothing(
     assert again.status is Status.SUCCEEDED
 
 
-async def test_a_person_who_asks_for_a_chart_is_told_what_it_is(lane: Lane, pushes: Pushes) -> None:
+async def test_a_manual_deployment_of_a_chart_fails_with_its_type(lane: Lane, pushes: Pushes) -> None:
     await put(pushes.name(), CHART)
     failed = await lane.ask(Kind.DEPLOY)
     assert failed.reason is not None

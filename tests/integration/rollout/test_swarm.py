@@ -94,7 +94,7 @@ async def test_on_a_manager_it_runs_as_a_service_pinned_by_digest(lane: Lane, pu
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
 
 
-async def test_every_replica_is_replaced_before_it_is_said_to_be(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deployment_succeeds_only_after_every_replica_is_replaced(lane: Lane, pushes: Pushes) -> None:
     at_once = {"replicas": 3, "updateConfigSwarm": {"Parallelism": 2, "Monitor": 300_000_000}}
     await lane.set(configuration=QUICK | at_once)
     await pushes("v1")
@@ -133,7 +133,7 @@ async def test_the_production_example_converges_as_three_tasks_with_its_limits_a
     assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
 
 
-async def test_a_missing_folder_of_the_host_leaves_the_service_untouched(lane: Lane, pushes: Pushes) -> None:
+async def test_a_missing_host_folder_leaves_the_service_unchanged(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await service_of(lane)
@@ -178,7 +178,7 @@ async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_nam
     assert await secrets() == 0
 
 
-async def test_another_installation_neither_takes_nor_removes_a_service_and_its_secrets(
+async def test_another_installation_neither_adopts_nor_removes_a_service_and_its_secrets(
     lane: Lane, pushes: Pushes
 ) -> None:
     await pushes("v1")
@@ -201,7 +201,7 @@ async def test_another_installation_neither_takes_nor_removes_a_service_and_its_
     await ours.remove()
 
 
-async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lane, pushes: Pushes) -> None:
+async def test_a_version_that_exits_is_rolled_back_with_its_last_log_lines(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await pushes("v2", behaviour=Behaviour.EXITS)
@@ -227,7 +227,7 @@ async def test_a_version_that_exits_is_rolled_back_with_its_last_words(lane: Lan
         ({}, {"Entrypoint": ["nowhere"]}, Code.COMMAND_NOT_FOUND, 'the image has no program "nowhere"'),
     ],
 )
-async def test_a_task_that_never_ran_says_why(
+async def test_a_task_that_could_not_be_executed_says_why(
     lane: Lane, pushes: Pushes, files: dict[str, bytes], config: dict[str, object], code: Code, says: str
 ) -> None:
     await push(Image("v1", files=files, config=config), pushes.name())
@@ -237,7 +237,7 @@ async def test_a_task_that_never_ran_says_why(
     assert says in failed.reason.message
 
 
-async def test_what_the_swarm_rolls_back_itself_is_told_as_that(lane: Lane, pushes: Pushes) -> None:
+async def test_a_rollback_by_the_swarm_is_reported_as_one(lane: Lane, pushes: Pushes) -> None:
     # With a share of failures allowed, it is for the Swarm to say when there are too many.
     patient = {"updateConfigSwarm": {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1}}
     await lane.set(configuration=QUICK | patient)
@@ -281,7 +281,7 @@ async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, p
     assert await services.inspect(lane.engine, f"app-{lane.application_id}") is None
 
 
-async def test_a_task_that_no_node_takes_fails_the_deployment_in_its_words(lane: Lane, pushes: Pushes) -> None:
+async def test_an_unplaced_task_fails_the_deployment_with_its_message(lane: Lane, pushes: Pushes) -> None:
     nowhere = {"placementSwarm": {"Constraints": ["node.labels.disk==fast"]}, "healthDeadline": 1}
     await lane.set(configuration=QUICK | nowhere)
     await pushes("v1")
@@ -337,7 +337,7 @@ async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(la
     assert not any(one.running for one in await containers.list_labelled(lane.engine, lane.application_id))
 
 
-async def test_a_port_of_the_host_is_handed_over_stop_first(lane: Lane, pushes: Pushes) -> None:
+async def test_a_host_port_forces_stop_first(lane: Lane, pushes: Pushes) -> None:
     port = {"targetPort": 8080, "publishedPort": 18080, "publishMode": "host"}
     await lane.set(configuration=QUICK | {"ports": [port]})
     await pushes("v1")
@@ -353,7 +353,7 @@ def on_the_hosts_network(version: str, port: int) -> Image:
     return Image(version, files={"entry": script.encode()})
 
 
-async def test_a_service_on_the_hosts_network_is_replaced_stop_first(lane: Lane, pushes: Pushes) -> None:
+async def test_a_service_on_the_host_network_is_updated_stop_first(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=QUICK | {"networks": ["host"]})
     port, digest = free_port(), None
     for version in ("v1", "v2"):
@@ -395,7 +395,7 @@ async def test_an_adopted_service_on_the_hosts_network_is_replaced_or_refused_at
     assert now.spec["TaskTemplate"]["LogDriver"] == wanted["TaskTemplate"]["LogDriver"]  # type: ignore[index]
 
 
-async def test_a_port_of_another_service_is_named_and_nothing_touched(lane: Lane, pushes: Pushes) -> None:
+async def test_a_port_of_another_service_is_named_and_nothing_changes(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     before = await service_of(lane)
@@ -428,7 +428,7 @@ async def begun(lane: Lane, digest: str) -> None:
     await until(look)
 
 
-async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_itself_nor_after(
+async def test_a_node_restart_does_not_fail_a_healthy_version(
     lane: Lane, pushes: Pushes, supervised_swarm: Supervised
 ) -> None:
     await pushes("v1")
@@ -456,7 +456,7 @@ async def test_a_node_that_is_restarted_costs_no_sound_version_while_it_proves_i
         await watches.delete_watch(connection, lane.application_id)
 
 
-async def test_a_service_that_somebody_removes_in_an_update_is_made_again(lane: Lane, pushes: Pushes) -> None:
+async def test_a_service_removed_during_an_update_is_created_again(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.set(configuration=QUICK | {"stableWindow": 2})
     await lane.ask(Kind.DEPLOY)
@@ -469,9 +469,7 @@ async def test_a_service_that_somebody_removes_in_an_update_is_made_again(lane: 
     assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
-async def test_a_bad_version_of_a_service_that_somebody_removes_gives_way_to_what_was_written_down(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_removed_service_with_a_bad_version_is_restored_from_the_record(lane: Lane, pushes: Pushes) -> None:
     first = await pushes("v1")
     await lane.set(configuration=QUICK | {"stableWindow": 2})
     good = await lane.ask(Kind.DEPLOY)
@@ -495,7 +493,7 @@ async def test_a_bad_version_of_a_service_that_somebody_removes_gives_way_to_wha
     assert (await lane.ask(Kind.DEPLOY)).digest == second
 
 
-async def test_an_image_that_somebody_sets_is_not_said_to_be_ours(lane: Lane, pushes: Pushes) -> None:
+async def test_an_image_that_somebody_set_is_not_reported_as_deployed(lane: Lane, pushes: Pushes) -> None:
     other = f"{pushes.address}/{pushes.path}@{await pushes('other', tag='other')}"
     await pushes("v1")
     await lane.set(configuration=QUICK | {"stableWindow": 2})
@@ -534,7 +532,7 @@ async def test_a_rollback_runs_the_recorded_version_again(lane: Lane, pushes: Pu
     assert [task.labels[DIGEST] for task in await running(lane)] == [first]
 
 
-async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, pushes: Pushes) -> None:
+async def test_a_spec_is_sent_once_and_overwrites_no_concurrent_update(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     runtime = await runtime_of(lane)
@@ -551,7 +549,7 @@ async def test_a_spec_is_sent_once_and_nobody_elses_is_overwritten(lane: Lane, p
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
 
 
-async def test_an_update_begun_anew_and_cut_off_on_the_way_is_sent_again(lane: Lane, pushes: Pushes) -> None:
+async def test_an_interrupted_restart_of_an_update_is_sent_again(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     runtime = await runtime_of(lane)
@@ -585,7 +583,7 @@ async def test_a_task_that_dies_within_the_watch_window_brings_the_former_versio
         await watches.delete_watch(connection, lane.application_id)
 
 
-async def test_a_service_of_a_stack_is_adopted_untouched_replaced_and_gone_back_to(lane: Lane, pushes: Pushes) -> None:
+async def test_a_service_of_a_stack_is_adopted_replaced_and_restored(lane: Lane, pushes: Pushes) -> None:
     first = await pushes("v1")
     name = f"stack_{lane.application_id}"
     wanted = {
@@ -643,7 +641,7 @@ async def scaled(lane: Lane, replicas: int) -> None:
     await until(look)
 
 
-async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
+async def test_expiring_credentials_are_renewed_in_the_spec_without_a_restart(
     lane: Lane, supervised_swarm: Supervised, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """And what is in the spec is what a node pulls with, long after the token of the deployment has ended."""
@@ -682,7 +680,7 @@ async def test_a_login_that_ends_is_renewed_in_the_spec_and_no_task_restarts(
         assert set(guard.passed) == aws.good  # which is the one that was sent last
 
 
-async def test_a_service_is_observed_and_what_was_changed_by_hand_is_drifted(lane: Lane, pushes: Pushes) -> None:
+async def test_a_manual_change_of_a_service_is_observed_as_drift(lane: Lane, pushes: Pushes) -> None:
     async def until_it_is(state: State) -> None:
         async def look() -> bool | None:
             async with lane.pool.acquire() as connection:

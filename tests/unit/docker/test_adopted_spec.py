@@ -38,7 +38,7 @@ def base(
     return AdoptedSpec(found, ID, "app", "sha256:1", image_config=IMAGE, **given)
 
 
-def test_nothing_of_the_images_own_choice_is_pinned() -> None:
+def test_the_images_own_values_are_not_pinned() -> None:
     assert adopted_spec.user_config(base()) == {"HostConfig": {"NetworkMode": "default"}}
 
 
@@ -70,7 +70,7 @@ def test_nothing_of_the_images_own_choice_is_pinned() -> None:
         ({"OfTheNextEngine": {"a": 1}}, {"OfTheNextEngine": {"a": 1}}),
     ],
 )
-def test_what_the_maker_chose_is_kept(config: dict[str, Any], chosen: dict[str, Any]) -> None:
+def test_the_creators_values_are_kept(config: dict[str, Any], chosen: dict[str, Any]) -> None:
     body = adopted_spec.user_config(base(config))
     del body["HostConfig"]
     assert body == chosen
@@ -108,7 +108,7 @@ def test_a_host_name_the_engine_made_up_is_not_kept() -> None:
     assert "Hostname" not in adopted_spec.user_config(on_host)
 
 
-def test_who_joins_another_containers_network_brings_nothing_of_his_own() -> None:
+def test_a_container_on_another_containers_network_has_no_network_settings() -> None:
     joined = base(
         {
             "Hostname": "of-the-other",
@@ -176,7 +176,7 @@ def mounted(*mounts: tuple[str, str, str]) -> list[dict[str, Any]]:
     return [{"Type": kind, "Name": name, "Destination": at, "RW": True} for kind, name, at in mounts]
 
 
-def test_a_volume_nobody_named_is_mounted_again_where_it_was() -> None:
+def test_an_anonymous_volume_is_mounted_again_at_its_path() -> None:
     body = adopted_spec.carry_volumes(
         {"HostConfig": {"Binds": ["named:/named"]}}, mounted(("volume", VOLUME, "/var/data"))
     )
@@ -200,7 +200,7 @@ def test_a_mount_without_a_source_gets_the_volume_it_had(host: dict[str, Any]) -
     assert mounts == [{"Type": "volume", "Source": VOLUME, "Target": "/var/data/"}]
 
 
-def test_a_bind_without_a_source_gives_way_to_the_volume_it_had() -> None:
+def test_a_bind_without_a_source_is_replaced_with_its_volume() -> None:
     host = adopted_spec.carry_volumes({"HostConfig": {"Binds": ["/data"]}}, mounted(("volume", VOLUME, "/data")))[
         "HostConfig"
     ]
@@ -213,7 +213,7 @@ def test_named_volumes_and_places_that_something_else_is_mounted_at_are_left_alo
     assert adopted_spec.carry_volumes(body, seen)["HostConfig"]["Mounts"] == []
 
 
-def test_what_the_columns_set_lies_over_what_was_found() -> None:
+def test_columns_are_merged_over_adopted_values() -> None:
     found = {
         "Env": ["A=1", "B=1"],
         "Labels": {"a": "1", "b": "1"},
@@ -251,7 +251,7 @@ def test_what_the_columns_set_lies_over_what_was_found() -> None:
     }
 
 
-def test_compose_is_told_the_image_that_runs() -> None:
+def test_compose_labels_name_the_running_image() -> None:
     labels = {"com.docker.compose.project": "shop", "com.docker.compose.image": "sha256:1"}
     assert adopted_spec.with_compose_image(labels, "sha256:2")["com.docker.compose.image"] == "sha256:2"
     assert adopted_spec.with_compose_image({"a": "b"}, "sha256:2") == {"a": "b"}
@@ -279,7 +279,7 @@ def test_outside_a_container_no_container_is_the_gateways_own() -> None:
     )
 
 
-def test_a_base_is_read_back_as_it_was_written_and_shows_no_secret() -> None:
+def test_an_adopted_spec_round_trips_and_its_repr_has_no_secret() -> None:
     one = base({"Env": ["PASSWORD=secret"]}, holders={VOLUME: "vpn"}, host_name="machine")
     assert AdoptedSpec.load(one.dump()) == one
     assert "secret" not in repr(one)

@@ -26,7 +26,7 @@ _ENDPOINT = "driver failed programming external connectivity on endpoint web (6f
 
 
 @pytest.mark.parametrize(("code", "status", "sentence"), SENTENCES)
-def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, sentence: str) -> None:
+def test_the_engines_messages_become_codes(code: str, status: str, sentence: str) -> None:
     error = classify(int(status), sentence)
     assert (error.reason.code, isinstance(error, Postponed)) == (code, code in WAITS)
     assert isinstance(error, NotOnEngine) == (status == "404" and code not in WAITS)
@@ -51,7 +51,7 @@ def test_what_the_engine_says_is_told_by_its_code(code: str, status: str, senten
         (f'{_CREATE}error mounting "/a" to rootfs at "/b": mount: not a directory', "/a on the host and /b in"),
     ],
 )  # fmt: skip
-def test_it_is_told_what_it_is_about(message: str, says: str) -> None:
+def test_the_message_names_its_subject(message: str, says: str) -> None:
     assert says in classify(500, message).reason.message
 
 
@@ -67,7 +67,7 @@ def test_it_is_told_what_it_is_about(message: str, says: str) -> None:
         ("no port is named", None),
     ],
 )
-def test_the_port_is_found_in_what_the_engine_says(message: str, port: tuple[int, str] | None) -> None:
+def test_the_port_is_found_in_the_engines_message(message: str, port: tuple[int, str] | None) -> None:
     assert port_of(message) == port
 
 
@@ -102,7 +102,7 @@ def test_a_rate_limit_is_waited_for_as_long_as_it_says(message: str, seconds: fl
         ("", None),
     ],
 )
-def test_what_never_ran_is_told_from_what_does_not_run_any_more(log: str, code: Code | None) -> None:
+def test_a_failed_exec_is_distinguished_from_an_exit(log: str, code: Code | None) -> None:
     told = exit_diagnosis.failed_to_exec(log)
     assert (told and told[0]) == code
 
@@ -128,7 +128,7 @@ def _task(state: str, said: str, exit_code: int = 0) -> Task:
         ("rejected", "network sandbox join failed", Code.ENGINE_REFUSED, "sandbox"),
     ],
 )  # fmt: skip
-def test_a_task_that_breaks_is_told_by_the_same_codes(state: str, said: str, code: Code, says: str) -> None:
+def test_a_failed_task_gets_the_same_codes(state: str, said: str, code: Code, says: str) -> None:
     reason = task_failure("web", _task(state, said)).reason
     assert reason.code is code
     assert says in reason.message
@@ -144,11 +144,11 @@ def test_a_task_that_breaks_is_told_by_the_same_codes(state: str, said: str, cod
         ("no suitable node", Code.NO_SUITABLE_NODE),
     ],
 )
-def test_a_task_no_node_takes_is_told_by_what_all_of_them_lack(said: str, code: Code) -> None:
+def test_an_unplaced_task_is_reported_by_the_reason_common_to_all_nodes(said: str, code: Code) -> None:
     assert placement_failure("web", _task("pending", said)).reason.code is code
 
 
-def test_no_more_is_kept_of_what_was_said_than_can_be_read() -> None:
+def test_the_message_is_bounded() -> None:
     assert len(classify(500, "unauthorized: " + "x" * 100_000).reason.message) <= 2000
 
 

@@ -14,7 +14,7 @@ async def begun(ended: list[str], go_on: asyncio.Event) -> None:
         raise
 
 
-async def test_told_to_stop_it_ends_first_what_it_has_begun() -> None:
+async def test_a_cancelled_task_completes_the_shielded_action() -> None:
     ended: list[str] = []
     go_on = asyncio.Event()
     task = asyncio.create_task(run_to_completion(begun(ended, go_on)))
@@ -28,7 +28,7 @@ async def test_told_to_stop_it_ends_first_what_it_has_begun() -> None:
     assert ended == ["done"]
 
 
-async def test_told_twice_it_breaks_off() -> None:
+async def test_a_second_cancellation_interrupts_the_action() -> None:
     ended: list[str] = []
     task = asyncio.create_task(run_to_completion(begun(ended, asyncio.Event())))
     for _ in range(2):
@@ -39,7 +39,7 @@ async def test_told_twice_it_breaks_off() -> None:
     assert ended == ["broken off"]
 
 
-async def test_what_fails_fails() -> None:
+async def test_an_error_of_the_action_is_raised() -> None:
     async def fail() -> None:
         raise ValueError("so")
 

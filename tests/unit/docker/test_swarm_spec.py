@@ -57,7 +57,7 @@ def made(base: Mapping[str, Any] | None = None, environment: str | None = None, 
     return swarm_spec.build(one, VERSION)
 
 
-def test_the_image_is_pinned_and_the_labels_tell_what_it_is() -> None:
+def test_the_image_is_pinned_and_the_labels_identify_the_service() -> None:
     spec = made(labels={"team": "web"})
     container = spec["TaskTemplate"]["ContainerSpec"]
     assert container["Image"] == f"ghcr.io/acme/web:v2@{DIGEST}"
@@ -89,11 +89,11 @@ def test_an_update_is_never_left_paused_by_default_and_is_watched_beyond_its_del
         ({"updateConfigSwarm": {"Parallelism": 1, "Order": "stop-first"}, "order": "start-first"}, "stop-first"),
     ],
 )
-def test_stop_first_where_two_cannot_hold_one_thing(configuration: dict[str, Any], order: str) -> None:
+def test_stop_first_when_two_cannot_share_a_resource(configuration: dict[str, Any], order: str) -> None:
     assert made(**configuration)["UpdateConfig"]["Order"] == order
 
 
-def test_the_columns_say_what_a_task_is() -> None:
+def test_the_columns_configure_a_task() -> None:
     spec = made(
         environment="A=1\nB=2",
         command="serve --all",
@@ -124,7 +124,7 @@ def test_the_columns_say_what_a_task_is() -> None:
     assert spec["Mode"] == {"Replicated": {"Replicas": 3}}
 
 
-def test_what_it_was_found_with_stays_where_no_column_says_otherwise() -> None:
+def test_adopted_values_stay_where_no_column_is_set() -> None:
     base = {
         "Name": "stack_web",
         "Labels": {"com.docker.stack.namespace": "stack"},
@@ -156,7 +156,7 @@ def test_what_it_was_found_with_stays_where_no_column_says_otherwise() -> None:
 
 
 @pytest.mark.parametrize("mode", [{}, {"modeSwarm": {"Global": {}}}], ids=["replicated", "global"])
-def test_stopped_and_started_again_it_is_what_it_was(mode: dict[str, Any]) -> None:
+def test_a_stopped_and_started_service_has_its_former_mode(mode: dict[str, Any]) -> None:
     spec, one = made(**mode), application(**mode)
     stopped = swarm_spec.scaled(spec, one, running=False)
     assert swarm_spec.is_stopped(stopped)
@@ -180,13 +180,13 @@ def test_stopped_and_started_again_it_is_what_it_was(mode: dict[str, Any]) -> No
         ("networkSwarm", [{"Target": "../x"}]),
     ],
 )
-def test_a_column_that_means_nothing_is_refused_by_name(column: str, wrong: object) -> None:
+def test_a_meaningless_column_is_rejected_by_name(column: str, wrong: object) -> None:
     with pytest.raises(ValidationError) as refused:
         Configuration.model_validate({column: wrong})
     assert refused.value.errors()[0]["loc"][0] == column
 
 
-def test_the_nodes_get_the_login_with_each_spec() -> None:
+def test_each_spec_carries_the_nodes_credentials() -> None:
     image = Reference.parse("ghcr.io/acme/web:v2")
     assert services.registry_auth_header(image, None) == {}
     header = services.registry_auth_header(image, Credentials("robot", "secret"))["X-Registry-Auth"]
@@ -244,14 +244,14 @@ def test_converged_is_every_task_in_this_version_and_none_in_another(
         ([], "paused", Code.ENGINE_REFUSED, "update paused due to failure"),
     ],
 )
-def test_what_breaks_is_refused_in_the_tasks_own_words(tasks: list[Task], state: str, code: Code, said: str) -> None:
+def test_a_failure_has_the_tasks_own_message(tasks: list[Task], state: str, code: Code, said: str) -> None:
     seen = convergence.observe(service(state=state), tasks, MARK)
     with pytest.raises(Failed, match=said) as refused:
         convergence.raise_if_failed(service(state=state), seen, MARK)
     assert refused.value.reason.code is code
 
 
-def test_failures_within_the_share_that_was_chosen_are_the_swarms_to_judge() -> None:
+def test_failures_within_the_configured_ratio_are_tolerated() -> None:
     chosen = service(state="updating", UpdateConfig={"MaxFailureRatio": 0.5})
     seen = convergence.observe(chosen, [task(1, "failed")], MARK)
     convergence.raise_if_failed(chosen, seen, MARK)
@@ -273,9 +273,7 @@ def ended(said: str = "task: non-zero exit (143)", created: datetime = NOON) -> 
         (ended(created=NOON + timedelta(seconds=2)), NOON + timedelta(seconds=1), False),
     ],
 )
-def test_a_task_that_ended_with_the_engine_of_its_node_breaks_nothing(
-    one: Task, joined: datetime, excused: bool
-) -> None:
+def test_a_task_that_ended_with_its_nodes_engine_is_no_failure(one: Task, joined: datetime, excused: bool) -> None:
     seen = convergence.observe(service(), [one], MARK, nodes={"n": Node(down=False, registered_at=joined)})
     assert (seen.failed_task is None, seen.restarts, seen.excused == {one.task_id}) == (excused, 1 - excused, excused)
     gave_up = service(state="paused")
@@ -297,7 +295,7 @@ def test_a_task_waits_for_nodes_that_are_all_away(said: str, unplaced: bool) -> 
     assert (seen.unplaced is not None, seen.lagging is not None) == (unplaced, True)
 
 
-def test_a_task_of_another_image_is_of_another_version_whatever_its_labels_say() -> None:
+def test_a_task_with_another_image_is_another_version_despite_its_labels() -> None:
     marked = {**task(1, "running").labels, "gateway.image": "web:v1@sha256:1"}
     told = [replace(task(slot, "running"), labels=marked, image="web:v1@sha256:1") for slot in (1, 2)]
     assert convergence.observe(service(), told, MARK).converged
@@ -325,7 +323,7 @@ def test_a_task_of_another_image_is_of_another_version_whatever_its_labels_say()
         ({"runtime": "service"}, RuntimeKind.CONTAINER, True, Kind.STOP, RuntimeKind.CONTAINER),
     ],
 )
-def test_it_is_what_was_chosen_else_what_it_is_else_what_the_engine_can(
+def test_the_kind_is_the_configured_one_else_the_present_one_else_the_engines(
     configuration: dict[str, Any],
     present: RuntimeKind | None,
     manager: bool,
@@ -345,7 +343,7 @@ def test_it_is_what_was_chosen_else_what_it_is_else_what_the_engine_can(
         ({"runtime": "service"}, RuntimeKind.CONTAINER, True, Code.BAD_CONFIGURATION),
     ],
 )
-def test_what_cannot_be_is_refused_with_the_way_to_it(
+def test_an_impossible_kind_is_rejected_with_a_remedy(
     configuration: dict[str, Any], present: RuntimeKind | None, manager: bool, code: Code
 ) -> None:
     with pytest.raises(Failed) as refused:
@@ -378,7 +376,7 @@ HOSTS = {"Networks": [{"Target": "id-of-host"}]}
         (None, {"networks": ["host"], "order": "start-first"}, "start-first"),
     ],
 )
-def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_first(
+def test_the_adopted_order_is_kept_and_exclusive_resources_force_stop_first(
     base: dict[str, Any] | None, configuration: dict[str, Any], order: str
 ) -> None:
     one = application(**configuration)
@@ -411,13 +409,13 @@ def test_the_order_that_was_found_is_kept_and_what_cannot_run_twice_is_stopped_f
         (adopted(Mode={"Global": {}}, TaskTemplate=HOSTS, UpdateConfig={"Order": "stop-first"}), None),
     ],
 )
-def test_what_no_update_can_be_made_to_is_told_with_the_reason(base: dict[str, Any], why: str | None) -> None:
+def test_a_service_that_cannot_be_updated_names_the_reason(base: dict[str, Any], why: str | None) -> None:
     told = swarm_spec.update_blocker(base, ["id-of-host"])
     assert (told is None) == (why is None)
     assert (why or "") in (told or "")
 
 
-def test_what_the_engine_decides_is_left_to_it_where_nobody_said_otherwise() -> None:
+def test_unconfigured_values_are_left_to_the_engine() -> None:
     decided = {"LogDriver", "RestartPolicy", "Resources", "Networks"}
     assert decided.isdisjoint(name for name, value in made(adopted())["TaskTemplate"].items() if value)
     assert made()["TaskTemplate"].keys() & decided == {"RestartPolicy"}
@@ -425,6 +423,6 @@ def test_what_the_engine_decides_is_left_to_it_where_nobody_said_otherwise() -> 
     assert made(adopted(TaskTemplate={"LogDriver": own}))["TaskTemplate"]["LogDriver"] == own
 
 
-def test_a_version_of_before_the_log_was_left_to_the_engine_is_still_the_same() -> None:
+def test_the_hash_is_stable_across_the_change_of_log_options() -> None:
     assert swarm_spec.spec_hash(application()) == "6e971141eab6a1a4daec17ebdbe83efa"
     assert container_spec.spec_hash(application()) == "38fc36f0204f446afa3d2485e093a49b"
