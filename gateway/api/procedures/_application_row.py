@@ -17,7 +17,7 @@ from gateway.model.deployments import DokployStatus
 from gateway.model.dokploy_columns import _KEPT, DokployColumns
 from gateway.model.observations import Observation, State
 
-_NEW = DokployColumns().model_dump(by_alias=True)
+_COLUMN_DEFAULTS = DokployColumns().model_dump(by_alias=True)
 
 
 class AdoptedContainer(Response):
@@ -48,7 +48,7 @@ class ObservedRow(Response):
     observed_at: Moment
 
 
-class _Own(Response):
+class _OwnColumns(Response):
     """An application: the contract's columns, and ours beside them."""
 
     application_id: str
@@ -74,7 +74,7 @@ class _Own(Response):
     mounts: list[MountRow]
 
 
-def _always(
+def _required_fields(
     model: type[BaseModel], *, but: Collection[str] = (), extra: dict[str, JsonValue] | None = None
 ) -> dict[str, Any]:
     """Return the fields of a model, all required: an answer has each of them."""
@@ -91,10 +91,10 @@ def _always(
 
 ApplicationRow: Any = create_model(
     "ApplicationRow",
-    __base__=_Own,
-    __doc__=_Own.__doc__,
-    **_always(DokployColumns, extra=_KEPT),
-    **_always(Configuration, but={"stop_grace", "ports", "mounts"}),
+    __base__=_OwnColumns,
+    __doc__=_OwnColumns.__doc__,
+    **_required_fields(DokployColumns, extra=_KEPT),
+    **_required_fields(Configuration, but={"stop_grace", "ports", "mounts"}),
 )
 
 _NANO = 10**9
@@ -111,7 +111,7 @@ def application_row(
     """Return the ApplicationRow as a dictionary: never with a password, with other secrets only with `secrets`."""
     configuration = application.configuration.model_dump(by_alias=True)
     grace = configuration.pop("stopGrace")
-    own = _Own.make(
+    own = _OwnColumns.make(
         application,
         env=application.environment if secrets else None,
         refresh_token=token if secrets else None,
@@ -127,7 +127,7 @@ def application_row(
         ],
     )
     return {
-        **_NEW,
+        **_COLUMN_DEFAULTS,
         **application.other_columns,
         **({} if secrets else dict.fromkeys(SECRET_DOKPLOY_COLUMNS)),
         **configuration,

@@ -12,7 +12,7 @@ from gateway.model.errors import InvalidInput
 from gateway.model.mounts import Mount, MountType
 from gateway.model.ports import Port, Protocol, PublishMode
 
-_PLACE = 2  # steps of a path: which list, and where in it
+_LIST_AND_INDEX = 2  # steps of a path: which list, and where in it
 
 
 class PortRow(Response):
@@ -76,10 +76,12 @@ def part_errors() -> Iterator[None]:
         yield
     except InvalidInput as error:
         path = (error.field or "").split(".")
-        raise InvalidInput(str(error), field=".".join(path[_PLACE:] or path)) from error
+        raise InvalidInput(str(error), field=".".join(path[_LIST_AND_INDEX:] or path)) from error
     except ValidationError as error:
         details = [
-            InitErrorDetails(type=one["type"], loc=one["loc"][_PLACE:], input=one["input"], ctx=one.get("ctx", {}))
+            InitErrorDetails(
+                type=one["type"], loc=one["loc"][_LIST_AND_INDEX:], input=one["input"], ctx=one.get("ctx", {})
+            )
             for one in error.errors()
         ]
         raise ValidationError.from_exception_data(error.title, details, hide_input=True) from error

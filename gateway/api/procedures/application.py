@@ -40,8 +40,8 @@ from gateway.store.resource_owners import ResourceKind
 
 procedures = Procedures()
 
-_SUFFIX = 6  # characters, as the contract has it
-_NEWEST = 10  # deployments that are shown with an application
+_SUFFIX_LENGTH = 6  # characters, as the contract has it
+_RECENT_DEPLOYMENTS = 10  # deployments that are shown with an application
 
 
 class Create(Changes):
@@ -70,11 +70,11 @@ class EnvironmentOfProject(EnvironmentRow):
 
 # Dokploy's columns for an application that is built from source.
 _SOURCES = ("github", "gitlab", "bitbucket", "gitea", "registry", "buildRegistry", "rollbackRegistry")
-_NOTHING: dict[str, Any] = {
+_SOURCE_COLUMNS: dict[str, Any] = {
     **dict.fromkeys((*_SOURCES, "unauthorizedProvider"), type(None)),
     "hasGitProviderAccess": bool,
 }
-_NOT_OF_AN_IMAGE = {**dict.fromkeys(_SOURCES), "hasGitProviderAccess": True, "unauthorizedProvider": None}
+_SOURCE_VALUES = {**dict.fromkeys(_SOURCES), "hasGitProviderAccess": True, "unauthorizedProvider": None}
 
 WholeApplication: Any = create_model(
     "WholeApplication",
@@ -88,12 +88,12 @@ WholeApplication: Any = create_model(
     redirects=list[Any],
     security=list[Any],
     previewDeployments=list[Any],
-    **_NOTHING,
+    **_SOURCE_COLUMNS,
 )
 
 
 def _app_name(given: Create) -> str:
-    suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX))
+    suffix = "".join(choice(string.ascii_lowercase + string.digits) for _ in range(_SUFFIX_LENGTH))
     wanted = "-".join(given.app_name.lower().split()) if given.app_name else slug(given.name)
     return parse_app_name(f"{wanted}-{suffix}")
 
@@ -206,7 +206,7 @@ async def select_whole_application(
 ) -> dict[str, Any]:
     """Return the WholeApplication."""
     found = await select_application_row(connection, context, application_id, without=without)
-    newest = await deployments.select_deployments_of(connection, [application_id], Page(_NEWEST))
+    newest = await deployments.select_deployments_of(connection, [application_id], Page(_RECENT_DEPLOYMENTS))
     reached = await domains.select_domains(connection, application_id)
     records = await steps.select_steps(connection, [one.deployment_id for one in newest])
     server_id = found["serverId"]
@@ -221,7 +221,7 @@ async def select_whole_application(
     return {
         **found,
         **{name: [] for name in ("redirects", "security", "previewDeployments")},
-        **_NOT_OF_AN_IMAGE,
+        **_SOURCE_VALUES,
         "environment": belongs.model_dump(),
         "server": ServerRow.from_server(server, context.rollouts.engines).model_dump() if server else None,
         "domains": [DomainRow.from_domain(one).model_dump() for one in reached],

@@ -22,7 +22,7 @@ from gateway.store.versions import KeptVersion
 
 procedures = Procedures()
 
-_LOG_END = 1000  # characters of a log that lists show
+_LOG_TAIL = 1000  # characters of a log that lists show
 
 
 class _Unused(Response):
@@ -112,7 +112,7 @@ class DeploymentRow(_Unused):
             reason=ReasonRow.make(reason) if reason else None,
             error_message=reason.message if status == "error" and reason else None,
             image=str(deployment.reference) if deployment.reference else None,
-            log=deployment.log if whole else deployment.log[-_LOG_END:],
+            log=deployment.log if whole else deployment.log[-_LOG_TAIL:],
             log_path="",
             is_preview_deployment=False,
             requested_by=deployment.asked_by,

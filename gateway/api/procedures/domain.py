@@ -80,13 +80,13 @@ class DomainRow(Response):
         return cls.make(domain, unique_config_key=domain.number, **columns)
 
 
-_OTHERS = set(_Sent.model_fields)
+_COLUMNS = set(_Sent.model_fields)
 
 
 @procedures.mutation("domain.create", gives=DomainRow)
 async def create(context: Context, given: Create) -> Answer:
     """Write down where an application is reached. Nothing is routed by it here."""
-    columns = given.model_dump(by_alias=True, include=_OTHERS)
+    columns = given.model_dump(by_alias=True, include=_COLUMNS)
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         return Answer(
@@ -114,7 +114,7 @@ async def select_of_application(context: Context, given: OfApplication) -> Answe
 @procedures.mutation("domain.update", gives=DomainRow)
 async def update(context: Context, given: Update) -> Answer:
     """Return it as it is stored now; what is absent stays."""
-    columns = given.model_dump(by_alias=True, include=_OTHERS, exclude_unset=True)
+    columns = given.model_dump(by_alias=True, include=_COLUMNS, exclude_unset=True)
     async with transaction(context.pool) as connection:
         return Answer(
             DomainRow.from_domain(

@@ -56,17 +56,17 @@ class OfService(Input):
     service_type: Literal["application"] | None = None
 
 
-_OF_A_MOUNT = {"type", "mount_path", "host_path", "volume_name", "file_path", "content", "read_only"}
+_MOUNT_FIELDS = {"type", "mount_path", "host_path", "volume_name", "file_path", "content", "read_only"}
 
 
-async def _holder(context: Context, mount_id: str) -> Application:
+async def _select_application(context: Context, mount_id: str) -> Application:
     async with transaction(context.pool) as connection:
         return await applications.select_application_with_part(
             connection, context.vault, {"mounts": [{"mountId": mount_id}]}, missing=_MISSING
         )
 
 
-def _find(application: Application, mount_id: str) -> Mount:
+def _find_mount(application: Application, mount_id: str) -> Mount:
     found = next((mount for mount in application.configuration.mounts if mount.mount_id == mount_id), None)
     if found is None:
         raise NotFound(_MISSING)
@@ -77,12 +77,12 @@ def _row(context: Context, application: Application, mount: Mount) -> MountRow:
     return MountRow.from_mount(application.application_id, mount, secrets=context.caller.sees_secrets)
 
 
-def _with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
+def _changes_with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
     kept = [mount for mount in application.configuration.mounts if mount.mount_id != without]
     return Changes.model_validate({"mounts": [*(mount.model_dump(by_alias=True) for mount in kept), *more]})
 
 
-def _whole(row: dict[str, Any]) -> dict[str, Any]:
+def _require_source(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row that names its source, as its type has it; raises InvalidInput."""
     if row["type"] != "file" and not row.get(source := SOURCE_FIELDS[row["type"]]):
         raise InvalidInput(f"a mount of type {row['type']} needs {source}", field=source)
@@ -92,9 +92,9 @@ def _whole(row: dict[str, Any]) -> dict[str, Any]:
 @procedures.mutation("mounts.create", gives=MountRow)
 async def create(context: Context, given: Create) -> Answer:
     """Mount a volume, a folder of the host or a file into the container, from the next deployment on."""
-    new = _whole(given.model_dump(by_alias=True, include=_OF_A_MOUNT))
+    new = _require_source(given.model_dump(by_alias=True, include=_MOUNT_FIELDS))
     with part_errors():
-        changed = await update_application(context, given.service_id, lambda found: _with(found, new))
+        changed = await update_application(context, given.service_id, lambda found: _changes_with(found, new))
     made = changed.application.configuration.mounts[-1]
     return Answer(_row(context, changed.application, made), headers=changed.headers)
 
@@ -102,18 +102,18 @@ async def create(context: Context, given: Create) -> Answer:
 @procedures.query("mounts.one", gives=MountRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one mount, as it is stored."""
-    application = await _holder(context, given.mount_id)
-    return Answer(_row(context, application, _find(application, given.mount_id)))
+    application = await _select_application(context, given.mount_id)
+    return Answer(_row(context, application, _find_mount(application, given.mount_id)))
 
 
 @procedures.mutation("mounts.update", gives=MountRow)
 async def update(context: Context, given: Update) -> Answer:
     """Return it as it is stored now; what is absent stays."""
-    sent = given.model_dump(by_alias=True, include=_OF_A_MOUNT, exclude_unset=True)
+    sent = given.model_dump(by_alias=True, include=_MOUNT_FIELDS, exclude_unset=True)
     chosen = {name: value for name, value in sent.items() if value is not None or name == "content"}
 
     def changes_to(application: Application) -> Changes:
-        before = _find(application, given.mount_id)
+        before = _find_mount(application, given.mount_id)
         row: dict[str, Any] = {
             "filePath": before.known_as,
             "mountId": before.mount_id,
@@ -124,24 +124,24 @@ async def update(context: Context, given: Update) -> Answer:
         }
         if before.type == "file" and chosen.get("type", "file") == "file":
             row["content"] = before.content
-        return _with(application, _whole(row | chosen), without=given.mount_id)
+        return _changes_with(application, _require_source(row | chosen), without=given.mount_id)
 
-    application_id = (await _holder(context, given.mount_id)).application_id
+    application_id = (await _select_application(context, given.mount_id)).application_id
     with part_errors():
         changed = await update_application(context, application_id, changes_to)
     return Answer(
-        _row(context, changed.application, _find(changed.application, given.mount_id)), headers=changed.headers
+        _row(context, changed.application, _find_mount(changed.application, given.mount_id)), headers=changed.headers
     )
 
 
 @procedures.mutation("mounts.remove", gives=MountRow)
 async def remove(context: Context, given: Named) -> Answer:
     """Mount it no more, from the next deployment on; return it as it was. A volume stays on its engine."""
-    application = await _holder(context, given.mount_id)
-    removed = _find(application, given.mount_id)
+    application = await _select_application(context, given.mount_id)
+    removed = _find_mount(application, given.mount_id)
 
     def changes_to(found: Application) -> Changes:
-        return _with(found, without=_find(found, given.mount_id).mount_id)
+        return _changes_with(found, without=_find_mount(found, given.mount_id).mount_id)
 
     changed = await update_application(context, application.application_id, changes_to)
     return Answer(_row(context, application, removed), headers=changed.headers)

@@ -40,21 +40,21 @@ class Update(Named):
     host_ip: HostIp | None = None
 
 
-async def _holder(context: Context, port_id: str) -> Application:
+async def _select_application(context: Context, port_id: str) -> Application:
     async with transaction(context.pool) as connection:
         return await applications.select_application_with_part(
             connection, context.vault, {"ports": [{"portId": port_id}]}, missing=_MISSING
         )
 
 
-def _find(application: Application, port_id: str) -> Port:
+def _find_port(application: Application, port_id: str) -> Port:
     found = next((port for port in application.configuration.ports if port.port_id == port_id), None)
     if found is None:
         raise NotFound(_MISSING)
     return found
 
 
-def _with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
+def _changes_with(application: Application, *more: dict[str, Any], without: str | None = None) -> Changes:
     kept = [port for port in application.configuration.ports if port.port_id != without]
     return Changes.model_validate({"ports": [*(port.model_dump(by_alias=True) for port in kept), *more]})
 
@@ -64,7 +64,7 @@ async def create(context: Context, given: Create) -> Answer:
     """Publish a port of the container on the host, from the next deployment on."""
     new = given.model_dump(by_alias=True, exclude={"application_id"})
     with part_errors():
-        changed = await update_application(context, given.application_id, lambda found: _with(found, new))
+        changed = await update_application(context, given.application_id, lambda found: _changes_with(found, new))
     made = changed.application.configuration.ports[-1]
     return Answer(PortRow.from_port(given.application_id, made), headers=changed.headers)
 
@@ -72,8 +72,8 @@ async def create(context: Context, given: Create) -> Answer:
 @procedures.query("port.one", gives=PortRow)
 async def select_one(context: Context, given: Named) -> Answer:
     """Return one port, as it is stored."""
-    application = await _holder(context, given.port_id)
-    return Answer(PortRow.from_port(application.application_id, _find(application, given.port_id)))
+    application = await _select_application(context, given.port_id)
+    return Answer(PortRow.from_port(application.application_id, _find_port(application, given.port_id)))
 
 
 @procedures.mutation("port.update", gives=PortRow)
@@ -83,23 +83,25 @@ async def update(context: Context, given: Update) -> Answer:
     chosen = {name: value for name, value in sent.items() if value is not None or name == "hostIp"}
 
     def changes_to(application: Application) -> Changes:
-        before = _find(application, given.port_id).model_dump(by_alias=True)
-        return _with(application, before | chosen, without=given.port_id)
+        before = _find_port(application, given.port_id).model_dump(by_alias=True)
+        return _changes_with(application, before | chosen, without=given.port_id)
 
-    application_id = (await _holder(context, given.port_id)).application_id
+    application_id = (await _select_application(context, given.port_id)).application_id
     with part_errors():
         changed = await update_application(context, application_id, changes_to)
-    return Answer(PortRow.from_port(application_id, _find(changed.application, given.port_id)), headers=changed.headers)
+    return Answer(
+        PortRow.from_port(application_id, _find_port(changed.application, given.port_id)), headers=changed.headers
+    )
 
 
 @procedures.mutation("port.delete", gives=PortRow)
 async def delete(context: Context, given: Named) -> Answer:
     """Publish it no more, from the next deployment on; return it as it was."""
-    application = await _holder(context, given.port_id)
-    removed = _find(application, given.port_id)
+    application = await _select_application(context, given.port_id)
+    removed = _find_port(application, given.port_id)
 
     def changes_to(found: Application) -> Changes:
-        return _with(found, without=_find(found, given.port_id).port_id)
+        return _changes_with(found, without=_find_port(found, given.port_id).port_id)
 
     changed = await update_application(context, application.application_id, changes_to)
     return Answer(PortRow.from_port(application.application_id, removed), headers=changed.headers)

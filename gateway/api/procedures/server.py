@@ -143,7 +143,7 @@ def _same_as(live: EngineStatus | None, hosts: Sequence[EngineStatus]) -> str | 
     return None
 
 
-def _new(given: _Given) -> Access:
+def _new_access(given: _Given) -> Access:
     if given.host is None:
         raise InvalidInput("host is required, for example ssh://deploy@10.0.0.5", field="host")
     return Access(given.host).with_changes(given.access())
@@ -153,7 +153,7 @@ def _new(given: _Given) -> Access:
 async def create(context: Context, given: Create) -> Answer:
     """Register a host by its engine's address. Nothing is installed there."""
     server = await admin.register(
-        context.pool, context.vault, name=given.name, description=given.description or "", access=_new(given)
+        context.pool, context.vault, name=given.name, description=given.description or "", access=_new_access(given)
     )
     return Answer(ServerRow.from_server(server, context.rollouts.engines))
 
@@ -203,7 +203,7 @@ async def remove(context: Context, given: Named) -> Answer:
 async def test(context: Context, given: Trial) -> Answer:
     """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
     if given.server_id is None:
-        return Answer(Identity.from_engine(await admin.identify_engine(_new(given))))
+        return Answer(Identity.from_engine(await admin.identify_engine(_new_access(given))))
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
     return Answer(Identity.from_engine(await admin.identify_engine(server.access_with_changes(given.access()))))
