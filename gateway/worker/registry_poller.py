@@ -1,10 +1,10 @@
-"""Looks for pushes nobody has told of: images that cannot be hooked, and hooks that got lost.
+"""Polls registries for pushes without a webhook, or whose webhook was lost.
 
-    due ─▶ HEAD the tag, if it is no more what it was ─▶ moved, and somebody has missed it ─▶ dispatch
-        └▶ list the tags ─▶ the highest of a policy is above what runs ───────────────────┘
+    due ─▶ HEAD the tag ─▶ its digest changed, and an application missed that ───────────┬─▶ ingest
+        └▶ list the tags ─▶ the highest version of a policy is above what is deployed ───┘
 
-Each registry is asked one thing at a time, at most once a second, less when it says so. The digest compared is what
-the tag names, an index or an image, as rollouts write it down.
+Each registry gets one request at a time, at most one a second, and fewer when it limits them. The compared digest is
+what the tag points to, an index or an image, as rollouts record it.
 """
 
 import asyncio
@@ -34,127 +34,129 @@ from gateway.store.poll_targets import PollTarget
 
 _LOG = structlog.get_logger()
 
-_PACE = 1.0  # seconds between two looks at one registry
-_IDLE = 5.0  # seconds, while nothing is due
-_MERGE = 30.0  # seconds until it is noticed that something is wanted, or no more
-_MOST_PAGES = 20  # of tags
-_MOST_TAGS = 20_000
-_FOUND, _UNCHANGED = 200, 304
+_POLL_PAUSE = 1.0  # seconds between two requests to one registry
+_IDLE_PAUSE = 5.0  # seconds, while nothing is due
+_MERGE_INTERVAL = 30.0  # seconds between two reads of what is to be polled
+_MAX_PAGES = 20  # of a tag list
+_MAX_TAGS = 20_000
+_OK, _NOT_MODIFIED = 200, 304
 
 
 class RegistryPoller:
-    """Looks where and as often as it is wanted."""
+    """Polls the registries of the configured domains, each at its own interval."""
 
-    def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient, seconds: dict[str, int]) -> None:
+    def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient, intervals: dict[str, int]) -> None:
         self._pool = pool
         self._vault = vault
         self._registry = registry
-        self._seconds = seconds
-        self._resting: dict[Domain, float] = {}
+        self._intervals = intervals
+        self._cooling_until: dict[Domain, float] = {}
         self._merged_at = float("-inf")
 
     async def poll_forever(self) -> None:
         while True:
-            looked = await self.poll_once()
-            await asyncio.sleep(_PACE if looked else _IDLE)
+            polled = await self.poll_once()
+            await asyncio.sleep(_POLL_PAUSE if polled else _IDLE_PAUSE)
 
     async def poll_once(self) -> int:
-        """Look at one thing that is due of each registry; return how many those were."""
+        """Poll one due target of each registry; return how many were polled."""
         now = time.monotonic()
-        self._resting = {domain: until for domain, until in self._resting.items() if until > now}
+        self._cooling_until = {domain: until for domain, until in self._cooling_until.items() if until > now}
         async with transaction(self._pool) as connection:
-            if now - self._merged_at > _MERGE:
-                await poll_targets.merge_poll_targets(connection, self._seconds)
+            if now - self._merged_at > _MERGE_INTERVAL:
+                await poll_targets.merge_poll_targets(connection, self._intervals)
                 self._merged_at = now
-            due = await poll_targets.claim_poll_targets(connection, list(self._resting))
-        await asyncio.gather(*map(self._look, due))
+            due = await poll_targets.claim_poll_targets(connection, list(self._cooling_until))
+        await asyncio.gather(*map(self._poll, due))
         return len(due)
 
-    async def _look(self, look: PollTarget) -> None:
-        with isolate_failures("missed pushes", str(look.repository)):
+    async def _poll(self, target: PollTarget) -> None:
+        with isolate_failures("missed pushes", str(target.repository)):
             try:
-                await (self._at_tags(look) if look.tag is None else self._at_tag(look, look.tag))
+                await (self._poll_tag_list(target) if target.tag is None else self._poll_tag(target, target.tag))
             except RolloutError as error:
-                self._rest(look, 429, {})
-                _LOG.info("Cannot look for missed pushes", repository=str(look.repository), reason=str(error))
+                self._cool_down(target, 429, {})
+                _LOG.info("Cannot poll for missed pushes", repository=str(target.repository), reason=str(error))
 
-    async def _at_tag(self, look: PollTarget, tag: Tag) -> None:
-        reference = Reference(look.repository, tag)
-        answer = await self._registry.head_manifest(reference, await self._login(look), etag=look.etag)
-        self._rest(look, answer.status, answer.headers)
-        if answer.status not in {_FOUND, _UNCHANGED}:
+    async def _poll_tag(self, target: PollTarget, tag: Tag) -> None:
+        reference = Reference(target.repository, tag)
+        answer = await self._registry.head_manifest(reference, await self._login(target), etag=target.etag)
+        self._cool_down(target, answer.status, answer.headers)
+        if answer.status not in {_OK, _NOT_MODIFIED}:
             return
-        digest = look.digest if answer.status == _UNCHANGED else _digest(answer)
-        if digest is not None and digest != look.digest:
+        digest = target.digest if answer.status == _NOT_MODIFIED else _digest(answer)
+        if digest is not None and digest != target.digest:
             async with statement(self._pool) as connection:
-                missed = await poll_targets.is_missed(connection, look, digest)
+                missed = await poll_targets.is_missed(connection, target, digest)
             if missed:
-                await self._tell(PushEvent(look.repository, tag, digest))
+                await self._ingest(PushEvent(target.repository, tag, digest))
         async with statement(self._pool) as connection:
-            etag = answer.headers.get("ETag") or (look.etag if answer.status == _UNCHANGED else None)
-            await poll_targets.update_poll_target(connection, look, digest=digest, etag=etag)
+            etag = answer.headers.get("ETag") or (target.etag if answer.status == _NOT_MODIFIED else None)
+            await poll_targets.update_poll_target(connection, target, digest=digest, etag=etag)
 
-    async def _at_tags(self, look: PollTarget) -> None:
-        tags = await self._list(look)
+    async def _poll_tag_list(self, target: PollTarget) -> None:
+        tags = await self._list_tags(target)
         async with transaction(self._pool) as connection:
-            rising = await poll_targets.select_version_policies(connection, look)
-            reached = await deployments.select_current_references(
-                connection, [application for application, _ in rising]
+            policies = await poll_targets.select_version_policies(connection, target)
+            current = await deployments.select_current_references(
+                connection, [application for application, _ in policies]
             )
-        tops: list[tuple[str, Tag]] = []
-        for application, policy in rising:
-            running = [one.tag for one in reached.get(application, []) if one.tag]
-            # A registry may have any number of tags.
-            if top := await asyncio.to_thread(_above, tags, policy, running):
-                tops.append((application, top))
+        highest: list[tuple[str, Tag]] = []
+        for application, policy in policies:
+            running = [one.tag for one in current.get(application, []) if one.tag]
+            # In a thread: a repository may have very many tags.
+            if tag := await asyncio.to_thread(_newer_version, tags, policy, running):
+                highest.append((application, tag))
         missed: dict[Tag, None] = {}
         async with transaction(self._pool) as connection:
-            for application, top in tops:
-                if not await poll_targets.is_known_reference(connection, application, Reference(look.repository, top)):
-                    missed[top] = None
+            for application, tag in highest:
+                if not await poll_targets.is_known_reference(
+                    connection, application, Reference(target.repository, tag)
+                ):
+                    missed[tag] = None
         if missed:
-            await self._tell(*(PushEvent(look.repository, tag) for tag in missed))
+            await self._ingest(*(PushEvent(target.repository, tag) for tag in missed))
         async with statement(self._pool) as connection:
-            await poll_targets.update_poll_target(connection, look, digest=None, etag=None)
+            await poll_targets.update_poll_target(connection, target, digest=None, etag=None)
 
-    async def _list(self, look: PollTarget) -> list[Tag]:
-        """Return the tags; of a list without end the beginning."""
-        reference, login, last = Reference(look.repository, LATEST), await self._login(look), ""
+    async def _list_tags(self, target: PollTarget) -> list[Tag]:
+        """Return the tags of the repository, at most 20,000."""
+        reference, login, last = Reference(target.repository, LATEST), await self._login(target), ""
         tags: list[Tag] = []
-        for _ in range(_MOST_PAGES):
+        for _ in range(_MAX_PAGES):
             answer = await self._registry.list_tags(reference, login, last=last)
-            self._rest(look, answer.status, answer.headers)
-            if answer.status != _FOUND:
+            self._cool_down(target, answer.status, answer.headers)
+            if answer.status != _OK:
                 break
             tags += map(Tag, responses.tags(answer.body) or ())
-            before, last = last, following(answer.headers.get("Link", ""))
-            if last in {"", before} or len(tags) >= _MOST_TAGS:
+            before, last = last, next_page(answer.headers.get("Link", ""))
+            if last in {"", before} or len(tags) >= _MAX_TAGS:
                 break
-        return tags[:_MOST_TAGS]
+        return tags[:_MAX_TAGS]
 
-    async def _tell(self, *events: PushEvent) -> None:
+    async def _ingest(self, *events: PushEvent) -> None:
         receipt = await ingest.ingest_polled(self._pool, events)
         _LOG.info(
-            "Found a push nobody has told of",
+            "Found a push that no webhook has reported",
             delivery=receipt.delivery_id,
             references=[str(event.reference) for event in events],
             deployments=[queued.deployment_id for queued in receipt.deployments],
         )
 
-    def _rest(self, look: PollTarget, status: int, headers: Mapping[str, str]) -> None:
+    def _cool_down(self, target: PollTarget, status: int, headers: Mapping[str, str]) -> None:
         seconds = cooldown(status, headers)
         if seconds > 0:
-            self._resting[look.repository.domain] = time.monotonic() + seconds
+            self._cooling_until[target.repository.domain] = time.monotonic() + seconds
 
-    async def _login(self, look: PollTarget) -> Login:
-        """Return the login of one that follows this."""
+    async def _login(self, target: PollTarget) -> Login:
+        """Return the login of one application that polls the target."""
         async with transaction(self._pool) as connection:
-            asking = await poll_targets.select_polling_application(connection, look)
-            if asking is None:
+            application_id = await poll_targets.select_polling_application(connection, target)
+            if application_id is None:
                 return ANONYMOUS
-            application = await applications.select_application(connection, self._vault, asking)
-            kept = await registries.select_registries(connection, self._vault, look.repository.domain)
-            return select_login(look.repository, application.own_login, kept)
+            application = await applications.select_application(connection, self._vault, application_id)
+            configured = await registries.select_registries(connection, self._vault, target.repository.domain)
+            return select_login(target.repository, application.own_login, configured)
 
 
 def _digest(answer: Answer) -> Digest | None:
@@ -164,14 +166,14 @@ def _digest(answer: Answer) -> Digest | None:
         return None
 
 
-def _above(tags: list[Tag], policy: TagPolicy, reached: list[Tag]) -> Tag | None:
-    """Return the highest version of the policy where it is above all that runs or starts."""
-    top = highest_match(tags, policy)
-    return top if top and all(is_lower(tag, top) for tag in reached) else None
+def _newer_version(tags: list[Tag], policy: TagPolicy, current: list[Tag]) -> Tag | None:
+    """Return the highest version that the policy allows, if it is above all versions that run or start."""
+    highest = highest_match(tags, policy)
+    return highest if highest and all(is_lower(tag, highest) for tag in current) else None
 
 
-def following(link: str) -> str:
-    """Return the `last` of the next page, whose address is the registry's own whatever the link says."""
+def next_page(link: str) -> str:
+    """Return the `last` parameter of the next page. The link's host is ignored: only the registry itself is asked."""
     if 'rel="next"' not in link:
         return ""
     try:
@@ -184,7 +186,7 @@ def following(link: str) -> str:
 async def polling_registries(
     pool: Pool, vault: Vault, registry: RegistryClient, settings: Settings, background_tasks: BackgroundTasks
 ) -> AsyncIterator[RegistryPoller]:
-    """Look until the block is left."""
-    reconciler = RegistryPoller(pool, vault, registry, settings.reconciled)
-    async with background_tasks.running("missed pushes", reconciler.poll_forever):
-        yield reconciler
+    """Poll until the block is left."""
+    poller = RegistryPoller(pool, vault, registry, settings.reconciled)
+    async with background_tasks.running("missed pushes", poller.poll_forever):
+        yield poller

@@ -12,7 +12,7 @@ from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.registry import client as registry_client
 from gateway.registry.rate_limit import cooldown
-from gateway.worker.registry_poller import RegistryPoller, following
+from gateway.worker.registry_poller import RegistryPoller, next_page
 from tests.support.api_client import VAULT, Web
 from tests.support.real_parts import Pushes
 
@@ -64,7 +64,7 @@ class Looking:
 
     def __init__(self, web: Web, registry: Registry, client: registry_client.RegistryClient) -> None:
         self.web, self.registry, self.application_id = web, registry, ""
-        self.reconciler = RegistryPoller(web.pool, VAULT, client, {})
+        self.poller = RegistryPoller(web.pool, VAULT, client, {})
 
     async def deployed(self, tag: str, digest: str) -> None:
         """Make the application, running that."""
@@ -86,11 +86,11 @@ class Looking:
 
     async def look(self) -> list[str]:
         """Look at all that is due by now; return the images that are queued then, and let them have ended."""
-        self.reconciler._merged_at = float("-inf")  # noqa: SLF001 - what is new is noticed at once
-        await self.reconciler.poll_once()
+        self.poller._merged_at = float("-inf")  # noqa: SLF001 - what is new is noticed at once
+        await self.poller.poll_once()
         for _ in range(2):
             await self._execute("UPDATE looks SET next_at = now()")
-            await self.reconciler.poll_once()
+            await self.poller.poll_once()
         rows = await self.web.query("deployment.all", applicationId=self.application_id)
         queued = [row for row in rows if row["state"] == "queued"]
         for row in queued:
@@ -187,7 +187,7 @@ async def test_nothing_is_asked_where_nobody_wants_it(looking: Looking) -> None:
     await looking.web.mutate("subscription.reconcile", applicationId=looking.application_id, seconds=None)
     await looking.look()
     assert looking.registry.asked == []
-    looking.reconciler = RegistryPoller(looking.web.pool, VAULT, looking.reconciler._registry, {"*": 60})  # noqa: SLF001
+    looking.poller = RegistryPoller(looking.web.pool, VAULT, looking.poller._registry, {"*": 60})  # noqa: SLF001
     await looking.look()
     assert len(looking.registry.asked) > 0
     await looking.web.mutate("subscription.reconcile", applicationId=looking.application_id, seconds=0)
@@ -226,6 +226,6 @@ def test_a_registry_rests_as_long_as_it_says(status: int, headers: dict[str, str
 
 
 def test_the_pages_of_tags_are_the_registrys_own() -> None:
-    assert following('<https://evil.example.com/v2/x/tags/list?last=b&n=2>; rel="next"') == "b"
-    assert following('<https://[/v2/x/tags/list?last=b>; rel="next"') == ""
-    assert following("") == ""
+    assert next_page('<https://evil.example.com/v2/x/tags/list?last=b&n=2>; rel="next"') == "b"
+    assert next_page('<https://[/v2/x/tags/list?last=b>; rel="next"') == ""
+    assert next_page("") == ""
