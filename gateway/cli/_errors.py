@@ -54,8 +54,8 @@ def _defect_message(error: Exception) -> str:
     if os.environ.get("GATEWAY_LOG_LEVEL") == "debug":
         traceback.print_exception(error)
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if f"{os.sep}gateway{os.sep}" in frame.filename] or frames
-    place = f" in {Path(ours[-1].filename).name}, line {ours[-1].lineno}" if ours else ""
+    own = [frame for frame in frames if f"{os.sep}gateway{os.sep}" in frame.filename] or frames
+    place = f" in {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     return (
         f"this is a defect of the gateway: {type(error).__name__}{place}. "
         "Set GATEWAY_LOG_LEVEL=debug to see the traceback; it may contain secrets"

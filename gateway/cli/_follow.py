@@ -50,15 +50,15 @@ async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[De
     from gateway.store.database import transaction
 
     console = Console(stderr=True, quiet=quiet)
-    told = 0
+    printed = 0
     with Spinner("queued", console=console) as spinner:
         while True:
             async with transaction(pool) as connection:
                 found, records = await load_deployment(connection, deployment_id)
             ended = [record for record in records if record.finished_at is not None]
-            for record in ended[told:]:
+            for record in ended[printed:]:
                 console.print(Text(step_line(record)), highlight=False)
-            told = len(ended)
+            printed = len(ended)
             if found.status in FINISHED:
                 return found, records
             spinner.update(Text(safe_line(_current_step(found, records))))

@@ -1,7 +1,7 @@
-"""One structured line an event; ids of the delivery and the deployment are bound by whoever works on one.
+"""Structured logging: one line for each event. Code that works on a delivery or a deployment binds its id.
 
-Lines are made where they are said and written by a thread: a reader of standard error that hangs holds up nobody. What
-does not fit into the queue meanwhile, or is far too long, is dropped and counted.
+A thread writes the lines, so that a reader of standard error that hangs blocks nothing. Lines that do not fit into its
+queue, or are too long, are dropped and counted.
 """
 
 import atexit
@@ -22,15 +22,17 @@ from prometheus_client import Counter
 
 from gateway.model.sanitize import safe_line, safe_text
 
-DROPPED_LINES = Counter("gateway_log_lines_dropped_total", "Lines of the log that nobody took in time.")
+DROPPED_LINES = Counter(
+    "gateway_log_lines_dropped_total", "Log lines that were dropped because they were not read in time."
+)
 
 _MAX_QUEUED = 10_000  # lines
 _MAX_LINE_LENGTH = 64 * 1024  # characters of a line that is written
-_FLUSH_TIMEOUT = 1.0  # seconds the lines that are left get at the end
+_FLUSH_TIMEOUT = 1.0  # seconds for writing the remaining lines at exit
 
 
 def configure(level: str, form: str, *, queued: bool = False) -> None:
-    """Send the gateway's lines and its libraries' to standard error, in one form: json or text."""
+    """Send the log lines of the gateway and its libraries to standard error, as json or text."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -44,7 +46,7 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     )
     safe: list[structlog.typing.Processor] = []
     if form == "text":
-        shared.pop()  # the console renderer draws exceptions itself
+        shared.pop()  # the console renderer formats exceptions itself
         safe.append(_sanitize_event)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -62,21 +64,21 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    # What they say while debugging has the tokens in it that they ask for.
+    # Their debug lines contain the tokens that they fetch.
     for name in ("botocore", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # One line a request is what a proxy is for; ours tell of deliveries and deployments.
+    # Access logs are the job of a proxy; the gateway logs deliveries and deployments.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
 
 
 class QueuedHandler(logging.Handler):
-    """Hands lines to a thread that writes them to a file; what it cannot take is counted."""
+    """Passes lines to a thread that writes them to a file. Dropped lines are counted."""
 
     def __init__(self, file: int, *, most: int = _MAX_QUEUED) -> None:
         super().__init__()
         self._file, self._lines = file, queue.Queue[str](most)
         self.dropped = 0
-        self._writer = threading.Thread(target=self._write_for_ever, name="log", daemon=True)
+        self._writer = threading.Thread(target=self._write_lines, name="log", daemon=True)
         self._writer.start()
         atexit.register(self.finish)
 
@@ -86,35 +88,35 @@ class QueuedHandler(logging.Handler):
         except Exception:
             self.handleError(record)
             return
-        if len(line) > _MAX_LINE_LENGTH or not self._takes(line):
+        if len(line) > _MAX_LINE_LENGTH or not self._enqueue(line):
             self.dropped += 1
             DROPPED_LINES.inc()
 
-    def _takes(self, line: str) -> bool:
+    def _enqueue(self, line: str) -> bool:
         with suppress(queue.Full):
             self._lines.put_nowait(line)
             return True
         return False
 
     def finish(self) -> None:
-        """Write what is left, as far as it is taken soon."""
+        """Wait until the remaining lines are written, for a short time."""
         until = time.monotonic() + _FLUSH_TIMEOUT
         while self._lines.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.001)
 
-    def _write_for_ever(self) -> None:
-        told = 0
+    def _write_lines(self) -> None:
+        reported = 0
         while True:
             line = self._lines.get()
             _write(self._file, f"{line}\n".encode(errors="backslashreplace"))
-            if dropped := self.dropped - told:
-                told += dropped
+            if dropped := self.dropped - reported:
+                reported += dropped
                 _write(self._file, orjson.dumps({"event": "Lines of the log were dropped", "lines": dropped}) + b"\n")
             self._lines.task_done()
 
 
 def _write(file: int, data: bytes) -> None:
-    """Write all of it, however long that takes; a file that is gone takes nothing."""
+    """Write all bytes, however long it takes. A closed file is ignored."""
     while data:
         try:
             data = data[os.write(file, data) :]
@@ -127,7 +129,7 @@ def _write(file: int, data: bytes) -> None:
 def _sanitize_event(
     _logger: structlog.typing.WrappedLogger, _method: str, event: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """Let nothing that others have said act on a terminal, or pose as a line of ours."""
+    """Escape foreign text, so that it has no effect on a terminal and cannot imitate other log lines."""
     return {safe_line(name): value if name == "exc_info" else safe_line(str(value)) for name, value in event.items()}
 
 

@@ -65,7 +65,7 @@ def parse_domain(text: str) -> Domain:
 
 
 def split_domain(name: str) -> tuple[str, str]:
-    """Split `[domain/]path`; the domain is empty where none is named and so Docker Hub's is meant."""
+    """Split `[domain/]path`. The domain is empty if the name has none, which means Docker Hub."""
     head, slash, tail = name.partition("/")
     named = slash and ("." in head or ":" in head or head == "localhost" or head != head.lower())
     return (head, tail) if named else ("", name)

@@ -46,9 +46,7 @@ async def anonymous(_refused: Credentials | None) -> None:
     """Provide no login: the registry is asked anonymously."""
 
 
-async def retry_with_new_credentials(
-    obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]
-) -> T:
+async def call_with_credentials(obtain: CredentialsProvider, act: Callable[[Credentials | None], Awaitable[T]]) -> T:
     """Call `act` with credentials. If they are denied and `obtain` has other ones by then, call it once more."""
     credentials = await obtain(None)
     try:
@@ -156,8 +154,8 @@ class Registration:
         login = self.login
         own: dict[str, Any] = {}
         if isinstance(login, AwsIdentity):
-            told = region_of(self.scope.domain) is not None
-            own = {name: getattr(login, name) for name in _AWS_FIELDS if not (told and name == "region")}
+            in_host_name = region_of(self.scope.domain) is not None
+            own = {name: getattr(login, name) for name in _AWS_FIELDS if not (in_host_name and name == "region")}
         elif login is not None:
             own = {"username": login.username, "password": login.password}
         return own | {
@@ -258,14 +256,14 @@ ANONYMOUS = Login()
 
 
 def select_login(
-    repository: Repository, own: tuple[RegistryScope | None, Credentials] | None, kept: Iterable[Registry]
+    repository: Repository, own: tuple[RegistryScope | None, Credentials] | None, registries: Iterable[Registry]
 ) -> Login:
     """Return the credentials for `repository`: the application's own if they fit, otherwise the most specific registry.
 
     Own credentials without a known registry belong to that of the image. They are never sent to another registry.
     Raises Unavailable if the password that fits cannot be decrypted.
     """
-    there = [registry for registry in kept if registry.scope.domain == repository.domain]
+    there = [registry for registry in registries if registry.scope.domain == repository.domain]
     authority = "".join(registry.ca_certificates for registry in there if registry.ca_certificates) or None
     withheld = []
     if own is not None:

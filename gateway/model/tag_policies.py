@@ -2,7 +2,7 @@ r"""Which pushed tags a subscription matches. It performs no I/O.
 
     exact    stable             this tag, each time it is pushed
     semver   ^1.2  ~1.2  >=1 <3  versions of three numbers, `v1.2.3` too, in a range as npm has them
-    glob     main-*             * ? [abc], over the whole tag, letters' case told apart
+    glob     main-*             * ? [abc], over the whole tag, case-sensitive
     regex    \d{8}-[0-9a-f]+    over the whole tag, in linear time (RE2)
     any                         every tag
 

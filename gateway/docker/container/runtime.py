@@ -37,7 +37,7 @@ from gateway.model.deployments import Swap
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, Reason
 from gateway.model.health_checks import Probe
 from gateway.model.reference import Reference
-from gateway.model.registries import Credentials, CredentialsProvider, retry_with_new_credentials
+from gateway.model.registries import Credentials, CredentialsProvider, call_with_credentials
 
 _LOG = structlog.get_logger()
 
@@ -107,7 +107,7 @@ class ContainerRuntime:
 
         image = await create_request.find_image(self.engine, reference)
         if image is None or not image.has_digest(str(reference.digest)):
-            image = await retry_with_new_credentials(self.login, pull)
+            image = await call_with_credentials(self.login, pull)
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
