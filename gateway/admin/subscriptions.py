@@ -2,7 +2,7 @@
 
 from gateway.model.errors import InvalidInput
 from gateway.model.reference import Reference, Repository
-from gateway.store import applications
+from gateway.store import application_images
 from gateway.store.database import Connection
 
 
@@ -13,7 +13,7 @@ async def resolve_repository(connection: Connection, application_id: str, named:
             return Repository.parse(named)
         except InvalidInput as error:
             raise InvalidInput(str(error), field="repository") from error
-    image = await applications.select_image(connection, application_id)
+    image = await application_images.select_image(connection, application_id)
     if image is None:
         raise InvalidInput("the application has no image yet: name the repository", field="repository")
     return Reference.parse(image).repository

@@ -14,7 +14,7 @@ from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.matching import Match
 from gateway.model.reference import Digest, Reference, Tag, parse_tag, replace_tag
-from gateway.store import applications, queue, versions
+from gateway.store import application_images, applications, queue, versions
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.store.queue import ImageChange
@@ -117,7 +117,7 @@ async def _image_to_deploy(
     connection: Connection, application_id: str, image: str | None, tag: str | None
 ) -> ImageChange:
     """Return the requested image, else the one that a queued deployment would set, else the configured one."""
-    wanted = await applications.select_wanted_image(connection, application_id)
+    wanted = await application_images.select_wanted_image(connection, application_id)
     named = _parse_image(wanted.image, image, tag)
     moves = True if image is not None or tag is not None else bool(wanted.moves_subscription)
     return ImageChange(named, moves)

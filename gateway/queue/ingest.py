@@ -19,7 +19,7 @@ from gateway.model.matching import Candidate, Match, explain_unmatched, select_p
 from gateway.model.reference import Reference
 from gateway.queue import enqueue
 from gateway.sources import decode_form, redact_body
-from gateway.store import applications, deliveries, delivery_log, deployments, queue, subscriptions
+from gateway.store import application_images, applications, deliveries, delivery_log, deployments, queue, subscriptions
 from gateway.store.database import Connection, Pool, transaction
 
 # Without an event id, the same bytes again within this time are the same delivery. A signed body counts as the same for
@@ -265,14 +265,14 @@ def _unmatched(events: Sequence[PushEvent], candidates: Sequence[Candidate]) -> 
 
 
 async def _unmatched_reason(connection: Connection, application_id: str) -> str:
-    image = await applications.select_image(connection, application_id)
+    image = await application_images.select_image(connection, application_id)
     return f"the application does not subscribe to it: its image is {image}"
 
 
 async def _enqueue_configured(connection: Connection, delivery_id: str, application_id: str) -> Receipt:
     """Enqueue the configured image of the application, as a push of it would."""
     desired = await applications.lock_application(connection, application_id)
-    image = (await applications.select_wanted_image(connection, application_id)).image
+    image = (await application_images.select_wanted_image(connection, application_id)).image
     if image is None:
         return Receipt(delivery_id, ignored=(Ignored("", "the application has no image yet: set dockerImage"),))
     reference = Reference.parse(image)

@@ -9,7 +9,7 @@ from gateway.model.reference import Reference
 from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
 from gateway.sources import SOURCES, Request, Trust, detect
-from gateway.store import applications, delivery_log, deploy_tokens, endpoints, queue
+from gateway.store import application_images, delivery_log, deploy_tokens, endpoints, queue
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 
@@ -51,7 +51,7 @@ async def replay(pool: Pool, vault: Vault, delivery_id: str) -> Receipt:
 
 
 async def _current_image(connection: Connection, application_id: str) -> Reference:
-    image = await applications.select_image(connection, application_id)
+    image = await application_images.select_image(connection, application_id)
     if image is None:
         raise InvalidInput("the application has no image: set dockerImage", field="dockerImage")
     return Reference.parse(image)

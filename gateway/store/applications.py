@@ -1,7 +1,6 @@
-"""Applications, their secrets sealed."""
+"""Applications. Their secrets are stored encrypted."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -13,7 +12,7 @@ from gateway.model.configuration import Configuration
 from gateway.model.errors import Conflict, NotFound
 from gateway.model.reference import Domain
 from gateway.model.registries import parse_credentials
-from gateway.store import projects, undecryptable
+from gateway.store import application_images, projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.pagination import FIRST, Page
@@ -36,8 +35,8 @@ def _place(application_id: str, column: str) -> str:
 def _from_row(row: Row, vault: Vault) -> Application:
     application_id = row["application_id"]
     username, password = row["registry_username"], row["registry_password"]
-    # Clients send both empty for an image that needs no login.
-    opened = None if password is None else vault.decrypt(password, _place(application_id, "registry_password"))
+    # Clients send both empty for an image that needs no credentials.
+    decrypted = None if password is None else vault.decrypt(password, _place(application_id, "registry_password"))
     environment, base, files = row["environment"], row["base"], row["files"]
     contents = {} if files is None else orjson.loads(vault.decrypt(files, _place(application_id, "files")))
     return Application(
@@ -47,12 +46,12 @@ def _from_row(row: Row, vault: Vault) -> Application:
         description=row["description"],
         docker_image=row["docker_image"],
         registry_url=row["registry_url"],
-        credentials=parse_credentials(username, opened) if username and opened else None,
+        credentials=parse_credentials(username, decrypted) if username and decrypted else None,
         username=username,
         password_for=None if row["password_for"] is None else Domain(row["password_for"]),
-        has_password=bool(opened),
+        has_password=bool(decrypted),
         environment=None if environment is None else vault.decrypt(environment, _place(application_id, "environment")),
-        configuration=_whole(row["configuration"], contents),
+        configuration=_join_configuration(row["configuration"], contents),
         other_columns=row["other_columns"] | _other_secrets(row, vault),
         auto_deploy=row["auto_deploy"],
         desired=Desired(row["desired"]),
@@ -67,15 +66,15 @@ def _from_row(row: Row, vault: Vault) -> Application:
 
 
 def _other_secrets(row: Row, vault: Vault) -> dict[str, Any]:
-    sealed = row["other_secrets"]
-    if sealed is None:
+    encrypted = row["other_secrets"]
+    if encrypted is None:
         return {}
-    found: dict[str, Any] = orjson.loads(vault.decrypt(sealed, _place(row["application_id"], "other_secrets")))
+    found: dict[str, Any] = orjson.loads(vault.decrypt(encrypted, _place(row["application_id"], "other_secrets")))
     return found
 
 
-def _part_others(columns: Mapping[str, object]) -> dict[str, object]:
-    """Return the other columns as they are stored: what may be secret of them is kept sealed."""
+def _split_other_columns(columns: Mapping[str, object]) -> dict[str, object]:
+    """Return the columns for other API fields: those that may be secret apart, to be encrypted."""
     hidden = {name: columns[name] for name in SECRET_DOKPLOY_COLUMNS if columns.get(name)}
     return {
         "other_columns": {name: value for name, value in columns.items() if name not in hidden},
@@ -83,8 +82,8 @@ def _part_others(columns: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def _whole(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configuration:
-    """Return the configuration with what its files hold."""
+def _join_configuration(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configuration:
+    """Return the configuration with the contents of its files."""
     mounts = [
         {**mount, "content": contents.get(mount["target"], "")} if mount.get("type") == "file" else mount
         for mount in stored.get("mounts", ())
@@ -92,8 +91,8 @@ def _whole(stored: Mapping[str, Any], contents: Mapping[str, str]) -> Configurat
     return Configuration.model_validate({**stored, "mounts": mounts})
 
 
-def _parted(configuration: Configuration) -> dict[str, object]:
-    """Return the columns of a configuration: what its files hold is kept sealed, by where they are mounted."""
+def _split_configuration(configuration: Configuration) -> dict[str, object]:
+    """Return the columns of a configuration: the contents of files apart, by mount path, to be encrypted."""
     plain = configuration.with_ids(configuration).model_dump(by_alias=True, exclude_defaults=True)
     contents = {mount["target"]: mount.pop("content", "") for mount in plain.get("mounts", ()) if "content" in mount}
     return {"configuration": plain, "files": orjson.dumps(contents).decode() if contents else None}
@@ -102,9 +101,9 @@ def _parted(configuration: Configuration) -> dict[str, object]:
 async def select_application(
     connection: Connection, vault: Vault, application_id: str, *, without: Collection[str] = ()
 ) -> Application:
-    """Return it, the deleted too; raises NotFound, and Unreadable where it holds a secret that no key opens.
+    """Return an application, also one that is being deleted.
 
-    Unless that is in one of the columns `without` which it will do.
+    Raises NotFound, and UndecryptableSecret if no key decrypts one of its secrets; a column of `without` is None then.
     """
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM applications WHERE application_id = $1",  # noqa: S608 - a constant
@@ -119,7 +118,7 @@ async def select_application(
 async def select_application_with_part(
     connection: Connection, vault: Vault, part: Mapping[str, object], *, missing: str
 ) -> Application:
-    """Return the application whose configuration has this part; raises NotFound, with `missing` said."""
+    """Return the application whose configuration contains this part. Raises NotFound with the text `missing`."""
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM applications WHERE configuration @> $1 AND desired <> 'deleted'",  # noqa: S608
         dict(part),
@@ -132,7 +131,7 @@ async def select_application_with_part(
 async def select_applications(
     connection: Connection, vault: Vault, page: Page = FIRST, *, only: Collection[str] | None = None
 ) -> list[Application]:
-    """Return a page of them, or of `only` these; those that hold what no key opens without any secret."""
+    """Return a page of all applications, or of `only` these, without secrets that no key decrypts."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -145,13 +144,13 @@ async def select_applications(
         *page.bounds,
         None if only is None else list(only),
     )
-    return [one for one, _ in undecryptable.read_all(rows, lambda row: _from_row(row, vault), _SEALED)]
+    return [one for one, _ in undecryptable.read_all(rows, lambda row: _from_row(row, vault), _ENCRYPTED)]
 
 
 async def select_idle(
     connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[Application]:
-    """Return those on these servers, bound to their engine, of which no deployment waits or runs, and which we read."""
+    """Return the applications on this engine at these servers that have no queued or running deployment."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -169,7 +168,7 @@ async def select_idle(
 
 
 async def is_idle(connection: Connection, application_id: str) -> bool:
-    """Tell whether no deployment of it waits or runs."""
+    """Return whether the application has no queued or running deployment."""
     return not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND status IN ('queued', 'running'))",
         application_id,
@@ -177,7 +176,7 @@ async def is_idle(connection: Connection, application_id: str) -> bool:
 
 
 async def select_named(connection: Connection, app_name: str, server_id: str | None) -> str | None:
-    """Return the application whose container is called so on this server, None being the gateway's own."""
+    """Return the application with this container name on the server; None is the gateway's own engine."""
     row = await connection.fetchval(
         "SELECT application_id FROM applications WHERE app_name = $1 AND server_id IS NOT DISTINCT FROM $2",
         app_name,
@@ -187,7 +186,7 @@ async def select_named(connection: Connection, app_name: str, server_id: str | N
 
 
 async def select_application_id(connection: Connection, named: str) -> str:
-    """Return the id of what a person calls by id, container name or name; raises NotFound."""
+    """Return the id of the application with this id, container name or name. Raises NotFound."""
     row = await connection.fetchrow(
         """
         SELECT application_id
@@ -204,7 +203,7 @@ async def select_application_id(connection: Connection, named: str) -> str:
 
 
 async def require_live(connection: Connection, application_id: str) -> None:
-    """Raises NotFound unless it is there, and not being deleted."""
+    """Raises NotFound unless the application exists and is not being deleted."""
     if not await connection.fetchval(
         "SELECT EXISTS (SELECT FROM applications WHERE application_id = $1 AND desired <> 'deleted')", application_id
     ):
@@ -212,7 +211,7 @@ async def require_live(connection: Connection, application_id: str) -> None:
 
 
 async def lock_application(connection: Connection, application_id: str) -> Desired:
-    """Hold the application's queue until the transaction ends; raises NotFound, for the deleted too."""
+    """Lock the application's queue until the transaction ends. Raises NotFound, also if it is being deleted."""
     row = await connection.fetchrow(
         """
         SELECT desired
@@ -228,7 +227,7 @@ async def lock_application(connection: Connection, application_id: str) -> Desir
 
 
 async def lock_row(connection: Connection, application_id: str) -> None:
-    """Hold the application's queue, of the deleted too."""
+    """Lock the application's queue, also if it is being deleted."""
     await connection.execute("SELECT FROM applications WHERE application_id = $1 FOR NO KEY UPDATE", application_id)
 
 
@@ -242,9 +241,9 @@ async def insert_application(
     server_id: str | None = None,
     environment_id: str | None = None,
 ) -> str:
-    """Return the new id, in the default environment where none is named.
+    """Return the new id. Without an environment, the application is added to the default one.
 
-    Raises Conflict where the id is taken, or the container's name on that host; NotFound for an unknown environment.
+    Raises Conflict when the id, or the container's name on that server, is taken; NotFound for an unknown environment.
     """
     belongs = environment_id or await projects.ensure_default(connection)
     try:
@@ -274,7 +273,7 @@ def _unknown(error: asyncpg.ForeignKeyViolationError) -> NotFound:
     return NotFound(f"{what} not found")
 
 
-#: the columns that `update_application` sets, by the name it knows them by
+#: the columns that `update_application` may set
 _SETTABLE = (
     "name",
     "description",
@@ -293,25 +292,25 @@ _SETTABLE = (
     "files",
     "environment_id",
 )
-_SEALED = frozenset({"registry_password", "environment", "base", "files", "other_secrets"})
-#: without these it can be stopped and removed; which container was adopted is none of them
-TO_RUN = _SEALED - {"base"}
-#: what a change sets whole, whatever it was before
+_ENCRYPTED = frozenset({"registry_password", "environment", "base", "files", "other_secrets"})
+#: secrets that are needed to run an application, but not to stop or remove it
+TO_RUN = _ENCRYPTED - {"base"}
+#: columns that a change replaces, so that the former value need not be read
 SET_WHOLE = frozenset({"registry_password", "environment"})
 
 
 async def update_application(
     connection: Connection, vault: Vault, application_id: str, changes: Mapping[str, object]
 ) -> None:
-    """Set the named columns, secrets given in clear; an unknown name is a KeyError.
+    """Set the named columns, with secrets in plain text. Raises KeyError for an unknown name.
 
-    A configuration is one, or what makes one. Raises Conflict where another application bears its container's name on
-    the host it is to run on, NotFound for an unknown environment.
+    Raises Conflict when another application has its container's name on its new server, and NotFound for an unknown
+    environment or server. A configuration may be the model or its JSON.
     """
     if isinstance(others := changes.get("other_columns"), Mapping):
-        changes = {**changes, **_part_others(others)}
+        changes = {**changes, **_split_other_columns(others)}
     if "configuration" in changes:
-        changes = {**changes, **_parted(Configuration.model_validate(changes["configuration"]))}
+        changes = {**changes, **_split_configuration(Configuration.model_validate(changes["configuration"]))}
     columns = [column for column in _SETTABLE if column in changes]
     if unknown := set(changes) - set(columns):
         raise KeyError(*unknown)
@@ -319,7 +318,7 @@ async def update_application(
         return
     values = [
         vault.encrypt(str(value), _place(application_id, column))
-        if column in _SEALED and (value := changes[column]) is not None
+        if column in _ENCRYPTED and (value := changes[column]) is not None
         else changes[column]
         for column in columns
     ]
@@ -335,68 +334,7 @@ async def update_application(
     except asyncpg.UniqueViolationError as error:
         raise Conflict("an application on that server has a container of the same name") from error
     if "docker_image" in changes:
-        await keep_current_image(connection, application_id)
-
-
-#: of the application `a`: the image that is to be its own, of what waits, else of what runs, else its own
-WANTED_IMAGE = """coalesce(
-    (SELECT w.image FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued'),
-    (SELECT r.image FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running'),
-    a.docker_image
-)"""
-
-
-async def select_image(connection: Connection, application_id: str) -> str | None:
-    """Return what its image is called, as it was written; None where it has none."""
-    image = await connection.fetchval("SELECT docker_image FROM applications WHERE application_id = $1", application_id)
-    return None if image is None else str(image)
-
-
-@dataclass(frozen=True, slots=True)
-class WantedImage:
-    """The image that is to be the application's, as it was written, once it serves."""
-
-    image: str | None
-    #: whether the subscription to the tag it had moves along; None where it is the application's already
-    moves_subscription: bool | None
-
-
-async def select_wanted_image(connection: Connection, application_id: str) -> WantedImage:
-    """Return the image that waits to be the application's, else that which is."""
-    row = await connection.fetchrow(
-        f"""
-        SELECT {WANTED_IMAGE} AS image,
-               (SELECT d.moves_subscription
-                  FROM deployments d
-                 WHERE d.application_id = a.application_id AND d.status IN ('queued', 'running')
-                   AND d.image IS NOT NULL
-                 ORDER BY d.status
-                 LIMIT 1) AS moves_subscription
-          FROM applications a
-         WHERE application_id = $1
-        """,  # noqa: S608 - a constant
-        application_id,
-    )
-    return WantedImage(row["image"], row["moves_subscription"]) if row else WantedImage(None, None)
-
-
-async def update_image(connection: Connection, application_id: str, image: str) -> None:
-    """Let its image be this one."""
-    await connection.execute(
-        "UPDATE applications SET docker_image = $2 WHERE application_id = $1", application_id, image
-    )
-
-
-async def keep_current_image(connection: Connection, application_id: str) -> None:
-    """Let nothing that waits or runs change its image any more."""
-    await connection.execute(
-        """
-        UPDATE deployments
-           SET image = NULL
-         WHERE application_id = $1 AND status IN ('queued', 'running') AND image IS NOT NULL
-        """,
-        application_id,
-    )
+        await application_images.keep_current_image(connection, application_id)
 
 
 async def update_desired(connection: Connection, application_id: str, desired: Desired) -> None:
@@ -404,13 +342,13 @@ async def update_desired(connection: Connection, application_id: str, desired: D
 
 
 async def select_engine_id(connection: Connection, application_id: str) -> str | None:
-    """Return the engine its containers are on; None where it was never deployed."""
+    """Return the engine of an application; None if it was never deployed."""
     row = await connection.fetchval("SELECT engine_id FROM applications WHERE application_id = $1", application_id)
     return None if row is None else str(row)
 
 
 async def bind_engine(connection: Connection, application_id: str, engine_id: str) -> None:
-    """Tie the application to the engine its containers will be on, once."""
+    """Bind the application to an engine, unless it is bound already."""
     await connection.execute(
         "UPDATE applications SET engine_id = $2 WHERE application_id = $1 AND engine_id IS NULL",
         application_id,
@@ -419,17 +357,17 @@ async def bind_engine(connection: Connection, application_id: str, engine_id: st
 
 
 async def unbind_engine(connection: Connection, application_id: str) -> None:
-    """Let the application be deployed as if for the first time."""
+    """Remove the binding to an engine: the next deployment is like the first."""
     await connection.execute("UPDATE applications SET engine_id = NULL WHERE application_id = $1", application_id)
 
 
 async def delete_application(connection: Connection, application_id: str) -> None:
-    """Remove the row and all that hangs on it."""
+    """Delete the application and all that depends on it."""
     await connection.execute("DELETE FROM applications WHERE application_id = $1", application_id)
 
 
 async def select_states(connection: Connection, application_ids: Sequence[str]) -> dict[str, str]:
-    """Return the status of each application's newest deployment that says something of it."""
+    """Return the status of each application's newest deployment that tells its state."""
     rows = await connection.fetch(
         """
         SELECT wanted.application_id, newest.status

@@ -80,10 +80,10 @@ class Vault:
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return bytes([cipher.number]) + nonce + cipher.aead.encrypt(nonce, secret.encode(), place.encode())
 
-    def decrypt(self, sealed: bytes, place: str) -> str:
+    def decrypt(self, encrypted: bytes, place: str) -> str:
         """Return the secret. Raises UndecryptableSecret if it was encrypted with another key or for another place."""
-        for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != sealed[:1]):
-            if (secret := _decrypted(cipher, sealed, place)) is not None:
+        for cipher in sorted(self._current(), key=lambda one: bytes([one.number]) != encrypted[:1]):
+            if (secret := _decrypted(cipher, encrypted, place)) is not None:
                 return secret
         raise UndecryptableSecret(
             f"the secret of {place} was encrypted with another key: set GATEWAY_MASTER_KEY to that key, or add it to "
@@ -91,13 +91,13 @@ class Vault:
             place=place,
         )
 
-    def is_current(self, sealed: bytes, place: str) -> bool:
+    def is_current(self, encrypted: bytes, place: str) -> bool:
         """Return whether it was encrypted with the current key."""
-        return _decrypted(self._current()[0], sealed, place) is not None
+        return _decrypted(self._current()[0], encrypted, place) is not None
 
 
-def _decrypted(cipher: _Cipher, sealed: bytes, place: str) -> str | None:
-    nonce, ciphertext = sealed[1 : 1 + _NONCE_BYTES], sealed[1 + _NONCE_BYTES :]
+def _decrypted(cipher: _Cipher, encrypted: bytes, place: str) -> str | None:
+    nonce, ciphertext = encrypted[1 : 1 + _NONCE_BYTES], encrypted[1 + _NONCE_BYTES :]
     try:
         return cipher.aead.decrypt(nonce, ciphertext, place.encode()).decode()
     except (InvalidTag, ValueError):  # ValueError if it is truncated, or is no text

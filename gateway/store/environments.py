@@ -23,13 +23,13 @@ def _place(environment_id: str) -> str:
 
 
 def _from_row(row: Row, vault: Vault) -> Environment:
-    sealed = row["variables"]
+    encrypted = row["variables"]
     return Environment(
         environment_id=row["environment_id"],
         project_id=row["project_id"],
         name=row["name"],
         description=row["description"],
-        variables=None if sealed is None else vault.decrypt(sealed, _place(row["environment_id"])),
+        variables=None if encrypted is None else vault.decrypt(encrypted, _place(row["environment_id"])),
         is_default=row["is_default"],
         created_at=row["created_at"],
     )

@@ -1,6 +1,6 @@
-"""Who works on a deployment: claimed under a lease, renewed, and concluded or put back into the queue.
+"""Claim deployments under a lease, renew the lease, and finish deployments or return them to the queue.
 
-Each write names the epoch it was claimed under, so that a stale owner's is refused.
+Each write names the epoch of its claim, so that the write of a stale owner changes nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN
 
-#: takeovers after which a deployment may be what ended its gateways
+#: takeovers after which a deployment is suspected to end its gateways
 SUSPECT = 2
 
 
@@ -25,17 +25,17 @@ async def claim_deployment(
     held: Sequence[str],
     lease: timedelta,
 ) -> Deployment | None:
-    """Take the one that has waited longest and whose time has come; None where there is none.
+    """Claim the due deployment that has waited longest; return None if there is none.
 
-    Those of applications that are to be on one of the servers, and are bound to no other engine yet. None of those
-    `held`: the claimer works on them still, though a lease may have run out while the database was away.
+    Only applications of these servers are considered, unless they are bound to another engine. Deployments in `held`
+    are excluded: the claimer still works on them, even if a lease expired while the database was unavailable.
 
-    One whose owner fell silent comes first: its lease has run out, and with it the longest call it could be in.
-    Those that were taken over several times may be what ends each gateway: one of them at a time, and those with the
-    fewest takeovers first, so that what only ran beside it gets done.
+    A deployment whose lease expired comes first: its owner is silent, and no call of it can still be open. One that was
+    taken over several times may be what ends its gateways: a gateway claims one of these at a time, and those with
+    the fewest takeovers first, so that a deployment that only ran beside it gets done.
 
-    The application's queue is held with it; one that somebody else holds is passed over, never waited for. Where the
-    next attempt is further off than the wait was to be, the clock has stepped back, and its time has come.
+    The lock of the application's queue is taken too; a locked one is skipped. If the next attempt is further in the
+    future than its wait was long, the clock was set back, and the deployment is due.
     """
     row = await connection.fetchrow(
         f"""
@@ -92,7 +92,7 @@ async def claim_deployment(
     try:
         return from_row(row)
     except (ValueError, GatewayError) as error:
-        # In the way of all others for ever, if it stayed.
+        # It would block all others for ever.
         await _end_unreadable(connection, row["deployment_id"], error)
     return await claim_deployment(
         connection, owner=owner, engine_id=engine_id, server_ids=server_ids, held=held, lease=lease
@@ -114,7 +114,7 @@ async def _end_unreadable(connection: Connection, deployment_id: str, error: Exc
 
 
 async def renew_leases(connection: Connection, owner: str, held: Mapping[str, int]) -> dict[str, bool]:
-    """Heartbeat: return those of `held` (deployment and epoch) that are still ours, and whether each is cancelled."""
+    """Renew the leases of `held` (deployment: epoch); return those still owned, and whether each is cancelled."""
     rows = await connection.fetch(
         """
         UPDATE deployments d
@@ -132,9 +132,9 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
 
 
 async def shorten_leases(connection: Connection) -> None:
-    """Let no lease last longer than its own length from now on: where one does, the clock has stepped back.
+    """Shorten leases that last longer than their length from now on: there, the clock was set back.
 
-    An owner that lives renews it in time.
+    A live owner renews its lease in time.
     """
     await connection.execute(
         """
@@ -146,7 +146,7 @@ async def shorten_leases(connection: Connection) -> None:
 
 
 async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, least: float) -> float | None:
-    """Renew a lease, for at least so many seconds from now on; return for how many, None where it is not ours."""
+    """Renew a lease for at least so many seconds; return its new length, None for a stale owner."""
     length: float | None = await connection.fetchval(
         """
         UPDATE deployments
@@ -163,7 +163,7 @@ async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, 
 
 
 async def tell_wait(connection: Connection, deployment_id: str, epoch: int, waits_for: str | None) -> bool:
-    """Write down what one that runs waits for, None for nothing; False for a stale owner."""
+    """Record what a running deployment waits for, None for nothing; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE deployments SET waits_for = $3
@@ -177,7 +177,7 @@ async def tell_wait(connection: Connection, deployment_id: str, epoch: int, wait
 
 
 async def finish_deployment(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
-    """Write down how it ended, once; False where it is no longer ours."""
+    """Record the outcome, once; return False for a stale owner."""
     done = await connection.execute(
         """
         UPDATE deployments
@@ -207,7 +207,7 @@ async def postpone_deployment(
     counted: bool,
     defect: bool = False,
 ) -> bool:
-    """Put it back into the queue for later; the caller holds the application's queue, which is empty."""
+    """Return the deployment to the queue for later. The caller holds the lock of the queue, which is empty."""
     done = await connection.execute(
         """
         UPDATE deployments
@@ -229,7 +229,7 @@ async def postpone_deployment(
 
 
 async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
-    """End one that would be postponed while a newer one waits already."""
+    """Supersede a deployment that would be postponed while a newer one is queued."""
     done = await connection.execute(
         """
         UPDATE deployments
@@ -244,9 +244,9 @@ async def yield_to_successor(connection: Connection, deployment: Deployment, suc
 
 
 async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
-    """Let a queued deployment carry the force of the person whose request it takes over.
+    """Mark a queued deployment as requested by a person, since it takes over such a request.
 
-    `replaces`: that request was for a new container even of the same image.
+    `replaces`: the request was for a new container even of the same image.
     """
     await connection.execute(
         """
@@ -260,7 +260,7 @@ async def inherit_force(connection: Connection, successor: str, *, replaces: boo
 
 
 async def mark_waiting(connection: Connection, server_id: str | None, engine_id: str | None, reason: Reason) -> None:
-    """Tell those that wait for a server's engine what they wait for."""
+    """Record for the queued deployments of a server's engine what they wait for."""
     await connection.execute(
         """
         UPDATE deployments d
@@ -283,7 +283,7 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
 
 
 async def wake_waiting(connection: Connection, server_id: str | None, engine_id: str, codes: Sequence[Code]) -> None:
-    """Let those of a server's engine that wait for it, or are between two versions, be tried at once."""
+    """Make due the queued deployments of a server's engine that wait for it or have an open swap."""
     await connection.execute(
         """
         UPDATE deployments d
@@ -308,7 +308,7 @@ async def wake_waiting(connection: Connection, server_id: str | None, engine_id:
 
 
 async def mark_stranded(connection: Connection, silent: timedelta) -> None:
-    """Tell those bound to an engine that no gateway reaches, by whatever address, where it was last."""
+    """Record for the deployments of an engine that no gateway reaches when it was last reached."""
     await connection.execute(
         f"""
         UPDATE deployments d

@@ -1,7 +1,7 @@
 """The master key of an installation that sets none: in a private file beside the embedded database.
 
-The file holds keys of 32 bytes, the one that seals first. It is looked at whenever one is needed, so that all who use
-it seal with the newest as soon as that is there. It is only ever replaced whole.
+The file contains keys of 32 bytes; the first one encrypts. It is read whenever a key is needed, so that all processes
+use the newest key as soon as it is there. The file is only replaced as a whole.
 """
 
 import os

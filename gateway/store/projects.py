@@ -19,12 +19,12 @@ def _place(project_id: str) -> str:
 
 
 def _from_row(row: Row, vault: Vault) -> Project:
-    sealed = row["variables"]
+    encrypted = row["variables"]
     return Project(
         project_id=row["project_id"],
         name=row["name"],
         description=row["description"],
-        variables=None if sealed is None else vault.decrypt(sealed, _place(row["project_id"])),
+        variables=None if encrypted is None else vault.decrypt(encrypted, _place(row["project_id"])),
         created_at=row["created_at"],
     )
 

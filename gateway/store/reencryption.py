@@ -23,7 +23,7 @@ class Column:
 
 
 #: every encrypted column of the schema; a test compares this list with the schema
-SEALED = (
+ENCRYPTED = (
     Column("applications", "application_id", "registry_password"),
     Column("applications", "application_id", "environment"),
     Column("applications", "application_id", "base"),
@@ -48,7 +48,7 @@ class Progress:
     lost: list[str] = field(default_factory=list)
 
 
-async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = SEALED) -> Progress:
+async def reencrypt(pool: Pool, vault: Vault, columns: Iterable[Column] = ENCRYPTED) -> Progress:
     """Encrypt with the newest key what another key encrypted, row by row; a second call continues.
 
     A row that somebody else changes meanwhile is left to them.
@@ -66,7 +66,7 @@ async def _reencrypt_batch(pool: Pool, vault: Vault, column: Column, after: str,
     async with statement(pool) as connection:
         rows = await connection.fetch(
             f"""
-            SELECT {column.key} AS key, {column.name} AS sealed
+            SELECT {column.key} AS key, {column.name} AS encrypted
               FROM {column.table}
              WHERE {column.key} > $1 AND {column.name} IS NOT NULL
              ORDER BY {column.key}
@@ -75,7 +75,7 @@ async def _reencrypt_batch(pool: Pool, vault: Vault, column: Column, after: str,
             after,
         )
         for row in rows:
-            place, before = column.place(row["key"]), row["sealed"]
+            place, before = column.place(row["key"]), row["encrypted"]
             if vault.is_current(before, place):
                 progress.current += 1
                 continue

@@ -24,8 +24,8 @@ def _place(server_id: str) -> str:
 
 
 def _from_row(row: Row, vault: Vault) -> Server:
-    sealed = row["credentials"]
-    secrets = {} if sealed is None else orjson.loads(vault.decrypt(sealed, _place(row["server_id"])))
+    encrypted = row["credentials"]
+    secrets = {} if encrypted is None else orjson.loads(vault.decrypt(encrypted, _place(row["server_id"])))
     return Server(
         server_id=row["server_id"],
         name=row["name"],
@@ -44,7 +44,7 @@ def _read(row: Row, vault: Vault) -> Server:
     return server if why is None else replace(server, error=why, unreadable=why)
 
 
-def _sealed(vault: Vault, server_id: str, access: Access) -> bytes | None:
+def _encrypt_credentials(vault: Vault, server_id: str, access: Access) -> bytes | None:
     secrets = access.secrets()
     return vault.encrypt(orjson.dumps(secrets).decode(), _place(server_id)) if secrets else None
 
@@ -99,7 +99,7 @@ async def insert_server(connection: Connection, vault: Vault, *, name: str, desc
             name,
             description,
             access.host,
-            _sealed(vault, server_id, access),
+            _encrypt_credentials(vault, server_id, access),
         )
     except asyncpg.UniqueViolationError as error:
         raise Conflict(f"there is a server called {name!r} already") from error
@@ -123,7 +123,7 @@ async def update_server(
             name,
             description,
             access.host,
-            _sealed(vault, server_id, access),
+            _encrypt_credentials(vault, server_id, access),
         )
     except asyncpg.UniqueViolationError as error:
         raise Conflict(f"there is a server called {name!r} already") from error

@@ -13,7 +13,7 @@ from gateway.model.events import PushEvent
 from gateway.model.matching import Candidate, PushFilter, PushMatcher
 from gateway.model.reference import Reference, Repository
 from gateway.model.tag_policies import Rule, TagPolicy
-from gateway.store.applications import WANTED_IMAGE
+from gateway.store.application_images import WANTED_IMAGE
 from gateway.store.database import Connection
 from gateway.store.pagination import FIRST, Page
 

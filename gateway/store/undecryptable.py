@@ -45,22 +45,22 @@ def read_decryptable(rows: Iterable[Row], read: Callable[[Row], T]) -> list[T]:
     return found
 
 
-def read_all(rows: Iterable[Row], read: Callable[[Row], T], sealed: Collection[str]) -> list[tuple[T, str | None]]:
-    """Return all rows. A column of `sealed` that no key decrypts becomes None, with the error beside the row.
+def read_all(rows: Iterable[Row], read: Callable[[Row], T], encrypted: Collection[str]) -> list[tuple[T, str | None]]:
+    """Return all rows. A column of `encrypted` that no key decrypts becomes None, with the error beside the row.
 
     Raises UndecryptableSecret for any other column.
     """
-    return [_read_without(row, read, sealed) for row in rows]
+    return [_read_without(row, read, encrypted) for row in rows]
 
 
-def _read_without(row: Row, read: Callable[[Row], T], sealed: Collection[str]) -> tuple[T, str | None]:
+def _read_without(row: Row, read: Callable[[Row], T], encrypted: Collection[str]) -> tuple[T, str | None]:
     why = None
-    for _ in range(len(sealed) + 1):
+    for _ in range(len(encrypted) + 1):
         try:
             return read(row), why
         except UndecryptableSecret as error:
             column = error.place.rpartition(":")[2]
-            if column not in sealed or row[column] is None:
+            if column not in encrypted or row[column] is None:
                 raise
             log_once(error)
             row, why = {**row, column: None}, str(error)

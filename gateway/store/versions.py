@@ -97,8 +97,8 @@ async def select_version(
     )
 
 
-def _as_it_ran(vault: Vault, application: Application, deployment_id: str, sealed: bytes) -> Application:
-    ran: dict[str, Any] = orjson.loads(vault.decrypt(sealed, _place(deployment_id)))
+def _as_it_ran(vault: Vault, application: Application, deployment_id: str, encrypted: bytes) -> Application:
+    ran: dict[str, Any] = orjson.loads(vault.decrypt(encrypted, _place(deployment_id)))
     return replace(
         application,
         environment=ran["environment"],

@@ -9,6 +9,7 @@ from gateway.model.reference import Reference
 from gateway.rollout.attempt import Task
 from gateway.rollout.swap import MAX_SWAP_DEFECTS
 from gateway.store import (
+    application_images,
     applications,
     cancellations,
     deliveries,
@@ -95,11 +96,11 @@ async def _update_image(connection: Connection, deployment: Deployment) -> None:
     image_change = await queue.select_image_change(connection, deployment.deployment_id)
     if image_change is None:
         return
-    before = await applications.select_image(connection, deployment.application_id)
+    before = await application_images.select_image(connection, deployment.application_id)
     reference = Reference.parse(image_change.image)
     if before is not None and Reference.parse(before) == reference:
         return
-    await applications.update_image(connection, deployment.application_id, image_change.image)
+    await application_images.update_image(connection, deployment.application_id, image_change.image)
     if image_change.moves_subscription:
         await subscriptions.replace_subscription(connection, deployment.application_id, reference)
 

@@ -19,7 +19,7 @@ from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.encryption import FixedKeys, Vault
 from gateway.store.master_key_file import KeyFile
 from gateway.store.postgres_cluster import Cluster
-from gateway.store.reencryption import SEALED, reencrypt
+from gateway.store.reencryption import ENCRYPTED, reencrypt
 from gateway.store.sessions import session_name
 from gateway.store.storage import open_storage
 from tests.support.api_client import VAULT, Web
@@ -27,7 +27,7 @@ from tests.support.api_client import VAULT, Web
 OLD, NEW = b"k" * 32, b"n" * 32
 BOTH = FixedKeys(NEW, (OLD,))
 
-#: bytes that are no sealed secrets
+#: bytes that are no encrypted secrets
 PLAIN = {
     ("endpoints", "token_hash"),
     ("endpoints", "former_token_hash"),
@@ -44,14 +44,14 @@ async def test_every_column_of_bytes_is_sealed_or_known_not_to_be(web: Web) -> N
             "WHERE table_schema = 'public' AND data_type = 'bytea'"
         )
     assert {(row["table_name"], row["column_name"]) for row in rows} == {
-        *((column.table, column.name) for column in SEALED),
+        *((column.table, column.name) for column in ENCRYPTED),
         *PLAIN,
     }
 
 
 @pytest.fixture
 async def full(web: Web) -> Pool:
-    """A database with something in every column that is sealed, with the old key."""
+    """A database with something in every column that is encrypted, with the old key."""
     await web.mutate("project.create", name="p")
     await web.mutate("application.create", name="a", dockerImage="acme/a", applicationId="a")
     await web.mutate("application.deploy", applicationId="a")
@@ -60,7 +60,7 @@ async def full(web: Web) -> Pool:
     await web.endpoint("github", "s")
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE endpoints SET former_until = now()")
-        for column in SEALED:
+        for column in ENCRYPTED:
             keys = await connection.fetch(f"SELECT {column.key} AS key FROM {column.table}")
             assert keys, column
             for row in keys:
@@ -74,19 +74,19 @@ async def sealed_with(pool: Pool, key: bytes) -> int:
     """Count the secrets that this key alone opens, and hold each to what it was."""
     vault, count = Vault(key), 0
     async with pool.acquire() as connection:
-        for column in SEALED:
+        for column in ENCRYPTED:
             for row in await connection.fetch(
-                f"SELECT {column.key} AS key, {column.name} AS sealed FROM {column.table}"
+                f"SELECT {column.key} AS key, {column.name} AS encrypted FROM {column.table}"
             ):
-                if row["sealed"] is not None and vault.is_current(row["sealed"], column.place(row["key"])):
-                    assert vault.decrypt(row["sealed"], column.place(row["key"])) == f"of {column.place(row['key'])}"
+                if row["encrypted"] is not None and vault.is_current(row["encrypted"], column.place(row["key"])):
+                    assert vault.decrypt(row["encrypted"], column.place(row["key"])) == f"of {column.place(row['key'])}"
                     count += 1
     return count
 
 
 async def test_every_secret_is_sealed_with_the_new_key_and_stays_what_it_was(full: Pool) -> None:
     count = await sealed_with(full, OLD)
-    assert count >= len(SEALED)
+    assert count >= len(ENCRYPTED)
     done = await rotate(full, Vault(BOTH))
     assert (done.resealed, done.secrets) == (count, count)
     assert (await sealed_with(full, OLD), await sealed_with(full, NEW)) == (0, count)
@@ -98,12 +98,12 @@ async def test_every_secret_is_sealed_with_the_new_key_and_stays_what_it_was(ful
 async def test_stopped_anywhere_it_is_done_again_and_goes_on(
     full: Pool, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    count, sealed, seal = await sealed_with(full, OLD), 0, Vault.encrypt
+    count, encrypted, seal = await sealed_with(full, OLD), 0, Vault.encrypt
 
     def until_stopped(self: Vault, secret: str, place: str) -> bytes:
-        nonlocal sealed
-        sealed += 1
-        if sealed > after:
+        nonlocal encrypted
+        encrypted += 1
+        if encrypted > after:
             raise asyncio.CancelledError
         return seal(self, secret, place)
 
@@ -116,7 +116,7 @@ async def test_stopped_anywhere_it_is_done_again_and_goes_on(
 
 
 async def test_what_somebody_changes_meanwhile_is_theirs(full: Pool) -> None:
-    column = next(one for one in SEALED if one.table == "registries")
+    column = next(one for one in ENCRYPTED if one.table == "registries")
     async with full.acquire() as connection, connection.transaction():
         row = await connection.fetchval("SELECT registry_id FROM registries FOR UPDATE")
         task = asyncio.create_task(reencrypt(full, Vault(BOTH), [column]))

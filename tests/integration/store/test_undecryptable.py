@@ -8,7 +8,7 @@ from gateway.model.reference import Domain, Repository
 from gateway.model.registries import select_login
 from gateway.store import applications, deploy_tokens, registries, servers
 from gateway.store.encryption import Vault
-from gateway.store.reencryption import SEALED
+from gateway.store.reencryption import ENCRYPTED
 from tests.support.api_client import VAULT, Web
 
 LISTS = {
@@ -36,7 +36,7 @@ async def half(web: Web) -> Web:
         await connection.execute(
             "INSERT INTO engines (engine_id, name, version, platform) VALUES ('e', '', '', '') ON CONFLICT DO NOTHING"
         )
-        for column in SEALED:
+        for column in ENCRYPTED:
             await connection.execute(
                 f"UPDATE {column.table} SET {column.name} = '\\x0102' WHERE {column.name} IS NOT NULL"
             )
@@ -47,7 +47,7 @@ async def half(web: Web) -> Web:
 
 
 async def test_every_list_shows_what_can_be_read_and_what_cannot(half: Web) -> None:
-    for column in SEALED:
+    for column in ENCRYPTED:
         if column.table == "applications":
             await half.pool.execute(f"UPDATE applications SET {column.name} = '\\x01' WHERE name = 'lost'")
     for procedure, name in LISTS.items():
