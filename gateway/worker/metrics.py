@@ -1,4 +1,4 @@
-"""What the worker counts and times; shown at /metrics."""
+"""The metrics of the worker, served at /metrics."""
 
 from prometheus_client import Counter, Histogram
 

@@ -1,4 +1,4 @@
-"""What came can be looked at and done again; what proves nothing takes no room."""
+"""Tests the inbox: deliveries are stored without secrets, within bounds, and can be replayed."""
 
 from datetime import timedelta
 from urllib.parse import quote_plus
@@ -21,7 +21,7 @@ async def _list(web: Web, **given: str) -> list[dict[str, object]]:
     return found
 
 
-async def test_a_delivery_is_shown_with_what_came_and_what_it_caused(web: Web) -> None:
+async def test_a_delivery_is_shown_with_its_request_and_its_deployments(web: Web) -> None:
     await web.mutate("application.create", name="web", dockerImage="ghcr.io/acme/web")
     headers = {**signed(github()), "X-GitHub-Event": "package", "Authorization": "Bearer hunter2"}
     _, answer = await web.post(await web.endpoint("github", "s"), github(), **headers)
@@ -37,7 +37,7 @@ async def test_a_delivery_is_shown_with_what_came_and_what_it_caused(web: Web) -
     ("status", "verdict"),
     [("succeeded", "deployed"), ("unchanged", "deployed"), ("rolled_back", "failed"), ("superseded", "superseded")],
 )
-async def test_the_verdict_follows_what_becomes_of_the_deployment(web: Web, status: str, verdict: str) -> None:
+async def test_the_verdict_follows_the_deployment(web: Web, status: str, verdict: str) -> None:
     await web.mutate("application.create", name="web", dockerImage="acme/web")
     await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
     assert [one["verdict"] for one in await _list(web)] == ["queued"]
@@ -48,7 +48,7 @@ async def test_the_verdict_follows_what_becomes_of_the_deployment(web: Web, stat
     assert await _list(web, verdict="queued") == []
 
 
-async def test_the_verdict_stays_once_the_application_is_deleted(web: Web) -> None:
+async def test_the_verdict_stays_after_the_application_is_deleted(web: Web) -> None:
     made = await web.mutate("application.create", name="a", dockerImage="r.io/a/web")
     await web.push("r.io/a/web:latest")
     await conclude(web)
@@ -58,7 +58,7 @@ async def test_the_verdict_stays_once_the_application_is_deleted(web: Web) -> No
     assert delivery["verdict"] == "deployed"
 
 
-async def test_why_something_was_ignored_rejected_or_a_duplicate_is_kept(web: Web) -> None:
+async def test_reasons_of_ignored_rejected_and_duplicate_deliveries_are_kept(web: Web) -> None:
     await web.mutate("application.create", name="web", dockerImage="acme/web")
     path = await web.endpoint("dockerhub", "s")
     _, first = await web.post(path, dockerhub())
@@ -75,7 +75,7 @@ async def test_why_something_was_ignored_rejected_or_a_duplicate_is_kept(web: We
     assert await _list(web, source="github") == []
 
 
-async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
+async def test_unauthenticated_requests_are_counted_by_reason(web: Web) -> None:
     path = await web.endpoint("github", "s")
     for number in range(20):
         assert (await web.post(path, github(), **signed(github(), f"wrong{number}")))[0] == 401
@@ -92,7 +92,7 @@ async def test_refusals_are_counted_in_one_row_a_reason(web: Web) -> None:
     assert status == 400
 
 
-async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_new_rejected_deliveries_replace_the_oldest(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.queue.ingest._MAX_REJECTED", 3)
     path = await web.endpoint("distribution", "s")
     for _ in range(5):
@@ -101,7 +101,7 @@ async def test_what_is_rejected_makes_room_for_what_is_rejected(web: Web, monkey
     assert [one["bytes"] for one in found] == [64 * 1024] * 3
 
 
-async def test_a_delivery_is_done_again_as_if_it_came_now(web: Web) -> None:
+async def test_a_delivery_is_replayed(web: Web) -> None:
     _, answer = await web.post(await web.endpoint("dockerhub", "s"), dockerhub())
     assert answer["deployments"] == []
     await web.mutate("application.create", name="web", dockerImage="acme/web")
@@ -128,7 +128,7 @@ async def test_the_inbox_is_kept_within_its_days_and_its_bytes(web: Web) -> None
     assert ["v3" in str(one["ignored"]) for one in await _list(web)] == [True, False]
 
 
-def test_no_header_that_holds_a_secret_is_kept() -> None:
+def test_secret_headers_are_not_stored() -> None:
     sent = {
         "x-api-key": "k",
         "x-custom": "prefix s3cret",
@@ -155,7 +155,7 @@ PIPELINE = {
         (b"payload=" + quote_plus(orjson.dumps(PIPELINE)).encode(), {"key": "DB_PASSWORD", "value": "(removed)"}),
     ],
 )
-async def test_a_pipelines_variables_are_not_kept(web: Web, body: bytes, kept: dict[str, str]) -> None:
+async def test_pipeline_variables_are_not_stored(web: Web, body: bytes, kept: dict[str, str]) -> None:
     await web.post(await web.endpoint("gitlab", "s"), body, Authorization="Bearer s")
     (delivery,) = await web.query("delivery.all")
     one = await web.query("delivery.one", deliveryId=delivery["deliveryId"])
@@ -177,17 +177,17 @@ async def test_a_pipelines_variables_are_not_kept(web: Web, body: bytes, kept: d
         {"variables": "s3cret"},
     ],
 )
-def test_what_is_called_a_secret_is_not_kept_of_a_body(body: object) -> None:
+def test_secret_fields_of_a_body_are_not_stored(body: object) -> None:
     assert b"s3cret" not in redact_body(orjson.dumps(body))
 
 
 @pytest.mark.parametrize(
     "body", [b'{"password": "s3cret"', b"variables: s3cret", b'{"a":' * 300 + b'{"token":"s3cret"}' + b"}" * 300]
 )
-def test_what_is_no_plain_json_is_not_kept_where_it_speaks_of_secrets(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_not_stored_when_it_mentions_secrets(body: bytes) -> None:
     assert b"s3cret" not in redact_body(body)
 
 
-def test_a_body_without_secrets_is_kept_as_it_is() -> None:
+def test_a_body_without_secrets_is_stored_unchanged() -> None:
     for body in (b'{ "a" : 1.0 }', b"\xff not JSON", b'{"secret": "", "tags": ["token"]}'):
         assert redact_body(body) == body

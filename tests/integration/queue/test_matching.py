@@ -1,4 +1,4 @@
-"""A followed tag becomes the application's image; versions rise; what is named one by one stays."""
+"""Tests how pushes match subscriptions, and how they change an image."""
 
 import pytest
 
@@ -23,7 +23,7 @@ async def _image(web: Web, application_id: str) -> str:
     return str((await web.query("application.one", applicationId=application_id))["dockerImage"])
 
 
-async def test_a_version_in_range_is_followed_and_recorded(web: Web) -> None:
+async def test_a_version_in_range_is_deployed_and_recorded(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1.2")
     _, answer = await web.push("r.io/acme/web:v1.3.0")
@@ -36,7 +36,7 @@ async def test_a_version_in_range_is_followed_and_recorded(web: Web) -> None:
 
 
 @pytest.mark.parametrize("tag", ["2.0.0", "1.3.0-rc.1", "latest", "1.1.0"])
-async def test_what_is_out_of_range_is_nobodys(web: Web, tag: str) -> None:
+async def test_a_version_out_of_range_matches_nothing(web: Web, tag: str) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1.2")
     status, answer = await web.push(f"r.io/acme/web:{tag}")
@@ -44,7 +44,7 @@ async def test_what_is_out_of_range_is_nobodys(web: Web, tag: str) -> None:
     assert await _image(web, application_id) == "r.io/acme/web:1.2.0"
 
 
-async def test_a_lower_version_neither_supersedes_what_waits_nor_follows_what_runs(web: Web) -> None:
+async def test_a_lower_version_supersedes_neither_queued_nor_running(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     assert (await web.push("r.io/acme/web:1.4.0"))[0] == 202
@@ -56,7 +56,7 @@ async def test_a_lower_version_neither_supersedes_what_waits_nor_follows_what_ru
     assert (await web.push("r.io/acme/web:1.4.0"))[0] == 202, "the same version, pushed anew, is deployed"
 
 
-async def test_a_version_that_failed_does_not_hold_back_one_above_what_runs(web: Web) -> None:
+async def test_a_failed_version_does_not_block_a_lower_one_above_what_runs(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     await web.push("r.io/acme/web:1.3.0")
@@ -69,7 +69,7 @@ async def test_a_version_that_failed_does_not_hold_back_one_above_what_runs(web:
     assert await _image(web, application_id) == "r.io/acme/web:1.4.0"
 
 
-async def test_downwards_only_when_asked(web: Web) -> None:
+async def test_a_downgrade_needs_a_request(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1", allowDowngrade=True)
     await web.push("r.io/acme/web:1.4.0")
@@ -78,7 +78,7 @@ async def test_downwards_only_when_asked(web: Web) -> None:
     assert await _image(web, application_id) == "r.io/acme/web:1.3.0"
 
 
-async def test_of_versions_told_together_the_highest_is_followed(web: Web) -> None:
+async def test_the_highest_version_of_one_delivery_is_deployed(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     _, answer = await web.push("r.io/acme/web:1.3.0", "r.io/acme/web:1.5.0", "r.io/acme/web:1.4.0")
@@ -88,7 +88,7 @@ async def test_of_versions_told_together_the_highest_is_followed(web: Web) -> No
     assert {one["reference"] for one in answer["ignored"]} == {"r.io/acme/web:1.3.0", "r.io/acme/web:1.4.0"}
 
 
-async def test_the_tag_an_image_had_is_followed_no_more_once_a_policy_left_it(web: Web) -> None:
+async def test_a_policy_replaces_the_subscription_to_the_old_tag(web: Web) -> None:
     application_id = await _application(web, "r.io/acme/web:main-1")
     await _follow(web, application_id, "glob", "main-*", exclude=["main-1"])
     await web.push("r.io/acme/web:main-2")
@@ -97,7 +97,7 @@ async def test_the_tag_an_image_had_is_followed_no_more_once_a_policy_left_it(we
     assert answer["ignored"][0]["reason"].startswith("no subscription")
 
 
-async def test_tags_named_one_by_one_are_all_followed_for_good(web: Web) -> None:
+async def test_listed_tags_all_stay_subscribed(web: Web) -> None:
     application_id = await _application(web, "r.io/acme/web:latest")
     await _follow(web, application_id, "exact", "stable")
     await _follow(web, application_id, "exact", "latest", repository="mirror.io/acme/web")
@@ -111,9 +111,7 @@ async def test_tags_named_one_by_one_are_all_followed_for_good(web: Web) -> None
     ("status", "code"),
     [(Status.FAILED, Code.NOT_FOUND), (Status.ROLLED_BACK, Code.UNHEALTHY), (Status.CANCELLED, Code.CANCELLED)],
 )
-async def test_a_mistyped_tag_changes_neither_the_image_nor_what_is_followed(
-    web: Web, status: Status, code: Code
-) -> None:
+async def test_a_mistyped_tag_changes_neither_image_nor_subscriptions(web: Web, status: Status, code: Code) -> None:
     application_id = await _application(web, "r.io/acme/web:latest")
     await web.mutate("application.deploy", applicationId=application_id, tag="nope")
     await conclude(web, status, code)
@@ -122,7 +120,7 @@ async def test_a_mistyped_tag_changes_neither_the_image_nor_what_is_followed(
 
 
 @pytest.mark.parametrize("code", [Code.UP_TO_DATE, Code.SATISFIED])
-async def test_a_tag_that_names_what_serves_already_is_the_image_from_then_on(web: Web, code: Code) -> None:
+async def test_a_tag_of_what_already_serves_becomes_the_image(web: Web, code: Code) -> None:
     application_id = await _application(web, "r.io/acme/web:latest")
     await web.mutate("application.deploy", applicationId=application_id, tag="stable")
     await conclude(web, Status.UNCHANGED, code)
@@ -132,7 +130,7 @@ async def test_a_tag_that_names_what_serves_already_is_the_image_from_then_on(we
     assert (await web.push("r.io/acme/web:latest"))[0] == 200, "it follows the tag it was moved to"
 
 
-async def test_pushes_of_the_tag_before_neither_supersede_nor_follow_the_one_on_its_way(web: Web) -> None:
+async def test_pushes_of_the_old_tag_do_not_supersede_the_requested_one(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     await web.push("r.io/acme/web:1.3.0")
@@ -142,7 +140,7 @@ async def test_pushes_of_the_tag_before_neither_supersede_nor_follow_the_one_on_
     assert (await web.push("r.io/acme/web:1.3.0"))[0] == 202, "what is on its way is followed already"
 
 
-async def test_a_redeploy_after_a_push_means_what_was_pushed_though_that_waits_yet(web: Web) -> None:
+async def test_a_redeploy_deploys_the_queued_push(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     await web.push("r.io/acme/web:1.3.0")
@@ -153,7 +151,7 @@ async def test_a_redeploy_after_a_push_means_what_was_pushed_though_that_waits_y
     assert await _image(web, application_id) == "r.io/acme/web:1.3.0"
 
 
-async def test_an_image_that_a_person_sets_meanwhile_stays(web: Web) -> None:
+async def test_an_image_set_meanwhile_stays(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "semver", "^1")
     await web.push("r.io/acme/web:1.3.0")
@@ -163,7 +161,7 @@ async def test_an_image_that_a_person_sets_meanwhile_stays(web: Web) -> None:
     assert await _image(web, application_id) == "r.io/acme/web:2.0.0"
 
 
-async def test_what_is_followed_beside_the_image_survives_another_image(web: Web) -> None:
+async def test_other_subscriptions_survive_a_new_image(web: Web) -> None:
     application_id = await _application(web)
     subscription_id = await _follow(web, application_id, "regex", r"\d{8}")
     await web.mutate("application.update", applicationId=application_id, dockerImage="r.io/acme/other:2")
@@ -176,7 +174,7 @@ async def test_what_is_followed_beside_the_image_survives_another_image(web: Web
     assert len(await web.query("subscription.all")) == 1
 
 
-async def test_a_subscription_that_cannot_be_is_refused_naming_the_field(web: Web) -> None:
+async def test_an_invalid_subscription_is_rejected_with_its_field(web: Web) -> None:
     application_id = await _application(web)
     await _follow(web, application_id, "any")
     for given, status, field in (
@@ -202,9 +200,7 @@ async def test_a_push_to_many_applications_is_one_delivery_and_one_deployment_ea
     assert {one["deploymentId"] for one in again["deployments"]} == first
 
 
-async def test_a_policy_is_asked_once_for_a_tag_however_many_applications_have_it(
-    web: Web, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_policy_is_evaluated_once_for_each_tag(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(10):
         await _follow(web, await _application(web), "any")
     asked: list[str] = []
@@ -221,7 +217,7 @@ async def test_a_policy_is_asked_once_for_a_tag_however_many_applications_have_i
     assert {one["reference"] for one in answer["ignored"]} == {f"r.io/acme/web:t{number}" for number in range(19)}
 
 
-async def test_an_application_follows_so_much_and_no_more(web: Web) -> None:
+async def test_subscriptions_of_an_application_are_limited(web: Web) -> None:
     application_id = await _application(web)
     for number in range(99):
         await _follow(web, application_id, "exact", f"t{number}")

@@ -1,4 +1,4 @@
-"""The way back is queued by the laws of the lane; what it does to containers is told in test_rollout."""
+"""Tests which version a rollback goes back to."""
 
 import pytest
 
@@ -37,7 +37,7 @@ async def created(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
 
 
-async def test_it_goes_back_to_what_served_before_and_again_further(web: Web) -> None:
+async def test_rollbacks_go_back_step_by_step(web: Web) -> None:
     await created(web)
     first, second, _ = [await served(web, number) for number in range(3)]
     await web.mutate("application.rollback", applicationId="app", title="Back")
@@ -66,7 +66,7 @@ async def rolled_back(web: Web, to: str | None, number: int) -> None:
         )
 
 
-async def test_it_goes_back_to_what_a_rollback_brought_and_not_to_what_that_turned_away_from(web: Web) -> None:
+async def test_a_rollback_goes_back_to_what_an_earlier_rollback_restored(web: Web) -> None:
     await created(web)
     first, _ = await served(web, 1), await served(web, 2)
     await rolled_back(web, first, 3)
@@ -78,7 +78,7 @@ async def test_it_goes_back_to_what_a_rollback_brought_and_not_to_what_that_turn
         assert await versions.select_previous(connection, "app") is None  # nothing served before the first one
 
 
-async def test_it_goes_back_to_what_was_adopted_where_a_rollback_brought_that(web: Web) -> None:
+async def test_a_rollback_goes_back_to_the_adopted_version(web: Web) -> None:
     await created(web)
     await served(web, 1)
     await rolled_back(web, None, 2)
@@ -87,7 +87,7 @@ async def test_it_goes_back_to_what_was_adopted_where_a_rollback_brought_that(we
         assert await versions.select_previous(connection, "app") is None
 
 
-async def test_it_goes_back_past_redeploys_of_what_serves_to_another_image_or_configuration(web: Web) -> None:
+async def test_a_rollback_skips_redeploys_of_what_serves(web: Web) -> None:
     await created(web)
     first, second, third = await served(web, 1), await served(web, 2), await served(web, 3)
     async with web.pool.acquire() as connection:
@@ -105,7 +105,7 @@ async def test_it_goes_back_past_redeploys_of_what_serves_to_another_image_or_co
         assert await versions.select_previous(connection, "app") == second
 
 
-async def test_nothing_that_never_served_is_gone_back_to(web: Web) -> None:
+async def test_a_version_that_never_served_is_no_target(web: Web) -> None:
     await created(web)
     status, answer = await web.post("/api/trpc/application.rollback", {"applicationId": "app"})
     assert (status, answer["error"]["json"]["data"]["code"]) == (409, "CONFLICT")
@@ -120,7 +120,7 @@ async def test_nothing_that_never_served_is_gone_back_to(web: Web) -> None:
 
 
 @pytest.mark.parametrize("forced", [True, False])
-async def test_a_push_takes_the_place_of_a_rollback_that_no_person_asked_for(web: Web, forced: bool) -> None:
+async def test_a_push_supersedes_an_automatic_rollback(web: Web, forced: bool) -> None:
     await created(web)
     for number in range(2):
         await served(web, number)

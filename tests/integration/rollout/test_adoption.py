@@ -1,4 +1,4 @@
-"""Containers that somebody else started are adopted, replaced and restored, on a real engine."""
+"""Tests that foreign containers are adopted, replaced and rolled back to, on a real engine."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The replacement of an adopted container equals one that was started by hand from the new image."""
+"""Tests that the replacement of an adopted container equals the same `docker run` of the new image."""
 
 import asyncio
 import os

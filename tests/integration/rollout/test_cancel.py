@@ -1,4 +1,4 @@
-"""A deployment is cancelled while it waits or runs, on a real engine."""
+"""Tests cancelling queued and running deployments on a real engine."""
 
 import pytest
 
@@ -63,7 +63,7 @@ async def test_cancelling_a_running_deployment_restores_the_old_version(lane: La
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
-async def test_a_first_one_that_is_cancelled_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
+async def test_a_cancelled_first_deployment_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
     await cancel.cancel_deployment(lane.pool, deployment_id := await proving(lane, pushes))
     assert (await lane.ended(deployment_id)).status is Status.CANCELLED
     assert await lane.containers() == []

@@ -1,4 +1,4 @@
-"""Rollouts of containers on a real engine."""
+"""Tests rollouts of containers on a real engine."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""A container in a crash loop does not serve, and must not block a rollout."""
+"""Tests that a container in a crash loop counts as not serving and can be replaced."""
 
 import pytest
 
@@ -29,7 +29,7 @@ async def loops(engine: Engine, name: str) -> None:
 
 
 @pytest.mark.parametrize("binds", [[], ["/var:/there"]], ids=["start-first", "stop-first"])
-async def test_an_adopted_one_in_a_crash_loop_is_replaced(host: Host, pushes: Pushes, binds: list[str]) -> None:
+async def test_an_adopted_container_in_a_crash_loop_is_replaced(host: Host, pushes: Pushes, binds: list[str]) -> None:
     await pushes("v1", behaviour=Behaviour.EXITS)
     await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": binds})
     application = await host.adopt()
@@ -41,9 +41,7 @@ async def test_an_adopted_one_in_a_crash_loop_is_replaced(host: Host, pushes: Pu
     assert (serving["State"]["Running"], serving["Config"]["Labels"]["gateway.digest"]) == (True, digest)
 
 
-async def test_the_watch_brings_back_what_served_before_a_crash_loop_and_a_good_push_replaces_one(
-    lane: Lane, pushes: Pushes
-) -> None:
+async def test_a_crash_loop_is_rolled_back_and_replaced_by_a_good_push(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration={"watch": 300})
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)

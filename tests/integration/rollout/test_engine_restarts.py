@@ -1,4 +1,4 @@
-"""An engine that shuts down stops its containers first and still answers. This is not the version's failure."""
+"""Tests that no version is judged by a restart of its engine."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -52,7 +52,7 @@ async def restarted(engine: PrivateEngine) -> None:
 
 
 @pytest.mark.parametrize("more", [{}, STAYS_DOWN], ids=["started again", "stays down"])
-async def test_nothing_is_brought_back_in_the_watch_window(
+async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
     alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks, trouble = list[str](), ContainerRuntime.failure_reason

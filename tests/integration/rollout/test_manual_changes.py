@@ -1,4 +1,4 @@
-"""People change the same containers by hand: the gateway repairs that, and reports what really serves."""
+"""Tests rollouts while somebody else removes, stops or changes the same containers."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -307,7 +307,7 @@ async def test_manually_set_limits_stay_until_they_are_configured(lane: Lane, pu
     assert await memory() == 32 * 1024**2
 
 
-async def test_one_whose_image_was_removed_by_force_is_started(lane: Lane, pushes: Pushes) -> None:
+async def test_a_container_without_its_image_is_started(lane: Lane, pushes: Pushes) -> None:
     await pushes(f"{lane.application_id} alone has this image")
     await lane.ask(Kind.DEPLOY)
     await lane.ask(Kind.STOP)

@@ -1,4 +1,4 @@
-"""An application is ready by its HEALTHCHECK, by its probe, or by staying up. An unreachable probe is rejected."""
+"""Tests health checks, probes and stability windows, and which probes are rejected when saved."""
 
 import asyncio
 from dataclasses import replace

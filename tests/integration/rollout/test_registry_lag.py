@@ -1,4 +1,4 @@
-"""The rollout waits for a registry that lags behind its push event, and does not deploy what is not an image."""
+"""Tests that a registry may lag behind its push events, and that artifacts other than images are not deployed."""
 
 import json
 from collections.abc import AsyncIterator
@@ -148,9 +148,7 @@ async def test_a_pushed_tag_that_the_registry_lacks_yet_is_awaited(
     assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
 
 
-async def test_an_engine_that_asks_another_replica_is_sent_again(
-    behind: Lane, replica: Replica, pushes: Pushes
-) -> None:
+async def test_a_pull_from_a_lagging_replica_is_retried(behind: Lane, replica: Replica, pushes: Pushes) -> None:
     newest = await pushes("second")
     replica.engine_misses = 4
     ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), newest))
@@ -264,7 +262,7 @@ CONFIG = {
         ("tar+zstd", b"\x28\xb5\x2f\xfd" + bytes(64), "zstd-compressed, which needs Docker Engine 23"),
     ],
 )
-async def test_a_layer_that_cannot_be_unpacked_fails_with_what_to_do(
+async def test_a_layer_that_cannot_be_unpacked_fails_with_a_remedy(
     lane: Lane, pushes: Pushes, kind: str, layer: bytes, said: str
 ) -> None:
     layers = [(f"application/vnd.oci.image.layer.v1.{kind}", layer)]

@@ -1,4 +1,4 @@
-"""Rollouts of a service on a real Swarm."""
+"""Tests rollouts of Swarm services on a real Swarm."""
 
 import asyncio
 from collections.abc import AsyncIterator

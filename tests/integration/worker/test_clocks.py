@@ -1,4 +1,4 @@
-"""The database's clock steps back; nothing is held for longer than it was to be, and the order stays."""
+"""Tests that a database clock that steps back delays nothing beyond its limit, and keeps the order."""
 
 from datetime import timedelta
 
@@ -22,7 +22,7 @@ async def step_back(web: Web, column: str) -> None:
         await connection.execute(f"UPDATE deployments SET {column} = {column} + interval '1 hour'")
 
 
-async def test_a_lease_lasts_no_longer_than_its_length(web: Web, first: Deployment) -> None:
+async def test_a_lease_never_exceeds_its_length(web: Web, first: Deployment) -> None:
     await step_back(web, "lease_until")
     assert await claim(web, "second", lease=9) is None
     async with web.pool.acquire() as connection:
@@ -32,7 +32,7 @@ async def test_a_lease_lasts_no_longer_than_its_length(web: Web, first: Deployme
     assert again.deployment_id == first.deployment_id
 
 
-async def test_a_window_lasts_no_longer_than_its_length(web: Web, first: Deployment) -> None:
+async def test_a_monitor_window_never_exceeds_its_length(web: Web, first: Deployment) -> None:
     async with web.pool.acquire() as connection:
         await watches.insert_watch(connection, first, "an id", 0, timedelta(seconds=60))
         await connection.execute("UPDATE watches SET until = until + interval '1 hour'")
@@ -44,7 +44,7 @@ async def test_a_window_lasts_no_longer_than_its_length(web: Web, first: Deploym
         assert await connection.fetchval("SELECT until - now() FROM watches") <= timedelta(seconds=30)
 
 
-async def test_what_waits_is_tried_again_after_no_more_than_it_was_to_wait(web: Web, first: Deployment) -> None:
+async def test_a_retry_never_waits_longer_than_its_delay(web: Web, first: Deployment) -> None:
     postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=600)
     await retry.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
     assert await claim(web, "second", lease=9) is None
@@ -52,7 +52,7 @@ async def test_what_waits_is_tried_again_after_no_more_than_it_was_to_wait(web: 
     assert await claim(web, "second", lease=9) is not None
 
 
-async def test_what_is_asked_for_later_is_newer_whatever_the_clock_says(web: Web, first: Deployment) -> None:
+async def test_a_later_request_is_newer_despite_the_clock(web: Web, first: Deployment) -> None:
     await step_back(web, "created_at")
     await web.mutate("application.redeploy", applicationId="app")
     async with web.pool.acquire() as connection:
@@ -60,7 +60,7 @@ async def test_what_is_asked_for_later_is_newer_whatever_the_clock_says(web: Web
     assert [one.kind for one in found] == [Kind.REDEPLOY, first.kind]
 
 
-async def test_a_look_is_put_off_by_no_more_than_its_interval(web: Web) -> None:
+async def test_a_poll_is_never_delayed_beyond_its_interval(web: Web) -> None:
     async with web.pool.acquire() as connection:
         await connection.execute("DELETE FROM looks")
         await connection.execute(
@@ -74,7 +74,7 @@ async def test_a_look_is_put_off_by_no_more_than_its_interval(web: Web) -> None:
         await connection.execute("DELETE FROM looks")
 
 
-async def test_a_plain_body_is_a_repetition_for_no_longer_than_it_was_to_be(web: Web) -> None:
+async def test_an_unsigned_body_is_a_duplicate_for_ten_minutes_at_most(web: Web) -> None:
     path, bearer = await web.endpoint("generic", "s"), {"Authorization": "Bearer s"}
     receipts = [(await web.post(path, {"image": "acme/web:1"}, **bearer))[1] for _ in range(2)]
     assert receipts[1]["duplicateOf"] == receipts[0]["deliveryId"]
@@ -85,7 +85,7 @@ async def test_a_plain_body_is_a_repetition_for_no_longer_than_it_was_to_be(web:
 
 
 @pytest.mark.parametrize(("attempts", "asked"), [(1025, None), (2**31 - 1, None), (1, 1e300)])
-async def test_a_deployment_waits_for_some_hours_at_most(
+async def test_a_retry_delay_is_bounded_to_hours(
     web: Web, first: Deployment, attempts: int, asked: float | None
 ) -> None:
     async with web.pool.acquire() as connection:
@@ -97,7 +97,7 @@ async def test_a_deployment_waits_for_some_hours_at_most(
     assert found.next_attempt_at - found.requested_at < timedelta(hours=7)
 
 
-def test_times_of_the_engine_are_compared_as_times() -> None:
+def test_engine_times_are_compared_as_times() -> None:
     earlier, later = "2026-01-01T00:00:00.1Z", "2026-01-01T00:00:00.12Z"
     assert containers.parse_time(earlier) < containers.parse_time(later)
     assert earlier > later

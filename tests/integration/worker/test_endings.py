@@ -1,4 +1,4 @@
-"""Each deployment comes to an end, or waits: whatever its gateways die of, fail on, or are told in the middle."""
+"""Tests that each deployment ends or waits, whatever kills its gateways or fails in the middle."""
 
 import asyncio
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ async def open_swap(lane: Lane) -> bool:
         return await swaps.select_swap(connection, lane.application_id) is not None
 
 
-async def test_what_kills_its_gateways_ends_with_a_reason(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deployment_that_kills_its_gateways_fails_with_a_reason(lane: Lane, pushes: Pushes) -> None:
     await pushes("1")
     found = await lane.ended(await silent(lane, takeovers=4))
     assert found.reason is not None
@@ -61,13 +61,13 @@ async def test_what_kills_its_gateways_ends_with_a_reason(lane: Lane, pushes: Pu
     assert await lane.containers() == []
 
 
-async def test_what_only_some_gateways_died_of_is_tried_again(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deployment_that_killed_few_gateways_is_retried(lane: Lane, pushes: Pushes) -> None:
     await pushes("1")
     assert (await lane.ended(await silent(lane, takeovers=3))).status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize(("takeovers", "status", "between"), [(4, Status.ROLLED_BACK, False), (7, Status.FAILED, True)])
-async def test_a_swap_that_kills_its_gateways_is_put_back_and_in_the_end_left_to_the_next(
+async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
     lane: Lane, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:
     await pushes("1")
@@ -95,7 +95,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
 
 
 @pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])
-async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
+async def test_a_defect_before_the_swap_is_retried_a_few_times(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
 ) -> None:
     monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
@@ -105,7 +105,7 @@ async def test_a_defect_before_the_swap_is_tried_again_a_few_times(
 
 
 @pytest.mark.parametrize(("also", "ours"), [((), True), (("serving",), True), ((), False)])
-async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observed(
+async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     lane: Lane,
     pushes: Pushes,
     supervisor: Supervisor,
@@ -138,7 +138,7 @@ async def test_a_swap_that_always_ends_on_a_defect_is_closed_with_what_is_observ
     assert (await lane.ask(Kind.DEPLOY)).digest == digest
 
 
-async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
+async def test_a_deployment_claimed_during_shutdown_goes_back_to_the_queue(
     web: Web, engine: Engine, dockerd: PrivateEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claimed, go_on, claim = asyncio.Event(), asyncio.Event(), claims.claim
@@ -169,7 +169,7 @@ async def test_what_is_claimed_while_the_gateway_stops_waits_for_the_next_one(
     assert (found.status, found.attempts) == (Status.QUEUED, 0)
 
 
-async def test_what_the_database_refuses_for_a_while_waits_and_says_so(
+async def test_a_deployment_waits_while_the_database_refuses_writes(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[Exception] = [asyncpg.TooManyConnectionsError(""), asyncpg.ReadOnlySQLTransactionError("")]

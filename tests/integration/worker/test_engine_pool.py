@@ -1,4 +1,4 @@
-"""Engines beyond the gateway's own: reached by every way there is, and none in another's way."""
+"""Tests registered servers: every kind of connection, and no engine that holds up another."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -141,7 +141,7 @@ async def desk(
                     await containers.remove(place, container.container_id)
 
 
-async def test_the_same_engine_is_reached_by_its_socket_by_tls_and_by_ssh(remote: Remote) -> None:
+async def test_an_engine_is_reached_by_socket_tls_and_ssh(remote: Remote) -> None:
     ways = [remote.unix, remote.tls, remote.ssh.access]
     reached = await asyncio.gather(*map(identify_engine, ways))
     assert len({one.engine_id for one in reached}) == 1
@@ -149,7 +149,7 @@ async def test_the_same_engine_is_reached_by_its_socket_by_tls_and_by_ssh(remote
     assert [one.swarm_manager for one in reached] == [False] * 3
 
 
-async def test_ssh_carries_more_calls_at_once_than_one_login_may_have_and_nothing_of_our_environment(
+async def test_ssh_carries_many_concurrent_calls_and_no_environment(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_MASTER_KEY", "canary")
@@ -163,7 +163,7 @@ async def test_ssh_carries_more_calls_at_once_than_one_login_may_have_and_nothin
     assert "PYTEST" not in sent
 
 
-async def test_who_is_not_whom_we_know_is_not_talked_to(remote: Remote) -> None:
+async def test_an_engine_with_an_unknown_key_is_rejected(remote: Remote) -> None:
     other = trustme.CA().cert_pem.bytes().decode()
     with pytest.raises(InvalidInput, match="certificate verify failed"):
         await identify_engine(replace(remote.tls, tls_ca=other))
@@ -173,7 +173,7 @@ async def test_who_is_not_whom_we_know_is_not_talked_to(remote: Remote) -> None:
         await identify_engine(replace(remote.ssh.access, known_hosts=changed))
 
 
-async def test_whom_an_engine_does_not_know_is_told_so(remote: Remote) -> None:
+async def test_credentials_that_the_engine_rejects_are_reported(remote: Remote) -> None:
     authority = trustme.CA()
     ours = authority.issue_cert("gateway@example.org")
     strange = replace(
@@ -228,7 +228,7 @@ async def valve(socket: Path, target: Path) -> AsyncIterator[asyncio.Event]:
         await server.wait_closed()
 
 
-async def test_an_engine_that_hangs_in_a_rollout_holds_up_no_other(desk: Desk, remote: Remote, tmp_path: Path) -> None:
+async def test_a_hanging_engine_does_not_delay_other_engines(desk: Desk, remote: Remote, tmp_path: Path) -> None:
     socket = tmp_path / "valve.sock"
     async with valve(socket, Path(remote.unix.address.host)) as opened:
         server = await desk.server("hangs", Access(f"unix://{socket}"))
@@ -250,7 +250,7 @@ async def test_an_engine_that_hangs_in_a_rollout_holds_up_no_other(desk: Desk, r
         assert (await desk.ended(hanging)).status is Status.SUCCEEDED
 
 
-async def test_what_is_for_a_host_that_is_away_waits_and_says_so_until_its_address_is_mended(
+async def test_deployments_for_an_unreachable_server_wait_until_its_address_is_fixed(
     desk: Desk, remote: Remote
 ) -> None:
     server = await desk.server("away", Access(f"tcp://127.0.0.1:{free_port()}"))
@@ -292,9 +292,7 @@ async def test_two_addresses_of_one_daemon_are_one_engine(
     assert (shown.status, shown.same_as) == ("ok", dockerd.host)
 
 
-async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_registered_as(
-    desk: Desk, remote: Remote, engine: Engine
-) -> None:
+async def test_two_engines_with_one_id_stay_separate_servers(desk: Desk, remote: Remote, engine: Engine) -> None:
     own = await engine.identify()
     there = await identify_engine(remote.unix)
     assert own.engine_id == there.engine_id, "private engines read one key"
@@ -313,7 +311,7 @@ async def test_two_engines_of_one_id_are_each_looked_at_as_the_server_they_are_r
         assert len(await watches.select_watches(connection, own.engine_id, [None, server.server_id])) == 2
 
 
-async def test_a_clone_that_answers_does_not_stand_for_the_engine_that_is_gone(desk: Desk, remote: Remote) -> None:
+async def test_a_cloned_engine_does_not_replace_the_missing_one(desk: Desk, remote: Remote) -> None:
     server = await desk.server("clone", remote.unix)
     assert (await desk.ended(await desk.ask("there", server))).status is Status.SUCCEEDED
     long_ago, minute = (
@@ -331,7 +329,7 @@ async def test_a_clone_that_answers_does_not_stand_for_the_engine_that_is_gone(d
             assert await engines.select_seen(connection, "there", minute)
 
 
-async def test_where_one_address_of_a_daemon_falls_silent_another_takes_over_and_a_removed_one_is_let_go(
+async def test_another_address_of_a_daemon_takes_over_and_a_removed_server_is_dropped(
     desk: Desk, remote: Remote, tmp_path: Path
 ) -> None:
     socket = tmp_path / "valve.sock"

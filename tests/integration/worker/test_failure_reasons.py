@@ -1,4 +1,4 @@
-"""Why a deployment ended or waits is told by one reason, the same in the API, on the command line, in log and alert."""
+"""Tests that a failure has one reason: the same in API, command line, log and alert."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -55,7 +55,7 @@ async def heard(tmp_path: Path, dockerd: PrivateEngine) -> AsyncIterator[tuple[G
             yield gateway, alerts
 
 
-async def test_code_message_and_remedy_are_the_same_wherever_they_are_shown(
+async def test_code_message_and_remedy_are_the_same_everywhere(
     heard: tuple[GatewayProcess, list[str]], pushes: Pushes
 ) -> None:
     gateway, alerts = heard
@@ -93,7 +93,7 @@ def _recipe(kind: Kind, reference: Reference | None) -> attempt.Task:
 @pytest.mark.parametrize(
     ("kind", "code"), [(Kind.DEPLOY, Code.NO_IMAGE), (Kind.ROLLBACK, Code.NOTHING_KEPT)], ids=["no image", "no version"]
 )
-async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
+async def test_a_deployment_without_an_image_fails(monkeypatch: pytest.MonkeyPatch, kind: Kind, code: Code) -> None:
     monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock())
     context = attempt.RolloutContext(MagicMock(), MagicMock(), MagicMock(), MagicMock(), MagicMock(), 10)
     outcome = await recipes.roll_out(context, _recipe(kind, None), AsyncMock(lost=False), None)
@@ -102,7 +102,7 @@ async def test_what_there_is_nothing_to_run_of_fails(monkeypatch: pytest.MonkeyP
     assert "web" in outcome.reason.message
 
 
-async def test_a_defect_fails_and_does_not_end_the_gateway(
+async def test_a_defect_fails_the_deployment_not_the_gateway(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pushes("v1")
@@ -136,7 +136,7 @@ async def claimed(web: Web) -> Deployment:
         (Code.RATE_LIMITED, 0, Status.FAILED, Code.TOO_MANY_ATTEMPTS),
     ],
 )
-async def test_what_is_postponed_says_why_it_waits_until_it_has_waited_for_too_long(
+async def test_a_postponed_deployment_shows_its_reason_until_the_deadline(
     web: Web, claimed: Deployment, code: Code, deadline: float, status: Status, told: Code
 ) -> None:
     journal, error = PostgresJournal(web.pool, claimed), Postponed(code, "docker.io limits our requests")
@@ -156,7 +156,7 @@ async def quiet(_detail: str) -> None:
     """Nobody watches the pull."""
 
 
-async def test_a_pull_that_ends_without_the_image_is_tried_again(
+async def test_a_pull_that_ends_without_the_image_is_retried(
     engine: Engine, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reference = Reference.parse(pushes.name()).with_digest(await pushes("v1"))
@@ -166,7 +166,7 @@ async def test_a_pull_that_ends_without_the_image_is_tried_again(
     assert caught.value.reason.code is Code.PULL_INTERRUPTED
 
 
-async def test_what_runs_another_digest_than_was_resolved_is_refused(engine: Engine, pushes: Pushes) -> None:
+async def test_a_container_with_another_digest_is_rejected(engine: Engine, pushes: Pushes) -> None:
     reference = Reference.parse(pushes.name()).with_digest(await pushes("v1"))
     await images.pull(engine, reference, None, progress=quiet, stall=20)
     body = {"Image": f"{reference.repository}@{reference.digest}", "Labels": {DIGEST: "sha256:" + "0" * 64}}

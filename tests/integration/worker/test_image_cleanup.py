@@ -1,4 +1,4 @@
-"""What was pulled is removed once no container is of it, whatever became of the rollout; never what another is of."""
+"""Tests that a pulled image is removed once no container uses it, and only then."""
 
 import pytest
 
@@ -23,7 +23,7 @@ async def held(lane: Lane, pushes: Pushes, digest: Digest) -> bool:
     return await images.inspect(lane.engine, f"{Reference.parse(pushes.name()).repository}@{digest}") is not None
 
 
-async def test_a_rollout_that_failed_once_it_had_pulled_leaves_no_image(lane: Lane, pushes: Pushes) -> None:
+async def test_a_rollout_that_fails_after_the_pull_leaves_no_image(lane: Lane, pushes: Pushes) -> None:
     await pushes(f"first {pushes.path}")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     await lane.set(configuration={"networks": ["nowhere"]})
@@ -33,7 +33,7 @@ async def test_a_rollout_that_failed_once_it_had_pulled_leaves_no_image(lane: La
     assert not await held(lane, pushes, second)
 
 
-async def test_what_serves_and_what_is_kept_stay(lane: Lane, pushes: Pushes) -> None:
+async def test_images_in_service_and_kept_are_not_removed(lane: Lane, pushes: Pushes) -> None:
     digests = []
     for version in ("first", "second"):
         digests.append(await pushes(f"{version} {pushes.path}"))
@@ -42,7 +42,7 @@ async def test_what_serves_and_what_is_kept_stay(lane: Lane, pushes: Pushes) -> 
     assert [await held(lane, pushes, digest) for digest in digests] == [True, True]
 
 
-async def test_an_application_that_is_deleted_leaves_no_image_and_no_tag(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deleted_application_leaves_no_image_and_no_tag(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes(f"first {pushes.path}")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     assert await images.inspect(lane.engine, pushes.name()) is not None
@@ -53,7 +53,7 @@ async def test_an_application_that_is_deleted_leaves_no_image_and_no_tag(lane: L
 
 
 @pytest.mark.parametrize("runs", [True, False])
-async def test_an_image_that_another_container_is_of_stays(lane: Lane, pushes: Pushes, runs: bool) -> None:
+async def test_an_image_used_by_another_container_is_not_removed(lane: Lane, pushes: Pushes, runs: bool) -> None:
     digest = await pushes(f"first {pushes.path}")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     body = {"Image": f"{Reference.parse(pushes.name()).repository}@{digest}"}
@@ -72,7 +72,7 @@ async def test_an_image_that_another_container_is_of_stays(lane: Lane, pushes: P
     assert not await held(lane, pushes, digest)
 
 
-async def test_what_waits_to_be_rolled_out_stays(lane: Lane, pushes: Pushes) -> None:
+async def test_the_image_of_a_queued_deployment_is_not_removed(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes(f"first {pushes.path}")
     await lane.set(configuration={"networks": ["nowhere"]})
     failed = await lane.ask(Kind.DEPLOY)

@@ -1,4 +1,4 @@
-"""What nobody has told of is found, politely, and goes the same road as a push."""
+"""Tests that polling finds missed pushes, respects rate limits, and ingests them like webhooks."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -115,7 +115,7 @@ async def looking(web: Web, answering: Registry) -> AsyncIterator[Looking]:
         yield Looking(web, answering, client)
 
 
-async def test_a_moved_tag_is_found_once_and_the_unmoved_costs_a_conditional_head(looking: Looking) -> None:
+async def test_a_moved_tag_is_found_once_and_an_unmoved_one_costs_a_conditional_head(looking: Looking) -> None:
     registry = looking.registry
     registry.tags["latest"] = A
     await looking.deployed("latest", A)
@@ -129,13 +129,13 @@ async def test_a_moved_tag_is_found_once_and_the_unmoved_costs_a_conditional_hea
     assert [one["verdict"] for one in found] == ["deployed"]
 
 
-async def test_what_was_missed_before_the_first_look_is_found(looking: Looking) -> None:
+async def test_a_push_missed_before_the_first_poll_is_found(looking: Looking) -> None:
     looking.registry.tags["latest"] = B
     await looking.deployed("latest", A)
     assert await looking.look() == ["latest"]
 
 
-async def test_a_move_back_to_an_older_image_is_found_too(looking: Looking) -> None:
+async def test_a_move_back_to_an_older_image_is_found(looking: Looking) -> None:
     looking.registry.tags["latest"] = A
     await looking.deployed("latest", A)
     await looking.look()
@@ -145,7 +145,7 @@ async def test_a_move_back_to_an_older_image_is_found_too(looking: Looking) -> N
     assert await looking.look() == ["latest"]
 
 
-async def test_what_a_webhook_has_told_is_not_told_again(looking: Looking) -> None:
+async def test_a_push_reported_by_a_webhook_is_not_ingested_again(looking: Looking) -> None:
     looking.registry.tags["latest"] = A
     await looking.deployed("latest", A)
     await looking.look()
@@ -154,7 +154,7 @@ async def test_what_a_webhook_has_told_is_not_told_again(looking: Looking) -> No
     assert await looking.look() == []
 
 
-async def test_a_persons_way_back_is_not_undone(looking: Looking) -> None:
+async def test_polling_does_not_undo_a_rollback(looking: Looking) -> None:
     looking.registry.tags["latest"] = A
     await looking.deployed("latest", A)
     await looking.look()
@@ -164,7 +164,7 @@ async def test_a_persons_way_back_is_not_undone(looking: Looking) -> None:
     assert await looking.look() == []
 
 
-async def test_a_newer_version_is_found_on_any_page(looking: Looking) -> None:
+async def test_a_newer_version_is_found_on_any_page_of_tags(looking: Looking) -> None:
     looking.registry.tags = dict.fromkeys(["1.0.0", "1.1.0", "1.2.0", "1.10.0", "2.0.0", "latest"], A)
     await looking.deployed("1.0.0", A)
     given = {"applicationId": looking.application_id, "policy": "semver", "pattern": "^1"}
@@ -173,7 +173,7 @@ async def test_a_newer_version_is_found_on_any_page(looking: Looking) -> None:
     assert await looking.look() == []
 
 
-async def test_a_registry_that_limits_is_left_alone(looking: Looking) -> None:
+async def test_a_registry_that_limits_requests_is_left_alone(looking: Looking) -> None:
     looking.registry.tags["latest"] = A
     looking.registry.limited = True
     await looking.deployed("latest", A)
@@ -181,7 +181,7 @@ async def test_a_registry_that_limits_is_left_alone(looking: Looking) -> None:
     assert len(looking.registry.asked) == 1
 
 
-async def test_nothing_is_asked_where_nobody_wants_it(looking: Looking) -> None:
+async def test_nothing_is_polled_unless_configured(looking: Looking) -> None:
     looking.registry.tags["latest"] = A
     await looking.deployed("latest", A)
     await looking.web.mutate("subscription.reconcile", applicationId=looking.application_id, seconds=None)
@@ -196,7 +196,7 @@ async def test_nothing_is_asked_where_nobody_wants_it(looking: Looking) -> None:
     assert looking.registry.asked == []
 
 
-async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: Pushes) -> None:
+async def test_a_real_registry_answers_304_for_an_unmoved_tag(pushes: Pushes) -> None:
     digest = await pushes("one")
     await pushes("two", "other")
     reference = Reference.parse(pushes.name())
@@ -221,11 +221,11 @@ async def test_a_real_registry_answers_no_more_than_that_nothing_moved(pushes: P
         (404, {}, 0),
     ],
 )
-def test_a_registry_rests_as_long_as_it_says(status: int, headers: dict[str, str], seconds: float) -> None:
+def test_a_registry_rests_for_its_retry_after(status: int, headers: dict[str, str], seconds: float) -> None:
     assert cooldown(status, headers) == seconds
 
 
-def test_the_pages_of_tags_are_the_registrys_own() -> None:
+def test_tag_pages_are_requested_only_from_the_registry() -> None:
     assert next_page('<https://evil.example.com/v2/x/tags/list?last=b&n=2>; rel="next"') == "b"
     assert next_page('<https://[/v2/x/tags/list?last=b>; rel="next"') == ""
     assert next_page("") == ""

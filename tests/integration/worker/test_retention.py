@@ -1,4 +1,4 @@
-"""What grows has a bound, and nothing goes that serves, waits, or is a way back."""
+"""Tests that pruning bounds what grows, and keeps what serves, is queued, or is a rollback target."""
 
 from datetime import timedelta
 from typing import Any
@@ -41,7 +41,7 @@ async def _ended(web: Web, count: int, status: str = "failed", **columns: Any) -
     return [row["deployment_id"] for row in rows]
 
 
-async def test_the_newest_are_kept_and_all_that_hangs_on_the_others_goes(web: Web) -> None:
+async def test_the_newest_deployments_are_kept_and_the_others_deleted_with_their_details(web: Web) -> None:
     await created(web)
     ended = await _ended(web, 1200)
     await web.pool.execute(
@@ -52,7 +52,7 @@ async def test_the_newest_are_kept_and_all_that_hangs_on_the_others_goes(web: We
     assert await web.count("steps") == 3
 
 
-async def test_of_what_is_old_the_one_that_tells_how_it_is_stays(web: Web) -> None:
+async def test_the_latest_old_deployment_is_kept(web: Web) -> None:
     await created(web)
     _, telling = await _ended(web, 2)
     await _ended(web, 2, "superseded")
@@ -60,7 +60,7 @@ async def test_of_what_is_old_the_one_that_tells_how_it_is_stays(web: Web) -> No
     assert await _bound(web, most=100) == {telling}
 
 
-async def test_what_serves_and_the_way_back_stay_however_many_came_since(web: Web) -> None:
+async def test_the_serving_deployment_and_its_rollback_target_are_kept(web: Web) -> None:
     await created(web)
     gone, before, serving = [await served(web, number) for number in range(3)]
     await web.pool.execute("UPDATE applications SET configuration = '{\"kept\": 0}'")
@@ -72,7 +72,7 @@ async def test_what_serves_and_the_way_back_stay_however_many_came_since(web: We
     await web.mutate("application.rollback", applicationId="app")
 
 
-async def test_a_way_back_that_many_redeploys_of_one_version_followed_stays(web: Web) -> None:
+async def test_a_rollback_target_before_many_redeploys_is_kept(web: Web) -> None:
     await created(web)
     before = await served(web, 0)
     await web.pool.execute("UPDATE deployments SET spec_hash = 's'")
@@ -84,7 +84,7 @@ async def test_a_way_back_that_many_redeploys_of_one_version_followed_stays(web:
     assert len(left) <= 4
 
 
-async def test_what_serves_by_a_rollback_stays_with_the_version_it_went_back_to(web: Web) -> None:
+async def test_a_serving_rollback_is_kept_with_its_target(web: Web) -> None:
     await created(web)
     versions = [await served(web, number) for number in range(8)]
     (back,) = await _ended(web, 1, "succeeded", replaced=True)
@@ -97,7 +97,7 @@ async def test_what_serves_by_a_rollback_stays_with_the_version_it_went_back_to(
     assert {back, versions[2], versions[1]} <= left
 
 
-async def test_what_waits_runs_is_watched_or_in_a_swap_stays_with_its_successor(web: Web) -> None:
+async def test_queued_running_monitored_and_swapping_deployments_are_kept_with_successors(web: Web) -> None:
     await created(web)
     watched, swapping, successor = await _ended(web, 3)
     await web.pool.execute(
@@ -117,7 +117,7 @@ async def test_what_waits_runs_is_watched_or_in_a_swap_stays_with_its_successor(
     assert await _bound(web) == {watched, swapping, successor, waits, ended[-1]}
 
 
-async def test_a_chain_of_superseded_ones_goes_as_a_whole(web: Web) -> None:
+async def test_a_chain_of_superseded_deployments_is_deleted_as_a_whole(web: Web) -> None:
     await created(web)
     chain = await _ended(web, 700, "superseded")
     await web.pool.execute(
@@ -132,7 +132,7 @@ async def test_a_chain_of_superseded_ones_goes_as_a_whole(web: Web) -> None:
     assert await _bound(web) == {last}
 
 
-async def test_steps_and_logs_go_before_their_deployments(web: Web) -> None:
+async def test_steps_and_logs_are_deleted_before_their_deployments(web: Web) -> None:
     await created(web)
     old, young = await _ended(web, 2, log="boom")
     await web.pool.execute(
@@ -148,7 +148,7 @@ async def test_steps_and_logs_go_before_their_deployments(web: Web) -> None:
     assert (found[young]["log"], len(found[young]["steps"])) == ("boom", 1)
 
 
-async def test_a_list_of_many_stays_small(web: Web) -> None:
+async def test_the_list_of_many_deployments_stays_small(web: Web) -> None:
     await created(web)
     for _ in range(20):
         await web.mutate("application.deploy", applicationId="app", title="t" * 100_000, description="d" * 100_000)
@@ -173,7 +173,7 @@ async def test_a_delivery_keeps_its_verdict_without_its_deployment(web: Web, sta
     assert bool(again["deployments"]) is (status == "failed"), "a repetition starts nothing, unless all had failed"
 
 
-async def test_one_gateway_at_a_time_cleans(web: Web) -> None:
+async def test_one_gateway_at_a_time_prunes(web: Web) -> None:
     await created(web)
     await _ended(web, 5)
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "1"})
@@ -203,7 +203,7 @@ async def _size(web: Web) -> int:
         return await delivery_log_size.select_size(connection)
 
 
-async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web) -> None:
+async def test_only_as_many_old_deliveries_as_needed_are_deleted(web: Web) -> None:
     await web.pool.execute("TRUNCATE inbox_spans")
     await _fill(web, 3000, hours=50)
     await prune_inbox(web.pool, 10_000_000)
@@ -215,7 +215,7 @@ async def test_the_oldest_deliveries_make_room_and_no_more_than_needed(web: Web)
     assert await _size(web) == 2_000_000
 
 
-async def test_what_went_by_other_ways_takes_no_room(web: Web) -> None:
+async def test_deliveries_deleted_otherwise_do_not_count(web: Web) -> None:
     await web.pool.execute("TRUNCATE inbox_spans")
     await _fill(web, 1000, hours=20)
     await prune_inbox(web.pool, 10_000_000)
@@ -228,7 +228,7 @@ async def test_what_went_by_other_ways_takes_no_room(web: Web) -> None:
     assert await web.count("deliveries") == left
 
 
-async def test_a_long_pause_is_passed_over(web: Web) -> None:
+async def test_a_long_pause_without_deliveries_is_skipped(web: Web) -> None:
     await web.pool.execute("TRUNCATE inbox_spans")
     await _fill(web, 10, hours=1)
     await web.pool.execute("UPDATE deliveries SET received_at = received_at - interval '20 days'")

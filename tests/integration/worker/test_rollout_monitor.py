@@ -1,4 +1,4 @@
-"""Trouble soon after a rollout brings the former version back, unless a newer one has come; and what is kept ages."""
+"""Tests the monitor window after a rollout, and the pruning of kept versions."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -47,7 +47,7 @@ def counted() -> float:
     ],
     ids=["it becomes unhealthy", "its probe fails"],
 )
-async def test_trouble_within_the_window_brings_the_former_version_back(
+async def test_trouble_within_the_window_rolls_back(
     lane: Lane, pushes: Pushes, harm: tuple[str, ...], more: dict[str, object], told: str
 ) -> None:
     await lane.set(configuration={**WATCHED, **more})
@@ -68,7 +68,7 @@ async def test_trouble_within_the_window_brings_the_former_version_back(
     assert await watched(lane) == back.deployment_id
 
 
-async def test_a_rollback_is_not_rolled_back_but_told(lane: Lane, pushes: Pushes) -> None:
+async def test_a_rollback_is_not_rolled_back_but_alerts(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -79,7 +79,7 @@ async def test_a_rollback_is_not_rolled_back_but_told(lane: Lane, pushes: Pushes
     await _is_told_and_left(lane, back)
 
 
-async def test_a_first_version_has_nothing_to_go_back_to_and_is_told(lane: Lane, pushes: Pushes) -> None:
+async def test_a_first_version_only_alerts(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     await _is_told_and_left(lane, await lane.ask(Kind.DEPLOY))
@@ -97,7 +97,7 @@ async def _is_told_and_left(lane: Lane, last: Deployment) -> None:
     assert counted() == before + 1
 
 
-async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not(lane: Lane, pushes: Pushes) -> None:
+async def test_a_newer_push_ends_the_window_unless_it_changes_nothing(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     first = await lane.ask(Kind.DEPLOY)
@@ -112,7 +112,7 @@ async def test_a_newer_push_ends_the_watch_and_one_that_changes_nothing_does_not
     assert await watched(lane) == second.deployment_id
 
 
-async def test_nothing_is_looked_at_while_a_newer_one_waits(lane: Lane, pushes: Pushes) -> None:
+async def test_nothing_is_checked_while_a_newer_deployment_is_queued(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -134,7 +134,7 @@ class Told(list[Alert]):
         self.append(alert)
 
 
-async def test_a_service_is_not_missed_while_the_engine_manages_no_swarm(lane: Lane, pushes: Pushes) -> None:
+async def test_a_service_is_not_missing_while_the_engine_is_no_manager(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -154,7 +154,7 @@ async def _of(lane: Lane, found: list[MonitorWindow]) -> list[MonitorWindow]:
     return [watch for watch in found if watch.application_id == lane.application_id]
 
 
-async def test_a_gateway_that_was_restarted_looks_on(
+async def test_monitoring_continues_after_a_restart(
     postgres: str, pool: Pool, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
 ) -> None:
     await pool.execute("CREATE DATABASE restarted")
@@ -177,7 +177,7 @@ async def test_a_gateway_that_was_restarted_looks_on(
         await containers.remove(engine, container.container_id)
 
 
-async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(lane: Lane, pushes: Pushes) -> None:
+async def test_expired_kept_versions_are_pruned_but_not_what_serves(lane: Lane, pushes: Pushes) -> None:
     for version in ("v1", "v2"):
         await pushes(version)
         await lane.ask(Kind.DEPLOY)
@@ -192,7 +192,7 @@ async def test_what_is_kept_for_too_long_is_swept_away_and_nothing_that_serves(l
     assert left.container_id == (await lane.serving()).container_id
 
 
-async def test_nothing_is_swept_away_once_a_deployment_is_asked_for(
+async def test_nothing_is_pruned_once_a_deployment_is_requested(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("v1", "v2"):

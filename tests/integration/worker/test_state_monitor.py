@@ -1,4 +1,4 @@
-"""What an application does is observed, apart from how its last deployment ended; told once, put right where wanted."""
+"""Tests the observed state of applications: alerts once, and healing where configured."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -74,7 +74,7 @@ def _there(*listed: ListedContainer) -> Snapshot:
         (replace(UP, labels={**LABELS, SPEC: "t"}), State.DRIFTED),
     ],
 )
-def test_a_container_is_seen_as_what_it_does(there: ListedContainer, state: State) -> None:
+def test_the_state_of_a_container_is_observed(there: ListedContainer, state: State) -> None:
     assert observe(EXPECTED, _there(there)).state is state
 
 
@@ -87,17 +87,17 @@ def test_a_container_is_seen_as_what_it_does(there: ListedContainer, state: Stat
         (set(), State.RUNNING),  # untagged by force, it has none any more
     ],
 )
-def test_labels_are_not_believed_against_the_image(digests: set[str], state: State) -> None:
+def test_labels_do_not_override_the_image(digests: set[str], state: State) -> None:
     assert observe(EXPECTED, _there(replace(UP, digests=frozenset(digests)))).state is state
 
 
-def test_what_was_adopted_is_seen_without_labels() -> None:
+def test_an_adopted_container_is_observed_without_labels() -> None:
     adopted = replace(EXPECTED, as_adopted=True, deployment_id=None, digest=None, spec_hash=None)
     assert observe(adopted, _there(replace(UP, labels={}))).state is State.RUNNING
     assert observe(adopted, _there(UP)).state is State.DRIFTED
 
 
-def test_what_somebody_sees_to_is_not_put_right() -> None:
+def test_an_application_in_other_hands_is_not_healed() -> None:
     wants = replace(EXPECTED, heal=True)
     assert wants.should_heal(State.MISSING)
     assert not wants.should_heal(State.UNHEALTHY), "its watch window saw to that"
@@ -110,7 +110,7 @@ def test_what_somebody_sees_to_is_not_put_right() -> None:
         assert not replace(wants, **attended).should_heal(State.MISSING)
 
 
-def test_what_should_be_stopped_and_runs_has_drifted() -> None:
+def test_a_stopped_application_that_runs_has_drifted() -> None:
     stopped = replace(EXPECTED, desired=Desired.STOPPED)
     assert observe(stopped, _there(UP)).state is State.DRIFTED
     down = observe(stopped, _there(replace(UP, state="exited", status="Exited (0)")))
@@ -150,9 +150,7 @@ def _of(lane: Lane, told: list[Alert]) -> list[str]:
     return [alert.title.partition(": ")[2] for alert in told if alert.title.startswith(lane.application_id)]
 
 
-async def test_what_runs_is_seen_and_what_is_stopped_by_hand_is_told_once(
-    lane: Lane, pushes: Pushes, told: list[Alert]
-) -> None:
+async def test_a_manual_stop_is_observed_and_alerted_once(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await _until(lane, State.RUNNING)
@@ -172,7 +170,7 @@ async def _is(so: bool) -> bool | None:
     return so or None
 
 
-async def test_what_is_removed_by_hand_is_missing_and_told(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+async def test_a_manual_removal_is_missing_and_alerted(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await containers.remove(lane.engine, (await lane.serving()).container_id)
@@ -202,7 +200,7 @@ async def _take_its_name(lane: Lane, serving: Container) -> None:
 
 
 @pytest.mark.parametrize("harm", ["removed", "stopped", "replaced"])
-async def test_what_was_changed_by_hand_is_put_right_where_the_application_says_so(
+async def test_a_manual_change_is_healed_if_configured(
     lane: Lane, pushes: Pushes, told: list[Alert], harm: str
 ) -> None:
     await lane.set(configuration={"heal": True})
@@ -224,9 +222,7 @@ async def test_what_was_changed_by_hand_is_put_right_where_the_application_says_
     assert len(_of(lane, told)) == 1
 
 
-async def test_a_look_asks_for_the_image_of_a_container_once(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_container_image_is_inspected_once(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     known: snapshot.KnownImages = {}
@@ -243,7 +239,7 @@ async def test_a_look_asks_for_the_image_of_a_container_once(
     assert (await lane.serving()).container_id in known
 
 
-async def test_what_a_person_stops_is_not_told(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+async def test_a_requested_stop_is_not_alerted(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     await lane.ask(Kind.STOP)
@@ -256,7 +252,7 @@ async def test_what_a_person_stops_is_not_told(lane: Lane, pushes: Pushes, told:
 # -- as it is told
 
 
-async def test_what_was_seen_is_shown_beside_the_last_outcome(web: Web) -> None:
+async def test_the_observed_state_is_shown_beside_the_last_outcome(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     assert (await web.query("application.one", applicationId="app"))["observed"] is None
     await web.pool.execute("INSERT INTO observations (application_id, state, detail) VALUES ('app', 'missing', 'gone')")
@@ -271,7 +267,7 @@ async def test_what_was_seen_is_shown_beside_the_last_outcome(web: Web) -> None:
         assert 'gateway_applications{state="missing"} 1.0' in await answer.text()
 
 
-async def test_what_was_not_looked_at_lately_is_unknown(web: Web) -> None:
+async def test_a_stale_observation_is_unknown(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.pool.execute(
         "INSERT INTO observations (application_id, state, observed_at)"
@@ -281,7 +277,7 @@ async def test_what_was_not_looked_at_lately_is_unknown(web: Web) -> None:
     assert (await web.query("application.search"))["items"][0]["observed"] == "unknown"
 
 
-async def test_two_gateways_that_see_the_same_tell_it_once(web: Web) -> None:
+async def test_two_gateways_alert_once(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.pool.execute("INSERT INTO observations (application_id, state) VALUES ('app', 'missing')")
 
@@ -292,7 +288,7 @@ async def test_two_gateways_that_see_the_same_tell_it_once(web: Web) -> None:
     assert [await tell(), await tell()] == [True, False]
 
 
-async def test_a_look_from_before_a_rollout_says_nothing_of_after(web: Web) -> None:
+async def test_an_observation_from_before_a_rollout_is_discarded(web: Web) -> None:
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
     found: dict[str, Any] = {"app": observe(EXPECTED, _there())}

@@ -1,4 +1,4 @@
-"""What serves nothing is told of at once and tried often; an engine that recovers wakes what waits for it."""
+"""Tests alerts and retries while an application serves nothing, and engines that recover."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -64,7 +64,7 @@ async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN
 
 
 @pytest.mark.parametrize("attempts", [1, 9, 2000])
-async def test_what_may_serve_nothing_is_tried_often_and_told_once(web: Web, attempts: int) -> None:
+async def test_an_unserved_application_is_retried_often_and_alerted_once(web: Web, attempts: int) -> None:
     claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=attempts)
     later, wait = await _postponed(web, claimed)
     assert (later.status, later.unserved) == (Status.QUEUED, True)
@@ -83,7 +83,7 @@ async def test_what_may_serve_nothing_is_tried_often_and_told_once(web: Web, att
     ("order", "code"),
     [(Order.START_FIRST, Code.PORT_TAKEN), (Order.STOP_FIRST, Code.GATEWAY_STOPPED), (None, Code.PORT_TAKEN)],
 )
-async def test_where_something_serves_nobody_is_told(web: Web, order: Order | None, code: Code) -> None:
+async def test_no_alert_while_something_serves(web: Web, order: Order | None, code: Code) -> None:
     later, _ = await _postponed(web, await _claimed(web, order=order, attempts=1), code)
     assert (later.unserved, "serve nothing" in later.reason.message) == (False, False)
 
@@ -96,9 +96,7 @@ async def test_where_something_serves_nobody_is_told(web: Web, order: Order | No
         (Code.ENGINE_UNREACHABLE, False, Status.QUEUED),
     ],
 )
-async def test_a_swap_that_nobody_can_even_look_at_is_closed(
-    web: Web, code: Code, defect: bool, status: Status
-) -> None:
+async def test_a_swap_that_cannot_be_observed_is_closed(web: Web, code: Code, defect: bool, status: Status) -> None:
     claimed = await _claimed(web, order=Order.STOP_FIRST, attempts=1)
     await web.pool.execute(
         "UPDATE swaps SET settlings = $1, defects = $2", MAX_SWAP_RESUMPTIONS + 2, MAX_SWAP_DEFECTS + 2
@@ -113,7 +111,7 @@ async def test_a_swap_that_nobody_can_even_look_at_is_closed(
     assert ("what serves is unknown" in found["reason"]["message"]) is (status is Status.FAILED)
 
 
-async def test_without_an_open_swap_the_waits_grow(web: Web) -> None:
+async def test_retry_delays_grow_without_an_open_swap(web: Web) -> None:
     _, wait = await _postponed(web, await _claimed(web, order=None, attempts=7), Code.REGISTRY_UNREACHABLE)
     assert wait > 8
 
@@ -131,7 +129,7 @@ class Told:
         self.alerts.append(alert)
 
 
-async def test_an_application_that_can_go_neither_way_is_told_of_and_serves_once_it_can(
+async def test_a_stuck_swap_alerts_and_serves_once_it_can(
     lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Told()
@@ -222,7 +220,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], As
 
 
 @pytest.mark.parametrize("restarted", ["", "another run", "its events ended"])
-async def test_an_engine_that_recovers_wakes_what_waits_for_it(
+async def test_a_recovered_engine_wakes_its_deployments(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
     for name in ("POLL_INTERVAL", "_CHECK_INTERVAL"):
@@ -278,7 +276,7 @@ async def _now(web: Web, code: str) -> bool | None:
     return await _waits_until(web, code) or None
 
 
-async def test_an_engine_that_managed_a_swarm_is_believed_to_start_it_for_a_while(
+async def test_a_restarted_manager_may_take_a_while_to_start_its_swarm(
     web: Web, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine: Any = _Engine(manages=True)

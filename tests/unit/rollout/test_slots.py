@@ -1,4 +1,4 @@
-"""A rollout that waits for a slot of its engine loses none of its time by it."""
+"""Tests that waiting for a swap slot costs a rollout no time."""
 
 import asyncio
 from contextlib import AsyncExitStack
@@ -40,7 +40,7 @@ class Scene:
 
 
 @pytest.mark.parametrize("order", Order)
-async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+async def test_a_wait_for_a_slot_extends_the_deadline(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
     scene = Scene(monkeypatch, order)
     async with AsyncExitStack() as held:
         await held.enter_async_context(scene.slots.hold("another"))
@@ -51,7 +51,7 @@ async def test_a_wait_for_a_slot_is_no_part_of_an_attempts_time(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("order", Order)
-async def test_what_waits_for_a_slot_says_for_whom(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+async def test_a_wait_for_a_slot_names_its_holders(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
     scene = Scene(monkeypatch, order)
     told = asyncio.Event()
     scene.journal.record_wait.side_effect = lambda _: told.set()
@@ -63,7 +63,7 @@ async def test_what_waits_for_a_slot_says_for_whom(monkeypatch: pytest.MonkeyPat
     scene.journal.clear_wait.assert_awaited_once_with()
 
 
-async def test_where_a_slot_is_free_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_free_slot_records_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch, Order.START_FIRST)
     assert (await scene.roll_back()).status is Status.SUCCEEDED
     scene.journal.record_wait.assert_not_awaited()

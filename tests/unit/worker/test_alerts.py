@@ -1,4 +1,4 @@
-"""People are told, off the way of the rollouts; what cannot be told is counted, and no address is logged."""
+"""Tests that alerts are sent in the background, counted, and never log an address."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -44,7 +44,7 @@ async def test_an_alert_reaches_each_address(receiver: Receiver) -> None:
     assert {(one["title"], one["message"]) for one in told} == {("web: deploy failed", "denied")}
 
 
-async def test_an_address_that_fails_is_counted_and_named_nowhere(
+async def test_a_failing_address_is_counted_and_not_logged(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     server, _ = receiver
@@ -58,14 +58,14 @@ async def test_an_address_that_fails_is_counted_and_named_nowhere(
     assert "secret" not in str(logged) + caplog.text
 
 
-async def test_an_address_nobody_knows_stops_the_start_and_is_not_repeated() -> None:
+async def test_an_invalid_address_stops_the_start_and_is_not_repeated() -> None:
     with pytest.raises(InvalidInput, match="address 2") as caught:
         async with send_alerts("json://localhost,nonsense://secret", BackgroundTasks()):
             pass
     assert "secret" not in str(caught.value)
 
 
-async def test_without_an_address_nothing_waits() -> None:
+async def test_without_an_address_nothing_is_queued() -> None:
     async with send_alerts("", BackgroundTasks()) as alerts:
         alerts.send(Alert("t", "b"))
         await alerts.flush()
