@@ -145,7 +145,7 @@ async def test_a_word_that_is_no_text_is_wrong_usage(web_postgres: str) -> None:
 async def test_a_wrong_address_of_the_database_is_told_without_its_password(url: str) -> None:
     code, _, err = await run(url, "keys", "list")
     assert code == 1
-    assert "GATEWAY_DATABASE_URL is not an address" in err
+    assert "GATEWAY_DATABASE_URL is not a URL of PostgreSQL" in err
     assert MARK not in err
 
 
