@@ -34,7 +34,7 @@ async def test_a_key_is_printed_alone_and_once(tmp_path: Path) -> None:
         await shell.cli("keys", "revoke", "laptop")
 
 
-async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: CommandLine) -> None:
+async def test_a_key_is_created_and_listed_with_its_scope(shell: CommandLine) -> None:
     await shell.cli("apps", "create", "For A Key", "acme/app:1", "--id", "app-9")
     words = ("create", "ci", "--scope", "deploy", "--application", "for-a-key", "--expires", "90d", "--json")
     made = orjson.loads(await shell.cli("keys", *words))
@@ -43,7 +43,7 @@ async def test_a_key_is_made_for_what_it_is_to_do_and_shown_so(shell: CommandLin
     assert made["expires_at"] in await shell.cli("keys", "list", "--json")
 
 
-async def test_what_a_command_changes_is_in_the_audit_with_the_user_and_without_secrets(
+async def test_changes_of_a_command_are_audited_with_the_user_and_without_secrets(
     shell: CommandLine, tmp_path: Path
 ) -> None:
     (tmp_path / "env").write_text("A=hush-env", encoding="utf-8")
@@ -80,7 +80,7 @@ async def test_the_audit_of_an_application_that_is_deleted_is_found_by_its_id(sh
         await shell.cli("audit", "--app", "app-never")
 
 
-async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: CommandLine) -> None:
+async def test_a_key_created_without_a_scope_is_described_on_standard_error(shell: CommandLine) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -98,7 +98,7 @@ async def test_whoever_does_not_say_what_a_key_may_is_told_beside_it(shell: Comm
     assert b"has scope admin for everything, which is root on every host, without expiry; restrict" in err
 
 
-async def test_a_person_at_a_terminal_is_asked_what_a_key_may_and_a_script_never(shell: CommandLine) -> None:
+async def test_the_scope_is_asked_for_on_a_terminal_but_not_in_a_script(shell: CommandLine) -> None:
     leader, follower = pty.openpty()
     for name, out in (("asked", follower), ("of-a-script", asyncio.subprocess.PIPE)):
         words = ("-m", "gateway", "keys", "create", name)
@@ -136,7 +136,7 @@ async def test_a_webhook_is_printed_with_all_its_sender_needs(
     assert made["path"].rpartition("/")[2] not in listed
 
 
-async def test_programs_are_told_in_one_line_of_json_that_they_asked_wrongly(shell: CommandLine) -> None:
+async def test_usage_errors_are_one_line_of_json_with_json(shell: CommandLine) -> None:
     for words in (("keys", "create"), ("keys", "create", ""), ("apps", "no-such"), ("no-such",), ("deploy", "a", "b")):
         with pytest.raises(Refused) as refused:
             await shell.cli(*words, "--json")
@@ -213,7 +213,7 @@ async def test_an_update_says_what_the_next_deployment_will_change(shell: Comman
         (("webhooks", "remove", "nobody"), "no webhook"),
     ],
 )
-async def test_an_error_is_one_line_that_says_what_to_do(shell: CommandLine, words: tuple[str, ...], said: str) -> None:
+async def test_an_error_is_one_line_with_a_remedy(shell: CommandLine, words: tuple[str, ...], said: str) -> None:
     with pytest.raises(Refused) as caught:
         await shell.cli(*words)
     assert said in str(caught.value)
@@ -253,7 +253,7 @@ async def test_an_application_follows_versions_beside_its_image(shell: CommandLi
     await shell.cli("subscriptions", "remove", made["subscriptionId"])
 
 
-async def test_the_inbox_is_read_and_what_is_not_in_it_is_said_so(shell: CommandLine) -> None:
+async def test_deliveries_are_shown_and_unknown_ones_are_reported(shell: CommandLine) -> None:
     assert orjson.loads(await shell.cli("deliveries", "list", "--verdict", "failed", "--json")) == []
     for command in ("show", "replay"):
         with pytest.raises(Refused, match="there is no delivery 'nobody'"):

@@ -90,9 +90,7 @@ async def hostile(web: Web) -> Web:
     ],
     ids=" ".join,
 )
-async def test_what_others_have_said_does_not_act_on_a_terminal(
-    hostile: Web, web_postgres: str, words: Sequence[str]
-) -> None:
+async def test_foreign_text_has_no_effect_on_a_terminal(hostile: Web, web_postgres: str, words: Sequence[str]) -> None:
     code, out, err = await run(web_postgres, *words)
     assert (code, err) == (0, "")
     assert ("[/x]\\x1b]52;c;aGk=\\x07" in out) == (words != ("deployments", "list"))  # which shows a reason's code
@@ -120,7 +118,7 @@ async def test_what_others_have_said_does_not_act_on_a_terminal(
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else "",
 )  # fmt: skip
-async def test_what_is_wrong_is_said_in_words_without_what_was_given(
+async def test_error_messages_do_not_repeat_the_given_values(
     web: Web, web_postgres: str, words: Sequence[str], said: str
 ) -> None:
     secret = (f"{MARK} " * 1000).encode()
@@ -142,14 +140,14 @@ async def test_a_word_that_is_no_text_is_wrong_usage(web_postgres: str) -> None:
 
 
 @pytest.mark.parametrize("url", [f"postgresql://u:{MARK}:x@h:y/db", f"postgresql://u:p#{MARK}@h/db", f"{MARK}://a"])
-async def test_a_wrong_address_of_the_database_is_told_without_its_password(url: str) -> None:
+async def test_an_invalid_database_url_is_reported_without_its_password(url: str) -> None:
     code, _, err = await run(url, "keys", "list")
     assert code == 1
     assert "GATEWAY_DATABASE_URL is not a URL of PostgreSQL" in err
     assert MARK not in err
 
 
-def test_a_defect_is_told_by_its_place_and_not_by_its_words() -> None:
+def test_a_defect_is_reported_by_its_place_without_its_message() -> None:
     with pytest.raises(ValueError, match="unexpected") as caught:
         orjson.loads(MARK)
     told = readable_error(caught.value)
@@ -168,7 +166,7 @@ def test_commands_print_by_one_function() -> None:
     assert printers <= {"_runner.py", "_follow.py", "api.py", "_errors.py"}
 
 
-def test_every_model_hides_what_it_was_given_from_its_errors() -> None:
+def test_every_model_hides_input_in_its_errors() -> None:
     for module in pkgutil.walk_packages(gateway.__path__, "gateway."):
         if module.name != "gateway.__main__":
             importlib.import_module(module.name)
@@ -247,7 +245,7 @@ async def test_a_line_of_the_log_stays_one_line_and_does_not_act() -> None:
     assert not any(one.startswith("succeeded") for one in plain.partition("Traceback")[0].splitlines())
 
 
-async def test_an_alert_is_no_markup_and_calls_nobody() -> None:
+async def test_an_alert_contains_no_markup_and_mentions_nobody() -> None:
     handlers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
     async def hear(request: aiohttp_web.Request) -> aiohttp_web.Response:

@@ -165,7 +165,7 @@ def test_a_mount_is_written_shortly_or_as_a_row(written: dict[str, Any]) -> None
     ],
     ids=lambda one: str(one)[:70],
 )
-def test_what_means_nothing_is_refused_by_its_place(wrong: dict[str, Any], place: tuple[object, ...]) -> None:
+def test_an_invalid_value_is_rejected_with_its_path(wrong: dict[str, Any], place: tuple[object, ...]) -> None:
     with pytest.raises(ValidationError) as refused:
         Configuration.model_validate(wrong)
     assert refused.value.errors()[0]["loc"] == place
@@ -198,7 +198,7 @@ VOLUME = {"source": "data", "target": "/data"}
     ],
     ids=lambda one: str(one)[:70],
 )
-def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any], field: str | None) -> None:
+def test_contradicting_fields_are_rejected_with_the_field(together: dict[str, Any], field: str | None) -> None:
     with pytest.raises(InvalidInput) as refused:
         configuration_rules.validate(Configuration.model_validate(together))
     assert refused.value.field == field
@@ -214,7 +214,7 @@ def test_what_cannot_be_together_is_refused_by_its_place(together: dict[str, Any
     ],
     ids=lambda one: str(one)[:70],
 )
-def test_what_can_be_together_is_not_refused(together: dict[str, Any]) -> None:
+def test_compatible_fields_are_accepted(together: dict[str, Any]) -> None:
     configuration_rules.validate(Configuration.model_validate(together))
 
 
@@ -302,7 +302,7 @@ def test_networks_of_both_columns_are_joined_with_their_aliases() -> None:
     assert task(**both)["Networks"] == [{"Target": "front"}, {"Target": "back", "Aliases": ["db"]}]
 
 
-def test_what_was_saved_without_a_network_or_a_port_is_still_read() -> None:
+def test_a_configuration_saved_without_network_or_port_is_still_readable() -> None:
     saved: dict[str, Any] = {"networkSwarm": [{}], "endpointSpecSwarm": {"Ports": [{"PublishMode": "host"}]}}
     assert container_spec.endpoints(application(**saved)) == {}
     assert task(**saved).get("Networks", []) == []
@@ -326,7 +326,7 @@ def test_ports_are_published_as_they_are_for_a_container() -> None:
 # -- files
 
 
-def test_what_a_file_holds_is_in_no_request_and_in_no_label_and_changes_the_hash() -> None:
+def test_file_content_is_in_no_request_or_label_and_changes_the_hash() -> None:
     one, other = application(mounts=[FILE]), application(mounts=[{**FILE, "content": "port = 81"}])
     assert container_spec.spec_hash(one) != container_spec.spec_hash(other)
     assert swarm_spec.spec_hash(one) != swarm_spec.spec_hash(other)
@@ -353,7 +353,7 @@ def ran(**configuration: Any) -> Running:
     return Running(reference, application("A=1\nB=2\nC=3", image="acme/web:v1", **configuration), None)
 
 
-def test_what_a_deployment_would_change_is_told_without_secrets() -> None:
+def test_pending_changes_contain_no_secrets() -> None:
     wanted = application(
         "A=1\nB=20\nD=4", ports=[PORT], memoryLimit="64m", kept=3, mounts=[{**FILE, "content": "port = 81"}]
     )

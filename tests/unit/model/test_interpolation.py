@@ -22,7 +22,7 @@ def test_an_application_names_its_project_its_environment_and_itself() -> None:
     }
 
 
-def test_values_over_several_lines_are_put_in_whole() -> None:
+def test_values_over_several_lines_are_resolved() -> None:
     found = resolve("KEY=${{project.PEM}}", environment=None, project='PEM="-----BEGIN\nabc=\n-----END"')
     assert found == {"KEY": "-----BEGIN\nabc=\n-----END"}
 
@@ -49,7 +49,7 @@ def test_values_over_several_lines_are_put_in_whole() -> None:
         ("\n".join(f"A{n}=${{{{B}}}}" for n in range(100)) + "\nB=" + "b" * 100_000, "", "", "together"),
     ],
 )
-def test_what_cannot_be_put_in_is_told(own: str, environment: str, project: str, told: str) -> None:
+def test_invalid_references_are_rejected(own: str, environment: str, project: str, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         resolve(own, environment=environment, project=project)
 

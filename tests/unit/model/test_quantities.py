@@ -28,7 +28,7 @@ def test_memory_is_counted_in_powers_of_1024(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "lots", "-1", "0", "1", "5MB", "2 4MB", "1e9", "2X", "MB", "9" * 40, "٣g"])
-def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+def test_invalid_amounts_of_memory_are_rejected(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_memory(text)
 
@@ -42,6 +42,6 @@ def test_processors_are_counted_whole_or_in_billionths(text: str, expected: int)
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "two", "1000", "999999", "0.001", "1e3", "nan", "inf"])
-def test_what_is_no_number_of_processors_is_refused(text: str) -> None:
+def test_invalid_numbers_of_cpus_are_rejected(text: str) -> None:
     with pytest.raises(InvalidInput):
         parse_cpus(text)

@@ -60,7 +60,7 @@ def test_a_name_that_docker_would_refuse_is_refused(text: str) -> None:
 
 @settings(deadline=None)
 @given(repositories, st.none() | tags, st.none() | digests)
-def test_what_is_written_reads_back_the_same(repository: Repository, tag: Tag | None, digest: Digest | None) -> None:
+def test_a_formatted_reference_parses_to_itself(repository: Repository, tag: Tag | None, digest: Digest | None) -> None:
     reference = Reference(repository, tag if tag or digest else Tag("latest"), digest)
 
     assert reference == Reference.parse(str(reference))

@@ -75,7 +75,7 @@ def test_a_scope_covers_its_domain_and_path_and_no_more(url: str, repository: st
         "[:: ]:5000",
     ],
 )
-def test_what_names_no_registry_is_refused(url: str) -> None:
+def test_invalid_registry_addresses_are_rejected(url: str) -> None:
     with pytest.raises(InvalidInput):
         RegistryScope.parse(url)
 
@@ -127,7 +127,7 @@ ROLE = "arn:aws:iam::123456789012:role/pull"
         ("ecr.internal.example.com", {"region": "eu-west-2"}, "eu-west-2"),
     ],
 )
-def test_the_region_of_a_token_is_told_by_the_host_or_by_people(url: str, more: dict[str, str], region: str) -> None:
+def test_the_ecr_region_comes_from_the_host_name_or_the_setting(url: str, more: dict[str, str], region: str) -> None:
     made = Registration.parse({"registry_name": "x", "registry_type": "ecr", "registry_url": url, **more})
     assert isinstance(made.login, AwsIdentity)
     assert made.login.region == region
@@ -153,7 +153,7 @@ def test_the_region_of_a_token_is_told_by_the_host_or_by_people(url: str, more: 
         ("username", {"registry_type": "cloud", "username": "a:b", "password": "x"}),
     ],
 )
-def test_what_cannot_be_a_login_is_refused_by_field(field: str, given: dict[str, str]) -> None:
+def test_invalid_credentials_are_rejected_with_the_field(field: str, given: dict[str, str]) -> None:
     host = "123456789012.dkr.ecr.us-east-1.amazonaws.com"
     with pytest.raises(InvalidInput) as refused:
         Registration.parse({"registry_name": "x", "registry_type": "ecr", "registry_url": host, **given})

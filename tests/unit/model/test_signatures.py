@@ -80,7 +80,7 @@ def test_a_login_of_another_kind_is_refused(prove: Callable[[str, str], None], s
         prove(sent, "s3cret")
 
 
-def test_an_endpoint_without_secret_lets_nobody_in() -> None:
+def test_an_endpoint_without_a_secret_rejects_every_request() -> None:
     unkeyed = hmac.new(b"", BODY, "sha256").hexdigest()
 
     with pytest.raises(Unauthenticated):

@@ -30,7 +30,7 @@ from gateway.model.tag_policies import TagPolicy, highest_match, is_lower
         ("any", "", {}, ["x", "1.0.0"], []),
     ],
 )
-def test_a_policy_takes_what_it_says(
+def test_a_policy_matches_the_tags_it_describes(
     rule: str, pattern: str, more: dict[str, object], taken: list[str], left: list[str]
 ) -> None:
     policy = TagPolicy.parse(rule, pattern, **more)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def test_a_policy_that_means_nothing_is_refused_naming_the_field(rule: str, patt
     assert refused.value.field == field
 
 
-def test_versions_are_ordered_as_numbers_and_what_is_none_is_never_lower() -> None:
+def test_versions_are_compared_as_numbers_and_other_tags_are_never_lower() -> None:
     assert is_lower(Tag("1.9.0"), Tag("v1.10.0"))
     assert is_lower(Tag("1.0.0-rc.1"), Tag("1.0.0"))
     assert not is_lower(Tag("1.0.0"), Tag("1.0.0"))
