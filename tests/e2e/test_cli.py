@@ -1,4 +1,4 @@
-"""The command line prints what scripts rely on, and tells errors in one line."""
+"""The command line prints what scripts rely on, and each error in one line."""
 
 import asyncio
 import os

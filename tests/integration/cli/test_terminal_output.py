@@ -1,4 +1,4 @@
-"""What others have said acts on no terminal, in no log and in no chat; every error is words and an exit code."""
+"""Foreign text has no effect on terminals, logs and chats; every error has a message and an exit code."""
 
 import asyncio
 import importlib
@@ -49,7 +49,7 @@ async def run(url: str, *words: str, stdin: bytes = b"") -> tuple[int, str, str]
 
 @pytest.fixture
 async def hostile(web: Web) -> Web:
-    """A gateway whose every text says what would act on a terminal."""
+    """A gateway whose texts all contain control sequences."""
     made = await web.mutate("application.create", name=HOSTILE, dockerImage="docker.io/library/a:latest")
     application = made["applicationId"]
     await web.pool.execute(
@@ -157,7 +157,7 @@ def test_a_defect_is_reported_by_its_place_without_its_message() -> None:
 
 
 def test_commands_print_by_one_function() -> None:
-    """The one that lets nothing act on a terminal; documents of the API are our own words."""
+    """That function escapes control characters. The documents of the API contain no foreign text."""
     printers = {
         path.name
         for path in (ROOT / "cli").glob("*.py")

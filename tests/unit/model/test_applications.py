@@ -1,4 +1,4 @@
-"""What an application runs with is proven to mean something when it is saved."""
+"""The settings of an application are validated when they are saved."""
 
 import shlex
 

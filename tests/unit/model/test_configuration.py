@@ -1,4 +1,4 @@
-"""What an application runs with: each field in every form, and what is asked of the engine for it."""
+"""The configuration of an application: each field in every form, and the request to the engine for it."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Variables name others: what is there is put in, and what is not is told with where to set it."""
+"""References between variables are resolved; for a missing variable the error says where to set it."""
 
 import time
 import tracemalloc

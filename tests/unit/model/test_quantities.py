@@ -1,4 +1,4 @@
-"""Amounts mean what Docker and the documentation say they mean."""
+"""Amounts have the meaning that Docker and the documentation give them."""
 
 import pytest
 

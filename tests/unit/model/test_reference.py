@@ -1,4 +1,4 @@
-"""Image names mean what Docker means by them, or are refused."""
+"""Image names are parsed like Docker parses them, or are rejected."""
 
 import string
 

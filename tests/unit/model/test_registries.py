@@ -1,4 +1,4 @@
-"""A login goes with the images it is for, and with no others."""
+"""Credentials are used for the images they are for, and for no others."""
 
 from dataclasses import replace
 from datetime import UTC, datetime

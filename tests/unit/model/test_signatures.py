@@ -1,4 +1,4 @@
-"""Whoever holds the secret is let in, and nobody else, whatever bytes he sends."""
+"""Only a sender who knows the secret is accepted, whatever bytes are sent."""
 
 import base64
 import hmac

@@ -1,4 +1,4 @@
-"""A policy takes the tags it says, versions only rise, and no pattern costs more than its length."""
+"""Policies match the tags they describe, versions only rise, and matching takes linear time."""
 
 import pytest
 from hypothesis import given
