@@ -14,7 +14,7 @@ import pytest
 from gateway.cli.demo.process import free_port
 from tests.support.client_programs import HERE, NODE, PYTHON, Desk
 
-pytestmark = pytest.mark.timeout(300)  # each program has a deadline of its own
+pytestmark = pytest.mark.timeout(600)  # each program has a deadline of its own
 _CLI = NODE / "@dokploy" / "cli"
 
 

@@ -15,7 +15,7 @@ FEW = 2  # of each procedure, always the same ones
 A_MINUTE = 5  # of each procedure, by chance
 
 
-@pytest.mark.timeout(3600 if MINUTES else 300)
+@pytest.mark.timeout(3600 if MINUTES else 600)
 @pytest.mark.parametrize("surface", Surface)
 async def test_every_answer_is_as_it_is_described_whatever_is_asked(web: Web, surface: Surface) -> None:
     described = document(PROCEDURES, surface, base="", version="1")

@@ -23,7 +23,7 @@ _OTHERS = [block for block in SCRIPTS if block not in [*LOGINS, *FIRST, *_CALLS]
 _MIB = 1024**2
 
 # The first one waits for all there is: an engine, registries, a gateway, and every example asked to be deployed.
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def _named(block: Block) -> str:

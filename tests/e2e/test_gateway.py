@@ -11,10 +11,11 @@ import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Image, Pusher
-from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.cli.demo.process import GatewayProcess, until
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest, Reference
+from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 

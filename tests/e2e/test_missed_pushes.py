@@ -12,11 +12,12 @@ import aiohttp
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Image, Pusher
-from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process
+from gateway.cli.demo.process import GatewayProcess, free_port
 from gateway.cli.demo.registry import Told, private_registry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest, Reference
+from tests.support.command_line import gateway_process
 
 APPLICATIONS = int(os.environ.get("MISSED_APPLICATIONS", "6"))
 AWAY = float(os.environ.get("MISSED_AWAY", "2"))  # seconds

@@ -12,10 +12,11 @@ import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour
-from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.process import GatewayProcess
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest
+from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 

@@ -20,12 +20,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Image, Pusher
-from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.process import GatewayProcess
 from gateway.cli.demo.registry import private_registry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.reference import Digest, Reference
 from tests.integration.api.test_webhooks import signed
+from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import envelope
 from tests.support.real_parts import SIDE_BY_SIDE
 

@@ -22,11 +22,12 @@ import trustme
 
 from gateway.api.procedures import PROCEDURES
 from gateway.cli.demo.images import Behaviour, Image, push
-from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process
+from gateway.cli.demo.process import GatewayProcess, free_port
 from gateway.cli.demo.registry import private_registry
 from gateway.docker.engine.client import Engine
 from gateway.store.embedded_postgres import embedded_postgres
 from tests.e2e.test_registry_hostnames import HTPASSWD, LOGIN
+from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import envelope
 from tests.support.swarm_nodes import swarm_of
 from tests.support.token_registries import filled

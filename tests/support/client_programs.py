@@ -12,11 +12,12 @@ import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Image, push
-from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.cli.demo.process import GatewayProcess
 from gateway.cli.demo.registry import PrivateRegistry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest
+from tests.support.command_line import gateway_process
 
 HERE = Path(__file__).parents[1] / "clients"
 #: where npm and pip put what they brought

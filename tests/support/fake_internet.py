@@ -28,6 +28,7 @@ from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest, Reference
 from tests.scripts.image import run
+from tests.support.command_line import CommandLine
 from tests.support.token_service import ISSUER, SERVICE, Tokens
 
 GATEWAY = ("your-domain.com", "dokploy.example.com", "gateway.example.com")
@@ -96,7 +97,7 @@ async def small_internet(place: Path, passwords: Mapping[str, str], **settings: 
         trusting = {"SSL_CERT_FILE": str(place / "ca.pem"), "CURL_CA_BUNDLE": str(place / "ca.pem")}
         dockerd = await stack.enter_async_context(private_engine(trusting, prefix=enter, own_network=True))
         engine = await stack.enter_async_context(connect(dockerd.host))
-        gateway = GatewayProcess(
+        gateway = CommandLine(
             place / "gateway", dockerd.host, {**trusting, "GATEWAY_LISTEN": "0.0.0.0:8080", **settings}
         )
         gateway.url, gateway.prefix = f"http://{net}.9:8080", enter

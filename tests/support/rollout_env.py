@@ -66,7 +66,7 @@ class Lane:
             await queue.notify(connection)
         return receipt
 
-    async def ended(self, deployment_id: str, *, within: float = 60) -> Deployment:
+    async def ended(self, deployment_id: str, *, within: float = 120) -> Deployment:
         async def look() -> Deployment | None:
             async with self.pool.acquire() as connection:
                 found = await deployments.select_deployment(connection, deployment_id)

@@ -30,7 +30,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def until(look: Callable[[], Awaitable[T | None]], *, within: float = 60) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], *, within: float = 120) -> T:
     """Look until there is something to see; raises TimeoutError after `within` seconds."""
     async with asyncio.timeout(within):
         while (seen := await look()) is None:  # noqa: ASYNC110 - what is looked at is elsewhere
@@ -137,7 +137,7 @@ class GatewayProcess:
         found: list[dict[str, Any]] = await self.query("deployment.all", applicationId=application_id)
         return found
 
-    async def settled(self, application_id: str, *, count: int = 1, within: float = 60) -> dict[str, Any]:
+    async def settled(self, application_id: str, *, count: int = 1, within: float = 120) -> dict[str, Any]:
         """Wait until there are `count` deployments and all have ended; return the newest with its steps."""
 
         async def look() -> str | None:
@@ -160,11 +160,16 @@ def _value(status: int, body: bytes) -> Any:
 
 @asynccontextmanager
 async def gateway_process(
-    directory: Path, docker_host: str, settings: Mapping[str, str] | None = None, prefix: tuple[str, ...] = ()
+    directory: Path,
+    docker_host: str,
+    settings: Mapping[str, str] | None = None,
+    prefix: tuple[str, ...] = (),
+    *,
+    program: type[GatewayProcess] = GatewayProcess,
 ) -> AsyncIterator[GatewayProcess]:
     """Run a gateway with an API key of its own; however the block is left, it and its database end."""
     await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
-    gateway = GatewayProcess(directory, docker_host, settings or {})
+    gateway = program(directory, docker_host, settings or {})
     gateway.prefix = prefix
     try:
         await gateway.start()

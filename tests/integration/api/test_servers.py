@@ -6,17 +6,20 @@ import asyncssh
 import pytest
 import trustme
 
-from gateway.cli.demo.process import GatewayProcess, Refused, free_port
+from gateway.cli.demo.process import Refused, free_port
 from gateway.model.errors import InvalidInput
 from gateway.model.servers import Access, Address
 from gateway.store import engines, leases
 from tests.support.api_client import Web
+from tests.support.command_line import CommandLine
+from tests.support.databases import database_settings, empty
 
 
 @pytest.fixture(scope="module")
-def shell(tmp_path_factory: pytest.TempPathFactory) -> GatewayProcess:
+async def shell(tmp_path_factory: pytest.TempPathFactory, postgres_server: str) -> CommandLine:
     """Commands without a server: they open the database themselves."""
-    return GatewayProcess(tmp_path_factory.mktemp("cli"), "unix:///nowhere", {})
+    settings = await database_settings(postgres_server, "servers_cli")
+    return CommandLine(tmp_path_factory.mktemp("cli"), "unix:///nowhere", settings)
 
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
@@ -196,11 +199,12 @@ async def test_what_waits_for_an_engine_that_nobody_reaches_says_since_when(web:
     assert "lost (E)" in shown["reason"]["message"]
     assert "2026-01-02 03:04:05 UTC" in shown["reason"]["message"]
     async with web.pool.acquire() as connection:
-        await connection.execute("TRUNCATE applications CASCADE")
+        await empty(connection, "applications")
+
         await connection.execute("DELETE FROM engines WHERE engine_id = 'E'")
 
 
-async def test_the_command_line_registers_shows_and_forgets(shell: GatewayProcess) -> None:
+async def test_the_command_line_registers_shows_and_forgets(shell: CommandLine) -> None:
     for name, content in (("key", SSH["sshKey"]), ("known", SSH["knownHosts"])):
         shell.log.with_name(name).write_text(content)
     files = ["--ssh-key", str(shell.log.with_name("key")), "--known-hosts", str(shell.log.with_name("known"))]

@@ -7,7 +7,7 @@ import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour, Image, push
-from gateway.cli.demo.process import GatewayProcess, Refused, free_port, until
+from gateway.cli.demo.process import Refused, free_port, until
 from gateway.docker import adoption
 from gateway.docker.engine import containers, images
 from gateway.model.deployments import Status
@@ -15,6 +15,8 @@ from gateway.model.errors import Code, Conflict, NotFound
 from gateway.store import applications, steps
 from tests.support.adoption_host import BUSY, Host
 from tests.support.api_client import Web
+from tests.support.command_line import CommandLine
+from tests.support.databases import database_settings
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import VAULT
 
@@ -322,9 +324,11 @@ async def test_deleting_the_application_leaves_what_it_never_replaced(host: Host
     assert (await host.inspect())["Id"] == found["Id"]
 
 
-async def test_the_command_adopts_and_shows_no_secret(host: Host, dockerd: PrivateEngine, tmp_path: Path) -> None:
+async def test_the_command_adopts_and_shows_no_secret(
+    host: Host, dockerd: PrivateEngine, postgres: str, tmp_path: Path
+) -> None:
     await host.run(Env=["PASSWORD=hunter2"], Labels={"team": "hunter2"})
-    shell = GatewayProcess(tmp_path, dockerd.host, {})
+    shell = CommandLine(tmp_path, dockerd.host, await database_settings(postgres, "adopting"))
     shown = await shell.cli("apps", "adopt", host.name, "--name", "shop", "--json")
     assert "hunter2" not in shown
     told = orjson.loads(shown)

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour
-from gateway.cli.demo.process import GatewayProcess, gateway_process, until
+from gateway.cli.demo.process import GatewayProcess, until
 from gateway.docker import runtime_factory
 from gateway.docker.container import readiness
 from gateway.docker.engine import containers, images
@@ -29,6 +29,7 @@ from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, execution, retry
 from tests.support.api_client import Web
+from tests.support.command_line import gateway_process
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane
 
