@@ -1,4 +1,4 @@
-"""Copies containers that somebody else created.
+"""Copies containers: of other creators, ones that remove themselves, and lost ones from their record.
 
 https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
 """
@@ -6,14 +6,23 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.docker.container import adopted_spec
+import structlog
+
+from gateway.docker.container import adopted_spec, create_request, files
 from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
+from gateway.docker.engine.containers import Container
 from gateway.docker.engine.images import Image
-from gateway.docker.engine.labels import ORIGIN
+from gateway.docker.engine.labels import GATEWAY_LABELS, ORIGIN
+from gateway.docker.runtime import Version
 from gateway.model.adoption import AdoptedSpec
-from gateway.model.reference import Reference
+from gateway.model.applications import Application
+from gateway.model.configuration_diff import Running
+from gateway.model.errors import Failed
+from gateway.model.reference import Digest, Reference
+
+_LOG = structlog.get_logger()
 
 
 async def duplicate(
@@ -59,3 +68,46 @@ def to_adopted_spec(
         holders=holders or {},
         host_name=host_name,
     )
+
+
+async def create_stand_in(engine: Engine, old: Container, name: str) -> None:
+    """Create a copy of a container that removes itself on stop, so that the copy can serve again."""
+    if await containers.inspect(engine, name) is None:
+        await copy(engine, old.container_id, name)
+
+
+async def copy(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
+    """Create a copy of an existing container with its application's files. Return None when it is gone."""
+    found = await containers.inspect_raw(engine, container)
+    if found is None:
+        return None
+    made = await duplicate(engine, found, name)
+    if application is not None:
+        await files.put(engine, made, application.configuration.files)
+    return made
+
+
+async def recreate(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
+    """Create a lost container again from its record, and return its id. Requires the image on the engine.
+
+    `new` took its place and therefore has its volumes.
+    """
+    application, reference = former.application, former.reference
+    if reference is None or reference.digest is None:
+        raise ValueError("the version that served is unknown")
+    version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
+    body = await create_request.build(engine, application, version, new.mounts if new else ())
+    adopted = application.adopted_spec
+    if former.deployment_id is None and adopted is not None:
+        # Somebody else created the original, so the copy has no labels of the gateway.
+        gone = adopted.object_id
+        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}
+    body["Labels"] |= {ORIGIN: gone}
+    created = await containers.create(engine, name, body, container_spec.endpoints(application))
+    try:
+        await files.put(engine, created, application.configuration.files)
+    except Failed:
+        await containers.remove(engine, created)
+        raise
+    _LOG.warning("Somebody removed a container that should serve again: it was recreated", container=gone, name=name)
+    return created

@@ -1,24 +1,19 @@
-"""Prepares creation requests: for an application's next container, and for copies of existing or lost ones."""
+"""Builds the creation request of an application's next container, with volumes and manual changes of the old one."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import structlog
-
-from gateway.docker.container import adopted_spec, copies, dependents, files, ownership
+from gateway.docker.container import adopted_spec, ownership
 from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import containers, images, log_driver
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.images import Image
-from gateway.docker.engine.labels import GATEWAY_LABELS, ORIGIN, SPEC
+from gateway.docker.engine.labels import SPEC
 from gateway.docker.runtime import Version
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Running
-from gateway.model.errors import Failed
-from gateway.model.reference import Digest, Reference
-
-_LOG = structlog.get_logger()
+from gateway.model.reference import Reference
 
 
 async def build(
@@ -32,7 +27,7 @@ async def build(
     if adopted is None:
         return body
     if adopted.holders:
-        present = await dependents.current_ids(engine, adopted.holders)
+        present = await containers.current_ids(engine, adopted.holders)
         body["HostConfig"] = adopted_spec.retarget(body["HostConfig"], present)
     if image := await find_image(engine, version.reference):
         body["Labels"] = adopted_spec.with_compose_image(body["Labels"], image.image_id)
@@ -91,49 +86,3 @@ def _application_at_creation(
         if known is not None and container_spec.spec_hash(known) == old.labels.get(SPEC):
             return known
     return None
-
-
-# -- copies
-
-
-async def create_stand_in(engine: Engine, old: Container, name: str) -> None:
-    """Create a copy of a container that removes itself on stop, so that the copy can serve again."""
-    if await containers.inspect(engine, name) is None:
-        await copy(engine, old.container_id, name)
-
-
-async def copy(engine: Engine, container: str, name: str, application: Application | None = None) -> str | None:
-    """Create a copy of an existing container with its application's files. Return None when it is gone."""
-    found = await containers.inspect_raw(engine, container)
-    if found is None:
-        return None
-    made = await copies.duplicate(engine, found, name)
-    if application is not None:
-        await files.put(engine, made, application.configuration.files)
-    return made
-
-
-async def recreate(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
-    """Create a lost container again from its record, and return its id. Requires the image on the engine.
-
-    `new` took its place and therefore has its volumes.
-    """
-    application, reference = former.application, former.reference
-    if reference is None or reference.digest is None:
-        raise ValueError("the version that served is unknown")
-    version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
-    body = await build(engine, application, version, new.mounts if new else ())
-    adopted = application.adopted_spec
-    if former.deployment_id is None and adopted is not None:
-        # Somebody else created the original, so the copy has no labels of the gateway.
-        gone = adopted.object_id
-        body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}
-    body["Labels"] |= {ORIGIN: gone}
-    created = await containers.create(engine, name, body, container_spec.endpoints(application))
-    try:
-        await files.put(engine, created, application.configuration.files)
-    except Failed:
-        await containers.remove(engine, created)
-        raise
-    _LOG.warning("Somebody removed a container that should serve again: it was recreated", container=gone, name=name)
-    return created

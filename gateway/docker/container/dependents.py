@@ -113,16 +113,6 @@ async def holders_run(engine: Engine, kept: Container) -> bool:
     return found is not None and all(holder is not None and holder.running for holder in holders)
 
 
-async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
-    """Return the current ids of containers that are known by an old id and a name."""
-    now = {}
-    for container_id, name in holders.items():
-        found = await containers.inspect(engine, name) or await containers.inspect(engine, container_id)
-        if found is not None:
-            now[container_id] = found.container_id
-    return now
-
-
 async def _recreate(
     engine: Engine, found: Mapping[str, Any], instead: Mapping[str, str], since: datetime | None
 ) -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from gateway.docker.container import (
     adopted_spec,
+    copies,
     create_request,
     dependents,
     exit_diagnosis,
@@ -143,7 +144,7 @@ class ContainerRuntime:
             await containers.remove(self.engine, created)
             raise
         if old is not None and old.removes_itself:
-            await create_request.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
+            await copies.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
         return self._swap(version.deployment_id, old, created, order)
 
     async def _connect_and_fill(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
@@ -292,9 +293,7 @@ class ContainerRuntime:
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
             await self._pull_quietly(reference)
         ran = self.former.application if self.former else self.application
-        made = await create_request.copy(
-            self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran
-        )
+        made = await copies.copy(self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran)
         new = await readiness.require(self.engine, made or down.container_id)
         await containers.rename(self.engine, down, names.aside(self._name, down.container_id))
         new = await containers.rename(self.engine, new, self._name)

@@ -16,7 +16,7 @@ from typing import Any
 
 import structlog
 
-from gateway.docker.container import create_request, dependents, names, ownership, preflight, readiness
+from gateway.docker.container import copies, create_request, dependents, names, ownership, preflight, readiness
 from gateway.docker.container import spec as container_spec
 from gateway.docker.container.retention import UNREADY_GRACE, remove, stop_for_good
 from gateway.docker.engine import containers
@@ -210,7 +210,7 @@ class ContainerSwap:
         new = await containers.inspect(self.engine, self.swap.new)
         try:
             await self.pull(self.former.reference)
-            made = await create_request.recreate(self.engine, self.former, self.swap.old, self._stand_in_name, new)
+            made = await copies.recreate(self.engine, self.former, self.swap.old, self._stand_in_name, new)
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
@@ -226,7 +226,7 @@ class ContainerSwap:
         made = None
         try:
             ran = self.former.application if self.former else self.application
-            made = await create_request.copy(self.engine, old.container_id, self._stand_in_name, ran)
+            made = await copies.copy(self.engine, old.container_id, self._stand_in_name, ran)
             like = await containers.inspect(self.engine, made) if made else None
             if like is None:
                 return False

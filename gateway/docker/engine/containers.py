@@ -178,6 +178,16 @@ async def inspect_raw(engine: Engine, container: str) -> dict[str, Any] | None:
     return found
 
 
+async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, str]:
+    """Return the current ids of containers that are known by an old id and a name."""
+    now = {}
+    for container_id, name in holders.items():
+        found = await inspect(engine, name) or await inspect(engine, container_id)
+        if found is not None:
+            now[container_id] = found.container_id
+    return now
+
+
 async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:
     """Return all containers whose label has the value, in any state."""
     filters = orjson.dumps({"label": [f"{label}={value}"]}).decode()
