@@ -109,7 +109,7 @@ class ServiceRuntime:
     async def create(self, version: Version, serving: Serving | None) -> Swap:
         image = version.reference.with_digest(version.digest)
         hosts = await self._host_network_ids()
-        made = spec.build(self.application, version, hosts_networks=hosts)
+        made = spec.build(self.application, version, host_network_ids=hosts)
         if why := spec.update_blocker(made, hosts):
             raise Failed(Code.BAD_CONFIGURATION, f"{self._name} cannot be updated: {why}")
         return Swap(
@@ -148,7 +148,7 @@ class ServiceRuntime:
             networks=await preflight.network_ids(self.engine, self.application),
             secrets=await file_secrets.ensure(self.engine, self.application),
             monitor=self.timeouts.stable_window,
-            hosts_networks=await self._host_network_ids(),
+            host_network_ids=await self._host_network_ids(),
             log=None if spec.adopted_service_spec(self.application) else await log_driver.for_service(self.engine),
         )
         made, authorized = services.with_registry_auth(made, version.reference, await self.login(None))

@@ -42,13 +42,13 @@ def build(
     networks: Mapping[str, str] | None = None,
     secrets: Mapping[str, str] | None = None,
     monitor: float = _MONITOR,
-    hosts_networks: Collection[str] = (),
+    host_network_ids: Collection[str] = (),
     log: Mapping[str, Any] | None = None,
 ) -> Spec:
     """Return the whole spec. `networks` and `secrets` map names to ids.
 
-    `monitor` is the time in seconds that a new task is monitored before the next one is replaced. `hosts_networks` are
-    the ids of the host network. `log` is the log configuration of a service that was not adopted.
+    `monitor` is the time in seconds that a new task is monitored before the next one is replaced. `host_network_ids`
+    are the ids of the host network. `log` is the log configuration of a service that was not adopted.
     """
     image = str(version.reference.with_digest(version.digest))
     labels = {
@@ -78,7 +78,7 @@ def build(
         if config.get("Monitor", 0) <= config.get("Delay", 0):
             config["Monitor"] = config.get("Delay", 0) + int(monitor * _SECOND)
     made["UpdateConfig"]["Order"] = str(
-        _update_order(application, made, {*hosts_networks, (networks or {}).get(_HOST, _HOST)})
+        _update_order(application, made, {*host_network_ids, (networks or {}).get(_HOST, _HOST)})
     )
     made["RollbackConfig"].setdefault("Order", made["UpdateConfig"]["Order"])
     return made
@@ -151,7 +151,7 @@ def network_names(application: Application) -> list[str]:
     return [attachment["Target"] for attachment in _attachments(application)]
 
 
-def _update_order(application: Application, made: Mapping[str, Any], hosts_networks: Collection[str]) -> Order:
+def _update_order(application: Application, made: Mapping[str, Any], host_network_ids: Collection[str]) -> Order:
     """Return the update order. A configured order wins, then the adopted service's.
 
     Two tasks on one node cannot share a host-mode port, and should not both write to one volume. Ports of the routing
@@ -165,7 +165,7 @@ def _update_order(application: Application, made: Mapping[str, Any], hosts_netwo
     if was := ((adopted_service_spec(application) or {}).get("UpdateConfig") or {}).get("Order"):
         return Order(was)
     mounts = {"Mounts": made["TaskTemplate"]["ContainerSpec"].get("Mounts")}
-    exclusive = exclusive_node_resource(made, hosts_networks) or update_order.writes_a_volume(mounts)
+    exclusive = exclusive_node_resource(made, host_network_ids) or update_order.writes_a_volume(mounts)
     return Order.STOP_FIRST if exclusive else Order.START_FIRST
 
 
@@ -174,19 +174,19 @@ def attachments(made: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return [*(made["TaskTemplate"].get("Networks") or ()), *(made.get("Networks") or ())]
 
 
-def exclusive_node_resource(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
+def exclusive_node_resource(made: Mapping[str, Any], host_network_ids: Collection[str] = ()) -> str | None:
     """Return what only one task on a node can have, or None. The host network is given by name or id."""
     ports = (made.get("EndpointSpec") or {}).get("Ports") or ()
     if held := [
         str(port.get("PublishedPort") or port.get("TargetPort")) for port in ports if port.get("PublishMode") == "host"
     ]:
         return f"port {', '.join(held)} of its node"
-    if any(one["Target"] in {_HOST, *hosts_networks} for one in attachments(made)):
+    if any(one["Target"] in {_HOST, *host_network_ids} for one in attachments(made)):
         return "the ports of its node, being on the host's network"
     return None
 
 
-def update_blocker(made: Mapping[str, Any], hosts_networks: Collection[str] = ()) -> str | None:
+def update_blocker(made: Mapping[str, Any], host_network_ids: Collection[str] = ()) -> str | None:
     """Return why a service with this spec cannot be updated, or None.
 
     A global service has a task on every node, so there is no other node on which a second task can start first.
@@ -196,7 +196,7 @@ def update_blocker(made: Mapping[str, Any], hosts_networks: Collection[str] = ()
     if not (made["TaskTemplate"].get("ContainerSpec") or {}).get("Image"):
         return "its tasks are not containers"
     first = (made.get("UpdateConfig") or {}).get("Order")
-    held = exclusive_node_resource(made, hosts_networks)
+    held = exclusive_node_resource(made, host_network_ids)
     if "Global" in made["Mode"] and first == Order.START_FIRST and held:
         return f"its order is start-first, and each of its tasks holds {held}; set the update order to stop-first"
     return None

@@ -383,7 +383,7 @@ def test_the_adopted_order_is_kept_and_exclusive_resources_force_stop_first(
     if base is not None:
         one = replace(one, adopted_spec=AdoptedSpec(base, "service", "ghcr.io/acme/web:v1", "", is_service=True))
     for networks in ({}, {"host": "id-of-host"}):
-        spec = swarm_spec.build(one, VERSION, hosts_networks=["id-of-host"], networks=networks)
+        spec = swarm_spec.build(one, VERSION, host_network_ids=["id-of-host"], networks=networks)
         assert (spec["UpdateConfig"]["Order"], spec["RollbackConfig"]["Order"]) == (order, order)
 
 
