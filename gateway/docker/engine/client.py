@@ -18,7 +18,7 @@ from aiodocker.exceptions import DockerError
 
 from gateway.docker.engine.errors import classify
 from gateway.docker.engine.shield import run_to_completion
-from gateway.docker.engine.transport import connector as connector_for
+from gateway.docker.engine.transport import create_connector
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.servers import Access
 
@@ -65,7 +65,7 @@ class Engine(aiodocker.Docker):
     _manages = False
 
     def __init__(self, access: Access) -> None:
-        connector, url = connector_for(access)
+        connector, url = create_connector(access)
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
         self._connection_info = access.host  # appears in error messages
         self.address = access.address.published_host  # of published ports

@@ -13,7 +13,7 @@ from gateway.model.servers import Access
 _CONNECTIONS = 200  # at once; a further request waits
 
 
-def connector(access: Access) -> tuple[aiohttp.BaseConnector, str]:
+def create_connector(access: Access) -> tuple[aiohttp.BaseConnector, str]:
     """Return the connector and the base URL for requests. Contacts nothing. Raises InvalidInput."""
     access.check()
     address = access.address
