@@ -24,7 +24,7 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
 
     The gateway does not touch it until the next push of its image, or a deploy.
     """
-    from gateway.admin.adoption import adopt as take_over
+    from gateway.admin.adoption import adopt as adopt_container
     from gateway.api.procedures._application_row import application_row
     from gateway.docker.engine import client
     from gateway.store import applications
@@ -34,7 +34,9 @@ async def adopt(container: str, *, name: str | None, server: str | None, as_json
         there = await _find_server(storage, server) if server else None
         async with client.connect(there.access_with_changes({}) if there else storage.settings.docker_host) as engine:
             server_id = there.server_id if there else None
-            taken = await take_over(storage.pool, storage.vault, engine, container, name=name, server_id=server_id)
+            taken = await adopt_container(
+                storage.pool, storage.vault, engine, container, name=name, server_id=server_id
+            )
         async with transaction(storage.pool) as connection:
             found = await applications.select_application(connection, storage.vault, taken)
     if as_json:

@@ -120,12 +120,12 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 async def replay(delivery: str, *, as_json: bool) -> None:
     """Process a delivery again, as if it had just arrived."""
     from gateway.api.procedures.delivery import DeliveryRow
-    from gateway.queue.replay import replay as do_again
+    from gateway.queue.replay import replay as replay_delivery
     from gateway.store import delivery_log
     from gateway.store.database import statement
 
     async with open_storage() as storage:
-        receipt = await do_again(storage.pool, storage.vault, delivery)
+        receipt = await replay_delivery(storage.pool, storage.vault, delivery)
         async with statement(storage.pool) as connection:
             found, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
     if as_json:

@@ -72,16 +72,16 @@ async def create(
     key of scope admin is root on every host.
     """
     from gateway.store import api_keys
-    from gateway.store import applications as apps
-    from gateway.store import projects as kept_projects
+    from gateway.store import applications as application_store
+    from gateway.store import projects as project_store
     from gateway.store.database import transaction
 
     expires_at = parse_expiry(expires, datetime.now(UTC)) if expires else None
     chosen = scope or _ask_scope(as_json=as_json)
     async with open_storage() as storage, transaction(storage.pool) as connection:
         grants = Grants(
-            frozenset([await apps.select_application_id(connection, named) for named in applications]),
-            frozenset([await kept_projects.select_project_id(connection, named) for named in projects]),
+            frozenset([await application_store.select_application_id(connection, named) for named in applications]),
+            frozenset([await project_store.select_project_id(connection, named) for named in projects]),
         )
         key, made = await api_keys.insert_key(
             connection,
