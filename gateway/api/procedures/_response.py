@@ -45,7 +45,7 @@ class Response(BaseModel):
 
 
 @cache
-def _fields(model: type[BaseModel]) -> tuple[frozenset[str], Mapping[str, Any]]:
+def _fields(model: type[BaseModel]) -> tuple[tuple[str, ...], Mapping[str, Any]]:
     """Return the names of the fields, and the value of each field whose type has only one."""
     constants: dict[str, Any] = {}
     for name, field in model.model_fields.items():
@@ -53,4 +53,4 @@ def _fields(model: type[BaseModel]) -> tuple[frozenset[str], Mapping[str, Any]]:
             constants[name] = None
         elif get_origin(field.annotation) is Literal and len(choices := get_args(field.annotation)) == 1:
             (constants[name],) = choices
-    return frozenset(model.model_fields), constants
+    return tuple(model.model_fields), constants
