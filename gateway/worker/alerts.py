@@ -54,7 +54,7 @@ class AlertSink(Protocol):
     def send(self, alert: Alert, /) -> None: ...
 
 
-class Alerts:
+class AlertQueue:
     """Queues alerts and sends them one after the other. Created by `send_alerts`."""
 
     def __init__(self, addresses: Sequence["Apprise"]) -> None:
@@ -105,12 +105,12 @@ def _neutralize(text: str) -> str:
 
 
 @asynccontextmanager
-async def send_alerts(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[Alerts]:
+async def send_alerts(urls: str, background_tasks: BackgroundTasks) -> AsyncIterator[AlertQueue]:
     """Send alerts until the block is left, then those still queued for a few seconds.
 
     Raises InvalidInput when an address is invalid.
     """
-    alerts = Alerts(await asyncio.to_thread(_addresses, urls) if urls else [])
+    alerts = AlertQueue(await asyncio.to_thread(_addresses, urls) if urls else [])
     async with background_tasks.running("alerts", alerts.send_forever):
         try:
             yield alerts

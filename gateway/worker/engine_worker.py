@@ -89,11 +89,11 @@ class PoolView(Protocol):
         """Start the rollout without waiting for its end."""
 
 
-async def _wait(stirred: asyncio.Event, wait: float) -> None:
+async def _wait(event: asyncio.Event, wait: float) -> None:
     """Return after so many seconds, or shortly after an event: events that come together are handled together."""
     with suppress(TimeoutError):
         async with asyncio.timeout(wait):
-            await stirred.wait()
+            await event.wait()
             await asyncio.sleep(POLL_INTERVAL)
 
 
@@ -155,12 +155,12 @@ class EngineWorker:
 
     async def _repeat(self, task: PeriodicTask) -> None:
         """Run a periodic task while the engine answers. When the engine goes away, the pause doubles each time."""
-        failures, stirred = 0, self._event_seen if task.on_events else asyncio.Event()
+        failures, event = 0, self._event_seen if task.on_events else asyncio.Event()
         while True:
             if not self.reachable or self.identity is None or not (served := self._claimed_servers()):
                 await asyncio.sleep(POLL_INTERVAL)
                 continue
-            stirred.clear()
+            event.clear()
             try:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
                 wait = await task.run(ReachedEngine(engine, self.identity, served)) or task.interval
@@ -170,15 +170,15 @@ class EngineWorker:
                 await asyncio.sleep(backoff(failures, task.interval))
             else:
                 failures = 0
-                await _wait(stirred, wait)
+                await _wait(event, wait)
 
     async def _follow_events(self) -> None:
         """Follow the engine's events when a periodic task asks for them."""
         while any(task.on_events for task in self._pool_view.periodic_tasks):
             if self.reachable and self._claimed_servers():
                 with suppress(Postponed, Failed):
-                    async with aclosing(events.follow(self.engine)) as happened:
-                        async for _ in happened:
+                    async with aclosing(events.follow(self.engine)) as stream:
+                        async for _ in stream:
                             self._event_seen.set()
                 # The engine may have restarted so quickly that no check has failed.
                 self._interrupted = True

@@ -3,9 +3,9 @@
 from prometheus_client import Counter, Histogram
 
 ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
-TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within watch windows, and what it led to.", ["led_to"])
-HEALED = Counter("gateway_healed_total", "Applications that were put right, by what they were.", ["state"])
-ALERTS = Counter("gateway_alerts_total", "Alerts, one an address.", ["outcome"])
+TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within monitor windows, by what it led to.", ["led_to"])
+HEALED = Counter("gateway_healed_total", "Applications that were healed, by the state they were in.", ["state"])
+ALERTS = Counter("gateway_alerts_total", "Alerts, counted for each address.", ["outcome"])
 STEPS = Histogram(
     "gateway_rollout_step_seconds",
     "How long each step of a rollout took.",

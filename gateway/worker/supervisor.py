@@ -46,7 +46,7 @@ _LOG = structlog.get_logger()
 
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
-_PRUNE_INTERVAL = 600.0  # seconds
+_RETENTION_INTERVAL = 600.0  # seconds
 # Seconds that a cancelled rollout may take beyond the grace period: it stops one container and starts another.
 PUT_BACK_DEADLINE = 60.0
 
@@ -170,7 +170,7 @@ class Supervisor:
         """Prune expired rows every ten minutes."""
         while True:
             await prune_expired(self._pool, self._settings)
-            await asyncio.sleep(_PRUNE_INTERVAL)
+            await asyncio.sleep(_RETENTION_INTERVAL)
 
     # -- one deployment
 

@@ -18,7 +18,7 @@ from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.observations import ExpectedState, Observation, State
 from gateway.store import observations
 from gateway.store.database import transaction
-from gateway.worker.alerts import Alert, Alerts
+from gateway.worker.alerts import Alert, AlertQueue
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane
@@ -128,7 +128,7 @@ pytestmark = pytest.mark.timeout(400)
 def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     """The alerts; what is seen is believed at once."""
     alerts: list[Alert] = []
-    monkeypatch.setattr(Alerts, "send", lambda _self, alert: alerts.append(alert))
+    monkeypatch.setattr(AlertQueue, "send", lambda _self, alert: alerts.append(alert))
     monkeypatch.setattr("gateway.worker.state_monitor.alert_delay", lambda *_state, **_waits: timedelta(0))
     return alerts
 
