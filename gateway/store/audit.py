@@ -31,7 +31,7 @@ def _from_row(row: asyncpg.Record) -> AuditEntry:
     return AuditEntry(**{**dict(row), "outcome": Outcome(row["outcome"])})
 
 
-async def insert_unrecorded(connection: Connection, told: Sequence[UnrecordedEvent]) -> None:
+async def insert_unrecorded(connection: Connection, events: Sequence[UnrecordedEvent]) -> None:
     """Record what no trigger has recorded: refusals, failures, and actions that changed no row."""
     await connection.executemany(
         """
@@ -52,7 +52,7 @@ async def insert_unrecorded(connection: Connection, told: Sequence[UnrecordedEve
                 one.detail,
                 one.times,
             )
-            for one in told
+            for one in events
         ],
     )
 

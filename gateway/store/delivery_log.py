@@ -59,8 +59,8 @@ async def select_inbox(
 ) -> tuple[list[Delivery], Cursor | None]:
     """Return a page of one endpoint, source or verdict, or of all, and where the next one begins.
 
-    A verdict that depends on what has become of the deployments is looked for among a thousand rows at a time: such a
-    page may hold few rows, and another one follow.
+    A verdict that depends on the state of the deployments is searched among a thousand rows at a time: such a page may
+    have few rows although another page follows.
     """
     derived = verdict in _DERIVED
     wanted = Page(max(_AT_ONCE, page.limit), page.after) if derived else page

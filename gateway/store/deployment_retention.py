@@ -29,9 +29,9 @@ async def delete_surplus(
 ) -> bool:
     """Delete the oldest deployments beyond so many or older than a limit; return whether there may be more.
 
-    Whatever their number and age there stay: those that wait or run, are watched or have a swap open; the one that
-    tells how the application is; the one that serves, the version before it (`previous`), and one of each version that
-    its engine may keep; and all that one of these names as its successor or as what it goes back to.
+    These always stay: queued and running deployments, and those with a monitor window or an open swap; the one that
+    tells the application's state; the one that serves, the version before it (`previous`), and one of each version that
+    the engine may keep; and all that one of these names as its successor or as the target of its rollback.
     """
     done = await connection.execute(
         """

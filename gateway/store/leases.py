@@ -162,7 +162,7 @@ async def stretch_lease(connection: Connection, deployment_id: str, epoch: int, 
     return length
 
 
-async def tell_wait(connection: Connection, deployment_id: str, epoch: int, waits_for: str | None) -> bool:
+async def update_wait(connection: Connection, deployment_id: str, epoch: int, waits_for: str | None) -> bool:
     """Record what a running deployment waits for, None for nothing; return False for a stale owner."""
     done = await connection.execute(
         """

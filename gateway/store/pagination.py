@@ -1,7 +1,7 @@
 """Pages of lists, the newest rows first.
 
-A cursor names the last row that was shown by its time and its id. So rows that come or go between two pages shift
-nothing: no row is shown twice, and none is left out.
+A cursor names the last row of a page by its time and its id. So rows that are added or deleted between two pages do
+not shift the others: no row is returned twice, and none is missing.
 """
 
 from collections.abc import Callable, Sequence

@@ -127,27 +127,27 @@ class PostgresJournal:
 
     async def close_swap_if_possible(self) -> None:
         """Delete the record of a completed swap; if the database is unavailable, the next attempt puts back again."""
-        await self._if_possible(self.close_swap(), "The record of a swap stays open until it is tried again")
+        await self._if_possible(self.close_swap(), "The record of a swap stays open until the next attempt")
 
     async def extend_lease_if_possible(self, longest_call: float) -> None:
         await self._if_possible(self.extend_lease(longest_call), "Going on with a swap under the lease as it is")
 
     async def record_wait(self, waits_for: str) -> None:
-        await self._if_possible(self._tell(waits_for), "What a rollout waits for is not told")
+        await self._if_possible(self._write_wait(waits_for), "What a rollout waits for could not be recorded")
 
     async def clear_wait(self) -> None:
-        await self._if_possible(self._tell(None), "A rollout still says that it waits")
+        await self._if_possible(self._write_wait(None), "The end of a wait could not be recorded")
 
-    async def _tell(self, waits_for: str | None) -> None:
+    async def _write_wait(self, waits_for: str | None) -> None:
         async with statement(self._pool) as connection:
             await self._own(
-                leases.tell_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
+                leases.update_wait(connection, self._deployment.deployment_id, self._deployment.epoch, waits_for)
             )
 
     async def _if_possible(self, write: Coroutine[object, object, None], otherwise: str) -> bool:
         """Write within a second; return whether that worked. Raises only LeaseLost.
 
-        The containers matter more than the record: no answer of the database stops a swap that has begun.
+        The containers matter more than the record: the database never stops a swap that has started.
         """
         try:
             await within(_SWAP_WRITE_DEADLINE, write)
