@@ -60,7 +60,7 @@ check: $(READY) ## Format, lint, types, imports.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-format: $(READY) ## Format, and mend what can be mended.
+format: $(READY) ## Format the code, and fix what can be fixed.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
@@ -70,7 +70,7 @@ test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs
 test: setup $(CLIENTS_READY) ## All tests.
 	@$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 
-fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an answer that the API does not describe; MINUTES=10 REQUESTS=100000.
+fuzz: setup ## Search for input that breaks a parser, and for responses that differ from their description; MINUTES=10 REQUESTS=100000.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz.growth
 	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
@@ -78,15 +78,15 @@ fuzz: setup ## Look for input that breaks a parser, guided by coverage, or an an
 	@CONFORMING_MINUTES=$(or $(MINUTES),10) $(BIN)/python -m pytest -n 2 tests/contract/test_schemathesis.py --timeout=3600
 
 .PHONY: missed
-missed: setup ## Fifty applications told by a real registry, the gateway killed, and away for a minute.
+missed: setup ## Push to fifty applications while the gateway is killed, and stopped for a minute.
 	@MISSED_APPLICATIONS=50 MISSED_AWAY=60 $(BIN)/python -m pytest tests/e2e/test_missed_pushes.py --timeout=1200
 
 .PHONY: alike
-alike: setup ## Adopt containers of generated configurations, EXAMPLES=50 fours of them, and compare what replaces them.
+alike: setup ## Adopt containers of EXAMPLES=50 times four generated configurations, and compare their replacements.
 	@ADOPTION_EXAMPLES=$(or $(EXAMPLES),50) $(BIN)/python -m pytest tests/integration/rollout/test_adoption_equivalence.py --timeout=3600
 
 .PHONY: swarm
-swarm: setup ## A Swarm of three nodes: UPDATES=5 under load, then one with a node lost.
+swarm: setup ## Update a service on a Swarm of three nodes under load, UPDATES=5 times, then lose a node.
 	@$(BIN)/python -m tests.scripts.swarm_three_nodes
 
 bench: setup ## Measure, each figure a ratio inside one run.
@@ -96,7 +96,7 @@ bench: setup ## Measure, each figure a ratio inside one run.
 # In a network of its own, where no other engine's packet rules are.
 APART := unshare --net sh -c 'ip link set lo up && exec "$$@"' --
 
-faults: setup ## Strike at every step of a rollout, from outside, on engines of their own; PART names some of it.
+faults: setup ## Kill and disturb the gateway at each step of a rollout, on engines of its own; PART selects some of the runs.
 	@$(BIN)/python -m tests.faults $(PART)
 
 soak: setup ## Kill the gateway at random, for MINUTES=30.
@@ -114,10 +114,10 @@ image-test: setup ## Build the image on a Debian base made here, and run it agai
 	@$(BIN)/python -m tests.scripts.image
 
 .PHONY: api
-api: $(READY) ## Write docs/api.md anew.
+api: $(READY) ## Write docs/api.md.
 	@$(BIN)/gateway api --format markdown > docs/api.md
 
-requirements: ## Pin the dependencies anew, with hashes.
+requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt

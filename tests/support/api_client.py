@@ -1,4 +1,4 @@
-"""The HTTP application over a real PostgreSQL, with nobody behind it who rolls anything out."""
+"""The HTTP application on a real PostgreSQL. Nothing rolls out what it queues."""
 
 import io
 from collections.abc import AsyncIterator, Sequence
@@ -23,13 +23,13 @@ from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from tests.support.databases import empty
 from tests.support.distribution_hooks import envelope
-from tests.support.response_validation import Held
+from tests.support.response_validation import ResponseValidator
 
 VAULT = Vault(b"k" * 32)
 
 
 @dataclass
-class NoEngine:
+class UnreachableEngine:
     engine: Any = None
     address: str = "unix:///nowhere"
     server_id: str | None = None
@@ -43,10 +43,10 @@ class NoEngine:
 
 
 @dataclass
-class Nobody:
-    """Stands in for who rolls out, and counts how often it was woken."""
+class StubRollouts:
+    """Stands in for the supervisor, and counts how often it was woken."""
 
-    engines: list[NoEngine] = field(default_factory=lambda: [NoEngine()])
+    engines: list[UnreachableEngine] = field(default_factory=lambda: [UnreachableEngine()])
     woken: int = 0
     background_tasks: BackgroundTasks = field(default_factory=BackgroundTasks)
 
@@ -61,9 +61,9 @@ class Web:
     client: Any
     pool: Pool
     key: str
-    rollouts: Nobody
+    rollouts: StubRollouts
     registry: str = ""
-    held: Held = field(default_factory=Held)
+    validator: ResponseValidator = field(default_factory=ResponseValidator)
 
     async def post(self, path: str, body: object, **headers: str) -> tuple[int, Any]:
         raw = body if isinstance(body, bytes) else orjson.dumps(body)
@@ -99,7 +99,7 @@ class Web:
         return f"/webhooks/{source}/{token}"
 
     async def push(self, *names: str) -> tuple[int, Any]:
-        """Tell of a push of these tags, in one envelope of a Distribution registry."""
+        """Report a push of these tags, in one envelope of a Distribution registry."""
         if not self.registry:
             self.registry = await self.endpoint("distribution", "s")
         digest = Digest("sha256:" + "ab" * 32)
@@ -107,7 +107,7 @@ class Web:
         return await self.post(self.registry, {"events": events}, Authorization="Bearer s")
 
     async def application(self, image: str) -> str:
-        """Make an application of an image, and return its id."""
+        """Create an application of an image, and return its id."""
         return str((await self.mutate("application.create", name="a", dockerImage=image))["applicationId"])
 
     async def empty(self, *tables: str) -> None:
@@ -156,14 +156,14 @@ async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[We
                 connection, "applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys"
             )
         key, _ = await api_keys.insert_key(connection, "tests")
-    rollouts = Nobody()
+    rollouts = StubRollouts()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
-    held = Held()
+    validator = ResponseValidator()
     async with registry_client.connect() as registry:
         application = build(web_pool, VAULT, rollouts, settings, registry)
-        application.middlewares.insert(0, held.middleware)
+        application.middlewares.insert(0, validator.middleware)
         server = _Server(application)
         await server.start_server()
         async with TestClient(server, cookie_jar=aiohttp.DummyCookieJar()) as client:
-            yield Web(client, web_pool, key, rollouts, held=held)
-    assert held.lies == []
+            yield Web(client, web_pool, key, rollouts, validator=validator)
+    assert validator.violations == []

@@ -1,4 +1,4 @@
-"""What waits is begun, and concluded, without anybody who rolls it out."""
+"""Start and complete queued deployments without a rollout."""
 
 from gateway.model.deployments import Deployment, Outcome, Status
 from gateway.model.errors import Code, Reason
@@ -9,7 +9,7 @@ from tests.support.api_client import VAULT, Web
 
 
 async def begin(web: Web) -> list[Deployment]:
-    """Let what waits run."""
+    """Claim all queued deployments and return them."""
     async with web.pool.acquire() as connection:
         claimed = await connection.fetch(
             """
@@ -22,7 +22,7 @@ async def begin(web: Web) -> list[Deployment]:
 
 
 async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | None = None) -> None:
-    """Let what waits have ended so."""
+    """Complete all queued deployments with this status."""
     outcome = Outcome(status, Reason(code, "so it was") if code else None)
     for one in await begin(web):
         assert await completion.complete(

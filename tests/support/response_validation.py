@@ -1,4 +1,4 @@
-"""Every answer that a test sees is held to its description: what its procedure gives, how it may be refused."""
+"""Compare every response that a test receives with the description of its procedure, results and errors alike."""
 
 from functools import cache
 from http import HTTPStatus
@@ -19,8 +19,8 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(PROCEDURES[name].gives)
 
 
-def lie(name: str, value: Any) -> str | None:
-    """Return what an answer of this procedure has that its type has not; UNDEFINED is nothing."""
+def violation(name: str, value: Any) -> str | None:
+    """Return how a result differs from the type that its procedure declares, or None; UNDEFINED means no result."""
     gives = PROCEDURES[name].gives
     if gives is None or value is UNDEFINED:
         return None if gives is None and value is UNDEFINED else f"{name} gives {gives}, and answered {value!r}"
@@ -31,45 +31,45 @@ def lie(name: str, value: Any) -> str | None:
     return None
 
 
-class Held:
-    """Listens to what is answered."""
+class ResponseValidator:
+    """Collects the violations in the responses of an application."""
 
     def __init__(self) -> None:
-        self.lies: list[str] = []
+        self.violations: list[str] = []
 
     @property
     def middleware(self) -> Middleware:
-        """The outermost, so that it hears what is really sent."""
+        """Add it as the outermost middleware, so that it sees what is sent."""
 
         @web.middleware
         async def listen(request: web.Request, handler: Handler) -> web.StreamResponse:
             answer = await handler(request)
             if request.path.startswith("/api/") and isinstance(answer, web.Response):
                 assert isinstance(answer.body, bytes | None)
-                self.lies += filter(None, _told(request, answer.status, answer.body or b""))
-                self.lies += _unsaid(request) if "X-Deployment-Id" in answer.headers else []
+                self.violations += filter(None, _violations(request, answer.status, answer.body or b""))
+                self.violations += _undeclared_deployments(request) if "X-Deployment-Id" in answer.headers else []
             return answer
 
         return listen
 
 
-def _unsaid(request: web.Request) -> list[str]:
-    """Return that a deployment was queued where none of the procedures says so."""
+def _undeclared_deployments(request: web.Request) -> list[str]:
+    """Report a deployment that was queued although no procedure of the request declares that it queues one."""
     names = request.path.rpartition("/")[2].split(",")
     known = {name.lower(): one.queues for name, one in PROCEDURES.items()}
     silent = not any(known.get(name.lower(), True) for name in names)
     return [f"{names} queued a deployment, which their descriptions do not tell of"] if silent else []
 
 
-def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:
-    """Return what was not as it is described, of each call."""
+def _violations(request: web.Request, status: int, body: bytes) -> list[str | None]:
+    """Return the violations of each call in the request."""
     surface, _, names = request.path.removeprefix("/api/").lstrip("/").rpartition("/")
     known = {name.lower(): name for name in PROCEDURES}
     named = [known.get(name.lower()) for name in names.split(",")]
     if surface != "trpc":
         if named[0] is None or request.method != _method(named[0]):
             return []
-        return [_of_rest(named[0], status, body)]
+        return [_rest_violation(named[0], status, body)]
     envelopes: Any = orjson.loads(body) if body else []
     if request.headers.get("trpc-accept") == "application/jsonl":
         envelopes = _streamed(envelopes)
@@ -77,7 +77,7 @@ def _told(request: web.Request, status: int, body: bytes) -> list[str | None]:
     if len(given) != len(named):  # told of all of them together
         return []
     return [
-        _of_trpc(name, one)
+        _trpc_violation(name, one)
         for name, one in zip(named, given, strict=True)
         if name is not None and request.method == _method(name)
     ]
@@ -98,19 +98,19 @@ def _method(name: str) -> str:
     return "GET" if PROCEDURES[name].kind == "query" else "POST"
 
 
-def _of_rest(name: str, status: int, body: bytes) -> str | None:
+def _rest_violation(name: str, status: int, body: bytes) -> str | None:
     if status == HTTPStatus.OK:
-        return lie(name, orjson.loads(body) if body else UNDEFINED)
-    return _refused(name, status, body, Unauthorized if status == HTTPStatus.UNAUTHORIZED else RestError)
+        return violation(name, orjson.loads(body) if body else UNDEFINED)
+    return _error_violation(name, status, body, Unauthorized if status == HTTPStatus.UNAUTHORIZED else RestError)
 
 
-def _of_trpc(name: str, envelope: dict[str, Any]) -> str | None:
+def _trpc_violation(name: str, envelope: dict[str, Any]) -> str | None:
     if "result" in envelope:
-        return lie(name, UNDEFINED if envelope == result(UNDEFINED) else envelope["result"]["data"]["json"])
-    return _refused(name, envelope["error"]["json"]["data"]["httpStatus"], orjson.dumps(envelope), TrpcError)
+        return violation(name, UNDEFINED if envelope == result(UNDEFINED) else envelope["result"]["data"]["json"])
+    return _error_violation(name, envelope["error"]["json"]["data"]["httpStatus"], orjson.dumps(envelope), TrpcError)
 
 
-def _refused(name: str, status: int, body: bytes, envelope: type) -> str | None:
+def _error_violation(name: str, status: int, body: bytes, envelope: type) -> str | None:
     ((_, described),) = _document()["paths"][f"/{name}"].items()
     if str(status) not in described["responses"]:
         return f"{name} answered {status}, which its description does not tell of: {body!r}"

@@ -52,4 +52,4 @@ async def test_no_request_of_any_kind_holds_up_the_others(web: Web, longest: lis
     assert seen.statuses[200] > 0
     assert longest == []
     # Calls that are spelt wrong are taken for others by what holds answers to their descriptions.
-    web.held.lies.clear()
+    web.validator.violations.clear()

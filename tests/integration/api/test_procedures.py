@@ -12,7 +12,7 @@ from gateway.api.rpc.trpc import UNDEFINED as UNDEFINED_VALUE
 from gateway.model.api_keys import Grants, Permission
 from gateway.store import api_keys, applications
 from tests.support.api_client import VAULT, Web
-from tests.support.response_validation import lie
+from tests.support.response_validation import violation
 
 SEED_PROVIDER = {
     "applicationId": "app-123",
@@ -478,8 +478,8 @@ async def test_no_cache_keeps_an_answer(web: Web, path: str) -> None:
 
 
 async def test_an_answer_that_is_not_what_its_procedure_gives_would_be_noticed() -> None:
-    assert lie("settings.health", {"status": "ok"}) is None
-    assert lie("application.redeploy", UNDEFINED_VALUE) is None
+    assert violation("settings.health", {"status": "ok"}) is None
+    assert violation("application.redeploy", UNDEFINED_VALUE) is None
     for name, value in (
         ("settings.health", {"status": "fine"}),
         ("settings.health", {"status": "ok", "more": 1}),
@@ -487,7 +487,7 @@ async def test_an_answer_that_is_not_what_its_procedure_gives_would_be_noticed()
         ("application.redeploy", True),
         ("application.one", {"applicationId": "app-123"}),
     ):
-        assert lie(name, value) is not None
+        assert violation(name, value) is not None
 
 
 async def test_a_column_of_no_meaning_here_is_of_its_type_all_the_same(web: Web) -> None:
