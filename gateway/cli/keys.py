@@ -212,4 +212,4 @@ async def rotate_master(*, as_json: bool) -> None:
     if as_json:
         print_json(asdict(done))
     else:
-        print_text(f"sealed {done.resealed} anew; all {done.secrets} secrets are sealed with key {done.mark}")
+        print_text(f"re-encrypted {done.resealed} secrets; all {done.secrets} are encrypted with key {done.mark}")

@@ -83,7 +83,7 @@ def _key_arguments(access_key_id: str, secret_access_key: str, session_token: st
 def _client_error(identity: AwsIdentity, answer: Any) -> RolloutError:
     """Return the error for an error response of AWS."""
     code, text = answer.get("Error", {}).get("Code", ""), answer.get("Error", {}).get("Message", "")
-    message = f"Amazon denies {identity} a token for ECR in {identity.region}: {code}: {text}"
+    message = f"Amazon denies a token for ECR in {identity.region} to {identity}: {code}: {text}"
     if code in _THROTTLED:
         return Postponed(Code.RATE_LIMITED, message)
     if answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) >= _SERVER_ERROR:

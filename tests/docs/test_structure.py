@@ -57,7 +57,8 @@ def test_the_map_names_every_package() -> None:
     parts = {
         f"`gateway/{part.name}{'/' if part.is_dir() else ''}`"
         for part in (ROOT / "gateway").iterdir()
-        if part.suffix != ".typed" and not part.name.startswith("_")
+        if part.suffix == ".py" or (part / "__init__.py").exists()
+        if not part.name.startswith("_")
     }
     assert {part for part in parts if part not in text} == set()
 

@@ -272,4 +272,4 @@ async def test_a_layer_that_cannot_be_unpacked_fails_with_a_remedy(
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.ENGINE_REFUSED)
     assert said in failed.reason.message
-    assert "built and pushed anew" in failed.reason.remedy
+    assert "build and push the image again" in failed.reason.remedy
