@@ -51,10 +51,10 @@ class Database:
             "GATEWAY_MASTER_KEY": KEY,
         }
 
-    async def count(self, statement: str) -> int:
+    async def count(self, statement: str, *arguments: object) -> int:
         connection = await asyncpg.connect(self.url)
         try:
-            return int(await connection.fetchval(statement))
+            return int(await connection.fetchval(statement, *arguments))
         finally:
             await connection.close()
 

@@ -12,6 +12,8 @@ from gateway.docker.engine.shield import run_to_completion
 from gateway.model.errors import Unavailable
 from tests.faults.world import World
 
+_CALL = 60.0  # seconds that a call of the engine may take
+
 
 @dataclass
 class Fault:
@@ -133,10 +135,16 @@ async def _stall_database(world: World) -> None:
     world.database.wire.stall()
 
 
+async def _outlast_a_lease(world: World) -> None:
+    async with asyncio.timeout(_CALL):
+        await world.proxy.made.wait()
+    await asyncio.sleep(3)
+    await world.until_somebody_answers()
+
+
 async def _mend_database(world: World) -> None:
     """The database is away for longer than a lease; what was begun is finished meanwhile, and somebody answers."""
-    await asyncio.sleep(3)
-    await world.somebody_answers()
+    await _outlast_a_lease(world)
     world.database.wire.mend()
 
 
@@ -154,8 +162,7 @@ async def _fill_the_disk(world: World) -> None:
 
 async def _database_refuses_no_more(world: World) -> None:
     """It refuses for longer than a lease; what was begun is finished meanwhile, and somebody answers."""
-    await asyncio.sleep(3)
-    await world.somebody_answers()
+    await _outlast_a_lease(world)
     await world.database.refuse_nothing()
 
 

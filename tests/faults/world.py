@@ -232,7 +232,7 @@ class World:
         if (newest["state"], newest["digest"]) != ("succeeded", wanted):
             raise Violation(f"{wanted[:19]} was asked for; the row says {_row(newest)}")
         await self.one_serves(wanted)
-        if await self.database.count("SELECT count(*) FROM swaps"):
+        if await self.database.count("SELECT count(*) FROM swaps WHERE application_id = $1", self.app):
             raise Violation("a swap is still open")
         self.served.append(wanted)
 
@@ -281,6 +281,17 @@ class World:
         found = await containers.list_labelled(self.engine, self.app)
         if not any([await self.answers(one) for one in found if one.running]):
             raise Violation(f"nobody answers: {_seen(found)}")
+
+    async def until_somebody_answers(self, *, within: float = 30) -> None:
+        """Raises Violation unless a client is served in time, as a swap that has begun goes on."""
+        deadline = asyncio.get_running_loop().time() + within
+        while True:
+            try:
+                return await self.somebody_answers()
+            except Violation:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def answers(self, container: Container) -> bool:
         """Ask it where a client would."""
