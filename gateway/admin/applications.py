@@ -138,10 +138,10 @@ async def _validate_service(connection: Connection, application_id: str, wanted:
     how = (
         "and runtime is container: set it to auto"
         if wanted.runtime is RuntimeKind.CONTAINER
-        else "which takes Docker Swarm: make the engine a manager of one with docker swarm init"
+        else "and the engine is not a Swarm manager: make it one with docker swarm init"
     )
     raise InvalidInput(
-        f"{wanted.service_requirement} needs a Swarm service, {how}, or ask for one container",
+        f"{wanted.service_requirement} can only run as a Swarm service, {how}, or ask for one container",
         field="replicas" if wanted.replicas > 1 else "modeSwarm",
     )
 

@@ -100,7 +100,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     except web.HTTPException as error:
         return error_response(error)
     except GatewayError as error:
-        return _error(error.status, type(error).__name__, str(error))
+        return _error(error.status, error.published_code, str(error))
     except Exception:
         _LOG.exception("A request failed on a defect", method=request.method)
         status = HTTPStatus.INTERNAL_SERVER_ERROR

@@ -103,7 +103,8 @@ def _ask_scope(*, as_json: bool) -> str:
     if as_json or not all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr)):
         return Permission.ADMIN.scope_name
     print_text(
-        "What may the key do? read: see all but secrets. deploy: also deploy, start and stop. admin: everything.",
+        "What may the key do? read: see all but secrets. deploy: also deploy, start, stop and roll back, without "
+        "changing the configuration. admin: everything.",
         err=True,
     )
     return str(click.prompt("Scope", type=click.Choice(_SCOPES), err=True))

@@ -243,7 +243,10 @@ class Journal(Protocol):
         """Make each heartbeat extend the lease by at least `longest_call` seconds."""
 
     async def ensure_lease(self) -> None:
-        """Return only if no other gateway can have taken over, judged without the database."""
+        """Return unless another gateway has taken over.
+
+        Asks the database when the lease may have run out, and goes on if the database does not answer.
+        """
 
     async def extend_lease_if_possible(self, longest_call: float) -> None:
         """Like `extend_lease`, for a swap in progress: errors of the database are ignored."""

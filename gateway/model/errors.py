@@ -10,11 +10,11 @@
     ├── Throttled          429   a rate limit is exceeded
     ├── Unavailable        503   a part the gateway needs does not answer
     │   ├── DatabaseUnavailable  the database is unreachable, or fails for now
-    │   └── Unreadable           a secret that no master key decrypts
+    │   └── UndecryptableSecret  a secret that no master key decrypts
     └── RolloutError             a rollout cannot continue; carries a Reason
         ├── Postponed            a transient error: the deployment waits and is retried
         └── Failed               a permanent error
-            └── Absent           the engine has no such thing
+            └── NotOnEngine      the engine has no such thing
 
 Only `gateway.api` reads `status`.
 """
@@ -32,6 +32,13 @@ class GatewayError(Exception):
     """Base of all errors raised on purpose. Its text may be shown to the caller."""
 
     status: ClassVar[HTTPStatus] = HTTPStatus.INTERNAL_SERVER_ERROR
+    #: the published code, where it is not the name of the class
+    code: ClassVar[str | None] = None
+
+    @property
+    def published_code(self) -> str:
+        """The code in an answer to a webhook."""
+        return self.code or type(self).__name__
 
 
 class InvalidInput(GatewayError):
@@ -102,6 +109,8 @@ class DatabaseUnavailable(Unavailable):
 
 class UndecryptableSecret(Unavailable):
     """A secret that no master key decrypts. `place` says where it is stored."""
+
+    code = "Unreadable"
 
     def __init__(self, message: str, *, place: str) -> None:
         super().__init__(message)

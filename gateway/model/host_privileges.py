@@ -20,7 +20,7 @@ _DEFAULT_NETWORK = "bridge"
 def is_own_volume(app_name: str, volume: str) -> bool:
     """Tell from its name whether a volume belongs to an application.
 
-    >>> own_volume("web-1", "web-1-data"), own_volume("web-1", "db_data")
+    >>> is_own_volume("web-1", "web-1-data"), is_own_volume("web-1", "db_data")
     (True, False)
     """
     return volume == app_name or volume.startswith(f"{app_name}-")

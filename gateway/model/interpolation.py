@@ -52,7 +52,7 @@ def resolve(own: str | None, *, environment: str | None, project: str | None) ->
 def _split(text: str) -> list[str]:
     """Split a text into literal text and names, alternating. A name must end on the line where it begins.
 
-    >>> _pieces("a${{B}}c ${{ d")
+    >>> _split("a${{B}}c ${{ d")
     ['a', 'B', 'c ${{ d']
     """
     pieces, done = [], 0

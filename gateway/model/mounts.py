@@ -189,7 +189,7 @@ class Tmpfs(BaseModel):
 def path_and_parents(path: str) -> Iterator[str]:
     """Yield the normalised path, then each of its parent folders.
 
-    >>> list(around("/etc/app/x/.."))
+    >>> list(path_and_parents("/etc/app/x/.."))
     ['/etc/app', '/etc', '/']
     """
     place = posixpath.normpath(path)
@@ -202,7 +202,7 @@ def path_and_parents(path: str) -> Iterator[str]:
 def contains_path(one: str, other: str) -> bool:
     """Tell whether a path is the same as another, or one of its parent folders.
 
-    >>> covers("/etc", "/etc/app.conf"), covers("/etc/app", "/etc/app.conf")
+    >>> contains_path("/etc", "/etc/app.conf"), contains_path("/etc/app", "/etc/app.conf")
     (True, False)
     """
     above, below = posixpath.normpath(one), posixpath.normpath(other)

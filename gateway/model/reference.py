@@ -90,7 +90,7 @@ def parse_digest(text: str) -> Digest:
 def replace_tag(name: str, tag: Tag) -> str:
     """Replace the tag or digest of an image's name, without normalising the name.
 
-    >>> retagged("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
+    >>> replace_tag("reg:5000/app:1@sha256:" + 64 * "a", Tag("2"))
     'reg:5000/app:2'
     """
     head, slash, last = name.partition("@")[0].rpartition("/")

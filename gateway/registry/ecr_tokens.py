@@ -99,4 +99,4 @@ def _connection_error(identity: AwsIdentity, error: Exception) -> RolloutError:
 
     if isinstance(error, HTTPClientError):
         return Postponed(Code.REGISTRY_UNREACHABLE, f"Amazon does not answer in {identity.region}: {error}")
-    return Failed(Code.DENIED, f"cannot find AWS credentials to request a token, by {identity}: {error}")
+    return Failed(Code.DENIED, f"cannot find AWS credentials to request a token as {identity}: {error}")

@@ -55,7 +55,7 @@ def raise_for_status(status: int, headers: Mapping[str, str], subject: Subject, 
             seconds = retry_after(headers)
             raise Postponed(
                 Code.RATE_LIMITED,
-                f"{domain} limits the rate of requests, for {text}, {login.description}{_until(seconds)}",
+                f"{domain} limits the rate of requests for {text}, {login.description}{_until(seconds)}",
                 retry_after=seconds,
             )
         case _:

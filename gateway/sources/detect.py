@@ -124,7 +124,7 @@ _FORMS: tuple[tuple[Source, Callable[[Part, Mapping[str, str]], bool]], ...] = (
 
 
 def parse(request: Request, image: Reference) -> Notification:
-    """Return the push events, or an `unnamed` notification where the body names no image; raises InvalidInput.
+    """Return the push events, or a notification with `names_no_image`. Raises InvalidInput.
 
     `image` is the application's image. Its host is assumed for registries that do not name theirs, and the image itself
     for pipelines, which name none.

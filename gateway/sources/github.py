@@ -71,7 +71,7 @@ def _name(package: Part, version: Part) -> tuple[str, str, str]:
 
 
 def _tag_of_2019(version: Part) -> str:
-    # Until 2019 the version was the tag. An address that ends in a colon means an untagged image.
+    # In 2019 the version was the tag. An address that ends in a colon means an untagged image.
     name = version.text("version")
     untagged = version.part("container_metadata") or version.text("package_url").endswith(":")
     return "" if untagged or ":" in name else name

@@ -136,5 +136,5 @@ def _no_such_webhook() -> NotFound:
 
 def _rejection(error: GatewayError, *, status: int | None = None, headers: Mapping[str, str] = _NO_HEADERS) -> Answer:
     status = int(error.status) if status is None else status
-    body = {"error": {"code": type(error).__name__, "message": str(error)}}
+    body = {"error": {"code": error.published_code, "message": str(error)}}
     return Answer(status, body, f"refused_{status}", headers)

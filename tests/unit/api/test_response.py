@@ -45,6 +45,11 @@ def test_it_is_sent_with_camel_case_names_and_times_as_text() -> None:
     assert Row.make(Value(made_at=None)).model_dump()["madeAt"] is None
 
 
+def test_fields_are_sent_in_the_order_in_which_they_are_declared() -> None:
+    sent = Row.make(Value(), title="given").model_dump()
+    assert list(sent) == ["rowId", "madeAt", "serverType", "composeId", "title"]
+
+
 def test_it_equals_one_that_was_parsed() -> None:
     made = Row.make(Value())
     assert Row.model_validate(made.model_dump()) == made
