@@ -55,7 +55,8 @@ class Settings(BaseModel):
     rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Concurrent rollouts on each engine.")
     swaps: Annotated[int, Field(ge=1, le=100)] = Field(
         2,
-        description="Of these, how many may stop and start containers at the same time; more make each outage longer.",
+        description="How many of these rollouts may swap containers at the same time; a higher number makes each "
+        "outage longer.",
     )
     lease: Seconds = Field(
         15, description="Seconds without a heartbeat after which another gateway takes over the rollouts of this one."
@@ -67,7 +68,7 @@ class Settings(BaseModel):
     progress_deadline: Seconds = Field(1800, description="Seconds one attempt of a rollout may take in total.")
     watch_window: Annotated[float, Field(ge=0, le=86_400)] = Field(
         120,
-        description="Seconds after a rollout in which a failure rolls back to the former version; 0: never.",
+        description="Seconds after a rollout in which a failure rolls back to the previous version; 0: never.",
     )
     alert_urls: SecretStr | None = Field(
         None, description="Destinations of alerts, comma-separated Apprise URLs; see docs/health.md."
@@ -108,9 +109,8 @@ class Settings(BaseModel):
     )
     host_powers: Literal["global", "any"] = Field(
         "global",
-        description="Which keys with the permission admin may give an application access to its host and to what "
-        "others have there (folders, networks, capabilities, servers): global, those that are not "
-        "restricted, or any; see docs/keys.md.",
+        description="Which keys of scope admin may give an application access to its host (folders, networks, "
+        "capabilities, servers). global: only unrestricted keys. any: restricted keys too. See docs/keys.md.",
     )
     status_networks: str = Field(
         "",
@@ -128,7 +128,7 @@ class Settings(BaseModel):
     )
     insecure_registries: str = Field(
         "",
-        description="Registries to reach without TLS, or with any certificate, comma-separated; loopback addresses "
+        description="Registries, comma-separated, that may be without TLS or have any certificate; loopback addresses "
         "never need TLS.",
     )
     token_hosts: str = Field(

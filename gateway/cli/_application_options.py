@@ -20,14 +20,14 @@ _OPTIONS = (
     click.option("--cpus", help="CPU limit, for example 0.5."),
     click.option("--replicas", type=int, help="Number of replicas; more than one needs Docker Swarm."),
     click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="Mount a volume or a "
-                 "folder of the host."),
-    click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container."),
-    click.option("--network", multiple=True, help="Network to join."),
+                 "folder of the host; repeatable."),
+    click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container; repeatable."),
+    click.option("--network", multiple=True, help="Network to join; repeatable."),
     click.option("--command", "words", help="Command to run instead of the image's."),
     click.option("--probe", metavar="http:8080/health|tcp:5432", help="Probe that the gateway sends to "
                  "check that the application is ready."),
     click.option("--watch", type=float, help="Seconds to monitor a new version after its rollout; if it "
-                 "fails in that time, the former version comes back."),
+                 "fails in that time, the previous version comes back."),
     click.option("--heal/--no-heal", default=None, help="Restore the application when its container is "
                  "missing, stopped or changed by hand."),
     click.option("--registry-url", help="Registry that --username and --password-file belong to."),

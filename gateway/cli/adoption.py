@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @command
 async def adopt(container: str, *, name: str | None, server: str | None, as_json: bool) -> None:
-    """Make an application of a running container or service, and print its id.
+    """Make an application of a running container or service. Print its id.
 
     CONTAINER is a name or id; docker run, compose or a stack may have started it.
 

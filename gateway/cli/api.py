@@ -19,7 +19,7 @@ _FORMATS = ("openapi", "markdown", "html")
 @json_option
 @command
 async def api(form: str, surface: str, *, as_json: bool) -> None:
-    """Print the description of the API, for client generators or for reading."""
+    """Print the description of the API. Use it to generate clients, or read it."""
     from gateway.api.docs import render
     from gateway.api.procedures import Surface
     from gateway.api.procedures.settings import described

@@ -27,7 +27,7 @@ async def audit(
     before: int | None,
     as_json: bool,
 ) -> None:
-    """Show who changed what and from where, and which requests were refused."""
+    """Show who changed what, and which requests were refused."""
     from gateway.api.procedures.audit import AuditRow
     from gateway.model.audit import Outcome
     from gateway.model.errors import NotFound

@@ -83,7 +83,10 @@ def _summary(delivery: "Delivery") -> str:
 @json_option
 @command
 async def show_delivery(delivery: str, *, as_json: bool) -> None:
-    """Show one delivery: its headers without secrets, its body, and its deployments."""
+    """Show one delivery and its deployments.
+
+    Its headers are shown without secrets, its body as received.
+    """
     from gateway.api.procedures.delivery import WholeDelivery
     from gateway.store import delivery_log
     from gateway.store.database import statement

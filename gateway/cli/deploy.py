@@ -50,7 +50,7 @@ async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_jso
     """Restore the previous version of APP.
 
     APP is the application's id, container name or name. If the container of that version was
-    kept, it starts again at once; otherwise it is created again with its former configuration.
+    kept, it starts again at once; otherwise it is created again with its recorded configuration.
     """
     from gateway.queue import enqueue
     from gateway.store import applications

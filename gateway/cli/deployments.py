@@ -36,7 +36,7 @@ def deployments() -> None:
 @json_option
 @command
 async def list_deployments(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
-    """List deployments of one application or of all, newest first."""
+    """List deployments of one application or all, newest first."""
     from gateway.api.procedures.deployment import DeploymentRow
     from gateway.store import applications, steps
     from gateway.store import deployments as store
@@ -73,7 +73,7 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @json_option
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
-    """Show a deployment with its steps, its reason and the container's last log lines."""
+    """Show a deployment: steps, reason, last log lines."""
     from gateway.api.procedures.deployment import QueuedDeployment
     from gateway.store import queue_position
     from gateway.store.database import transaction
@@ -94,7 +94,7 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def cancel_deployment(deployment: str, *, as_json: bool) -> None:
-    """Cancel a queued deployment; a running one puts back the version before it."""
+    """Cancel a deployment. A running one puts the old version back."""
     from gateway.queue import cancel
 
     async with open_storage() as storage:
@@ -128,7 +128,7 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
         **({"because": found.description} if found.description else {}),
         "image": found.reference,
         "digest": found.digest,
-        **({"asked by": found.asked_by} if found.asked_by else {}),
+        **({"requested by": found.asked_by} if found.asked_by else {}),
     }
     if found.reason is not None:
         fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}

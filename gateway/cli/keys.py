@@ -193,10 +193,11 @@ async def revoke(key: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def rotate_master(*, as_json: bool) -> None:
-    """Re-encrypt all secrets with a new master key while everything runs.
+    """Re-encrypt all secrets with a new master key.
 
-    Set GATEWAY_MASTER_KEY to the new key and GATEWAY_FORMER_MASTER_KEYS to the old one. If neither is set, the command
-    replaces the key in the data directory. If it is interrupted, run it again: it continues.
+    The gateway may run meanwhile. Set GATEWAY_MASTER_KEY to the new key and GATEWAY_FORMER_MASTER_KEYS to the former
+    one. If neither is set, the command replaces the key in the data directory. If it is interrupted, run it again: it
+    continues.
     """
     from dataclasses import asdict
 

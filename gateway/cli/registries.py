@@ -20,7 +20,7 @@ from gateway.cli._runner import (
 
 @click.group()
 def registries() -> None:
-    """Manage registry credentials for all applications, matched to images by address."""
+    """Manage registry credentials. The registry's address tells for which images they are used."""
 
 
 @registries.command()
@@ -60,7 +60,7 @@ async def create(
     as_json: bool,
     **plain: str | None,
 ) -> None:
-    """Store credentials for the images of URL and print the registry's id. The registry is not contacted.
+    """Store credentials for the images of URL. Print the registry's id. The registry is not contacted.
 
     URL is for example ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; default: Docker Hub.
     """
@@ -117,7 +117,7 @@ def _login_name(registry: Any) -> str | None:
 @json_option
 @command
 async def test(registry_id: str, *, as_json: bool) -> None:
-    """Log in with the stored credentials; on failure, print the cause and the remedy."""
+    """Log in with the stored credentials. On failure, print the cause and the remedy."""
     from gateway import app
     from gateway.admin.registries import log_in
     from gateway.registry import client

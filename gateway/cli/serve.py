@@ -23,7 +23,10 @@ def serve(*, as_json: bool) -> None:
 @json_option
 @command
 async def migrate(*, as_json: bool) -> None:
-    """Migrate the database to the current schema; `serve` does this too."""
+    """Migrate the database to the current schema.
+
+    All commands that use the database do this first.
+    """
     from gateway import config
     from gateway.store import migrate as migrations
     from gateway.store.storage import open_pool

@@ -22,7 +22,7 @@ from gateway.cli._runner import (
 
 @click.group()
 def servers() -> None:
-    """Manage remote servers to deploy to, besides the gateway's own engine."""
+    """Manage remote servers to deploy to. The gateway's own engine is not one of them."""
 
 
 def _access_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -91,7 +91,7 @@ async def update(server: str, *, name: str | None, host: str | None, as_json: bo
 @json_option
 @command
 async def list_servers(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """List servers, newest first, and whether they were reachable when last contacted."""
+    """List servers, newest first. STATE is from the last contact."""
     from gateway.api.procedures.server import ServerRow
     from gateway.store import servers as store
     from gateway.store.database import transaction

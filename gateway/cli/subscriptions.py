@@ -19,7 +19,7 @@ from gateway.cli._runner import (
 
 @click.group()
 def subscriptions() -> None:
-    """Manage which tags an application deploys when they are pushed."""
+    """Manage which pushed tags an application deploys."""
 
 
 @subscriptions.command()
@@ -47,7 +47,7 @@ async def create(
     allow_downgrade: bool,
     as_json: bool,
 ) -> None:
-    """Subscribe APP to more tags, for example: gateway subscriptions create web semver '^1.2'."""
+    """Subscribe APP to more tags. Example: gateway subscriptions create web semver '^1.2'."""
     from gateway.admin.subscriptions import resolve_repository
     from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.model.tag_policies import TagPolicy
@@ -74,7 +74,7 @@ async def create(
 @json_option
 @command
 async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None, as_json: bool) -> None:
-    """List subscriptions of one application or of all, newest first."""
+    """List subscriptions of one application or all, newest first."""
     from gateway.api.procedures.subscription import SubscriptionRow
     from gateway.store import applications
     from gateway.store import subscriptions as store
@@ -101,9 +101,9 @@ async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None,
 @json_option
 @command
 async def reconcile(app: str, seconds: int | None, *, as_json: bool) -> None:
-    """Set how often APP polls its registry for missed pushes, in SECONDS.
+    """Set how often APP's registry is polled for missed pushes.
 
-    0 turns polling off; without SECONDS, the interval set for the registry applies.
+    SECONDS is the interval; 0 turns polling off. Without SECONDS, the interval set for the registry applies.
     """
     from gateway.store import applications
     from gateway.store import subscriptions as store

@@ -109,7 +109,7 @@ async def create(
 @json_option
 @command
 async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> None:
-    """List webhooks, newest first, without their paths and secrets."""
+    """List webhooks, newest first. Their paths and secrets are not shown."""
     from gateway.api.procedures.webhook import WebhookRow
     from gateway.store import endpoints
     from gateway.store.database import transaction
@@ -133,12 +133,19 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
 @click.option("--secret-file", help="Read the secret from this file (- is standard input); default: generate one.")
 @click.option("--path", is_flag=True, help="Generate a new path instead of a new secret.")
 @click.option(
-    "--grace", type=click.IntRange(0, 2_592_000), default=86_400, help="Seconds for which the old one stays valid."
+    "--grace",
+    type=click.IntRange(0, 2_592_000),
+    default=86_400,
+    help="Seconds for which the former one stays valid; default: a day.",
 )
 @json_option
 @command
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
-    """Replace the secret of a webhook, by its id; for a source that cannot sign, its path."""
+    """Replace the secret or the path of a webhook, by its id.
+
+    Without --path the secret is replaced, or the path if that is the only secret. The former one stays valid for the
+    grace period.
+    """
     from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
     from gateway.api.procedures.webhook import RotatedWebhook
     from gateway.store.database import transaction
@@ -148,7 +155,7 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
         made = await rotate_endpoint(connection, storage.vault, given)
     print_text(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
     if not as_json:
-        print_text(f"The old one stays valid for {grace} seconds. The new one is not shown again.", err=True)
+        print_text(f"The former one stays valid for {grace} seconds. The new one is not shown again.", err=True)
 
 
 @webhooks.command()
@@ -165,7 +172,7 @@ async def enable(endpoint: str, *, as_json: bool) -> None:
 @json_option
 @command
 async def disable(endpoint: str, *, as_json: bool) -> None:
-    """Disable a webhook: its pushes deploy nothing until it is enabled."""
+    """Disable a webhook. Its pushes deploy nothing until it is enabled."""
     await _set_enabled(endpoint, enabled=False, as_json=as_json)
 
 

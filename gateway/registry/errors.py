@@ -76,7 +76,8 @@ def not_a_manifest(subject: Subject, answer: Answer) -> Postponed:
     what = f"{len(answer.body)} bytes of {kind}" if answer.body else "nothing"
     return Postponed(
         Code.REGISTRY_UNREACHABLE,
-        f"{subject.domain} answers {subject.text} with {what}, which is not a manifest: is a proxy in front of it?",
+        f"{subject.domain} answers {subject.text} with {what}, which is not a manifest: check whether a proxy is in "
+        "front of it",
     )
 
 

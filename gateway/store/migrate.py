@@ -1,6 +1,6 @@
 """Apply the numbered SQL files once and in order, by one process at a time, beside gateways that serve.
 
-A file with the line `-- expands` keeps everything that a gateway of the release before uses: that gateway goes on.
+A file with the line `-- expands` keeps everything that a gateway of the previous release uses: that gateway goes on.
 After any other file, a gateway that does not know it is too old: see `select_newer`.
 
 Before the first release the files had other numbers. They are in `migrations/former` and run only for a database that
