@@ -11,7 +11,7 @@ PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 # The README begins with what the product does, the changelog and the two indexes with what they list.
 GUIDES = [page for page in PAGES if page.name not in {"README.md", "CHANGELOG.md", "api.md"}]
 
-_PATH = re.compile(r"(?<![\w./@:$-])((?:gateway|tests|migrations)/[\w./-]*\w/?)(?![\w<*{…/:])")
+_PATH = re.compile(r"(?<![\w./@:$-])((?:gateway|tests|migrations)/[\w./-]*\w/?)(?![\w<*{…/]|:(?!:))")
 _FRAGMENT = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -32,8 +32,11 @@ def test_every_path_that_a_page_names_exists(page: Path) -> None:
 
 
 def test_paths_are_found_in_prose_in_code_and_in_tables_and_addresses_are_not() -> None:
-    text = "`gateway/app.py`, gateway/store/ and tests/docs; x/gateway/y, gateway/sources/<name>.py, http://gateway/z"
-    assert paths(text) == {"gateway/app.py", "gateway/store/", "tests/docs"}
+    text = (
+        "`gateway/app.py`, gateway/store/ and tests/docs; tests/unit/a.py::test_a, "
+        "x/gateway/y, gateway/sources/<name>.py, http://gateway/z"
+    )
+    assert paths(text) == {"gateway/app.py", "gateway/store/", "tests/docs", "tests/unit/a.py"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.name))
