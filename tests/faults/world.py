@@ -197,7 +197,10 @@ class World:
             for task in looking:
                 task.cancel()
             await asyncio.gather(*looking, return_exceptions=True)
-        return wanted, self.proxy.fired
+        fired = self.proxy.fired
+        if fired is None:
+            self.proxy.disarm()  # what is cleared away later must not be struck: nobody would mend it
+        return wanted, fired
 
     async def settled(self, told_by: GatewayProcess | None = None) -> bool:
         try:
