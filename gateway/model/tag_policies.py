@@ -170,7 +170,8 @@ def _parse_version(tag: str) -> Version | None:
 def _parse_range(pattern: str) -> NpmSpec:
     try:
         return NpmSpec(_NPM_NOTATION.sub("", " ".join(pattern.replace(",", " ").split())))
-    except ValueError as error:
+    # AttributeError: of a range with a hyphen whose upper end is no version.
+    except (ValueError, AttributeError) as error:
         raise InvalidInput(
             f"{pattern!r} is not a version range, for example ^1.2, ~1.2 or >=1 <3", field="pattern"
         ) from error

@@ -41,6 +41,7 @@ async def strike_once(world: World, tally: Tally, fault: Fault, asked: Asked, at
         if call is not None:
             tally.count(fault.name, f"{asked} {call}")
             await fault.mend(world)
+        await world.send_again()
         await world.ends(wanted)
     except Exception as error:
         if (said := lost(error)) is None:

@@ -78,6 +78,7 @@ class World:
     served: list[Digest] = field(default_factory=list)
     count: int = 0
     _versions: int = 0
+    _unanswered: bytes | None = None
     _apps: int = 0
 
     # -- what is asked for
@@ -99,6 +100,7 @@ class World:
         self.app, self.count = f"{self.order}-{self._apps}", 0
         self.image = f"{self.repository}-{self._apps}:latest"
         self.served.clear()
+        self._unanswered = None
         made = {"name": self.app, "applicationId": self.app, "dockerImage": self.image, **self.configuration()}
         await self.gateway.mutate("application.create", made)
         for _ in range(2):
@@ -131,13 +133,28 @@ class World:
                 status, answer = await self.hook.post(body)
                 if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED}:
                     return answer
-            # Struck already: it was taken, and the answer was lost.
-            return {"deployments": [None]} if self.proxy.fired else None
+            if self.proxy.fired:  # it may have been taken, and the answer was lost: it is sent again once all works
+                self._unanswered = body
+                return {"deployments": [None]}
+            return None
 
         answer = await until(taken)
         if not answer["deployments"]:
             raise Violation(f"a push was answered with {answer}")
         self.count += 1
+
+    async def send_again(self) -> None:
+        """Send the push again whose answer a strike has cut off, as its registry does; a second one does nothing."""
+        body, self._unanswered = self._unanswered, None
+        if body is not None:
+
+            async def taken() -> bool | None:
+                with suppress(aiohttp.ClientError):
+                    status, _ = await self.hook.post(body)
+                    return status in {HTTPStatus.OK, HTTPStatus.ACCEPTED} or None
+                return None
+
+            await until(taken)
 
     async def ask(self, asked: Asked) -> Digest:
         """Ask for another version; return its digest."""

@@ -57,7 +57,9 @@ _RULES = (
     _rule(Code.RATE_LIMITED, "toomanyrequests", "pull rate limit", "429 too many requests"),
     _rule(Code.ENGINE_BUSY, "not a swarm manager. manager is being prepared",
           text="the engine's part of the Swarm is still starting"),
-    _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b"),
+    # The second: an engine that is shutting down has closed its connection to containerd.
+    _rule(Code.ENGINE_UNREACHABLE, r"rpc error: code = (?:unavailable|aborted|canceled|deadlineexceeded)\b",
+          "grpc: the client connection is closing"),
     _rule(Code.NO_SWARM, "not a swarm manager"),
     _rule(Code.NO_SPACE, "no space left on device"),
     # Before the rules for the network, unless the process that reads the layer ended.

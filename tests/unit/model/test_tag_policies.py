@@ -45,6 +45,7 @@ def test_a_policy_matches_the_tags_it_describes(
         ("exact", "a b", "pattern"),
         ("semver", "", "pattern"),
         ("semver", "newest", "pattern"),
+        ("semver", "1 - x#v", "pattern"),
         ("glob", "", "pattern"),
         ("glob", "*" * 257, "pattern"),
         ("regex", "(a", "pattern"),
