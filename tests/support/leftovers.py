@@ -72,7 +72,9 @@ def watch(pid: int, mark: bytes) -> None:
         signalled |= left
         time.sleep(_POLL_INTERVAL)
     for directory, bridge in engines:
-        _remove_engine(directory, bridge)
+        # An engine that has cleaned up gave its bridge's name back, and another session may have taken it.
+        if directory.exists():
+            _remove_engine(directory, bridge)
 
 
 def _marked(mark: bytes) -> set[int]:
