@@ -81,15 +81,15 @@ async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_
     assert not await open_swap(lane)
 
 
-def fail(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """Let so many attempts end on a defect."""
+def fail(monkeypatch: pytest.MonkeyPatch, application_id: str, times: int) -> None:
+    """Let so many attempts of an application end on a defect; what other tests left queued is not counted."""
     left, roll_out = [None] * times, recipes.roll_out
 
-    async def broken(*given: Any) -> Any:
-        if left:
+    async def broken(context: Any, task: Any, *given: Any) -> Any:
+        if left and task.application.application_id == application_id:
             left.pop()
             raise KeyError("a defect")
-        return await roll_out(*given)
+        return await roll_out(context, task, *given)
 
     monkeypatch.setattr("gateway.worker.execution.roll_out", broken)
 
@@ -100,7 +100,7 @@ async def test_a_defect_before_the_swap_is_retried_a_few_times(
 ) -> None:
     monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
     await pushes("1")
-    fail(monkeypatch, defects)
+    fail(monkeypatch, lane.application_id, defects)
     assert (await lane.ask(Kind.DEPLOY)).status is status
 
 
