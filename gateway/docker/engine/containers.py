@@ -228,13 +228,13 @@ async def rename(engine: Engine, container: Container, name: str) -> Container:
     if container.name == name:
         return container
     if container.restarting:
-        await stop_for_good(engine, container, grace=_GRACE)
+        await _stop_for_good(engine, container, grace=_GRACE)
     try:
         await _rename(engine, container, name)
     except Postponed as error:
         if error.reason.code is not Code.ENGINE_BUSY:
             raise
-        await stop_for_good(engine, container, grace=_GRACE)  # it stopped since it was inspected
+        await _stop_for_good(engine, container, grace=_GRACE)  # it stopped since it was inspected
         await _rename(engine, container, name)
     return replace(container, name=name)
 
@@ -243,7 +243,7 @@ async def _rename(engine: Engine, container: Container, name: str) -> None:
     await engine.call("POST", f"containers/{container.container_id}/rename", params={"name": checked_name(name)})
 
 
-async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
+async def _stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
     """Stop the container and set its restart policy to "no"."""
     await set_restart_policy(engine, container, NO_RESTART)
     await stop(engine, container.container_id, grace=grace)
