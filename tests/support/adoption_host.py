@@ -102,7 +102,8 @@ class Host:
     async def names(self) -> list[str]:
         """Return what is there, beside what serves, of the names this host runs."""
         listed = await self.engine.call("GET", "containers/json", params={"all": 1})
-        names = [item["Names"][0].removeprefix("/") for item in listed]
+        # The engine may list a container that it has removed already; it has no name then.
+        names = [item["Names"][0].removeprefix("/") for item in listed if item["Names"]]
         return sorted(name for name in names if any(name.startswith(made) for made in self.made))
 
     async def clear(self) -> None:

@@ -38,8 +38,8 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
         return
     running = await engine.call("GET", "containers/json")
     for port in wanted:
-        if holder := _holder(running, port, but=serving):
-            raise _port_taken(port, await _describe_container(engine, holder))
+        if holder := await _find_holder(engine, running, port, but=serving):
+            raise _port_taken(port, _describe_container(holder))
     if taken := [port for port in wanted if _listens_here(port)]:
         await _refuse_ports_outside_docker(engine, taken, serving)
 
@@ -83,17 +83,22 @@ async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed
         return error
     try:
         port = _Port(*named_port, "")
-        holder = _holder(await engine.call("GET", "containers/json"), port, but=but)
-        called = await _describe_container(engine, holder) if holder else await _mesh_service(engine, port)
+        holder = await _find_holder(engine, await engine.call("GET", "containers/json"), port, but=but)
+        called = _describe_container(holder) if holder else await _mesh_service(engine, port)
         return _port_taken(port, called) if called else error
     except RolloutError:
         return error  # keep the engine's error
 
 
-def _holder(running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None) -> Mapping[str, Any] | None:
+async def _find_holder(
+    engine: Engine, running: Iterable[Mapping[str, Any]], port: _Port, *, but: str | None
+) -> Container | None:
     for item in running:
-        if item["Id"] != but and any(port.collides(one) for one in _published(item)):
-            return item
+        if item["Id"] == but or not any(port.collides(one) for one in _published(item)):
+            continue
+        # The engine may list a container that it has removed already, without a name.
+        if (holder := await containers.inspect(engine, item["Id"])) is not None:
+            return holder
     return None
 
 
@@ -101,15 +106,13 @@ def _published(item: Mapping[str, Any]) -> list[_Port]:
     return [_Port(one["PublicPort"], one["Type"], one.get("IP", "")) for one in item["Ports"] if one.get("PublicPort")]
 
 
-async def _describe_container(engine: Engine, item: Mapping[str, Any]) -> str:
+def _describe_container(container: Container) -> str:
     """Return the container's name and its owner."""
-    name, found = item["Names"][0].removeprefix("/"), await containers.inspect(engine, item["Id"])
-    labels = found.labels if found else {}
-    if application := labels.get(APPLICATION):
-        return f"the container {name} of the application {application}"
-    if project := labels.get(_COMPOSE):
-        return f"the container {name} of the compose project {project}"
-    return f"the container {name}"
+    if application := container.labels.get(APPLICATION):
+        return f"the container {container.name} of the application {application}"
+    if project := container.labels.get(_COMPOSE):
+        return f"the container {container.name} of the compose project {project}"
+    return f"the container {container.name}"
 
 
 def _port_taken(port: _Port, holder: str) -> Failed:
