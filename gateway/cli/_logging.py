@@ -69,6 +69,16 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Access logs are the job of a proxy; the gateway logs deliveries and deployments.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.server").addFilter(_is_not_disconnect)
+
+
+def _is_not_disconnect(record: logging.LogRecord) -> bool:
+    """Return whether the record reports something else than a client that left before its body was read.
+
+    After an early response aiohttp reads the rest of the body. It logs the loss of the connection there as an error.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, RuntimeError) and str(error) == "Connection closed.")
 
 
 class QueuedHandler(logging.Handler):

@@ -1,11 +1,14 @@
 """A log that nobody reads holds up nobody."""
 
+import asyncio
 import logging
 import os
+from unittest.mock import Mock
 
 import pytest
+from aiohttp import StreamReader
 
-from gateway.cli._logging import QueuedHandler
+from gateway.cli._logging import QueuedHandler, _is_not_disconnect
 
 
 @pytest.fixture
@@ -35,3 +38,18 @@ def test_a_reader_that_hangs_costs_lines_and_no_time(log: logging.Logger) -> Non
     log.warning("to nobody")
     handler.finish()
     os.close(writing)
+
+
+def _record(error: BaseException) -> logging.LogRecord:
+    return logging.LogRecord(
+        "aiohttp.server", logging.ERROR, "", 0, "Unhandled exception", (), (type(error), error, None)
+    )
+
+
+async def test_a_client_that_leaves_while_its_body_is_drained_is_no_error() -> None:
+    left = StreamReader(Mock(connected=False), 2**16, loop=asyncio.get_running_loop())
+    with pytest.raises(RuntimeError) as disconnect:
+        await left.readany()
+    assert not _is_not_disconnect(_record(disconnect.value))
+    assert _is_not_disconnect(_record(RuntimeError("another")))
+    assert _is_not_disconnect(_record(ConnectionError("Connection closed.")))
