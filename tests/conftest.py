@@ -23,13 +23,24 @@ def pytest_configure() -> None:
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
 
 
-#: Directories whose tests wait the longest come first, so that all workers end at the same time.
-_SLOW_FIRST = ("e2e", "integration/rollout", "contract", "docs", "integration/worker", "support", "integration", "unit")
+#: Files and directories whose tests wait the longest come first, so that all workers end at the same time.
+_SLOW_FIRST = (
+    "integration/rollout/test_swarm.py",
+    "integration/rollout/",
+    "e2e/",
+    "docs/test_examples_run.py",
+    "contract/",
+    "integration/worker/",
+    "integration/store/test_migrate.py",
+    "support/",
+    "integration/",
+    "docs/",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def rank(item: pytest.Item) -> int:
         path = item.path.relative_to(Path(__file__).parent).as_posix()
-        return next((at for at, part in enumerate(_SLOW_FIRST) if path.startswith(f"{part}/")), len(_SLOW_FIRST))
+        return next((at for at, part in enumerate(_SLOW_FIRST) if path.startswith(part)), len(_SLOW_FIRST))
 
     items.sort(key=rank)

@@ -90,11 +90,18 @@ class PoolView(Protocol):
 
 
 async def _wait(event: asyncio.Event, wait: float) -> None:
-    """Return after so many seconds, or shortly after an event: events that come together are handled together."""
-    with suppress(TimeoutError):
+    """Return after so many seconds, or shortly after an event: events that come together are handled together.
+
+    An engine sends an event up to a moment before its lists show the change. An event that comes just before the return
+    therefore stays set, and causes another return.
+    """
+    try:
         async with asyncio.timeout(wait):
             await event.wait()
-            await asyncio.sleep(POLL_INTERVAL)
+    except TimeoutError:
+        return
+    event.clear()
+    await asyncio.sleep(POLL_INTERVAL)
 
 
 class EngineWorker:
@@ -160,7 +167,6 @@ class EngineWorker:
             if not self.reachable or self.identity is None or not (served := self._claimed_servers()):
                 await asyncio.sleep(POLL_INTERVAL)
                 continue
-            event.clear()
             try:
                 engine = self.engine.managing() if self.identity.swarm_manager else self.engine
                 wait = await task.run(ReachedEngine(engine, self.identity, served)) or task.interval

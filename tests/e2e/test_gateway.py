@@ -19,7 +19,7 @@ from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 
-FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_LOG_FORMAT": "text"}
+FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_LEASE": "1", "GATEWAY_REGISTRY_LAG": "1", "GATEWAY_LOG_FORMAT": "text"}
 
 
 @pytest.fixture
@@ -125,7 +125,8 @@ async def test_a_second_gateway_takes_over_from_one_that_was_killed(
 ) -> None:
     hook, name = await Hook.open(gateway), pushes.name()
     await gateway.mutate(
-        "application.create", {"name": "a", "applicationId": "two", "dockerImage": name, "order": "stop-first"}
+        "application.create",
+        {"name": "a", "applicationId": "two", "dockerImage": name, "order": "stop-first", "stopGrace": 1},
     )
     await hook.post(envelope(name, await pushes("v1")))
     await gateway.settled("two")

@@ -385,6 +385,8 @@ async def test_a_swap_that_can_neither_finish_nor_be_undone_ends(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.rollout.swap._MAX_BACK", 1)
+    # A call of an earlier attempt is waited for as long as it may take, the stop's grace included.
+    await lane.set(configuration={"stopGrace": 1})
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     serving = await lane.serving()

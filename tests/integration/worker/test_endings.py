@@ -70,6 +70,8 @@ async def test_a_deployment_that_killed_few_gateways_is_retried(lane: Lane, push
 async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
     lane: Lane, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:
+    # A call of the killed gateway is waited for as long as it may take, the stop's grace included.
+    await lane.set(configuration={"stopGrace": 1})
     await pushes("1")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     found = await lane.ended(await silent(lane, takeovers, replaces=await lane.serving()))

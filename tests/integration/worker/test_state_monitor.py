@@ -119,9 +119,8 @@ def test_a_stopped_application_that_runs_has_drifted() -> None:
 
 # -- on an engine
 
-# An event that is not heard is made up for by the next look, a minute later at most: seconds.
-_A_LOOK = 100
-pytestmark = pytest.mark.timeout(400)
+# Shorter than the interval of the observation, so that only an event can cause it: seconds.
+_A_LOOK = 50
 
 
 @pytest.fixture
