@@ -1,5 +1,6 @@
 """Fixtures of the whole suite, each in a module of its own."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,11 @@ pytest_plugins = (
 def pytest_configure() -> None:
     # By default each exception is drawn with all local variables, which takes longer than most tests do.
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain])
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, structlog.processors.add_log_level, plain],
+        # Commands run in this process, and what one prints is what `sys.stdout` gets meanwhile.
+        logger_factory=structlog.PrintLoggerFactory(sys.__stderr__),
+    )
 
 
 #: Files and directories whose tests wait the longest come first, so that all workers end at the same time.

@@ -22,6 +22,7 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory, worker_id: s
     """Start the server, or use the one that another worker has started; the last worker stops it."""
     own = tmp_path_factory.getbasetemp()
     async with embedded_postgres(own if worker_id == "master" else own.parent) as url:
+        await _forgo_durability(url)
         yield url
 
 
@@ -47,6 +48,17 @@ async def web_postgres(postgres_server: str, worker_id: str) -> str:
 async def web_pool(web_postgres: str) -> AsyncIterator[Pool]:
     async with connect(web_postgres) as pool:
         yield pool
+
+
+async def _forgo_durability(url: str) -> None:
+    """Let no commit wait for the disk: this server is never started again after a crash."""
+    connection = await asyncpg.connect(url)
+    try:
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            await connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        await connection.execute("SELECT pg_reload_conf()")
+    finally:
+        await connection.close()
 
 
 def address(url: str, name: str) -> str:

@@ -3,6 +3,7 @@
 Every call can be repeated: a change that was made already is not an error.
 """
 
+import asyncio
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:
 _CHECK_RUNS = 3  # of the health check to show
 _MAX_OUTPUT = 1000  # characters
 _GRACE = 10  # seconds to stop a container in a crash loop
+_UPDATE_ATTEMPTS, _UPDATE_PAUSE = 5, 0.2  # seconds between them
 
 NO_RESTART: dict[str, object] = {"Name": "no", "MaximumRetryCount": 0}
 
@@ -250,10 +252,22 @@ async def _stop_for_good(engine: Engine, container: Container, *, grace: int) ->
 
 
 async def set_restart_policy(engine: Engine, container: Container, policy: dict[str, object]) -> None:
-    """Set the restart policy. Does nothing for a container that is gone."""
-    if _policy(container.restart_policy) != _policy(policy):
-        with _ignore_missing():
-            await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
+    """Set the restart policy. Does nothing for a container that is gone.
+
+    The engine refuses this at the moment at which a container stops. In a crash loop that happens often.
+    """
+    if _policy(container.restart_policy) == _policy(policy):
+        return
+    for attempt in range(_UPDATE_ATTEMPTS):
+        try:
+            with _ignore_missing():
+                await engine.call("POST", f"containers/{container.container_id}/update", body={"RestartPolicy": policy})
+        except Postponed as error:
+            if error.reason.code is not Code.ENGINE_BUSY or attempt == _UPDATE_ATTEMPTS - 1:
+                raise
+        else:
+            return
+        await asyncio.sleep(_UPDATE_PAUSE)
 
 
 def _policy(policy: dict[str, object]) -> tuple[object, object]:

@@ -82,6 +82,7 @@ _RULES = (
     _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
           "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
           "removal of container .* is already in progress", "is marked for removal and cannot be",
+          "cannot update a (?:stopped container|deleted process)",
           text="the engine is still cleaning up the container's last run"),
     # Before the rules for connections and for missing programs, whose patterns also match these.
     _rule(
