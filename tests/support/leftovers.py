@@ -26,7 +26,9 @@ MARK = "/nonexistent/tests-"
 _TERM_DEADLINE = 30.0  # seconds after SIGTERM; an engine stops its containers first
 _KILL_DEADLINE = 10.0  # seconds after SIGKILL
 _POLL_INTERVAL = 0.1  # seconds
-_SCAN_INTERVAL = 2000  # milliseconds; each scan reads the environment of every process of the machine
+# Milliseconds. Each scan reads the environment of every process of the machine.
+_FIRST_SCANS, _SCAN_INTERVAL = 200, 2000
+_FIRST_SCANS_FOR = 60.0  # seconds
 
 
 def pytest_configure(config: "pytest.Config") -> None:
@@ -60,7 +62,8 @@ def watch(pid: int, mark: bytes) -> None:
     with suppress(ProcessLookupError):
         poll = select.poll()
         poll.register(os.pidfd_open(pid), select.POLLIN)
-        while not poll.poll(_SCAN_INTERVAL):
+        began = time.monotonic()
+        while not poll.poll(_FIRST_SCANS if time.monotonic() < began + _FIRST_SCANS_FOR else _SCAN_INTERVAL):
             # Engines often end with the session, too early for a scan after it.
             engines |= _engines(_marked(mark))
     began, signalled = time.monotonic(), set[int]()

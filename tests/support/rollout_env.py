@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -113,7 +113,7 @@ async def a_gateway(pool: Pool, engine: Engine, docker_host: str, **settings: st
     environ = {
         "HOME": "/",
         "DOCKER_HOST": docker_host,
-        "GATEWAY_STABLE_WINDOW": "0.3",
+        "GATEWAY_STABLE_WINDOW": "0.1",
         "GATEWAY_HEALTH_DEADLINE": "20",
         "GATEWAY_WATCH_WINDOW": "0",
         **settings,
@@ -129,6 +129,12 @@ async def a_gateway(pool: Pool, engine: Engine, docker_host: str, **settings: st
 async def supervisor(pool: Pool, engine: Engine, dockerd: PrivateEngine) -> AsyncIterator[Supervisor]:
     async with a_gateway(pool, engine, dockerd.host) as one:
         yield one
+
+
+@pytest.fixture
+def long_window(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a version run for longer than it takes to exit before it counts as stable."""
+    monkeypatch.setattr(supervisor.context, "timeouts", replace(supervisor.context.timeouts, stable_window=0.5))
 
 
 async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:

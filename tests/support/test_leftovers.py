@@ -59,8 +59,7 @@ def _is_there(directory: str) -> bool:
     ("workers", "whom", "number", "engine"),
     [
         (0, "controller", signal.SIGKILL, True),
-        (0, "controller", signal.SIGTERM, False),
-        (1, "controller", signal.SIGKILL, False),
+        (1, "controller", signal.SIGTERM, False),
         (1, "worker", signal.SIGKILL, False),
     ],
 )

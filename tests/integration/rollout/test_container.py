@@ -175,7 +175,7 @@ async def test_an_unhealthy_version_fails_with_the_checks_output(
 
 @EITHER_ORDER
 async def test_a_version_that_exits_during_the_window_fails(
-    lane: Lane, pushes: Pushes, order: str, ended: Status
+    lane: Lane, pushes: Pushes, long_window: None, order: str, ended: Status
 ) -> None:
     await lane.set(configuration={"order": order})
     await pushes("v1")

@@ -123,7 +123,9 @@ async def test_an_old_version_that_cannot_be_recreated_is_reported(lane: Lane, p
     await one_serves(lane, second)
 
 
-async def test_an_old_version_that_does_not_start_again_is_reported(host: Host, pushes: Pushes) -> None:
+async def test_an_old_version_that_does_not_start_again_is_reported(
+    host: Host, pushes: Pushes, long_window: None
+) -> None:
     await pushes("v1", behaviour=Behaviour.EXITS)
     await host.run(HostConfig={"RestartPolicy": {"Name": "always"}, "Binds": ["/var:/there"]})
     application = await host.adopt()
