@@ -71,7 +71,12 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 # Node only where there is none, since it often comes from elsewhere.
 test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) ## All tests.
-	@$(BIN)/python -m pytest -n 5 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not long" -n 5 --dist loadfile --no-loadscope-reorder
+
+.PHONY: long
+long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
+long: setup $(CLIENTS_READY) ## Tests that take too long for make test: more clients, cases and former databases.
+	@$(BIN)/python -m pytest -m long -n 3 --dist loadfile
 
 fuzz: setup ## Search for input that breaks a parser, and for responses that differ from their description; MINUTES=10 REQUESTS=100000.
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt

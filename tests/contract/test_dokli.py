@@ -41,6 +41,7 @@ resources:
 """
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)  # each of its many commands has a deadline of its own
 async def test_dokli_applies_deploys_and_plans_nothing_more(desk: Desk) -> None:
     """A port it declares is made after the deployment it starts, so the next deployment publishes it."""

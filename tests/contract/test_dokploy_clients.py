@@ -25,7 +25,9 @@ async def _program(desk: Desk, name: str, *words: str, **environment: str) -> An
     return said.json
 
 
-@pytest.mark.parametrize("link", ["http", "batch", "stream"])
+@pytest.mark.parametrize(
+    "link", ["http", *(pytest.param(link, marks=pytest.mark.long) for link in ("batch", "stream"))]
+)
 async def test_trpc_client_creates_saves_deploys_redeploys_and_reads(desk: Desk, link: str) -> None:
     async def call(*words: str) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = await _program(desk, "trpc.mjs", *words, LINK=link)
@@ -116,6 +118,7 @@ async def test_dokploys_own_cli_does(desk: Desk) -> None:
     assert "404" in await dokploy("application", "one", "--applicationId", "nobody", code=1)
 
 
+@pytest.mark.long
 async def test_dokploys_own_mcp_server_does(desk: Desk) -> None:
     """It hides every `environment` it reads unless told not to, so that nobody could create anything in one."""
 
@@ -181,7 +184,7 @@ test "$(call "$3" "{$4\\"applicationId\\": \\"$1\\"$5}")" = 200
 
 @pytest.mark.parametrize(
     ("path", "before", "after"),
-    [("application.deploy", "", ""), ("trpc/application.deploy", '"json": {', "}")],
+    [("application.deploy", "", ""), pytest.param("trpc/application.deploy", '"json": {', "}", marks=pytest.mark.long)],
     ids=["rest", "trpc"],
 )
 async def test_published_actions_update_and_deploy(desk: Desk, path: str, before: str, after: str) -> None:
@@ -199,6 +202,7 @@ async def test_published_actions_update_and_deploy(desk: Desk, path: str, before
     assert found.digest == second
 
 
+@pytest.mark.long
 async def test_dokploytools_finds_by_name_deploys_waits_and_reads(desk: Desk) -> None:
     desk.environment |= {"DOKPLOY_HERE_URL": desk.gateway.url, "DOKPLOY_HERE_KEY": desk.gateway.key}
 

@@ -11,7 +11,7 @@ from tests.support.api_client import Web
 from tests.support.schemathesis_cases import ask
 
 MINUTES = float(os.environ.get("CONFORMING_MINUTES", "0"))
-FEW = 2  # of each procedure, always the same ones
+FEW = 1  # of each procedure, always the same ones
 A_MINUTE = 5  # of each procedure, by chance
 
 

@@ -59,8 +59,8 @@ def _is_there(directory: str) -> bool:
     ("workers", "whom", "number", "engine"),
     [
         (0, "controller", signal.SIGKILL, True),
-        (1, "controller", signal.SIGTERM, False),
-        (1, "worker", signal.SIGKILL, False),
+        pytest.param(1, "controller", signal.SIGTERM, False, marks=pytest.mark.long),
+        pytest.param(1, "worker", signal.SIGKILL, False, marks=pytest.mark.long),
     ],
 )
 async def test_a_session_that_is_killed_leaves_nothing_running(

@@ -82,8 +82,10 @@ _RULES = (
     _rule(Code.ENGINE_BUSY, r"sandbox \S+ not found", "id already in use",
           "container with (?:given )?id (?:already )?exists", r"(?:task|container) \S+ already exists",
           "removal of container .* is already in progress", "is marked for removal and cannot be",
-          "cannot update a (?:stopped container|deleted process)",
           text="the engine is still cleaning up the container's last run"),
+    # What the runtime says of a container that stops or starts at that moment, in words that differ between versions.
+    _rule(Code.ENGINE_BUSY, r"cannot update container \S+: (?!(?:bad parameter|conflicting options|restart policy))",
+          r"(?<=: )container not running", "process already finished", r".*\bdid not receive an exit event"),
     # Before the rules for connections and for missing programs, whose patterns also match these.
     _rule(
         Code.VOLUME_MISSING,

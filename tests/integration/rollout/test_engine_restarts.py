@@ -51,7 +51,9 @@ async def restarted(engine: PrivateEngine) -> None:
     await engine.start()
 
 
-@pytest.mark.parametrize("more", [{}, STAYS_DOWN], ids=["started again", "stays down"])
+@pytest.mark.parametrize(
+    "more", [{}, pytest.param(STAYS_DOWN, marks=pytest.mark.long)], ids=["started again", "stays down"]
+)
 async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
     alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,7 +86,7 @@ async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
         await containers.remove(alone.engine, one.container_id)
 
 
-@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.parametrize("order", ["start-first", pytest.param("stop-first", marks=pytest.mark.long)])
 async def test_an_engine_shutdown_does_not_fail_a_starting_version(
     alone: Lane, pushes: Pushes, own: PrivateEngine, order: str
 ) -> None:

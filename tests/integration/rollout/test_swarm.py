@@ -429,6 +429,7 @@ async def begun(lane: Lane, digest: str) -> None:
     await until(look)
 
 
+@pytest.mark.long
 async def test_a_node_restart_does_not_fail_a_healthy_version(
     lane: Lane, pushes: Pushes, supervised_swarm: Supervised
 ) -> None:
@@ -494,6 +495,7 @@ async def test_a_removed_service_with_a_bad_version_is_restored_from_the_record(
     assert (await lane.ask(Kind.DEPLOY)).digest == second
 
 
+@pytest.mark.long
 async def test_an_image_that_somebody_set_is_not_reported_as_deployed(lane: Lane, pushes: Pushes) -> None:
     other = f"{pushes.address}/{pushes.path}@{await pushes('other', tag='other')}"
     await pushes("v1")

@@ -106,7 +106,9 @@ async def test_a_defect_before_the_swap_is_retried_a_few_times(
     assert (await lane.ask(Kind.DEPLOY)).status is status
 
 
-@pytest.mark.parametrize(("also", "ours"), [((), True), (("serving",), True), ((), False)])
+@pytest.mark.parametrize(
+    ("also", "ours"), [((), True), pytest.param(("serving",), True, marks=pytest.mark.long), ((), False)]
+)
 async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     lane: Lane,
     pushes: Pushes,
