@@ -53,6 +53,9 @@ async def settle(attempt: Attempt, left_open: Swap) -> Outcome | None:
         if error.reason.code is Code.ENGINE_UNREACHABLE or left_open.failed_resumptions + 1 < limit:
             raise
         _LOG.exception("An open swap cannot be put back: it is closed as it is")
+        if not is_own:  # whose outcome says it
+            title = f"{attempt.task.application.name}: a swap could not be put back"
+            attempt.context.send_alert(title, f"It is closed as it is: {error}")
         left_open = replace(left_open, reason=left_open.reason or error.reason)
     if is_own and left_open.reason is not None:
         return await _put_back_outcome(attempt, left_open)

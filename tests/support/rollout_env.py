@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -22,6 +22,7 @@ from gateway.store import applications, deployments, endpoints, queue, steps, su
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 from gateway.store.pagination import Page
+from gateway.worker.alerts import Alert
 from gateway.worker.supervisor import Supervisor, supervise
 from tests.support.real_parts import Pushes
 
@@ -105,6 +106,16 @@ class Lane:
         found = await containers.inspect(self.engine, "app-" + self.application_id)
         assert found is not None
         return found
+
+
+@dataclass
+class Told:
+    """An alert sink that keeps what it is sent."""
+
+    alerts: list[Alert] = field(default_factory=list)
+
+    def send(self, alert: Alert, /) -> None:
+        self.alerts.append(alert)
 
 
 @asynccontextmanager

@@ -14,10 +14,11 @@ from gateway.docker.engine.containers import Container
 from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code
+from gateway.worker.supervisor import Supervisor
 from gateway.worker.version_retention import prune_kept_versions
 from tests.support.adoption_host import Host
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane
+from tests.support.rollout_env import VAULT, Lane, Told
 
 STOP_FIRST = {"order": "stop-first"}
 SICK = "echo it is sick; exit 1"
@@ -383,10 +384,11 @@ async def test_a_swap_from_a_restored_database_is_superseded_by_a_newer_deployme
     await one_serves(lane, digest)
 
 
-async def test_a_swap_that_can_neither_finish_nor_be_undone_ends(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+async def test_a_swap_that_can_neither_finish_nor_be_undone_ends_with_an_alert(
+    lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.rollout.swap._MAX_BACK", 1)
+    monkeypatch.setattr(supervisor.context, "alerts", told := Told())
     # A call of an earlier attempt is waited for as long as it may take, the stop's grace included.
     await lane.set(configuration={"stopGrace": 1})
     await pushes("v1")
@@ -400,6 +402,7 @@ async def test_a_swap_that_can_neither_finish_nor_be_undone_ends(
     await containers.remove(lane.engine, foreign)
     assert deployment.reason is not None
     assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.NAME_TAKEN)
+    assert any("a swap could not be put back" in alert.title for alert in told.alerts)
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 

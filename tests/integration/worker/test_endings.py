@@ -21,10 +21,9 @@ from gateway.store import deployments, leases, swaps
 from gateway.worker import claims, retry
 from gateway.worker.supervisor import Supervisor
 from tests.integration.rollout.test_manual_changes import left_open
-from tests.integration.worker.test_unserved import Told
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane, a_gateway
+from tests.support.rollout_env import Lane, Told, a_gateway
 
 
 async def silent(lane: Lane, takeovers: int, *, replaces: Container | None = None) -> str:

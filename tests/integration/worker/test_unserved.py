@@ -20,13 +20,12 @@ from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import deployments, swaps
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
-from gateway.worker.alerts import Alert
 from gateway.worker.engine_worker import EngineWorker, PeriodicTask
 from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import Lane, Told
 
 
 async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deployment:
@@ -117,16 +116,6 @@ async def test_retry_delays_grow_without_an_open_swap(web: Web) -> None:
 
 
 # -- on a real engine
-
-
-@dataclass
-class Told:
-    """Takes alerts."""
-
-    alerts: list[Alert] = field(default_factory=list)
-
-    def send(self, alert: Alert, /) -> None:
-        self.alerts.append(alert)
 
 
 async def test_a_stuck_swap_alerts_and_serves_once_it_can(
