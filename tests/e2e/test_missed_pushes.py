@@ -19,7 +19,7 @@ from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest, Reference
 from tests.support.command_line import gateway_process
 
-APPLICATIONS = int(os.environ.get("MISSED_APPLICATIONS", "6"))
+APPLICATIONS = int(os.environ.get("MISSED_APPLICATIONS", "4"))
 AWAY = float(os.environ.get("MISSED_AWAY", "2"))  # seconds
 SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.2", "GATEWAY_LEASE": "0.6", "GATEWAY_LOG_FORMAT": "text"}
 KILLS = 3

@@ -20,7 +20,7 @@ from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import Hook, envelope
 from tests.support.real_parts import Pushes
 
-FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_REGISTRY_LAG": "2", "GATEWAY_LOG_FORMAT": "text"}
+FAST = {"GATEWAY_STABLE_WINDOW": "0.3", "GATEWAY_REGISTRY_LAG": "1", "GATEWAY_LOG_FORMAT": "text"}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A host on which somebody runs containers, which a gateway may take over."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -108,8 +109,10 @@ class Host:
 
     async def clear(self) -> None:
         """Remove what was run, and its networks."""
-        for name in await self.names():
-            await self.engine.call("DELETE", f"containers/{name}", params={"force": 1, "v": 1})
+        given = {"force": 1, "v": 1}
+        await asyncio.gather(
+            *(self.engine.call("DELETE", f"containers/{name}", params=given) for name in await self.names())
+        )
         for name in self.networks:
             await self.engine.call("DELETE", f"networks/{name}")
         self.made, self.networks = [], []

@@ -1,5 +1,6 @@
 """One application's way from request to outcome, on a real engine, with a registry and PostgreSQL."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -171,5 +172,4 @@ async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushe
     yield lane
     async with pool.acquire() as connection:
         await watches.delete_watch(connection, lane.application_id)
-    for container in await lane.containers():
-        await containers.remove(engine, container.container_id)
+    await asyncio.gather(*(containers.remove(engine, one.container_id) for one in await lane.containers()))
