@@ -16,6 +16,7 @@ import structlog
 from gateway.background import BackgroundTasks
 from gateway.model.errors import Unavailable
 from gateway.store.postgres_cluster import Cluster
+from gateway.store.transient_errors import is_transient
 
 _LOG = structlog.get_logger()
 
@@ -65,10 +66,12 @@ async def _exists(cluster: Cluster) -> None:
     while True:
         try:
             await (await asyncpg.connect(cluster.url(_DATABASE))).close()
-        except asyncpg.CannotConnectNowError:
-            await asyncio.sleep(_RETRY_INTERVAL)
         except asyncpg.InvalidCatalogNameError:
             await _create(cluster)
+        except asyncpg.PostgresError as error:
+            if not is_transient(error):
+                raise
+            await asyncio.sleep(_RETRY_INTERVAL)
         else:
             return
 

@@ -96,7 +96,7 @@ class Database:
         async def started() -> bool | None:
             try:
                 await (await asyncpg.connect(self.url)).close()
-            except (OSError, asyncpg.CannotConnectNowError):  # it recovers, and a busy machine takes its time
+            except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):  # it ends, or recovers
                 return None
             return await asyncio.to_thread(self._cluster.postmaster) != former
 

@@ -228,3 +228,21 @@ async def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -
         async with embedded_postgres(place):
             pass
     assert within(place) == []
+
+
+async def test_a_server_that_ends_during_the_first_connection_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, broken = (
+        asyncpg.connect,
+        [asyncpg.ConnectionDoesNotExistError("closed"), asyncpg.CannotConnectNowError("")],
+    )
+
+    async def first_broken(url: str) -> "asyncpg.Connection[asyncpg.Record]":
+        if broken:
+            raise broken.pop()
+        return await connect(url)
+
+    monkeypatch.setattr("gateway.store.embedded_postgres.asyncpg.connect", first_broken)
+    async with embedded_postgres(home_of(tmp_path)):
+        assert broken == []
