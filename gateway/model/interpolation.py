@@ -30,10 +30,14 @@ def has_references(text: str | None) -> bool:
     return text is not None and _OPENING in text
 
 
-def references(text: str) -> frozenset[str]:
-    """Return the references to variables of the project and the environment, for example project.NAME."""
-    named = (found.strip() for found in _split(text)[1::2])
-    return frozenset(name for name in named if name.partition(".")[0] in {"project", "environment"} and "." in name)
+def references(own: str) -> frozenset[str]:
+    """Return what an application's variables name of its project and its environment, for example project.NAME.
+
+    The argument is dotenv text. Raises InvalidInput if it is not.
+    """
+    # Quotes and escapes can hide where a reference ends, so the text is parsed before it is split, as in `resolve`.
+    places = (_place(named) for value in parse_environment(own).values() for named in _split(value)[1::2])
+    return frozenset(_qualified_name(place) for place in places if place[0])
 
 
 def resolve(own: str | None, *, environment: str | None, project: str | None) -> dict[str, str]:
@@ -91,7 +95,7 @@ class _Resolution:
                 )
             text = self.texts[scope][name]
             pieces = _split(text)
-            pieces[1::2] = [self._named(place, named.strip(), way) for named in pieces[1::2]]
+            pieces[1::2] = [self._named(place, named, way) for named in pieces[1::2]]
             value = "".join(pieces)
             if len(pieces) > 1 and len(value) > _MAX_VALUE_LENGTH:
                 raise InvalidInput(
@@ -104,9 +108,9 @@ class _Resolution:
         return self.known[place]
 
     def _named(self, place: tuple[str, str], named: str, way: tuple[tuple[str, str], ...]) -> str:
-        head, dot, tail = named.partition(".")
-        scope, name = (head, tail) if dot and head in {"project", "environment"} else (place[0], named)
-        names = f"{_qualified_name(place)} refers to ${{{{{named}}}}}"
+        scope, name = _place(named)
+        names = f"{_qualified_name(place)} refers to ${{{{{named.strip()}}}}}"
+        scope = scope or place[0]
         if scope == "environment" and place[0] == "project":
             raise InvalidInput(f"{names}: a project's variables cannot refer to an environment's", field="env")
         if name not in self.texts[scope]:
@@ -115,6 +119,12 @@ class _Resolution:
                 field="env",
             )
         return self.value(scope, name, (*way, place))
+
+
+def _place(named: str) -> tuple[str, str]:
+    """Return the scope and the name of the variable that a reference names; the scope is empty for the same text."""
+    head, dot, tail = named.strip().partition(".")
+    return (head, tail) if dot and head in {"project", "environment"} else ("", named.strip())
 
 
 def _qualified_name(place: tuple[str, str]) -> str:

@@ -108,7 +108,17 @@ async def test_a_setting_allows_it(web: Web, monkeypatch: pytest.MonkeyPatch) ->
             await web.mutate("application.update", applicationId="mine", **reaching)
 
 
-@pytest.mark.parametrize("named", ["${{project.PASSWORD}}", "${{ project.PASSWORD }}", "${{environment.X}}"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        "${{project.PASSWORD}}",
+        "${{ project.PASSWORD }}",
+        "${{environment.X}}",
+        r'"${{x\n${{project.PASSWORD}}"',
+        "'${{x\r${{project.PASSWORD}}'",
+        r"1\nB=${{project.PASSWORD}}",
+    ],
+)
 async def test_a_key_for_an_application_does_not_read_its_project_s_variables(web: Web, named: str) -> None:
     key = await mine_and_another(web)
     async with asking_with(web, key):

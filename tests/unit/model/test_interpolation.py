@@ -4,9 +4,11 @@ import time
 import tracemalloc
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from gateway.model.errors import InvalidInput
-from gateway.model.interpolation import has_references, resolve
+from gateway.model.interpolation import has_references, references, resolve
 
 
 def test_an_application_names_its_project_its_environment_and_itself() -> None:
@@ -52,6 +54,31 @@ def test_values_over_several_lines_are_resolved() -> None:
 def test_invalid_references_are_rejected(own: str, environment: str, project: str, told: str) -> None:
     with pytest.raises(InvalidInput, match=told):
         resolve(own, environment=environment, project=project)
+
+
+_FRAGMENTS = (
+    "A=", "B=", "export ", "x", " ", "#", "\n", "\r", "\\n", "\\r", "\\", '"', "'", "`",
+    "${{", "}}", "${{A}}", "${{project.P}}", "${{ environment.E }}", "project.P",
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.lists(st.sampled_from(_FRAGMENTS), max_size=12).map("".join))
+@example('A="${{x\\n${{project.P}}"')
+@example("A='${{x\r${{project.P}}'")
+@example("A=${{B}}\\nB='${{x\r${{project.P}}'")
+def test_a_variable_of_the_project_reaches_no_value_unless_the_text_is_known_to_name_it(own: str) -> None:
+    secrets = {"project.P": "hush-project", "environment.E": "hush-environment"}
+    try:
+        values = resolve(own, environment="E=hush-environment", project="P=hush-project").values()
+    except InvalidInput:
+        return
+    used = {named for named, secret in secrets.items() if any(secret in value for value in values)}
+    assert used <= references(own)
+
+
+def test_a_comment_names_nothing() -> None:
+    assert references("# A=${{project.P}}\nA=${{B}}\nB=${{ project.Q }}") == {"project.Q"}
 
 
 def test_most_name_nothing() -> None:
