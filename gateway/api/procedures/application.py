@@ -210,7 +210,9 @@ async def select_whole_application(
     reached = await domains.select_domains(connection, application_id)
     records = await steps.select_steps(connection, [one.deployment_id for one in newest])
     server_id = found["serverId"]
-    server = await servers.select_server(connection, context.vault, server_id) if server_id else None
+    # `server.one` is closed to restricted keys, so its row is not shown here either.
+    shows_server = server_id is not None and context.caller.grants is None
+    server = await servers.select_server(connection, context.vault, server_id) if shows_server else None
     environment = await environments.select_environment(
         connection, context.vault, found["environmentId"], without=("variables",)
     )
