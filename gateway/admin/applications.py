@@ -121,7 +121,7 @@ async def apply_changes(
     _validate_texts(given)
     if limits is not None:
         where = given.server_id if "server_id" in changes else current.server_id
-        await limits.check(connection, current, wanted=wanted, env=given.env, server_id=where)
+        await limits.check(connection, vault, current, wanted=wanted, env=given.env, server_id=where)
     if "server_id" in changes:
         await _validate_server(connection, vault, current, given.server_id)
     changes |= _bind_password(current, given)

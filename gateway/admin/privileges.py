@@ -5,10 +5,11 @@ from gateway.model import host_privileges
 from gateway.model.api_keys import Caller
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration
-from gateway.model.errors import Forbidden
+from gateway.model.errors import Forbidden, UndecryptableSecret
 from gateway.model.interpolation import references
-from gateway.store import resource_owners
+from gateway.store import resource_owners, undecryptable
 from gateway.store.database import Connection
+from gateway.store.encryption import Vault
 from gateway.store.resource_owners import ResourceKind
 
 
@@ -22,6 +23,7 @@ class KeyLimits:
     async def check(
         self,
         connection: Connection,
+        vault: Vault,
         current: Application,
         *,
         wanted: Configuration | None,
@@ -32,7 +34,7 @@ class KeyLimits:
         self._refuse_server(current, server_id)
         if wanted is not None:
             self._refuse_privileges(current, wanted)
-            await self._refuse_volumes(connection, current, wanted)
+            await self._refuse_volumes(connection, vault, current, wanted)
         if env is not None:
             await self._refuse_variables(connection, current, env)
 
@@ -49,19 +51,28 @@ class KeyLimits:
             "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
         )
 
-    async def _refuse_volumes(self, connection: Connection, current: Application, wanted: Configuration) -> None:
-        """Raises Forbidden when the configuration adds a volume of another application."""
-        had = {mount.source for mount in current.configuration.mounts}
-        for mount in wanted.mounts:
-            if self._host_powers or mount.type != "volume" or mount.source in had:
-                continue
-            if await resource_owners.is_volume_of_another(
-                connection, mount.source, application_id=current.application_id, app_name=current.app_name
-            ):
-                raise Forbidden(
-                    f"key {self._caller.name!r} may not let {current.name} mount the volume {mount.source}: "
-                    "it is another application's"
-                )
+    async def _refuse_volumes(
+        self, connection: Connection, vault: Vault, current: Application, wanted: Configuration
+    ) -> None:
+        """Raises Forbidden when the configuration adds a volume that another application has, or may have."""
+        had, sent = (
+            {mount.source for mount in one.mounts if mount.type == "volume"} for one in (current.configuration, wanted)
+        )
+        if self._host_powers or not (added := sent - had):
+            return
+        refused = f"key {self._caller.name!r} may not let {current.name} mount the volume"
+        try:
+            theirs = await resource_owners.select_volumes_of_others(
+                connection, vault, added, application_id=current.application_id, app_name=current.app_name
+            )
+        except UndecryptableSecret as error:
+            undecryptable.log_once(error)
+            raise Forbidden(
+                f"{refused} {min(added)}: it may be another application's, and no master key decrypts what that was "
+                "adopted with; the gateway's log says which"
+            ) from error
+        if theirs:
+            raise Forbidden(f"{refused} {min(theirs)}: it is another application's")
 
     async def _refuse_variables(self, connection: Connection, current: Application, env: str) -> None:
         """Raises Forbidden when the environment adds references to variables that the key may not see."""

@@ -38,6 +38,14 @@ class AdoptedSpec:
     def reference(self) -> Reference:
         return Reference.parse(self.image)
 
+    @property
+    def volumes(self) -> frozenset[str]:
+        """The named volumes that it mounts."""
+        where = self.found["TaskTemplate"]["ContainerSpec"] if self.is_service else self.found["HostConfig"]
+        mounts = (mount.get("Source") for mount in where.get("Mounts") or () if mount.get("Type") == "volume")
+        binds = (bind.partition(":")[0] for bind in where.get("Binds") or () if ":" in bind)
+        return frozenset(source for source in (*mounts, *binds) if source and not source.startswith("/"))
+
     def dump(self) -> str:
         return orjson.dumps(asdict(self)).decode()
 

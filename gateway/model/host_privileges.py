@@ -15,6 +15,8 @@ _DEFAULT_CAPABILITIES = frozenset({
 })  # fmt: skip
 #: network of a container without a chosen one
 _DEFAULT_NETWORK = "bridge"
+#: seconds; a swap holds one of the engine's slots for as long
+_MAX_STOP_GRACE = 120
 
 
 def is_own_volume(app_name: str, volume: str) -> bool:
@@ -42,6 +44,11 @@ def _privileges(configuration: Configuration, app_name: str) -> Iterator[tuple[s
             yield f"join the network {network}", "networks"
     for words in _network_privileges(configuration):
         yield words, "networkSwarm"
+    if configuration.stop_grace > _MAX_STOP_GRACE:
+        words = (
+            f"take {configuration.stop_grace} s to stop, more than {_MAX_STOP_GRACE} s, while others wait to be swapped"
+        )
+        yield words, "stopGrace"
 
 
 def _mount_privileges(configuration: Configuration, app_name: str) -> Iterator[str]:

@@ -341,6 +341,14 @@ async def update_desired(connection: Connection, application_id: str, desired: D
     await connection.execute("UPDATE applications SET desired = $2 WHERE application_id = $1", application_id, desired)
 
 
+async def select_adopted_specs(connection: Connection, vault: Vault, *, but: str) -> list[AdoptedSpec]:
+    """Return what all applications were adopted with, except one. Raises UndecryptableSecret."""
+    rows = await connection.fetch(
+        "SELECT application_id, base FROM applications WHERE base IS NOT NULL AND application_id <> $1", but
+    )
+    return [AdoptedSpec.load(vault.decrypt(row["base"], _place(row["application_id"], "base"))) for row in rows]
+
+
 async def select_engine_id(connection: Connection, application_id: str) -> str | None:
     """Return the engine of an application; None if it was never deployed."""
     row = await connection.fetchval("SELECT engine_id FROM applications WHERE application_id = $1", application_id)

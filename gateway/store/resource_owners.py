@@ -1,11 +1,13 @@
 """The application and project that a resource belongs to."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from gateway.model.api_keys import Grants
+from gateway.store import applications
 from gateway.store.database import Connection
+from gateway.store.encryption import Vault
 
 
 class ResourceKind(StrEnum):
@@ -75,21 +77,29 @@ async def select_covered(connection: Connection, grants: Grants) -> frozenset[st
     return frozenset(row["application_id"] for row in rows)
 
 
-async def is_volume_of_another(connection: Connection, volume: str, *, application_id: str, app_name: str) -> bool:
-    """Return whether another application mounts the volume, or has a name that matches the volume better."""
-    return bool(
-        await connection.fetchval(
-            """
-            SELECT EXISTS (
-                SELECT FROM applications
-                 WHERE application_id <> $2
-                   AND (configuration @> jsonb_build_object('mounts', jsonb_build_array(
-                            jsonb_build_object('source', $1::text)))
-                        OR (length(app_name) > length($3) AND ($1 = app_name OR starts_with($1, app_name || '-'))))
-            )
-            """,
-            volume,
-            application_id,
-            app_name,
-        )
+async def select_volumes_of_others(
+    connection: Connection, vault: Vault, volumes: Collection[str], *, application_id: str, app_name: str
+) -> frozenset[str]:
+    """Return those of the volumes that another application mounts, or has a name that matches them better.
+
+    Raises UndecryptableSecret when no key decrypts what another application was adopted with.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT volume
+          FROM unnest($1::text[]) AS wanted (volume)
+         WHERE EXISTS (
+               SELECT FROM applications
+                WHERE application_id <> $2
+                  AND (EXISTS (SELECT FROM jsonb_array_elements(configuration -> 'mounts') AS mount
+                                WHERE mount ->> 'source' = volume AND coalesce(mount ->> 'type', 'volume') = 'volume')
+                       OR (length(app_name) > length($3)
+                           AND (volume = app_name OR starts_with(volume, app_name || '-'))))
+               )
+        """,
+        list(volumes),
+        application_id,
+        app_name,
     )
+    adopted = await applications.select_adopted_specs(connection, vault, but=application_id)
+    return frozenset(row["volume"] for row in rows).union(*(base.volumes.intersection(volumes) for base in adopted))

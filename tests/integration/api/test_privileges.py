@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from gateway.api.context import CONTEXT
+from gateway.model.adoption import AdoptedSpec
 from gateway.model.api_keys import Permission
 from gateway.model.configuration import Configuration
 from gateway.model.host_privileges import required_privileges
+from gateway.store import applications
 from tests.integration.api.test_api_keys import a_key, asking_with
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 
 REACHING: list[dict[str, Any]] = [
     {"mounts": [{"type": "bind", "source": "/", "target": "/host"}]},
@@ -22,6 +24,8 @@ REACHING: list[dict[str, Any]] = [
     {"networks": ["host"]},
     {"networks": ["shop-internal"]},
     {"networkSwarm": [{"Target": "shop-internal"}]},
+    {"stopGrace": 121},
+    {"stopGracePeriodSwarm": 3600 * 10**9},
 ]
 
 
@@ -47,7 +51,7 @@ async def test_a_key_for_an_application_does_not_let_it_reach_beyond_its_contain
     await web.mutate("application.update", applicationId="mine", **reaching)
     async with asking_with(web, key):
         # What the one who may has set stays, whatever else is changed.
-        await web.mutate("application.update", applicationId="mine", **reaching, stopGrace=5)
+        await web.mutate("application.update", applicationId="mine", **reaching, memoryLimit="64m")
 
 
 async def test_a_mount_that_reaches_the_host_is_not_made_or_changed_into_one_by_itself(web: Web) -> None:
@@ -98,6 +102,78 @@ async def test_an_application_s_own_volume_is_known_by_its_name(web: Web) -> Non
     async with asking_with(web, key):
         assert (await web.post("/api/mounts.create", {**volume, "volumeName": f"{mine}-theirs"}))[0] == 403
         await web.mutate("mounts.create", **volume, volumeName=f"{mine}-data")
+
+
+async def test_a_file_named_like_a_volume_of_another_does_not_become_that_volume(web: Web) -> None:
+    key = await mine_and_another(web)
+    volume = f"{(await web.query('application.one', applicationId='mine'))['appName']}-theirs"
+    theirs = [{"type": "volume", "source": volume, "target": "/d"}]
+    await web.mutate("application.update", applicationId="another", mounts=theirs)
+    async with asking_with(web, key):
+        file = {"serviceId": "mine", "type": "file", "mountPath": "/d", "filePath": volume}
+        made = await web.mutate("mounts.create", **file)
+        change = {"mountId": made["mountId"], "type": "volume", "volumeName": volume}
+        status, answer = await web.post("/api/mounts.update", change)
+        assert (status, answer["code"]) == (403, "FORBIDDEN")
+        status, _ = await web.post("/api/application.update", {"applicationId": "mine", "mounts": theirs})
+        assert status == 403
+
+
+async def test_a_file_of_another_does_not_keep_an_application_from_a_volume_of_that_name(web: Web) -> None:
+    key = await mine_and_another(web)
+    volume = f"{(await web.query('application.one', applicationId='mine'))['appName']}-data"
+    await web.mutate("mounts.create", serviceId="another", type="file", mountPath="/d", filePath=volume)
+    async with asking_with(web, key):
+        await web.mutate("mounts.create", serviceId="mine", type="volume", mountPath="/d", volumeName=volume)
+
+
+def adopted_with(volume: str) -> dict[str, dict[str, Any]]:
+    """Return what engines report of containers and services that have the volume, by the way it was written."""
+    mount = {"Type": "volume", "Source": volume, "Target": "/d"}
+    service = {"Name": "pg", "TaskTemplate": {"ContainerSpec": {"Image": "pg", "Mounts": [mount]}}}
+    return {
+        "bind": {"Name": "/pg", "Config": {}, "HostConfig": {"Binds": [f"{volume}:/d:ro"], "Mounts": None}},
+        "mount": {"Name": "/pg", "Config": {}, "HostConfig": {"Binds": None, "Mounts": [mount]}},
+        "service": service,
+    }
+
+
+@pytest.mark.parametrize("way", ["bind", "mount", "service"])
+async def test_a_volume_that_another_application_was_adopted_with_is_that_one_s(web: Web, way: str) -> None:
+    key = await mine_and_another(web)
+    mine = (await web.query("application.one", applicationId="mine"))["appName"]
+    found = adopted_with(f"{mine}-theirs")[way]
+    base = AdoptedSpec(found, "c" * 64, "acme/pg", "sha256:" + "d" * 64, is_service=way == "service")
+    async with web.pool.acquire() as connection:
+        await applications.update_application(connection, VAULT, "another", {"base": base.dump()})
+    volume = {"serviceId": "mine", "type": "volume", "mountPath": "/d"}
+    async with asking_with(web, key):
+        status, answer = await web.post("/api/mounts.create", {**volume, "volumeName": f"{mine}-theirs"})
+        assert (status, answer["code"]) == (403, "FORBIDDEN")
+        await web.mutate("mounts.create", **volume, volumeName=f"{mine}-data")
+
+
+async def test_while_an_adoption_cannot_be_decrypted_a_restricted_key_adds_no_volume(web: Web) -> None:
+    key = await mine_and_another(web)
+    mine = (await web.query("application.one", applicationId="mine"))["appName"]
+    async with web.pool.acquire() as connection:
+        await connection.execute("UPDATE applications SET base = 'lost' WHERE application_id = 'another'")
+    async with asking_with(web, key):
+        volume = {"serviceId": "mine", "type": "volume", "mountPath": "/d", "volumeName": f"{mine}-data"}
+        assert (await web.post("/api/mounts.create", volume))[0] == 403
+
+
+async def test_a_restricted_key_sees_the_id_of_an_application_s_server_and_not_its_address(web: Web) -> None:
+    await mine_and_another(web)
+    server = (await web.mutate("server.create", name="other", host="unix:///run/other.sock"))["serverId"]
+    await web.mutate("application.update", applicationId="mine", serverId=server)
+    assert (await web.query("application.one", applicationId="mine"))["server"]["host"] == "unix:///run/other.sock"
+    for permission in Permission:
+        key, _ = await a_key(web, "mine", permission=permission)
+        async with asking_with(web, key):
+            found = await web.query("application.one", applicationId="mine")
+            assert (found["serverId"], found["server"]) == (server, None)
+            assert (await web.get("/api/server.one", serverId=server))[0] == 403
 
 
 async def test_a_setting_allows_it(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,12 +240,12 @@ def test_every_field_of_a_configuration_was_thought_of() -> None:
     """A field that is added reaches the host, or is named here as one that does not."""
     harmless = {
         "command", "args", "user", "working_dir", "hostname", "init", "memory_limit", "memory_reservation", "cpu_limit",
-        "cpu_reservation", "replicas", "ports", "tmpfs", "read_only", "cap_drop", "extra_hosts", "labels", "stop_grace",
-        "runtime", "order", "drain", "kept", "health_check_swarm", "probe", "health_deadline", "stable_window", "watch",
+        "cpu_reservation", "replicas", "ports", "tmpfs", "read_only", "cap_drop", "extra_hosts", "labels", "runtime",
+        "order", "drain", "kept", "health_check_swarm", "probe", "health_deadline", "stable_window", "watch",
         "restart_policy_swarm", "placement_swarm", "update_config_swarm", "rollback_config_swarm", "mode_swarm",
         "endpoint_spec_swarm", "ulimits_swarm", "heal",
     }  # fmt: skip
-    reaching = {"mounts", "cap_add", "networks", "network_swarm"}
+    reaching = {"mounts", "cap_add", "networks", "network_swarm", "stop_grace"}
     assert harmless | reaching == set(Configuration.model_fields)
     assert required_privileges(Configuration(), "web") == {}
 
