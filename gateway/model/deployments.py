@@ -13,6 +13,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
 
+from gateway.model.applications import Application
 from gateway.model.configuration import Order, RuntimeKind
 from gateway.model.errors import Code, Reason
 from gateway.model.reference import Digest, Reference
@@ -187,10 +188,16 @@ class Outcome:
     log: str = ""
     digest: Digest | None = None
     spec_hash: str | None = None
-    replaced: bool = False
+    #: the application that what serves now was made from; None if nothing was replaced
+    ran: Application | None = None
     #: id of what serves now in the runtime, and its number of restarts
     object_id: str | None = None
     restarts: int = 0
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a new version took the place of the old one."""
+        return self.ran is not None
 
     @property
     def serves(self) -> bool:
@@ -236,8 +243,8 @@ class Journal(Protocol):
     async def record_digest(self, digest: Digest) -> None:
         """Store the digest of the resolved image."""
 
-    async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
-        """Store the swap, and extend the lease."""
+    async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
+        """Store the swap, and the application that its new version was made from; extend the lease."""
 
     async def extend_lease(self, longest_call: float) -> None:
         """Make each heartbeat extend the lease by at least `longest_call` seconds."""

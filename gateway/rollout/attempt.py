@@ -93,11 +93,13 @@ class Task:
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
     #: what serves, as recorded
     former: Running | None = None
+    #: the application as the open swap runs it; None if that is not known
+    begun: Application | None = None
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One attempt at a task, with the runtime of its application.
+    """One attempt at a task, with the runtime of the application that it runs.
 
     `deadline` is in seconds of the event loop's clock; each wait for a slot extends it.
     """
@@ -105,6 +107,7 @@ class Attempt:
     context: RolloutContext
     task: Task
     journal: Journal
+    application: Application
     runtime: Runtime
     deadline: float
 

@@ -13,6 +13,7 @@ import asyncio
 from gateway.docker import runtime_factory
 from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
+from gateway.model.applications import Application
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason
 from gateway.model.reference import Digest, Reference
@@ -33,7 +34,8 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
     """
     application = task.target.application if task.target else task.application
     deadline = asyncio.get_running_loop().time() + context.progress_deadline
-    try:
+
+    async def begin(application: Application) -> Attempt:
         runtime = await runtime_factory.open_runtime(
             # The engine has no fencing: a gateway that was frozen must check its lease before each change.
             context.engine.fenced(journal.ensure_lease),
@@ -45,10 +47,15 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             begun=left_open.runtime if left_open else None,
             former=task.former,
         )
-        attempt = Attempt(context, task, journal, runtime, deadline)
-        if left_open is not None and (outcome := await rollout_swap.settle(attempt, left_open)):
-            return outcome
-        await runtime.remove_leftovers()
+        return Attempt(context, task, journal, application, runtime, deadline)
+
+    try:
+        if left_open is not None:
+            settling = await begin(task.begun or application)
+            if outcome := await rollout_swap.settle(settling, left_open):
+                return outcome
+        attempt = await begin(application)
+        await attempt.runtime.remove_leftovers()
         if task.deployment.cancelled_at is not None:
             return Outcome(Status.CANCELLED, _CANCELLED)
         return await _RECIPES[task.deployment.kind](attempt)

@@ -1,7 +1,8 @@
 """Swap the old version for the new one, or put the old one back.
 
 The swap is one record, written before it begins. From then on the database may go away: the swap is finished from
-memory and recorded afterwards. After a crash, the next owner settles the open record first.
+memory and recorded afterwards. After a crash, the next owner settles the open record first, with the configuration
+that the new version was made from: the application may have another one by then.
 """
 
 import asyncio
@@ -136,7 +137,7 @@ async def _swap(attempt: Attempt, swap: Swap, *, resumed: bool = False) -> Outco
     async with swap_slot(attempt):
         if not resumed:
             await _discard_on_failure(attempt, swap, check_deadline(attempt))
-            await attempt.journal.open_swap(swap, longest_call=attempt.runtime.longest_call())
+            await attempt.journal.open_swap(swap, attempt.application, longest_call=attempt.runtime.longest_call())
         outcome = await _put_back_on_failure(attempt, swap, _switch_over(attempt, swap, resumed=resumed))
     outcome = outcome or await _put_back_on_failure(
         attempt, swap, _prove(attempt, swap, proven=swap.starts_beside_old and not resumed)
@@ -209,7 +210,7 @@ async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
         Status.SUCCEEDED,
         digest=Digest(serving.digest),
         spec_hash=serving.spec_hash,
-        replaced=True,
+        ran=attempt.application,
         object_id=serving.object_id,
         restarts=serving.restarts,
     )

@@ -36,6 +36,7 @@ ENCRYPTED = (
     Column("projects", "project_id", "variables"),
     Column("registries", "registry_id", "password"),
     Column("servers", "server_id", "credentials"),
+    Column("swaps", "application_id", "ran"),
 )
 
 

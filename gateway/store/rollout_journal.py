@@ -7,11 +7,13 @@ from datetime import UTC, datetime
 
 import structlog
 
+from gateway.model.applications import Application
 from gateway.model.deployments import Deployment, LeaseLost, Step, StepRecord, Swap
 from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest
-from gateway.store import leases, pulled_images, steps, swaps
+from gateway.store import leases, pulled_images, steps, swaps, versions
 from gateway.store.database import Connection, Pool, statement, transaction, within
+from gateway.store.encryption import Vault
 
 _LOG = structlog.get_logger()
 _SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more than the record
@@ -20,8 +22,9 @@ _SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more 
 class PostgresJournal:
     """Implements deployments.Journal for one attempt. `lost` is set when another worker owns the deployment."""
 
-    def __init__(self, pool: Pool, deployment: Deployment) -> None:
+    def __init__(self, pool: Pool, vault: Vault, deployment: Deployment) -> None:
         self._pool = pool
+        self._vault = vault
         self._deployment = deployment
         self._records: list[StepRecord] = []
         self._unwritten: set[int] = set()
@@ -55,10 +58,11 @@ class PostgresJournal:
             )
             await pulled_images.insert_pulled(connection, self._deployment.deployment_id)
 
-    async def open_swap(self, swap: Swap, *, longest_call: float) -> None:
+    async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
         async with transaction(self._pool) as connection:
             await self._stretch(connection, longest_call)
             await swaps.insert_swap(connection, swap)
+            await versions.update_swap_version(connection, self._vault, application)
 
     async def extend_lease(self, longest_call: float) -> None:
         async with statement(self._pool) as connection:

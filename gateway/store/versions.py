@@ -1,4 +1,7 @@
-"""The version that each deployment ran, stored encrypted: a rollback can return to it."""
+"""The version that each deployment ran, and that an open swap runs, stored encrypted.
+
+A rollback can return to the one; who finishes the swap needs the other.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -27,6 +30,10 @@ class RanVersion:
 
 def _place(deployment_id: str) -> str:
     return f"deployments:{deployment_id}:ran"
+
+
+def _swap_place(application_id: str) -> str:
+    return f"swaps:{application_id}:ran"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +70,24 @@ async def select_kept(connection: Connection, application_id: str) -> dict[str, 
 
 async def update_version(connection: Connection, vault: Vault, deployment_id: str, ran: Application) -> None:
     """Store the configuration that the deployment ran its image with."""
-    text = orjson.dumps(
+    await connection.execute(
+        "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
+        deployment_id,
+        vault.encrypt(_dump(ran), _place(deployment_id)),
+    )
+
+
+async def update_swap_version(connection: Connection, vault: Vault, ran: Application) -> None:
+    """Store the configuration that the new version of the application's open swap was made from."""
+    await connection.execute(
+        "UPDATE swaps SET ran = $2 WHERE application_id = $1",
+        ran.application_id,
+        vault.encrypt(_dump(ran), _swap_place(ran.application_id)),
+    )
+
+
+def _dump(ran: Application) -> str:
+    return orjson.dumps(
         {
             "environment": ran.environment,
             "resolved": None if ran.resolved_variables is None else dict(ran.resolved_variables),
@@ -71,11 +95,6 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
             "base": None if ran.adopted_spec is None else ran.adopted_spec.dump(),
         }
     ).decode()
-    await connection.execute(
-        "UPDATE deployments SET ran = $2 WHERE deployment_id = $1",
-        deployment_id,
-        vault.encrypt(text, _place(deployment_id)),
-    )
 
 
 async def select_version(
@@ -93,12 +112,33 @@ async def select_version(
         raise Conflict(f"deployment {deployment_id} never served: there is no version to roll back to")
     return RanVersion(
         Reference.parse(row["reference"]).without_digest().with_digest(Digest(row["digest"])),
-        _as_it_ran(vault, application, deployment_id, row["ran"]),
+        _as_it_ran(vault, application, _place(deployment_id), row["ran"]),
     )
 
 
-def _as_it_ran(vault: Vault, application: Application, deployment_id: str, encrypted: bytes) -> Application:
-    ran: dict[str, Any] = orjson.loads(vault.decrypt(encrypted, _place(deployment_id)))
+async def select_swap_version(connection: Connection, vault: Vault, application: Application) -> Application | None:
+    """Return the application as its open swap runs it; None without one, or if that is not known.
+
+    After the application was adopted anew, the swap says nothing about it.
+    """
+    encrypted = await connection.fetchval("SELECT ran FROM swaps WHERE application_id = $1", application.application_id)
+    if encrypted is None:
+        return None
+    try:
+        ran = _as_it_ran(vault, application, _swap_place(application.application_id), encrypted)
+    except UndecryptableSecret as error:
+        undecryptable.log_once(error)
+        return None
+    return None if _is_adopted_anew(application, ran) else ran
+
+
+def _is_adopted_anew(application: Application, ran: Application) -> bool:
+    now, then = application.adopted_spec, ran.adopted_spec
+    return now is not None and then is not None and now.object_id != then.object_id
+
+
+def _as_it_ran(vault: Vault, application: Application, place: str, encrypted: bytes) -> Application:
+    ran: dict[str, Any] = orjson.loads(vault.decrypt(encrypted, place))
     return replace(
         application,
         environment=ran["environment"],
@@ -126,11 +166,11 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
     )
     base = application.adopted_spec
     try:
-        ran = None if row is None else _as_it_ran(vault, application, row["deployment_id"], row["ran"])
+        ran = None if row is None else _as_it_ran(vault, application, _place(row["deployment_id"]), row["ran"])
     except UndecryptableSecret as error:
         undecryptable.log_once(error)  # then nothing is known of that version
         ran = None
-    if row is None or ran is None or (base and ran.adopted_spec and base.object_id != ran.adopted_spec.object_id):
+    if row is None or ran is None or _is_adopted_anew(application, ran):
         return None if base is None else Running(base.reference, application.as_adopted(), None)
     reference = None if row["reference"] is None else Reference.parse(row["reference"]).without_digest()
     if reference is not None and row["digest"] is not None:

@@ -6,7 +6,6 @@ from gateway.model.deployments import Deployment, Kind, Outcome, Status
 from gateway.model.errors import Code
 from gateway.model.events import Ignored
 from gateway.model.reference import Reference
-from gateway.rollout.attempt import Task
 from gateway.rollout.swap import MAX_SWAP_DEFECTS
 from gateway.store import (
     application_images,
@@ -33,11 +32,10 @@ async def complete(
     journal: PostgresJournal,
     outcome: Outcome,
     *,
-    task: Task | None,
     monitor_window: float,
     swap_settled: bool = True,
 ) -> bool:
-    """Record the outcome and what `task` ran, and close the swap. Returns False if another gateway owns it now.
+    """Record the outcome and what ran, and close the swap. Returns False if another gateway owns it now.
 
     A new version is monitored from now on, for the window of the application, else for `monitor_window` seconds.
     Unless `swap_settled`, the swap stays open for the application's next deployment.
@@ -55,7 +53,7 @@ async def complete(
         owned = await leases.finish_deployment(connection, deployment, outcome)
         await pulled_images.schedule_check(connection, application_id)
         if owned:
-            await _apply(connection, vault, deployment, outcome, task=task, monitor_window=monitor_window)
+            await _apply(connection, vault, deployment, outcome, monitor_window=monitor_window)
         return owned
 
 
@@ -65,7 +63,6 @@ async def _apply(
     deployment: Deployment,
     outcome: Outcome,
     *,
-    task: Task | None,
     monitor_window: float,
 ) -> None:
     """Bring the rest of the database in line with the outcome."""
@@ -77,10 +74,9 @@ async def _apply(
         await deliveries.ignore_deliveries(connection, deployment.deployment_id, ignored)
     if outcome.serves:
         await _update_image(connection, deployment)
-    if outcome.replaced and task is not None:
-        application = task.target.application if task.target else task.application
-        await versions.update_version(connection, vault, deployment.deployment_id, application)
-        own_window = application.configuration.watch
+    if outcome.ran is not None:
+        await versions.update_version(connection, vault, deployment.deployment_id, outcome.ran)
+        own_window = outcome.ran.configuration.watch
         await _open_monitor_window(
             connection, deployment, outcome, monitor_window if own_window is None else own_window
         )

@@ -132,7 +132,7 @@ class Execution:
 
     async def _complete(self, outcome: Outcome) -> None:
         """Record the outcome, once."""
-        context, task = self.context, self._loaded.task if self._loaded else None
+        context = self.context
         owned = await _until_recorded(
             lambda: completion.complete(
                 context.pool,
@@ -140,7 +140,6 @@ class Execution:
                 self.deployment,
                 self.journal,
                 outcome,
-                task=task,
                 monitor_window=context.settings.watch_window,
                 swap_settled=not self._abandoned,
             )
@@ -250,7 +249,6 @@ class Execution:
 
     async def _settle_cancelled(self) -> Outcome:
         """Settle what the cancelled rollout has begun, as the next owner would."""
-        # The outcome is recorded with the task that ran, so `_loaded` stays as it was.
         cancelled = replace(self._task().task.deployment, cancelled_at=datetime.now(UTC))
         return await self._roll_out(await load_task(self.context.pool, self.context.vault, cancelled))
 

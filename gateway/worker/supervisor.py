@@ -176,7 +176,9 @@ class Supervisor:
 
     async def _start(self, claimed: Claimed) -> None:
         """Start to execute a claimed deployment, without waiting for its end."""
-        execution = Execution(self.context, claimed, PostgresJournal(self._pool, claimed.deployment))
+        execution = Execution(
+            self.context, claimed, PostgresJournal(self._pool, self.context.vault, claimed.deployment)
+        )
         if self._draining:  # it was claimed while the gateway began to stop
             claimed.release()
             await execution.give_back()

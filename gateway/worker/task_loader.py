@@ -36,6 +36,7 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         if not ends:
             application, config_error = await environments.resolve_variables(connection, vault, application)
         left_open = await swaps.select_swap(connection, deployment.application_id)
+        begun = await versions.select_swap_version(connection, vault, application) if left_open else None
         caused_by = await deployments.select_deliveries_of(connection, deployment.deployment_id)
         target = None
         if deployment.rolls_back_to is not None:
@@ -60,5 +61,5 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         async with transaction(pool) as connection:
             return await deployments.is_known_digest(connection, deployment, digest)
 
-    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, former)
+    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, former, begun)
     return LoadedTask(task, left_open, caused_by)

@@ -10,7 +10,7 @@ from gateway.store.database import Pool, connect, statement
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.store.transient_errors import is_transient, is_transient_sqlstate, leaves_no_connection
 from tests.integration.store.test_leases import claim, first
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 
 __all__ = ["first"]  # a fixture
 
@@ -90,7 +90,7 @@ async def test_no_answer_of_the_database_stops_a_swap(web: Web, first: Deploymen
     """It is read-only, or answers as no gateway foresees."""
     swap = Swap(first.application_id, first.deployment_id, "app", "old", {}, "new")
     async with connect(f"{url}&{broken}", size=1) as pool:
-        journal = PostgresJournal(pool, first)
+        journal = PostgresJournal(pool, VAULT, first)
         journal.note_step(Step.SWAP)
         await journal.extend_lease_if_possible(9)
         await journal.ensure_lease()
@@ -103,7 +103,7 @@ async def test_no_answer_of_the_database_stops_a_swap(web: Web, first: Deploymen
 
 
 async def test_a_database_that_answers_still_stops_who_was_taken_over_from(web: Web, first: Deployment) -> None:
-    journal = PostgresJournal(web.pool, first)
+    journal = PostgresJournal(web.pool, VAULT, first)
     assert await claim(web, "second", lease=9) is not None
     for write in (journal.extend_lease_if_possible(9), journal.close_swap_if_possible()):
         with pytest.raises(LeaseLost):

@@ -26,5 +26,5 @@ async def conclude(web: Web, status: Status = Status.SUCCEEDED, code: Code | Non
     outcome = Outcome(status, Reason(code, "so it was") if code else None)
     for one in await begin(web):
         assert await completion.complete(
-            web.pool, VAULT, one, PostgresJournal(web.pool, one), outcome, task=None, monitor_window=0.0
+            web.pool, VAULT, one, PostgresJournal(web.pool, VAULT, one), outcome, monitor_window=0.0
         )

@@ -4,17 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.process import until
 from gateway.config import Settings
+from gateway.docker.container.runtime import ContainerRuntime
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
-from gateway.model.deployments import FINISHED, Deployment, Kind, Status, Step
+from gateway.docker.swarm.runtime import ServiceRuntime
+from gateway.model.deployments import FINISHED, Deployment, Kind, Status, Step, Swap
 from gateway.model.endpoints import Endpoint
+from gateway.model.errors import Code, Postponed
 from gateway.model.events import Notification, PushEvent
 from gateway.model.reference import Reference
 from gateway.queue import enqueue, ingest
@@ -173,3 +177,24 @@ async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushe
     async with pool.acquire() as connection:
         await watches.delete_watch(connection, lane.application_id)
     await asyncio.gather(*(containers.remove(engine, one.container_id) for one in await lane.containers()))
+
+
+def interrupt_swap(
+    monkeypatch: pytest.MonkeyPatch,
+    lane: Lane,
+    runtime: type[ContainerRuntime | ServiceRuntime] = ContainerRuntime,
+    *,
+    sent: bool = True,
+    **changes: object,
+) -> None:
+    """Leave the next swap open, as a kill before its proof does, and change the application then."""
+    switch_over = runtime.switch_over
+
+    async def interrupted(self: Any, swap: Swap) -> None:
+        monkeypatch.setattr(runtime, "switch_over", switch_over)
+        if sent:
+            await switch_over(self, swap)
+        await lane.set(**changes)
+        raise Postponed(Code.GATEWAY_STOPPED, "it was killed")
+
+    monkeypatch.setattr(runtime, "switch_over", interrupted)

@@ -60,6 +60,10 @@ async def full(web: Web) -> Pool:
     await web.endpoint("github", "s")
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE endpoints SET former_until = now()")
+        await connection.execute(
+            "INSERT INTO swaps (application_id, deployment_id, serving_name, new)"
+            " SELECT application_id, deployment_id, 'a', 'new' FROM deployments"
+        )
         for column in ENCRYPTED:
             keys = await connection.fetch(f"SELECT {column.key} AS key FROM {column.table}")
             assert keys, column

@@ -30,7 +30,7 @@ from gateway.registry import client as registry_client
 from gateway.store import applications, observations, registries, versions, watches
 from gateway.worker.login_renewal import renew_logins
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, an_application
+from tests.support.rollout_env import VAULT, Lane, an_application, interrupt_swap
 from tests.support.swarm_nodes import Node, Supervised, supervised, swarm_of
 from tests.support.token_registries import amazon, filled, gate
 
@@ -131,6 +131,25 @@ async def test_the_production_example_converges_as_three_tasks_with_its_limits_a
     (inside, *_) = [await containers.inspect_raw(lane.engine, one.container_id) for one in await running(lane)]
     assert inside is not None
     assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_resumed_update_runs_and_records_the_configuration_that_it_began_with(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    await pushes("v1")
+    await lane.set(environment="A=1")
+    await lane.ask(Kind.DEPLOY)
+    await lane.set(environment="A=2")
+    interrupt_swap(monkeypatch, lane, ServiceRuntime, sent=sent, environment="A=3")
+    resumed = await lane.ask(Kind.DEPLOY)
+    assert resumed.status is Status.SUCCEEDED, resumed.reason
+    assert (await service_of(lane)).spec["TaskTemplate"]["ContainerSpec"]["Env"] == ["A=2"]
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+        serving = await versions.select_serving(connection, VAULT, application)
+    assert serving is not None
+    assert (serving.deployment_id, serving.application.environment) == (resumed.deployment_id, "A=2")
 
 
 async def test_a_missing_host_folder_leaves_the_service_unchanged(lane: Lane, pushes: Pushes) -> None:

@@ -6,7 +6,7 @@ from gateway.model.deployments import Deployment, LeaseLost
 from gateway.model.errors import Code, Postponed
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, retry
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 
 ENGINE = "leases-engine"
 WAITS = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
@@ -39,7 +39,7 @@ async def test_what_a_gateway_works_on_still_it_does_not_claim_again(web: Web, f
 
 
 async def test_whoever_was_taken_over_from_touches_nothing_more(web: Web, first: Deployment) -> None:
-    journal = PostgresJournal(web.pool, first)
+    journal = PostgresJournal(web.pool, VAULT, first)
     assert await claim(web, "second", lease=9) is not None
     with pytest.raises(LeaseLost):
         await journal.ensure_lease()
@@ -49,7 +49,7 @@ async def test_whoever_was_taken_over_from_touches_nothing_more(web: Web, first:
 async def test_asking_renews_the_lease_and_is_not_repeated_while_half_of_it_is_left(
     web: Web, first: Deployment
 ) -> None:
-    journal = PostgresJournal(web.pool, first)
+    journal = PostgresJournal(web.pool, VAULT, first)
     await journal.extend_lease(9)
     assert await claim(web, "second", lease=9) is None
     async with web.pool.acquire() as connection:
@@ -74,7 +74,7 @@ async def test_each_takeover_in_a_row_is_counted(web: Web, first: Deployment) ->
     assert second is not None
     assert third is not None
     assert (second.takeovers, third.takeovers) == (1, 2)
-    await retry.postpone(web.pool, third, PostgresJournal(web.pool, third), WAITS, deadline=9)
+    await retry.postpone(web.pool, third, PostgresJournal(web.pool, VAULT, third), WAITS, deadline=9)
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE deployments SET next_attempt_at = now()")
     again = await claim(web, "fourth", lease=9)
@@ -104,7 +104,7 @@ async def test_of_those_that_may_have_ended_their_gateways_one_runs_at_a_time_th
 
 
 async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web: Web, first: Deployment) -> None:
-    journal = PostgresJournal(web.pool, first)
+    journal = PostgresJournal(web.pool, VAULT, first)
 
     async def shown() -> tuple[str, str, str | None, str | None]:
         found = await web.query("deployment.one", deploymentId=first.deployment_id)

@@ -11,7 +11,7 @@ from gateway.store import deployments, leases, poll_targets, watches
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
 from tests.integration.store.test_leases import claim, first
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 
 __all__ = ["first"]  # a fixture
 
@@ -46,7 +46,7 @@ async def test_a_monitor_window_never_exceeds_its_length(web: Web, first: Deploy
 
 async def test_a_retry_never_waits_longer_than_its_delay(web: Web, first: Deployment) -> None:
     postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=600)
-    await retry.postpone(web.pool, first, PostgresJournal(web.pool, first), postponed, deadline=9)
+    await retry.postpone(web.pool, first, PostgresJournal(web.pool, VAULT, first), postponed, deadline=9)
     assert await claim(web, "second", lease=9) is None
     await step_back(web, "next_attempt_at")
     assert await claim(web, "second", lease=9) is not None
@@ -92,7 +92,7 @@ async def test_a_retry_delay_is_bounded_to_hours(
         await connection.execute("UPDATE deployments SET attempts = $1", attempts)
         tried = await deployments.select_deployment(connection, first.deployment_id)
         postponed = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer", retry_after=asked)
-        await retry.postpone(web.pool, tried, PostgresJournal(web.pool, first), postponed, deadline=9)
+        await retry.postpone(web.pool, tried, PostgresJournal(web.pool, VAULT, first), postponed, deadline=9)
         found = await deployments.select_deployment(connection, first.deployment_id)
     assert found.next_attempt_at - found.requested_at < timedelta(hours=7)
 

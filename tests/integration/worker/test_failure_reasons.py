@@ -28,7 +28,7 @@ from gateway.rollout import attempt, recipes
 from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, execution, retry
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 from tests.support.command_line import gateway_process
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane
@@ -140,7 +140,7 @@ async def claimed(web: Web) -> Deployment:
 async def test_a_postponed_deployment_shows_its_reason_until_the_deadline(
     web: Web, claimed: Deployment, code: Code, deadline: float, status: Status, told: Code
 ) -> None:
-    journal, error = PostgresJournal(web.pool, claimed), Postponed(code, "docker.io limits our requests")
+    journal, error = PostgresJournal(web.pool, VAULT, claimed), Postponed(code, "docker.io limits our requests")
     answer = await retry.postpone(web.pool, claimed, journal, error, deadline=deadline)
     async with web.pool.acquire() as connection:
         found = await deployments.select_deployment(connection, claimed.deployment_id)

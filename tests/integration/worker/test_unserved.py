@@ -23,7 +23,7 @@ from gateway.worker import retry
 from gateway.worker.engine_worker import EngineWorker, PeriodicTask
 from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
-from tests.support.api_client import Web
+from tests.support.api_client import VAULT, Web
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import Lane, Told
 
@@ -57,7 +57,7 @@ async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deploymen
 async def _postponed(web: Web, claimed: Deployment, code: Code = Code.PORT_TAKEN) -> tuple[retry.Postponement, float]:
     """Return what it is, and the seconds it waits."""
     error = Postponed(code, "it cannot be put back yet")
-    later = await retry.postpone(web.pool, claimed, PostgresJournal(web.pool, claimed), error, deadline=9)
+    later = await retry.postpone(web.pool, claimed, PostgresJournal(web.pool, VAULT, claimed), error, deadline=9)
     wait = await web.pool.fetchval("SELECT extract(epoch FROM next_attempt_at - now())::float8 FROM deployments")
     return later, float(wait)
 
@@ -101,7 +101,7 @@ async def test_a_swap_that_cannot_be_observed_is_closed(web: Web, code: Code, de
         "UPDATE swaps SET settlings = $1, defects = $2", MAX_SWAP_RESUMPTIONS + 2, MAX_SWAP_DEFECTS + 2
     )
     error = Postponed(code, "it cannot be read")
-    journal = PostgresJournal(web.pool, claimed)
+    journal = PostgresJournal(web.pool, VAULT, claimed)
     later = await retry.postpone(web.pool, claimed, journal, error, deadline=9, defect=defect)
     assert later.status is status
     assert await web.pool.fetchval("SELECT count(*) FROM swaps") == (0 if status is Status.FAILED else 1)
