@@ -41,11 +41,6 @@ class _DeployRequest(Ingress):
     #: set by `find_endpoint`
     application: Application
 
-    def answer_at_once(self) -> Answer | None:
-        if self.request.headers.get("X-GitHub-Event") == "ping":
-            return Answer(200, {"message": "Ping received, webhook is active"}, verdict=None)
-        return None
-
     async def find_endpoint(self) -> Endpoint:
         context, token = self.app[CONTEXT], self.request.match_info["token"]
         async with transaction(context.pool) as connection:
@@ -57,6 +52,12 @@ class _DeployRequest(Ingress):
                 raise NotFound("Application Not Found") from error
             self.application = await applications.select_application(connection, context.vault, application_id)
         return endpoint
+
+    async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
+        _ = endpoint
+        if received.headers.get("x-github-event") == "ping":
+            return Answer(200, {"message": "Ping received, webhook is active"}, verdict=None)
+        return None
 
     def parse(self, endpoint: Endpoint, received: Request) -> Notification:
         _ = endpoint

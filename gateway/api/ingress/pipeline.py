@@ -64,16 +64,12 @@ class Ingress(ABC):
         self.request = request
         self.app = request.app
 
-    def answer_at_once(self) -> Answer | None:
-        """Return the answer to a request that needs no endpoint, None for any other."""
-        return None
-
     @abstractmethod
     async def find_endpoint(self) -> Endpoint:
         """Return the endpoint that the sender may use; raises NotFound or Forbidden."""
 
     async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
-        """Raise Unauthenticated unless the request proves itself; return the answer to a handshake."""
+        """Raise Unauthenticated unless the request proves itself; return the answer to a handshake or ping."""
         _ = endpoint, received
         return None
 
@@ -106,8 +102,6 @@ async def _run(ingress: Ingress) -> Answer:
     request, limiters = ingress.request, ingress.app[RATE_LIMITERS]
     limiter = limiters.for_path(request.path)
     limiter.count()
-    if (answer := ingress.answer_at_once()) is not None:
-        return answer
     started = time.monotonic()
     endpoint = await respond_within(ingress.app, ingress.deadline, limiter.run(ingress.find_endpoint()))
     remaining = ingress.deadline - (time.monotonic() - started)

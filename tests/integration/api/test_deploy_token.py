@@ -214,9 +214,10 @@ async def test_a_stopped_application_stays_stopped(web: Web) -> None:
 async def test_an_unknown_token_deploys_nothing(web: Web) -> None:
     path = await address(web)
     for unknown in ("/api/deploy/unknown", path[:-1], path + "x"):
-        status, answer, _ = await tell(web, unknown)
-        assert (status, answer["message"]) == (404, "Application Not Found")
-    status, answer, _ = await tell(web, "/api/deploy/unknown", **{"X-GitHub-Event": "ping"})
+        for headers in ({}, {"X-GitHub-Event": "ping"}):
+            status, answer, _ = await tell(web, unknown, **headers)
+            assert (status, answer["message"]) == (404, "Application Not Found")
+    status, answer, _ = await tell(web, path, **{"X-GitHub-Event": "ping"})
     assert (status, answer["message"]) == (200, "Ping received, webhook is active")
     for method in ("get", "put", "delete"):
         async with web.client.request(method, path) as answer_:
