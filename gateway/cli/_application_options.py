@@ -1,5 +1,6 @@
 """Command options for the settings of an application."""
 
+import re
 from collections.abc import Callable, Mapping
 from functools import reduce
 from pathlib import PurePath
@@ -11,6 +12,8 @@ from gateway.cli._runner import read_secret
 from gateway.model.errors import InvalidInput
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+
+_PORT = re.compile(r"[0-9]{1,9}")
 
 _OPTIONS = (
     click.option("--publish", "-p", multiple=True, metavar="[ADDRESS:]8080:80[/udp]", help="Publish a "
@@ -66,7 +69,7 @@ def _port(text: str) -> dict[str, object]:
     numbers, _, protocol = text.partition("/")
     address, _, ends = numbers.rpartition(":")
     address, _, published = address.rpartition(":")
-    if not (published.isdigit() and ends.isdigit()):
+    if not (_PORT.fullmatch(published) and _PORT.fullmatch(ends)):
         raise InvalidInput(f"--publish takes 8080:80, 8080:80/udp or 127.0.0.1:8080:80, not {text!r}")
     at = {"hostIp": address.strip("[]")} if address else {}
     return {"publishedPort": int(published), "targetPort": int(ends), "protocol": protocol or "tcp", **at}
@@ -75,7 +78,7 @@ def _port(text: str) -> dict[str, object]:
 def _probe(text: str) -> dict[str, object]:
     kind, _, rest = text.partition(":")
     port, slash, path = rest.partition("/")
-    if not port.isdigit():
+    if not _PORT.fullmatch(port):
         raise InvalidInput(f"--probe takes http:8080, http:8080/health or tcp:5432, not {text!r}")
     return {"type": kind, "port": int(port), **({"path": f"/{path}"} if slash else {})}
 

@@ -14,7 +14,7 @@ from gateway.cli._runner import command, json_option, open_storage, print_json, 
 @click.option("--action", help="Only this procedure or command, for example application.update.")
 @click.option("--outcome", type=click.Choice(["done", "refused", "failed"]), help="Only entries with this outcome.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, help="Maximum number of rows, newest first.")
-@click.option("--before", type=click.IntRange(1), metavar="NUMBER", help="Only rows before this number.")
+@click.option("--before", type=click.IntRange(1, 2**63 - 1), metavar="NUMBER", help="Only rows before this number.")
 @json_option
 @command
 async def audit(

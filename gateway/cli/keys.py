@@ -19,11 +19,19 @@ from gateway.cli._runner import (
     print_text,
 )
 from gateway.model.api_keys import Grants, Permission, parse_expiry
+from gateway.model.errors import InvalidInput
 
 if TYPE_CHECKING:
     from gateway.store.api_keys import Key
 
 _SCOPES = [one.scope_name for one in reversed(Permission)]
+
+
+def _parse_expires(_context: click.Context, _option: click.Parameter, given: str | None) -> datetime | None:
+    try:
+        return parse_expiry(given, datetime.now(UTC)) if given else None
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
 
 
 @click.group()
@@ -53,7 +61,11 @@ def keys() -> None:
     help="Restrict the key to the applications of this project; repeatable.",
 )
 @click.option(
-    "--expires", metavar="WHEN", help="When the key expires: after a time (90d, 12h) or on a date in UTC (2027-01-01)."
+    "--expires",
+    "expires_at",
+    metavar="WHEN",
+    callback=_parse_expires,
+    help="When the key expires: after a time (90d, 12h) or on a date in UTC (2027-01-01).",
 )
 @json_option
 @command
@@ -63,7 +75,7 @@ async def create(
     scope: str | None,
     applications: Sequence[str],
     projects: Sequence[str],
-    expires: str | None,
+    expires_at: datetime | None,
     as_json: bool,
 ) -> None:
     """Create an API key and print it. It is not shown again.
@@ -76,7 +88,6 @@ async def create(
     from gateway.store import projects as project_store
     from gateway.store.database import transaction
 
-    expires_at = parse_expiry(expires, datetime.now(UTC)) if expires else None
     chosen = scope or _ask_scope(as_json=as_json)
     async with open_storage() as storage, transaction(storage.pool) as connection:
         grants = Grants(

@@ -106,7 +106,8 @@ def parse_expiry(text: str, now: datetime) -> datetime:
     '2027-03-01T00:00:00+00:00'
     """
     if match := _LIFETIME.fullmatch(text.strip()):
-        life = int(match[1]) * _UNITS[match[2]]
+        unit = _UNITS[match[2]]
+        life = unit * min(int(match[1]), MAX_LIFETIME // unit + 1)  # more would not fit into a timedelta
     else:
         try:
             at = datetime.fromisoformat(text.strip())
@@ -116,5 +117,5 @@ def parse_expiry(text: str, now: datetime) -> datetime:
             ) from error
         life = (at if at.tzinfo else at.replace(tzinfo=UTC)) - now
     if not timedelta() < life <= MAX_LIFETIME:
-        raise InvalidInput(f"{text!r} is not between now and ten years from now")
+        raise InvalidInput(f"{text!r} is not between now and ten years (3650d) from now")
     return now + life

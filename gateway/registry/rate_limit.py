@@ -38,7 +38,7 @@ def _seconds(header: str, now: datetime) -> float | None:
         return number - now.timestamp() if number >= _SINCE_1970 else number
     try:
         date = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):  # OverflowError: a number that no date can have
         return None
     # A date without a zone is in an obsolete form of RFC 9110, all of which mean UTC.
     return ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds()

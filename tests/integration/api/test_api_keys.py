@@ -292,14 +292,21 @@ async def test_the_last_use_of_a_key_is_recorded_with_its_address(web: Web) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "expires"), [("90d", "2026-04-01"), ("12h", "2026-01-01T12:00"), ("2027-01-01", "2027-01-01")]
+    ("text", "expires"),
+    [("3650d", "2035-12-30"), ("90d", "2026-04-01"), ("12h", "2026-01-01T12:00"), ("2027-01-01", "2027-01-01")],
 )
 def test_an_expiry_is_a_future_time_or_date(text: str, expires: str) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     assert rules.parse_expiry(text, now) == datetime.fromisoformat(expires).replace(tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["soon", "0d", "2020-01-01", "11y", "-1d", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("soon", "0d", "2020-01-01", "11y", "-1d", "", "3651d"),
+        *("99999999y", "99999999w", "99999999d", "9999-12-31", "0001-01-01"),
+    ],
+)
 def test_an_expiry_in_the_past_or_the_far_future_is_rejected(text: str) -> None:
     with pytest.raises(InvalidInput):
         rules.parse_expiry(text, datetime(2026, 1, 1, tzinfo=UTC))

@@ -108,7 +108,6 @@ async def test_foreign_text_has_no_effect_on_a_terminal(hostile: Web, web_postgr
         (("webhooks", "rotate", "none", "--secret-file", "-"), "secret: String should have at most 4096 characters"),
         (("webhooks", "create", "github", "--set", f"{MARK}-a=b"), "github has no setting"),
         (("keys", "create", ""), "name"),
-        (("keys", "create", "a", "--expires", "never"), "is neither a duration"),
         (("apps", "create", "a", "a:b:c"), "dockerImage"),
         (("servers", "create", "s", f"tcp://u:{MARK}:x@h:1"), "cannot contain a password"),
         (
@@ -131,6 +130,37 @@ async def test_error_messages_do_not_repeat_the_given_values(
     for one in (err, json_err):
         assert "Traceback" not in one
         assert MARK not in one.replace(f"{MARK}-a", "")  # a setting's name is no secret
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("keys", "create", "a", "--expires", "never"), "is neither a duration"),
+        (("keys", "create", "a", "--expires", "2001-01-01"), "is not between now and ten years (3650d) from now"),
+        (("keys", "create", "a", "--expires", "99999999y"), "is not between now and ten years (3650d) from now"),
+        (("webhooks", "rotate", "a", "--grace", "9" * 30), "not in the range 0<=x<=2592000"),
+        (("webhooks", "create", "github", "--rate", "9" * 30), "not in the range 1<=x<=1000000"),
+        (("keys", "list", "--limit", "9" * 30), "not in the range 1<=x<=1000"),
+        (("audit", "--before", "9" * 30), "not in the range 1<=x<=9223372036854775807"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else "",
+)
+async def test_a_number_or_time_out_of_its_bounds_is_wrong_usage(
+    web_postgres: str, words: Sequence[str], said: str
+) -> None:
+    code, out, err = await run(web_postgres, *words)
+    assert (code, out) == (2, "")
+    assert said in " ".join(err.split())
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000])
+@pytest.mark.parametrize("option", [("--publish", "{}:80"), ("--publish", "80:{}"), ("--probe", "tcp:{}")])
+async def test_a_port_that_is_no_number_is_rejected_as_such(
+    web_postgres: str, option: tuple[str, str], number: str
+) -> None:
+    code, out, err = await run(web_postgres, "apps", "create", "a", "app:1", option[0], option[1].format(number))
+    assert (code, out) == (1, "")
+    assert f"{option[0]} takes" in err
 
 
 async def test_a_word_that_is_no_text_is_wrong_usage(web_postgres: str) -> None:
