@@ -8,8 +8,8 @@ import gc
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ WHOLE = 1 << 20  # the largest size in `make fuzz`: what one request may have
 # Below these nobody is hurt, and nothing is measured well.
 _NEGLIGIBLE = 0.01  # seconds
 _LITTLE = 8 << 20  # bytes
-_TRIES = 3
+_TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,16 @@ class Growth:
 
 def measure(case: Case, largest: int) -> Growth:
     """Return how its cost grows, at the first size that costs enough to tell, or at the largest."""
+    with paused_collector():
+        return _measure(case, min(largest, case.largest))
+
+
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Collect no garbage meanwhile: what a collection costs depends on all that the process holds."""
     gc.disable()
     try:
-        return _measure(case, min(largest, case.largest))
+        yield
     finally:
         gc.enable()
 
@@ -87,13 +94,27 @@ def _time(case: Case, small: Any, large: Any, size: int) -> float:
 
 
 def _ratio(run: Callable[[Any], object], small: Any, large: Any) -> float:
-    """Return the smallest ratio of some tries: what else the machine does makes it larger."""
-    least = float("inf")
+    return smallest_ratio(lambda given: _seconds(run, given), small, large, times=4, most=MOST)
+
+
+def smallest_ratio(cost: Callable[[Any], float], small: Any, large: Any, *, times: int, most: float) -> float:
+    """Return the smallest ratio of the two costs in some tries, or the first that is not above `most`.
+
+    Other programs slow a busy core down, in processor time too. So the large one, `times` as long, is compared with as
+    many runs of the small one, before and after it: what grows in proportion takes as long as they do, at the same
+    moment.
+    """
+
+    def reference() -> float:
+        return sum(cost(small) for _ in range(times)) / times
+
+    least, before = float("inf"), reference()
     for _ in range(_TRIES):
-        below = max(min(_seconds(run, small) for _ in range(_TRIES)), 1e-6)
-        least = min(least, _seconds(run, large) / below)
-        if least <= MOST:
+        above, after = cost(large), reference()
+        least = min(least, above / max(min(before, after), 1e-6))
+        if least <= most:
             break
+        before = after
     return least
 
 
@@ -103,7 +124,7 @@ def _memory(case: Case, small: Any, large: Any) -> float:
 
 
 def _seconds(run: Callable[[Any], object], given: Any) -> float:
-    """Return processor time of this thread: what else the machine does is not in it."""
+    """Return processor time of this thread, without that of other programs."""
     began = time.thread_time()
     with suppress(GatewayError, ValueError):
         run(given)

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.fuzz.growth import paused_collector, smallest_ratio
 from tests.fuzz.mutation import mutate
 from tests.fuzz.targets import targets
 
@@ -33,19 +35,27 @@ NEGLIGIBLE = 0.005
 
 
 def cost(run: Callable[[bytes], None], data: bytes) -> float:
-    """Processor time of this thread: what else the machine does is not in it."""
-    began = time.thread_time()
-    run(data)
-    return time.thread_time() - began
+    """Processor time of this thread, without that of other programs."""
+    with paused_collector():
+        began = time.thread_time()
+        run(data)
+        return time.thread_time() - began
 
 
 def grows(run: Callable[[bytes], None], make: Callable[[int], bytes]) -> bool:
     small, large = make(SMALL), make(LARGE)
-    for _ in range(8):
-        above = cost(run, large)
-        if above < NEGLIGIBLE or above < MOST * min(cost(run, small) for _ in range(3)):
-            return False
-    return True
+    if cost(run, large) < NEGLIGIBLE:
+        return False
+    return smallest_ratio(partial(cost, run), small, large, times=LARGE // SMALL, most=MOST) > MOST
+
+
+def test_what_is_quadratic_grows_and_what_is_in_proportion_does_not() -> None:
+    def spend(steps: int) -> None:
+        for _ in range(steps):
+            pass
+
+    assert grows(lambda data: spend(len(data) ** 2 >> 12), bytes)
+    assert not grows(lambda data: spend(len(data) << 4), bytes)
 
 
 UNITS = (
