@@ -133,8 +133,8 @@ class Settings(BaseModel):
     )
     token_hosts: str = Field(
         "",
-        description="Hosts, comma-separated, that may receive a registry's credentials when it names them as its "
-        "token service, besides hosts of its own domain; see docs/registries.md.",
+        description="Hosts, comma-separated, with or without a port, that may receive a registry's credentials when it "
+        "names them as its token service, besides hosts of its own domain; see docs/registries.md.",
     )
     registry_lag: Seconds = Field(
         30, description="Seconds a registry may take after a push event until its tag names the pushed digest."

@@ -83,17 +83,32 @@ def not_a_manifest(subject: Subject, answer: Answer) -> Postponed:
 
 def connection_error(domain: Domain, text: str, error: Exception) -> RolloutError:
     """Return the error for a connection that failed: DNS, port, timeout or certificate."""
+    advice = "name it in GATEWAY_INSECURE_REGISTRIES, and in insecure-registries of each engine, if that is intended"
+    return _connection_error(domain, text, error, advice)
+
+
+def token_service_error(service: Domain, subject: Subject, error: Exception) -> RolloutError:
+    """Return the error for a connection to a token service that failed, or to where that redirects."""
+    what = f"{service}, where {subject.domain} asks for the login,"
+    advice = f"configure TLS there, or correct the address of the token service in the settings of {subject.domain}"
+    return _connection_error(what, f"a token for {subject.text}", error, advice)
+
+
+def redirect_error(target: Domain, subject: Subject, error: Exception) -> RolloutError:
+    """Return the error for a connection that failed to where the registry redirects."""
+    what = f"{target}, where {subject.domain} redirects to,"
+    advice = f"configure TLS there, or correct the redirect in the settings of {subject.domain}"
+    return _connection_error(what, subject.text, error, advice)
+
+
+def _connection_error(what: str, text: str, error: Exception, advice: str) -> RolloutError:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return Failed(
             Code.REGISTRY_UNTRUSTED, _certificate_problem(f"{error.host}:{error.port}", error.certificate_error)
         )
     if isinstance(error, aiohttp.ClientSSLError) and any(word in str(error).upper() for word in _PLAINTEXT):
-        return Failed(
-            Code.REGISTRY_UNTRUSTED,
-            f"{domain} does not speak TLS: name it in GATEWAY_INSECURE_REGISTRIES, and in insecure-registries of each "
-            "engine, if that is intended",
-        )
-    return Postponed(Code.REGISTRY_UNREACHABLE, f"{_connection_problem(domain, error)}, asked for {text}")
+        return Failed(Code.REGISTRY_UNTRUSTED, f"{what} does not speak TLS: {advice}")
+    return Postponed(Code.REGISTRY_UNREACHABLE, f"{_connection_problem(what, error)}, asked for {text}")
 
 
 def _certificate_problem(host: str, error: Exception) -> str:
@@ -108,14 +123,14 @@ def _certificate_problem(host: str, error: Exception) -> str:
     return f"the certificate of {host} is signed by no authority that is trusted here: {why}"
 
 
-def _connection_problem(domain: Domain, error: Exception) -> str:
+def _connection_problem(what: str, error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
-        return f"the name {domain} is not found (DNS)"
+        return f"the name {what} is not found (DNS)"
     if isinstance(error, TimeoutError):
-        return f"{domain} does not answer in time"
+        return f"{what} does not answer in time"
     if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
-        return f"{domain} refuses the connection: nothing listens there"
-    return f"{domain} does not answer: {str(error) or type(error).__name__}"
+        return f"{what} refuses the connection: nothing listens there"
+    return f"{what} does not answer: {str(error) or type(error).__name__}"
 
 
 def missing_image(reference: Reference, tags: Sequence[str] | None) -> Failed:

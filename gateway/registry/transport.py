@@ -22,7 +22,7 @@ from gateway.registry.challenge import Challenge, parse_challenge
 from gateway.registry.errors import Subject
 from gateway.registry.responses import INDEXES, MANIFESTS, MAX_MANIFEST, Answer
 from gateway.registry.token_cache import TokenCache
-from gateway.registry.trusted_hosts import HUB_HOST, TrustedHosts
+from gateway.registry.trusted_hosts import HUB_HOST, TrustedHosts, authority_of
 
 _T = TypeVar("_T")
 
@@ -33,6 +33,8 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_TLS_CONTEXTS = 64
 _AUTHORIZATION_LIFETIME = 20.0  # seconds; a registry's token is valid for at least sixty
 _MAX_AUTHORIZATIONS = 512
+# UnicodeError: a name that cannot be resolved
+_UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
 
 class AuthenticatedTransport:
@@ -146,23 +148,26 @@ class AuthenticatedTransport:
         answer = await self._request_token(realm.update_query(query), basic, subject, login)
         if answer.status != responses.FOUND:
             return Answer(_registry_status(answer.status), answer.headers, b"")
-        return {"Authorization": f"Bearer {responses.token(Domain(realm.authority), answer.body)}"}
+        return {"Authorization": f"Bearer {responses.token(authority_of(realm), answer.body)}"}
 
     async def _request_token(self, realm: URL, basic: Mapping[str, str], subject: Subject, login: Login) -> Answer:
         """Request a token, and follow redirects; each address is checked before it is requested."""
         plain = self._allows_http(subject.domain)
         for _ in range(_MAX_REDIRECTS):
-            await self._trusted_hosts.check_realm(realm, subject.domain, plain=plain, login=bool(basic))
-            async with self._session.get(
-                realm,
-                headers=basic,
-                timeout=_TIMEOUT,
-                ssl=self._tls(Domain(realm.authority), login),
-                allow_redirects=False,
-            ) as response:
-                target = _redirect_target(realm, response)
-                if target is None:
-                    return Answer(response.status, response.headers, await _read(response))
+            try:
+                await self._trusted_hosts.check_realm(realm, subject.domain, plain=plain, login=bool(basic))
+                async with self._session.get(
+                    realm,
+                    headers=basic,
+                    timeout=_TIMEOUT,
+                    ssl=self._tls(authority_of(realm), login),
+                    allow_redirects=False,
+                ) as response:
+                    target = _redirect_target(realm, response)
+                    if target is None:
+                        return Answer(response.status, response.headers, await _read(response))
+            except _UNREACHABLE as error:
+                raise errors.token_service_error(authority_of(realm), subject, error) from error
             realm = target
         raise _too_many_redirects(subject, realm)
 
@@ -180,31 +185,33 @@ class AuthenticatedTransport:
                 except aiohttp.ClientSSLError:
                     continue
             return await call(last)
-        except (
-            aiohttp.ClientError,
-            TimeoutError,
-            OSError,
-            UnicodeError,
-        ) as error:  # UnicodeError: a name that cannot be resolved
+        except _UNREACHABLE as error:
             raise errors.connection_error(subject.domain, subject.text, error) from error
 
     async def _send(self, method: str, url: URL, headers: Mapping[str, str], subject: Subject, login: Login) -> Answer:
         sent, origin = {**_ACCEPT, **headers}, url.origin()
         for _ in range(_MAX_REDIRECTS):
-            if url.origin() != origin:
-                await self._trusted_hosts.check_redirect(url, subject.domain)
-                sent.pop("Authorization", None)
-            async with self._session.request(
-                method,
-                url,
-                headers=sent,
-                timeout=_TIMEOUT,
-                ssl=self._tls(subject.domain, login),
-                allow_redirects=False,
-            ) as response:
-                target = _redirect_target(url, response)
-                if target is None:
-                    return Answer(response.status, response.headers, await _read(response) if method == "GET" else b"")
+            redirected = url.origin() != origin
+            try:
+                if redirected:
+                    sent.pop("Authorization", None)
+                    await self._trusted_hosts.check_redirect(url, subject.domain)
+                async with self._session.request(
+                    method,
+                    url,
+                    headers=sent,
+                    timeout=_TIMEOUT,
+                    ssl=self._tls(subject.domain, login),
+                    allow_redirects=False,
+                ) as response:
+                    target = _redirect_target(url, response)
+                    if target is None:
+                        body = await _read(response) if method == "GET" else b""
+                        return Answer(response.status, response.headers, body)
+            except _UNREACHABLE as error:
+                if not redirected:
+                    raise
+                raise errors.redirect_error(authority_of(url), subject, error) from error
             url = target
         raise _too_many_redirects(subject, url)
 

@@ -1,7 +1,7 @@
 """Check the addresses to which registries direct the client: token services, and redirects.
 
 A registry can name any address. The client sends a login only to hosts of the registry's owner, and requests a private
-address only for a registry that is itself on one.
+address only for a registry that is itself on one; there, no other port of the registry's own host.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ _PUBLIC_SUFFIXES = frozenset(
 )  # fmt: skip
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "net", "ne", "or", "org"})
 _COUNTRY = 2  # letters
+_HTTPS = 443
 
 
 def registrable_domain(host: str) -> str:
@@ -61,7 +62,7 @@ def same_owner(realm: str, registry: str) -> bool:
 
 
 class TrustedHosts:
-    """Checks addresses that registries name. `trusted` are hosts that the operator allows for all registries."""
+    """Checks addresses that registries name. `trusted` are hosts, with or without a port, that the operator allows."""
 
     def __init__(self, trusted: Iterable[str], insecure: Iterable[Domain]) -> None:
         self._trusted = frozenset(host.lower() for host in trusted)
@@ -77,11 +78,13 @@ class TrustedHosts:
             raise Failed(
                 Code.DENIED,
                 f"{registry} asks for the login at {_display(realm)}, without TLS: configure https there, or "
-                f"name {realm.authority} in GATEWAY_INSECURE_REGISTRIES if that is intended",
+                f"name {authority_of(realm)} in GATEWAY_INSECURE_REGISTRIES if that is intended",
             )
-        if same:
+        if same and _is_own_port(realm, registry):
             return
         within = await self._check_private(realm, registry)
+        if same and (realm.scheme, realm.port) != ("https", _HTTPS):
+            raise _other_port(realm, registry)
         # Names in a private network that both are in are given by whoever runs it.
         if login and not same_owner(host, own) and not within:
             raise Failed(
@@ -92,14 +95,23 @@ class TrustedHosts:
 
     async def check_redirect(self, address: URL, registry: Domain) -> None:
         """Raise Failed where a registry redirects to an address that it may not name."""
-        if not self._is_named(address) and (address.host or "").lower() != host_of(registry).lower():
+        same = (address.host or "").lower() == host_of(registry).lower()
+        if not self._is_named(address) and not (same and _is_own_port(address, registry)):
             await self._check_private(address, registry)
 
     def _is_named(self, address: URL) -> bool:
-        return (address.host or "").lower() in self._trusted or Domain(address.authority.lower()) in self._insecure
+        authority, host = authority_of(address), address.host_subcomponent or ""
+        with_port = f"{host}:{address.port}"
+        return not (
+            self._trusted.isdisjoint({address.host or "", host, with_port})
+            and self._insecure.isdisjoint({authority, Domain(with_port)})
+        )
 
     async def _check_private(self, address: URL, registry: Domain) -> bool:
-        """Tell whether the address is private; raises Failed where the registry is not in that network."""
+        """Tell whether the address is private.
+
+        Raises Failed where the registry is not in that network, or where it is another service on the registry's host.
+        """
         there = await _resolve(address.host or "", address.port)
         if all(one.is_global for one in there):
             return False
@@ -110,7 +122,31 @@ class TrustedHosts:
                     Code.DENIED,
                     f"{registry} names {_display(address)}, an address of a private network that it is not in",
                 )
+        # Whoever may open a port on a host does not thereby own what listens on its other ports.
+        same_host = not there.isdisjoint(here) or any(one.is_loopback for one in there)
+        if same_host and not _is_own_port(address, registry):
+            raise _other_port(address, registry)
         return not any(one.is_global for one in here)
+
+
+def authority_of(address: URL) -> Domain:
+    """Return host and port as a registry of that address is named, without the default port."""
+    host = address.host_subcomponent or ""
+    return Domain(host if address.is_default_port() else f"{host}:{address.port}")
+
+
+def _is_own_port(address: URL, registry: Domain) -> bool:
+    """Tell whether the port is the one at which the gateway requests the registry."""
+    port = URL(f"//{registry}").explicit_port
+    return address.port == port if port else address.is_default_port()
+
+
+def _other_port(address: URL, registry: Domain) -> Failed:
+    return Failed(
+        Code.DENIED,
+        f"{registry} names {_display(address)}, another port of its own host, where another service may listen: name "
+        f"{address.host_subcomponent}:{address.port} in GATEWAY_TOKEN_HOSTS if that is intended",
+    )
 
 
 def host_of(registry: Domain) -> str:
@@ -146,4 +182,4 @@ def _unmap(address: Address) -> Address:
 
 
 def _display(address: URL) -> str:
-    return f"{address.scheme}://{address.authority}"[:300]
+    return f"{address.scheme}://{authority_of(address)}"[:300]

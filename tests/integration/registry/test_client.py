@@ -75,6 +75,8 @@ async def test_a_rate_limit_is_reported_with_its_end_and_waited_for(client: Regi
         ({"x-ratelimit-reset": str(int(NOW.timestamp()) + 5)}, 5),
         ({"Retry-After": "999999"}, 6 * 3600),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": f"Wed, 25 Nov 1{'0' * 30} 12:05:00 GMT"}, None),
+        ({"Retry-After": f"Wed, 25 Nov 2026 12:05:00 +1{'0' * 30}"}, None),
         ({}, None),
     ],
 )
@@ -168,6 +170,27 @@ async def test_an_unreachable_registry_is_reported_with_the_cause(client: Regist
     assert "refuses the connection: nothing listens there" in str(refused)
     assert "the name nobody.invalid is not found (DNS)" in str(unknown)
     assert {one.reason.code for one in (refused, unknown)} == {Code.REGISTRY_UNREACHABLE}
+
+
+@pytest.mark.parametrize("by", ["realm", "token redirect", "redirect"])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_unreachable_service_that_a_registry_names_is_blamed_in_its_place(by: str, tls: bool) -> None:
+    def answer(request: web.Request) -> web.Response:
+        there = f"{'https' if tls else 'http'}://{service}/token"
+        if by == "redirect" or request.path == "/token":
+            return web.Response(status=307, headers={"Location": there})
+        realm = there if by == "realm" else f"http://{request.host}/token"
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
+
+    async with answering(answer) as registry, answering(lambda _: web.Response()) as plain:
+        service = plain if tls else f"127.0.0.1:{free_port()}"
+        async with connect(token_hosts=frozenset({service})) as client:
+            error = await refusal(client.resolve(Reference.parse(f"{registry}/app:v1"), ANONYMOUS))
+    named = f"{registry} redirects to," if by == "redirect" else f"{registry} asks for the login,"
+    problem = "does not speak TLS: configure TLS there" if tls else "refuses the connection: nothing listens there"
+    assert str(error).startswith(f"{service}, where {named} {problem}")
+    assert error.reason.code is (Code.REGISTRY_UNTRUSTED if tls else Code.REGISTRY_UNREACHABLE)
+    assert "GATEWAY_INSECURE_REGISTRIES" not in str(error)
 
 
 async def test_an_accepted_authorization_is_cached_until_it_is_denied(client: RegistryClient) -> None:
