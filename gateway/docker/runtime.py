@@ -56,7 +56,8 @@ class Version:
 class Serving:
     """The container or service that serves an application, at the time of the inspection.
 
-    `digest`, `spec_hash` and `deployment_id` are None for one that the gateway did not create.
+    `digest`, `spec_hash` and `deployment_id` are None for one that the gateway did not create. So they are for a
+    container with another image than its labels say.
     """
 
     object_id: str

@@ -121,6 +121,8 @@ class Application:
     installation_id: str = ""
     #: deployments whose containers may not carry that label yet
     unlabelled_deployments: frozenset[str] = field(default=frozenset(), repr=False)
+    #: for a rollout: the id of the container that a deployment let serve, by deployment; None: not recorded (yet)
+    recorded_containers: Mapping[str, str | None] = field(default_factory=dict, repr=False)
     #: the registry that the password belongs to; it is sent to no other one
     password_for: Domain | None = None
     has_password: bool = False

@@ -191,6 +191,31 @@ async def is_known_digest(connection: Connection, deployment: Deployment, digest
     )
 
 
+async def select_recorded_containers(connection: Connection, application_id: str) -> dict[str, str | None]:
+    """Return the container or service that each deployment let serve, by deployment.
+
+    It is None for a deployment that is queued or runs, and for what serves if an older gateway deployed it.
+    """
+    rows = await connection.fetch(
+        """
+        WITH serving AS (
+            SELECT deployment_id, rolls_back_to
+              FROM deployments
+             WHERE application_id = $1 AND status = 'succeeded' AND replaced
+             ORDER BY finished_at DESC
+             LIMIT 1
+        )
+        SELECT d.deployment_id, d.object_id
+          FROM deployments d
+          LEFT JOIN serving ON d.deployment_id IN (serving.deployment_id, serving.rolls_back_to)
+         WHERE d.application_id = $1
+           AND (d.object_id IS NOT NULL OR d.finished_at IS NULL OR serving.deployment_id IS NOT NULL)
+        """,
+        application_id,
+    )
+    return {row["deployment_id"]: row["object_id"] for row in rows}
+
+
 async def select_deliveries_of(connection: Connection, deployment_id: str) -> Sequence[str]:
     rows = await connection.fetch(
         "SELECT delivery_id FROM deployment_deliveries WHERE deployment_id = $1", deployment_id

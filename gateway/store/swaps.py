@@ -9,7 +9,10 @@ from gateway.store.database import Connection
 
 
 async def insert_swap(connection: Connection, swap: Swap) -> None:
-    """Open a swap. In the same transaction the caller has extended the lease over the longest call of the swap."""
+    """Open a swap, and record what its deployment lets serve.
+
+    In the same transaction the caller has extended the lease over the longest call of the swap.
+    """
     await connection.execute(
         """
         INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
@@ -26,6 +29,9 @@ async def insert_swap(connection: Connection, swap: Swap) -> None:
         swap.runtime,
         swap.order,
         swap.attempt,
+    )
+    await connection.execute(
+        "UPDATE deployments SET object_id = $2 WHERE deployment_id = $1", swap.deployment_id, swap.new
     )
 
 

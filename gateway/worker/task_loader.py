@@ -1,7 +1,7 @@
 """Load what the rollout of a claimed deployment needs, in one transaction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from gateway.model.deployments import Deployment, Kind, Swap
@@ -32,6 +32,8 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         application = await applications.select_application(
             connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
         )
+        recorded = await deployments.select_recorded_containers(connection, deployment.application_id)
+        application = replace(application, recorded_containers=recorded)
         config_error = None
         if not ends:
             application, config_error = await environments.resolve_variables(connection, vault, application)

@@ -37,6 +37,11 @@ def is_aside(name: str, container: str) -> bool:
 
 
 def was_renamed(name: str, container: str) -> bool:
-    """Return whether somebody renamed the container: the gateway gives no such name to it."""
+    """Return whether the container has no name at which it stays: somebody, or an interrupted swap, renamed it."""
     ours = container == name or is_new(name, container) or is_aside(name, container)
     return not ours and not any(container.startswith(f"{name}{word}") for word in _DEPENDENT_MARKS)
+
+
+def is_given(name: str, container: str) -> bool:
+    """Return whether the gateway gives such a name to a container of the application."""
+    return not was_renamed(name, container) or container == name.swapcase()

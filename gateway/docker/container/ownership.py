@@ -1,11 +1,13 @@
 """Decides whether a container or service belongs to an application. No I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+from gateway.docker.container import names
 from gateway.docker.container import spec as container_spec
-from gateway.docker.engine.containers import Container
+from gateway.docker.engine.containers import Container, parse_time
 from gateway.docker.engine.labels import (
     APPLICATION,
+    ATTEMPT,
     DEPLOYMENT,
     DIGEST,
     INSTALLATION,
@@ -42,6 +44,33 @@ def belongs_to(application: Application, container: Container) -> bool:
     return labels_belong_to(application, container.labels) or is_original(application, container)
 
 
+def is_made(application: Application, container: Container, alike: Iterable[Container]) -> bool:
+    """Return whether the gateway made or adopted a container that belongs to the application by its labels.
+
+    Anybody can copy labels. The gateway's has a name that the gateway gives, or its id was recorded. Without a record,
+    it is the eldest of those `alike`, which all have the application's labels, and none of them has such a name.
+    """
+    adopted, recorded = application.adopted_spec, application.recorded_containers
+    if names.is_given(application.app_name, container.name) or container.container_id in recorded.values():
+        return True
+    if adopted is not None and container.container_id == adopted.object_id:
+        return True
+    deployment = container.labels.get(DEPLOYMENT, "")
+    # The id of a copy that the gateway made is not recorded.
+    unrecorded = deployment in recorded and (recorded[deployment] is None or ORIGIN in container.labels)
+    if not unrecorded and not is_original(application, container):
+        return False
+    same = [one for one in alike if _made_as(one) == _made_as(container)]
+    eldest = min(same, key=lambda one: parse_time(one.created), default=container)
+    named = any(names.is_given(application.app_name, one.name) for one in same)
+    return not named and eldest.container_id == container.container_id
+
+
+def _made_as(container: Container) -> tuple[str | None, ...]:
+    """Return the labels that only one container of the gateway has."""
+    return tuple(container.labels.get(label) for label in (DEPLOYMENT, ATTEMPT, ORIGIN))
+
+
 def describe_owner(application: Application, what: str, name: str, labels: Mapping[str, str]) -> str:
     """Return who owns the container or service that has the application's name, and what to do."""
     owner = labels.get(APPLICATION)
@@ -64,8 +93,8 @@ def describe_conflict(application: Application, container: Container) -> str:
     return f"{name} was recreated since it was adopted; adopt it again as it is now: gateway apps adopt {name}"
 
 
-def version_of(application: Application, container: Container) -> tuple[str | None, str | None]:
-    """Return the digest and the spec hash that the container was created with."""
+def labelled_version(application: Application, container: Container) -> tuple[str | None, str | None]:
+    """Return the digest and the spec hash that the container was created with, as its labels say."""
     if application.adopted_spec is not None and is_original(application, container):
         return application.adopted_spec.reference.digest, container_spec.spec_hash(application.as_adopted())
     return container.labels.get(DIGEST), container.labels.get(SPEC)

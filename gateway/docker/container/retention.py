@@ -21,7 +21,7 @@ UNREADY_GRACE = 3  # seconds for a container to stop that was never ready, or sh
 
 @dataclass(frozen=True, slots=True)
 class ApplicationContainers:
-    """The containers of one application on one engine, in any state and under any name."""
+    """The containers that the gateway made or adopted for one application on one engine, in any state."""
 
     engine: Engine
     application: Application
@@ -33,11 +33,31 @@ class ApplicationContainers:
             original = await containers.inspect(self.engine, adopted.object_id)
             alike = await containers.list_labelled(self.engine, adopted.object_id, label=ORIGIN)
             found += [one for one in [*alike, original] if one and ownership.is_original(self.application, one)]
-        return found
+        return [one for one in found if self._is_made(one, found)]
+
+    def _is_made(self, container: Container, alike: list[Container]) -> bool:
+        made = ownership.is_made(self.application, container, alike)
+        if not made:
+            _LOG.warning(
+                "A container has the labels of an application, and the gateway did not make it: it is left alone",
+                container=container.name,
+                application=self.application.application_id,
+            )
+        return made
 
     @property
     def _name(self) -> str:
         return self.application.app_name
+
+    async def version_of(self, container: Container) -> tuple[str | None, str | None]:
+        """Return the digest and the spec hash that the container was created with.
+
+        Both are None if it runs another image: then somebody copied the labels.
+        """
+        digest, spec_hash = ownership.labelled_version(self.application, container)
+        if digest is not None and await containers.runs_another_image(self.engine, container, digest):
+            return None, None
+        return digest, spec_hash
 
     async def list_kept(self) -> list[Container]:
         """Return the kept containers of former versions, latest first."""
@@ -78,10 +98,10 @@ class ApplicationContainers:
         """Remove kept versions older than `kept_for` seconds, beyond `at_most`, or duplicates. Never a running one."""
         oldest = datetime.now(UTC) - timedelta(seconds=kept_for)
         serving = await containers.inspect(self.engine, self._name)
-        known = {ownership.version_of(self.application, serving)} if serving else set()
+        known = {await self.version_of(serving)} if serving else set()
         number = 0
         for container in await self.list_kept():
-            version = ownership.version_of(self.application, container)
+            version = await self.version_of(container)
             # A duplicate of the serving or of a kept version is not worth keeping.
             again = version in known and None not in version
             known.add(version)

@@ -70,7 +70,7 @@ class ContainerRuntime:
             return None
         if not ownership.belongs_to(self.application, found):
             raise Failed(Code.NAME_TAKEN, ownership.describe_conflict(self.application, found))
-        digest, spec_hash = ownership.version_of(self.application, found)
+        digest, spec_hash = await self._containers.version_of(found)
         return Serving(
             object_id=found.container_id,
             name=found.name,
@@ -78,7 +78,7 @@ class ContainerRuntime:
             healthy=found.healthy,
             digest=digest,
             spec_hash=spec_hash,
-            deployment_id=found.labels.get(DEPLOYMENT),
+            deployment_id=found.labels.get(DEPLOYMENT) if digest else None,
             restarts=found.restart_count,
         )
 
@@ -167,7 +167,7 @@ class ContainerRuntime:
         wanted = (version.digest, container_spec.spec_hash(self.application))
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._containers.list_kept():
-            if ownership.version_of(self.application, kept) == wanted and await self._can_start(kept):
+            if await self._containers.version_of(kept) == wanted and await self._can_start(kept):
                 joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
                 return replace(swap, new_restart_policy=ownership.restart_policy_of(self.application, kept))

@@ -171,6 +171,17 @@ async def without_image_labels(engine: Engine, labels: Mapping[str, str], image_
     return own_labels(labels, await images.labels(engine, image_id))
 
 
+async def runs_another_image(engine: Engine, container: Container, digest: str) -> bool:
+    """Return whether the container's image is known to be another one than the digest names.
+
+    Nothing is known of an image that has no digests, as after it was untagged by force.
+    """
+    if container.image_id == digest or container.image.endswith(f"@{digest}"):
+        return False  # created by digest
+    image = await images.inspect(engine, container.image_id)
+    return image is not None and bool(image.repo_digests) and not image.has_digest(digest)
+
+
 async def inspect_raw(engine: Engine, container: str) -> dict[str, Any] | None:
     """Return the inspection of a container by id or name as the engine sends it, or None."""
     try:

@@ -2,18 +2,21 @@
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from gateway.cli.demo.images import Behaviour
-from gateway.cli.demo.process import free_port
-from gateway.docker.engine import containers, logs
+from gateway.cli.demo.process import free_port, until
+from gateway.docker.engine import containers, images, logs
 from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.engine.containers import Container
 from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import Kind, Status
-from gateway.model.errors import Code
+from gateway.model.errors import Code, NotOnEngine
+from gateway.queue import enqueue
+from gateway.store import applications
 from gateway.worker.supervisor import Supervisor
 from gateway.worker.version_retention import prune_kept_versions
 from tests.support.adoption_host import Host
@@ -242,6 +245,111 @@ async def test_an_old_container_that_somebody_starts_is_stopped_again(
     deployment = await lane.ask(Kind.DEPLOY)
     assert (deployment.status, deployment.reason) == (Status.SUCCEEDED, None)
     await one_serves(lane, digest)
+
+
+# -- labels that somebody copied
+
+
+async def copied(lane: Lane, name: str, image: str | None = None) -> str:
+    """Run a container with the labels of the serving one, and return its id."""
+    serving = await lane.serving()
+    if name == serving.name:
+        await containers.remove(lane.engine, serving.container_id)
+    body = {"Image": image or serving.image_id, "Labels": serving.labels}
+    made = await containers.create(lane.engine, name, body, {})
+    await containers.start(lane.engine, made)
+    return made
+
+
+async def left_alone(lane: Lane, container_id: str, name: str) -> bool:
+    found = await containers.inspect(lane.engine, container_id)
+    return found is not None and (found.name, found.running) == (name, True)
+
+
+@pytest.mark.parametrize("kind", [Kind.DEPLOY, Kind.REDEPLOY])
+async def test_another_image_under_copied_labels_is_replaced(lane: Lane, pushes: Pushes, kind: Kind) -> None:
+    first = await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    second = await pushes("v2")
+    await lane.ask(Kind.DEPLOY)
+    image = pushes.name().rpartition(":")[0] + f"@{first}"
+    impostor = await copied(lane, f"app-{lane.application_id}", image)
+    assert (await lane.ask(kind)).status is Status.SUCCEEDED
+    assert (await lane.serving()).image.endswith(second)
+    # What was set aside is no version to come back to.
+    back = await lane.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first)
+    assert (await lane.serving()).container_id != impostor
+
+
+async def test_an_image_untagged_by_force_is_not_taken_for_another(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    serving = await lane.serving()
+    # A copy that names its image by id, because the image has no name any more.
+    await copied(lane, serving.name, serving.image_id)
+    image = await images.inspect(lane.engine, serving.image_id)
+    assert image is not None
+    for name in (*image.tags, *image.repo_digests):
+        with suppress(NotOnEngine):  # the last tag takes the digest along
+            await lane.engine.call("DELETE", f"images/{name}", params={"force": 1})
+    image = await images.inspect(lane.engine, serving.image_id)
+    assert image is None or not image.repo_digests
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_copy_that_somebody_made_is_left_alone(lane: Lane, pushes: Pushes, recorded: bool) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    if not recorded:  # by a gateway of an earlier release
+        async with lane.pool.acquire() as connection:
+            await connection.execute("UPDATE deployments SET object_id = NULL")
+    name = f"my-own-{lane.application_id}"
+    copy = await copied(lane, name)
+    for version in ("v2", "v3"):  # with one version kept, v1 is removed
+        digest = await pushes(version)
+        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        assert (await lane.serving()).labels["gateway.digest"] == digest
+        assert await left_alone(lane, copy, name)
+    async with lane.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, lane.application_id)
+    await enqueue.request_state(lane.pool, application, Kind.DELETE, title="asked")
+
+    async def ours_is_gone() -> bool | None:
+        return True if len(await lane.containers()) == 1 else None
+
+    await until(ours_is_gone)
+    assert [one.container_id for one in await lane.containers()] == [copy]
+    assert await left_alone(lane, copy, name)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_of_a_renamed_container_and_its_copy_the_gateways_gets_the_name_back(
+    lane: Lane, pushes: Pushes, recorded: bool
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    if not recorded:
+        async with lane.pool.acquire() as connection:
+            await connection.execute("UPDATE deployments SET object_id = NULL")
+    serving, name = await lane.serving(), f"a-copy-{lane.application_id}"
+    copy = await copied(lane, name)
+    await containers.rename(lane.engine, serving, f"renamed-{lane.application_id}")
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+    assert (await lane.serving()).container_id == serving.container_id
+    assert await left_alone(lane, copy, name)
+
+
+async def test_a_copy_does_not_take_the_place_of_a_removed_container(lane: Lane, pushes: Pushes) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    name = f"my-own-{lane.application_id}"
+    copy = await copied(lane, name)
+    await containers.remove(lane.engine, (await lane.serving()).container_id)
+    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await lane.serving()).container_id != copy
+    assert await left_alone(lane, copy, name)
 
 
 # -- at rest

@@ -16,6 +16,7 @@ from gateway.docker.snapshot import ListedContainer, Snapshot, observe
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.observations import ExpectedState, Observation, State
+from gateway.model.reference import Reference
 from gateway.store import observations
 from gateway.store.database import transaction
 from gateway.worker.alerts import Alert, AlertQueue
@@ -179,6 +180,10 @@ async def test_a_manual_removal_is_missing_and_alerted(lane: Lane, pushes: Pushe
     assert (await lane.newest()).status is Status.SUCCEEDED, "the outcome stays what it was"
 
 
+async def _quiet(_detail: str) -> None:
+    """Nobody watches the pull."""
+
+
 async def _put_right(lane: Lane) -> Deployment:
     async def look() -> Deployment | None:
         found = await lane.newest()
@@ -187,9 +192,9 @@ async def _put_right(lane: Lane) -> Deployment:
     return await until(look, within=_A_LOOK)
 
 
-async def _take_its_name(lane: Lane, serving: Container) -> None:
+async def _take_its_name(lane: Lane, serving: Container, **otherwise: object) -> None:
     """Let another container, made otherwise, be called as the one that serves."""
-    body = {"Image": serving.image_id, "Labels": {**serving.labels, SPEC: "changed"}}
+    body = {"Image": serving.image_id, "Labels": serving.labels, **otherwise}
     other = f"{serving.name}-other"
     await containers.start(lane.engine, await containers.create(lane.engine, other, body, {}))
     made = await containers.inspect(lane.engine, other)
@@ -198,7 +203,7 @@ async def _take_its_name(lane: Lane, serving: Container) -> None:
     await containers.rename(lane.engine, made, serving.name)
 
 
-@pytest.mark.parametrize("harm", ["removed", "stopped", "replaced"])
+@pytest.mark.parametrize("harm", ["removed", "stopped", "replaced", "replaced by another image"])
 async def test_a_manual_change_is_healed_if_configured(
     lane: Lane, pushes: Pushes, told: list[Alert], harm: str
 ) -> None:
@@ -206,17 +211,22 @@ async def test_a_manual_change_is_healed_if_configured(
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     # What served is brought back, and not what the tag means by now.
-    await pushes("v2")
+    other_digest = await pushes("v2")
     serving = await lane.serving()
     if harm == "stopped":
         await containers.stop(lane.engine, serving.container_id, grace=0)
     if harm == "replaced":
-        await _take_its_name(lane, serving)
+        await _take_its_name(lane, serving, Labels={**serving.labels, SPEC: "changed"})
+    if harm == "replaced by another image":
+        other = Reference.parse(pushes.name()).with_digest(other_digest)
+        await images.pull(lane.engine, other, None, progress=_quiet, stall=20)
+        await _take_its_name(lane, serving, Image=f"{other.repository}@{other.digest}")
     if harm != "stopped":
         await containers.remove(lane.engine, serving.container_id)
     back = await _put_right(lane)
     await lane.set(configuration={})
     assert (back.status, back.digest, back.forced) == (Status.SUCCEEDED, digest, False)
+    assert (await lane.serving()).image.endswith(digest)
     await _until(lane, State.RUNNING)
     assert len(_of(lane, told)) == 1
 
