@@ -22,7 +22,9 @@ _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
 # Names of the data directory: the present one, and the first one, which is used where it has a database.
 _NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
-_LEAST_SECONDS = 10  # the shortest poll interval
+# The shortest and the longest poll interval in seconds; the database counts them in 32 bits.
+_LEAST_SECONDS, _MOST_SECONDS = 10, 10**9
+_MAX_DIGITS = 10
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -172,8 +174,12 @@ class Settings(BaseModel):
     def _pairs(cls, text: str) -> str:
         for pair in filter(None, text.split(",")):
             domain, _, seconds = pair.strip().partition("=")
-            if not domain or not seconds.isdecimal() or int(seconds) < _LEAST_SECONDS:
-                raise ValueError(f"{pair.strip()!r} is not like docker.io=3600, with at least {_LEAST_SECONDS} seconds")
+            counted = int(seconds) if seconds.isdecimal() and len(seconds) <= _MAX_DIGITS else 0
+            if not domain or not _LEAST_SECONDS <= counted <= _MOST_SECONDS:
+                raise ValueError(
+                    f"{pair.strip()[:100]!r} is not like docker.io=3600, "
+                    f"with {_LEAST_SECONDS} to {_MOST_SECONDS} seconds"
+                )
         return text
 
     @property

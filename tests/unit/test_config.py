@@ -69,6 +69,12 @@ def test_a_public_address_without_a_scheme_is_refused() -> None:
     assert settings.public_url == "https://gateway.example.com/at"
 
 
+@pytest.mark.parametrize("seconds", ["9", "²", "1000000001", "9" * 5000])
+def test_a_poll_interval_out_of_its_bounds_is_refused(seconds: str) -> None:
+    with pytest.raises(InvalidInput, match="with 10 to 1000000000 seconds"):
+        Settings.from_environ({"GATEWAY_RECONCILE": f"docker.io={seconds}"})
+
+
 def test_what_an_orchestrator_injects_is_let_pass() -> None:
     environ = {"HOME": "/home/me", "GATEWAY_PORT_8080_TCP": "tcp://10.0.0.1:8080", "GATEWAY_SERVICE_HOST": "10.0.0.1"}
     assert Settings.from_environ(environ).listen == "127.0.0.1:8080"
