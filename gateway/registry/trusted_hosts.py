@@ -80,11 +80,9 @@ class TrustedHosts:
                 f"{registry} asks for the login at {_display(realm)}, without TLS: configure https there, or "
                 f"name {authority_of(realm)} in GATEWAY_INSECURE_REGISTRIES if that is intended",
             )
-        if same and _is_own_port(realm, registry):
-            return
+        if same:
+            return  # also at another port: private registries often have their token service there
         within = await self._check_private(realm, registry)
-        if same and (realm.scheme, realm.port) != ("https", _HTTPS):
-            raise _other_port(realm, registry)
         # Names in a private network that both are in are given by whoever runs it.
         if login and not same_owner(host, own) and not within:
             raise Failed(
@@ -96,7 +94,7 @@ class TrustedHosts:
     async def check_redirect(self, address: URL, registry: Domain) -> None:
         """Raise Failed where a registry redirects to an address that it may not name."""
         same = (address.host or "").lower() == host_of(registry).lower()
-        if not self._is_named(address) and not (same and _is_own_port(address, registry)):
+        if not same and not self._is_named(address):
             await self._check_private(address, registry)
 
     def _is_named(self, address: URL) -> bool:
@@ -110,7 +108,7 @@ class TrustedHosts:
     async def _check_private(self, address: URL, registry: Domain) -> bool:
         """Tell whether the address is private.
 
-        Raises Failed where the registry is not in that network, or where it is another service on the registry's host.
+        Raises Failed where the registry is not in that network.
         """
         there = await _resolve(address.host or "", address.port)
         if all(one.is_global for one in there):
@@ -122,10 +120,6 @@ class TrustedHosts:
                     Code.DENIED,
                     f"{registry} names {_display(address)}, an address of a private network that it is not in",
                 )
-        # Whoever may open a port on a host does not thereby own what listens on its other ports.
-        same_host = not there.isdisjoint(here) or any(one.is_loopback for one in there)
-        if same_host and not _is_own_port(address, registry):
-            raise _other_port(address, registry)
         return not any(one.is_global for one in here)
 
 
@@ -133,20 +127,6 @@ def authority_of(address: URL) -> Domain:
     """Return host and port as a registry of that address is named, without the default port."""
     host = address.host_subcomponent or ""
     return Domain(host if address.is_default_port() else f"{host}:{address.port}")
-
-
-def _is_own_port(address: URL, registry: Domain) -> bool:
-    """Tell whether the port is the one at which the gateway requests the registry."""
-    port = URL(f"//{registry}").explicit_port
-    return address.port == port if port else address.is_default_port()
-
-
-def _other_port(address: URL, registry: Domain) -> Failed:
-    return Failed(
-        Code.DENIED,
-        f"{registry} names {_display(address)}, another port of its own host, where another service may listen: name "
-        f"{address.host_subcomponent}:{address.port} in GATEWAY_TOKEN_HOSTS if that is intended",
-    )
 
 
 def host_of(registry: Domain) -> str:

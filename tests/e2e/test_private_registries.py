@@ -104,21 +104,20 @@ async def test_a_registry_with_a_token_service_takes_a_key_file_as_password(
         service.url = f"http://{address}"
         async with (
             private_registry(tmp_path, free_port(), auth=service.auth) as registry,
-            an_application_of(pool, engine, address, "token") as lane,
+            an_application_of(pool, engine, registry.address, "token") as lane,
         ):
-            service.upstream = registry.address
             await lane.set(registry_username="_json_key", registry_password="another")
             _, code, message = told(await lane.ask(Kind.DEPLOY))
             assert code is Code.DENIED
             assert "with the application's own login (user _json_key)" in message
 
             await lane.set(registry_username=None, registry_password=None)
-            await keep(pool, registry_url=address, username="_json_key", password=KEY_FILE)
+            await keep(pool, registry_url=registry.address, username="_json_key", password=KEY_FILE)
             deployment = await lane.ask(Kind.DEPLOY)
             assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, first)
             assert any(agent.startswith("docker/") for agent in service.asked)
 
-            await lane.set(docker_image=f"{address}/{PATH}:v3")
+            await lane.set(docker_image=f"{registry.address}/{PATH}:v3")
             _, code, message = told(await lane.ask(Kind.DEPLOY))
             assert code is Code.NOT_FOUND
             assert "nearest are the tags v2, v1" in message

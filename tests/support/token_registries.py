@@ -55,15 +55,11 @@ async def served(handler: Callable[[web.Request], Any], address: str = "") -> As
 
 @dataclass
 class TokenService:
-    """Gives tokens, signed RS256, to those that know the login, and passes all other requests on to its registry.
-
-    So both have one address, as in Harbor.
-    """
+    """Gives tokens, signed RS256, to those that know the login."""
 
     login: tuple[str, str]
     place: Path
     url: str = ""
-    upstream: str = ""
     asked: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -83,8 +79,6 @@ class TokenService:
         return {"token": {**names, "rootcertbundle": bundle}}
 
     async def answer(self, request: web.Request) -> web.Response:
-        if request.path != "/token":
-            return await _forward(request, self.upstream)
         self.asked.append(request.headers.get("User-Agent", ""))
         if request.headers.get("Authorization") != aiohttp.encode_basic_auth(*self.login):
             return web.json_response({"details": "incorrect username or password"}, status=401)
@@ -182,22 +176,20 @@ class Gate:
             return web.json_response(refusal, status=401, headers=asks)
         self.passed.append(token)
         self.passing(request)
-        return await _forward(request, self.upstream)
-
-
-async def _forward(request: web.Request, upstream: str) -> web.Response:
-    async with (
-        aiohttp.ClientSession(auto_decompress=False) as session,
-        session.request(request.method, f"http://{upstream}{request.path_qs}", headers=_passed(request)) as answered,
-    ):
-        response = web.Response(status=answered.status, body=await answered.read())
-        kept = "Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version", "Link", "Etag"
-        for name in (*kept, "WWW-Authenticate"):
-            if name in answered.headers:
-                response.headers[name] = answered.headers[name]
-        if request.method == "HEAD":
-            response.headers["Content-Length"] = answered.headers.get("Content-Length", "0")
-        return response
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method, f"http://{self.upstream}{request.path_qs}", headers=_passed(request)
+            ) as answered,
+        ):
+            body = await answered.read()
+            response = web.Response(status=answered.status, body=body)
+            for name in ("Content-Type", "Docker-Content-Digest", "Docker-Distribution-Api-Version", "Link", "Etag"):
+                if name in answered.headers:
+                    response.headers[name] = answered.headers[name]
+            if request.method == "HEAD":
+                response.headers["Content-Length"] = answered.headers.get("Content-Length", "0")
+            return response
 
 
 def _passed(request: web.Request) -> CIMultiDict[str]:

@@ -60,18 +60,13 @@ async def _resolve(host: str, _port: int | None) -> frozenset[Address]:
         ("quay.io", "https://quay.io/v2/auth"),
         ("rg.fr-par.scw.cloud", "https://api.scaleway.com/registry-internal/v1/regions/fr-par/tokens"),
         ("registry.example.com", "https://auth.example.com/token"),
-        ("registry.example.com:5050", "https://registry.example.com/token"),
-        ("registry.example.com:5050", "https://registry.example.com:5050/token"),
+        ("registry.example.com", "https://registry.example.com:8443/token"),
         ("registry.corp.example", "https://auth.corp.example/token"),
         ("registry.corp.example", "https://inside.example.com/token"),
-        ("registry.corp.example:5050", "https://auth.corp.example/token"),
-        ("127.0.0.1:5000", "http://127.0.0.1:5000/token"),
-        ("127.0.0.1:5000", "https://localhost:5000/token"),
-        ("[::1]:5000", "https://[::1]:5000/token"),
         ("127.0.0.1:5000", "http://127.0.0.1:5001/token"),
-        ("[::1]:5000", "http://[::1]:5001/token"),
+        ("127.0.0.1:5000", "https://localhost:5001/token"),
+        ("127.0.0.1:5000", "https://127.0.0.2:5001/token"),
         ("registry.example.com", "https://named.example.net/token"),
-        ("registry.example.com", "https://named.example.net:8443/token"),
         ("registry.example.com", "http://plain.example.net:5001/token"),
     ],
 )
@@ -79,7 +74,7 @@ async def test_a_login_goes_to_the_token_service_of_its_registry(
     monkeypatch: pytest.MonkeyPatch, registry: str, realm: str
 ) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
-    judge = TrustedHosts({"named.example.net", "127.0.0.1:5001", "[::1]:5001"}, {Domain("plain.example.net:5001")})
+    judge = TrustedHosts({"named.example.net"}, {Domain("plain.example.net:5001")})
     plain = registry.startswith("127.")
     await judge.check_realm(URL(realm), parse_domain(registry), plain=plain, login=True)
 
@@ -97,23 +92,6 @@ async def test_a_login_goes_to_the_token_service_of_its_registry(
         ("registry.corp.example", "https://metadata.example.com/token", False, "of a private network"),
         ("registry.corp.example", "https://127.0.0.1:9000/token", False, "of a private network"),
         ("127.0.0.1:5000", "http://127.0.0.2:5001/token", False, "without TLS"),
-        *(
-            (registry, realm, login, rf"another port of its own host.*name {named} in GATEWAY_TOKEN_HOSTS")
-            for registry, realm, named in (
-                ("127.0.0.1:5000", "http://127.0.0.1:5001/token", "127.0.0.1:5001"),
-                ("127.0.0.1:5000", "https://127.0.0.1/token", "127.0.0.1:443"),
-                ("127.0.0.1:5000", "https://localhost:5001/token", "localhost:5001"),
-                ("localhost:5000", "https://127.0.0.1:5001/token", "127.0.0.1:5001"),
-                ("127.0.0.1:5000", "https://127.0.0.2:5001/token", "127.0.0.2:5001"),
-                ("127.0.0.1:5000", "https://[::1]:5001/token", r"\[::1\]:5001"),
-                ("registry.corp.example", "https://registry.corp.example:5001/token", "registry.corp.example:5001"),
-                ("registry.corp.example:5050", "https://registry.corp.example/token", "registry.corp.example:443"),
-                ("10.0.0.5:5000", "https://registry.corp.example:9000/token", "registry.corp.example:9000"),
-                ("169.254.7.7:5000", "https://169.254.7.7:5001/token", "169.254.7.7:5001"),
-                ("registry.example.com", "https://registry.example.com:8443/token", "registry.example.com:8443"),
-            )
-            for login in (False, True)
-        ),
     ],
 )
 async def test_another_host_is_neither_requested_nor_sent_a_login(
@@ -127,40 +105,14 @@ async def test_another_host_is_neither_requested_nor_sent_a_login(
     assert refused.value.reason.code is Code.DENIED
 
 
-@pytest.mark.parametrize(
-    ("registry", "address", "allowed"),
-    [
-        ("127.0.0.1:5000", "http://127.0.0.1:5000/blob", True),
-        ("127.0.0.1:5000", "http://127.0.0.1:5001/blob", False),
-        ("127.0.0.1:5000", "http://localhost:5001/blob", False),
-        ("127.0.0.1:5000", "http://127.0.0.1:9000/blob", True),  # which is named
-        ("registry.corp.example", "http://registry.corp.example:5001/blob", False),
-        ("registry.corp.example", "https://registry.corp.example/blob", True),
-        ("registry.corp.example", "https://auth.corp.example:9000/blob", True),
-        ("registry.example.com", "https://registry.example.com:8443/blob", True),
-    ],
-)
-async def test_a_private_registry_redirects_to_no_other_port_of_its_own_host(
-    monkeypatch: pytest.MonkeyPatch, registry: str, address: str, allowed: bool
-) -> None:
-    monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
-    judge = TrustedHosts({"127.0.0.1:9000"}, ())
-    if allowed:
-        await judge.check_redirect(URL(address), parse_domain(registry))
-    else:
-        with pytest.raises(Failed, match="another port of its own host"):
-            await judge.check_redirect(URL(address), parse_domain(registry))
-
-
 async def test_without_a_login_any_public_token_service_is_allowed_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     realm, registry = URL("https://evil.example.net/token"), Domain("registry.example.com")
     await TrustedHosts((), ()).check_realm(realm, registry, plain=False, login=False)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
-@pytest.mark.parametrize("by", ["realm", "token redirect", "redirect"])
-async def test_another_private_service_is_not_requested_for_a_token_or_by_a_redirect(by: str, host: str) -> None:
+@pytest.mark.parametrize("redirects", [False, True])
+async def test_a_private_host_is_not_requested_for_a_token_or_by_a_redirect(redirects: bool) -> None:
     asked: list[str] = []
 
     async def inside(request: web.Request) -> web.Response:
@@ -168,12 +120,12 @@ async def test_another_private_service_is_not_requested_for_a_token_or_by_a_redi
         return web.json_response({"token": "inside"})
 
     async def registry(request: web.Request) -> web.Response:
-        if request.path == "/token" or by == "redirect":
+        if request.path == "/token":
             return web.Response(status=307, headers={"Location": f"http://{other}/secrets"})
-        realm = f"http://{other}/token" if by == "realm" else f"http://{request.host}/token"
+        realm = f"http://{request.host}/token" if redirects else f"http://{other}/token"
         return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
 
-    elsewhere = f"{host}:{_free(host)}"
+    elsewhere = f"127.0.0.2:{_free('127.0.0.2')}"
     async with served(inside, elsewhere) as other, served(registry) as address, connect() as client:
         with pytest.raises(Failed) as refused:
             await client.resolve(Reference.parse(f"{address}/app:1"), USER)
@@ -216,10 +168,6 @@ async def test_a_login_is_not_sent_along_a_redirect() -> None:
             return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
         return web.Response(status=307, headers={"Location": f"http://{other}/blob"})
 
-    async with (
-        served(storage) as other,
-        served(registry) as address,
-        connect(token_hosts=frozenset({other})) as client,
-    ):
+    async with served(storage) as other, served(registry) as address, connect() as client:
         assert (await client.resolve(Reference.parse(f"{address}/app:1"), USER)).digest == DIGEST
     assert seen == [None]
