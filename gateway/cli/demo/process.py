@@ -2,11 +2,12 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,10 +25,20 @@ _LOOK_AGAIN = 0.05  # seconds
 T = TypeVar("T")
 
 
+# Below the ports that Linux gives to outgoing connections, and to whoever asks for any.
+_FIRST_PORT, _PORTS = 12_000, 20_000
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of loopback that nobody uses.
+
+    It is one of many, so that another process hardly takes it before it is used, or while a gateway restarts.
+    """
+    while True:
+        port = _FIRST_PORT + secrets.randbelow(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def until(look: Callable[[], Awaitable[T | None]], *, within: float = 120) -> T:
