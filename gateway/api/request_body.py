@@ -45,10 +45,13 @@ def printable(text: str) -> str:
 
 async def _received(request: web.Request, most: int) -> bytes:
     received = bytearray()
-    while chunk := await request.content.readany():
-        received += chunk
-        if len(received) > most:
-            raise _too_large(most)
+    try:
+        while chunk := await request.content.readany():
+            received += chunk
+            if len(received) > most:
+                raise _too_large(most)
+    except RuntimeError as error:  # of aiohttp, if the client left before the body was read
+        raise ConnectionResetError(str(error)) from error
     return bytes(received)
 
 

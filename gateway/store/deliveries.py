@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+import asyncpg
+
+from gateway.model.errors import NotFound
 from gateway.model.events import Ignored
 from gateway.store.database import Connection
 
@@ -72,24 +75,28 @@ async def claim_delivery_key(
     """Return the delivery that has the key already. None: this delivery has it now.
 
     Concurrent deliveries of one key wait for each other. A key is valid for `valid_for`, or as long as its delivery is
-    kept. One that was seen further in the future than that was stored before the clock was set back.
+    kept. One that was seen further in the future than that was stored before the clock was set back. Raises NotFound if
+    the endpoint was deleted meanwhile.
     """
-    row = await connection.fetchrow(
-        """
-        INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
-        VALUES ($1, $2, $3)
-            ON CONFLICT (endpoint_id, key) DO UPDATE
-           SET delivery_id = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
-                                  THEN $3 ELSE k.delivery_id END,
-               seen_at = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
-                              THEN now() ELSE k.seen_at END
-        RETURNING delivery_id
-        """,
-        endpoint_id,
-        key,
-        delivery_id,
-        valid_for,
-    )
+    try:
+        row = await connection.fetchrow(
+            """
+            INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
+            VALUES ($1, $2, $3)
+                ON CONFLICT (endpoint_id, key) DO UPDATE
+               SET delivery_id = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                                      THEN $3 ELSE k.delivery_id END,
+                   seen_at = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                                  THEN now() ELSE k.seen_at END
+            RETURNING delivery_id
+            """,
+            endpoint_id,
+            key,
+            delivery_id,
+            valid_for,
+        )
+    except asyncpg.ForeignKeyViolationError as error:
+        raise NotFound("the webhook or the application was deleted while its delivery was received") from error
     holder = str(row["delivery_id"]) if row else delivery_id
     return None if holder == delivery_id else holder
 

@@ -8,12 +8,17 @@ import pytest
 
 from gateway.cli.demo.process import until
 from gateway.model.deliveries import redact_headers
+from gateway.model.errors import NotFound
+from gateway.model.events import Notification, PushEvent
+from gateway.model.reference import Reference
+from gateway.queue import ingest
 from gateway.sources import redact_body
-from gateway.store import applications, delivery_log
+from gateway.store import applications, delivery_log, endpoints
 from gateway.worker.retention import prune_inbox
 from tests.integration.api.test_webhooks import BEARER, dockerhub, github, signed
 from tests.support.api_client import Web
 from tests.support.concluding import conclude
+from tests.support.rollout_env import VAULT
 
 
 async def _list(web: Web, **given: str) -> list[dict[str, object]]:
@@ -191,3 +196,17 @@ def test_a_body_that_is_not_json_is_not_stored_when_it_mentions_secrets(body: by
 def test_a_body_without_secrets_is_stored_unchanged() -> None:
     for body in (b'{ "a" : 1.0 }', b"\xff not JSON", b'{"secret": "", "tags": ["token"]}'):
         assert redact_body(body) == body
+
+
+async def test_a_delivery_whose_webhook_is_deleted_meanwhile_is_not_found(web: Web) -> None:
+    async with web.pool.acquire() as connection:
+        endpoint_id, token = await endpoints.insert_endpoint(
+            connection, VAULT, source="dockerhub", name="", secret="s", host=None, aliases=[], settings={}
+        )
+        found = await endpoints.select_endpoint(connection, VAULT, "dockerhub", token)
+        await connection.execute("DELETE FROM endpoints WHERE endpoint_id = $1", endpoint_id)
+    reference = Reference.parse("acme/web:v1")
+    assert reference.tag is not None
+    push = PushEvent(reference.repository, reference.tag)
+    with pytest.raises(NotFound, match="deleted"):
+        await ingest.ingest_delivery(web.pool, found, b"{}", Notification((push,)))
