@@ -393,7 +393,7 @@ CREATE TABLE deployments (
     next_attempt_at    timestamptz NOT NULL DEFAULT now(),
     wait_length        interval NOT NULL DEFAULT '0 seconds',  -- of this wait: a later `next_attempt_at` means that
                                                                -- the clock was set back
-    waits_for          text,                                   -- which applications hold the slots it waits for, in words
+    waits_for          text,                                   -- application ids that this claimed deployment waits for
     cancelled_at       timestamptz,                            -- when cancelling was requested while it ran
     superseded_by      text REFERENCES deployments ON DELETE SET NULL,
     -- The lease. Each claim increments the epoch; a write with an older epoch changes nothing.
@@ -521,15 +521,14 @@ CREATE TABLE swaps (
     -- A swap that went neither forward nor back leaves the application without a container: retried often, up to a
     -- bound.
     told_at            timestamptz,    -- when the alert was sent
-    settlings          integer NOT NULL DEFAULT 0,  -- failed attempts to settle it, without those in defects
-    defects            integer NOT NULL DEFAULT 0   -- attempts to settle it that ended on a defect of the gateway
+    settlings          integer NOT NULL DEFAULT 0,  -- attempts to settle it
+    defects            integer NOT NULL DEFAULT 0   -- of these, ended on a defect of the gateway
 );
 
 CREATE INDEX swaps_of_deployment ON swaps (deployment_id);
 
 -- The monitor window after a rollout: a failure until its end rolls back. At most one an application. It is suspended
--- while another deployment of the application is queued or running, and deleted by one that
--- ends with any outcome but unchanged.
+-- while another deployment of the application is queued or running, and deleted by one that replaces the container.
 CREATE TABLE watches (
     application_id text PRIMARY KEY REFERENCES applications ON DELETE CASCADE,
     deployment_id  text NOT NULL REFERENCES deployments ON DELETE CASCADE,
