@@ -69,12 +69,11 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 
 # A server to log in to; not for the demonstration, since Debian's package opens the machine to SSH.
 # Node only where there is none, since it often comes from elsewhere.
-test: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
+test long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) ## All tests but the long ones.
 	@$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: long
-long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
 long: setup $(CLIENTS_READY) ## Tests that take too long for make test: more clients, cases and former databases.
 	@$(BIN)/python -m pytest -m long -n 3 --dist loadfile
 

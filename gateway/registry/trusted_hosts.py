@@ -1,7 +1,7 @@
 """Check the addresses to which registries direct the client: token services, and redirects.
 
 A registry can name any address. The client sends a login only to hosts of the registry's owner, and requests a private
-address only for a registry that is itself on one; there, no other port of the registry's own host.
+address only for a registry that is itself on one. The registry's own host is trusted with each of its ports.
 """
 
 import asyncio
@@ -33,7 +33,6 @@ _PUBLIC_SUFFIXES = frozenset(
 )  # fmt: skip
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "go", "gob", "gov", "net", "ne", "or", "org"})
 _COUNTRY = 2  # letters
-_HTTPS = 443
 
 
 def registrable_domain(host: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -113,14 +113,11 @@ class Lane:
         return found
 
 
-@dataclass
-class Told:
+class RecordedAlerts(list[Alert]):
     """An alert sink that keeps what it is sent."""
 
-    alerts: list[Alert] = field(default_factory=list)
-
     def send(self, alert: Alert, /) -> None:
-        self.alerts.append(alert)
+        self.append(alert)
 
 
 @asynccontextmanager

@@ -105,6 +105,15 @@ async def test_another_host_is_neither_requested_nor_sent_a_login(
     assert refused.value.reason.code is Code.DENIED
 
 
+async def test_a_host_named_with_a_port_is_trusted_at_that_port_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
+    judge, registry = TrustedHosts({"evil.example.net:8443"}, ()), Domain("registry.example.com")
+    await judge.check_realm(URL("https://evil.example.net:8443/token"), registry, plain=False, login=True)
+    for other in ("https://evil.example.net/token", "https://evil.example.net:9000/token"):
+        with pytest.raises(Failed, match="not known to be its own"):
+            await judge.check_realm(URL(other), registry, plain=False, login=True)
+
+
 async def test_without_a_login_any_public_token_service_is_allowed_over_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trusted_hosts, "_resolve", _resolve)
     realm, registry = URL("https://evil.example.net/token"), Domain("registry.example.com")

@@ -21,7 +21,7 @@ from gateway.worker.supervisor import Supervisor
 from gateway.worker.version_retention import prune_kept_versions
 from tests.support.adoption_host import Host
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, Told
+from tests.support.rollout_env import VAULT, Lane, RecordedAlerts
 
 STOP_FIRST = {"order": "stop-first"}
 SICK = "echo it is sick; exit 1"
@@ -496,7 +496,7 @@ async def test_a_swap_that_can_neither_finish_nor_be_undone_ends_with_an_alert(
     lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.rollout.swap._MAX_BACK", 1)
-    monkeypatch.setattr(supervisor.context, "alerts", told := Told())
+    monkeypatch.setattr(supervisor.context, "alerts", told := RecordedAlerts())
     # A call of an earlier attempt is waited for as long as it may take, the stop's grace included.
     await lane.set(configuration={"stopGrace": 1})
     await pushes("v1")
@@ -510,7 +510,7 @@ async def test_a_swap_that_can_neither_finish_nor_be_undone_ends_with_an_alert(
     await containers.remove(lane.engine, foreign)
     assert deployment.reason is not None
     assert (deployment.status, deployment.reason.code) == (Status.FAILED, Code.NAME_TAKEN)
-    assert any("a swap could not be put back" in alert.title for alert in told.alerts)
+    assert any("a swap could not be put back" in alert.title for alert in told)
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 

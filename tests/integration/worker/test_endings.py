@@ -23,7 +23,7 @@ from gateway.worker.supervisor import Supervisor
 from tests.integration.rollout.test_manual_changes import left_open
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane, Told, a_gateway
+from tests.support.rollout_env import Lane, RecordedAlerts, a_gateway
 
 
 async def silent(lane: Lane, takeovers: int, *, replaces: Container | None = None) -> str:
@@ -117,7 +117,7 @@ async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     ours: bool,
 ) -> None:
     monkeypatch.setattr(retry, "_MAX_DELAY_UNSERVED", 0.01)
-    monkeypatch.setattr(supervisor.context, "alerts", told := Told())
+    monkeypatch.setattr(supervisor.context, "alerts", told := RecordedAlerts())
     first = await pushes("1")
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     serving = await lane.serving()
@@ -135,7 +135,7 @@ async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
             await left_open(lane, serving.container_id, "0" * 64)
             found = await lane.ask(Kind.DEPLOY)
             assert (found.status, found.digest) == (Status.UNCHANGED, first)
-    assert any("a swap could not be settled" in alert.title for alert in told.alerts)
+    assert any("a swap could not be settled" in alert.title for alert in told)
     assert not await open_swap(lane)
     digest = await pushes("2")
     assert (await lane.ask(Kind.DEPLOY)).digest == digest

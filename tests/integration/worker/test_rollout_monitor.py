@@ -18,11 +18,10 @@ from gateway.model.deployments import Deployment, Kind, MonitorWindow, Status
 from gateway.store import deployments, queue, watches
 from gateway.store.database import Pool, connect
 from gateway.store.migrate import migrate
-from gateway.worker.alerts import Alert
 from gateway.worker.rollout_monitor import RolloutMonitor
 from gateway.worker.version_retention import prune_kept_versions
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, a_gateway, an_application
+from tests.support.rollout_env import VAULT, Lane, RecordedAlerts, a_gateway, an_application
 
 WATCHED: Mapping[str, object] = {"watch": 300}
 
@@ -127,13 +126,6 @@ async def test_nothing_is_checked_while_a_newer_deployment_is_queued(lane: Lane,
         await connection.execute("DELETE FROM deployments WHERE title = 'later'")
 
 
-class Told(list[Alert]):
-    """Keeps what people would be told."""
-
-    def send(self, alert: Alert, /) -> None:
-        self.append(alert)
-
-
 async def test_a_service_is_not_missing_while_the_engine_is_no_manager(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=WATCHED)
     await pushes("v1")
@@ -142,7 +134,7 @@ async def test_a_service_is_not_missing_while_the_engine_is_no_manager(lane: Lan
         "UPDATE watches SET object_id = $2 WHERE application_id = $1", lane.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
     )
     timeouts = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
-    told = Told()
+    told = RecordedAlerts()
     lookout = RolloutMonitor(lane.pool, VAULT, timeouts, told)
     for _ in range(3):
         await lookout.check_windows(ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
