@@ -10,7 +10,7 @@ from gateway.store.database import Pool, connect, statement
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.store.transient_errors import is_transient, is_transient_sqlstate, leaves_no_connection
 from tests.integration.store.test_leases import claim, first
-from tests.support.api_client import VAULT, Web
+from tests.support.api_client import VAULT, Web, answering
 
 __all__ = ["first"]  # a fixture
 
@@ -40,16 +40,18 @@ async def test_a_statement_that_can_never_succeed_is_told_as_it_is(web: Web) -> 
             await connection.execute("SELECT $1::int", 2**40)
 
 
-async def test_a_read_only_database_answers_503_and_its_connections_are_left(web: Web) -> None:
-    async with web.pool.acquire() as connection:
-        server = await connection.fetchval("SELECT pg_backend_pid()")
-        await connection.execute("SET default_transaction_read_only = on")
-    status, answer = await web.post("/api/application.create", {"name": "Web"})
-    assert (status, answer["message"]) == (503, "the database is read-only: try again")
-    # As after a failover: the next connection leads to a server that takes writes.
-    await web.mutate("application.create", name="Web")
-    async with web.pool.acquire() as connection:
-        assert await connection.fetchval("SELECT pg_backend_pid()") != server
+async def test_a_read_only_database_answers_503_and_its_connections_are_left(web_postgres: str) -> None:
+    # One connection, so that the request meets the one that was made read-only.
+    async with connect(web_postgres, size=1) as pool, answering(pool) as web:
+        async with pool.acquire() as connection:
+            server = await connection.fetchval("SELECT pg_backend_pid()")
+            await connection.execute("SET default_transaction_read_only = on")
+        status, answer = await web.post("/api/application.create", {"name": "Web"})
+        assert (status, answer["message"]) == (503, "the database is read-only: try again")
+        # As after a failover: the next connection leads to a server that takes writes.
+        await web.mutate("application.create", name="Web")
+        async with pool.acquire() as connection:
+            assert await connection.fetchval("SELECT pg_backend_pid()") != server
 
 
 @pytest.fixture
