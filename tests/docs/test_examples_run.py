@@ -189,7 +189,17 @@ def _of_ci(block: Block, number: int) -> tuple[str, dict[str, str]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("number", range(len(RECIPES)), ids=lambda number: RECIPES[number].name)
+# One recipe of each kind of CI in `make test`: the others of a kind differ in how they call the gateway.
+_KINDS_OF_CI = [block.name for block in RECIPES]
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(number, marks=[pytest.mark.long] if name in _KINDS_OF_CI[:number] else [], id=f"{name} {number}")
+        for number, name in enumerate(_KINDS_OF_CI)
+    ],
+)
 async def test_a_recipe_of_ci_restarts_the_application_once(world: World, number: int) -> None:
     """It pushes, so that the registry tells of it, and then says so itself."""
     block, gateway = RECIPES[number], world.net.gateway
@@ -241,6 +251,7 @@ async def _starts(world: World, since: float) -> list[str]:
 # -- a Swarm
 
 
+@pytest.mark.long
 async def test_three_replicas_with_a_published_port_converge_on_a_swarm(world: World) -> None:
     """Last of all, since from then on the engine makes services."""
     gateway = world.net.gateway

@@ -9,6 +9,7 @@ import signal
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Image, Pusher
@@ -25,6 +26,7 @@ SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.2", "GATEWAY_LEASE": "0.6", "GATEWAY_LOG
 KILLS = 3
 
 
+@pytest.mark.long
 async def test_pushes_reach_their_applications_once_through_kills_and_a_gateway_that_was_away(
     dockerd: PrivateEngine, engine: Engine, tmp_path: Path
 ) -> None:

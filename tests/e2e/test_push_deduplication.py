@@ -107,6 +107,7 @@ async def test_events_out_of_order_end_on_the_newest(told: Told) -> None:
     assert await told.running() == [third]
 
 
+@pytest.mark.long
 async def test_an_event_repeated_after_its_deployment_failed_tries_again(told: Told) -> None:
     hook = await Hook.open(told.gateway)
     name = told.pushes.name()

@@ -168,7 +168,9 @@ COMPOSE = {
 }
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["as it was found", "replaced since"])
+@pytest.mark.parametrize(
+    "replaced", [pytest.param(False, marks=pytest.mark.long), True], ids=["as it was found", "replaced since"]
+)
 async def test_a_container_recreated_by_compose_is_adopted_again(host: Host, pushes: Pushes, *, replaced: bool) -> None:
     await host.run(Labels=COMPOSE)
     application = await host.adopt()
@@ -267,7 +269,7 @@ async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Ho
     assert (await host.inspect())["Image"] == found["Image"]
 
 
-@pytest.mark.parametrize("published", [False, True])
+@pytest.mark.parametrize("published", [pytest.param(False, marks=pytest.mark.long), True])
 async def test_dependents_are_recreated_on_the_replacement(host: Host, pushes: Pushes, *, published: bool) -> None:
     ports = {"PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}} if published else {}
     holder = await host.run(HostConfig=ports)

@@ -126,7 +126,8 @@ async def test_a_late_redeploy_replaces_the_container(lane: Lane, pushes: Pushes
 
 
 EITHER_ORDER = pytest.mark.parametrize(
-    ("order", "ended"), [("stop-first", Status.ROLLED_BACK), ("start-first", Status.FAILED)]
+    ("order", "ended"),
+    [("stop-first", Status.ROLLED_BACK), pytest.param("start-first", Status.FAILED, marks=pytest.mark.long)],
 )
 
 
@@ -366,7 +367,7 @@ async def test_deleted_means_no_container_and_no_row(lane: Lane, pushes: Pushes)
     assert await lane.containers() == []
 
 
-@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+@pytest.mark.parametrize("order", ["stop-first", pytest.param("start-first", marks=pytest.mark.long)])
 async def test_a_rollback_starts_the_kept_container_again_and_keeps_the_other(
     lane: Lane, pushes: Pushes, order: str
 ) -> None:

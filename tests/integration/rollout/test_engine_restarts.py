@@ -51,9 +51,8 @@ async def restarted(engine: PrivateEngine) -> None:
     await engine.start()
 
 
-@pytest.mark.parametrize(
-    "more", [{}, pytest.param(STAYS_DOWN, marks=pytest.mark.long)], ids=["started again", "stays down"]
-)
+@pytest.mark.parametrize("more", [{}, STAYS_DOWN], ids=["started again", "stays down"])
+@pytest.mark.long
 async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
     alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,12 +58,19 @@ async def new_of(lane: Lane) -> Container:
     return max(await lane.containers(), key=lambda one: one.created)
 
 
+EITHER_ORDER = pytest.mark.parametrize(
+    "configuration", [{}, pytest.param(STOP_FIRST, marks=pytest.mark.long)], ids=["start-first", "stop-first"]
+)
+
+
 async def one_serves(lane: Lane, digest: str) -> None:
     running = [one for one in await lane.containers() if not one.stopped]
     assert [(one.name, one.labels["gateway.digest"]) for one in running] == [(f"app-{lane.application_id}", digest)]
 
 
-@pytest.mark.parametrize("call", ["/start$", "/rename$", "/stop$"])
+@pytest.mark.parametrize(
+    "call", ["/start$", *(pytest.param(call, marks=pytest.mark.long) for call in ("/rename$", "/stop$"))]
+)
 async def test_a_container_pruned_during_a_swap_is_created_again(
     lane: Lane, pushes: Pushes, meddle: Meddle, call: str
 ) -> None:
@@ -140,7 +147,7 @@ async def test_an_old_version_that_does_not_start_again_is_reported(
     assert "is the old version, and is unhealthy" in deployment.reason.message
 
 
-@pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
+@EITHER_ORDER
 async def test_a_new_container_that_somebody_removes_is_created_again(
     lane: Lane, pushes: Pushes, meddle: Meddle, configuration: dict[str, Any]
 ) -> None:
@@ -266,7 +273,7 @@ async def left_alone(lane: Lane, container_id: str, name: str) -> bool:
     return found is not None and (found.name, found.running) == (name, True)
 
 
-@pytest.mark.parametrize("kind", [Kind.DEPLOY, Kind.REDEPLOY])
+@pytest.mark.parametrize("kind", [Kind.DEPLOY, pytest.param(Kind.REDEPLOY, marks=pytest.mark.long)])
 async def test_another_image_under_copied_labels_is_replaced(lane: Lane, pushes: Pushes, kind: Kind) -> None:
     first = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -298,7 +305,7 @@ async def test_an_image_untagged_by_force_is_not_taken_for_another(lane: Lane, p
     assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
 
 
-@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("recorded", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_a_copy_that_somebody_made_is_left_alone(lane: Lane, pushes: Pushes, recorded: bool) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -355,6 +362,7 @@ async def test_a_copy_does_not_take_the_place_of_a_removed_container(lane: Lane,
 # -- at rest
 
 
+@pytest.mark.long
 async def test_start_and_rollback_survive_a_recreated_network(lane: Lane, pushes: Pushes) -> None:
     name = f"front-{lane.application_id}"
 
@@ -399,6 +407,7 @@ async def test_a_container_removed_while_stopped_is_recreated_on_start(lane: Lan
     await one_serves(lane, first)
 
 
+@pytest.mark.long
 async def test_manually_set_limits_stay_until_they_are_configured(lane: Lane, pushes: Pushes) -> None:
     async def memory() -> int:
         found = await containers.inspect_raw(lane.engine, (await lane.serving()).container_id)
@@ -427,7 +436,7 @@ async def test_a_container_without_its_image_is_started(lane: Lane, pushes: Push
     assert (started.status, started.reason) == (Status.SUCCEEDED, None)
 
 
-@pytest.mark.parametrize("configuration", [{}, STOP_FIRST], ids=["start-first", "stop-first"])
+@EITHER_ORDER
 async def test_a_network_joined_by_hand_stays_joined(lane: Lane, pushes: Pushes, configuration: dict[str, Any]) -> None:
     name = f"by-hand-{lane.application_id}"
     await lane.engine.call("POST", "networks/create", body={"Name": name})

@@ -128,9 +128,9 @@ PAGE = web.Response(body=b"<html>log in</html>", content_type="text/html")
     ("instead", "code"),
     [
         (web.Response(status=404), Code.NOT_FOUND),
-        (PAGE, Code.REGISTRY_UNREACHABLE),
+        pytest.param(PAGE, Code.REGISTRY_UNREACHABLE, marks=pytest.mark.long),
         (web.Response(body=b"", content_type="application/octet-stream"), Code.REGISTRY_UNREACHABLE),
-        (web.json_response({"errors": []}), Code.REGISTRY_UNREACHABLE),
+        pytest.param(web.json_response({"errors": []}), Code.REGISTRY_UNREACHABLE, marks=pytest.mark.long),
     ],
     ids=["missing", "page", "nothing", "other"],
 )

@@ -133,7 +133,7 @@ async def test_the_production_example_converges_as_three_tasks_with_its_limits_a
     assert (inside["HostConfig"]["Memory"], inside["HostConfig"]["NanoCpus"]) == (2 * 1024**3, 2 * 10**9)
 
 
-@pytest.mark.parametrize("sent", [True, False])
+@pytest.mark.parametrize("sent", [True, pytest.param(False, marks=pytest.mark.long)])
 async def test_a_resumed_update_runs_and_records_the_configuration_that_it_began_with(
     lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, sent: bool
 ) -> None:
@@ -152,6 +152,7 @@ async def test_a_resumed_update_runs_and_records_the_configuration_that_it_began
     assert (serving.deployment_id, serving.application.environment) == (resumed.deployment_id, "A=2")
 
 
+@pytest.mark.long
 async def test_a_missing_host_folder_leaves_the_service_unchanged(lane: Lane, pushes: Pushes) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -167,6 +168,7 @@ async def test_a_missing_host_folder_leaves_the_service_unchanged(lane: Lane, pu
     assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
+@pytest.mark.long
 async def test_a_file_is_a_secret_that_changes_with_it_and_goes_when_no_spec_names_it(
     lane: Lane, pushes: Pushes
 ) -> None:
@@ -275,6 +277,7 @@ async def test_a_rollback_by_the_swarm_is_reported_as_one(lane: Lane, pushes: Pu
     assert (await service_of(lane)).spec == after.spec
 
 
+@pytest.mark.long
 async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: Pushes) -> None:
     pausing = {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1, "FailureAction": "pause"}
     await lane.set(configuration=QUICK | {"updateConfigSwarm": pausing})
@@ -373,6 +376,7 @@ def on_the_hosts_network(version: str, port: int) -> Image:
     return Image(version, files={"entry": script.encode()})
 
 
+@pytest.mark.long
 async def test_a_service_on_the_host_network_is_updated_stop_first(lane: Lane, pushes: Pushes) -> None:
     await lane.set(configuration=QUICK | {"networks": ["host"]})
     port, digest = free_port(), None
@@ -490,6 +494,7 @@ async def test_a_service_removed_during_an_update_is_created_again(lane: Lane, p
     assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
+@pytest.mark.long
 async def test_a_removed_service_with_a_bad_version_is_restored_from_the_record(lane: Lane, pushes: Pushes) -> None:
     first = await pushes("v1")
     await lane.set(configuration=QUICK | {"stableWindow": 2})
@@ -571,6 +576,7 @@ async def test_a_spec_is_sent_once_and_overwrites_no_concurrent_update(lane: Lan
     assert (await service_of(lane)).spec["Labels"] == before.spec["Labels"]
 
 
+@pytest.mark.long
 async def test_an_interrupted_restart_of_an_update_is_sent_again(lane: Lane, pushes: Pushes) -> None:
     digest = await pushes("v1")
     await lane.ask(Kind.DEPLOY)
@@ -586,6 +592,7 @@ async def test_an_interrupted_restart_of_an_update_is_sent_again(lane: Lane, pus
     await runtime.wait_until_ready(swap)
 
 
+@pytest.mark.long
 async def test_a_task_that_dies_within_the_watch_window_brings_the_former_version_back(
     lane: Lane, pushes: Pushes
 ) -> None:
@@ -663,6 +670,7 @@ async def scaled(lane: Lane, replicas: int) -> None:
     await until(look)
 
 
+@pytest.mark.long
 async def test_expiring_credentials_are_renewed_in_the_spec_without_a_restart(
     lane: Lane, supervised_swarm: Supervised, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

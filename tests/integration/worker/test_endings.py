@@ -65,7 +65,10 @@ async def test_a_deployment_that_killed_few_gateways_is_retried(lane: Lane, push
     assert (await lane.ended(await silent(lane, takeovers=3))).status is Status.SUCCEEDED
 
 
-@pytest.mark.parametrize(("takeovers", "status", "between"), [(4, Status.ROLLED_BACK, False), (7, Status.FAILED, True)])
+@pytest.mark.parametrize(
+    ("takeovers", "status", "between"),
+    [(4, Status.ROLLED_BACK, False), pytest.param(7, Status.FAILED, True, marks=pytest.mark.long)],
+)
 async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
     lane: Lane, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:
@@ -106,7 +109,12 @@ async def test_a_defect_before_the_swap_is_retried_a_few_times(
 
 
 @pytest.mark.parametrize(
-    ("also", "ours"), [((), True), pytest.param(("serving",), True, marks=pytest.mark.long), ((), False)]
+    ("also", "ours"),
+    [
+        ((), True),
+        pytest.param(("serving",), True, marks=pytest.mark.long),
+        pytest.param((), False, marks=pytest.mark.long),
+    ],
 )
 async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     lane: Lane,

@@ -42,7 +42,12 @@ def counted() -> float:
     ("harm", "more", "told"),
     [
         (("touch", "/sick"), {}, "is unhealthy: it is sick"),
-        (("rm", "/www/index.html"), {"probe": {"port": 8080, "interval": 0.1}}, "answered 404"),
+        pytest.param(
+            ("rm", "/www/index.html"),
+            {"probe": {"port": 8080, "interval": 0.1}},
+            "answered 404",
+            marks=pytest.mark.long,
+        ),
     ],
     ids=["it becomes unhealthy", "its probe fails"],
 )
