@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from gateway.cli.demo.process import free_port
-from tests.support.client_programs import PYTHON, Desk
+from tests.support.client_programs import PYTHON, Workstation
 
 _MANIFEST = """
 apiVersion: v1
@@ -43,22 +43,24 @@ resources:
 
 @pytest.mark.long
 @pytest.mark.timeout(600)  # each of its many commands has a deadline of its own
-async def test_dokli_applies_deploys_and_plans_nothing_more(desk: Desk) -> None:
+async def test_dokli_applies_deploys_and_plans_nothing_more(workstation: Workstation) -> None:
     """A port it declares is made after the deployment it starts, so the next deployment publishes it."""
 
     async def dokli(*words: str, code: int = 0) -> str:
-        said = await desk.run(PYTHON / "dokli", *words)
+        said = await workstation.run(PYTHON / "dokli", *words)
         assert said.code == code, (words, said)
         return said.out
 
-    port, volume = free_port(), desk.path.replace("/", "-")
+    port, volume = free_port(), workstation.path.replace("/", "-")
 
     def declare(tag: str) -> None:
-        (desk.home / "dokploy.yaml").write_text(_MANIFEST.format(image=desk.image(tag), port=port, volume=volume))
+        (workstation.home / "dokploy.yaml").write_text(
+            _MANIFEST.format(image=workstation.image(tag), port=port, volume=volume)
+        )
 
     declare("v1")
-    first, second = await desk.push("1", "v1"), await desk.push("2", "v2")
-    await dokli("connections", "add", "gateway", "--url", desk.gateway.url, "--api-key", desk.gateway.key)
+    first, second = await workstation.push("1", "v1"), await workstation.push("2", "v2")
+    await dokli("connections", "add", "gateway", "--url", workstation.gateway.url, "--api-key", workstation.gateway.key)
     report = orjson.loads(await dokli("doctor", "--format", "json"))
     assert {check["check"]: check["ok"] for check in report["checks"]} == dict.fromkeys(
         ("connectivity", "auth", "schema"), True
@@ -66,33 +68,35 @@ async def test_dokli_applies_deploys_and_plans_nothing_more(desk: Desk) -> None:
     assert "create" in await dokli("plan")
     await dokli("apply", "--deploy")
     assert "No changes." in await dokli("plan")
-    rows = await desk.gateway.query("application.all")
-    (web,) = [row["applicationId"] for row in rows if row["name"] == "web" and row["dockerImage"] == desk.image("v1")]
+    rows = await workstation.gateway.query("application.all")
+    (web,) = [
+        row["applicationId"] for row in rows if row["name"] == "web" and row["dockerImage"] == workstation.image("v1")
+    ]
     (staging,) = [row["applicationId"] for row in rows if row["name"] == "web-staging"]
     for application_id in (web, staging):
-        await desk.ended(application_id, count=1)
-    found = await desk.runs(web)
+        await workstation.ended(application_id, count=1)
+    found = await workstation.runs(web)
     assert found.digest == first
     assert {"GREETING=hello, world", "EMPTY="} <= set(found.environment)
-    assert (await desk.runs(staging)).digest == first
+    assert (await workstation.runs(staging)).digest == first
 
     declare("v2")
     assert "image" in await dokli("plan")
     await dokli("apply", "--deploy")
     assert "No changes." in await dokli("plan")
     for application_id in (web, staging):
-        await desk.ended(application_id, count=2)
-    found = await desk.runs(web)
+        await workstation.ended(application_id, count=2)
+    found = await workstation.runs(web)
     assert found.digest == second
     assert found.host["PortBindings"]["8080/tcp"][0]["HostPort"] == str(port)
-    assert (await desk.runs(staging)).digest == second
+    assert (await workstation.runs(staging)).digest == second
 
     # Its commands are made from the document; what it applied is what it exports, and prune finds no more than that.
     one = orjson.loads(await dokli("api", "gateway", "application", "one", web, "--format", "json"))
-    assert (one["dockerImage"], one["applicationStatus"]) == (desk.image("v2"), "done")
+    assert (one["dockerImage"], one["applicationStatus"]) == (workstation.image("v2"), "done")
     await dokli("export", "--output", "exported.yaml", "--include-secrets")
-    assert desk.image("v2") in (desk.home / "exported.yaml").read_text()
+    assert workstation.image("v2") in (workstation.home / "exported.yaml").read_text()
     assert "delete" not in await dokli("plan", "--prune")
     body = orjson.dumps({"applicationId": web}).decode()
     await dokli("api", "gateway", "application", "redeploy", "--body", f"%json:{body}")
-    assert (await desk.gateway.settled(web, count=3))["state"] in {"succeeded", "unchanged"}
+    assert (await workstation.gateway.settled(web, count=3))["state"] in {"succeeded", "unchanged"}

@@ -14,7 +14,7 @@ import pytest
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Image, Pusher
 from gateway.cli.demo.process import GatewayProcess, free_port
-from gateway.cli.demo.registry import Told, private_registry
+from gateway.cli.demo.registry import NotificationEndpoint, private_registry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.model.reference import Digest, Reference
@@ -32,9 +32,9 @@ async def test_pushes_reach_their_applications_once_through_kills_and_a_gateway_
 ) -> None:
     async with gateway_process(tmp_path / "gateway", dockerd.host, SETTINGS) as gateway:
         made = await gateway.endpoint("distribution")
-        told = Told(f"{gateway.url}{made['path']}", {"Authorization": [f"Bearer {made['secret']}"]})
+        notified = NotificationEndpoint(f"{gateway.url}{made['path']}", {"Authorization": [f"Bearer {made['secret']}"]})
         async with (
-            private_registry(tmp_path / "registry", free_port(), told=[told]) as registry,
+            private_registry(tmp_path / "registry", free_port(), endpoints=[notified]) as registry,
             aiohttp.ClientSession() as session,
         ):
             pusher = Pusher(session, f"http://{registry.address}")

@@ -1,4 +1,4 @@
-"""However often and in whatever order one push is told, the application restarts once, on the newest image."""
+"""However often and in whatever order one push is deployed, the application restarts once, on the newest image."""
 
 import asyncio
 import hashlib
@@ -29,7 +29,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory, dockerd: PrivateEngi
         yield process
 
 
-class Told:
+class DeployedApplication:
     """An application that runs its first image, and those who tell of the next."""
 
     def __init__(self, gateway: GatewayProcess, engine: Engine, pushes: Pushes, application_id: str) -> None:
@@ -47,14 +47,14 @@ class Told:
 
 
 @pytest.fixture
-async def told(gateway: GatewayProcess, engine: Engine, pushes: Pushes) -> AsyncIterator[Told]:
+async def deployed(gateway: GatewayProcess, engine: Engine, pushes: Pushes) -> AsyncIterator[DeployedApplication]:
     application_id = pushes.path.rpartition("/")[2]
     await pushes("first")
     given = {"name": application_id, "applicationId": application_id, "dockerImage": pushes.name()}
     await gateway.mutate("application.create", given)
     await gateway.mutate("application.deploy", {"applicationId": application_id})
     assert (await gateway.settled(application_id))["state"] == "succeeded"
-    yield Told(gateway, engine, pushes, application_id)
+    yield DeployedApplication(gateway, engine, pushes, application_id)
     for container in await containers.list_labelled(engine, application_id):
         await containers.remove(engine, container.container_id)
 
@@ -67,25 +67,25 @@ async def _post(gateway: GatewayProcess, path: str, body: bytes, **headers: str)
         return answer.status, orjson.loads(await answer.read())
 
 
-async def test_six_hooks_of_a_push_for_many_platforms_restart_once(told: Told) -> None:
-    made = await told.gateway.endpoint("generic")
-    newest = await told.pushes("second")
+async def test_six_hooks_of_a_push_for_many_platforms_restart_once(deployed: DeployedApplication) -> None:
+    made = await deployed.gateway.endpoint("generic")
+    newest = await deployed.pushes("second")
     sent = {"Authorization": f"Bearer {made['secret']}"}
     for number in range(6):
-        body = orjson.dumps({"image": told.pushes.name(), "pushed_at": 1_700_000_000 + number})
-        assert (await _post(told.gateway, made["path"], body, **sent))[0] == 202
+        body = orjson.dumps({"image": deployed.pushes.name(), "pushed_at": 1_700_000_000 + number})
+        assert (await _post(deployed.gateway, made["path"], body, **sent))[0] == 202
         # One is queued, joined, or comes while the first is rolled out.
         await asyncio.sleep(0.1)
-    assert (await told.restarts())[1:] == [newest]
-    assert await told.running() == [newest]
+    assert (await deployed.restarts())[1:] == [newest]
+    assert await deployed.running() == [newest]
 
 
-async def test_package_and_registry_package_restart_once(told: Told) -> None:
-    made = await told.gateway.endpoint("github")
-    newest = await told.pushes("second")
+async def test_package_and_registry_package_restart_once(deployed: DeployedApplication) -> None:
+    made = await deployed.gateway.endpoint("github")
+    newest = await deployed.pushes("second")
     version = {
         "version": newest,
-        "package_url": told.pushes.name(),
+        "package_url": deployed.pushes.name(),
         "container_metadata": {"tag": {"name": "latest", "digest": newest}},
     }
     package = {"name": "web", "namespace": "acme", "package_type": "CONTAINER", "package_version": version}
@@ -93,31 +93,31 @@ async def test_package_and_registry_package_restart_once(told: Told) -> None:
         body = orjson.dumps({"action": "published", event: package})
         signature = hmac.new(made["secret"].encode(), body, hashlib.sha256).hexdigest()
         sent = {"X-GitHub-Event": event, "X-Hub-Signature-256": f"sha256={signature}"}
-        assert (await _post(told.gateway, made["path"], body, **sent))[0] == 202
-    assert (await told.restarts())[1:] == [newest]
-    assert await told.running() == [newest]
+        assert (await _post(deployed.gateway, made["path"], body, **sent))[0] == 202
+    assert (await deployed.restarts())[1:] == [newest]
+    assert await deployed.running() == [newest]
 
 
-async def test_events_out_of_order_end_on_the_newest(told: Told) -> None:
-    hook = await Hook.open(told.gateway)
-    second, third = await told.pushes("second"), await told.pushes("third")
+async def test_events_out_of_order_end_on_the_newest(deployed: DeployedApplication) -> None:
+    hook = await Hook.open(deployed.gateway)
+    second, third = await deployed.pushes("second"), await deployed.pushes("third")
     for digest in (third, second):
-        assert (await hook.post(envelope(told.pushes.name(), digest)))[0] == 202
-    assert (await told.restarts())[1:] == [third]
-    assert await told.running() == [third]
+        assert (await hook.post(envelope(deployed.pushes.name(), digest)))[0] == 202
+    assert (await deployed.restarts())[1:] == [third]
+    assert await deployed.running() == [third]
 
 
 @pytest.mark.long
-async def test_an_event_repeated_after_its_deployment_failed_tries_again(told: Told) -> None:
-    hook = await Hook.open(told.gateway)
-    name = told.pushes.name()
-    broken = await told.pushes("broken", behaviour=Behaviour.EXITS)
+async def test_an_event_repeated_after_its_deployment_failed_tries_again(deployed: DeployedApplication) -> None:
+    hook = await Hook.open(deployed.gateway)
+    name = deployed.pushes.name()
+    broken = await deployed.pushes("broken", behaviour=Behaviour.EXITS)
     event = envelope(name, broken, "9b1f6a52-7d1b-4f0a-8a3e-0d8c1b8f6a01")
     assert (await hook.post(event))[0] == 202
-    assert (await told.gateway.settled(told.application_id, count=2))["state"] in {"failed", "rolled_back"}
-    mended: Digest = await told.pushes("mended")
+    assert (await deployed.gateway.settled(deployed.application_id, count=2))["state"] in {"failed", "rolled_back"}
+    mended: Digest = await deployed.pushes("mended")
     status, answer = await hook.post(event)
     assert (status, answer["duplicateOf"]) == (202, None)
-    assert (await told.restarts())[1:] == [mended]
+    assert (await deployed.restarts())[1:] == [mended]
     status, answer = await hook.post(event)
     assert (status, answer["deployments"]) == (200, [])

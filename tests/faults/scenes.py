@@ -43,7 +43,7 @@ async def registry_breaks(world: World, tally: Tally, wire: Wire) -> None:
             async with _scene(world, tally, f"registry {how.value}"):
                 digest = await world.pushed(Image(f"{how.value} {size}", ballast=_BALLAST))
                 wire.break_after(how, size)
-                await world.told(digest)
+                await world.notify(digest)
 
                 async def waits() -> bool | None:
                     (newest, *_) = await world.rows()
@@ -60,7 +60,7 @@ async def registry_breaks(world: World, tally: Tally, wire: Wire) -> None:
 async def disk_full(world: World, tally: Tally) -> None:
     """The image does not fit: it fails and says so, the old one serves on, and the next one that fits is deployed."""
     async with _scene(world, tally, "disk full"):
-        await world.told(await world.pushed(Image("too big", ballast=DISK)))
+        await world.notify(await world.pushed(Image("too big", ballast=DISK)))
         await until(lambda: _settled(world))
         newest = (await world.rows())[0]
         if newest["state"] != "failed" or newest["reason"]["code"] != "no_space":
@@ -115,8 +115,8 @@ async def few_connections(world: World, tally: Tally) -> None:
         await world.database.let_in(3)
         before = world.count
         for _ in range(19):
-            await world.told(await world.pushed())
-        await world.told(digest := await world.pushed())
+            await world.notify(await world.pushed())
+        await world.notify(digest := await world.pushed())
         world.count = before + 1  # those that came while another waited have joined it
         await world.ends(digest)
         await world.database.refuse_nothing()
@@ -132,7 +132,7 @@ _SICK_LATER = (
 async def crash_loops(world: World, tally: Tally) -> None:
     """A new one that loops is put back; one that serves and then loops is replaced by the next that is well."""
     async with _scene(world, tally, "new one in a crash loop"):
-        await world.told(await world.pushed(Image(f"{world.app} loops {world.count}", Behaviour.EXITS)))
+        await world.notify(await world.pushed(Image(f"{world.app} loops {world.count}", Behaviour.EXITS)))
         await until(lambda: _settled(world))
         newest = (await world.rows())[0]
         if newest["state"] not in {"failed", "rolled_back"} or newest["reason"]["code"] != "exited":
@@ -140,7 +140,7 @@ async def crash_loops(world: World, tally: Tally) -> None:
         await world.one_serves(world.served[-1])
     async with _scene(world, tally, "old one in a crash loop"):
         sick = await world.pushed(Image(f"{world.app} sick {world.count}", files={"entry": _SICK_LATER}))
-        await world.told(sick)
+        await world.notify(sick)
         await world.ends(sick)
         await world.inside("touch", "/sick")
 
@@ -181,7 +181,7 @@ async def deaf_to_sigterm(world: World, tally: Tally) -> None:
     for behaviour in (Behaviour.IGNORES_SIGTERM, Behaviour.SERVES):
         async with _scene(world, tally, "application deaf to SIGTERM"):
             digest = await world.pushed(Image(f"{world.app} {behaviour.name} {world.count}", behaviour))
-            await world.told(digest)
+            await world.notify(digest)
             await world.ends(digest)
 
 

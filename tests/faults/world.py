@@ -124,7 +124,7 @@ class World:
         self._versions += 1
         return await push(image or Image(f"{self.app} {self._versions}", self.behaviour), self.image)
 
-    async def told(self, digest: Digest) -> None:
+    async def notify(self, digest: Digest) -> None:
         """Tell of a push as a registry does: again and again, until it is taken."""
         body = envelope(self.image, digest)
 
@@ -163,7 +163,7 @@ class World:
             await self.engine.call("POST", f"containers/{await self.name()}/update", body=policy)
         if asked is Asked.PUSH:
             digest = await self.pushed()
-            await self.told(digest)
+            await self.notify(digest)
             return digest
         serving = self.served[-1]
         ran = [one for one in await self.rows() if one["state"] == "succeeded" and one["kind"] not in {"start", "stop"}]

@@ -1,4 +1,4 @@
-"""Whatever is told to the gateway in confidence stays with it, and goes to nobody who need not know.
+"""A secret that the gateway was given stays with it, and goes to nobody who need not know.
 
 What is shown, and to whom, is written down here: an application's environment, the variables of what it belongs to,
 the files it is given and what clients keep for builds, to keys of scope admin and on the command line of the operator.
@@ -65,8 +65,8 @@ class Secrets:
 
 
 @dataclass
-class Told:
-    """A gateway that was told everything there is to tell, and used it."""
+class UsedGateway:
+    """A gateway that has every kind of secret, and used it."""
 
     gateway: GatewayProcess
     secrets: Secrets
@@ -102,15 +102,15 @@ def _processes(root: int, place: bytes) -> tuple[set[bytes], set[bytes]]:
 
 
 @asynccontextmanager
-async def _watching(told: Told) -> AsyncIterator[None]:
+async def _watching(used: UsedGateway) -> AsyncIterator[None]:
     """Look at the processes, again and again."""
-    place = told.gateway.environment["GATEWAY_DATA_DIR"].encode()
+    place = used.gateway.environment["GATEWAY_DATA_DIR"].encode()
 
     async def look() -> None:
         while True:
-            environments, commands = await asyncio.to_thread(_processes, told.gateway.pid, place)
-            told.environments |= environments
-            told.commands |= commands
+            environments, commands = await asyncio.to_thread(_processes, used.gateway.pid, place)
+            used.environments |= environments
+            used.commands |= commands
             await asyncio.sleep(0.05)
 
     task = asyncio.create_task(look())
@@ -122,7 +122,7 @@ async def _watching(told: Told) -> AsyncIterator[None]:
 
 
 @pytest.fixture(scope="module")
-async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
+async def used(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[UsedGateway]:
     place = tmp_path_factory.mktemp("secrets")
     await filled(place / "registry", PATH, "v1", "v2")
     (place / "htpasswd").write_text(HTPASSWD)
@@ -141,20 +141,20 @@ async def told(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Told]:
                 "GATEWAY_INSECURE_REGISTRIES": registry.address,
             }
             async with gateway_process(place / "gateway", node.dockerd.host, settings) as gateway:
-                told = Told(gateway, secrets, node.engine, {}, {}, set(), set())
-                await _tell(told, registry.address)
-                async with _watching(told):
-                    await _use(told, registry.address)
-                yield told
+                used = UsedGateway(gateway, secrets, node.engine, {}, {}, set(), set())
+                await _tell(used, registry.address)
+                async with _watching(used):
+                    await _use(used, registry.address)
+                yield used
 
 
-async def _tell(told: Told, address: str) -> None:
+async def _tell(used: UsedGateway, address: str) -> None:
     """Say everything there is to say in confidence."""
-    gateway, make, keep, ids = told.gateway, told.secrets.make, told.secrets.keep, told.ids
+    gateway, make, keep, ids = used.gateway, used.secrets.make, used.secrets.keep, used.ids
     keep("the first key", gateway.key)
     for scope in ("read", "deploy", "admin"):
         made = await gateway.mutate("user.createApiKey", {"name": scope, "scope": scope})
-        told.keys[scope] = keep(f"key to {scope}", made["key"])
+        used.keys[scope] = keep(f"key to {scope}", made["key"])
     project = await gateway.mutate("project.create", {"name": "p", "env": f"SHARED={make('project env')}"})
     ids["projectId"], ids["environmentId"] = project["project"]["projectId"], project["environment"]["environmentId"]
     variables = {"environmentId": ids["environmentId"], "env": f"MORE={make('environment env')}"}
@@ -182,9 +182,9 @@ async def _tell(told: Told, address: str) -> None:
     ids["path"] = opened["path"]
 
 
-async def _use(told: Told, address: str) -> None:
+async def _use(used: UsedGateway, address: str) -> None:
     """Deploy as a container and as a service, well and badly, by hand and by a webhook."""
-    gateway, make, ids = told.gateway, told.secrets.make, told.ids
+    gateway, make, ids = used.gateway, used.secrets.make, used.ids
     environment = f"TOKEN={make('env')}\nP=${{{{project.SHARED}}}}\nE=${{{{environment.MORE}}}}"
     common = {"env": environment, "environmentId": ids["environmentId"], "buildSecrets": make("build")}
     own = {"username": LOGIN[0], "password": LOGIN[1], "registryUrl": address}
@@ -204,7 +204,7 @@ async def _use(told: Told, address: str) -> None:
     await gateway.mutate("application.deploy", {"applicationId": "denied"})
     assert (await gateway.settled("denied"))["state"] == "failed"
     digest = await push(Image("v3", Behaviour.EXITS), f"{address}/{PATH}:v1", login=LOGIN)
-    secret = told.secrets.known["webhook secret"]
+    secret = used.secrets.known["webhook secret"]
     for sent in (secret, secret + "x"):
         headers = {"Authorization": f"Bearer {sent}", "Content-Type": "application/json"}
         body = envelope(f"{address}/{PATH}:v1", digest)
@@ -217,62 +217,62 @@ async def _use(told: Told, address: str) -> None:
     assert (await gateway.settled("crowd", count=2))["state"] == "rolled_back"
     await gateway.mutate("application.rollback", {"applicationId": "crowd", "deploymentId": await _first(gateway)})
     await gateway.settled("crowd", count=3)
-    await _by_its_own_address(told)
+    await _by_its_own_address(used)
     ids["deploymentId"] = (await gateway.deployments("box"))[0]["deploymentId"]
     ids["subscriptionId"] = (await gateway.query("subscription.all", applicationId="box"))[0]["subscriptionId"]
     ids["deliveryId"] = next(one["deliveryId"] for one in await gateway.query("delivery.all") if one["proven"])
     ids |= {"applicationId": "box", "serviceId": "box", "id": "box", "type": "application", "appName": "box"}
 
 
-async def _by_its_own_address(told: Told) -> None:
-    token = (await told.gateway.query("application.one", applicationId="box"))["refreshToken"]
-    told.secrets.keep("deploy address", token)
-    async with aiohttp.ClientSession() as session, session.post(f"{told.gateway.url}/api/deploy/{token}") as answer:
+async def _by_its_own_address(used: UsedGateway) -> None:
+    token = (await used.gateway.query("application.one", applicationId="box"))["refreshToken"]
+    used.secrets.keep("deploy address", token)
+    async with aiohttp.ClientSession() as session, session.post(f"{used.gateway.url}/api/deploy/{token}") as answer:
         assert answer.status == 200
-    await told.gateway.settled("box", count=3)
+    await used.gateway.settled("box", count=3)
 
 
 async def _first(gateway: GatewayProcess) -> str:
     return str((await gateway.deployments("crowd"))[-1]["deploymentId"])
 
 
-async def answers(told: Told, key: str) -> AsyncIterator[tuple[str, int, bytes]]:
+async def answers(used: UsedGateway, key: str) -> AsyncIterator[tuple[str, int, bytes]]:
     """Ask every query, on both surfaces."""
     async with aiohttp.ClientSession(headers={"x-api-key": key}) as session:
         for procedure in PROCEDURES.values():
             if procedure.kind != "query":
                 continue
             fields = [one.alias or name for name, one in procedure.takes.model_fields.items()]
-            given = {name: told.ids[name] for name in fields if name in told.ids}
+            given = {name: used.ids[name] for name in fields if name in used.ids}
             wrapped = {"input": orjson.dumps({"json": given}).decode()}
             for path, query in ((f"/api/{procedure.name}", given), (f"/api/trpc/{procedure.name}", wrapped)):
-                async with session.get(told.gateway.url + path, params=query) as answer:
+                async with session.get(used.gateway.url + path, params=query) as answer:
                     yield procedure.name, answer.status, await answer.read()
 
 
 @pytest.mark.parametrize("scope", ["read", "deploy", "admin"])
-async def test_no_query_answers_with_a_secret(told: Told, scope: str) -> None:
+async def test_no_query_answers_with_a_secret(used: UsedGateway, scope: str) -> None:
     answered = 0
-    async for name, status, said in answers(told, told.keys[scope]):
+    async for name, status, said in answers(used, used.keys[scope]):
         assert status < 500, (name, said)
         answered += status == 200
-        found = told.secrets.within(said)
+        found = used.secrets.within(said)
         if scope == "admin" and name.partition(".")[0] in SHOWN_BY:
             found -= SHOWN_TO_ADMIN
         assert found == set(), name
     assert answered > 40
 
 
-async def test_whoever_may_see_an_environment_sees_it(told: Told) -> None:
+async def test_whoever_may_see_an_environment_sees_it(used: UsedGateway) -> None:
     """Else the test before would prove nothing."""
     found: set[str] = set()
-    async for _, _, said in answers(told, told.keys["admin"]):
-        found |= told.secrets.within(said)
+    async for _, _, said in answers(used, used.keys["admin"]):
+        found |= used.secrets.within(said)
     assert found == SHOWN_TO_ADMIN
 
 
-async def test_the_database_holds_no_secret_in_clear(told: Told) -> None:
-    data = told.gateway.environment["GATEWAY_DATA_DIR"]
+async def test_the_database_holds_no_secret_in_clear(used: UsedGateway) -> None:
+    data = used.gateway.environment["GATEWAY_DATA_DIR"]
     async with embedded_postgres(Path(data)) as url:
         connection = await asyncpg.connect(url)
         try:
@@ -281,34 +281,34 @@ async def test_the_database_holds_no_secret_in_clear(told: Told) -> None:
             for table in tables:
                 rows = await connection.fetch(f"SELECT t::text AS row FROM {table['tablename']} t")
                 said = "\n".join(row["row"] for row in rows).encode()
-                assert told.secrets.within(said) == set(), table["tablename"]
+                assert used.secrets.within(said) == set(), table["tablename"]
         finally:
             await connection.close()
-    assert await asyncio.to_thread(_in_files, told, Path(data)) == {}
+    assert await asyncio.to_thread(_in_files, used, Path(data)) == {}
 
 
-def _in_files(told: Told, place: Path) -> dict[str, set[str]]:
+def _in_files(used: UsedGateway, place: Path) -> dict[str, set[str]]:
     """Return what the files say: the tables, what is written ahead, the log of PostgreSQL."""
     files = [path for path in place.rglob("*") if path.is_file()]
-    found = {str(path): told.secrets.within(path.read_bytes()) for path in files}
+    found = {str(path): used.secrets.within(path.read_bytes()) for path in files}
     return {path: names for path, names in found.items() if names}
 
 
-async def test_no_log_tells_a_secret(told: Told) -> None:
-    said = await asyncio.to_thread(told.gateway.log.read_bytes)
+async def test_no_log_tells_a_secret(used: UsedGateway) -> None:
+    said = await asyncio.to_thread(used.gateway.log.read_bytes)
     assert b"Accepted a webhook" in said
     assert b"An alert was not accepted" in said
-    assert told.secrets.within(said) == set()
+    assert used.secrets.within(said) == set()
 
 
-async def test_no_process_is_told_a_secret_that_others_can_see(told: Told) -> None:
-    assert told.secrets.within(b"\n".join(told.commands)) == set()
-    assert len(told.environments) > 0
-    assert told.secrets.within(b"\n".join(told.environments)) == set()
+async def test_no_process_is_told_a_secret_that_others_can_see(used: UsedGateway) -> None:
+    assert used.secrets.within(b"\n".join(used.commands)) == set()
+    assert len(used.environments) > 0
+    assert used.secrets.within(b"\n".join(used.environments)) == set()
 
 
-async def test_an_engine_has_of_secrets_what_a_container_needs_and_no_more(told: Told) -> None:
-    call = told.engine.call
+async def test_an_engine_has_of_secrets_what_a_container_needs_and_no_more(used: UsedGateway) -> None:
+    call = used.engine.call
     containers = [
         await call("GET", f"containers/{one['Id']}/json")
         for one in await call("GET", "containers/json", params={"all": 1})
@@ -320,8 +320,8 @@ async def test_an_engine_has_of_secrets_what_a_container_needs_and_no_more(told:
     for one in [*containers, *services, *tasks]:
         variables += _without_variables(one)
     said = orjson.dumps([containers, services, tasks, await call("GET", "configs"), await call("GET", "secrets")])
-    assert told.secrets.within(said) == set()
-    assert told.secrets.within("\n".join(variables).encode()) == {"env", "project env", "environment env"}
+    assert used.secrets.within(said) == set()
+    assert used.secrets.within("\n".join(variables).encode()) == {"env", "project env", "environment env"}
 
 
 def _without_variables(described: Any) -> list[str]:
@@ -337,25 +337,27 @@ def _without_variables(described: Any) -> list[str]:
     return found
 
 
-async def test_the_command_line_shows_the_operator_an_applications_own_and_nothing_else(told: Told) -> None:
+async def test_the_command_line_shows_the_operator_an_applications_own_and_nothing_else(
+    used: UsedGateway,
+) -> None:
     commands: Mapping[tuple[str, ...], Iterable[str]] = {
         ("apps", "show", "box"): {"env", "file", "build", "deploy address"},
-        ("deliveries", "show", told.ids["deliveryId"]): (),
+        ("deliveries", "show", used.ids["deliveryId"]): (),
         ("registries", "list"): (),
         ("keys", "list"): (),
     }
     for words, shown in commands.items():
-        said = await told.gateway.cli(*words, "--json")
-        assert told.secrets.within(said.encode()) <= set(shown), words
+        said = await used.gateway.cli(*words, "--json")
+        assert used.secrets.within(said.encode()) <= set(shown), words
 
 
-async def test_what_is_changed_answers_without_secrets(told: Told) -> None:
-    gateway = told.gateway
+async def test_what_is_changed_answers_without_secrets(used: UsedGateway) -> None:
+    gateway = used.gateway
     said = [
-        await gateway.mutate("registry.update", {"registryId": told.ids["registryId"], "registryName": "r2"}),
-        await gateway.mutate("server.update", {"serverId": told.ids["serverId"], "description": "d"}),
-        await gateway.mutate("webhook.disable", {"endpointId": told.ids["endpointId"]}),
-        await gateway.mutate("webhook.enable", {"endpointId": told.ids["endpointId"]}),
-        await gateway.mutate("delivery.replay", {"deliveryId": told.ids["deliveryId"]}),
+        await gateway.mutate("registry.update", {"registryId": used.ids["registryId"], "registryName": "r2"}),
+        await gateway.mutate("server.update", {"serverId": used.ids["serverId"], "description": "d"}),
+        await gateway.mutate("webhook.disable", {"endpointId": used.ids["endpointId"]}),
+        await gateway.mutate("webhook.enable", {"endpointId": used.ids["endpointId"]}),
+        await gateway.mutate("delivery.replay", {"deliveryId": used.ids["deliveryId"]}),
     ]
-    assert told.secrets.within(orjson.dumps(said)) == set()
+    assert used.secrets.within(orjson.dumps(said)) == set()

@@ -53,7 +53,7 @@ class Runs:
 
 
 @dataclass
-class Desk:
+class Workstation:
     """Where a user sits: a home of his own, a gateway and a key for it, and a registry to push to."""
 
     gateway: GatewayProcess
@@ -120,15 +120,15 @@ async def plain_gateway(
 
 
 @pytest.fixture
-async def desk(
+async def workstation(
     plain_gateway: GatewayProcess,
     engine: Engine,
     registry: PrivateRegistry,
     tmp_path: Path,
     request: pytest.FixtureRequest,
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Workstation]:
     path = f"clients/{abs(hash(request.node.nodeid)):x}"
-    yield Desk(plain_gateway, engine, registry, tmp_path, path)
+    yield Workstation(plain_gateway, engine, registry, tmp_path, path)
     for row in await plain_gateway.query("application.all"):
         for container in await containers.list_labelled(engine, row["applicationId"]):
             await containers.remove(engine, container.container_id)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from gateway.cli.demo.images import Image
-from gateway.cli.demo.registry import Told
+from gateway.cli.demo.registry import NotificationEndpoint
 from gateway.model.reference import Digest, Reference
 from tests.docs.test_coverage import RUN
 from tests.support.doc_blocks import Block, blocks, examples
@@ -86,7 +86,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             "GATEWAY_SECRET": generic["secret"],
         }
         one = World(net, place / "home", variables)
-        await net.tell([await _told(net)])
+        await net.notify([await _notified(net)])
         for name in sorted(_images()):
             await one.push(name)
         await _set_up(one)
@@ -107,13 +107,13 @@ def _images() -> set[str]:
     return named | {name for block in SCRIPTS for name in _PULLED.findall(block.text)}
 
 
-async def _told(net: Internet) -> Told:
+async def _notified(net: Internet) -> NotificationEndpoint:
     """Let the registries be configured as it is printed."""
     (printed,) = [block for block in blocks() if block.name == "docs/distribution.md: notifications:"]
     made = await net.gateway.mutate("webhook.create", {"source": "distribution"})
     text = printed.text.replace("/webhooks/distribution/THE_TOKEN", made["path"]).replace("THE_SECRET", made["secret"])
     (endpoint,) = yaml.safe_load(text)["notifications"]["endpoints"]
-    return Told(endpoint["url"], endpoint["headers"])
+    return NotificationEndpoint(endpoint["url"], endpoint["headers"])
 
 
 async def _set_up(world: World) -> None:

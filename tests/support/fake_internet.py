@@ -23,7 +23,7 @@ from aiohttp import ClientSession, TCPConnector, web
 from gateway.cli.demo.engine import PrivateEngine, ip, private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import WITH_US, GatewayProcess
-from gateway.cli.demo.registry import PrivateRegistry, Told, private_registry
+from gateway.cli.demo.registry import NotificationEndpoint, PrivateRegistry, private_registry
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.errors import Unavailable
 from gateway.model.reference import Digest, Reference
@@ -63,11 +63,11 @@ class Internet:
         domain = Reference.parse(name).repository.domain
         return await push(image, name, base=self._docks[domain])
 
-    async def tell(self, told: Sequence[Told]) -> None:
+    async def notify(self, endpoints: Sequence[NotificationEndpoint]) -> None:
         """Let the registries tell of pushes from now on."""
         for registry in self.registries:
             await registry.stop()
-            registry.told = told
+            registry.endpoints = endpoints
             await registry.start()
 
     async def sh(self, script: str, place: Path, *, shell: str = "sh", **variables: str) -> str:

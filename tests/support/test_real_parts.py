@@ -13,7 +13,7 @@ from aiohttp import web
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Image, push
 from gateway.cli.demo.process import free_port, until
-from gateway.cli.demo.registry import Told, private_registry
+from gateway.cli.demo.registry import NotificationEndpoint, private_registry
 from gateway.docker.engine.client import connect
 from gateway.model.errors import Failed
 from gateway.store.embedded_postgres import embedded_postgres
@@ -51,8 +51,8 @@ async def test_a_registry_tells_of_a_push_with_the_configured_header(tmp_path: P
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
     try:
-        hook = Told(f"http://127.0.0.1:{port}/", {"Authorization": ["Bearer s3cret"]})
-        async with private_registry(tmp_path, free_port(), told=[hook]) as registry:
+        hook = NotificationEndpoint(f"http://127.0.0.1:{port}/", {"Authorization": ["Bearer s3cret"]})
+        async with private_registry(tmp_path, free_port(), endpoints=[hook]) as registry:
             digest = await push(Image("v1"), f"{registry.address}/app:v1")
             async with asyncio.timeout(20):
                 while True:

@@ -21,7 +21,7 @@ from gateway.cli.demo.client import Watch, ask, watching
 from gateway.cli.demo.engine import private_engine
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
-from gateway.cli.demo.registry import Told, private_registry
+from gateway.cli.demo.registry import NotificationEndpoint, private_registry
 from gateway.docker.engine.client import connect
 from gateway.model.errors import GatewayError, RolloutError, Unavailable
 from gateway.model.sanitize import safe_text
@@ -83,8 +83,12 @@ async def _journey(journey: Journey, tell: _Teller) -> None:
         host = await stack.enter_async_context(_engine())
         gateway = await stack.enter_async_context(gateway_process(directory, host, _SETTINGS))
         endpoint = await gateway.endpoint("distribution")
-        told = Told(f"{gateway.url}{endpoint['path']}", {"Authorization": [f"Bearer {endpoint['secret']}"]})
-        registry = await stack.enter_async_context(private_registry(directory / "registry", free_port(), told=[told]))
+        notified = NotificationEndpoint(
+            f"{gateway.url}{endpoint['path']}", {"Authorization": [f"Bearer {endpoint['secret']}"]}
+        )
+        registry = await stack.enter_async_context(
+            private_registry(directory / "registry", free_port(), endpoints=[notified])
+        )
         name, port = f"{registry.address}/demo:latest", free_port()
         await _first(gateway, name, port, tell)
         async with watching(port) as watch:

@@ -17,8 +17,8 @@ _LOOK_AGAIN = 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Where the registry tells of pushes, and with which headers."""
+class NotificationEndpoint:
+    """Where the registry sends its notifications, and with which headers."""
 
     url: str
     headers: dict[str, list[str]] = field(default_factory=dict)
@@ -33,14 +33,14 @@ class PrivateRegistry:
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
         self.address = address
-        self.told: Sequence[Told] = ()
+        self.endpoints: Sequence[NotificationEndpoint] = ()
 
     async def start(self) -> None:
-        """Start it, telling those in `told`."""
+        """Start it; it sends its notifications to `endpoints`."""
         endpoints = [
-            {"name": f"told{number}", "url": told.url, "headers": told.headers,
+            {"name": f"gateway{number}", "url": endpoint.url, "headers": endpoint.headers,
              "timeout": "1s", "threshold": 3, "backoff": "500ms"}
-            for number, told in enumerate(self.told)
+            for number, endpoint in enumerate(self.endpoints)
         ]  # fmt: skip
         config = self._directory / "config.yml"
         # JSON is YAML.
@@ -84,7 +84,7 @@ async def private_registry(
     port: int,
     *,
     host: str = "127.0.0.1",
-    told: Sequence[Told] = (),
+    endpoints: Sequence[NotificationEndpoint] = (),
     htpasswd: Path | None = None,
     auth: Mapping[str, Any] | None = None,
     tls: tuple[Path, Path] | None = None,
@@ -117,7 +117,7 @@ async def private_registry(
     if htpasswd is not None:
         settings["auth"] = {"htpasswd": {"realm": "registry", "path": str(htpasswd)}}
     registry = PrivateRegistry(directory, address, settings, prefix)
-    registry.told = told
+    registry.endpoints = endpoints
     try:
         await registry.start()
         yield registry

@@ -85,7 +85,7 @@ async def supervisor(
 
 
 @dataclass
-class Desk:
+class Operator:
     """Registers servers, asks for deployments, looks what became of them."""
 
     pool: Pool
@@ -129,11 +129,11 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(
+async def operator(
     web_pool: Pool, supervisor: Supervisor, pushes: Pushes, engine: Engine, remote: Remote
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Operator]:
     await pushes("v1")
-    yield Desk(web_pool, supervisor, pushes.name())
+    yield Operator(web_pool, supervisor, pushes.name())
     async with web_pool.acquire() as connection, connect(remote.unix) as second:
         for one in await applications.select_applications(connection, VAULT):
             for place in (engine, second):
@@ -186,17 +186,19 @@ async def test_credentials_that_the_engine_rejects_are_reported(remote: Remote) 
 
 
 @pytest.mark.parametrize("way", ["unix", "tls", "ssh"])
-async def test_an_application_runs_on_the_server_it_names(desk: Desk, remote: Remote, engine: Engine, way: str) -> None:
+async def test_an_application_runs_on_the_server_it_names(
+    operator: Operator, remote: Remote, engine: Engine, way: str
+) -> None:
     access = remote.ssh.access if way == "ssh" else getattr(remote, way)
-    server = await desk.server(way, access)
-    deployment = await desk.ended(await desk.ask(f"app-{way}", server))
+    server = await operator.server(way, access)
+    deployment = await operator.ended(await operator.ask(f"app-{way}", server))
     assert (deployment.status, deployment.attempts) == (Status.SUCCEEDED, 1)
     assert await containers.inspect(engine, f"app-{way}") is None
     async with connect(access) as there:
         found = await containers.inspect(there, f"app-{way}")
     assert found is not None
     assert found.healthy
-    assert (await desk.shown(server)).status == "ok"
+    assert (await operator.shown(server)).status == "ok"
 
 
 @asynccontextmanager
@@ -228,37 +230,39 @@ async def valve(socket: Path, target: Path) -> AsyncIterator[asyncio.Event]:
         await server.wait_closed()
 
 
-async def test_a_hanging_engine_does_not_delay_other_engines(desk: Desk, remote: Remote, tmp_path: Path) -> None:
+async def test_a_hanging_engine_does_not_delay_other_engines(
+    operator: Operator, remote: Remote, tmp_path: Path
+) -> None:
     socket = tmp_path / "valve.sock"
     async with valve(socket, Path(remote.unix.address.host)) as opened:
-        server = await desk.server("hangs", Access(f"unix://{socket}"))
+        server = await operator.server("hangs", Access(f"unix://{socket}"))
 
         async def known() -> bool | None:
-            return (await desk.shown(server)).status == "ok" or None
+            return (await operator.shown(server)).status == "ok" or None
 
         await until(known)
         opened.clear()
-        hanging = await desk.ask("hanging", server)
+        hanging = await operator.ask("hanging", server)
 
         async def taken() -> bool | None:
-            return (await desk.now(hanging)).status is Status.RUNNING or None
+            return (await operator.now(hanging)).status is Status.RUNNING or None
 
         await until(taken)
-        assert (await desk.ended(await desk.ask("own", None))).status is Status.SUCCEEDED
-        assert (await desk.now(hanging)).status is Status.RUNNING
+        assert (await operator.ended(await operator.ask("own", None))).status is Status.SUCCEEDED
+        assert (await operator.now(hanging)).status is Status.RUNNING
         opened.set()
-        assert (await desk.ended(hanging)).status is Status.SUCCEEDED
+        assert (await operator.ended(hanging)).status is Status.SUCCEEDED
 
 
 async def test_deployments_for_an_unreachable_server_wait_until_its_address_is_fixed(
-    desk: Desk, remote: Remote
+    operator: Operator, remote: Remote
 ) -> None:
-    server = await desk.server("away", Access(f"tcp://127.0.0.1:{free_port()}"))
-    waiting = await desk.ask("away", server)
-    assert (await desk.ended(await desk.ask("here", None))).status is Status.SUCCEEDED
+    server = await operator.server("away", Access(f"tcp://127.0.0.1:{free_port()}"))
+    waiting = await operator.ask("away", server)
+    assert (await operator.ended(await operator.ask("here", None))).status is Status.SUCCEEDED
 
     async def told() -> Deployment | None:
-        found = await desk.now(waiting)
+        found = await operator.now(waiting)
         return found if found.reason else None
 
     found = await until(told)
@@ -266,43 +270,45 @@ async def test_deployments_for_an_unreachable_server_wait_until_its_address_is_f
     assert found.reason is not None
     assert found.reason.code is Code.ENGINE_UNREACHABLE
     assert server.access.host in found.reason.message
-    assert (await desk.shown(server)).status == "unreachable"
+    assert (await operator.shown(server)).status == "unreachable"
 
-    async with desk.pool.acquire() as connection:
+    async with operator.pool.acquire() as connection:
         await servers.update_server(
             connection, VAULT, server.server_id, name="away", description="", access=remote.unix
         )
         await servers.notify(connection)
-    assert (await desk.ended(waiting)).status is Status.SUCCEEDED
+    assert (await operator.ended(waiting)).status is Status.SUCCEEDED
 
 
 async def test_two_addresses_of_one_daemon_are_one_engine(
-    desk: Desk, dockerd: PrivateEngine, engine: Engine, tmp_path: Path
+    operator: Operator, dockerd: PrivateEngine, engine: Engine, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.sock"
     other.symlink_to(dockerd.socket)
-    server = await desk.server("twice", Access(f"unix://{other}"))
-    deployment = await desk.ended(await desk.ask("twice", server))
+    server = await operator.server("twice", Access(f"unix://{other}"))
+    deployment = await operator.ended(await operator.ask("twice", server))
     assert (deployment.status, deployment.attempts) == (Status.SUCCEEDED, 1)
     assert await containers.inspect(engine, "twice") is not None
-    own, second = desk.supervisor.engines
-    assert desk.supervisor.engine_pool.servers_claimed_by(own) == [None, server.server_id]
-    assert desk.supervisor.engine_pool.servers_claimed_by(second) == []
-    shown = await desk.shown(server)
+    own, second = operator.supervisor.engines
+    assert operator.supervisor.engine_pool.servers_claimed_by(own) == [None, server.server_id]
+    assert operator.supervisor.engine_pool.servers_claimed_by(second) == []
+    shown = await operator.shown(server)
     assert (shown.status, shown.same_as) == ("ok", dockerd.host)
 
 
-async def test_two_engines_with_one_id_stay_separate_servers(desk: Desk, remote: Remote, engine: Engine) -> None:
+async def test_two_engines_with_one_id_stay_separate_servers(
+    operator: Operator, remote: Remote, engine: Engine
+) -> None:
     own = await engine.identify()
     there = await identify_engine(remote.unix)
     assert own.engine_id == there.engine_id, "private engines read one key"
     assert own.daemon != there.daemon
-    server = await desk.server("clone", remote.unix)
-    asked = {None: await desk.ask("here", None), server.server_id: await desk.ask("there", server)}
+    server = await operator.server("clone", remote.unix)
+    asked = {None: await operator.ask("here", None), server.server_id: await operator.ask("there", server)}
     for deployment_id in asked.values():
-        assert (await desk.ended(deployment_id)).status is Status.SUCCEEDED
+        assert (await operator.ended(deployment_id)).status is Status.SUCCEEDED
     assert await containers.inspect(engine, "there") is None
-    async with desk.pool.acquire() as connection:
+    async with operator.pool.acquire() as connection:
         for server_id, deployment_id in asked.items():
             watched = await watches.select_watches(connection, own.engine_id, [server_id])
             assert [watch.deployment_id for watch in watched] == [deployment_id]
@@ -311,14 +317,14 @@ async def test_two_engines_with_one_id_stay_separate_servers(desk: Desk, remote:
         assert len(await watches.select_watches(connection, own.engine_id, [None, server.server_id])) == 2
 
 
-async def test_a_cloned_engine_does_not_replace_the_missing_one(desk: Desk, remote: Remote) -> None:
-    server = await desk.server("clone", remote.unix)
-    assert (await desk.ended(await desk.ask("there", server))).status is Status.SUCCEEDED
+async def test_a_cloned_engine_does_not_replace_the_missing_one(operator: Operator, remote: Remote) -> None:
+    server = await operator.server("clone", remote.unix)
+    assert (await operator.ended(await operator.ask("there", server))).status is Status.SUCCEEDED
     long_ago, minute = (
         "UPDATE engine_addresses SET last_seen_at = '2026-01-01' WHERE server_id = $1",
         timedelta(minutes=1),
     )
-    async with desk.pool.acquire() as connection:
+    async with operator.pool.acquire() as connection:
         assert await engines.select_seen(connection, "there", minute)
         async with connection.transaction():  # the engine that shares its id is seen on
             await connection.execute("UPDATE engines SET last_seen_at = now()")
@@ -330,30 +336,30 @@ async def test_a_cloned_engine_does_not_replace_the_missing_one(desk: Desk, remo
 
 
 async def test_another_address_of_a_daemon_takes_over_and_a_removed_server_is_dropped(
-    desk: Desk, remote: Remote, tmp_path: Path
+    operator: Operator, remote: Remote, tmp_path: Path
 ) -> None:
     socket = tmp_path / "valve.sock"
 
     async def state(server: Server, wanted: str) -> None:
         async def look() -> bool | None:
-            return (await desk.shown(server)).status == wanted or None
+            return (await operator.shown(server)).status == wanted or None
 
         await until(look)
 
     async with valve(socket, Path(remote.unix.address.host)):
-        first = await desk.server("first", Access(f"unix://{socket}"))
+        first = await operator.server("first", Access(f"unix://{socket}"))
         await state(first, "ok")
-        second = await desk.server("second", remote.unix)
+        second = await operator.server("second", remote.unix)
         await state(second, "ok")
-        assert (await desk.shown(second)).same_as == first.access.host
+        assert (await operator.shown(second)).same_as == first.access.host
     await state(first, "unreachable")
-    assert (await desk.ended(await desk.ask("first", first))).status is Status.SUCCEEDED
+    assert (await operator.ended(await operator.ask("first", first))).status is Status.SUCCEEDED
 
-    async with desk.pool.acquire() as connection:
+    async with operator.pool.acquire() as connection:
         await servers.delete_server(connection, second.server_id)
         await servers.notify(connection)
 
     async def let_go() -> bool | None:
-        return [host.server_id for host in desk.supervisor.engines] == [None, first.server_id] or None
+        return [host.server_id for host in operator.supervisor.engines] == [None, first.server_id] or None
 
     await until(let_go)
