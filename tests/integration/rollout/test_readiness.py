@@ -91,16 +91,23 @@ async def test_both_the_health_check_and_the_probe_must_pass(lane: Lane, pushes:
     assert "no connection to" in failed.reason.message
 
 
-async def test_a_published_port_is_found_from_a_container_too(lane: Lane, pushes: Pushes) -> None:
+# Another process may listen on port 8080 of 127.0.0.1.
+UNUSED_LOOPBACK = "127.88.77.66"
+
+
+async def test_a_published_port_is_found_from_a_container_too(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
     serving = await lane.serving()
-    # As from within a container: nobody at this loopback, somebody at the next address.
+    # As from within a container: nobody at its loopback, somebody at the next address.
+    monkeypatch.setattr(lane.engine, "address", UNUSED_LOOPBACK)
     seen = replace(serving, published={8080: ("", 8080)}, gateways=serving.addresses)
     assert await probes.run(lane.engine, seen, Probe(port=8080)) is None
     failed = await probes.run(lane.engine, replace(seen, gateways=()), Probe(port=8080))
     assert failed is not None
-    assert "127.0.0.1:8080" in failed.message
+    assert f"{UNUSED_LOOPBACK}:8080" in failed.message
 
 
 async def test_a_loopback_port_of_another_host_is_not_probed_here(

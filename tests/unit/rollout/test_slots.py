@@ -15,14 +15,20 @@ from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
 
-DEADLINE = 0.5  # seconds
+DEADLINE = 60.0  # seconds
 DIGEST = "sha256:" + "0" * 64
 
 
 class Scene:
-    """A rollback to what is kept, on an engine that is not there and has one slot."""
+    """A rollback to what is kept, on an engine that is not there and has one slot.
+
+    `passed` puts the event loop's clock forward, in seconds.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
+        loop, self.passed = asyncio.get_running_loop(), 0.0
+        clock = loop.time
+        monkeypatch.setattr(loop, "time", lambda: clock() + self.passed)
         self.slots = attempt.SwapSlots(1)
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note_step = MagicMock(return_value=1.0)
@@ -42,10 +48,13 @@ class Scene:
 @pytest.mark.parametrize("order", Order)
 async def test_a_wait_for_a_slot_extends_the_deadline(monkeypatch: pytest.MonkeyPatch, order: Order) -> None:
     scene = Scene(monkeypatch, order)
+    waiting = asyncio.Event()
+    scene.journal.record_wait.side_effect = lambda _: waiting.set()
     async with AsyncExitStack() as held:
         await held.enter_async_context(scene.slots.hold("another"))
         rollback = asyncio.create_task(scene.roll_back())
-        await asyncio.sleep(2 * DEADLINE)
+        await waiting.wait()
+        scene.passed = 2 * DEADLINE
         scene.journal.clear_wait.assert_not_awaited()
     assert (await rollback).status is Status.SUCCEEDED
 
@@ -73,7 +82,7 @@ async def test_without_time_left_no_swap_is_opened(monkeypatch: pytest.MonkeyPat
     scene = Scene(monkeypatch, Order.STOP_FIRST)
 
     async def slowly(*_: object) -> Swap:
-        await asyncio.sleep(2 * DEADLINE)
+        scene.passed = 2 * DEADLINE
         return Swap("a", "d", "app", "old", None, "new")
 
     scene.runtime.find_kept = slowly
