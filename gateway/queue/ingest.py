@@ -1,6 +1,8 @@
 """Store a delivery in the inbox and enqueue the deployments that it causes: in one transaction, once.
 
 claim the delivery's key ─▶ lock the queues of all candidates ─▶ match pushes ─▶ join or enqueue ─▶ store in the inbox
+
+As whoever deletes them does, it locks a webhook before its keys, and an application before its deploy token.
 """
 
 import asyncio
@@ -76,6 +78,8 @@ async def ingest_delivery(
     valid_for = None if notification.event_id or notification.signed_without_time else _SAME_BODY_WINDOW
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
+        if endpoint.application_id is not None:  # its deploy token
+            await applications.lock_row(connection, endpoint.application_id)
         first = await deliveries.claim_delivery_key(
             connection, endpoint.endpoint_id, key, delivery_id, valid_for=valid_for
         )

@@ -370,7 +370,24 @@ async def unbind_engine(connection: Connection, application_id: str) -> None:
 
 
 async def delete_application(connection: Connection, application_id: str) -> None:
-    """Delete the application and all that depends on it."""
+    """Delete the application and all that depends on it. The caller holds the lock of its queue.
+
+    Its deployments leave their ends with their deliveries, which other applications share: these are locked in order.
+    """
+    await connection.execute(
+        """
+        SELECT FROM deliveries
+         WHERE delivery_id IN (
+               SELECT delivery_id
+                 FROM deployment_deliveries
+                 JOIN deployments USING (deployment_id)
+                WHERE application_id = $1
+               )
+         ORDER BY delivery_id
+           FOR NO KEY UPDATE
+        """,
+        application_id,
+    )
     await connection.execute("DELETE FROM applications WHERE application_id = $1", application_id)
 
 

@@ -9,6 +9,8 @@ from gateway.model.errors import NotFound
 from gateway.model.events import Ignored
 from gateway.store.database import Connection
 
+_DELETED = "the webhook or the application was deleted while its delivery was received"
+
 
 async def insert_delivery(
     connection: Connection,
@@ -24,29 +26,37 @@ async def insert_delivery(
     replay_of: str | None = None,
     deployments: Sequence[str] = (),
 ) -> None:
-    """Store a delivery, its verdict, and the deployments that it caused or joined."""
-    await connection.execute(
-        """
-        WITH delivery AS (
-            INSERT INTO deliveries
-                   (delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of)
-            VALUES ($1, $2, $3, $4, $5, $6::verdict, $7, $8, $9)
-            RETURNING delivery_id
+    """Store a delivery, its verdict, and the deployments that it caused or joined.
+
+    Raises NotFound if the endpoint was deleted meanwhile.
+    """
+    try:
+        await connection.execute(
+            """
+            WITH delivery AS (
+                INSERT INTO deliveries
+                       (delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of)
+                VALUES ($1, $2, $3, $4, $5, $6::verdict, $7, $8, $9)
+                RETURNING delivery_id
+            )
+            INSERT INTO deployment_deliveries (delivery_id, deployment_id)
+            SELECT delivery_id, unnest($10::text[]) FROM delivery
+            """,
+            delivery_id,
+            endpoint_id,
+            source,
+            body,
+            dict(headers),
+            verdict,
+            [{"reference": item.reference, "reason": item.reason} for item in ignored],
+            duplicate_of,
+            replay_of,
+            deployments,
         )
-        INSERT INTO deployment_deliveries (delivery_id, deployment_id)
-        SELECT delivery_id, unnest($10::text[]) FROM delivery
-        """,
-        delivery_id,
-        endpoint_id,
-        source,
-        body,
-        dict(headers),
-        verdict,
-        [{"reference": item.reference, "reason": item.reason} for item in ignored],
-        duplicate_of,
-        replay_of,
-        deployments,
-    )
+    except asyncpg.ForeignKeyViolationError as error:
+        if error.constraint_name != "deliveries_endpoint_id_fkey":
+            raise
+        raise NotFound(_DELETED) from error
 
 
 async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:
@@ -78,26 +88,29 @@ async def claim_delivery_key(
     kept. One that was seen further in the future than that was stored before the clock was set back. Raises NotFound if
     the endpoint was deleted meanwhile.
     """
-    try:
-        row = await connection.fetchrow(
-            """
-            INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
-            VALUES ($1, $2, $3)
-                ON CONFLICT (endpoint_id, key) DO UPDATE
-               SET delivery_id = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
-                                      THEN $3 ELSE k.delivery_id END,
-                   seen_at = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
-                                  THEN now() ELSE k.seen_at END
-            RETURNING delivery_id
-            """,
-            endpoint_id,
-            key,
-            delivery_id,
-            valid_for,
+    row = await connection.fetchrow(
+        """
+        WITH endpoint AS (
+            -- Whoever deletes it locks it first, then its keys.
+            SELECT endpoint_id FROM endpoints WHERE endpoint_id = $1 FOR KEY SHARE
         )
-    except asyncpg.ForeignKeyViolationError as error:
-        raise NotFound("the webhook or the application was deleted while its delivery was received") from error
-    holder = str(row["delivery_id"]) if row else delivery_id
+        INSERT INTO delivery_keys AS k (endpoint_id, key, delivery_id)
+        SELECT endpoint_id, $2, $3 FROM endpoint
+            ON CONFLICT (endpoint_id, key) DO UPDATE
+           SET delivery_id = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                                  THEN $3 ELSE k.delivery_id END,
+               seen_at = CASE WHEN k.seen_at NOT BETWEEN now() - $4::interval AND now() + $4::interval
+                              THEN now() ELSE k.seen_at END
+        RETURNING delivery_id
+        """,
+        endpoint_id,
+        key,
+        delivery_id,
+        valid_for,
+    )
+    if row is None:
+        raise NotFound(_DELETED)
+    holder = str(row["delivery_id"])
     return None if holder == delivery_id else holder
 
 

@@ -149,8 +149,9 @@ async def add_refusals(connection: Connection, refusals: Sequence[Refusals]) -> 
                jsonb_build_array(jsonb_build_object('reference', '', 'reason', r.reason))
           FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::jsonb[])
             AS r (endpoint_id, source, reason, times, headers)
-         WHERE EXISTS (SELECT FROM endpoints e WHERE e.endpoint_id = r.endpoint_id)
-         ORDER BY r.endpoint_id, r.reason
+          JOIN endpoints e USING (endpoint_id)
+         ORDER BY endpoint_id, r.reason
+           FOR KEY SHARE OF e
             ON CONFLICT (endpoint_id, refusal, hour) DO UPDATE
            SET times = d.times + excluded.times, headers = excluded.headers, received_at = now()
         """,

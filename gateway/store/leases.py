@@ -313,14 +313,19 @@ async def mark_stranded(connection: Connection, silent: timedelta) -> None:
         f"""
         UPDATE deployments d
            SET reason_code = $2,
-               reason_message = 'the engine ' || e.name || ' (' || e.engine_id || '), on which the application was '
-                   || 'first deployed, has not been reached since ' || to_char(seen.last AT TIME ZONE 'UTC',
+               reason_message = 'the engine ' || name || ' (' || engine_id || '), on which the application was '
+                   || 'first deployed, has not been reached since ' || to_char(last AT TIME ZONE 'UTC',
                    'YYYY-MM-DD HH24:MI:SS') || ' UTC'
-          FROM applications a
-          JOIN engines e USING (engine_id)
-         CROSS JOIN LATERAL (SELECT {LAST_SEEN} AS last) seen
-         WHERE a.application_id = d.application_id AND seen.last < now() - $1::interval
-           AND d.status = 'queued' AND d.reason_code IS NULL
+          FROM (
+               SELECT w.deployment_id, e.name, e.engine_id, seen.last
+                 FROM deployments w
+                 JOIN applications a USING (application_id)
+                 JOIN engines e USING (engine_id)
+                CROSS JOIN LATERAL (SELECT {LAST_SEEN} AS last) seen
+                WHERE seen.last < now() - $1::interval AND w.status = 'queued' AND w.reason_code IS NULL
+                  FOR NO KEY UPDATE OF w SKIP LOCKED
+               ) AS stranded
+         WHERE d.deployment_id = stranded.deployment_id
         """,  # noqa: S608 - a constant
         silent,
         Code.ENGINE_UNREACHABLE,

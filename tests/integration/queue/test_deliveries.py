@@ -210,3 +210,5 @@ async def test_a_delivery_whose_webhook_is_deleted_meanwhile_is_not_found(web: W
     push = PushEvent(reference.repository, reference.tag)
     with pytest.raises(NotFound, match="deleted"):
         await ingest.ingest_delivery(web.pool, found, b"{}", Notification((push,)))
+    with pytest.raises(NotFound, match="deleted"):
+        await ingest.ingest_rejected(web.pool, found, b"{", "the body is not JSON", headers={})

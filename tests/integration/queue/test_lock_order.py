@@ -1,0 +1,167 @@
+"""Requests that want the same rows: they take them in one order."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import asyncpg
+from prometheus_client import REGISTRY
+
+from gateway.cli.demo.process import until
+from gateway.model.reference import Digest
+from gateway.store import delivery_log, endpoints, leases
+from gateway.store.database import Connection, transaction
+from tests.support.api_client import Web
+from tests.support.distribution_hooks import envelope
+
+_DEADLOCK = asyncpg.DeadlockDetectedError.sqlstate
+_LOCK = "SELECT FROM {} WHERE {} = $1 FOR NO KEY UPDATE"
+
+
+@asynccontextmanager
+async def held(web: Web, table: str, column: str, value: str) -> AsyncIterator[Connection]:
+    """Hold the lock of a row in a transaction, which leaves it to others to notice a deadlock."""
+    async with web.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL deadlock_timeout = '10min'")
+        await connection.execute(_LOCK.format(table, column), value)
+        yield connection
+
+
+async def waiting(web: Web, many: int) -> None:
+    """Return when so many connections wait for a lock."""
+
+    async def all_wait() -> bool | None:
+        found = await web.pool.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return True if found == many else None
+
+    await until(all_wait)
+
+
+def deadlocks() -> float:
+    return REGISTRY.get_sample_value("gateway_database_refusals_total", {"sqlstate": _DEADLOCK}) or 0.0
+
+
+async def delete(web: Web, application_id: str) -> int:
+    status, _ = await web.post("/api/application.delete", {"applicationId": application_id})
+    return status
+
+
+def start(act: Awaitable[int]) -> "asyncio.Future[int]":
+    return asyncio.ensure_future(act)
+
+
+async def test_a_push_to_a_deploy_token_and_the_deletion_of_its_application_do_not_deadlock(web: Web) -> None:
+    before, application = deadlocks(), await web.application("example.com/a:1")
+    token = (await web.query("application.one", applicationId=application))["refreshToken"]
+
+    async def push() -> int:
+        return (await web.post(f"/api/deploy/{token}", {}))[0]
+
+    async with held(web, "applications", "application_id", application):
+        deleted = start(delete(web, application))
+        await waiting(web, 1)
+        pushed = start(push())
+        await waiting(web, 2)
+    assert (await deleted, await pushed) == (200, 404)
+    assert deadlocks() == before
+
+
+async def test_a_repeated_push_and_the_deletion_of_its_webhook_do_not_deadlock(web: Web) -> None:
+    before = deadlocks()
+    body = envelope("r.io/acme/a:1", Digest("sha256:" + "ab" * 32))
+    path = await web.endpoint("distribution", "s")
+    endpoint = await web.pool.fetchval("SELECT endpoint_id FROM endpoints")
+
+    async def push() -> int:
+        return (await web.post(path, body, Authorization="Bearer s"))[0]
+
+    assert await push() == 200  # it deploys nothing, so the same push again is no duplicate
+    application = await web.application("r.io/acme/a:1")
+
+    async def remove() -> int:
+        return (await web.post("/api/webhook.remove", {"endpointId": endpoint}))[0]
+
+    async with held(web, "applications", "application_id", application):
+        pushed = start(push())
+        await waiting(web, 1)
+        removed = start(remove())
+        await waiting(web, 2)
+    assert (await pushed, await removed) == (202, 200)
+    assert deadlocks() == before
+
+
+async def test_deletions_of_applications_that_share_deliveries_do_not_deadlock(web: Web) -> None:
+    before, one, other = deadlocks(), *[await web.application("example.com/a:1") for _ in range(2)]
+    shared = ["1", "2", "3"]
+    async with web.pool.acquire() as connection:
+        await connection.executemany(
+            "INSERT INTO deliveries (delivery_id, source, body, verdict) VALUES ($1, 'generic', '', 'queued')",
+            [(delivery,) for delivery in shared],
+        )
+        for application, order in ((one, ["1", "3", "2"]), (other, ["2", "3", "1"])):
+            for delivery in order:
+                await connection.execute(
+                    """
+                    WITH made AS (
+                        INSERT INTO deployments (application_id, kind, status, title, forced, finished_at)
+                        VALUES ($1, 'stop', 'superseded', '', false, now()) RETURNING deployment_id
+                    )
+                    INSERT INTO deployment_deliveries SELECT deployment_id, $2 FROM made
+                    """,
+                    application,
+                    delivery,
+                )
+    async with held(web, "deliveries", "delivery_id", "3"):
+        deletions = [start(delete(web, application)) for application in (one, other)]
+        await waiting(web, 2)
+    assert await asyncio.gather(*deletions) == [200, 200]
+    assert deadlocks() == before
+    assert await web.pool.fetchval("SELECT array_agg(ended::text) FROM deliveries") == ["{superseded}"] * 3
+
+
+async def test_counting_refused_requests_and_the_deletion_of_their_webhook_do_not_deadlock(web: Web) -> None:
+    before = deadlocks()
+    await web.endpoint("generic", "s")
+    endpoint = await web.pool.fetchval("SELECT endpoint_id FROM endpoints")
+    known, new = (delivery_log.Refusals(endpoint, "generic", reason, times=1) for reason in ("known", "new"))
+
+    async def count() -> int:
+        async with transaction(web.pool) as connection:
+            await delivery_log.add_refusals(connection, [known, new])
+        return 0
+
+    async def remove() -> int:
+        async with transaction(web.pool) as connection:
+            await endpoints.delete_endpoint(connection, endpoint)
+        return 0
+
+    async with web.pool.acquire() as connection:
+        await delivery_log.add_refusals(connection, [known])
+    async with held(web, "deliveries", "refusal", "known"):
+        counted = start(count())
+        await waiting(web, 1)
+        removed = start(remove())
+        await waiting(web, 2)
+    await asyncio.gather(counted, removed)
+    assert deadlocks() == before
+
+
+async def test_what_waits_for_a_silent_engine_is_marked_without_waiting_for_a_push(web: Web) -> None:
+    application = await web.application("example.com/a:1")
+    async with web.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO engines (engine_id, name, version, platform, last_seen_at)"
+            " VALUES ('lost', 'lost', '', '', now() - interval '1 day') ON CONFLICT DO NOTHING"
+        )
+        await connection.execute("UPDATE applications SET engine_id = 'lost'")
+    await web.mutate("application.deploy", applicationId=application)
+    reason = "SELECT reason_code FROM deployments"
+    async with held(web, "deployments", "application_id", application), web.pool.acquire() as connection:
+        await leases.mark_stranded(connection, timedelta(hours=1))
+        assert await connection.fetchval(reason) is None
+    async with web.pool.acquire() as connection:
+        await leases.mark_stranded(connection, timedelta(hours=1))
+        assert await connection.fetchval(reason) == "engine_unreachable"
