@@ -12,7 +12,7 @@ from gateway.docker.swarm import spec as swarm_spec
 from gateway.model.applications import Application
 from gateway.model.configuration_diff import Change, pending_changes
 from gateway.store import applications, environments, versions
-from gateway.store.database import Connection, transaction
+from gateway.store.database import Connection, statement, transaction
 from gateway.store.encryption import Vault
 
 PENDING_HEADER = "X-Pending-Changes"
@@ -37,7 +37,7 @@ async def update_application(
 
     Raises NotFound, InvalidInput naming the field that is wrong, or Forbidden.
     """
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         await applications.require_live(connection, application_id)
         before = await applications.select_application(
             connection, context.vault, application_id, without=applications.SET_WHOLE

@@ -10,6 +10,7 @@
     ├── Throttled          429   a rate limit is exceeded
     ├── Unavailable        503   a part the gateway needs does not answer
     │   ├── DatabaseUnavailable  the database is unreachable, or fails for now
+    │   │   └── TransactionConflict  the transaction had to make way for another one
     │   └── UndecryptableSecret  a secret that no master key decrypts
     └── RolloutError             a rollout cannot continue; carries a Reason
         ├── Postponed            a transient error: the deployment waits and is retried
@@ -105,6 +106,10 @@ class Unavailable(GatewayError):
 
 class DatabaseUnavailable(Unavailable):
     """The database does not answer, or fails for a reason that is transient."""
+
+
+class TransactionConflict(DatabaseUnavailable):
+    """The database undid a transaction so that another one could go on. Repeated, it may succeed."""
 
 
 class UndecryptableSecret(Unavailable):

@@ -1,9 +1,12 @@
 """Connections to PostgreSQL, and the translation of its errors to the gateway's."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, TypeAlias, cast
+from contextvars import ContextVar
+from dataclasses import dataclass
+from random import random
+from typing import TYPE_CHECKING, TypeAlias, TypeVar, cast
 
 import asyncpg
 import asyncpg.pool
@@ -11,8 +14,8 @@ import orjson
 from prometheus_client import Counter
 
 from gateway.model.audit import CURRENT_ACTOR
-from gateway.model.errors import DatabaseUnavailable, InvalidInput, Unavailable
-from gateway.store.transient_errors import describe, is_read_only, is_transient, leaves_no_connection
+from gateway.model.errors import DatabaseUnavailable, InvalidInput, TransactionConflict, Unavailable
+from gateway.store.transient_errors import describe, is_conflict, is_read_only, is_transient, leaves_no_connection
 
 REFUSALS = Counter(
     "gateway_database_refusals_total",
@@ -30,6 +33,9 @@ else:
 _COMMAND_TIMEOUT = 30  # seconds; every statement here is short
 _ACQUIRE_DEADLINE = 10.0  # seconds
 _ASK_AGAIN = 0.05  # seconds until another connection may be free
+_PAUSES = (0.02, 0.1, 0.3)  # seconds, at most, before a transaction is repeated
+
+_T = TypeVar("_T")
 
 
 class _Share:
@@ -127,6 +133,35 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
         if (actor := CURRENT_ACTOR.get()) is not None:
             await connection.execute("SELECT set_config('gateway.actor', $1, true)", actor.to_json())
         yield connection
+    if (attempt := _ATTEMPT.get()) is not None:
+        attempt.has_committed = True
+
+
+@dataclass
+class _Attempt:
+    has_committed: bool = False
+
+
+_ATTEMPT: ContextVar[_Attempt | None] = ContextVar("attempt", default=None)
+
+
+async def repeat_on_conflict(act: Callable[[], Awaitable[_T]]) -> _T:
+    """Run `act`, and a few times again while its first transaction has to make way for another one.
+
+    Until then, `act` only reads. After a commit, nothing is repeated. Raises TransactionConflict at last.
+    """
+    for pause in _PAUSES:
+        attempt = _Attempt()
+        token = _ATTEMPT.set(attempt)
+        try:
+            return await act()
+        except TransactionConflict:
+            if attempt.has_committed:
+                raise
+        finally:
+            _ATTEMPT.reset(token)
+        await asyncio.sleep(random() * pause)  # noqa: S311 - so that two that met do not meet again
+    return await act()
 
 
 @asynccontextmanager
@@ -142,7 +177,8 @@ async def statement(pool: Pool) -> AsyncIterator[Connection]:
         if is_read_only(error):
             # The address may lead to another server now, which accepts writes.
             await pool.expire_connections()
-        raise DatabaseUnavailable(describe(error)) from error
+        kind = TransactionConflict if is_conflict(error) else DatabaseUnavailable
+        raise kind(describe(error)) from error
     finally:
         await _release(pool, connection)
 

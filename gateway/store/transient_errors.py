@@ -64,6 +64,11 @@ def is_read_only(error: BaseException) -> bool:
     return isinstance(error, asyncpg.ReadOnlySQLTransactionError)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the server undid the transaction because of another one."""
+    return isinstance(error, asyncpg.SerializationError | asyncpg.DeadlockDetectedError)
+
+
 def describe(error: BaseException) -> str:
     """Describe the error for anyone: without the words of the database."""
     state = getattr(error, "sqlstate", None) or ""

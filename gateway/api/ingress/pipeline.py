@@ -32,6 +32,7 @@ from gateway.model.events import Notification
 from gateway.queue import ingest
 from gateway.queue.ingest import Receipt
 from gateway.sources import Request
+from gateway.store.database import repeat_on_conflict
 
 _LOG = structlog.get_logger()
 
@@ -147,7 +148,9 @@ async def store(
     """
     pool, headers = application[CONTEXT].pool, redact_headers(received.headers, endpoint.secrets)
     async with application[REPOSITORY_LOCKS].hold(str(event.repository) for event in notification.events):
-        receipt = await ingest.ingest_delivery(pool, endpoint, received.body, notification, headers=headers)
+        receipt = await repeat_on_conflict(
+            lambda: ingest.ingest_delivery(pool, endpoint, received.body, notification, headers=headers)
+        )
     if receipt.deployments:
         notify_workers(application)
     _LOG.info(
@@ -165,8 +168,10 @@ async def store(
 async def _store_rejected(
     application: web.Application, endpoint: Endpoint, received: Request, error: InvalidInput
 ) -> Receipt:
-    headers = redact_headers(received.headers, endpoint.secrets)
-    return await ingest.ingest_rejected(application[CONTEXT].pool, endpoint, received.body, str(error), headers=headers)
+    pool, headers = application[CONTEXT].pool, redact_headers(received.headers, endpoint.secrets)
+    return await repeat_on_conflict(
+        lambda: ingest.ingest_rejected(pool, endpoint, received.body, str(error), headers=headers)
+    )
 
 
 def respond(answer: Answer) -> web.Response:

@@ -18,7 +18,7 @@ from gateway.model.errors import Conflict, Forbidden
 from gateway.model.reference import Reference
 from gateway.queue import cancel, enqueue
 from gateway.store import applications, deployments
-from gateway.store.database import transaction
+from gateway.store.database import statement, transaction
 
 procedures = Procedures()
 
@@ -68,7 +68,7 @@ def _refuse_another_repository(caller: Caller, application: Application, given: 
 
 
 async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         application = await require_application(connection, context, given)
     _refuse_another_repository(context.caller, application, given)
     deployment_id = await enqueue.request_deployment(
@@ -106,7 +106,7 @@ async def reload(context: Context, given: Reload) -> Answer:
 @procedures.mutation("application.killBuild", gives=None, needs=Permission.DEPLOY)
 async def kill_build(context: Context, given: Named) -> Answer:
     """Cancel what runs, and not what waits; nothing is built here."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
         runs = await deployments.select_running(connection, given.application_id)
     if runs is not None:
@@ -118,7 +118,7 @@ async def kill_build(context: Context, given: Named) -> Answer:
 @procedures.mutation("application.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def rollback(context: Context, given: Rollback) -> Answer:
     """Go back to what served before, or to what the named deployment ran."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         application = await require_application(connection, context, given)
     queued = await enqueue.request_rollback(
         context.pool, context.vault, application, to=given.deployment_id, title=given.title or "Rollback"
@@ -128,7 +128,7 @@ async def rollback(context: Context, given: Rollback) -> Answer:
 
 async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> Answer:
     """Return the application as it was before."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         without = () if kind is Kind.START else applications.TO_RUN
         application = await require_application(connection, context, given, without=without)
         before = await select_whole_application(connection, context, given.application_id, without=without)
@@ -158,7 +158,7 @@ async def delete(context: Context, given: Named) -> Answer:
 @procedures.mutation("application.cancelDeployment", gives=Requested, raises=(Conflict,), needs=Permission.DEPLOY)
 async def cancel_deployment(context: Context, given: Named) -> Answer:
     """Cancel what waits and what runs; in the contract's words whatever there was."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=True)
     return Answer(Requested.make(message="Deployment cancellation requested"))
@@ -167,7 +167,7 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
 @procedures.mutation("application.cleanQueues", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)
 async def clean_queues(context: Context, given: Named) -> Answer:
     """Cancel what waits, and leave what runs."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=False)
     return Answer()
@@ -176,7 +176,7 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 @procedures.mutation("application.markRunning", gives=None)
 async def mark_running(context: Context, given: Named) -> Answer:
     """Do nothing: whether it runs is what was observed, and is not set by anybody."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     return Answer()
 
@@ -186,5 +186,6 @@ async def clear_deployments(context: Context, given: Named) -> Answer:
     """Forget the lines that the containers of its deployments have printed; the deployments stay."""
     async with transaction(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
+        await applications.lock_row(connection, given.application_id)
         await deployments.clear_logs(connection, given.application_id)
     return Answer(value=True)

@@ -14,7 +14,7 @@ from gateway.model.applications import Application
 from gateway.model.errors import InvalidInput, NotFound
 from gateway.model.mounts import SOURCE_FIELDS, Mount, MountType
 from gateway.store import applications
-from gateway.store.database import transaction
+from gateway.store.database import statement, transaction
 
 procedures = Procedures()
 
@@ -60,7 +60,7 @@ _MOUNT_FIELDS = {"type", "mount_path", "host_path", "volume_name", "file_path", 
 
 
 async def _select_application(context: Context, mount_id: str) -> Application:
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         return await applications.select_application_with_part(
             connection, context.vault, {"mounts": [{"mountId": mount_id}]}, missing=_MISSING
         )

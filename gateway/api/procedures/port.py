@@ -12,7 +12,7 @@ from gateway.model.applications import Application
 from gateway.model.errors import NotFound
 from gateway.model.ports import HostIp, Port, PortNumber, Protocol, PublishMode
 from gateway.store import applications
-from gateway.store.database import transaction
+from gateway.store.database import statement
 
 procedures = Procedures()
 
@@ -41,7 +41,7 @@ class Update(Named):
 
 
 async def _select_application(context: Context, port_id: str) -> Application:
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         return await applications.select_application_with_part(
             connection, context.vault, {"ports": [{"portId": port_id}]}, missing=_MISSING
         )

@@ -8,7 +8,7 @@ from gateway.model.api_keys import Permission
 from gateway.model.errors import Conflict, NotFound
 from gateway.queue import enqueue, history
 from gateway.store import applications, deployments, versions
-from gateway.store.database import transaction
+from gateway.store.database import statement
 
 procedures = Procedures()
 
@@ -20,7 +20,7 @@ class Named(Input):
 @procedures.mutation("rollback.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def roll_back(context: Context, given: Named) -> Answer:
     """Queue the way back to this version, with the configuration and the variables it had."""
-    async with transaction(context.pool) as connection:
+    async with statement(context.pool) as connection:
         try:
             found = await deployments.select_deployment(connection, given.rollback_id)
         except NotFound as error:

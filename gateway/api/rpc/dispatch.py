@@ -22,6 +22,7 @@ from gateway.api.rpc.trpc import Issue, Problem
 from gateway.model.api_keys import Caller
 from gateway.model.audit import CURRENT_ACTOR, Actor
 from gateway.model.errors import Forbidden, GatewayError, InvalidInput, Throttled
+from gateway.store.database import repeat_on_conflict
 
 _LOG = structlog.get_logger()
 _LONGEST_ERROR = 300  # characters in the log
@@ -86,7 +87,7 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
 
 async def _run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
     try:
-        answered = await procedure.run(context, parsed)
+        answered = await repeat_on_conflict(lambda: procedure.run(context, parsed))
     except asyncpg.DataError as error:
         # A number or a text that is valid by the input's schema, but beyond what the column holds.
         _LOG.warning("An input cannot be stored", procedure=procedure.name, error=str(error)[:_LONGEST_ERROR])

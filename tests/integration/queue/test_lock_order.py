@@ -1,17 +1,20 @@
-"""Requests that want the same rows: they take them in one order."""
+"""Requests that want the same rows: they take them in one order, and one that had to make way is done again."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from uuid import uuid4
 
 import asyncpg
+import pytest
 from prometheus_client import REGISTRY
 
 from gateway.cli.demo.process import until
+from gateway.model.errors import TransactionConflict
 from gateway.model.reference import Digest
 from gateway.store import delivery_log, endpoints, leases
-from gateway.store.database import Connection, transaction
+from gateway.store.database import Connection, repeat_on_conflict, transaction
 from tests.support.api_client import Web
 from tests.support.distribution_hooks import envelope
 
@@ -51,6 +54,9 @@ async def delete(web: Web, application_id: str) -> int:
 
 def start(act: Awaitable[int]) -> "asyncio.Future[int]":
     return asyncio.ensure_future(act)
+
+
+# -- one order
 
 
 async def test_a_push_to_a_deploy_token_and_the_deletion_of_its_application_do_not_deadlock(web: Web) -> None:
@@ -165,3 +171,66 @@ async def test_what_waits_for_a_silent_engine_is_marked_without_waiting_for_a_pu
     async with web.pool.acquire() as connection:
         await leases.mark_stranded(connection, timedelta(hours=1))
         assert await connection.fetchval(reason) == "engine_unreachable"
+
+
+# -- once more
+
+
+async def test_a_deletion_that_the_database_ended_for_a_deadlock_is_done_again(web: Web) -> None:
+    before, application = deadlocks(), await web.application("example.com/a:1")
+    await web.mutate("domain.create", applicationId=application, host="a.example.com")
+    async with held(web, "subscriptions", "application_id", application) as other:
+        async with held(web, "domains", "application_id", application):
+            deleted = start(delete(web, application))
+            await waiting(web, 1)
+            wants = asyncio.ensure_future(other.execute(_LOCK.format("applications", "application_id"), application))
+            await waiting(web, 2)
+        await wants  # the deletion has closed the circle, and had to make way
+    assert await deleted == 200
+    assert deadlocks() == before + 1
+    assert await web.count("applications") == 0
+
+
+async def test_a_push_that_the_database_ended_for_a_deadlock_is_stored_at_the_next_try(web: Web) -> None:
+    before = deadlocks()
+    first, second, third = sorted([await web.application("r.io/acme/a:1") for _ in range(3)])
+
+    async def push() -> int:
+        return (await web.push("r.io/acme/a:1"))[0]
+
+    async with held(web, "applications", "application_id", third) as other:
+        async with held(web, "applications", "application_id", second):
+            pushed = start(push())
+            await waiting(web, 1)
+            wants = asyncio.ensure_future(other.execute(_LOCK.format("applications", "application_id"), first))
+            await waiting(web, 2)
+        await wants
+    assert await pushed == 202
+    assert deadlocks() == before + 1
+    assert await web.count("deployments") == 3
+    assert await web.count("deliveries") == 1
+
+
+async def test_nothing_is_repeated_after_a_commit(web: Web) -> None:
+    async def act() -> None:
+        async with transaction(web.pool) as connection:
+            await connection.execute("INSERT INTO projects (name) VALUES ($1)", str(uuid4()))
+        raise TransactionConflict("another one was first")
+
+    with pytest.raises(TransactionConflict):
+        await repeat_on_conflict(act)
+    assert await web.count("projects") == 1
+
+
+async def test_what_always_conflicts_is_told_after_a_few_tries(web: Web) -> None:
+    tries = 0
+
+    async def act() -> None:
+        nonlocal tries
+        tries += 1
+        async with transaction(web.pool) as connection:
+            await connection.execute("DO $$ BEGIN RAISE 'no' USING ERRCODE = '40001'; END $$")
+
+    with pytest.raises(TransactionConflict, match="the database is busy with the same rows: try again"):
+        await repeat_on_conflict(act)
+    assert tries == 4
