@@ -13,6 +13,7 @@ from gateway.model.errors import Code, Failed
 _ENDED = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
 _FAILED = frozenset({"complete", "failed", "rejected"})
 _STOPPING = frozenset({"shutdown", "remove"})
+_WANTED = frozenset({"ready", "running"})
 _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _CODES_BY_MESSAGE = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
 # Reasons why no node accepts a task, for when all nodes have the same one.
@@ -62,6 +63,8 @@ class ServiceProgress:
     restarts: int
     #: ids of tasks that ended with their node's engine, or whose container was removed
     excused: frozenset[str]
+    #: the Swarm wants two tasks in one slot: it restarted a task that its update replaced at the same time
+    crowded: bool
 
     @property
     def converged(self) -> bool:
@@ -91,6 +94,7 @@ def observe(
     ended = [task for task in ours if task.state in _FAILED and task.task_id not in before]
     excused = frozenset(task.task_id for task in ended if _is_excused(task, nodes or {}))
     broken = [task for task in ended if task.task_id not in excused]
+    expected = [task for task in tasks if task.desired_state in _WANTED]
     everywhere = len(_slots(present)) + sum(task.desired_state == "running" for task in others)
     return ServiceProgress(
         running=len(_slots(running)),
@@ -108,6 +112,7 @@ def observe(
         tasks=frozenset(task.task_id for task in running),
         restarts=len(broken),
         excused=excused,
+        crowded=len(expected) > len(_slots(expected)),
     )
 
 

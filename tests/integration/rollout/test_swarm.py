@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -19,8 +20,10 @@ from gateway.docker.engine.labels import DEPLOYMENT, DIGEST, LOGIN_UNTIL
 from gateway.docker.engine.services import Service, Task
 from gateway.docker.runtime import Timeouts, Version
 from gateway.docker.swarm import convergence, file_secrets
+from gateway.docker.swarm.convergence import ServiceProgress
 from gateway.docker.swarm.runtime import ServiceRuntime
-from gateway.model.deployments import Kind, Status
+from gateway.docker.swarm.watcher import ServiceWatcher
+from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code, Conflict, Failed, InvalidInput, Postponed
 from gateway.model.observations import State
 from gateway.model.reference import Reference, parse_domain
@@ -236,6 +239,27 @@ async def test_a_version_that_exits_is_rolled_back_with_its_last_log_lines(lane:
     assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
 
+async def test_a_former_version_that_fails_once_when_the_swarm_rolls_back_serves_after_all(
+    lane: Lane, pushes: Pushes
+) -> None:
+    """Its failure makes the Swarm pause the rollback."""
+    volume = {"type": "volume", "source": f"stumble-{lane.application_id}", "target": "/data"}
+    await lane.set(configuration=QUICK | {"mounts": [volume]})
+
+    async def deploy(script: str) -> Deployment:
+        entry = ["/bin/busybox", "sh", "-c", script]
+        await push(Image("v1", config={"Entrypoint": entry, "Env": ["PATH=/bin"]}), pushes.name())
+        return await lane.ask(Kind.DEPLOY)
+
+    serves = "trap exit TERM; while :; do /bin/busybox sleep 0.1; done"
+    first = await deploy(f"/bin/busybox rm /data/stumble && exit 1; {serves}")
+    assert first.status is Status.SUCCEEDED, first.reason
+    failed = await deploy("/bin/busybox touch /data/stumble; exit 3")
+    assert failed.status is Status.ROLLED_BACK, failed.reason
+    assert (await service_of(lane)).update_state != "rollback_paused"
+    assert [task.labels[DIGEST] for task in await running(lane)] == [first.digest]
+
+
 @pytest.mark.parametrize(
     ("files", "config", "code", "says"),
     [
@@ -289,11 +313,56 @@ async def test_an_update_that_the_swarm_pauses_is_put_back(lane: Lane, pushes: P
     assert failed.reason is not None
     assert "the Swarm paused" in failed.reason.message
 
-    async def settled() -> bool | None:
-        # Swarms of 20.10 may leave two tasks in a slot when an update replaces one that they have paused.
-        return {task.labels[DIGEST] for task in await running(lane)} == {digest} or None
+    # Swarms of 20.10 may start two tasks in a slot when an update replaces one that they have paused.
+    assert [task.labels[DIGEST] for task in await running(lane)] == [digest]
 
-    await until(settled)
+
+async def test_a_restored_version_whose_task_is_being_replaced_counts_once_it_runs(lane: Lane, pushes: Pushes) -> None:
+    digest = await pushes("v1")
+    stop_first = {"Parallelism": 1, "Monitor": 300_000_000, "Order": "stop-first"}
+    await lane.set(configuration=QUICK | {"updateConfigSwarm": stop_first})
+    await lane.ask(Kind.DEPLOY)
+    runtime = await runtime_of(lane)
+    async with lane.pool.acquire() as connection:
+        runtime = replace(runtime, former=await versions.select_serving(connection, VAULT, runtime.application))
+    serving = await runtime.serving()
+    assert serving is not None
+    swap = await runtime.create(Version(Reference.parse(pushes.name()), digest, "bad", 1), serving)
+    service = await service_of(lane)
+    made = {**service.spec, "TaskTemplate": {**service.spec["TaskTemplate"], "ForceUpdate": 1}}
+    (before,) = await running(lane)
+    await services.update(lane.engine, service, made, {})
+
+    async def is_replacing() -> bool | None:
+        return (await service_of(lane)).update_state == "updating" or None
+
+    await until(is_replacing)
+    await runtime.check_restored(swap, serving)
+    (after,) = await running(lane)
+    assert after.task_id != before.task_id
+
+
+async def test_a_slot_that_a_rollback_leaves_with_two_tasks_makes_the_gateway_send_the_spec_again(
+    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await pushes("v1")
+    await lane.ask(Kind.DEPLOY)
+    runtime = await runtime_of(lane)
+    version = Version(Reference.parse(pushes.name()), await pushes("v2"), "bad", 1)
+    swap = await runtime.create(version, await runtime.serving())
+    before, tasks = await service_of(lane), await running(lane)
+    observe = ServiceWatcher.observe
+
+    async def crowded_at_first(*given: Any) -> ServiceProgress:
+        return replace(await observe(*given), crowded=(await service_of(lane)).version == before.version)
+
+    monkeypatch.setattr(ServiceWatcher, "observe", crowded_at_first)
+    monkeypatch.setattr("gateway.docker.swarm.runtime._STALLED_AFTER", 0)
+    await runtime.put_back(swap)
+    after = await service_of(lane)
+    assert after.version > before.version
+    assert after.spec == before.spec
+    assert await running(lane) == tasks
 
 
 async def test_a_first_version_that_exits_fails_and_leaves_nothing(lane: Lane, pushes: Pushes) -> None:

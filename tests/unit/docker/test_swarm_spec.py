@@ -235,6 +235,22 @@ def test_converged_is_every_task_in_this_version_and_none_in_another(
 
 
 @pytest.mark.parametrize(
+    ("second", "crowded"),
+    [
+        (task(1, "running", node="m"), True),
+        (task(1, "starting"), True),
+        (task(1, "ready", wanted="ready"), True),  # it waits for its restart delay
+        (task(1, "failed", of="d0"), True),  # its restart is yet to come
+        (task(1, "failed", of="d0", wanted="shutdown"), False),
+        (task(2, "running"), False),
+    ],
+)
+def test_a_slot_is_crowded_while_the_swarm_wants_two_tasks_in_it(second: Task, crowded: bool) -> None:
+    """It removes one of them later, and that may be the only one that runs."""
+    assert convergence.observe(service(), [task(1, "running"), second], MARK).crowded is crowded
+
+
+@pytest.mark.parametrize(
     ("tasks", "state", "code", "said"),
     [
         ([task(1, "failed", said="task: non-zero exit (3)")], "updating", Code.EXITED, "web.1 failed: task: non-zero"),
