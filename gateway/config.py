@@ -265,7 +265,8 @@ def _explain(detail: Mapping[str, object]) -> str:
     location = detail["loc"]
     name = str(location[0]) if isinstance(location, tuple) and location else ""
     if detail["type"] == "extra_forbidden":
-        return f"{_PREFIX}{name.upper()} is not a setting of the gateway: check the spelling"
+        advice = "Correct the spelling, or unset it. README.md lists all settings."
+        return f"{_PREFIX}{name.upper()} is not a setting. {advice}"
     # Never the value: it may be a secret.
     return f"{_PREFIX}{name.upper()}: {str(detail['msg']).removeprefix('Value error, ')}"
 

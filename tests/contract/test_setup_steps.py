@@ -118,7 +118,12 @@ def test_what_the_lines_for_ci_send_is_understood(line: int, expected: str, tmp_
     command = "curl " + lines[line].partition("\n\n")[0].partition("\n  env:")[0]
     if "$signature" in command:
         command = "body=" + "".join(lines[:line]).rpartition("body=")[2] + command
-    environment = {"PATH": "/usr/bin:/bin", "GATEWAY_SECRET": "s3cret", "GATEWAY_WEBHOOK": "https://gw", **ACTIONS}
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "PUSHDEPLOY_SECRET": "s3cret",
+        "PUSHDEPLOY_WEBHOOK": "https://gw",
+        **ACTIONS,
+    }
     subprocess.run(["bash", "-euc", CURL + command], cwd=tmp_path, check=True, capture_output=True, env=environment)
     sent = (row.partition(": ") for row in (tmp_path / "headers").read_text().splitlines())
     request = Request({name.lower(): value for name, _, value in sent}, (tmp_path / "body").read_bytes())

@@ -84,6 +84,8 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         variables = {
             "GATEWAY_WEBHOOK": f"https://gateway.example.com{generic['path']}",
             "GATEWAY_SECRET": generic["secret"],
+            "PUSHDEPLOY_WEBHOOK": f"https://gateway.example.com{generic['path']}",
+            "PUSHDEPLOY_SECRET": generic["secret"],
         }
         one = World(net, place / "home", variables)
         await net.notify([await _notified(net)])

@@ -50,7 +50,7 @@ def test_both_names_of_the_command_run_the_same() -> None:
 
 
 def test_a_misspelt_setting_stops_the_start() -> None:
-    with pytest.raises(InvalidInput, match="GATEWAY_LISTNE is not a setting"):
+    with pytest.raises(InvalidInput, match=r"GATEWAY_LISTNE is not a setting\. Correct the spelling, or unset it"):
         Settings.from_environ({"HOME": "/home/me", "GATEWAY_LISTNE": "127.0.0.1:80"})
 
 
