@@ -14,7 +14,7 @@ from gateway.store.resource_owners import ResourceKind
 
 
 class KeyLimits:
-    """The limits of a caller who is not an admin of everything."""
+    """The limits of a caller whose key is not an unrestricted admin key."""
 
     def __init__(self, caller: Caller, *, host_powers: bool) -> None:
         self._caller = caller
@@ -47,8 +47,8 @@ class KeyLimits:
             return
         words, field = found
         raise Forbidden(
-            f"key {self._caller.name!r} is for {self._caller.grants}, and may not let them {words} ({field}): "
-            "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
+            f"Key {self._caller.name!r} is restricted: it may not let an application {words} ({field}). "
+            "Use an unrestricted admin key, or set GATEWAY_HOST_POWERS=any."
         )
 
     async def _refuse_volumes(
@@ -60,7 +60,7 @@ class KeyLimits:
         )
         if self._host_powers or not (added := sent - had):
             return
-        refused = f"key {self._caller.name!r} may not let {current.name} mount the volume"
+        refused = f"Key {self._caller.name!r} may not let {current.name} mount the volume"
         try:
             theirs = await resource_owners.select_volumes_of_others(
                 connection, vault, added, application_id=current.application_id, app_name=current.app_name
@@ -82,21 +82,21 @@ class KeyLimits:
         where = await resource_owners.select_owner(connection, ResourceKind.ENVIRONMENT, current.environment_id)
         if where is None or not self._caller.sees_variables(where.project_id or ""):
             raise Forbidden(
-                f"key {self._caller.name!r} is for {self._caller.grants}, and may not see {min(named)}: "
-                "the variables of a project take a key for the project"
+                f"Key {self._caller.name!r} may use only {self._caller.grants}: it may not see {min(named)}. "
+                "Use a key that covers the project."
             )
 
     def _refuse_server(self, current: Application, server_id: str | None) -> None:
         """Raises Forbidden when the application would move to another server."""
         if server_id != current.server_id and not self._host_powers:
             raise Forbidden(
-                f"key {self._caller.name!r} is for {self._caller.grants}, and may not choose the server (serverId): "
-                "that takes a key of scope admin for everything, or GATEWAY_HOST_POWERS=any"
+                f"Key {self._caller.name!r} is restricted: it may not choose the server (serverId). "
+                "Use an unrestricted admin key, or set GATEWAY_HOST_POWERS=any."
             )
 
 
 def limits_for(context: Context) -> KeyLimits | None:
-    """Return the limits of the caller, None for an admin of everything."""
+    """Return the limits of the caller, None for an unrestricted admin key."""
     if context.caller.is_global_admin:
         return None
     return KeyLimits(context.caller, host_powers=context.settings.host_powers == "any")

@@ -59,7 +59,7 @@ class Grants:
             for noun, ids in (("application", self.applications), ("project", self.projects))
             if ids
         ]
-        return " and ".join(said) or "nothing that is still there"
+        return " and ".join(said) or "deleted applications"
 
     def covers(self, *, application_id: str | None, project_id: str | None) -> bool:
         """Tell whether the key may act on an object of this application or project."""
@@ -92,10 +92,11 @@ class Caller:
     def require(self, procedure: str, needs: Permission) -> None:
         """Raises Forbidden if the permission of the key is too low."""
         if self.permission < needs:
+            restricted = "" if self.grants is None else " --application ID"
             raise Forbidden(
-                f"{procedure} needs a key of scope {needs.scope_name}, "
-                f"and {self.name!r} is of scope {self.permission.scope_name}; "
-                f"make one: gateway keys create NAME --scope {needs.scope_name}"
+                f"{procedure} needs scope {needs.scope_name}. "
+                f"The key {self.name!r} has scope {self.permission.scope_name}. "
+                f"Create a key: gateway keys create NAME --scope {needs.scope_name}{restricted}"
             )
 
 

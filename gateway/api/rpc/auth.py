@@ -94,7 +94,7 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     grants = caller.grants
     if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
-    denied = Forbidden(f"key {caller.name!r} is for {grants} only: this call of {procedure.name} needs more than that")
+    denied = Forbidden(f"Key {caller.name!r} may use only {grants}. Use a key that covers this one.")
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _ID_FIELD.search(_snake_case(name)) for one in _values(value)]
     for name, value in ids:

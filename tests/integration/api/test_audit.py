@@ -116,7 +116,7 @@ async def test_denied_and_failed_calls_are_recorded_and_counted(web: Web) -> Non
     refused, failed = [one for one in await rows(web) if one["outcome"] != "done"]
     assert (refused["outcome"], refused["times"], refused["keyId"]) == ("refused", 3, made.key_id)
     assert (refused["action"], refused["target"]) == ("application.update", "app-1")
-    assert "needs a key of scope admin" in refused["detail"]
+    assert "needs scope admin" in refused["detail"]
     assert (failed["outcome"], failed["target"]) == ("failed", "nowhere")
 
 

@@ -47,7 +47,8 @@ async def test_a_key_for_an_application_does_not_let_it_reach_beyond_its_contain
         for procedure in ("application.update", "application.saveEnvironment", "application.saveDockerProvider"):
             status, answer = await web.post(f"/api/{procedure}", {"applicationId": "mine", **reaching})
             assert (status, answer["code"]) == (403, "FORBIDDEN")
-            assert "may not let them" in answer["message"]
+            assert "is restricted: it may not let an application" in answer["message"]
+            assert answer["message"].endswith("Use an unrestricted admin key, or set GATEWAY_HOST_POWERS=any.")
     await web.mutate("application.update", applicationId="mine", **reaching)
     async with asking_with(web, key):
         # What the one who may has set stays, whatever else is changed.
