@@ -49,6 +49,9 @@ async def deploy(
 async def rollback(app: str, *, to: str | None, title: str, follow: bool, as_json: bool) -> None:
     """Restore the previous version of APP.
 
+    Each rollback goes one version further back. It never goes forward. To undo a rollback, name the deployment:
+    gateway rollback APP --to DEPLOYMENT.
+
     APP is the application's id, container name or name. If the container of that version was
     kept, it starts again at once; otherwise it is created again with its recorded configuration.
     """

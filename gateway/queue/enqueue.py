@@ -169,10 +169,17 @@ async def enqueue_rollback(
     target = to or await versions.select_previous(connection, application.application_id) or ADOPTED
     if target != ADOPTED:
         reference = (await versions.select_version(connection, vault, application, target)).reference
-    elif application.adopted_spec is not None:
-        reference = application.adopted_spec.reference
+    elif to is None and (
+        application.adopted_spec is None or await versions.serves_adopted(connection, application.application_id)
+    ):
+        name = application.name
+        raise Conflict(
+            f"{name} has no earlier version to roll back to. Choose one with --to: gateway deployments list {name}"
+        )
+    elif application.adopted_spec is None:
+        raise Conflict(f"{application.name} was not adopted: `--to adopted` names no version")
     else:
-        raise Conflict(f"{application.name} ran no other version before: there is nothing to roll back to")
+        reference = application.adopted_spec.reference
     deployment_id = await _enqueue(
         connection,
         application.application_id,

@@ -86,7 +86,7 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     """Run an earlier version again: its kept container, else a new one made from its recorded configuration."""
     target, runtime = attempt.task.target, attempt.runtime
     if target is None or target.reference.digest is None:
-        raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} ran no other version before")
+        raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} has no earlier version to roll back to")
     deployment, digest = attempt.task.deployment, target.reference.digest
     what = f"what deployment {target.deployment_id} ran" if target.deployment_id else "what was adopted"
     await attempt.journal.begin(Step.RESOLVE, what)

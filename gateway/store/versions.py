@@ -178,6 +178,24 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
     return Running(reference, ran, row["spec_hash"], row["deployment_id"])
 
 
+async def serves_adopted(connection: Connection, application_id: str) -> bool:
+    """Tell whether an adopted application runs what was adopted: no deployment replaced it, or a rollback restored it.
+
+    True also for an application that was neither adopted nor deployed.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT kind = 'rollback' AND rolls_back_to IS NULL AS adopted
+          FROM deployments
+         WHERE application_id = $1 AND status = 'succeeded' AND replaced
+         ORDER BY finished_at DESC
+         LIMIT 1
+        """,
+        application_id,
+    )
+    return row is None or bool(row["adopted"])
+
+
 async def select_previous(connection: Connection, application_id: str) -> str | None:
     """Return the deployment whose version served before the current one and differs from it.
 

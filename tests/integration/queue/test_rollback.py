@@ -87,6 +87,17 @@ async def test_a_rollback_goes_back_to_the_adopted_version(web: Web) -> None:
         assert await versions.select_previous(connection, "app") is None
 
 
+async def test_a_rollback_without_an_earlier_version_says_how_to_choose_one(web: Web) -> None:
+    await created(web)
+    await served(web, 1)
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "app")
+    with pytest.raises(Conflict, match="Choose one with --to: gateway deployments list Web"):
+        await enqueue.request_rollback(web.pool, VAULT, application, to=None, title="")
+    with pytest.raises(Conflict, match="Web was not adopted"):
+        await enqueue.request_rollback(web.pool, VAULT, application, to=enqueue.ADOPTED, title="")
+
+
 async def test_a_rollback_skips_redeploys_of_what_serves(web: Web) -> None:
     await created(web)
     first, second, third = await served(web, 1), await served(web, 2), await served(web, 3)

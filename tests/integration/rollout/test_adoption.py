@@ -12,6 +12,7 @@ from gateway.docker import adoption
 from gateway.docker.engine import containers, images
 from gateway.model.deployments import Status
 from gateway.model.errors import Code, Conflict, NotFound
+from gateway.queue.enqueue import ADOPTED
 from gateway.store import applications, steps
 from tests.support.adoption_host import BUSY, Host
 from tests.support.api_client import Web
@@ -54,7 +55,9 @@ async def test_a_rollback_restores_the_adopted_container(host: Host, pushes: Pus
         found["Id"],
         {"Name": "on-failure", "MaximumRetryCount": 7},
     )
-    again = await host.roll_back(application)
+    with pytest.raises(Conflict, match="no earlier version to roll back to"):
+        await host.roll_back(application)
+    again = await host.roll_back(application, ADOPTED)
     assert again.status is Status.UNCHANGED
 
     forward = await host.deploy(application)

@@ -426,11 +426,11 @@ async def test_a_rollback_recreates_a_version_that_is_no_longer_kept(lane: Lane,
 
 
 async def test_a_rollback_without_a_former_version_fails(lane: Lane, pushes: Pushes) -> None:
-    with pytest.raises(Conflict, match="nothing to roll back to"):
+    with pytest.raises(Conflict, match="no earlier version"):
         await lane.roll_back()
     await pushes("v1")
     await lane.ask(Kind.DEPLOY)
-    with pytest.raises(Conflict, match="nothing to roll back to"):
+    with pytest.raises(Conflict, match="no earlier version"):
         await lane.roll_back()
 
 
