@@ -82,8 +82,6 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
         gateway = net.gateway
         generic = await gateway.mutate("webhook.create", {"source": "generic"})
         variables = {
-            "GATEWAY_WEBHOOK": f"https://gateway.example.com{generic['path']}",
-            "GATEWAY_SECRET": generic["secret"],
             "PUSHDEPLOY_WEBHOOK": f"https://gateway.example.com{generic['path']}",
             "PUSHDEPLOY_SECRET": generic["secret"],
         }
