@@ -89,12 +89,12 @@ class Settings(BaseModel):
         1024**2, description="Maximum size of a request's body in bytes."
     )
     webhook_rate: Annotated[float, Field(gt=0, le=100_000)] = Field(
-        1000, description="Requests per second that one webhook accepts; a burst may be ten seconds' worth."
+        1000, description="Requests per second that one endpoint accepts; a burst may be ten seconds' worth."
     )
     trusted_proxies: str = Field(
         "",
-        description="Networks of reverse proxies, comma-separated; their X-Forwarded-For names the sender where a "
-        "webhook accepts certain networks only.",
+        description="Networks of reverse proxies, comma-separated; their X-Forwarded-For names the sender where an "
+        "endpoint accepts certain networks only.",
     )
     deployments_kept: Annotated[int, Field(ge=1, le=100_000)] = Field(
         200,
@@ -111,7 +111,7 @@ class Settings(BaseModel):
     )
     host_powers: Literal["global", "any"] = Field(
         "global",
-        description="Which keys of scope admin may give an application access to its host (folders, networks, "
+        description="Which keys of scope admin may give an application access to its host (directories, networks, "
         "capabilities, servers). global: only unrestricted keys. any: restricted keys too. See docs/keys.md.",
     )
     status_networks: str = Field(

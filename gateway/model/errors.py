@@ -193,7 +193,7 @@ REMEDIES: dict[Code, str] = {
     Code.PORT_TAKEN: "Stop what uses the port, or publish another port. On the engine's host, ss -ltnp lists the "
     "processes that listen.",
     Code.NETWORK_MISSING: "Create the network on the engine, or remove it from the application.",
-    Code.VOLUME_MISSING: "Create the folder on each host that runs it, or install the volume's driver there; or "
+    Code.VOLUME_MISSING: "Create the directory on each host that runs it, or install the volume's driver there; or "
     "correct the application's mounts.",
     Code.CONTAINER_MISSING: "Find out who removes containers on this host; docker container prune in a cron job "
     "spares the gateway's with --filter label!=gateway.application. Then deploy again.",

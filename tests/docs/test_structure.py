@@ -13,6 +13,10 @@ GUIDES = [page for page in PAGES if page.name not in {"README.md", "CHANGELOG.md
 
 _PATH = re.compile(r"(?<![\w./@:$-])((?:gateway|tests|migrations)/[\w./-]*\w/?)(?![\w<*{…/]|:(?!:))")
 _FRAGMENT = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+# Say directory; previous or earlier, of versions; unrestricted, of keys.
+_OTHER_WORDS = re.compile(
+    r"\bfolders?\b|\bformer (?:version|release|image|spec|tag|database)s?\b|`admin`,? for everything"
+)
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -53,6 +57,11 @@ def test_every_heading_that_a_page_links_to_exists(page: Path) -> None:
 def test_a_page_begins_with_what_its_reader_can_do_after_it(page: Path) -> None:
     _title, _blank, opening, *_ = page.read_text(encoding="utf-8").splitlines()
     assert opening.startswith("After this page ")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "api.md"], ids=lambda page: str(page.name))
+def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
+    assert _OTHER_WORDS.findall(page.read_text(encoding="utf-8")) == []
 
 
 def test_the_map_names_every_package() -> None:
