@@ -142,6 +142,36 @@ async def test_a_provider_is_saved_with_its_login(world: World) -> None:
     assert (row["username"], row["password"]) == ("dockerhub-user", None)
 
 
+async def test_a_stopped_application_runs_again_once_it_is_started(world: World) -> None:
+    await world.sh(_called("application.stop"))
+    await world.deployed(APPLICATION)
+    assert not (await world.container(APPLICATION))["State"]["Running"]
+    await world.sh(_called("application.start"))
+    await world.deployed(APPLICATION)
+    assert (await world.container(APPLICATION))["State"]["Running"]
+
+
+async def test_a_deletion_removes_the_application_and_its_container(world: World) -> None:
+    gateway = world.net.gateway
+    await _create_and_deploy(world, "app-124")
+    name = (await gateway.query("application.one", applicationId="app-124"))["appName"]
+    await world.sh(_called("application.delete").replace(APPLICATION, "app-124"))
+
+    async def is_gone() -> bool | None:
+        return not await world.sh(f"docker ps --all --quiet --filter name=^{name}") or None
+
+    await until(is_gone)
+    with pytest.raises(Refused, match="not found"):
+        await gateway.query("application.one", applicationId="app-124")
+
+
+async def _create_and_deploy(world: World, application_id: str) -> None:
+    given = {"applicationId": application_id, "name": application_id, "dockerImage": "nginx:alpine"}
+    await world.net.gateway.mutate("application.create", given)
+    await world.net.gateway.mutate("application.deploy", {"applicationId": application_id})
+    await world.deployed(application_id)
+
+
 @pytest.mark.parametrize("block", _OTHERS, ids=_named)
 async def test_a_script_runs(world: World, block: Block) -> None:
     body = next((one for example in JSON if example.page == block.page for one in examples(example.text)), {})

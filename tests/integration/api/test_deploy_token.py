@@ -59,6 +59,8 @@ async def images(web: Web) -> list[str]:
         ("ghcr.io/acme/web:1.2", github("acme/web", "1.2")),
         ("ghcr.io/acme/web:1.2", github("Acme/web", "1.2", "package")),
         ("reg:5000/acme/web", {"image": "reg:5000/acme/web"}),
+        ("ghcr.io/acme/web:1.2", {"image": "acme/web:1.2"}),  # without a host: in the registry of its image
+        ("acme/web:1.2", {"image": "docker.io/acme/web:1.2"}),
         ("reg:5000/acme/web", {"image": "reg:5000/acme/web:latest", "digest": "sha256:" + "ab" * 32}),
     ],
 )
