@@ -18,7 +18,8 @@ _SETTLED = frozenset({"", "completed", "rollback_completed"})
 _CODES_BY_MESSAGE = ((("unhealthy container",), Code.UNHEALTHY), (("no such image",), Code.NODE_CANNOT_PULL))
 # Reasons why no node accepts a task, for when all nodes have the same one.
 _PLACEMENT_CODES = {"unsupported platform": Code.WRONG_ARCHITECTURE, "host-mode port already in use": Code.PORT_TAKEN}
-_CONTAINER_GONE = "no such container"
+# A task whose container was removed, or whose node's engine was starting, did not fail by itself.
+_EXCUSES = ("no such container", "swarm is not active")
 # Right after the managers restart, no node is available yet.
 _NODES_AWAY = re.compile(r"no suitable node \(\d+ nodes? not available for new tasks\)")
 _NON_ZERO_EXIT = re.compile(r"task: non-zero exit \((?P<code>\d+)\)")
@@ -123,8 +124,8 @@ def _slots(tasks: Iterable[Task]) -> set[int | str]:
 
 def _is_excused(task: Task, nodes: Mapping[str, Node]) -> bool:
     """Return whether the task did not fail by itself: its node's engine restarted, or its container was removed."""
-    node = nodes.get(task.node_id)
-    return _CONTAINER_GONE in task.message.lower() or (node is not None and node.registered_at > task.created)
+    node, said = nodes.get(task.node_id), task.message.lower()
+    return any(words in said for words in _EXCUSES) or (node is not None and node.registered_at > task.created)
 
 
 def _first(tasks: Iterable[Task]) -> Task | None:

@@ -286,6 +286,7 @@ def ended(said: str = "task: non-zero exit (143)", created: datetime = NOON) -> 
         (ended(), NOON - timedelta(hours=1), False),
         (ended(), NOON + timedelta(seconds=1), True),  # its node's engine was started anew
         (ended("No such container: web.1.x"), NOON - timedelta(hours=1), True),
+        (ended("cannot create a swarm scoped network when swarm is not active"), NOON - timedelta(hours=1), True),
         (ended(created=NOON + timedelta(seconds=2)), NOON + timedelta(seconds=1), False),
     ],
 )
