@@ -13,6 +13,7 @@ connections that they need:
 """
 
 import asyncio
+import errno
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -23,7 +24,7 @@ from aiohttp import web
 from gateway.api import Runner, build, limits_for, raise_file_limit
 from gateway.config import Settings
 from gateway.docker.engine import client
-from gateway.model.errors import InvalidInput
+from gateway.model.errors import InvalidInput, Unavailable
 from gateway.model.reference import Domain, parse_domain
 from gateway.model.servers import Access
 from gateway.registry import client as registry_client
@@ -78,7 +79,13 @@ async def running(settings: Settings) -> AsyncIterator[str]:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         host, port = settings.address
-        await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        try:
+            await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            used = f"Another program uses {settings.listen}. Stop it, or set GATEWAY_LISTEN."
+            raise Unavailable(used) from error
         listening = runner.addresses[0]
         address = f"http://{listening[0]}:{listening[1]}"
         async with transaction(storage.pool) as connection:

@@ -25,6 +25,7 @@ _NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
 # The shortest and the longest poll interval in seconds; the database counts them in 32 bits.
 _LEAST_SECONDS, _MOST_SECONDS = 10, 10**9
 _MAX_DIGITS = 10
+_NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
@@ -267,6 +268,8 @@ def _explain(detail: Mapping[str, object]) -> str:
     if detail["type"] == "extra_forbidden":
         advice = "Correct the spelling, or unset it. README.md lists all settings."
         return f"{_PREFIX}{name.upper()} is not a setting. {advice}"
+    if detail["type"] in _NUMBERS:
+        return f"{_PREFIX}{name.upper()} must be {_NUMBERS[str(detail['type'])]}"
     # Never the value: it may be a secret.
     return f"{_PREFIX}{name.upper()}: {str(detail['msg']).removeprefix('Value error, ')}"
 

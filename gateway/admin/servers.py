@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from gateway.docker.engine.client import EngineIdentity, connect
-from gateway.model.errors import Failed, InvalidInput, Postponed
+from gateway.model.errors import Code, Failed, InvalidInput, Postponed
 from gateway.model.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import Pool, transaction
@@ -69,4 +69,7 @@ async def identify_engine(access: Access) -> EngineIdentity:
         try:
             return await engine.identify()
         except (Postponed, Failed) as error:
-            raise InvalidInput(f"{access.host}: {error}") from error
+            unreachable = error.reason.code is Code.ENGINE_UNREACHABLE
+            advice = ". Start the engine or correct the address." if unreachable else ""
+            where = "" if access.host in str(error) else f"{access.host}: "
+            raise InvalidInput(f"{where}{error}{advice}") from error

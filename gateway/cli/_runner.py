@@ -16,6 +16,7 @@ import click
 
 from gateway.cli._errors import readable_error, reject_invalid_utf8
 from gateway.model.audit import CURRENT_ACTOR, Actor
+from gateway.model.errors import NotFound
 from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
@@ -65,9 +66,31 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
         async def body() -> None:
             await function(*arguments, **options)
 
-        asyncio.run(body())
+        try:
+            asyncio.run(body())
+        except NotFound as error:
+            raise _with_listing(error, options) from error
 
     return run
+
+
+#: the API's messages for missing objects, each with the parameters that name one
+_NAMING_PARAMETERS = {
+    "Deployment not found": ("deployment", "to"),
+    "Registry not found": ("registry_id",),
+    "Server not found": ("server",),
+    "Subscription not found": ("subscription",),
+}
+_LISTINGS = {"registry": "registries"}
+
+
+def _with_listing(error: NotFound, options: Mapping[str, object]) -> NotFound:
+    """Return the error with the name that was given and the command that lists what there is, where that is known."""
+    named = next((options[name] for name in _NAMING_PARAMETERS.get(str(error), ()) if options.get(name)), None)
+    if named is None:
+        return error
+    noun = str(error).partition(" ")[0].lower()
+    return NotFound(f"There is no {noun} {named!r}. List them: gateway {_LISTINGS.get(noun, f'{noun}s')} list")
 
 
 def print_text(text: str = "", *, err: bool = False, end: str = "\n") -> None:

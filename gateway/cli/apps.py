@@ -44,14 +44,22 @@ async def create(
     name: str, image: str, *, application_id: str | None, server: str | None, as_json: bool, **chosen: Any
 ) -> None:
     """Create the application NAME for IMAGE and print its id. The next push or deploy starts it."""
-    created = await _create(name, application_id, {**parse_options(chosen), "dockerImage": image}, server)
+    from gateway.model.applications import slug
+
+    created, container = await _create(name, application_id, {**parse_options(chosen), "dockerImage": image}, server)
+    if container != slug(name):
+        print_text(
+            f"An application named {slug(name)} exists already. The container of this one is called {container}.",
+            err=True,
+        )
     if as_json:
         print_json({"applicationId": created, "name": name, "image": image})
     else:
         print_text(created)
 
 
-async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> str:
+async def _create(name: str, application_id: str | None, sent: dict[str, Any], server: str | None) -> tuple[str, str]:
+    """Return the id of the application and the name of its container."""
     from gateway.admin.applications import Changes, apply_changes
     from gateway.store import applications, deploy_tokens, servers
     from gateway.store.database import transaction
@@ -59,16 +67,17 @@ async def _create(name: str, application_id: str | None, sent: dict[str, Any], s
     async with open_storage() as storage, transaction(storage.pool) as connection:
         if server is not None:
             sent["serverId"] = (await servers.select_server(connection, storage.vault, server)).server_id
+        container = await _free_container_name(connection, name)
         created = await applications.insert_application(
             connection,
             application_id=application_id,
             name=name,
-            app_name=await _free_container_name(connection, name),
+            app_name=container,
             description=None,
         )
         await deploy_tokens.renew_token(connection, storage.vault, created)
         await apply_changes(connection, storage.vault, created, Changes.model_validate(sent), limits=None)
-    return created
+    return created, container
 
 
 @apps.command()
@@ -100,6 +109,8 @@ async def update(
         raise InvalidInput(f"--unset takes the name of a field, for example memoryLimit or env, not {unknown[0]!r}")
     given = {name: value for name, value in (("dockerImage", image), ("name", name)) if value is not None}
     sent = {**dict.fromkeys(unset), **parse_options(chosen), **given}
+    if not sent:
+        raise InvalidInput("Give at least one option; see gateway apps update --help")
     async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app)
         wish = Changes.model_validate(sent)
@@ -185,7 +196,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
     from gateway.admin.application_update import select_pending_changes
     from gateway.api.procedures._application_row import application_row
-    from gateway.store import applications, observations
+    from gateway.store import applications, deploy_tokens, observations
     from gateway.store.database import transaction
 
     async with open_storage() as storage, transaction(storage.pool) as connection:
@@ -194,8 +205,10 @@ async def show_app(app: str, *, as_json: bool) -> None:
         states = await applications.select_states(connection, [application_id])
         seen = (await observations.select_observations(connection, [application_id])).get(application_id)
         waits = await select_pending_changes(connection, storage.vault, found)
+        tokens = await deploy_tokens.select_tokens(connection, storage.vault, [application_id])
     if as_json:
-        shown = application_row(found, states.get(application_id), secrets=True, seen=seen)
+        token, state = tokens.get(application_id), states.get(application_id)
+        shown = application_row(found, state, secrets=True, token=token, seen=seen)
         print_json({**shown, "pending": [asdict(one) for one in waits]})
         return
     parts = {"ports": {"__all__": {"port_id"}}, "mounts": {"__all__": {"mount_id", "content"}}}

@@ -188,16 +188,16 @@ def _row(key: "Key") -> dict[str, Any]:
 @json_option
 @command
 async def revoke(key: str, *, as_json: bool) -> None:
-    """Revoke a key. KEY is its id, prefix or name."""
+    """Revoke a key. KEY is its id, prefix or name. A name revokes every key of that name."""
     from gateway.store import api_keys
     from gateway.store.database import transaction
 
     async with open_storage() as storage, transaction(storage.pool) as connection:
-        await api_keys.revoke_key(connection, key)
+        count = await api_keys.revoke_keys(connection, key)
     if as_json:
-        print_json({"revoked": key})
+        print_json({"revoked": key, "count": count})
     else:
-        print_text(f"revoked {key}")
+        print_text(f"revoked {key}" if count == 1 else f"revoked {count} keys named {key}")
 
 
 @keys.command("rotate-master")

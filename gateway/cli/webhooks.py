@@ -85,12 +85,21 @@ async def create(
         public_url, listens = await gateway_address.select_serving(connection)
         public_url = public_url or storage.settings.public_url
         made = await create_endpoint(connection, storage.vault, given)
-    printed = {"source": made.source, "path": made.path, "secret": made.secret, "header": made.header}
+    base = (public_url or listens or f"http://{storage.settings.listen}").rstrip("/")
+    printed = {
+        "endpointId": made.endpoint_id,
+        "source": made.source,
+        "path": made.path,
+        "url": base + made.path,
+        # A source without a header cannot send one: its path is the secret.
+        "secret": None if made.header is None else made.secret,
+        "header": made.header,
+    }
     print_text(json.dumps(printed, indent=None if as_json else 2))
     if not as_json:
         text = setup_steps(
             find_source(source),
-            base=public_url or listens or f"http://{storage.settings.listen}",
+            base=base,
             path=made.path,
             secret=made.secret,
             host=host,
@@ -99,7 +108,8 @@ async def create(
         print_text(f"\nWebhook {made.endpoint_id}. Its path and secret are not shown again.\n\n{text}", err=True)
         if public_url is None:
             print_text(
-                "GATEWAY_PUBLIC_URL is not set: replace the start of the URL with the public address of this gateway.",
+                "GATEWAY_PUBLIC_URL is not set. The URL may be reachable only on this machine: set GATEWAY_PUBLIC_URL, "
+                "or replace the start of the URL with the public address of this gateway.",
                 err=True,
             )
 
@@ -136,15 +146,15 @@ async def list_webhooks(*, limit: int, cursor: str | None, as_json: bool) -> Non
     "--grace",
     type=click.IntRange(0, 2_592_000),
     default=86_400,
-    help="Seconds for which the former one stays valid; default: a day.",
+    help="Seconds for which the previous path or secret stays valid; default: a day.",
 )
 @json_option
 @command
 async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: int, as_json: bool) -> None:
     """Replace the secret or the path of a webhook, by its id.
 
-    Without --path the secret is replaced, or the path if that is the only secret. The former one stays valid for the
-    grace period.
+    Without --path the secret is replaced, or the path if that is the only secret. The previous one stays valid for
+    the grace period.
     """
     from gateway.admin.endpoints import RotateEndpoint, rotate_endpoint
     from gateway.api.procedures.webhook import RotatedWebhook
@@ -155,7 +165,14 @@ async def rotate(endpoint: str, *, secret_file: str | None, path: bool, grace: i
         made = await rotate_endpoint(connection, storage.vault, given)
     print_text(json.dumps(RotatedWebhook.make(made).model_dump(), indent=None if as_json else 2))
     if not as_json:
-        print_text(f"The former one stays valid for {grace} seconds. The new one is not shown again.", err=True)
+        noun = "path" if made.path else "secret"
+        until = f"stays valid for {_duration(grace)}" if grace else "is not valid any more"
+        print_text(f"The previous {noun} {until}. Set the new {noun} at the registry. It is not shown again.", err=True)
+
+
+def _duration(seconds: int) -> str:
+    size, unit = next(one for one in ((3600, "hour"), (60, "minute"), (1, "second")) if seconds % one[0] == 0)
+    return f"{seconds // size} {unit}{'' if seconds == size else 's'}"
 
 
 @webhooks.command()

@@ -39,7 +39,7 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
     if service_name := labels.get(_SERVICE_NAME):
         raise Conflict(f"{name} is a task of the service {service_name}: adopt that")
     if APPLICATION in labels:
-        raise Conflict(f"{name} belongs to the application {labels[APPLICATION]} already")
+        raise Conflict(_adopted_already(name, labels[APPLICATION]))
     image = await images.inspect(engine, found["Image"])
     return to_adopted_spec(
         found,
@@ -48,6 +48,10 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
         holders=await _holders(engine, found["HostConfig"]),
         host_name=host_name,
     )
+
+
+def _adopted_already(name: str, application_id: str) -> str:
+    return f"{name} belongs to the application {application_id} already. See: gateway apps show {application_id}"
 
 
 async def _service(engine: Engine, named: str) -> Service | None:
@@ -59,7 +63,7 @@ async def _service(engine: Engine, named: str) -> Service | None:
 
 async def _adopt_service(engine: Engine, service: Service) -> AdoptedSpec:
     if APPLICATION in service.labels:
-        raise Conflict(f"{service.name} belongs to the application {service.labels[APPLICATION]} already")
+        raise Conflict(_adopted_already(service.name, service.labels[APPLICATION]))
     for container_id in _own_ids():
         own = await containers.inspect(engine, container_id)
         if own is not None and own.labels.get(_SERVICE_ID) == service.service_id:

@@ -184,5 +184,7 @@ def _compile_regex(pattern: str) -> _Pattern:
     try:
         compiled: _Pattern = re2.compile(pattern, options)
     except re2.error as error:
-        raise InvalidInput(f"{pattern!r} is not a valid RE2 regular expression: {error}", field="pattern") from error
+        (why,) = error.args
+        text = why.decode(errors="replace") if isinstance(why, bytes) else why
+        raise InvalidInput(f"{pattern!r} is not a valid RE2 regular expression: {text}", field="pattern") from error
     return compiled

@@ -140,9 +140,9 @@ def missing_image(reference: Reference, tags: Sequence[str] | None) -> Failed:
         return Failed(Code.NOT_FOUND, f"{domain} has no repository {repository}")
     if not tags:
         return Failed(Code.NOT_FOUND, f"{domain} has no {reference}: {repository} has no tags at all")
-    return Failed(
-        Code.NOT_FOUND, f"{domain} has no {reference}; nearest are the tags {', '.join(nearest_tags(reference, tags))}"
-    )
+    missing = f"{repository} has no tag {reference.tag}" if reference.digest is None else f"{domain} has no {reference}"
+    nearest = ", ".join(nearest_tags(reference, tags))
+    return Failed(Code.NOT_FOUND, f"{missing}. The nearest tags are: {nearest}")
 
 
 def nearest_tags(reference: Reference, tags: Sequence[str]) -> list[str]:

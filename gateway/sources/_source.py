@@ -121,8 +121,10 @@ class Source:
 
     def check_settings(self, settings: Mapping[str, str]) -> None:
         """Raise InvalidInput for an unknown setting or an invalid value."""
-        known = ", ".join(sorted(self.settings)) or "none"
         for name in settings:
+            if not self.settings:
+                raise InvalidInput(f"{self.name} has no settings", field="settings")
             if name not in self.settings:
+                known = ", ".join(sorted(self.settings))
                 raise InvalidInput(f"{self.name} has no setting {name!r}; it has: {known}", field="settings")
         self.check(settings)

@@ -236,11 +236,12 @@ async def revoke_by_id(connection: Connection, key_id: str) -> bool:
     return done != "UPDATE 0"
 
 
-async def revoke_key(connection: Connection, named: str) -> None:
-    """Revoke the key with this id, prefix or name. Raises NotFound."""
+async def revoke_keys(connection: Connection, named: str) -> int:
+    """Revoke every key with this id, prefix or name, and return how many. Raises NotFound if there is none."""
     done = await connection.execute(
         "UPDATE api_keys SET revoked_at = now() WHERE $1 IN (key_id, prefix, name) AND revoked_at IS NULL",
         named,
     )
     if done == "UPDATE 0":
         raise NotFound(f"there is no valid key {named!r}; see: gateway keys list")
+    return int(done.removeprefix("UPDATE "))

@@ -98,7 +98,9 @@ async def select_project_id(connection: Connection, named: str) -> str:
         "SELECT project_id FROM projects WHERE $1 IN (project_id, name) ORDER BY project_id = $1 DESC", named
     )
     if not rows:
-        raise NotFound(f"there is no project called {named!r}")
+        raise NotFound(
+            f"There is no project {named!r}. Names are case-sensitive. Create one with project.create: docs/projects.md"
+        )
     if len(rows) > 1 and rows[0]["project_id"] != named:
         raise Conflict(f"there are {len(rows)} projects called {named!r}: use the id")
     return str(rows[0]["project_id"])

@@ -130,9 +130,12 @@ async def test_a_webhook_is_printed_with_all_its_sender_needs(
     made = orjson.loads(await shell.cli("webhooks", "create", source))
     assert (made["source"], made["header"]) == (source, header)
     assert made["path"].startswith(f"/webhooks/{source}/")
-    assert len(made["secret"]) >= 32
     listed = await shell.cli("webhooks", "list", "--json")
-    assert made["secret"] not in listed
+    if header is None:
+        assert made["secret"] is None
+    else:
+        assert len(made["secret"]) >= 32
+        assert made["secret"] not in listed
     assert made["path"].rpartition("/")[2] not in listed
 
 
@@ -204,8 +207,8 @@ async def test_an_update_says_what_the_next_deployment_will_change(shell: Comman
         (("apps", "update", "nobody", "--unset", "colour"), "--unset takes"),
         (("apps", "show", "nobody"), "no application"),
         (("deploy", "nobody"), "no application"),
-        (("deployments", "show", "nobody"), "not found"),
-        (("deployments", "cancel", "nobody"), "not found"),
+        (("deployments", "show", "nobody"), "no deployment 'nobody'"),
+        (("deployments", "cancel", "nobody"), "no deployment 'nobody'"),
         (("keys", "create", "x", "--application", "nobody"), "no application"),
         (("keys", "create", "x", "--project", "nobody"), "no project"),
         (("webhooks", "create", "carrier-pigeon"), "there are: "),
@@ -272,5 +275,5 @@ async def test_a_registrys_password_comes_from_a_file_and_is_not_seen_again(shel
     assert "the instance role" in shown
     for one in (registry_id, made["registryId"]):
         await shell.cli("registries", "remove", one)
-    with pytest.raises(Refused, match="Registry not found"):
+    with pytest.raises(Refused, match="There is no registry"):
         await shell.cli("registries", "test", registry_id)

@@ -120,7 +120,7 @@ async def test_a_registry_with_a_token_service_takes_a_key_file_as_password(
             await lane.set(docker_image=f"{registry.address}/{PATH}:v3")
             _, code, message = told(await lane.ask(Kind.DEPLOY))
             assert code is Code.NOT_FOUND
-            assert "nearest are the tags v2, v1" in message
+            assert "The nearest tags are: v2, v1" in message
 
 
 async def test_a_certificate_of_ones_own_is_trusted_where_it_was_given_and_the_engines_cure_is_told(

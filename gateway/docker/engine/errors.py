@@ -37,6 +37,14 @@ _WRAPPED = re.compile(
 )
 
 
+# aiodocker's message around aiohttp's
+_NO_ANSWER = re.compile(
+    r"Cannot connect to Docker Engine via (?P<host>\S+) "
+    r"\[(?:Cannot connect to (?:host|unix socket) \S+ ssl:.*? \[)?(?P<why>.+?)\]{1,2}",
+    re.DOTALL,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Rule:
     pattern: re.Pattern[str]
@@ -169,7 +177,7 @@ def classify(status: int, message: str) -> Failed | Postponed:
     """
     message = message[:_MAX_LENGTH]
     if status == _UNREACHABLE:
-        return Postponed(Code.ENGINE_UNREACHABLE, message)
+        return Postponed(Code.ENGINE_UNREACHABLE, _unreachable_message(message))
     if status == _CONFLICT and "is already in use by container" in message.lower():
         return Failed(Code.NAME_TAKEN, message)
     for rule in _RULES:
@@ -178,6 +186,14 @@ def classify(status: int, message: str) -> Failed | Postponed:
     if status == _BAD_REQUEST:
         return Failed(Code.BAD_CONFIGURATION, f"the engine objects: {message}")
     return _as_absent(status, Failed(Code.ENGINE_REFUSED, message))
+
+
+def _unreachable_message(message: str) -> str:
+    """Return who does not answer and why, without the brackets that aiodocker and aiohttp add."""
+    if (found := _NO_ANSWER.fullmatch(message)) is None:
+        return message
+    why = "the socket does not exist" if "No such file" in found["why"] else found["why"]
+    return f"no Docker Engine answers at {found['host']}: {why}"
 
 
 def _as_absent(status: int, error: Failed | Postponed) -> Failed | Postponed:

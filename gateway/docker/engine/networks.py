@@ -22,7 +22,7 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
         there = [str(one["Name"]) for one in await engine.call("GET", "networks")]
         near = difflib.get_close_matches(name, there, _NEAR)
         near += [one for one in there if one not in near and one.endswith((f"_{name}", f"-{name}"))]
-        meant = f"; it has {', '.join(near[:_NEAR])}" if near else ""
+        meant = f" It has: {', '.join(map(repr, near[:_NEAR]))}." if near else ""
         how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
-        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name}{meant}; create it: {how}") from error
+        raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name!r}.{meant} Create it: {how}") from error
     return found

@@ -99,7 +99,7 @@ def _tagged(*tags: str) -> Answers:
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        (("latest", "v1.0.1", "v0.9", "1.0.0"), "nearest are the tags 1.0.0, v1.0.1, v0.9, latest"),
+        (("latest", "v1.0.1", "v0.9", "1.0.0"), "The nearest tags are: 1.0.0, v1.0.1, v0.9, latest"),
         ((), "has no repository"),
     ],
 )

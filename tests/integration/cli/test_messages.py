@@ -1,0 +1,110 @@
+"""What a command prints leads to the next command."""
+
+import asyncio
+import socket
+from base64 import b64encode
+from typing import cast
+
+import click
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from gateway.app import running
+from gateway.cli import main
+from gateway.config import Settings
+from gateway.model.errors import Unavailable
+from tests.support.api_client import Web
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.cli._logging.configure", lambda *_: None)
+
+
+async def run(url: str, *words: str) -> tuple[int, str, str]:
+    """Run the command on a database; return its exit code and both outputs."""
+    environment = {"GATEWAY_DATABASE_URL": url, "GATEWAY_MASTER_KEY": b64encode(b"k" * 32).decode()}
+    done = await asyncio.to_thread(CliRunner(env=environment).invoke, cast("click.Command", main), words)
+    return done.exit_code, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("deployments show nope", "There is no deployment 'nope'. List them: gateway deployments list"),
+        ("deployments cancel nope", "There is no deployment 'nope'. List them: gateway deployments list"),
+        ("rollback web --to nope", "There is no deployment 'nope'. List them: gateway deployments list"),
+        ("registries remove nope", "There is no registry 'nope'. List them: gateway registries list"),
+        ("servers show nope", "There is no server 'nope'. List them: gateway servers list"),
+        ("subscriptions remove nope", "There is no subscription 'nope'. List them: gateway subscriptions list"),
+        ("apps update web", "Give at least one option; see gateway apps update --help"),
+        ("keys create k --project Shop", "There is no project 'Shop'. Names are case-sensitive."),
+        ("webhooks create harbor --set foo=1", "harbor has no settings"),
+        ("subscriptions create web regex (?=x)", "is not a valid RE2 regular expression: invalid perl operator: (?="),
+    ],
+)
+async def test_an_error_names_the_next_step(web: Web, web_postgres: str, words: str, said: str) -> None:
+    await web.mutate("application.create", name="web", dockerImage="acme/web")
+    code, out, err = await run(web_postgres, *words.split())
+    assert (code, out) == (1, "")
+    assert said in err
+
+
+async def test_a_port_in_use_names_the_setting(web: Web, web_postgres: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        address = f"127.0.0.1:{held.getsockname()[1]}"
+        settings = Settings.from_environ(
+            {
+                "HOME": "/",
+                "GATEWAY_DATABASE_URL": web_postgres,
+                "GATEWAY_MASTER_KEY": b64encode(b"k" * 32).decode(),
+                "GATEWAY_DOCKER_HOST": "unix:///nope.sock",
+                "GATEWAY_LISTEN": address,
+            }
+        )
+        with pytest.raises(Unavailable, match=f"Another program uses {address}. Stop it, or set GATEWAY_LISTEN."):
+            async with running(settings):
+                pass
+
+
+async def test_a_second_application_of_a_name_says_what_its_container_is_called(web: Web, web_postgres: str) -> None:
+    _, _, err = await run(web_postgres, "apps", "create", "Web Shop", "acme/web")
+    assert err == ""
+    _, second, err = await run(web_postgres, "apps", "create", "Web Shop", "acme/web")
+    (container,) = [
+        one["appName"]
+        for one in orjson.loads((await run(web_postgres, "apps", "list", "--json"))[1])
+        if one["applicationId"] == second.strip()
+    ]
+    assert f"exists already. The container of this one is called {container}." in err
+
+
+async def test_an_application_is_shown_with_its_deploy_token(web: Web, web_postgres: str) -> None:
+    made = await web.mutate("application.create", name="web", dockerImage="acme/web")
+    shown = orjson.loads((await run(web_postgres, "apps", "show", "web", "--json"))[1])
+    row = await web.query("application.one", applicationId=made["applicationId"])
+    assert row["refreshToken"]
+    assert shown["refreshToken"] == row["refreshToken"]
+
+
+async def test_a_created_webhook_is_printed_with_its_id_and_url(web: Web, web_postgres: str) -> None:
+    for words in (("--json",), ()):
+        _, out, _ = await run(web_postgres, "webhooks", "create", "harbor", *words)
+        made = orjson.loads(out)
+        assert made["url"].endswith(made["path"])
+        assert made["url"].startswith("http")
+        assert (await run(web_postgres, "webhooks", "disable", made["endpointId"]))[0] == 0
+
+
+async def test_a_webhook_whose_source_cannot_send_a_secret_is_printed_without_one(web: Web, web_postgres: str) -> None:
+    made = orjson.loads((await run(web_postgres, "webhooks", "create", "dockerhub"))[1])
+    assert (made["secret"], made["header"]) == (None, None)
+    rotated = await run(web_postgres, "webhooks", "rotate", made["endpointId"])
+    assert "The previous path stays valid for 24 hours. Set the new path at the registry." in rotated[2]
+
+
+async def test_revoking_by_name_says_how_many_keys_it_revoked(web: Web, web_postgres: str) -> None:
+    for _ in range(2):
+        await run(web_postgres, "keys", "create", "laptop", "--scope", "read")
+    assert await run(web_postgres, "keys", "revoke", "laptop") == (0, "revoked 2 keys named laptop\n", "")
