@@ -33,15 +33,17 @@ class CreateEndpoint(Input):
     networks: _Words = ()
     rate: Annotated[
         Annotated[int, Field(ge=1, le=1_000_000)] | None,
-        Field(description="Requests a minute; null is as the gateway is set."),
+        Field(description="Requests per minute. Null: the gateway's setting."),
     ] = None
 
 
 class RotateEndpoint(Input):
     endpoint_id: Id
     secret: _Secret | None = None
-    path: bool = False
-    grace: Annotated[int, Field(ge=0, le=30 * DAY)] = DAY
+    path: Annotated[bool, Field(description="Replace the path, not the secret.")] = False
+    grace: Annotated[
+        int, Field(ge=0, le=30 * DAY, description="Seconds for which the previous path or secret stays valid.")
+    ] = DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ CURRENT_ACTOR: ContextVar[Actor | None] = ContextVar("actor", default=None)
 
 
 class Outcome(StrEnum):
-    """What became of it."""
+    """How a call or command ended."""
 
     DONE = "done"
     REFUSED = "refused"  # the key may not, or is none

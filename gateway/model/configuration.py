@@ -35,14 +35,14 @@ _Part = TypeVar("_Part", Port, Mount)
 
 
 class Order(StrEnum):
-    """Which of the two is started or stopped first."""
+    """The order of a swap: the new container starts before, or after, the old one stops."""
 
     START_FIRST = "start-first"
     STOP_FIRST = "stop-first"
 
 
 class RuntimeKind(StrEnum):
-    """What an application runs as on its engine."""
+    """What an application runs as on its engine: a container or a Swarm service."""
 
     CONTAINER = "container"
     SERVICE = "service"
@@ -137,55 +137,61 @@ class Configuration(BaseModel):
     )
 
     command: Annotated[str, _validated_by(parse_command)] | None = None
-    """Words as a shell splits them. It replaces the image's command, not its entrypoint; args follow it."""
+    """Replaces the image's command, not its entrypoint. It is split into words like in a shell. `args` are added at its
+    end.
+    """
     args: list[str] | None = None
     user: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}(:[a-zA-Z0-9_.-]{1,64})?$")] | None = None
-    """A name or number, its group after a colon."""
+    """User name or number. The group can stand after a colon."""
     working_dir: Path | None = None
     hostname: Annotated[str, Field(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")] | None = None
     init: bool | None = None
-    """A process 1 that reaps what the program leaves behind, and passes signals on to it."""
+    """Whether an init process runs as process 1. It reaps orphaned processes and passes signals on to the program."""
     memory_limit: Memory | None = None
-    """Bytes, or with a unit: 512m, 2048MB, 2g; MB is 1024²."""
+    """Bytes, or a number with a unit: 512m, 2048MB, 2g. 1 MB is 1024² bytes."""
     memory_reservation: Memory | None = None
     cpu_limit: Cpus | None = None
-    """CPUs, as in 0.5; from 1000000 on nanoCPUs."""
+    """Number of CPUs, for example 0.5. A number from 1000000 on means nanoCPUs."""
     cpu_reservation: Cpus | None = None
     replicas: Annotated[int, NOT_A_BOOLEAN, Field(ge=1, le=1000)] = 1
     ports: list[Port] = []
     mounts: Annotated[list[Mount], Field(validation_alias=AliasChoices("mounts", "volumes"))] = []
     tmpfs: list[Tmpfs] = []
-    """Kept in memory, and gone with the container."""
+    """Directories in memory. Their content is lost when the container stops."""
     read_only: bool = False
-    """Whether its own file system can only be read."""
+    """Whether the container's own file system is read-only."""
     cap_add: list[Capability] = []
     cap_drop: list[Capability] = []
     extra_hosts: list[Annotated[str, AfterValidator(_parse_extra_host)]] = []
-    """Names of its own, each with an address."""
+    """Additional host names in the container, each as NAME:ADDRESS."""
     networks: list[NetworkName] = []
     labels: Annotated[dict[str, str], AfterValidator(_reject_reserved_labels)] = {}
     stop_grace: Annotated[int, NOT_A_BOOLEAN, Field(ge=0, le=MAX_STOP_GRACE)] = 10
     """Seconds between the stop signal and the kill."""
     runtime: Annotated[RuntimeKind | None, _auto_or(RuntimeKind)] = None
-    """What it runs as; null: a service where the engine is a Swarm manager, else a container."""
+    """What the application runs as. Null: a service if the engine is a Swarm manager, else a container."""
     order: Annotated[Order | None, _auto_or(Order)] = None
-    """Which of old and new comes first; null: start-first where nothing forbids it."""
+    """Order of the swap. Null: start-first if nothing forbids it, else stop-first."""
     drain: Annotated[float, NOT_A_BOOLEAN, Field(ge=0, le=600)] = 3
-    """Seconds a replaced container goes on serving what still comes to it, where it is found by name."""
+    """Seconds for which the old container keeps running for its clients; with start-first, and a network of its own."""
     kept: Annotated[int, NOT_A_BOOLEAN, Field(ge=0, le=100)] = 1
-    """Replaced versions kept for a way back."""
+    """Number of replaced versions to keep for a rollback."""
     health_check_swarm: HealthCheck | None = None
-    """Lies over the image's HEALTHCHECK."""
+    """Overrides the image's HEALTHCHECK."""
     probe: Probe | None = None
-    """What the gateway asks it itself, beside the HEALTHCHECK."""
+    """Request that the gateway itself sends to the application, in addition to the HEALTHCHECK."""
     health_deadline: Annotated[Seconds, NOT_A_BOOLEAN] | None = None
-    """Seconds it has to become healthy; null: as the gateway is set."""
+    """Seconds within which the application must become healthy. Null: the gateway's setting."""
     stable_window: Annotated[Seconds, NOT_A_BOOLEAN] | None = None
-    """Seconds it must run to be proven, where it has neither HEALTHCHECK nor probe; null: as the gateway is set."""
+    """Seconds that the application must run to be proven, if it has neither HEALTHCHECK nor probe. Null: the gateway's
+    setting.
+    """
     watch: Annotated[float, NOT_A_BOOLEAN, Field(ge=0, le=86_400)] | None = None
-    """Seconds of trouble afterwards that bring the former version back; null: as the gateway is set."""
+    """Length of the monitor window, in seconds. Trouble in it causes an automatic rollback. 0: no window. Null: the
+    gateway's setting.
+    """
     heal: bool = False
-    """Whether it is brought back where it is seen to be missing, stopped or changed by hand."""
+    """Whether the gateway restores the version that served last when it is missing, stopped or drifted."""
     restart_policy_swarm: swarm.RestartPolicy | None = None
     placement_swarm: swarm.Placement | None = None
     update_config_swarm: swarm.UpdateConfig | None = None

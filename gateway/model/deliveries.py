@@ -24,7 +24,7 @@ _UNFINISHED = frozenset({Status.QUEUED, Status.RUNNING})
 
 
 class Verdict(StrEnum):
-    """What was made of a delivery."""
+    """What the gateway made of a delivery."""
 
     QUEUED = "queued"  # a deployment of it is queued or runs
     DEPLOYED = "deployed"

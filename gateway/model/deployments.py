@@ -20,7 +20,7 @@ from gateway.model.reference import Digest, Reference
 
 
 class Kind(StrEnum):
-    """What is wanted."""
+    """What a deployment does."""
 
     DEPLOY = "deploy"
     REDEPLOY = "redeploy"
@@ -31,7 +31,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """Where it is, as drawn above."""
+    """The state of a deployment."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -60,7 +60,7 @@ DOKPLOY_STATUS: dict[Status, DokployStatus] = {
 
 
 class Step(StrEnum):
-    """A named part of a rollout, in the order they are done."""
+    """A named part of a rollout, in the order of execution."""
 
     SETTLE = "settle"
     RESOLVE = "resolve"

@@ -123,7 +123,7 @@ class UndecryptableSecret(Unavailable):
 
 
 class Code(StrEnum):
-    """Why a deployment waits, failed or did nothing: stable, shown the same everywhere."""
+    """Why a deployment waits, failed or did nothing. A code does not change, and is the same everywhere."""
 
     DENIED = "denied"
     NOT_FOUND = "not_found"

@@ -30,9 +30,10 @@ _Nanoseconds = Annotated[int, Field(ge=0, le=2**63 - 1), AfterValidator(_validat
 
 
 class HealthCheck(TypedDict, total=False):
-    """A HEALTHCHECK that lies over the image's own, in the engine's words and kept as written.
+    """A HEALTHCHECK that overrides the image's, in the format of the Docker Engine. Durations are nanoseconds.
 
-    What is absent is the image's: https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
+    An absent field keeps the image's value:
+    https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerCreate
     """
 
     __pydantic_config__ = ConfigDict(hide_input_in_errors=True, extra="forbid")  # type: ignore[misc]  # pydantic looks for it here
@@ -44,7 +45,7 @@ class HealthCheck(TypedDict, total=False):
 
 
 class Probe(BaseModel):
-    """A question the gateway asks the application itself. `status` None takes any answer from 200 to 399."""
+    """A request that the gateway sends to the application. If `status` is null, any status from 200 to 399 passes."""
 
     model_config = ConfigDict(
         hide_input_in_errors=True,
@@ -60,9 +61,9 @@ class Probe(BaseModel):
     path: Annotated[str, Field(max_length=2048)] | None = None
     status: Annotated[int, Field(ge=100, le=599)] | None = None
     interval: Annotated[float, Field(ge=0.1, le=3600)] = 1
-    """Seconds from one question to the next."""
+    """Seconds between two requests."""
     timeout: Annotated[float, Field(ge=0.1, le=600)] = 5
-    """Seconds an answer may take."""
+    """Seconds to wait for an answer."""
 
     @model_validator(mode="after")
     def _http_alone(self) -> Self:

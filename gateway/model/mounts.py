@@ -76,10 +76,10 @@ Target = Annotated[Path, AfterValidator(_reject_root)]
 
 
 class Mount(BaseModel):
-    """A named volume, a folder of the host, or a file with this content, in the container.
+    """A volume, a directory of the host, or a file with this content, in the container.
 
-    `mount_id` names it in the API, and `known_as`, a filePath sent with what is no file, for who told them apart by it;
-    neither means anything to what runs.
+    `mountId` is its id in the API. `knownAs` is a `filePath` that a client sent for a volume or a directory. Neither
+    has an effect on the container.
     """
 
     model_config = ConfigDict(
@@ -171,7 +171,7 @@ class Mount(BaseModel):
 
 
 class Tmpfs(BaseModel):
-    """A folder of the container that is kept in memory; its path alone says as much."""
+    """A directory of the container in memory. A string is taken as `target`."""
 
     model_config = ConfigDict(
         hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid"

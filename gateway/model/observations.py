@@ -14,7 +14,7 @@ _LONG_DELAY = timedelta(seconds=60)
 
 
 class State(StrEnum):
-    """What was seen of it."""
+    """The observed state of an application."""
 
     RUNNING = "running"
     HEALTHY = "healthy"

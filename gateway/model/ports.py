@@ -29,7 +29,7 @@ HostIp = Annotated[str, AfterValidator(_parse_host_address)]
 
 
 class Port(BaseModel):
-    """A container's port reachable on the host. `port_id` names it in the API, and means nothing to what runs."""
+    """A published port of the container. `portId` is its id in the API, and has no effect on the container."""
 
     model_config = ConfigDict(
         hide_input_in_errors=True,
@@ -45,9 +45,11 @@ class Port(BaseModel):
     published_port: PortNumber
     protocol: Protocol = "tcp"
     publish_mode: PublishMode = "ingress"
-    """On each node that runs a task, or by the routing mesh of a Swarm; for a container the same."""
+    """`host`: on each node that runs a task. `ingress`: through the routing mesh of the Swarm. For a container, both
+    have the same effect.
+    """
     host_ip: HostIp | None = None
-    """The address of the host that it is published at; null: all of them."""
+    """Address of the host on which the port is published. Null: all addresses."""
 
     @model_validator(mode="before")
     @classmethod

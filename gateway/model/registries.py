@@ -106,7 +106,7 @@ class RegistryScope:
 
 
 class RegistryType(StrEnum):
-    """How its login is come by."""
+    """The kind of login at a registry."""
 
     CLOUD = "cloud"  # a user name and a password, or a token in its place
     ECR = "ecr"  # tokens of Amazon's, fetched and renewed

@@ -21,7 +21,7 @@ UpdateOrder = Literal["start-first", "stop-first"]
 
 @_strict
 class RestartPolicy(TypedDict, total=False):
-    """When a task that ended is replaced."""
+    """When Swarm replaces a task that ended."""
 
     Condition: Literal["none", "on-failure", "any"] | None
     Delay: Nanoseconds | None
@@ -31,21 +31,21 @@ class RestartPolicy(TypedDict, total=False):
 
 @_strict
 class Spread(TypedDict):
-    """The label of nodes over which tasks are spread."""
+    """A node label. Swarm spreads tasks evenly over its values."""
 
     SpreadDescriptor: str
 
 
 @_strict
 class Preference(TypedDict):
-    """A wish for where tasks run."""
+    """A preference for where tasks run."""
 
     Spread: Spread
 
 
 @_strict
 class Platform(TypedDict):
-    """A platform a node must have."""
+    """A platform that a node must have."""
 
     Architecture: str
     OS: str
@@ -53,7 +53,7 @@ class Platform(TypedDict):
 
 @_strict
 class Placement(TypedDict, total=False):
-    """Where tasks may run."""
+    """The nodes on which tasks may run."""
 
     Constraints: list[str] | None
     Preferences: list[Preference] | None
@@ -63,7 +63,7 @@ class Placement(TypedDict, total=False):
 
 @_strict
 class UpdateConfig(TypedDict, total=False):
-    """How tasks are replaced, forward or back."""
+    """How Swarm replaces tasks in an update."""
 
     Parallelism: Count
     Delay: Nanoseconds | None
@@ -75,7 +75,7 @@ class UpdateConfig(TypedDict, total=False):
 
 @_strict
 class RollbackConfig(TypedDict, total=False):
-    """How tasks are replaced on the way back; nothing is rolled back further than that."""
+    """How Swarm replaces tasks in a rollback. A failed rollback is not rolled back."""
 
     Parallelism: Count
     Delay: Nanoseconds | None
@@ -87,19 +87,19 @@ class RollbackConfig(TypedDict, total=False):
 
 @_strict
 class Replicated(TypedDict, total=False):
-    """So many tasks."""
+    """A fixed number of tasks."""
 
     Replicas: Count | None
 
 
 @_strict
 class Empty(TypedDict):
-    """Nothing more to say."""
+    """An empty object."""
 
 
 @_strict
 class ServiceMode(TypedDict, total=False):
-    """How many tasks there are: so many, or one on each node."""
+    """How many tasks run: a fixed number, or one on each node."""
 
     Replicated: Replicated | None
     Global: Empty | None
@@ -116,7 +116,7 @@ Mode = Annotated[ServiceMode, AfterValidator(_one_mode)]
 
 @_strict
 class Attachment(TypedDict, total=False):
-    """A network that tasks join."""
+    """A network that the tasks join."""
 
     Target: Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
     Aliases: list[str] | None
@@ -125,7 +125,7 @@ class Attachment(TypedDict, total=False):
 
 @_strict
 class EndpointPort(TypedDict, total=False):
-    """A port of the tasks that is reachable from outside."""
+    """A published port of the tasks."""
 
     Protocol: Literal["tcp", "udp", "sctp"]
     TargetPort: Annotated[int, Field(ge=1, le=65535)]
@@ -135,7 +135,7 @@ class EndpointPort(TypedDict, total=False):
 
 @_strict
 class EndpointSpec(TypedDict, total=False):
-    """How a service is found: by one address, or by those of all its tasks."""
+    """How clients find a service: by one virtual address, or by the addresses of all its tasks."""
 
     Mode: Literal["vip", "dnsrr"] | None
     Ports: list[EndpointPort] | None
@@ -143,7 +143,7 @@ class EndpointSpec(TypedDict, total=False):
 
 @_strict
 class Ulimit(TypedDict):
-    """A limit of the tasks' processes."""
+    """A resource limit for the processes of the tasks. -1: no limit."""
 
     Name: Annotated[str, Field(pattern=r"^[a-z]+$")]
     Soft: Limit

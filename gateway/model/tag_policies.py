@@ -37,7 +37,7 @@ _NPM_NOTATION = re.compile(r"(?<=[\^~<>=]) +|(?<![0-9A-Za-z.+-])v(?=[0-9])")
 
 
 class Rule(StrEnum):
-    """How a policy chooses."""
+    """How a tag policy selects tags."""
 
     EXACT = "exact"
     SEMVER = "semver"

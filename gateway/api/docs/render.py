@@ -147,7 +147,9 @@ def _call(name: str, method: str, operation: Mapping[str, Any]) -> Call:
     given = answers.pop("200")
     sent = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
     takes = sent or {
-        "properties": {one["name"]: one["schema"] for one in operation["parameters"]},
+        "properties": {
+            one["name"]: one["schema"] | {"description": one.get("description", "")} for one in operation["parameters"]
+        },
         "required": [one["name"] for one in operation["parameters"] if one["required"]],
     }
     return Call(

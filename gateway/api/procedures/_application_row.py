@@ -21,7 +21,7 @@ _COLUMN_DEFAULTS = DokployColumns().model_dump(by_alias=True)
 
 
 class AdoptedContainer(Response):
-    """The container an application was adopted with; of what may be secret only the name."""
+    """The container that was adopted. Of values that can be secret, only the names are shown."""
 
     container_id: str
     docker_image: str
@@ -33,23 +33,23 @@ class AdoptedContainer(Response):
 
 
 class AdoptedService(Response):
-    """The service an application was adopted with."""
+    """The Swarm service that was adopted."""
 
     service_id: str
     docker_image: str
 
 
 class ObservedRow(Response):
-    """What an application is seen to do on its engine, apart from how its last deployment ended."""
+    """The observed state of an application on its engine. It is independent of the outcome of the last deployment."""
 
     state: State
     detail: str
-    since: Annotated[Moment, Field(description="It has been in this state.")]
+    since: Annotated[Moment, Field(description="Time at which this state began.")]
     observed_at: Moment
 
 
 class _OwnColumns(Response):
-    """An application: the contract's columns, and ours beside them."""
+    """An application: Dokploy's fields, and the gateway's own."""
 
     application_id: str
     name: str
@@ -58,17 +58,23 @@ class _OwnColumns(Response):
     docker_image: str | None
     registry_url: str | None
     username: str | None
-    password: Annotated[None, Field(description="Never shown.")]
+    password: Annotated[None, Field(description="Always null: passwords are never returned.")]
     env: str | None
     auto_deploy: bool
-    refresh_token: Annotated[str | None, Field(description="The end of its own address, /api/deploy/….")]
+    refresh_token: Annotated[
+        str | None,
+        Field(
+            description="The deploy token, the last part of the address /api/deploy/…. Null if the key does not "
+            "have scope admin."
+        ),
+    ]
     server_id: str | None
     environment_id: str
     labels_swarm: dict[str, str] | None
     stop_grace_period_swarm: Annotated[int, Field(description="Nanoseconds.")]
     adopted: AdoptedContainer | AdoptedService | None
     application_status: Literal[DokployStatus, "idle"]
-    observed: Annotated[ObservedRow | None, Field(description="Null before it was deployed.")]
+    observed: Annotated[ObservedRow | None, Field(description="Null before the first deployment.")]
     created_at: Moment
     ports: list[PortRow]
     mounts: list[MountRow]

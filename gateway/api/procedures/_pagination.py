@@ -15,7 +15,7 @@ NEXT_HEADER = "X-Next-Cursor"
 
 T = TypeVar("T")
 
-_Limit = Annotated[int, Field(ge=1, le=MOST, description="At most so many, the newest first.")]
+_Limit = Annotated[int, Field(ge=1, le=MOST, description="Maximum number of rows, newest first.")]
 
 
 class Paged(Input):
@@ -24,7 +24,11 @@ class Paged(Input):
     limit: _Limit = MOST
     cursor: Annotated[
         str | None,
-        Field(min_length=1, max_length=300, description=f"Where the page begins: {NEXT_HEADER} of the page before."),
+        Field(
+            min_length=1,
+            max_length=300,
+            description=f"Start of the page: the header {NEXT_HEADER} of the previous page.",
+        ),
     ] = None
 
     @property

@@ -16,15 +16,17 @@ _LIST_AND_INDEX = 2  # steps of a path: which list, and where in it
 
 
 class PortRow(Response):
-    """A port of an application's container that is reachable on the host."""
+    """A published port of an application's container."""
 
     port_id: str
     published_port: int
-    publish_mode: Annotated[PublishMode, Field(description="For a container both are the same.")]
+    publish_mode: Annotated[PublishMode, Field(description="For a container, both values have the same effect.")]
     target_port: int
     protocol: Protocol
     application_id: str
-    host_ip: Annotated[str | None, Field(description="The only address of the host that it is published at.")]
+    host_ip: Annotated[
+        str | None, Field(description="Address of the host on which the port is published. Null: all addresses.")
+    ]
 
     @classmethod
     def from_port(cls, application_id: str, port: Port) -> Self:
@@ -32,14 +34,20 @@ class PortRow(Response):
 
 
 class MountRow(Response):
-    """What is mounted into an application's container; `source` and `target` say the same as the contract's names."""
+    """A mount of an application's container.
+
+    `source` repeats `hostPath`, `volumeName` or `filePath`. `target` repeats `mountPath`.
+    """
 
     mount_id: str
     type: MountType
     host_path: str | None
     volume_name: str | None
     file_path: str | None
-    content: Annotated[str | None, Field(description="What a file holds; null to a key that may not change it.")]
+    content: Annotated[
+        str | None,
+        Field(description="Content of a file. Null for other mounts, and if the key does not have scope admin."),
+    ]
     service_type: Literal["application"]
     mount_path: str
     application_id: str

@@ -17,14 +17,16 @@ _OTHER_SERVICES = ("compose", "libsql", "mariadb", "mongo", "mysql", "postgres",
 
 
 class ProjectRow(Response):
-    """What environments belong to."""
+    """A project. It contains environments."""
 
     project_id: str
     name: str
     description: str | None
     created_at: Moment
     organization_id: str
-    env: Annotated[str, Field(description="Variables that applications may name as ${{project.NAME}}, as dotenv.")]
+    env: Annotated[
+        str, Field(description="Variables in dotenv format. Applications refer to them as ${{project.NAME}}.")
+    ]
 
     @classmethod
     def from_project(cls, project: Project, caller: Caller, **more: Any) -> Self:
@@ -34,15 +36,19 @@ class ProjectRow(Response):
 
 
 class EnvironmentRow(Response):
-    """What applications belong to."""
+    """An environment. It belongs to a project and contains applications."""
 
     environment_id: str
     name: str
     description: str | None
     created_at: Moment
-    env: Annotated[str, Field(description="Variables that applications may name as ${{environment.NAME}}, as dotenv.")]
+    env: Annotated[
+        str, Field(description="Variables in dotenv format. Applications refer to them as ${{environment.NAME}}.")
+    ]
     project_id: str
-    is_default: Annotated[bool, Field(description="Made with its project, and gone with it.")]
+    is_default: Annotated[
+        bool, Field(description="Whether it is the default environment, which is removed only with its project.")
+    ]
 
     @classmethod
     def from_environment(cls, environment: Environment, caller: Caller, **more: Any) -> Self:
@@ -52,7 +58,7 @@ class EnvironmentRow(Response):
 
 
 class MemberRow(Response):
-    """An application, in short."""
+    """An application, in short form."""
 
     application_id: str
     name: str
@@ -62,7 +68,7 @@ class MemberRow(Response):
     environment_id: str
     server_id: str | None
     application_status: ApplicationStatus
-    observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
+    observed: Annotated[State | None, Field(description="Observed state. Null before the first deployment.")]
     icon: None
     server: None
 
@@ -72,7 +78,7 @@ class MemberRow(Response):
 
 
 class FilledEnvironment(EnvironmentRow):
-    """An environment with its applications; what else the contract has in one is never in it."""
+    """An environment with its applications. Dokploy's other lists are always empty."""
 
     applications: list[MemberRow]
     compose: list[Any]
@@ -97,7 +103,7 @@ class WholeProject(ProjectRow):
     """A project with its environments."""
 
     environments: list[FilledEnvironment]
-    applications: Annotated[list[MemberRow], Field(description="Those of all its environments.")]
+    applications: Annotated[list[MemberRow], Field(description="The applications of all its environments.")]
     project_tags: list[Any]
 
     @classmethod

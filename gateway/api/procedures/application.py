@@ -1,4 +1,4 @@
-"""application.*: what is kept running, and what may be done with it."""
+"""application.*: create, configure, deploy, roll back and delete applications."""
 
 import string
 from collections.abc import Collection
@@ -49,9 +49,9 @@ class Create(Changes):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     application_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")] | None = None
     app_name: Annotated[str, StringConstraints(min_length=1, max_length=56)] | None = None
-    project_id: Annotated[Id | None, Field(description="Ignored beside environmentId; alone it says too little.")] = (
-        None
-    )
+    project_id: Annotated[
+        Id | None, Field(description="Has no effect together with environmentId. The call fails if you send it alone.")
+    ] = None
 
 
 class Named(Input):
@@ -63,7 +63,7 @@ class Update(Changes, Named):
 
 
 class EnvironmentOfProject(EnvironmentRow):
-    """The environment it belongs to, with its project."""
+    """The environment of an application, with its project."""
 
     project: ProjectRow
 
@@ -79,8 +79,8 @@ _SOURCE_VALUES = {**dict.fromkeys(_SOURCES), "hasGitProviderAccess": True, "unau
 WholeApplication: Any = create_model(
     "WholeApplication",
     __base__=ApplicationRow,
-    __doc__="An application, with where it belongs, the server it is on and its newest deployments; "
-    "what belongs to a build is empty.",
+    __doc__="An application with its environment, its server and its newest deployments. Fields that "
+    "belong to builds are empty.",
     server=ServerRow | None,
     environment=EnvironmentOfProject,
     deployments=list[DeploymentRow],
@@ -126,7 +126,10 @@ async def select_application_row(
     "application.create", gives=ApplicationRow, raises=(Conflict,), authorized_by=frozenset({"environment_id"})
 )
 async def create(context: Context, given: Create) -> Answer:
-    """Make an application, and set what is sent of its columns. Nothing is deployed yet."""
+    """Create an application.
+
+    Nothing is deployed yet.
+    """
     await validate_probe(context, None, given)
     async with transaction(context.pool) as connection:
         await _validate_environment(connection, given)
@@ -158,9 +161,10 @@ async def _validate_environment(connection: Connection, given: Create) -> None:
 
 @procedures.mutation("application.update", gives=Literal[True], raises=(Conflict,))
 async def update(context: Context, given: Update) -> Answer:
-    """Set what is sent: absent keeps, null clears.
+    """Update an application.
 
-    It takes effect with the next deployment; the header X-Pending-Changes says what that will change.
+    Absent fields stay unchanged; null clears a field. The change takes effect with the next deployment. The header
+    X-Pending-Changes says what that deployment will change.
     """
     changed = await update_application(context, given.application_id, lambda _: given, must_change=True)
     return Answer(value=True, headers=changed.headers)
@@ -168,25 +172,37 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("application.saveDockerProvider", gives=Literal[True], raises=(Conflict,))
 async def save_docker_provider(context: Context, given: Update) -> Answer:
-    """Set the image, and the login to its registry: absent keeps, null clears."""
+    """Set the image of an application, and the login to its registry.
+
+    Absent fields stay unchanged; null clears a field.
+    """
     return await update(context, given)
 
 
 @procedures.mutation("application.saveEnvironment", gives=Literal[True], raises=(Conflict,))
 async def save_environment(context: Context, given: Update) -> Answer:
-    """Set its variables: absent keeps, null clears. They reach it with the next deployment."""
+    """Set the variables of an application.
+
+    Absent fields stay unchanged; null clears a field. The change takes effect with the next deployment.
+    """
     return await update(context, given)
 
 
 @procedures.mutation("application.saveBuildType", gives=Literal[True], raises=(Conflict,))
 async def save_build_type(context: Context, given: Update) -> Answer:
-    """Set how it would be built: kept and returned, since images are not built here."""
+    """Store the build settings of an application.
+
+    The gateway returns them, but they have no effect: it does not build images.
+    """
     return await update(context, given)
 
 
 @procedures.mutation("application.refreshToken", gives=Literal[True])
 async def refresh_token(context: Context, given: Named) -> Answer:
-    """Give its own address, /api/deploy/…, a new end; the former is not known any more."""
+    """Create a new deploy token.
+
+    The previous token stops working. application.one returns the new one.
+    """
     async with transaction(context.pool) as connection:
         await applications.lock_application(connection, given.application_id)
         await deploy_tokens.renew_token(connection, context.vault, given.application_id)
@@ -195,7 +211,10 @@ async def refresh_token(context: Context, given: Named) -> Answer:
 
 @procedures.query("application.one", gives=WholeApplication)
 async def select_one(context: Context, given: Named) -> Answer:
-    """The row, and its newest deployments; parts of an application built from source are empty."""
+    """Return an application with its newest deployments.
+
+    Fields that belong to builds are empty.
+    """
     async with transaction(context.pool) as connection:
         await require_application(connection, context, given)
         return Answer(await select_whole_application(connection, context, given.application_id))
@@ -233,7 +252,10 @@ async def select_whole_application(
 
 @procedures.query("application.all", gives=list[ApplicationRow], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: Paged) -> Answer:
-    """Return the applications that the key is for, newest first."""
+    """List applications, newest first.
+
+    A restricted key gets only its own applications.
+    """
     page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
         only = await resource_owners.select_covered(connection, grants) if grants else None

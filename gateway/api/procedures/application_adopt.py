@@ -35,7 +35,10 @@ def _engine(context: Context, server_id: str | None) -> Engine:
 
 @procedures.mutation("application.adopt", gives=ApplicationRow, raises=(Conflict,))
 async def adopt_container(context: Context, given: Adopt) -> Answer:
-    """Return the application; the container is not touched until the first deployment."""
+    """Adopt a container or service that the gateway did not create.
+
+    The gateway does not change it before the first deployment.
+    """
     engine = _engine(context, given.server_id)
     application_id = await adopt(
         context.pool, context.vault, engine, given.container, name=given.name, server_id=given.server_id

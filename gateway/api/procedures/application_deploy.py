@@ -1,4 +1,4 @@
-"""application.*: what may be asked of it, done one after the other in its queue."""
+"""application.*: queue deployments, starts, stops and deletions, and cancel them."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -27,13 +27,18 @@ class Deploy(Named):
     title: Text | None = None
     description: Text | None = None
     docker_image: Annotated[
-        Text | None, Field(description="Deploy this image, and stay on it; a key of scope deploy does it once.")
+        Text | None,
+        Field(
+            description="Image to deploy. With scope admin, it becomes the application's image once it serves. "
+            "With scope deploy, it is deployed once and must be in the repository of the "
+            "application's image."
+        ),
     ] = None
     tag: Annotated[
         Text | None,
         Field(
-            description="Deploy this tag of the application's repository, and stay on it; "
-            "a key of scope deploy does it once.",
+            description="Tag to deploy, in the repository of the application's image. With scope admin, it "
+            "becomes the application's tag once it serves. With scope deploy, it is deployed once.",
             validation_alias=AliasChoices("tag", "imageTag", "image_tag"),
         ),
     ] = None
@@ -44,12 +49,17 @@ class Reload(Named):
 
 
 class Rollback(Named):
-    deployment_id: Id | None = None
+    deployment_id: Annotated[
+        Id | None,
+        Field(
+            description="Deployment whose version to restore; `adopted`: what was adopted. Null: the previous version."
+        ),
+    ] = None
     title: Text | None = None
 
 
 class Requested(Response):
-    """The contract's words for: it is cancelled, or on its way there."""
+    """Dokploy's answer to a cancellation."""
 
     success: Literal[True]
     message: str
@@ -86,26 +96,38 @@ async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: 
 
 @procedures.mutation("application.deploy", gives=None, needs=Permission.DEPLOY, queues=True)
 async def deploy(context: Context, given: Deploy) -> Answer:
-    """Queue a deployment of the image, or of the one that is named; nothing is replaced where that runs already."""
+    """Queue a deployment of the application's image, or of the image or tag you send.
+
+    If the same version runs already, nothing is replaced.
+    """
     return await _roll_out(context, given, Kind.DEPLOY, "Manual deployment")
 
 
 @procedures.mutation("application.redeploy", gives=None, needs=Permission.DEPLOY, queues=True)
 async def redeploy(context: Context, given: Deploy) -> Answer:
-    """Queue a deployment that pulls the newest image, or the one that is named, and replaces the container anyway."""
+    """Queue a deployment that replaces the container in any case.
+
+    It pulls the newest image, or the image or tag you send.
+    """
     return await _roll_out(context, given, Kind.REDEPLOY, "Rebuild deployment")
 
 
 @procedures.mutation("application.reload", gives=Literal[True], needs=Permission.DEPLOY, queues=True)
 async def reload(context: Context, given: Reload) -> Answer:
-    """Replace what runs by the same as it is configured now."""
+    """Redeploy the configured image.
+
+    The container is replaced in any case.
+    """
     answer = await _roll_out(context, Deploy(application_id=given.application_id), Kind.REDEPLOY, "Reload")
     return replace(answer, value=True)
 
 
 @procedures.mutation("application.killBuild", gives=None, needs=Permission.DEPLOY)
 async def kill_build(context: Context, given: Named) -> Answer:
-    """Cancel what runs, and not what waits; nothing is built here."""
+    """Cancel the running deployment.
+
+    Queued deployments stay. The gateway does not build images; the name is Dokploy's.
+    """
     async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
         runs = await deployments.select_running(connection, given.application_id)
@@ -117,7 +139,10 @@ async def kill_build(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("application.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def rollback(context: Context, given: Rollback) -> Answer:
-    """Go back to what served before, or to what the named deployment ran."""
+    """Queue a rollback to the previous version, or to the version of the deployment you send.
+
+    Each rollback without deploymentId goes one version further back. It never goes forward.
+    """
     async with statement(context.pool) as connection:
         application = await require_application(connection, context, given)
     queued = await enqueue.request_rollback(
@@ -139,25 +164,37 @@ async def _set_state(context: Context, given: Named, kind: Kind, title: str) -> 
 
 @procedures.mutation("application.start", gives=WholeApplication, needs=Permission.DEPLOY, queues=True)
 async def start(context: Context, given: Named) -> Answer:
-    """Queue its start; return the application as it was before."""
+    """Queue a start of the application.
+
+    The answer shows the application as it was before.
+    """
     return await _set_state(context, given, Kind.START, "Start")
 
 
 @procedures.mutation("application.stop", gives=WholeApplication, needs=Permission.DEPLOY, queues=True)
 async def stop(context: Context, given: Named) -> Answer:
-    """Queue its stop, after which pushes are ignored; return the application as it was before."""
+    """Queue a stop of the application.
+
+    A stopped application ignores pushes. The answer shows the application as it was before.
+    """
     return await _set_state(context, given, Kind.STOP, "Stop")
 
 
 @procedures.mutation("application.delete", gives=WholeApplication, queues=True)
 async def delete(context: Context, given: Named) -> Answer:
-    """Queue its deletion with its containers; return the application as it was before."""
+    """Queue the deletion of the application and its containers.
+
+    The answer shows the application as it was before.
+    """
     return await _set_state(context, given, Kind.DELETE, "Delete")
 
 
 @procedures.mutation("application.cancelDeployment", gives=Requested, raises=(Conflict,), needs=Permission.DEPLOY)
 async def cancel_deployment(context: Context, given: Named) -> Answer:
-    """Cancel what waits and what runs; in the contract's words whatever there was."""
+    """Cancel the queued and the running deployment.
+
+    The answer is the same if there is none.
+    """
     async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=True)
@@ -166,7 +203,10 @@ async def cancel_deployment(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("application.cleanQueues", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)
 async def clean_queues(context: Context, given: Named) -> Answer:
-    """Cancel what waits, and leave what runs."""
+    """Cancel queued deployments.
+
+    A running deployment continues.
+    """
     async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     await cancel.cancel_deployments(context.pool, given.application_id, running=False)
@@ -175,7 +215,10 @@ async def clean_queues(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("application.markRunning", gives=None)
 async def mark_running(context: Context, given: Named) -> Answer:
-    """Do nothing: whether it runs is what was observed, and is not set by anybody."""
+    """Do nothing.
+
+    The gateway observes the status of an application; nobody sets it.
+    """
     async with statement(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
     return Answer()
@@ -183,7 +226,10 @@ async def mark_running(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("application.clearDeployments", gives=Literal[True])
 async def clear_deployments(context: Context, given: Named) -> Answer:
-    """Forget the lines that the containers of its deployments have printed; the deployments stay."""
+    """Delete the stored container logs of an application's ended deployments.
+
+    The deployments stay.
+    """
     async with transaction(context.pool) as connection:
         await require_application(connection, context, given, without=applications.TO_RUN)
         await applications.lock_row(connection, given.application_id)

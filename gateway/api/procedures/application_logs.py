@@ -1,4 +1,4 @@
-"""application.*: what it prints."""
+"""application.*: read the logs of its containers."""
 
 import re
 import time
@@ -29,9 +29,11 @@ def _age(text: str) -> str:
 
 
 class Read(Named):
-    tail: Annotated[int, Field(ge=1, le=10_000)] = 100
-    since: Annotated[str, AfterValidator(_age)] = "all"
-    search: Annotated[str, Field(max_length=500)] = ""
+    tail: Annotated[int, Field(ge=1, le=10_000, description="Number of lines, from the end.")] = 100
+    since: Annotated[str, AfterValidator(_age), Field(description="`all`, or an age: 90s, 10m, 2h, 7d.")] = "all"
+    search: Annotated[
+        str, Field(max_length=500, description="Of these lines, return only those that contain this text, in any case.")
+    ] = ""
 
 
 class Monitored(Input):
@@ -57,7 +59,10 @@ def _host(context: Context, application: Application) -> EngineStatus:
 
 @procedures.query("application.readLogs", gives=str, raises=(Unavailable,))
 async def read_logs(context: Context, given: Read) -> Answer:
-    """Return its last lines, those with the searched words in them; of an application that has no container none."""
+    """Return the last log lines of an application's containers.
+
+    The answer is empty if the application has no container.
+    """
     async with transaction(context.pool) as connection:
         application = await require_application(connection, context, given)
     if application.engine_id is None:
@@ -81,5 +86,8 @@ async def read_logs(context: Context, given: Read) -> Answer:
 )
 @procedures.query("application.readTraefikConfig", takes=Named, gives=str | None)
 async def null(_context: Context, _given: Input) -> Answer:
-    """Answer null: there is neither a monitor nor a Traefik here."""
+    """Return null.
+
+    The gateway has neither Dokploy's monitoring nor Traefik.
+    """
     return Answer(None)

@@ -20,16 +20,21 @@ class Named(Input):
 
 
 class PendingChange(Response):
-    """A field that the next deployment will change. Of what may be secret only the names are here."""
+    """A field that the next deployment changes. Values that can be secret are left out; their names are shown."""
 
     field: str
-    runs: Annotated[Any, Field(description="As the last deployment ran it; null where it was not set.")]
-    wanted: Annotated[Any, Field(description="As the next one will run it; of variables, what becomes of each.")]
+    runs: Annotated[Any, Field(description="Value in the version that serves. Null if it is not set there.")]
+    wanted: Annotated[
+        Any, Field(description="Value in the next deployment. For variables: which are added, changed or removed.")
+    ]
 
 
 @procedures.query("application.pending", gives=list[PendingChange])
 async def select_pending(context: Context, given: Named) -> Answer:
-    """Compare the application with what serves; where nothing ever did, all that is set is pending."""
+    """List what the next deployment changes.
+
+    If no version has served yet, every set field is pending.
+    """
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         application = await applications.select_application(connection, context.vault, given.application_id)

@@ -36,7 +36,7 @@ class Search(Input):
 
 
 class FoundRow(Response):
-    """An application that was found."""
+    """An application in a search result."""
 
     application_id: str
     name: str
@@ -44,7 +44,7 @@ class FoundRow(Response):
     description: str | None
     environment_id: str
     application_status: ApplicationStatus
-    observed: Annotated[State | None, Field(description="What it is seen to do; null before it was deployed.")]
+    observed: Annotated[State | None, Field(description="Observed state. Null before the first deployment.")]
     source_type: str
     created_at: Moment
 
@@ -55,7 +55,7 @@ class FoundRow(Response):
 
 
 class FoundApplications(Response):
-    """Some of the applications that were found, and how many there are."""
+    """A part of the search results. `total` counts all results."""
 
     items: list[FoundRow]
     total: int
@@ -63,7 +63,10 @@ class FoundApplications(Response):
 
 @procedures.mutation("application.move", gives=ApplicationRow)
 async def move(context: Context, given: Move) -> Answer:
-    """Let it belong to another environment; what that one's variables make of it runs with its next deploy."""
+    """Move an application to another environment.
+
+    Its next deployment uses that environment's variables.
+    """
     async with transaction(context.pool) as connection:
         await applications.lock_application(connection, given.application_id)
         await applications.update_application(
@@ -74,7 +77,10 @@ async def move(context: Context, given: Move) -> Answer:
 
 @procedures.query("application.search", gives=FoundApplications, access=KeyAccess.FILTERED)
 async def search(context: Context, given: Search) -> Answer:
-    """Find applications by words in their name, container, description or image."""
+    """Search applications by words in their name, container name, description or image.
+
+    A restricted key finds only its own applications.
+    """
     async with transaction(context.pool) as connection:
         grants = context.caller.grants
         only = None if grants is None else await resource_owners.select_covered(connection, grants)

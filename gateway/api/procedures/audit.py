@@ -1,4 +1,4 @@
-"""audit.*: who changed what, from where, and who was refused. Rows are added and expire; nothing changes one."""
+"""audit.*: the list of who changed what, from where, and who was denied. Rows are added and expire; no row changes."""
 
 from typing import Annotated, Any
 
@@ -25,33 +25,36 @@ class Filter(Input):
     outcome: Outcome | None = None
     limit: Annotated[int, Field(ge=1, le=1000)] = 100
     cursor: Annotated[
-        int | None, Field(ge=1, le=_LAST, description="nextCursor of the page before: rows that are older.")
+        int | None, Field(ge=1, le=_LAST, description="`nextCursor` of the previous page. Returns older rows.")
     ] = None
 
 
 class AuditRow(Response):
-    """What one call or command changed of one thing; or that it was refused, or failed."""
+    """One object that a call or command changed; or a call that was denied or failed."""
 
-    number: Annotated[int, Field(description="Grows.")]
+    number: Annotated[int, Field(description="Increases from row to row.")]
     at: Moment
-    call_id: Annotated[str, Field(description="The same for all that one call changed.")]
+    call_id: Annotated[str, Field(description="The same in all rows of one call.")]
     via: Via
-    who: Annotated[str, Field(description="The key's name, or the user on the command line.")]
+    who: Annotated[str, Field(description="Name of the API key, or the user on the command line.")]
     key_id: str | None
-    address: Annotated[str | None, Field(description="Where it was asked from.")]
-    action: Annotated[str, Field(description="The procedure, or the command.")]
+    address: Annotated[str | None, Field(description="Network address of the caller.")]
+    action: Annotated[str, Field(description="Procedure or command.")]
     noun: str | None
-    target: Annotated[str | None, Field(description="The id of what was changed.")]
+    target: Annotated[str | None, Field(description="Id of the changed object.")]
     application_id: str | None
-    before: Annotated[dict[str, Any] | None, Field(description="What was changed; of a secret that there was one.")]
+    before: Annotated[
+        dict[str, Any] | None,
+        Field(description="Changed fields before the change. Of a secret, only whether there was one."),
+    ]
     after: dict[str, Any] | None
     outcome: Outcome
-    detail: Annotated[str, Field(description="Why it was refused, or failed.")]
-    times: Annotated[int, Field(description="How many that are alike the row stands for.")]
+    detail: Annotated[str, Field(description="Why the call was denied or failed.")]
+    times: Annotated[int, Field(description="Number of identical entries that this row stands for.")]
 
 
 class AuditPage(Response):
-    """Rows, the newest first; nextCursor leads to those before, null where there are none."""
+    """A page of audit rows, newest first. `nextCursor` leads to older rows. Null: there are none."""
 
     items: list[AuditRow]
     next_cursor: int | None
@@ -59,7 +62,7 @@ class AuditPage(Response):
 
 @procedures.query("audit.list", gives=AuditPage, needs=Permission.ADMIN)
 async def list_entries(context: Context, given: Filter) -> Answer:
-    """Return a page of the audit, the newest first."""
+    """List audit rows, newest first."""
     async with statement(context.pool) as connection:
         found = await audit.select_entries(
             connection,

@@ -1,4 +1,4 @@
-"""delivery.*: what registries have told, what was made of it, and doing it again."""
+"""delivery.*: the inbox: the stored deliveries, what the gateway made of each, and their replay."""
 
 from base64 import b64encode
 from typing import Annotated, Any, Self
@@ -30,7 +30,7 @@ class Named(Input):
 
 
 class IgnoredReference(Response):
-    """What deploys nothing, and why."""
+    """A reference that deploys nothing, and the reason."""
 
     reference: str
     reason: str
@@ -45,7 +45,7 @@ class CausedDeployment(Response):
 
 
 class DeliveryRow(Response):
-    """What came to a webhook, and what became of it."""
+    """A delivery, and what the gateway made of it."""
 
     delivery_id: str
     endpoint_id: str | None
@@ -55,8 +55,8 @@ class DeliveryRow(Response):
     ignored: list[IgnoredReference]
     duplicate_of: str | None
     replay_of: str | None
-    proven: Annotated[bool, Field(description="Its sender proved itself.")]
-    times: Annotated[int, Field(description="How many refusals it stands for.")]
+    proven: Annotated[bool, Field(description="Whether the sender was authenticated.")]
+    times: Annotated[int, Field(description="Number of identical rejected requests that this row stands for.")]
     deployments: list[CausedDeployment]
     size: Annotated[int, Field(alias="bytes")]
 
@@ -72,10 +72,10 @@ class DeliveryRow(Response):
 
 
 class WholeDelivery(DeliveryRow):
-    """A delivery with what came."""
+    """A delivery with its headers and its body."""
 
     headers: dict[str, str]
-    body: Annotated[str | None, Field(description="Null where it is no text.")]
+    body: Annotated[str | None, Field(description="Null if the body is not text.")]
     body_base64: str
 
     @classmethod
@@ -91,7 +91,7 @@ class WholeDelivery(DeliveryRow):
 
 @procedures.query("delivery.all", gives=list[DeliveryRow])
 async def select_all(context: Context, given: Filter) -> Answer:
-    """Return what came to webhooks, newest first."""
+    """List deliveries, newest first."""
     page = given.page
     async with statement(context.pool) as connection:
         found, following = await delivery_log.select_inbox(
@@ -102,14 +102,17 @@ async def select_all(context: Context, given: Filter) -> Answer:
 
 @procedures.query("delivery.one", gives=WholeDelivery)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one with what came."""
+    """Return a delivery with its headers and its body."""
     async with statement(context.pool) as connection:
         return Answer(WholeDelivery.with_body(*await delivery_log.select_delivery(connection, given.delivery_id)))
 
 
 @procedures.mutation("delivery.replay", gives=DeliveryRow)
 async def replay_one(context: Context, given: Named) -> Answer:
-    """Do again what a delivery caused, whatever became of it the first time."""
+    """Replay a delivery: handle it once more.
+
+    Its verdict does not matter, but its sender must have been authenticated. The answer is the new delivery.
+    """
     receipt = await replay.replay(context.pool, context.vault, given.delivery_id)
     async with statement(context.pool) as connection:
         delivery, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)

@@ -26,7 +26,7 @@ _LOG_TAIL = 1000  # characters of a log that lists show
 
 
 class _Unused(Response):
-    """Columns of the contract that mean nothing for an image."""
+    """Dokploy's fields without a meaning for an image."""
 
     pid: None
     compose_id: None
@@ -39,7 +39,7 @@ class _Unused(Response):
 
 
 class ReasonRow(Response):
-    """Why a deployment is where it is, and what to do."""
+    """Why a deployment waits, failed or did nothing, and what to do about it."""
 
     code: Code
     message: str
@@ -47,12 +47,14 @@ class ReasonRow(Response):
 
 
 class StepRow(Response):
-    """A step as it went."""
+    """A step of a deployment."""
 
     step: Step
     detail: str
     started_at: Moment
-    finished_at: Annotated[Moment | None, Field(description="Null while it goes on.")]
+    finished_at: Annotated[
+        Moment | None, Field(description="Null while the step runs, or if the gateway was killed during it.")
+    ]
     milliseconds: float | None
 
     @classmethod
@@ -61,13 +63,13 @@ class StepRow(Response):
 
 
 class DeploymentRow(_Unused):
-    """One attempt to make an application run what it should: the contract's columns, and ours beside them."""
+    """A deployment: Dokploy's fields, and the gateway's own."""
 
     deployment_id: str
     application_id: str
     title: str
     description: str
-    status: Annotated[DokployStatus, Field(description="The state, in the contract's four words.")]
+    status: Annotated[DokployStatus, Field(description="The state, in Dokploy's four words.")]
     state: Status
     kind: Kind
     reason: ReasonRow | None
@@ -75,9 +77,7 @@ class DeploymentRow(_Unused):
     image: str | None
     digest: str | None
     attempts: int
-    log: Annotated[
-        str, Field(description="The last lines of the container that failed; in lists the end of them, and no more.")
-    ]
+    log: Annotated[str, Field(description="Last lines of the failed container. Lists return only the end of them.")]
     log_path: str
     is_preview_deployment: bool
     created_at: Moment
@@ -88,10 +88,14 @@ class DeploymentRow(_Unused):
     rolls_back_to: str | None
     requested_by: Annotated[
         str | None,
-        Field(description="The key's name, or the user on the command line; null: a webhook, or the gateway itself."),
+        Field(
+            description="Name of the API key, or the user on the command line. Null: a webhook, or the gateway itself."
+        ),
     ]
     requested_by_key_id: str | None
-    rollback_id: Annotated[str | None, Field(description="Where what it ran can be gone back to: rollback.rollback.")]
+    rollback_id: Annotated[
+        str | None, Field(description="Id for rollback.rollback. Null if a rollback cannot restore this version.")
+    ]
     steps: list[StepRow]
 
     @classmethod
@@ -124,11 +128,11 @@ class DeploymentRow(_Unused):
 
 
 class RollbackRow(Response):
-    """A version that can be gone back to."""
+    """A version that a rollback can restore."""
 
-    rollback_id: Annotated[str, Field(description="The id of the deployment that ran it.")]
+    rollback_id: Annotated[str, Field(description="Id of the deployment that ran this version.")]
     deployment_id: str
-    version: Annotated[int, Field(description="Counted from the application's first.")]
+    version: Annotated[int, Field(description="Number of the version, counted from the application's first version.")]
     image: str
     created_at: Moment
 
@@ -140,7 +144,7 @@ class RollbackRow(Response):
 class QueuedDeployment(DeploymentRow):
     """A deployment, and what it waits for."""
 
-    queue_position: Annotated[int | None, Field(description="1 is next; null where it does not wait.")]
+    queue_position: Annotated[int | None, Field(description="1 is next. Null if the deployment does not wait.")]
     waits_for: str | None
 
     @classmethod
@@ -156,14 +160,20 @@ class QueuedDeployment(DeploymentRow):
 
 
 class WholeDeployment(QueuedDeployment):
-    """A deployment with where it came from."""
+    """A deployment with the deliveries that caused it."""
 
-    deliveries: Annotated[list[str], Field(description="The ids of those that caused or joined it.")]
-    watched_until: Annotated[Moment | None, Field(description="Trouble until then brings the former version back.")]
+    deliveries: Annotated[list[str], Field(description="Ids of the deliveries that caused or joined the deployment.")]
+    watched_until: Annotated[
+        Moment | None,
+        Field(
+            description="End of the monitor window. Trouble before it causes an automatic rollback. Null if no "
+            "window is open."
+        ),
+    ]
 
 
 class CancelledDeployment(Response):
-    """Its state: cancelled, or still running while it puts back what it has begun."""
+    """A cancelled deployment. `state` is `running` while the gateway still puts the old container back."""
 
     deployment_id: str
     state: Status
@@ -193,7 +203,10 @@ async def select_deployment_page(
 
 @procedures.query("deployment.all", gives=list[QueuedDeployment])
 async def select_all(context: Context, given: OfApplication) -> Answer:
-    """Newest first; an unknown application has none, as the contract has it."""
+    """List the deployments of an application, newest first.
+
+    The list is empty if the application does not exist, as in Dokploy.
+    """
     page = given.page
     async with transaction(context.pool) as connection:
         rows, following = await select_deployment_page(connection, given.application_id, page)
@@ -202,7 +215,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
 
 @procedures.query("deployment.one", gives=WholeDeployment)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one, with its steps and where it came from."""
+    """Return a deployment with its steps and its deliveries."""
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
@@ -225,6 +238,9 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("deployment.cancel", gives=CancelledDeployment, raises=(Conflict,), needs=Permission.DEPLOY)
 async def cancel_one(context: Context, given: Named) -> Answer:
-    """Answer with its state: cancelled, or still running while it puts back what it has begun."""
+    """Cancel a queued or running deployment.
+
+    The answer has its state: cancelled, or running while the gateway still puts the old container back.
+    """
     state = await cancel.cancel_deployment(context.pool, given.deployment_id)
     return Answer(CancelledDeployment.make(deployment_id=given.deployment_id, state=state))

@@ -1,4 +1,4 @@
-"""deployment.*: those of all applications, what waits and runs, and what may be done with one."""
+"""deployment.*: list, read, cancel and delete deployments."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -50,13 +50,13 @@ class Read(Named):
 
 
 class WithVersion(QueuedDeployment):
-    """A deployment, and the version it can be gone back to."""
+    """A deployment, and the version that a rollback restores."""
 
     rollback: RollbackRow | None
 
 
 class PlaceRow(Response):
-    """Where an application belongs."""
+    """The environment and the project of an application."""
 
     environment_id: str
     name: str
@@ -64,7 +64,7 @@ class PlaceRow(Response):
 
 
 class OwnerRow(Response):
-    """The application of a deployment."""
+    """The application of a deployment, with its environment."""
 
     application_id: str
     name: str
@@ -81,20 +81,20 @@ class CentralRow(DeploymentRow):
 
 
 class ServicePath(Response):
-    """Where the contract's pages show it."""
+    """The page of the application in Dokploy's user interface."""
 
     href: str
     label: str
 
 
 class JobRow(Response):
-    """A deployment that waits or runs, as a job of the contract's queue."""
+    """A queued or running deployment, in the format of Dokploy's queue."""
 
     id: str
     name: Literal["deployments"]
     data: dict[str, Any]
-    timestamp: Annotated[int, Field(description="Milliseconds.")]
-    processed_on: Annotated[int | None, Field(description="Milliseconds.")]
+    timestamp: Annotated[int, Field(description="Unix time in milliseconds.")]
+    processed_on: Annotated[int | None, Field(description="Unix time in milliseconds.")]
     finished_on: None
     failed_reason: str | None
     state: Literal["waiting", "active"]
@@ -103,7 +103,10 @@ class JobRow(Response):
 
 @procedures.query("deployment.allByType", gives=list[WithVersion])
 async def select_by_type(context: Context, given: OfKind) -> Answer:
-    """Return those of an application, the newest first, each with the version it can be gone back to."""
+    """List the deployments of an application, newest first, each with the version that a rollback restores.
+
+    The list is empty for every `type` other than application.
+    """
     if given.type != "application":
         return Answer([])
     page = given.page
@@ -132,7 +135,10 @@ async def _owners(connection: Connection, application_ids: list[str]) -> dict[st
 
 @procedures.query("deployment.allCentralized", gives=list[CentralRow], access=KeyAccess.FILTERED)
 async def select_central(context: Context, given: ShortPaged) -> Answer:
-    """Return the newest of all applications that the key is for."""
+    """List the deployments of all applications, newest first.
+
+    A restricted key gets only those of its own applications.
+    """
     page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
         if grants is None:
@@ -154,7 +160,10 @@ async def select_central(context: Context, given: ShortPaged) -> Answer:
 
 @procedures.query("deployment.queueList", gives=list[JobRow], access=KeyAccess.FILTERED)
 async def select_queue(context: Context, _given: Input) -> Answer:
-    """Return what waits and runs, what was asked for first at the head."""
+    """List queued and running deployments, oldest first.
+
+    A restricted key gets only those of its own applications.
+    """
     async with transaction(context.pool) as connection:
         only = (
             await resource_owners.select_covered(connection, context.caller.grants) if context.caller.grants else None
@@ -195,7 +204,10 @@ def _job(deployment: Deployment, owner: OwnerRow) -> JobRow:
 
 @procedures.query("deployment.readLogs", gives=str)
 async def read_logs(context: Context, given: Read) -> Answer:
-    """Return how it went as text: its steps, why it ended as it did, the last lines of a container that failed."""
+    """Return the log of a deployment as text.
+
+    It has the steps, the reason for the outcome, and the last lines of the failed container.
+    """
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
@@ -222,12 +234,18 @@ def _step_line(record: StepRecord) -> str:
 
 @procedures.mutation("deployment.killProcess", gives=None, raises=(Conflict,), needs=Permission.DEPLOY)
 async def kill(context: Context, given: Named) -> Answer:
-    """Cancel it, waiting or running; what it has begun is put back."""
+    """Cancel a queued or running deployment.
+
+    If the rollout has begun, the gateway puts the old container back.
+    """
     await cancel.cancel_deployment(context.pool, given.deployment_id)
     return Answer()
 
 
 @procedures.mutation("deployment.removeDeployment", gives=DeploymentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
-    """Forget one that has ended, and return it as it was; what runs stays known."""
+    """Delete an ended deployment, and return it.
+
+    You cannot delete the deployment that serves.
+    """
     return Answer(DeploymentRow.from_deployment(await history.delete_deployment(context.pool, given.deployment_id), []))

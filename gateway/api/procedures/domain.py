@@ -1,4 +1,4 @@
-"""domain.*: where an application is reached. Kept and shown for clients; a reverse proxy of your own routes by it."""
+"""domain.*: the domains of an application. The gateway stores them. Your own reverse proxy routes requests."""
 
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -55,7 +55,7 @@ class Generate(Input):
 
 
 class DomainRow(Response):
-    """Where an application is reached."""
+    """A domain of an application."""
 
     domain_id: str
     host: str
@@ -85,7 +85,10 @@ _COLUMNS = set(_Sent.model_fields)
 
 @procedures.mutation("domain.create", gives=DomainRow)
 async def create(context: Context, given: Create) -> Answer:
-    """Write down where an application is reached. Nothing is routed by it here."""
+    """Create a domain of an application.
+
+    The gateway does not route requests by it.
+    """
     columns = given.model_dump(by_alias=True, include=_COLUMNS)
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
@@ -96,14 +99,14 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("domain.one", gives=DomainRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one domain, as it is stored."""
+    """Return a domain."""
     async with transaction(context.pool) as connection:
         return Answer(DomainRow.from_domain(await domains.select_domain(connection, given.domain_id)))
 
 
 @procedures.query("domain.byApplicationId", gives=list[DomainRow])
 async def select_of_application(context: Context, given: OfApplication) -> Answer:
-    """Return where an application is reached."""
+    """List the domains of an application."""
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         return Answer(
@@ -113,7 +116,10 @@ async def select_of_application(context: Context, given: OfApplication) -> Answe
 
 @procedures.mutation("domain.update", gives=DomainRow)
 async def update(context: Context, given: Update) -> Answer:
-    """Return it as it is stored now; what is absent stays."""
+    """Update a domain, and return it.
+
+    Absent fields stay unchanged.
+    """
     columns = given.model_dump(by_alias=True, include=_COLUMNS, exclude_unset=True)
     async with transaction(context.pool) as connection:
         return Answer(
@@ -125,13 +131,16 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("domain.delete", gives=DomainRow)
 async def delete(context: Context, given: Named) -> Answer:
-    """Forget it; return it as it was."""
+    """Delete a domain, and return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(DomainRow.from_domain(await domains.delete_domain(connection, given.domain_id)))
 
 
 @procedures.mutation("domain.generateDomain", gives=str)
 async def generate(context: Context, given: Generate) -> Answer:
-    """Return a host for an application below the gateway's own, which is to be made known where names are looked up."""
+    """Return a host name for an application, under the gateway's own host name.
+
+    Add it to your DNS.
+    """
     own = urlsplit(context.settings.public_url or "").hostname or "localhost"
     return Answer(f"{given.app_name}.{own}")

@@ -45,7 +45,7 @@ class Duplicate(Named):
 
 
 class WholeEnvironment(FilledEnvironment):
-    """An environment with its applications, and its project."""
+    """An environment with its applications and its project."""
 
     project: ProjectRow
 
@@ -59,7 +59,7 @@ def _refuse_reserved(name: str) -> None:
 
 @procedures.mutation("environment.create", gives=EnvironmentRow)
 async def create(context: Context, given: Create) -> Answer:
-    """Make an environment in a project."""
+    """Create an environment in a project."""
     _refuse_reserved(given.name)
     changes = changes_of(given)
     async with transaction(context.pool) as connection:
@@ -74,7 +74,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("environment.one", gives=WholeEnvironment)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one, with its applications and its project."""
+    """Return an environment with its applications and its project."""
     async with transaction(context.pool) as connection:
         found = await environments.select_environment(connection, context.vault, given.environment_id)
         project = await projects.select_project(connection, context.vault, found.project_id)
@@ -88,7 +88,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.query("environment.byProjectId", gives=list[FilledEnvironment])
 async def select_of_project(context: Context, given: OfProject) -> Answer:
-    """Return those of a project, with their applications."""
+    """List the environments of a project, with their applications."""
     async with transaction(context.pool) as connection:
         await projects.select_project(connection, context.vault, given.project_id)
         found = (await environments.select_environments(connection, context.vault, [given.project_id]))[:MOST]
@@ -98,7 +98,10 @@ async def select_of_project(context: Context, given: OfProject) -> Answer:
 
 @procedures.mutation("environment.update", gives=EnvironmentRow)
 async def update(context: Context, given: Update) -> Answer:
-    """Set what is sent: absent keeps, null clears."""
+    """Update an environment, and return it.
+
+    Absent fields stay unchanged; null clears a field.
+    """
     changes = changes_of(given)
     if not changes:
         raise InvalidInput("No values to set")
@@ -115,7 +118,10 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("environment.remove", gives=EnvironmentRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
-    """Remove it; one that has applications is left alone, and the default one is as long as its project."""
+    """Remove an environment, and return it as it was.
+
+    You cannot remove the default environment, or one that has applications.
+    """
     async with transaction(context.pool) as connection:
         await environments.lock_environment(connection, given.environment_id)
         found = await environments.select_environment(connection, context.vault, given.environment_id)
@@ -130,7 +136,10 @@ async def remove(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("environment.duplicate", gives=EnvironmentRow)
 async def duplicate(context: Context, given: Duplicate) -> Answer:
-    """Make another with the same variables; applications stay where they are."""
+    """Create an environment with the variables of another one.
+
+    Applications are not copied.
+    """
     _refuse_reserved(given.name)
     async with transaction(context.pool) as connection:
         like = await environments.select_environment(connection, context.vault, given.environment_id)

@@ -1,4 +1,4 @@
-"""mounts.*: the volumes, folders and files of an application; each change is for its next deployment."""
+"""mounts.*: the volumes, directories and files of an application. A change takes effect with the next deployment."""
 
 from typing import Annotated, Any, Literal
 
@@ -91,7 +91,10 @@ def _require_source(row: dict[str, Any]) -> dict[str, Any]:
 
 @procedures.mutation("mounts.create", gives=MountRow)
 async def create(context: Context, given: Create) -> Answer:
-    """Mount a volume, a folder of the host or a file into the container, from the next deployment on."""
+    """Mount a volume, a directory of the host or a file into the container.
+
+    The change takes effect with the next deployment.
+    """
     new = _require_source(given.model_dump(by_alias=True, include=_MOUNT_FIELDS))
     with part_errors():
         changed = await update_application(context, given.service_id, lambda found: _changes_with(found, new))
@@ -101,14 +104,17 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("mounts.one", gives=MountRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one mount, as it is stored."""
+    """Return a mount."""
     application = await _select_application(context, given.mount_id)
     return Answer(_row(context, application, _find_mount(application, given.mount_id)))
 
 
 @procedures.mutation("mounts.update", gives=MountRow)
 async def update(context: Context, given: Update) -> Answer:
-    """Return it as it is stored now; what is absent stays."""
+    """Update a mount, and return it.
+
+    Absent fields stay unchanged. The change takes effect with the next deployment.
+    """
     sent = given.model_dump(by_alias=True, include=_MOUNT_FIELDS, exclude_unset=True)
     chosen = {name: value for name, value in sent.items() if value is not None or name == "content"}
 
@@ -136,7 +142,10 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("mounts.remove", gives=MountRow)
 async def remove(context: Context, given: Named) -> Answer:
-    """Mount it no more, from the next deployment on; return it as it was. A volume stays on its engine."""
+    """Remove a mount, and return it as it was.
+
+    The change takes effect with the next deployment. A volume stays on its engine.
+    """
     application = await _select_application(context, given.mount_id)
     removed = _find_mount(application, given.mount_id)
 
@@ -149,7 +158,10 @@ async def remove(context: Context, given: Named) -> Answer:
 
 @procedures.query("mounts.listByServiceId", gives=list[MountRow])
 async def list_by_service(context: Context, given: OfService) -> Answer:
-    """Return the mounts of an application, which the contract calls a service here."""
+    """List the mounts of an application.
+
+    `serviceId` is the id of the application.
+    """
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.service_id)
         found = await applications.select_application(connection, context.vault, given.service_id)
@@ -158,7 +170,7 @@ async def list_by_service(context: Context, given: OfService) -> Answer:
 
 @procedures.query("mounts.allNamedByApplicationId", gives=list[MountRow])
 async def list_volumes(context: Context, given: OfApplication) -> Answer:
-    """Return the named volumes of an application."""
+    """List the volumes that an application mounts."""
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         found = await applications.select_application(connection, context.vault, given.application_id)

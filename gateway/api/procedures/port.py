@@ -1,4 +1,4 @@
-"""port.*: the ports of an application that are reachable on the host; each change is for its next deployment."""
+"""port.*: the published ports of an application. A change takes effect with the next deployment."""
 
 from typing import Any
 
@@ -61,7 +61,10 @@ def _changes_with(application: Application, *more: dict[str, Any], without: str 
 
 @procedures.mutation("port.create", gives=PortRow)
 async def create(context: Context, given: Create) -> Answer:
-    """Publish a port of the container on the host, from the next deployment on."""
+    """Publish a port of the container on the host.
+
+    The change takes effect with the next deployment.
+    """
     new = given.model_dump(by_alias=True, exclude={"application_id"})
     with part_errors():
         changed = await update_application(context, given.application_id, lambda found: _changes_with(found, new))
@@ -71,14 +74,18 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("port.one", gives=PortRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one port, as it is stored."""
+    """Return a published port."""
     application = await _select_application(context, given.port_id)
     return Answer(PortRow.from_port(application.application_id, _find_port(application, given.port_id)))
 
 
 @procedures.mutation("port.update", gives=PortRow)
 async def update(context: Context, given: Update) -> Answer:
-    """Return it as it is stored now; what is absent stays, and null for `hostIp` is all addresses."""
+    """Update a published port, and return it.
+
+    Absent fields stay unchanged; null for `hostIp` means all addresses. The change takes effect with the next
+    deployment.
+    """
     sent = given.model_dump(by_alias=True, exclude_unset=True)
     chosen = {name: value for name, value in sent.items() if value is not None or name == "hostIp"}
 
@@ -96,7 +103,10 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("port.delete", gives=PortRow)
 async def delete(context: Context, given: Named) -> Answer:
-    """Publish it no more, from the next deployment on; return it as it was."""
+    """Remove a published port, and return it as it was.
+
+    The change takes effect with the next deployment.
+    """
     application = await _select_application(context, given.port_id)
     removed = _find_port(application, given.port_id)
 

@@ -1,4 +1,4 @@
-"""project.*: what applications belong to, and the variables they share."""
+"""project.*: groups of applications with shared variables."""
 
 from datetime import datetime
 from typing import Annotated
@@ -54,14 +54,14 @@ class Search(Input):
 
 
 class Created(Response):
-    """A project, and the environment it was made with."""
+    """A new project and its default environment."""
 
     project: ProjectRow
     environment: EnvironmentRow
 
 
 class FoundProjects(Response):
-    """Some of the projects that were looked for."""
+    """A part of the search results. `total` counts all results."""
 
     items: list[ProjectRow]
     total: int
@@ -101,7 +101,7 @@ async def _whole(connection: Connection, context: Context, project: Project) -> 
 
 @procedures.mutation("project.create", gives=Created)
 async def create(context: Context, given: Create) -> Answer:
-    """Make a project, with an environment called production."""
+    """Create a project with the environment production."""
     changes = changes_of(given)
     async with transaction(context.pool) as connection:
         project_id = await projects.insert_project(connection, given.name)
@@ -121,7 +121,10 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("project.all", gives=list[WholeProject], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: Paged) -> Answer:
-    """Return projects, newest first, with their environments and applications, as far as the key is for them."""
+    """List projects, newest first, with their environments and applications.
+
+    A restricted key gets only its own projects and applications.
+    """
     page, grants = given.page, context.caller.grants
     async with transaction(context.pool) as connection:
         only = await resource_owners.select_projects(connection, grants) if grants else None
@@ -145,7 +148,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
 
 @procedures.query("project.one", gives=WholeProject)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one, with its environments and applications."""
+    """Return a project with its environments and applications."""
     async with transaction(context.pool) as connection:
         project = await projects.select_project(connection, context.vault, given.project_id)
         return Answer(await _whole(connection, context, project))
@@ -153,7 +156,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.query("project.search", gives=FoundProjects)
 async def search(context: Context, given: Search) -> Answer:
-    """Look for projects by their words."""
+    """Search projects by words in their name or description."""
     async with transaction(context.pool) as connection:
         found, total = await projects.search_projects(
             connection,
@@ -171,7 +174,10 @@ async def search(context: Context, given: Search) -> Answer:
 
 @procedures.mutation("project.update", gives=ProjectRow)
 async def update(context: Context, given: Update) -> Answer:
-    """Set what is sent: absent keeps, null clears."""
+    """Update a project, and return it.
+
+    Absent fields stay unchanged; null clears a field.
+    """
     changes = changes_of(given)
     if not changes:
         raise InvalidInput("No values to set")
@@ -186,7 +192,10 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("project.remove", gives=ProjectRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
-    """Remove it with its environments; one that has applications is left alone."""
+    """Remove a project and its environments, and return it as it was.
+
+    You cannot remove a project that has applications.
+    """
     async with transaction(context.pool) as connection:
         await projects.lock_project(connection, given.project_id)
         project = await projects.select_project(connection, context.vault, given.project_id)

@@ -1,4 +1,4 @@
-"""registry.*: logins kept for all applications, matched with images by address. Their secrets are never returned.
+"""registry.*: registry logins. Each image uses the login that matches its address. Secrets are never returned.
 
 Creating or changing one never contacts the registry: `registry.testRegistry` does.
 """
@@ -31,21 +31,27 @@ class _Given(Input):
     """A registry login. The fields for AWS may also have the prefix `aws`."""
 
     registry_url: Annotated[str, Field(max_length=512)] | None = Field(
-        None, description="As ghcr.io, registry.example.com:5000/team or https://index.docker.io/v1/; none: Docker Hub."
+        None,
+        description="Address, for example ghcr.io, registry.example.com:5000/team or "
+        "https://index.docker.io/v1/. If it is absent: Docker Hub.",
     )
     username: _Short | None = None
-    password: _Secret | None = Field(None, description="A password, a token, or the whole text of a key file.")
-    registry_type: RegistryType | None = Field(None, description="cloud: by user name and password; ecr: by Amazon.")
+    password: _Secret | None = Field(None, description="Password, token, or the whole text of a key file.")
+    registry_type: RegistryType | None = Field(
+        None, description="`cloud`: user name and password. `ecr`: Amazon ECR, with an AWS identity."
+    )
     image_prefix: _Short | None = None
     ca_certificate: Annotated[str, Field(max_length=100_000)] | None = Field(
-        None, description="PEM: trusted there besides what the system trusts."
+        None, description="PEM certificates to trust for this registry, in addition to those of the system."
     )
-    region: _Short | None = Field(None, description="ecr: where the address does not tell it.")
-    access_key_id: _Short | None = Field(None, description="ecr: none, and no profile: the machine's own role.")
+    region: _Short | None = Field(None, description="`ecr`: AWS region. Required if the address does not contain it.")
+    access_key_id: _Short | None = Field(
+        None, description="`ecr`: access key. Without it and without `profile`: the role of the machine."
+    )
     secret_access_key: _Secret | None = None
-    profile: _Short | None = Field(None, description="ecr: of the gateway's AWS configuration.")
+    profile: _Short | None = Field(None, description="`ecr`: profile in the gateway's AWS configuration.")
     role_arn: Annotated[str, StringConstraints(max_length=2048, strip_whitespace=True)] | None = Field(
-        None, description="ecr: a role to assume."
+        None, description="`ecr`: role to assume."
     )
     external_id: Annotated[str, Field(max_length=1224)] | None = None
 
@@ -80,7 +86,7 @@ class Named(Input):
 
 
 class RegistryRow(Response):
-    """A login kept for all applications, without its secrets."""
+    """A registry login for all applications, without its secrets."""
 
     registry_id: str
     registry_name: str
@@ -117,7 +123,10 @@ class RegistryRow(Response):
 
 @procedures.mutation("registry.create", gives=RegistryRow)
 async def create(context: Context, given: Create) -> Answer:
-    """Keep a login for all images of an address, or below a path of it; the registry is not contacted."""
+    """Store a login for all images of a registry, or of a path in it.
+
+    The gateway does not contact the registry.
+    """
     registration = parse_registration(given.fields())
     async with transaction(context.pool) as connection:
         registry = await registries.insert_registry(connection, context.vault, registration)
@@ -126,7 +135,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("registry.all", gives=list[RegistryRow])
 async def select_all(context: Context, given: Paged) -> Answer:
-    """Return logins, newest first, without passwords."""
+    """List registry logins, newest first, without their secrets."""
     page = given.page
     async with transaction(context.pool) as connection:
         found = await registries.select_registries_page(connection, context.vault, page)
@@ -135,7 +144,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
 
 @procedures.query("registry.one", gives=RegistryRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one of them, without its secrets."""
+    """Return a registry login, without its secrets."""
     async with transaction(context.pool) as connection:
         return Answer(
             RegistryRow.from_registry(await registries.select_registry(connection, context.vault, given.registry_id))
@@ -144,7 +153,10 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("registry.update", gives=Literal[True])
 async def update(context: Context, given: Update) -> Answer:
-    """Change what is sent: absent keeps, null clears. Nodes of a Swarm get it with the next deployment."""
+    """Update a registry login.
+
+    Absent fields stay unchanged; null clears a field. Nodes of a Swarm get the change with the next deployment.
+    """
     sent = given.fields()
     del sent["registry_id"]
     if not sent:
@@ -159,7 +171,7 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("registry.remove", gives=RegistryRow)
 async def remove(context: Context, given: Named) -> Answer:
-    """Forget a login; return it as it was."""
+    """Remove a registry login, and return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(
             RegistryRow.from_registry(await registries.delete_registry(connection, context.vault, given.registry_id))
@@ -168,7 +180,10 @@ async def remove(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("registry.testRegistry", gives=Literal[True])
 async def test(context: Context, given: Test) -> Answer:
-    """Log in at once with what is sent, which is not kept; says what failed, and what to do."""
+    """Test the login you send.
+
+    It is not stored. If the test fails, the error says what failed and what to do.
+    """
     registration = parse_registration({**given.fields(), "registry_name": given.registry_name or "as sent"})
     await log_in(context.registry, registration)
     return Answer(value=True)
@@ -176,7 +191,10 @@ async def test(context: Context, given: Test) -> Answer:
 
 @procedures.mutation("registry.testRegistryById", gives=Literal[True])
 async def test_by_id(context: Context, given: Named) -> Answer:
-    """Log in at once with what is kept; says what failed, and what to do."""
+    """Test a stored login.
+
+    If the test fails, the error says what failed and what to do.
+    """
     async with transaction(context.pool) as connection:
         registry = await registries.select_registry(connection, context.vault, given.registry_id)
     await log_in(context.registry, registry)

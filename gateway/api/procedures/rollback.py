@@ -1,4 +1,4 @@
-"""rollback.*: the versions that an application can go back to. Each is known by the deployment that ran it."""
+"""rollback.*: the versions that a rollback can restore. The id of a version is the id of the deployment that ran it."""
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
@@ -19,7 +19,7 @@ class Named(Input):
 
 @procedures.mutation("rollback.rollback", gives=None, raises=(Conflict,), needs=Permission.DEPLOY, queues=True)
 async def roll_back(context: Context, given: Named) -> Answer:
-    """Queue the way back to this version, with the configuration and the variables it had."""
+    """Queue a rollback to this version, with its configuration and its variables."""
     async with statement(context.pool) as connection:
         try:
             found = await deployments.select_deployment(connection, given.rollback_id)
@@ -37,5 +37,8 @@ async def roll_back(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("rollback.delete", gives=RollbackRow, raises=(Conflict,))
 async def delete(context: Context, given: Named) -> Answer:
-    """Let there be no way back to this version, and return it; its deployment stays."""
+    """Remove this version from the rollback targets, and return it.
+
+    Its deployment stays.
+    """
     return Answer(RollbackRow.from_version(await history.delete_version(context.pool, given.rollback_id)))

@@ -1,4 +1,4 @@
-"""server.*: hosts whose engines the gateway reaches. What lets it in there is never returned."""
+"""server.*: remote machines with a Docker Engine. Their credentials are never returned."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
@@ -71,7 +71,7 @@ class Named(Input):
 
 
 class Identity(Response):
-    """Who answers at an address: a Docker Engine. All is null where nobody does."""
+    """The Docker Engine at an address. All fields are null if no engine answers."""
 
     engine_id: str | None
     engine_name: str | None
@@ -85,7 +85,7 @@ class Identity(Response):
 
 
 class ServerRow(Identity):
-    """A host, and what this gateway knows of the engine there."""
+    """A server, and what this gateway knows about its engine."""
 
     server_id: str
     name: str
@@ -100,7 +100,10 @@ class ServerRow(Identity):
     server_status: Literal["active", "inactive"]
     status: Literal["ok", "unreachable", "unknown"]
     error: str | None
-    same_as: Annotated[str | None, Field(description="The address before this one that leads to the same engine.")]
+    same_as: Annotated[
+        str | None,
+        Field(description="An earlier address in the list that leads to the same engine. Null: there is none."),
+    ]
     created_at: Moment
     organization_id: str
 
@@ -151,7 +154,10 @@ def _new_access(given: _Given) -> Access:
 
 @procedures.mutation("server.create", gives=ServerRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
-    """Register a host by its engine's address. Nothing is installed there."""
+    """Register a server by the address of its engine.
+
+    The gateway does not install anything on it.
+    """
     server = await admin.register(
         context.pool, context.vault, name=given.name, description=given.description or "", access=_new_access(given)
     )
@@ -160,7 +166,7 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("server.all", gives=list[ServerRow])
 async def select_all(context: Context, given: Paged) -> Answer:
-    """Return hosts, newest first."""
+    """List servers, newest first."""
     page = given.page
     async with transaction(context.pool) as connection:
         found = await servers.select_servers_page(connection, context.vault, page)
@@ -172,7 +178,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
 
 @procedures.query("server.one", gives=ServerRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one."""
+    """Return a server."""
     async with transaction(context.pool) as connection:
         server = await servers.select_server(connection, context.vault, given.server_id)
     return Answer(ServerRow.from_server(server, context.rollouts.engines))
@@ -180,7 +186,10 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("server.update", gives=Literal[True], raises=(Conflict,))
 async def update(context: Context, given: Update) -> Answer:
-    """Absent keeps, null clears."""
+    """Update a server.
+
+    Absent fields stay unchanged; null clears a field.
+    """
     await admin.update(
         context.pool,
         context.vault,
@@ -194,14 +203,20 @@ async def update(context: Context, given: Update) -> Answer:
 
 @procedures.mutation("server.remove", gives=ServerRow, raises=(Conflict,))
 async def remove(context: Context, given: Named) -> Answer:
-    """Forget a host that has no applications; return it as it was."""
+    """Remove a server, and return it as it was.
+
+    You cannot remove a server that has applications.
+    """
     server = await admin.remove(context.pool, context.vault, given.server_id)
     return Answer(ServerRow.from_server(server, context.rollouts.engines))
 
 
 @procedures.mutation("server.test", gives=Identity)
 async def test(context: Context, given: Trial) -> Answer:
-    """Reach the engine at once: of a server that is kept, with what is sent in place of its own, or of a new one."""
+    """Test the engine of a new or a stored server.
+
+    With serverId, the fields you send replace the stored ones for this test. Nothing is stored.
+    """
     if given.server_id is None:
         return Answer(Identity.from_engine(await admin.identify_engine(_new_access(given))))
     async with transaction(context.pool) as connection:
@@ -211,5 +226,8 @@ async def test(context: Context, given: Trial) -> Answer:
 
 @procedures.query("server.validate", gives=Identity)
 async def validate(context: Context, given: Named) -> Answer:
-    """Reach the engine of a server that is kept; a query's input is part of its URL, where no key belongs."""
+    """Test the engine of a stored server.
+
+    It accepts no credentials, because the input of a query is part of its URL.
+    """
     return await test(context, Trial(server_id=given.server_id))

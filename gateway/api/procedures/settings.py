@@ -1,4 +1,4 @@
-"""settings.*: what clients ask before they begin."""
+"""settings.*: the health and the version of the gateway, and the OpenAPI document."""
 
 import asyncio
 from functools import cache
@@ -14,14 +14,14 @@ procedures = Procedures()
 
 
 class Health(Response):
-    """That it answers."""
+    """The gateway answers."""
 
     status: Literal["ok"]
 
 
 @procedures.query("settings.health", gives=Health, access=KeyAccess.ANY_KEY)
 async def health(_context: Context, _given: Input) -> Answer:
-    """Tell that it answers."""
+    """Check that the gateway answers."""
     return Answer(Health.make())
 
 
@@ -31,7 +31,7 @@ class Which(Input):
 
 @procedures.query("settings.getDokployVersion", gives=str, access=KeyAccess.ANY_KEY)
 async def get_version(_context: Context, _given: Input) -> Answer:
-    """Tell which version this is."""
+    """Return the version of the gateway."""
     return Answer(f"v{gateway_version()}")
 
 
@@ -44,7 +44,7 @@ def gateway_version() -> str:
 
 @procedures.query("settings.getOpenApiDocument", gives=dict[str, Any], access=KeyAccess.ANY_KEY)
 async def get_document(context: Context, given: Which) -> Answer:
-    """Describe this API in OpenAPI 3.1: the REST surface, or the tRPC one."""
+    """Return the OpenAPI 3.1 document of the REST surface or the tRPC surface."""
     return Answer(await asyncio.to_thread(described, given.surface, context.settings.public_url or ""))
 
 

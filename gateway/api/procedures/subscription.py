@@ -1,4 +1,4 @@
-"""subscription.*: which tags an application follows, beside the one its image names."""
+"""subscription.*: which pushes an application deploys: a repository and a tag policy."""
 
 from typing import Annotated, Self
 
@@ -38,7 +38,10 @@ class Named(Input):
 
 class Reconcile(Input):
     application_id: Id
-    seconds: Annotated[int, Field(ge=0, le=30 * 86_400)] | None
+    seconds: Annotated[
+        Annotated[int, Field(ge=0, le=30 * 86_400)] | None,
+        Field(description="Seconds between polls. 0: never. Null: the gateway's setting for the registry."),
+    ]
 
 
 class OfApplication(Paged):
@@ -46,7 +49,7 @@ class OfApplication(Paged):
 
 
 class SubscriptionRow(Response):
-    """That an application follows a repository, by a policy."""
+    """A subscription of an application: a repository and a tag policy."""
 
     subscription_id: str
     application_id: str
@@ -57,10 +60,13 @@ class SubscriptionRow(Response):
     exclude: list[str]
     prereleases: bool
     allow_downgrade: bool
-    from_image: Annotated[bool, Field(description="Made from the application's image, and moves with it.")]
+    from_image: Annotated[bool, Field(description="Created from the application's image, and changed with it.")]
     reconcile_seconds: Annotated[
         int | None,
-        Field(description="Between looks for missed pushes; 0 is never, null as the gateway does for its registry."),
+        Field(
+            description="Seconds between polls for missed pushes. 0: never. Null: the gateway's setting for the "
+            "registry."
+        ),
     ]
     created_at: Moment
 
@@ -82,7 +88,7 @@ class SubscriptionRow(Response):
 
 @procedures.mutation("subscription.create", gives=SubscriptionRow, raises=(Conflict,))
 async def create(context: Context, given: Create) -> Answer:
-    """Let an application follow tags of a repository by a policy."""
+    """Subscribe an application to a repository, with a tag policy."""
     policy = TagPolicy.parse(
         given.policy,
         given.pattern,
@@ -100,7 +106,10 @@ async def create(context: Context, given: Create) -> Answer:
 
 @procedures.query("subscription.all", gives=list[SubscriptionRow], access=KeyAccess.FILTERED)
 async def select_all(context: Context, given: OfApplication) -> Answer:
-    """Return what applications follow, or one of them; newest first."""
+    """List subscriptions, newest first.
+
+    With applicationId, only those of this application. A restricted key gets only those of its own applications.
+    """
     page, grants = given.page, context.caller.grants
     async with statement(context.pool) as connection:
         only = await resource_owners.select_covered(connection, grants) if grants else None
@@ -110,7 +119,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
 
 @procedures.query("subscription.one", gives=SubscriptionRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one."""
+    """Return a subscription."""
     async with statement(context.pool) as connection:
         return Answer(
             SubscriptionRow.from_subscription(
@@ -121,7 +130,7 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("subscription.remove", gives=SubscriptionRow)
 async def remove(context: Context, given: Named) -> Answer:
-    """Follow it no longer; return it as it was."""
+    """Remove a subscription, and return it as it was."""
     async with transaction(context.pool) as connection:
         return Answer(
             SubscriptionRow.from_subscription(
@@ -132,7 +141,7 @@ async def remove(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("subscription.reconcile", gives=list[SubscriptionRow])
 async def reconcile(context: Context, given: Reconcile) -> Answer:
-    """Say how often to look for missed pushes of what an application follows."""
+    """Set how often the gateway polls for missed pushes of an application, and return its subscriptions."""
     async with transaction(context.pool) as connection:
         await applications.require_live(connection, given.application_id)
         await subscriptions.update_reconcile(connection, given.application_id, given.seconds)

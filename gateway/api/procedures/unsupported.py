@@ -1,4 +1,4 @@
-"""What other programs of the contract have and this one does not: none of it, told as they would."""
+"""Procedures for what the gateway does not have: only for Dokploy's clients. The answer is an empty list."""
 
 from typing import Any
 
@@ -21,5 +21,8 @@ class OfService(Input):
 @procedures.query("sshKey.all", gives=list[Any], access=KeyAccess.ANY_KEY)
 @procedures.query("certificates.all", gives=list[Any], access=KeyAccess.ANY_KEY)
 async def empty_list(_context: Context, _given: Input) -> Answer:
-    """Return none: there are none of these here."""
+    """Return an empty list.
+
+    The gateway has no such objects.
+    """
     return Answer([])

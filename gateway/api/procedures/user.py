@@ -1,4 +1,4 @@
-"""user.*: who asks, and the keys to ask with. There is one user here, the owner; keys are what differ."""
+"""user.*: the user and the API keys. The gateway has one user, the owner. Each key has its own scope."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
@@ -29,19 +29,24 @@ _Ids = Annotated[tuple[Id, ...], Field(max_length=1000)]
 class CreateKey(Input):
     name: Annotated[str, StringConstraints(min_length=1, max_length=255)]
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{0,32}$")] | None = None
-    expires_in: Annotated[int, Field(ge=1, le=int(MAX_LIFETIME.total_seconds()), description="Seconds.")] | None = None
+    expires_in: Annotated[
+        Annotated[int, Field(ge=1, le=int(MAX_LIFETIME.total_seconds()))] | None,
+        Field(description="Lifetime of the key, in seconds."),
+    ] = None
     scope: Annotated[
-        ScopeName, Field(description="What the key may do; admin for everything is root on every host.")
+        ScopeName, Field(description="What the key may do. An unrestricted admin key gives root on every host.")
     ] = "admin"
-    application_ids: Annotated[_Ids, Field(description="What it may do it to; with projectIds, null: everything.")] | (
-        None
-    ) = None
+    application_ids: Annotated[
+        _Ids | None,
+        Field(description="Applications that the key is for. Null, with projectIds null too: an unrestricted key."),
+    ] = None
     project_ids: _Ids | None = None
     rate_limit_enabled: bool | None = None
     rate_limit_max: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    rate_limit_time_window: Annotated[int, Field(ge=1000, le=366 * 86_400_000, description="Milliseconds.")] | None = (
-        None
-    )
+    rate_limit_time_window: Annotated[
+        Annotated[int, Field(ge=1000, le=366 * 86_400_000)] | None,
+        Field(description="Window of the rate limit, in milliseconds."),
+    ] = None
     #: refused, rather than not kept to
     remaining: int | None = None
     metadata: Any = None
@@ -52,15 +57,17 @@ class NamedKey(Input):
 
 
 class KeyRow(Response):
-    """A key without its secret."""
+    """An API key, without its secret."""
 
     id: str
     name: str
-    start: Annotated[str, Field(description="How it begins.")]
+    start: Annotated[str, Field(description="First characters of the key.")]
     prefix: str
     user_id: str
     scope: ScopeName
-    application_ids: Annotated[list[str] | None, Field(description="What it is for; null is everything.")]
+    application_ids: Annotated[
+        list[str] | None, Field(description="Applications that the key is for. Null: an unrestricted key.")
+    ]
     project_ids: list[str] | None
     enabled: bool
     rate_limit_enabled: bool
@@ -68,7 +75,7 @@ class KeyRow(Response):
     rate_limit_max: int | None
     remaining: None
     last_request: datetime | None
-    last_address: Annotated[str | None, Field(description="Where it was used from last.")]
+    last_address: Annotated[str | None, Field(description="Network address of its last use.")]
     expires_at: datetime | None
     created_at: datetime
     metadata: dict[str, str]
@@ -96,13 +103,13 @@ class KeyRow(Response):
 
 
 class NewKey(KeyRow):
-    """A key, with its secret, which is not shown again."""
+    """A new API key. `key` has its secret, which is shown once."""
 
     key: str
 
 
 class User(Response):
-    """Who the keys are of."""
+    """The owner of the API keys."""
 
     id: str
     first_name: str
@@ -117,7 +124,7 @@ class User(Response):
 
 
 class Member(Response):
-    """The user's place in the one organization there is."""
+    """The user as member of the only organization."""
 
     id: str
     organization_id: str
@@ -128,19 +135,19 @@ class Member(Response):
 
 
 class UserId(Response):
-    """Who a user is."""
+    """Id of a user."""
 
     id: str
 
 
 class ActiveOrganization(Response):
-    """The one organization there is."""
+    """The only organization."""
 
     active_organization_id: str
 
 
 class Session(Response):
-    """Who asks, in short."""
+    """The user and the organization of the caller."""
 
     user: UserId
     session: ActiveOrganization
@@ -148,13 +155,16 @@ class Session(Response):
 
 @procedures.query("user.get", gives=Member, access=KeyAccess.ANY_KEY)
 async def get(context: Context, _given: Input) -> Answer:
-    """Return who asks, and the keys there are; to a key that may not make keys, itself."""
+    """Return the user and the API keys.
+
+    A key that may not create keys sees only itself.
+    """
     return Answer(await _member(context))
 
 
 @procedures.query("user.all", gives=list[Member], access=KeyAccess.ANY_KEY)
 async def select_all(context: Context, _given: Input) -> Answer:
-    """Return the one user there is."""
+    """List users: there is one."""
     return Answer([await _member(context)])
 
 
@@ -183,7 +193,7 @@ async def _member(context: Context) -> Member:
 
 @procedures.query("user.session", gives=Session, access=KeyAccess.ANY_KEY)
 async def session(_context: Context, _given: Input) -> Answer:
-    """Return who asks, in short."""
+    """Return the ids of the user and the organization."""
     return Answer(
         Session.make(user=UserId.make(id=_OWNER), session=ActiveOrganization.make(active_organization_id=_ORGANIZATION))
     )
@@ -205,7 +215,10 @@ def _grants(given: CreateKey) -> Grants | None:
 
 @procedures.mutation("user.createApiKey", gives=NewKey)
 async def create_key(context: Context, given: CreateKey) -> Answer:
-    """Make a key: the only time it is shown."""
+    """Create an API key.
+
+    The key is shown once.
+    """
     if given.remaining is not None:
         raise InvalidInput(
             "a key is not used up here: limit it by expiresIn, or by rateLimitMax and rateLimitTimeWindow",
@@ -227,7 +240,7 @@ async def create_key(context: Context, given: CreateKey) -> Answer:
 
 @procedures.mutation("user.deleteApiKey", gives=Literal[True])
 async def delete_key(context: Context, given: NamedKey) -> Answer:
-    """Refuse the key from now on."""
+    """Revoke an API key."""
     async with transaction(context.pool) as connection:
         if not await api_keys.revoke_by_id(connection, given.api_key_id):
             raise NotFound("API key not found")

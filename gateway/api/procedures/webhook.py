@@ -1,4 +1,4 @@
-"""webhook.*: where registries may tell of pushes. Paths and secrets are shown once."""
+"""webhook.*: the webhooks through which registries report pushes. Paths and secrets are shown once."""
 
 from typing import Annotated, Self
 
@@ -27,7 +27,7 @@ class Named(Input):
 
 
 class WebhookRow(Response):
-    """Where a registry may tell of pushes, without what is secret of it."""
+    """A webhook, without its path and its secret."""
 
     endpoint_id: str
     source: str
@@ -38,8 +38,10 @@ class WebhookRow(Response):
     settings: dict[str, str]
     repositories: list[str]
     networks: list[str]
-    rate: Annotated[int | None, Field(description="Requests a minute; null is as the gateway is set.")]
-    former_valid_until: Annotated[Moment | None, Field(description="Until when what was rotated is accepted too.")]
+    rate: Annotated[int | None, Field(description="Requests per minute. Null: the gateway's setting.")]
+    former_valid_until: Annotated[
+        Moment | None, Field(description="Time until which the replaced path or secret stays valid.")
+    ]
     created_at: Moment
 
     @classmethod
@@ -54,11 +56,13 @@ class WebhookRow(Response):
         )
 
 
-_Header = Annotated[str | None, Field(description="What the secret or signature is sent in; null: the path is all.")]
+_Header = Annotated[
+    str | None, Field(description="Header with the secret or the signature. Null: only the path is secret.")
+]
 
 
 class OpenedWebhook(Response):
-    """What its sender needs, the only time it is known."""
+    """A new webhook, with its path and its secret. Both are shown once."""
 
     endpoint_id: str
     source: str
@@ -68,7 +72,7 @@ class OpenedWebhook(Response):
 
 
 class RotatedWebhook(Response):
-    """What its sender needs from now on, the only time it is known; null is what stays as it was."""
+    """The new path or secret of a webhook, shown once. Null: it did not change."""
 
     endpoint_id: str
     source: str
@@ -79,7 +83,10 @@ class RotatedWebhook(Response):
 
 @procedures.mutation("webhook.create", gives=OpenedWebhook)
 async def create(context: Context, given: CreateEndpoint) -> Answer:
-    """Open an endpoint for a registry; its path and secret are shown this once."""
+    """Create a webhook.
+
+    Path and secret are shown once.
+    """
     async with transaction(context.pool) as connection:
         made = await create_endpoint(connection, context.vault, given)
     return Answer(OpenedWebhook.make(made))
@@ -87,7 +94,10 @@ async def create(context: Context, given: CreateEndpoint) -> Answer:
 
 @procedures.mutation("webhook.rotate", gives=RotatedWebhook)
 async def rotate(context: Context, given: RotateEndpoint) -> Answer:
-    """Give it a new secret, or path; the former goes on to be accepted for the grace."""
+    """Replace the secret or the path of a webhook.
+
+    The previous one stays valid for the grace period. The new one is shown once.
+    """
     async with transaction(context.pool) as connection:
         made = await rotate_endpoint(connection, context.vault, given)
     return Answer(RotatedWebhook.make(made))
@@ -95,7 +105,7 @@ async def rotate(context: Context, given: RotateEndpoint) -> Answer:
 
 @procedures.query("webhook.all", gives=list[WebhookRow])
 async def select_all(context: Context, given: Paged) -> Answer:
-    """Return the endpoints of registries, newest first."""
+    """List webhooks, newest first, without their paths and secrets."""
     page = given.page
     async with statement(context.pool) as connection:
         found = await endpoints.select_endpoints(connection, context.vault, page)
@@ -104,7 +114,7 @@ async def select_all(context: Context, given: Paged) -> Answer:
 
 @procedures.query("webhook.one", gives=WebhookRow)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return one."""
+    """Return a webhook, without its path and its secret."""
     async with statement(context.pool) as connection:
         return Answer(
             WebhookRow.from_endpoint(
@@ -115,13 +125,16 @@ async def select_one(context: Context, given: Named) -> Answer:
 
 @procedures.mutation("webhook.enable", gives=WebhookRow)
 async def enable(context: Context, given: Named) -> Answer:
-    """Let it deploy again."""
+    """Enable a webhook."""
     return await _set_enabled(context, given, enabled=True)
 
 
 @procedures.mutation("webhook.disable", gives=WebhookRow)
 async def disable(context: Context, given: Named) -> Answer:
-    """Let it deploy nothing until it is enabled."""
+    """Disable a webhook.
+
+    It deploys nothing until you enable it.
+    """
     return await _set_enabled(context, given, enabled=False)
 
 
@@ -137,7 +150,7 @@ async def _set_enabled(context: Context, given: Named, *, enabled: bool) -> Answ
 
 @procedures.mutation("webhook.remove", gives=WebhookRow)
 async def remove(context: Context, given: Named) -> Answer:
-    """Close it; return it as it was."""
+    """Remove a webhook, and return it as it was."""
     async with transaction(context.pool) as connection:
         removed = await endpoints.select_endpoint_by_id(connection, context.vault, given.endpoint_id)
         await endpoints.delete_endpoint(connection, given.endpoint_id)

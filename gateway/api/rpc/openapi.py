@@ -72,7 +72,7 @@ def document(procedures: Mapping[str, Procedure], surface: Surface, *, base: str
 def _describe(procedure: Procedure) -> dict[str, str]:
     words = inspect.cleandoc(procedure.run.__doc__ or "")
     first, _, rest = words.partition("\n\n")
-    needs = f"Needs a key of scope {procedure.permission.scope_name}."
+    needs = f"Requires a key with scope {procedure.permission.scope_name}."
     return {"summary": " ".join(first.split()), "description": f"{rest}\n\n{needs}".strip()}
 
 
@@ -125,7 +125,7 @@ def _rest(procedure: Procedure, takes: dict[str, Any], gives: dict[str, Any] | N
 
 
 def _trpc(procedure: Procedure, takes: dict[str, Any], gives: dict[str, Any] | None) -> dict[str, Any]:
-    values = {"type": "object", "description": "Which of them JSON has no type for, as superjson has it."}
+    values = {"type": "object", "description": "Values for which JSON has no type, in superjson's format."}
     data = {"json": {"type": "null"} if gives is None else gives, "meta": values}
     answers: dict[str, Any] = {"200": _answer("The answer", _nested("result", "data", inner=_object(data, ["json"])))}
     for status in _statuses(procedure, takes):
@@ -143,10 +143,10 @@ def _add_headers(methods: dict[str, dict[str, Any]], procedure: Procedure) -> No
     for operation in methods.values():
         answers = operation["responses"]
         answers[str(int(Throttled.status))]["headers"] = {
-            "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}
+            "Retry-After": {"description": "Seconds to wait before the next call.", "schema": {"type": "integer"}}
         }
         if procedure.queues:
-            words = "The deployment that was queued; deployment.one tells of it."
+            words = "Id of the queued deployment, for deployment.one."
             answers["200"]["headers"] = {"X-Deployment-Id": {"description": words, "schema": {"type": "string"}}}
 
 

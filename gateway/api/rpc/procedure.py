@@ -32,7 +32,7 @@ from gateway.model.errors import GatewayError
 
 
 class Surface(StrEnum):
-    """Which of the two ways in."""
+    """A surface of the API."""
 
     REST = "rest"
     TRPC = "trpc"

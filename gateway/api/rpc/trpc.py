@@ -42,13 +42,13 @@ STATUSES = frozenset(_CODES)
 
 
 class Unauthorized(TypedDict):
-    """That there is no key, or none that is known."""
+    """The call has no API key, or one that is not valid."""
 
     message: str
 
 
 class Issue(TypedDict):
-    """What is wrong with one field, as zod tells it."""
+    """What is wrong with one field, in zod's format."""
 
     code: str
     path: list[str | int]
@@ -56,7 +56,7 @@ class Issue(TypedDict):
 
 
 class Flattened(TypedDict):
-    """The issues by field."""
+    """The issues, by field."""
 
     formErrors: list[str]
     fieldErrors: dict[str, list[str]]
@@ -72,7 +72,7 @@ class ErrorData(TypedDict):
 
 
 class RestError(TypedDict):
-    """Why a call was not answered."""
+    """The error of a REST call."""
 
     message: str
     code: str
@@ -93,7 +93,7 @@ class _Enveloped(TypedDict):
 
 
 class TrpcError(TypedDict):
-    """Why a call was not answered."""
+    """The error of a tRPC call."""
 
     error: _Enveloped
 

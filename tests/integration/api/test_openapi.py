@@ -138,3 +138,54 @@ def test_no_default_is_an_object() -> None:
         return sum(map(objects, within)) if isinstance(within, list) else 0
 
     assert [objects(REST), objects(TRPC)] == [0, 0]
+
+
+_OLD_WORDS = re.compile(
+    r"\b(?:contract|folders?|follows?|former(?!ValidUntil)|for everything|goes on|come by)\b"
+    r"|as the gateway is set|the page before|beside the"
+)
+
+
+def texts_in(value: Any) -> list[str]:
+    """Return all summaries and descriptions, wherever they stand."""
+    if isinstance(value, list):
+        return [one for each in value for one in texts_in(each)]
+    if not isinstance(value, dict):
+        return []
+    here = [value[name] for name in ("summary", "description") if isinstance(value.get(name), str)]
+    return here + [one for each in value.values() for one in texts_in(each)]
+
+
+@pytest.mark.parametrize("described", [REST, TRPC], ids=["rest", "trpc"])
+def test_descriptions_use_the_words_of_the_glossary(described: dict[str, Any]) -> None:
+    assert {text for text in texts_in(described) if _OLD_WORDS.search(text)} == set()
+
+
+@pytest.mark.parametrize("name", PROCEDURES)
+def test_each_summary_is_one_imperative_sentence(name: str) -> None:
+    summary = operation(REST, name)["summary"]
+    verbs = (
+        "Adopt|Cancel|Check|Create|Delete|Disable|Do|Enable|List|Mount|Move|Publish|Queue|Redeploy|Register|Remove|"
+        "Replace|Replay|Return|Revoke|Search|Set|Store|Subscribe|Test|Update"
+    )
+    assert re.fullmatch(rf"(?:{verbs}) [^.;]+(?:\.\d+ [^.;]+)?\.", summary), summary
+
+
+def test_a_description_stands_where_pages_and_client_generators_read_it() -> None:
+    """Beside the choices of a field, not inside one of them."""
+    for schema in schemas_in(REST):
+        assert not [one for one in schema.get("anyOf", ()) if "description" in one]
+
+
+def test_docs_api_md_describes_query_parameters() -> None:
+    page = render.render_markdown(REST)
+    chapter = page.partition("### application.all\n")[2].partition("### ")[0]
+    assert "| `limit` | integer | Maximum number of rows, newest first. Default: 1000. |" in chapter
+
+
+@pytest.mark.parametrize("page", ["api.md", "api.html"])
+def test_the_variables_of_the_examples_are_explained(page: str) -> None:
+    template = (Path(render.__file__).parent / "templates" / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"\$[A-Z]+", render.render_markdown(REST)))
+    assert named == {"$GATEWAY", "$KEY"}
+    assert named <= set(re.findall(r"\$[A-Z]+", template))
