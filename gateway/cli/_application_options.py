@@ -17,13 +17,13 @@ _PORT = re.compile(r"[0-9]{1,9}")
 
 _OPTIONS = (
     click.option("--publish", "-p", multiple=True, metavar="[ADDRESS:]8080:80[/udp]", help="Publish a "
-                 "port: the host's port, then the container's."),
-    click.option("--env-file", help="Read environment variables from a file of NAME=value lines."),
+                 "port: the host's port, then the container's; repeatable."),
+    click.option("--env-file", help="Read environment variables from one file of NAME=value lines."),
     click.option("--memory", help="Memory limit, for example 512MB or 2g."),
     click.option("--cpus", help="CPU limit, for example 0.5."),
     click.option("--replicas", type=int, help="Number of replicas; more than one needs Docker Swarm."),
     click.option("--volume", "-v", multiple=True, metavar="NAME:/PATH[:ro]", help="Mount a volume or a "
-                 "folder of the host; repeatable."),
+                 "directory of the host; repeatable."),
     click.option("--file", multiple=True, metavar="FILE:/PATH", help="Copy a file into the container; repeatable."),
     click.option("--network", multiple=True, help="Network to join; repeatable."),
     click.option("--command", "words", help="Command to run instead of the image's."),

@@ -1,7 +1,9 @@
 """After a command has queued a deployment: print its id, or wait until it ends."""
 
 import asyncio
+import math
 import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import click
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from gateway.store.database import Pool
 
 _POLL_INTERVAL = 0.1  # seconds
+_PATIENCE = 10.0  # seconds that a deployment waits for a gateway before the command says that none runs
+_SILENCE = timedelta(seconds=30)
 
 follow_option = click.option(
     "--follow",
@@ -32,7 +36,7 @@ async def finish_deployment_command(pool: "Pool", deployment_id: str, *, follow:
         else:
             print_text(deployment_id)
         return
-    found, records = await _follow(pool, deployment_id, quiet=as_json)
+    found, records = await follow_deployment(pool, deployment_id, quiet=as_json)
     if as_json:
         print_json(deployment_row(found, records))
     else:
@@ -41,23 +45,29 @@ async def finish_deployment_command(pool: "Pool", deployment_id: str, *, follow:
         sys.exit(1)
 
 
-async def _follow(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[Deployment, list[StepRecord]]":
+async def follow_deployment(pool: "Pool", deployment_id: str, *, quiet: bool) -> "tuple[Deployment, list[StepRecord]]":
     from rich.console import Console
     from rich.status import Status as Spinner
     from rich.text import Text
 
     from gateway.model.deployments import FINISHED
+    from gateway.store import engines
     from gateway.store.database import transaction
 
     console = Console(stderr=True, quiet=quiet)
-    printed = 0
+    printed, asks_at = 0, asyncio.get_running_loop().time() + _PATIENCE
     with Spinner("queued", console=console) as spinner:
         while True:
             async with transaction(pool) as connection:
                 found, records = await load_deployment(connection, deployment_id)
+                # A gateway that runs but cannot reach the engine has stored that as the reason.
+                if asyncio.get_running_loop().time() > asks_at and found.status == "queued" and found.reason is None:
+                    asks_at = math.inf
+                    if not await engines.is_any_reached(connection, _SILENCE):
+                        console.print("No gateway seems to run. Start it: gateway serve", highlight=False)
             ended = [record for record in records if record.finished_at is not None]
             for record in ended[printed:]:
-                console.print(Text(step_line(record)), highlight=False)
+                console.print(Text(step_line(record)), highlight=False, soft_wrap=True)
             printed = len(ended)
             if found.status in FINISHED:
                 return found, records

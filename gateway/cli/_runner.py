@@ -179,7 +179,7 @@ def _json_default(value: object) -> object:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows as a table."""
+    """Print rows as a table, without spaces at the ends of lines. On a terminal, long cells are folded to its width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -189,7 +189,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         table.add_column(column, no_wrap=number == 0)  # so that an id can be copied
     for row in rows:
         table.add_row(*(Text(safe_line(_format_cell(value))) for value in row))  # Text: values are not markup
-    Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+    with console.capture() as captured:
+        console.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
 
 
 def _format_cell(value: object) -> str:

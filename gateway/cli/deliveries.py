@@ -1,5 +1,6 @@
 """`gateway deliveries`."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -21,6 +22,7 @@ from gateway.model.sanitize import safe_line
 
 if TYPE_CHECKING:
     from gateway.model.deliveries import Delivery
+    from gateway.store.database import Connection
 
 _VERDICTS = ["queued", "deployed", "superseded", "failed", "ignored", "duplicate", "rejected"]
 
@@ -57,18 +59,26 @@ async def list_deliveries(
         found, following = await delivery_log.select_inbox(
             connection, endpoint_id=webhook, source=source, verdict=wanted, page=page
         )
+        names = await _names(connection, found)
     if as_json:
         print_json([DeliveryRow.from_delivery(one) for one in found])
     else:
-        rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one)) for one in found]
+        rows = [(one.delivery_id, one.source, one.received_at, one.verdict, _summary(one, names)) for one in found]
         print_table(["ID", "SOURCE", "RECEIVED", "VERDICT", "WHY"], rows)
     print_next_cursor(following)
 
 
-def _summary(delivery: "Delivery") -> str:
+async def _names(connection: "Connection", found: "Sequence[Delivery]") -> dict[str, str]:
+    """Return the names of the applications that these deliveries deployed, by id."""
+    from gateway.store import applications
+
+    return await applications.select_names(connection, {one.application_id for it in found for one in it.caused})
+
+
+def _summary(delivery: "Delivery", names: Mapping[str, str]) -> str:
     if delivery.duplicate_of:
         return f"of {delivery.duplicate_of}"
-    parts = [f"{one.application_id}: {one.status}" for one in delivery.caused]
+    parts = [f"{names.get(one.application_id, one.application_id)}: {one.status}" for one in delivery.caused]
     parts += [
         one.reason
         if one.reference and one.reason.startswith(one.reference)
@@ -93,6 +103,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
 
     async with open_storage() as storage, statement(storage.pool) as connection:
         found, body = await delivery_log.select_delivery(connection, delivery)
+        names = await _names(connection, [found])
     if as_json:
         print_json(WholeDelivery.with_body(found, body))
         return
@@ -103,7 +114,7 @@ async def show_delivery(delivery: str, *, as_json: bool) -> None:
             "source": found.source,
             "received": found.received_at,
             "verdict": found.verdict,
-            "why": _summary(found),
+            "why": _summary(found, names),
             "replay of": found.replay_of,
         }
     )
@@ -131,7 +142,8 @@ async def replay(delivery: str, *, as_json: bool) -> None:
         receipt = await replay_delivery(storage.pool, storage.vault, delivery)
         async with statement(storage.pool) as connection:
             found, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
+            names = await _names(connection, [found])
     if as_json:
         print_json(DeliveryRow.from_delivery(found))
     else:
-        print_text(f"{found.delivery_id}  {found.verdict}  {_summary(found)}".rstrip())
+        print_text(f"{found.delivery_id}  {found.verdict}  {_summary(found, names)}".rstrip())

@@ -8,8 +8,10 @@ from gateway.cli._runner import command, json_option, open_storage
 
 @click.command()
 @click.argument("app")
-@click.option("--image", help="Deploy this image and set it as the application's image.")
-@click.option("--tag", help="Deploy this tag of the application's repository and set it as its image.")
+@click.option("--image", help="Deploy this image. It becomes the application's image once it serves.")
+@click.option(
+    "--tag", help="Deploy this tag of the application's repository. It becomes the application's image once it serves."
+)
 @click.option("--redeploy", is_flag=True, help="Replace the container even if it already runs the newest image.")
 @click.option("--title", default="Deployed from the command line", help="Title of the deployment.")
 @follow_option

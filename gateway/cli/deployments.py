@@ -50,13 +50,14 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
         else:
             found = await store.select_deployments(connection, page)
         records = await steps.select_steps(connection, [one.deployment_id for one in found])
+        names = await applications.select_names(connection, {one.application_id for one in found})
     if as_json:
         print_json([DeploymentRow.from_deployment(one, records[one.deployment_id]) for one in found])
     else:
         rows = [
             (
                 one.deployment_id,
-                one.application_id,
+                names.get(one.application_id, one.application_id),
                 one.kind,
                 one.status,
                 one.created_at,

@@ -80,8 +80,8 @@ async def create(
 ) -> None:
     """Create an API key and print it. It is not shown again.
 
-    The key may do what its scope allows to everything, unless --application or --project restricts it. An unrestricted
-    key of scope admin is root on every host.
+    The key is unrestricted, unless --application or --project restricts it. An unrestricted key of scope admin is root
+    on every host.
     """
     from gateway.store import api_keys
     from gateway.store import applications as application_store
@@ -123,11 +123,11 @@ def _ask_scope(*, as_json: bool) -> str:
 
 def _describe_key(made: "Key") -> str:
     """Return what the key may do, and how to restrict the next one."""
-    what = "everything" if made.grants is None else str(made.grants)
-    root = ", which is root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
+    what = "is unrestricted" if made.grants is None else f"is restricted to {made.grants}"
+    root = ", which makes it root on every host" if made.permission is Permission.ADMIN and made.grants is None else ""
     end = "without expiry" if made.expires_at is None else f"until {made.expires_at:%Y-%m-%d %H:%M} UTC"
     return (
-        f"the key has scope {made.permission.scope_name} for {what}{root}, {end}; "
+        f"the key has scope {made.permission.scope_name} and {what}{root}, {end}; "
         "restrict a key with --scope, --application, --project and --expires"
     )
 
@@ -154,7 +154,7 @@ async def list_keys(*, limit: int, cursor: str | None, as_json: bool) -> None:
             key.name,
             key.prefix,
             key.permission.scope_name,
-            "everything" if key.grants is None else key.grants,
+            "unrestricted" if key.grants is None else key.grants,
             key.created_at,
             key.expires_at,
             key.last_used_at,

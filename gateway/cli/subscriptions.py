@@ -26,13 +26,13 @@ def subscriptions() -> None:
 @click.argument("app")
 @click.argument("policy", type=click.Choice(["exact", "semver", "glob", "regex", "any"]))
 @click.argument("pattern", default="")
-@click.option("--repository", default="", help="Repository to follow; default: the repository of the image.")
-@click.option("--include", multiple=True, metavar="GLOB", help="Follow only tags that match one of these; repeatable.")
+@click.option("--repository", default="", help="Repository to subscribe to; default: the repository of the image.")
+@click.option("--include", multiple=True, metavar="GLOB", help="Deploy only tags that match one of these; repeatable.")
 @click.option(
-    "--exclude", multiple=True, metavar="GLOB", help="Do not follow tags that match one of these; repeatable."
+    "--exclude", multiple=True, metavar="GLOB", help="Do not deploy tags that match one of these; repeatable."
 )
-@click.option("--prereleases", is_flag=True, help="semver: follow prereleases such as 1.3.0-rc.1 too.")
-@click.option("--allow-downgrade", is_flag=True, help="semver: follow a lower version than the running one too.")
+@click.option("--prereleases", is_flag=True, help="semver: deploy prereleases such as 1.3.0-rc.1 too.")
+@click.option("--allow-downgrade", is_flag=True, help="semver: deploy a lower version than the running one too.")
 @json_option
 @command
 async def create(
@@ -84,11 +84,18 @@ async def list_subscriptions(app: str | None, *, limit: int, cursor: str | None,
     async with open_storage() as storage, transaction(storage.pool) as connection:
         application_id = await applications.select_application_id(connection, app) if app else None
         found = await store.select_subscriptions_page(connection, application_id, page=page)
+        names = await applications.select_names(connection, {one.application_id for one in found})
     if as_json:
         print_json([SubscriptionRow.from_subscription(one) for one in found])
     else:
         rows = [
-            (one.subscription_id, one.application_id, one.repository, one.policy, "image" if one.from_image else None)
+            (
+                one.subscription_id,
+                names.get(one.application_id, one.application_id),
+                one.repository,
+                one.policy,
+                "image" if one.from_image else None,
+            )
             for one in found
         ]
         print_table(["ID", "APPLICATION", "REPOSITORY", "POLICY", "FROM"], rows)

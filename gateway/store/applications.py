@@ -185,6 +185,14 @@ async def select_named(connection: Connection, app_name: str, server_id: str | N
     return None if row is None else str(row)
 
 
+async def select_names(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of these applications by id, without those that do not exist."""
+    rows = await connection.fetch(
+        "SELECT application_id, name FROM applications WHERE application_id = ANY($1)", list(application_ids)
+    )
+    return {row["application_id"]: row["name"] for row in rows}
+
+
 async def select_application_id(connection: Connection, named: str) -> str:
     """Return the id of the application with this id, container name or name. Raises NotFound."""
     row = await connection.fetchrow(

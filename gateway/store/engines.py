@@ -23,6 +23,15 @@ LAST_SEEN = """
 """
 
 
+async def is_any_reached(connection: Connection, within: timedelta) -> bool:
+    """Tell whether a gateway has reached an engine in this time. A gateway that runs tries every few seconds."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM engines WHERE last_seen_at > now() - $1::interval)", within
+        )
+    )
+
+
 async def upsert_engine(
     connection: Connection, *, engine_id: str, name: str, version: str, platform: str, swarm_manager: bool
 ) -> None:

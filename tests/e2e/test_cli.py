@@ -95,7 +95,7 @@ async def test_a_key_created_without_a_scope_is_described_on_standard_error(shel
     )
     out, err = await process.communicate()
     assert (process.returncode, out[:3], len(out.split())) == (0, b"gw_", 1)
-    assert b"has scope admin for everything, which is root on every host, without expiry; restrict" in err
+    assert b"has scope admin and is unrestricted, which makes it root on every host, without expiry; restrict" in err
 
 
 async def test_the_scope_is_asked_for_on_a_terminal_but_not_in_a_script(shell: CommandLine) -> None:

@@ -11,9 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.app import running
-from gateway.cli import main
+from gateway.cli import _follow, main
+from gateway.cli.demo.process import until
 from gateway.config import Settings
 from gateway.model.errors import Unavailable
+from gateway.queue import cancel
 from tests.support.api_client import Web
 
 
@@ -108,3 +110,34 @@ async def test_revoking_by_name_says_how_many_keys_it_revoked(web: Web, web_post
     for _ in range(2):
         await run(web_postgres, "keys", "create", "laptop", "--scope", "read")
     assert await run(web_postgres, "keys", "revoke", "laptop") == (0, "revoked 2 keys named laptop\n", "")
+
+
+async def test_tables_name_applications_and_have_no_spaces_at_the_ends_of_lines(web: Web, web_postgres: str) -> None:
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    path = await web.endpoint("dockerhub", "")
+    pushed = {"push_data": {"tag": "latest"}, "repository": {"repo_name": "acme/web"}}
+    assert (await web.post(path, pushed))[0] == 202
+    for words in (("deliveries", "list"), ("deployments", "list"), ("subscriptions", "list")):
+        _, out, _ = await run(web_postgres, *words)
+        assert "web" in out
+        assert "6fa" not in out
+    _, out, _ = await run(web_postgres, "audit")
+    assert [line for line in out.splitlines() if line != line.rstrip()] == []
+
+
+async def test_following_without_a_gateway_says_that_none_runs(
+    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_follow, "_PATIENCE", 0.0)
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="6fa")
+    (queued,) = await web.query("deployment.all", applicationId="6fa")
+    following = asyncio.create_task(_follow.follow_deployment(web.pool, queued["deploymentId"], quiet=False))
+
+    async def warned() -> bool | None:
+        return "No gateway seems to run. Start it: gateway serve" in capsys.readouterr().err or None
+
+    await until(warned)
+    await cancel.cancel_deployment(web.pool, queued["deploymentId"])
+    found, _ = await following
+    assert found.status == "cancelled"
