@@ -143,7 +143,7 @@ async def test_a_registry_with_the_lines_pasted_tells_of_its_pushes(tmp_path: Pa
     application.router.add_post("/p", hear)
     async with TestServer(application) as server:
         text = _steps("distribution", f"http://127.0.0.1:{server.port}")
-        notifications = text[text.index("notifications:") : text.index("\n\nWhere clients")]
+        notifications = text[text.index("notifications:") : text.index("\n\nIf clients")]
         lines = f"storage: {{filesystem: {{rootdirectory: {tmp_path}/images}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}"
         config = tmp_path / "config.yml"
         config.write_text(f"version: 0.1\n{lines}\n{notifications}\n")
