@@ -89,17 +89,17 @@ def _validate_files(configuration: Configuration) -> None:
                 raise InvalidInput("Docker Swarm cannot store an empty file", field=f"mounts.{number}.content")
         return
     files = {one.target for one in configuration.files}
-    folders = {posixpath.normpath(target): target for target, _ in _mount_targets(configuration) if target not in files}
+    mounted = {posixpath.normpath(target): target for target, _ in _mount_targets(configuration) if target not in files}
     for target, field in _mount_targets(configuration):
         if target not in files:
             continue
         if configuration.read_only:
             raise InvalidInput(
                 f"{target} cannot be copied into a container whose file system is readOnly: "
-                "set runtime to service, or mount it from a folder of the host",
+                "set runtime to service, or mount it from a directory of the host",
                 field=field,
             )
-        if over := next((folders[place] for place in path_and_parents(target) if place in folders), None):
+        if over := next((mounted[place] for place in path_and_parents(target) if place in mounted), None):
             raise InvalidInput(
                 f"{target} would be hidden by the mount at {over}: choose another path, or put it into that mount",
                 field=field,

@@ -1,4 +1,4 @@
-"""Mounts of a container: volumes, folders of the host, files, and memory. It performs no I/O.
+"""Mounts of a container: volumes, directories of the host, files, and memory. It performs no I/O.
 
 A mount is written as `{source, target, type}`, or with the field names of the API: mountPath for target; volumeName,
 hostPath or filePath for source.
@@ -93,7 +93,7 @@ class Mount(BaseModel):
     mount_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
     known_as: Annotated[str, Field(max_length=4096)] | None = None
     type: MountType = "volume"
-    #: name of the volume, folder on the host, or name of the file
+    #: name of the volume, directory on the host, or name of the file
     source: Annotated[
         str,
         Field(
@@ -146,7 +146,7 @@ class Mount(BaseModel):
     @classmethod
     def _is_a_files(cls, target: str, before: ValidationInfo) -> str:
         if before.data.get("type") == "file" and target.endswith("/"):
-            raise ValueError("the path of the file is needed, not of its folder")
+            raise ValueError("the path of the file is needed, not of its directory")
         return target
 
     @field_validator("content")
@@ -187,7 +187,7 @@ class Tmpfs(BaseModel):
 
 
 def path_and_parents(path: str) -> Iterator[str]:
-    """Yield the normalised path, then each of its parent folders.
+    """Yield the normalised path, then each of its parent directories.
 
     >>> list(path_and_parents("/etc/app/x/.."))
     ['/etc/app', '/etc', '/']
@@ -200,7 +200,7 @@ def path_and_parents(path: str) -> Iterator[str]:
 
 
 def contains_path(one: str, other: str) -> bool:
-    """Tell whether a path is the same as another, or one of its parent folders.
+    """Tell whether a path is the same as another, or one of its parent directories.
 
     >>> contains_path("/etc", "/etc/app.conf"), contains_path("/etc/app", "/etc/app.conf")
     (True, False)

@@ -46,7 +46,7 @@ _ROLE = "postgres"
 _HBA = "# Written by the gateway at each start.\nlocal all all scram-sha-256\n"
 #: the command that tells whether a user can enter the directory and run the server
 _REACH = 'cd -- "$1" && exec "$2" --version'
-_FORMER_USER = "pgserver"  # the user that a former version of the gateway ran the server as
+_FORMER_USER = "pgserver"  # the user that an earlier version of the gateway ran the server as
 _START_TIMEOUT = 90.0  # seconds: after a crash, a start includes the recovery
 _STOP = 60.0  # seconds until a stop aborts open transactions
 _LOG_BYTES = 1024**2
@@ -141,7 +141,7 @@ class Cluster:
                 )
         elif users := self._former_users():
             raise Unavailable(
-                f"a former version of the gateway uses the database in {self.directory}: "
+                f"an earlier version of the gateway uses the database in {self.directory}: "
                 f"stop it first, process {', '.join(map(str, users))}"
             )
         elif self._is_used():
@@ -152,7 +152,7 @@ class Cluster:
             self._stop()
 
     def _former_users(self) -> list[int]:
-        """Return the processes of a former version that use the server, from the list that it kept."""
+        """Return the processes of an earlier version that use the server, from the list that it kept."""
         try:
             listed = json.loads((self.directory / ".handle_pids.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -193,7 +193,7 @@ class Cluster:
             raise
 
     def _lock_up(self, postgres: Path, account: ServerAccount) -> None:
-        """Require a password for each connection; a former version accepted all that reached the socket."""
+        """Require a password for each connection; an earlier version accepted all that reached the socket."""
         write_private(self.directory / "pg_hba.conf", _HBA, account)
         if self._password.exists():
             return

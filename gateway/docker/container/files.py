@@ -29,12 +29,12 @@ async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None
             raise Failed(
                 Code.BAD_CONFIGURATION,
                 f"the file {hidden[0]} is inside the mount at {mounted['Destination']}: "
-                "choose another path, or put the file into that volume or folder",
+                "choose another path, or put the file into that volume or directory",
             )
     await engine.call(
         "PUT",
         f"containers/{container_id}/archive",
-        # Do not replace a folder with a file.
+        # Do not replace a directory with a file.
         params={"path": "/", "noOverwriteDirNonDir": 1},
         body=_archive(files),
         headers={"Content-Type": "application/x-tar"},
@@ -42,7 +42,7 @@ async def put(engine: Engine, container_id: str, files: Sequence[Mount]) -> None
 
 
 def _archive(files: Sequence[Mount]) -> bytes:
-    """Return a tar archive of the files. Extraction creates missing folders."""
+    """Return a tar archive of the files. Extraction creates missing directories."""
     buffer, now = io.BytesIO(), int(time.time())
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for file in files:

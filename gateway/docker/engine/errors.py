@@ -110,7 +110,7 @@ _RULES = (
         Code.BAD_CONFIGURATION,
         r"(?:error )?mounting \\*\"(?P<source>[^\"\\]+)\\*\" to rootfs (?:\\*\"[^\"]*\" )?at \\*\"(?P<target>[^\"\\]+)"
         r"\\*\".*(?:not|is) a directory",
-        text="{source} on the host and {target} in the image must both be folders or both be files",
+        text="{source} on the host and {target} in the image must both be directories or both be files",
     ),
     _rule(Code.PORT_TAKEN, r"bind for \S+ failed: port is already allocated", "is already in use by service"),
     _rule(Code.PORT_TAKEN, "(?:bind: )?address already in use", "port already in use"),
