@@ -30,7 +30,7 @@ def pytest_configure() -> None:
 
 #: Files and directories whose tests wait the longest come first, so that all workers end at the same time.
 _SLOW_FIRST = (
-    "integration/rollout/test_swarm.py",
+    "integration/rollout/test_swarm",
     "integration/rollout/",
     "e2e/",
     "docs/test_examples_run.py",

@@ -52,9 +52,9 @@ async def open_runtime(
     *,
     making: bool,
     begun: RuntimeKind | None,
-    former: Running | None = None,
+    previous: Running | None = None,
 ) -> Runtime:
-    """Return the application's runtime. `begun` is the kind of an open swap, `former` the version before."""
+    """Return the application's runtime. `begun` is the kind of an open swap, `previous` the version before."""
     kind = begun
     if kind is None and identity.swarm_starting and application.configuration.runtime is not RuntimeKind.CONTAINER:
         kind = await _has_container(engine, application)
@@ -68,8 +68,8 @@ async def open_runtime(
         there = await detect_runtime_kind(engine, application) if identity.swarm_manager else None
         kind = choose_kind(application, there, swarm_manager=identity.swarm_manager, making=making)
     if kind is RuntimeKind.SERVICE:
-        return ServiceRuntime(engine.managing(), application, login, timeouts, former)
-    return ContainerRuntime(engine, identity.platform, application, login, timeouts, former)
+        return ServiceRuntime(engine.managing(), application, login, timeouts, previous)
+    return ContainerRuntime(engine, identity.platform, application, login, timeouts, previous)
 
 
 async def detect_runtime_kind(engine: Engine, application: Application) -> RuntimeKind | None:

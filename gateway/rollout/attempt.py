@@ -92,7 +92,7 @@ class Task:
     #: tells whether the application was deployed with this digest before
     knows: Callable[[Digest], Awaitable[bool]] = _knows_none
     #: what serves, as recorded
-    former: Running | None = None
+    previous: Running | None = None
     #: the application as the open swap runs it; None if that is not known
     begun: Application | None = None
 

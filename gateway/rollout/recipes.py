@@ -45,7 +45,7 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             context.timeouts.of(application.configuration),
             making=task.deployment.kind not in {Kind.STOP, Kind.DELETE},
             begun=left_open.runtime if left_open else None,
-            former=task.former,
+            previous=task.previous,
         )
         return Attempt(context, task, journal, application, runtime, deadline)
 
@@ -148,19 +148,19 @@ async def _start(attempt: Attempt) -> Outcome:
 
 async def _start_removed(attempt: Attempt) -> Outcome:
     """Run the version again that was removed while it was stopped; without a record of it, what the tag points to."""
-    former = attempt.task.former
+    previous = attempt.task.previous
     if (
-        former is None
-        or former.reference is None
-        or former.reference.digest is None
+        previous is None
+        or previous.reference is None
+        or previous.reference.digest is None
         or attempt.task.config_error is not None
     ):
         return await _replace(attempt)
-    digest = former.reference.digest
-    await attempt.journal.begin(Step.RESOLVE, f"{former.reference}, which served before it was removed")
+    digest = previous.reference.digest
+    await attempt.journal.begin(Step.RESOLVE, f"{previous.reference}, which served before it was removed")
     await attempt.journal.record_digest(digest)
     try:
-        return await _roll_forward(attempt, former.reference, digest, None)
+        return await _roll_forward(attempt, previous.reference, digest, None)
     except Failed as error:
         if error.reason.code not in {Code.NOT_FOUND, Code.DENIED}:
             raise

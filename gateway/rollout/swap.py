@@ -74,10 +74,10 @@ async def _close_unsettled(attempt: Attempt, swap: Swap) -> Outcome | None:
     if swap.deployment_id != attempt.task.deployment.deployment_id:
         await attempt.journal.close_swap()
         return None
-    former = serving is not None and serving.running and serving.object_id == swap.old
+    previous = serving is not None and serving.running and serving.object_id == swap.old
     first = f"{swap.reason.message}; " if swap.reason else ""
     reason = Reason(swap.reason.code if swap.reason else Code.TOO_MANY_ATTEMPTS, first + message)
-    return Outcome(Status.ROLLED_BACK if former else Status.FAILED, reason, log=swap.log)
+    return Outcome(Status.ROLLED_BACK if previous else Status.FAILED, reason, log=swap.log)
 
 
 async def _describe_serving(attempt: Attempt, swap: Swap) -> tuple[Serving | None, str]:

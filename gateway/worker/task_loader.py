@@ -47,7 +47,7 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         elif deployment.kind is Kind.ROLLBACK and application.adopted_spec is not None:
             target = RollbackTarget(None, application.adopted_spec.reference, application.as_adopted())
         image = target.reference if target else deployment.reference or application.reference
-        former = await versions.select_serving(connection, vault, application)
+        previous = await versions.select_serving(connection, vault, application)
         login = ANONYMOUS
         if image is not None and not ends:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
@@ -63,5 +63,5 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         async with transaction(pool) as connection:
             return await deployments.is_known_digest(connection, deployment, digest)
 
-    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, former, begun)
+    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, previous, begun)
     return LoadedTask(task, left_open, caused_by)

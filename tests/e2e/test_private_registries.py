@@ -22,7 +22,7 @@ from gateway.store.database import Pool
 from tests.e2e.test_registry_hostnames import HTPASSWD, LOGIN
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, an_application
+from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.token_registries import Amazon, Gate, TokenService, amazon, filled, gate, served
 
 PATH = "team/web"
@@ -31,14 +31,14 @@ KEY_FILE = '{\n  "type": "service_account",\n  "private_key": "-----BEGIN\\n~~~?
 
 
 @asynccontextmanager
-async def an_application_of(pool: Pool, engine: Engine, address: str, name: str) -> AsyncIterator[Lane]:
+async def an_application_of(pool: Pool, engine: Engine, address: str, name: str) -> AsyncIterator[DeployedApp]:
     """Make an application of an image there, and take it away again."""
-    lane = await an_application(pool, engine, Pushes(address, f"tests/{name}"))
-    await lane.set(docker_image=f"{address}/{PATH}:v1")
+    app = await an_application(pool, engine, Pushes(address, f"tests/{name}"))
+    await app.set(docker_image=f"{address}/{PATH}:v1")
     try:
-        yield lane
+        yield app
     finally:
-        for container in await lane.containers():
+        for container in await app.containers():
             await containers.remove(engine, container.container_id)
 
 
@@ -75,24 +75,24 @@ async def by_password(tmp_path: Path) -> AsyncIterator[str]:
 async def test_the_nearest_registry_lets_in_and_an_error_says_whose_login_was_used(
     pool: Pool, engine: Engine, supervisor: None, by_password: str
 ) -> None:
-    async with an_application_of(pool, engine, by_password, "password") as lane:
-        status, code, message = told(await lane.ask(Kind.DEPLOY))
+    async with an_application_of(pool, engine, by_password, "password") as app:
+        status, code, message = told(await app.ask(Kind.DEPLOY))
         assert (status, code) == (Status.FAILED, Code.DENIED)
         assert f"{by_password} denies {by_password}/{PATH}:v1 without a login" in message
 
-        await lane.set(registry_url="ghcr.io", registry_username="bob", registry_password="own")
-        _, _, message = told(await lane.ask(Kind.DEPLOY))
+        await app.set(registry_url="ghcr.io", registry_username="bob", registry_password="own")
+        _, _, message = told(await app.ask(Kind.DEPLOY))
         assert "the application's own login was not sent, since it was given for ghcr.io" in message
 
         registry_id = await keep(pool, registry_url=f"http://{by_password}/team", username=LOGIN[0], password="wrong")
-        _, code, message = told(await lane.ask(Kind.DEPLOY))
+        _, code, message = told(await app.ask(Kind.DEPLOY))
         assert code is Code.DENIED
         assert f"with the login of the registry 'Ours' (http://{by_password}/team, user AWS)" in message
 
         await change(pool, registry_id, password=LOGIN[1])
-        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-        await lane.set(docker_image=f"{by_password}/{PATH}:v2")
-        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        await app.set(docker_image=f"{by_password}/{PATH}:v2")
+        assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
 async def test_a_registry_with_a_token_service_takes_a_key_file_as_password(
@@ -104,21 +104,21 @@ async def test_a_registry_with_a_token_service_takes_a_key_file_as_password(
         service.url = f"http://{address}"
         async with (
             private_registry(tmp_path, free_port(), auth=service.auth) as registry,
-            an_application_of(pool, engine, registry.address, "token") as lane,
+            an_application_of(pool, engine, registry.address, "token") as app,
         ):
-            await lane.set(registry_username="_json_key", registry_password="another")
-            _, code, message = told(await lane.ask(Kind.DEPLOY))
+            await app.set(registry_username="_json_key", registry_password="another")
+            _, code, message = told(await app.ask(Kind.DEPLOY))
             assert code is Code.DENIED
             assert "with the application's own login (user _json_key)" in message
 
-            await lane.set(registry_username=None, registry_password=None)
+            await app.set(registry_username=None, registry_password=None)
             await keep(pool, registry_url=registry.address, username="_json_key", password=KEY_FILE)
-            deployment = await lane.ask(Kind.DEPLOY)
+            deployment = await app.ask(Kind.DEPLOY)
             assert (deployment.status, deployment.digest) == (Status.SUCCEEDED, first)
             assert any(agent.startswith("docker/") for agent in service.asked)
 
-            await lane.set(docker_image=f"{registry.address}/{PATH}:v3")
-            _, code, message = told(await lane.ask(Kind.DEPLOY))
+            await app.set(docker_image=f"{registry.address}/{PATH}:v3")
+            _, code, message = told(await app.ask(Kind.DEPLOY))
             assert code is Code.NOT_FOUND
             assert "The nearest tags are: v2, v1" in message
 
@@ -139,16 +139,16 @@ async def test_a_certificate_of_ones_own_is_trusted_where_it_was_given_and_the_e
     tls = (files["cert.pem"], files["key.pem"])
     async with (
         private_registry(tmp_path, free_port(), host=host, htpasswd=files["htpasswd"], tls=tls) as registry,
-        an_application_of(pool, engine, registry.address, "tls") as lane,
+        an_application_of(pool, engine, registry.address, "tls") as app,
     ):
         login = {"registry_url": registry.address, "username": LOGIN[0], "password": LOGIN[1]}
         registry_id = await keep(pool, **login)
-        status, code, message = told(await lane.ask(Kind.DEPLOY))
+        status, code, message = told(await app.ask(Kind.DEPLOY))
         assert (status, code) == (Status.FAILED, Code.REGISTRY_UNTRUSTED)
         assert f"the certificate of {registry.address} is signed by no authority that is trusted here" in message
 
         await change(pool, registry_id, ca_certificate=authority.cert_pem.bytes().decode())
-        deployment = await lane.ask(Kind.DEPLOY)
+        deployment = await app.ask(Kind.DEPLOY)
         status, code, message = told(deployment)
         assert (status, code) == (Status.FAILED, Code.REGISTRY_UNTRUSTED)
         assert "x509" in message
@@ -159,7 +159,7 @@ async def test_a_certificate_of_ones_own_is_trusted_where_it_was_given_and_the_e
         trusted.mkdir(parents=True)
         try:
             (trusted / "ca.crt").write_bytes(authority.cert_pem.bytes())
-            assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+            assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
         finally:
             shutil.rmtree(trusted)
 
@@ -190,8 +190,8 @@ async def test_a_token_that_ends_in_the_middle_of_a_rollout_is_fetched_anew(
 ) -> None:
     guard, address = ecr
     await keep(pool, registry_type="ecr", registry_url=address, region="eu-central-1", **KEYS)
-    async with an_application_of(pool, engine, address, "ecr") as lane:
-        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    async with an_application_of(pool, engine, address, "ecr") as app:
+        assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
         assert aws.asked == [KEYS["access_key_id"]]
 
         def end(request: http.Request) -> None:
@@ -201,13 +201,13 @@ async def test_a_token_that_ends_in_the_middle_of_a_rollout_is_fetched_anew(
 
         guard.passing = end
         guard.denied.clear()
-        await lane.set(docker_image=f"{address}/{PATH}:v2")
-        assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        await app.set(docker_image=f"{address}/{PATH}:v2")
+        assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
         assert any("/blobs/" in path for path in guard.denied)
         assert aws.asked == [KEYS["access_key_id"]] * 2
 
         aws.expire()
-        assert told(await lane.ask(Kind.REDEPLOY))[1] is Code.SATISFIED
+        assert told(await app.ask(Kind.REDEPLOY))[1] is Code.SATISFIED
         assert len(aws.asked) == 3  # to ask what the tag names
 
 

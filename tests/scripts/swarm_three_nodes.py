@@ -30,7 +30,7 @@ from gateway.model.errors import RolloutError
 from gateway.queue import enqueue
 from gateway.store import applications
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, an_application
+from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.swarm_nodes import Node, Swarm, supervised, swarm_of
 
 UPDATES = int(os.environ.get("UPDATES", "5"))
@@ -62,38 +62,38 @@ async def main() -> int:
                 "POST", "networks/create", body={"Name": NETWORK, "Driver": "overlay", "Attachable": True}
             )
             pushes = Pushes(one.registry, "tests/web")
-            lane = await an_application(one.pool, one.engine, pushes)
-            await lane.set(configuration=CONFIGURATION)
+            app = await an_application(one.pool, one.engine, pushes)
+            await app.set(configuration=CONFIGURATION)
             try:
-                await first(lane, pushes)
-                await under_load(lane, pushes)
-                await with_nodes_restarted(swarm, lane, pushes)
-                await with_a_node_lost(swarm, lane, pushes)
+                await first(app, pushes)
+                await under_load(app, pushes)
+                await with_nodes_restarted(swarm, app, pushes)
+                await with_a_node_lost(swarm, app, pushes)
             except Violation as violation:
                 say(f"VIOLATION: {violation}")
                 return 1
     return 0
 
 
-async def first(lane: Lane, pushes: Pushes) -> None:
+async def first(app: DeployedApp, pushes: Pushes) -> None:
     await version("v0", pushes)
-    deployment = await ended(lane, await asked(lane))
+    deployment = await ended(app, await asked(app))
     require(deployment.status is Status.SUCCEEDED, f"the first deployment {deployment.status}: {deployment.reason}")
-    nodes = {task.node_id for task in await running(lane)}
+    nodes = {task.node_id for task in await running(app)}
     say(f"first deployment       {REPLICAS} tasks on {len(nodes)} nodes")
 
 
-async def under_load(lane: Lane, pushes: Pushes) -> None:
+async def under_load(app: DeployedApp, pushes: Pushes) -> None:
     """Update it again and again while it is asked by its name in the overlay network."""
     took = []
-    async with client(lane.engine, f"app-{lane.application_id}", pushes) as answers:
+    async with client(app.engine, f"app-{app.application_id}", pushes) as answers:
         for number in range(1, UPDATES + 1):
             digest = await version(f"v{number}", pushes)
             began = time.monotonic()
-            deployment = await ended(lane, await asked(lane))
+            deployment = await ended(app, await asked(app))
             took.append(time.monotonic() - began)
             require(deployment.status is Status.SUCCEEDED, f"update {number} {deployment.status}: {deployment.reason}")
-            found = sorted(task.labels[DIGEST] for task in await running(lane))
+            found = sorted(task.labels[DIGEST] for task in await running(app))
             require(found == [digest] * REPLICAS, f"update {number} succeeded with {found}")
     say(f"updates, start-first   {UPDATES} of {REPLICAS} replicas, {sum(took) / len(took):.1f} s each")
     say(f"requests meanwhile     {answers['asked']}, by version {answers['bodies']}")
@@ -104,41 +104,41 @@ async def under_load(lane: Lane, pushes: Pushes) -> None:
     require(len(answers["bodies"]) == UPDATES + 1, f"only {sorted(answers['bodies'])} have answered")
 
 
-async def with_nodes_restarted(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
+async def with_nodes_restarted(swarm: Swarm, app: DeployedApp, pushes: Pushes) -> None:
     """Restart an engine when the first new task runs on it: no sound version is given up for that."""
     for number, node in enumerate(reversed(swarm.nodes)):
         here = await node_id(swarm, node)
         digest = await version(f"restarted {number}", pushes)
-        queued, began = await asked(lane), time.monotonic()
-        await until(partial(_runs_there, lane, digest, here), within=60)
+        queued, began = await asked(app), time.monotonic()
+        await until(partial(_runs_there, app, digest, here), within=60)
         await node.dockerd.stop()
         await node.restart()
-        deployment = await ended(lane, queued)
+        deployment = await ended(app, queued)
         say(f"a node is restarted    {deployment.status} after {time.monotonic() - began:.1f} s")
         require(deployment.status is Status.SUCCEEDED, f"it {deployment.status}: {deployment.reason}")
-        found = sorted(task.image.rpartition("@")[2] for task in await running(lane))
+        found = sorted(task.image.rpartition("@")[2] for task in await running(app))
         require(set(found) == {digest}, f"it succeeded with {found}")
 
 
-async def _runs_there(lane: Lane, digest: str, node_id: str) -> bool | None:
-    found = [task.node_id for task in await running(lane) if task.labels[DIGEST] == digest]
+async def _runs_there(app: DeployedApp, digest: str, node_id: str) -> bool | None:
+    found = [task.node_id for task in await running(app) if task.labels[DIGEST] == digest]
     return True if node_id in found else None
 
 
-async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
+async def with_a_node_lost(swarm: Swarm, app: DeployedApp, pushes: Pushes) -> None:
     """Kill a node's engine when the first new task runs: it converges or rolls back, and says which."""
-    before = {task.labels[DIGEST] for task in await running(lane)}
+    before = {task.labels[DIGEST] for task in await running(app)}
     digest = await version("lost", pushes)
-    queued, began = await asked(lane), time.monotonic()
+    queued, began = await asked(app), time.monotonic()
 
     async def under_way() -> bool | None:
-        return any(task.labels[DIGEST] == digest for task in await running(lane)) or None
+        return any(task.labels[DIGEST] == digest for task in await running(app)) or None
 
     await until(under_way)
     lost = swarm.nodes[2]
     await lost.dockerd.stop(signal.SIGKILL)
     say("a node is killed       in the middle of an update")
-    deployment = await ended(lane, queued)
+    deployment = await ended(app, queued)
     told = deployment.reason.message if deployment.reason else ""
     say(f"it ended               {deployment.status} after {time.monotonic() - began:.1f} s {told}")
     require(deployment.status in {Status.SUCCEEDED, Status.ROLLED_BACK}, f"it {deployment.status}: {told}")
@@ -146,7 +146,7 @@ async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
     gone = await node_id(swarm, lost)
 
     async def as_told() -> bool | None:
-        digests = [task.labels[DIGEST] for task in await running(lane, without=gone)]
+        digests = [task.labels[DIGEST] for task in await running(app, without=gone)]
         return True if digests == sorted(expected) * REPLICAS else None
 
     # The Swarm itself learns of a dead node only after a while, and starts its tasks elsewhere then.
@@ -154,7 +154,7 @@ async def with_a_node_lost(swarm: Swarm, lane: Lane, pushes: Pushes) -> None:
     await lost.restart()
 
     async def one_version() -> bool | None:
-        everywhere = [await of_application(node.engine, lane.application_id) for node in swarm.nodes]
+        everywhere = [await of_application(node.engine, app.application_id) for node in swarm.nodes]
         digests = [one for node in everywhere for one in node]
         return True if digests == sorted(expected) * REPLICAS else None
 
@@ -169,21 +169,21 @@ async def version(name: str, pushes: Pushes) -> str:
     return await push(Image(name, Behaviour.FINISHES), pushes.name())
 
 
-async def asked(lane: Lane) -> str:
-    async with lane.pool.acquire() as connection:
-        application = await applications.select_application(connection, VAULT, lane.application_id)
-    return await enqueue.request_deployment(lane.pool, application, Kind.DEPLOY, title="asked")
+async def asked(app: DeployedApp) -> str:
+    async with app.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, app.application_id)
+    return await enqueue.request_deployment(app.pool, application, Kind.DEPLOY, title="asked")
 
 
-async def ended(lane: Lane, deployment_id: str) -> Deployment:
-    return await lane.ended(deployment_id, within=400)
+async def ended(app: DeployedApp, deployment_id: str) -> Deployment:
+    return await app.ended(deployment_id, within=400)
 
 
-async def running(lane: Lane, *, without: str = "") -> list[Task]:
-    service = await services.inspect(lane.engine, f"app-{lane.application_id}")
+async def running(app: DeployedApp, *, without: str = "") -> list[Task]:
+    service = await services.inspect(app.engine, f"app-{app.application_id}")
     require(service is not None, "the service is gone")
     assert service is not None
-    found = await services.tasks(lane.engine, service)
+    found = await services.tasks(app.engine, service)
     return [task for task in found if task.state == "running" and task.node_id != without]
 
 

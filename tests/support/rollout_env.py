@@ -35,7 +35,7 @@ VAULT = Vault(b"k" * 32)
 
 
 @dataclass
-class Lane:
+class DeployedApp:
     """One application's way from request to outcome."""
 
     pool: Pool
@@ -150,7 +150,7 @@ def long_window(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(supervisor.context, "timeouts", replace(supervisor.context.timeouts, stable_window=0.5))
 
 
-async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:
+async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> DeployedApp:
     """Make an application that follows what the test pushes."""
     name = pushes.path.rpartition("/")[2]
     async with pool.acquire() as connection, connection.transaction():
@@ -164,21 +164,21 @@ async def an_application(pool: Pool, engine: Engine, pushes: Pushes) -> Lane:
             connection, VAULT, source="distribution", name="", secret="s", host=None, aliases=[], settings={}
         )
         endpoint = await endpoints.select_endpoint(connection, VAULT, "distribution", token)
-    return Lane(pool, engine, application_id, endpoint)
+    return DeployedApp(pool, engine, application_id, endpoint)
 
 
 @pytest.fixture
-async def lane(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[Lane]:
-    lane = await an_application(pool, engine, pushes)
-    yield lane
+async def app(pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes) -> AsyncIterator[DeployedApp]:
+    app = await an_application(pool, engine, pushes)
+    yield app
     async with pool.acquire() as connection:
-        await watches.delete_watch(connection, lane.application_id)
-    await asyncio.gather(*(containers.remove(engine, one.container_id) for one in await lane.containers()))
+        await watches.delete_watch(connection, app.application_id)
+    await asyncio.gather(*(containers.remove(engine, one.container_id) for one in await app.containers()))
 
 
 def interrupt_swap(
     monkeypatch: pytest.MonkeyPatch,
-    lane: Lane,
+    app: DeployedApp,
     runtime: type[ContainerRuntime | ServiceRuntime] = ContainerRuntime,
     *,
     sent: bool = True,
@@ -191,7 +191,7 @@ def interrupt_swap(
         monkeypatch.setattr(runtime, "switch_over", switch_over)
         if sent:
             await switch_over(self, swap)
-        await lane.set(**changes)
+        await app.set(**changes)
         raise Postponed(Code.GATEWAY_STOPPED, "it was killed")
 
     monkeypatch.setattr(runtime, "switch_over", interrupted)

@@ -87,18 +87,18 @@ async def copy(engine: Engine, container: str, name: str, application: Applicati
     return made
 
 
-async def recreate(engine: Engine, former: Running, gone: str, name: str, new: Container | None) -> str:
+async def recreate(engine: Engine, previous: Running, gone: str, name: str, new: Container | None) -> str:
     """Create a lost container again from its record, and return its id. Requires the image on the engine.
 
     `new` took its place and therefore has its volumes.
     """
-    application, reference = former.application, former.reference
+    application, reference = previous.application, previous.reference
     if reference is None or reference.digest is None:
         raise ValueError("the version that served is unknown")
-    version = Version(reference, Digest(reference.digest), former.deployment_id or "", 0)
+    version = Version(reference, Digest(reference.digest), previous.deployment_id or "", 0)
     body = await create_request.build(engine, application, version, new.mounts if new else ())
     adopted = application.adopted_spec
-    if former.deployment_id is None and adopted is not None:
+    if previous.deployment_id is None and adopted is not None:
         # Somebody else created the original, so the copy has no labels of the gateway.
         gone = adopted.object_id
         body["Labels"] = {label: value for label, value in body["Labels"].items() if label not in GATEWAY_LABELS}

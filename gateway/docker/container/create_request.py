@@ -42,10 +42,10 @@ async def find_image(engine: Engine, reference: Reference) -> Image | None:
 
 
 async def manual_limits(
-    engine: Engine, application: Application, former: Running | None, old: Container | None
+    engine: Engine, application: Application, previous: Running | None, old: Container | None
 ) -> dict[str, Any]:
     """Return limits changed with `docker update` since the container's creation. Empty when that is unknown."""
-    made_as = _application_at_creation(application, former, old)
+    made_as = _application_at_creation(application, previous, old)
     found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
@@ -57,13 +57,13 @@ async def manual_limits(
 
 
 async def manual_networks(
-    engine: Engine, application: Application, former: Running | None, old: Container | None
+    engine: Engine, application: Application, previous: Running | None, old: Container | None
 ) -> dict[str, dict[str, Any]]:
     """Return the endpoints of networks that somebody connected the container to since its creation.
 
-    Empty for a container that was not created as `former` says. Networks that no longer exist are left out.
+    Empty for a container that was not created as `previous` says. Networks that no longer exist are left out.
     """
-    made_as = _application_at_creation(application, former, old)
+    made_as = _application_at_creation(application, previous, old)
     found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
@@ -75,14 +75,14 @@ async def manual_networks(
 
 
 def _application_at_creation(
-    application: Application, former: Running | None, old: Container | None
+    application: Application, previous: Running | None, old: Container | None
 ) -> Application | None:
     """Return the application as it was when the container was created, or None when that is unknown."""
     if old is None:
         return None
     if application.adopted_spec is not None and ownership.is_original(application, old):
         return application.as_adopted()
-    for known in (application, former.application if former else None):
+    for known in (application, previous.application if previous else None):
         if known is not None and container_spec.spec_hash(known) == old.labels.get(SPEC):
             return known
     return None

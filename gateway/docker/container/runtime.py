@@ -1,6 +1,6 @@
 """Runs an application as one container: creates, starts, stops and removes it.
 
-`swap` replaces one container with another. `retention` keeps former versions and removes leftovers.
+`swap` replaces one container with another. `retention` keeps earlier versions and removes leftovers.
 """
 
 from dataclasses import dataclass, replace
@@ -57,7 +57,7 @@ class ContainerRuntime:
     login: CredentialsProvider
     timeouts: Timeouts
     #: the record of the serving version
-    former: Running | None = None
+    previous: Running | None = None
 
     # -- inspect
 
@@ -115,8 +115,8 @@ class ContainerRuntime:
     async def create(self, version: Version, serving: Serving | None) -> Swap:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
-        limits = await create_request.manual_limits(self.engine, self.application, self.former, old)
-        joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
+        limits = await create_request.manual_limits(self.engine, self.application, self.previous, old)
+        joined = await create_request.manual_networks(self.engine, self.application, self.previous, old)
         if limits or joined:
             _LOG.info("Manual changes of the container are carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
@@ -168,7 +168,7 @@ class ContainerRuntime:
         old = await containers.inspect(self.engine, serving.object_id) if serving else None
         for kept in await self._containers.list_kept():
             if await self._containers.version_of(kept) == wanted and await self._can_start(kept):
-                joined = await create_request.manual_networks(self.engine, self.application, self.former, old)
+                joined = await create_request.manual_networks(self.engine, self.application, self.previous, old)
                 swap = self._swap(version.deployment_id, old, kept.container_id, self._order(old, joined))
                 return replace(swap, new_restart_policy=ownership.restart_policy_of(self.application, kept))
         return None
@@ -191,7 +191,7 @@ class ContainerRuntime:
     # -- the swap
 
     def _swap_of(self, swap: Swap) -> ContainerSwap:
-        return ContainerSwap(self.engine, self.application, self.former, self._pull_quietly, swap)
+        return ContainerSwap(self.engine, self.application, self.previous, self._pull_quietly, swap)
 
     async def start_beside(self, swap: Swap) -> None:
         await self._swap_of(swap).start_new()
@@ -231,7 +231,7 @@ class ContainerRuntime:
             return False
         if self.application.adopted_spec is not None and found.container_id == self.application.adopted_spec.object_id:
             return True  # adopted again meanwhile
-        known = {swap.deployment_id, self.former.deployment_id if self.former else None}
+        known = {swap.deployment_id, self.previous.deployment_id if self.previous else None}
         if ORIGIN in found.labels or found.labels.get(DEPLOYMENT) in known:
             return False  # a copy of the old container
         new = await containers.inspect(self.engine, swap.new)
@@ -242,8 +242,8 @@ class ContainerRuntime:
         )
 
     async def check_restored(self, swap: Swap, serving: Serving) -> None:
-        former = self.former.application.configuration.probe if self.former else self._probe
-        probe = self._probe if serving.object_id == swap.new else former
+        previous = self.previous.application.configuration.probe if self.previous else self._probe
+        probe = self._probe if serving.object_id == swap.new else previous
         await readiness.wait_until_ready(self.engine, serving.object_id, self.timeouts, probe)
 
     # -- after the swap
@@ -292,7 +292,7 @@ class ContainerRuntime:
         reference = ownership.image_reference_of(self.application, down)
         if reference is not None and await images.inspect(self.engine, down.image_id) is None:
             await self._pull_quietly(reference)
-        ran = self.former.application if self.former else self.application
+        ran = self.previous.application if self.previous else self.application
         made = await copies.copy(self.engine, down.container_id, names.stand_in(self._name, down.container_id), ran)
         new = await readiness.require(self.engine, made or down.container_id)
         await containers.rename(self.engine, down, names.aside(self._name, down.container_id))

@@ -43,7 +43,7 @@ class ContainerSwap:
     engine: Engine
     application: Application
     #: the record of the old version
-    former: Running | None
+    previous: Running | None
     pull: Callable[[Reference], Awaitable[None]]
     swap: Swap
 
@@ -77,7 +77,7 @@ class ContainerSwap:
         await self._give_name(new)
 
     async def _manual_networks(self, old: Container | None) -> dict[str, dict[str, Any]]:
-        return await create_request.manual_networks(self.engine, self.application, self.former, old)
+        return await create_request.manual_networks(self.engine, self.application, self.previous, old)
 
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Stop the old container and start the new one. Try again when somebody starts the old one in between."""
@@ -205,12 +205,17 @@ class ContainerSwap:
 
     async def _recreate_old(self) -> Container | None:
         """Return the old container, recreated from its record, or None when that is impossible."""
-        if self.former is None or self.former.reference is None or self.swap.old is None or self._stand_in_name is None:
+        if (
+            self.previous is None
+            or self.previous.reference is None
+            or self.swap.old is None
+            or self._stand_in_name is None
+        ):
             return None
         new = await containers.inspect(self.engine, self.swap.new)
         try:
-            await self.pull(self.former.reference)
-            made = await copies.recreate(self.engine, self.former, self.swap.old, self._stand_in_name, new)
+            await self.pull(self.previous.reference)
+            made = await copies.recreate(self.engine, self.previous, self.swap.old, self._stand_in_name, new)
         except RolloutError as error:
             if error.reason.code is Code.ENGINE_UNREACHABLE or new is None:
                 raise
@@ -225,7 +230,7 @@ class ContainerSwap:
             return False
         made = None
         try:
-            ran = self.former.application if self.former else self.application
+            ran = self.previous.application if self.previous else self.application
             made = await copies.copy(self.engine, old.container_id, self._stand_in_name, ran)
             like = await containers.inspect(self.engine, made) if made else None
             if like is None:

@@ -50,7 +50,7 @@ class ServiceRuntime:
     login: CredentialsProvider
     timeouts: Timeouts
     #: the record of the version that served before
-    former: Running | None = None
+    previous: Running | None = None
 
     # -- inspect
 
@@ -127,7 +127,7 @@ class ServiceRuntime:
         )
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:  # noqa: ARG002 - the containers'
-        """Return None: former versions are not kept but sent again."""
+        """Return None: earlier versions are not kept but sent again."""
         return None
 
     async def start_beside(self, swap: Swap) -> None:
@@ -216,19 +216,19 @@ class ServiceRuntime:
         if service is not None and previous is not None and AttemptKey.of(previous.get("Labels") or {}) != _key(swap):
             await services.update(self.engine, service, service.spec, {}, rollback=True)
             return True
-        reference = self.former.reference if self.former else None
-        if self.former is None or reference is None or reference.digest is None:
+        reference = self.previous.reference if self.previous else None
+        if self.previous is None or reference is None or reference.digest is None:
             _LOG.warning("The version that served before a service was changed is unknown", service=self._name)
             return False
-        version = Version(reference, Digest(reference.digest), self.former.deployment_id or _ADOPTED, 0)
-        await replace(self, application=self.former.application)._send(version, service)  # noqa: SLF001 - its own
+        version = Version(reference, Digest(reference.digest), self.previous.deployment_id or _ADOPTED, 0)
+        await replace(self, application=self.previous.application)._send(version, service)  # noqa: SLF001 - its own
         return True
 
     async def check_restored(self, swap: Swap, serving: Serving) -> None:
         service = await self._find_service()
         if service is None:
             raise NotOnEngine(Code.CONTAINER_MISSING, f"the service {self._name} was removed by somebody else")
-        reference = self.former.reference if self.former else None
+        reference = self.previous.reference if self.previous else None
         theirs = reference is not None and reference.digest != serving.digest
         if not service.image_matches_labels or (theirs and serving.deployment_id != swap.deployment_id):
             raise Failed(Code.ENGINE_REFUSED, f"somebody else has set its image to {service.image}")
@@ -242,7 +242,7 @@ class ServiceRuntime:
         service = await self._find_service()
         if service is None or self._original(service) is not None:
             return False
-        known = {swap.deployment_id, (self.former.deployment_id if self.former else None) or _ADOPTED}
+        known = {swap.deployment_id, (self.previous.deployment_id if self.previous else None) or _ADOPTED}
         return service.labels.get(DEPLOYMENT) not in known
 
     async def _wait_until_restored(self) -> None:
@@ -276,7 +276,7 @@ class ServiceRuntime:
     # -- after the swap
 
     async def clean_up(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
-        """Remove secrets of former versions. Each node removes images by its own rules."""
+        """Remove secrets of earlier versions. Each node removes images by its own rules."""
         if (service := await self._find_service()) is not None:
             used = file_secrets.secret_ids([service.spec, service.previous_spec])
             await file_secrets.prune(self.engine, self.application, used=used)
@@ -345,7 +345,7 @@ class ServiceRuntime:
         return None
 
     async def prune_kept(self) -> None:
-        """Do nothing: former versions are not kept."""
+        """Do nothing: earlier versions are not kept."""
 
     def longest_call(self) -> float:
         return self.timeouts.call_margin

@@ -183,6 +183,6 @@ class ServiceWatcher:
 
     async def observe(self, service: Service, key: AttemptKey, before: frozenset[str] = frozenset()) -> ServiceProgress:
         tasks = await services.tasks(self.engine, service)
-        # After the tasks: a node's return is known before the end of its former tasks.
+        # After the tasks: a node's return is known before the end of its earlier tasks.
         nodes = await services.nodes(self.engine)
         return convergence.observe(service, tasks, key, nodes=nodes, before=before)

@@ -12,19 +12,19 @@ from gateway.docker.engine import containers
 from gateway.model.deployments import Kind, Status
 from gateway.model.errors import Code
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 FILE = "/www/settings/web.conf"
 
 
-async def deploy(lane: Lane, **configuration: object) -> None:
-    await lane.set(configuration=configuration)
-    deployment = await lane.ask(Kind.DEPLOY)
+async def deploy(app: DeployedApp, **configuration: object) -> None:
+    await app.set(configuration=configuration)
+    deployment = await app.ask(Kind.DEPLOY)
     assert deployment.status is Status.SUCCEEDED, deployment.reason
 
 
-async def inspection(lane: Lane) -> Any:
-    return await containers.inspect_raw(lane.engine, (await lane.serving()).container_id)
+async def inspection(app: DeployedApp) -> Any:
+    return await containers.inspect_raw(app.engine, (await app.serving()).container_id)
 
 
 async def read(port: int, path: str = FILE.removeprefix("/www")) -> str:
@@ -47,55 +47,55 @@ def with_file(port: int, content: str, **more: object) -> dict[str, object]:
 
 @pytest.mark.parametrize("kept", [1, 0], ids=["kept", "made anew"])
 async def test_a_file_is_there_after_a_deploy_a_change_a_restart_and_a_rollback(
-    lane: Lane, pushes: Pushes, kept: int
+    app: DeployedApp, pushes: Pushes, kept: int
 ) -> None:
     port = free_port()
     await pushes("v1")
-    await deploy(lane, **with_file(port, "first", kept=kept))
+    await deploy(app, **with_file(port, "first", kept=kept))
     assert await read(port) == "first"
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.UNCHANGED
-    await deploy(lane, **with_file(port, "second", kept=kept))
+    assert (await app.ask(Kind.DEPLOY)).status is Status.UNCHANGED
+    await deploy(app, **with_file(port, "second", kept=kept))
     assert await read(port) == "second"
-    await containers.restart(lane.engine, (await lane.serving()).container_id, grace=1)
+    await containers.restart(app.engine, (await app.serving()).container_id, grace=1)
     assert await read(port) == "second"
-    assert (await lane.roll_back()).status is Status.SUCCEEDED
+    assert (await app.roll_back()).status is Status.SUCCEEDED
     assert await read(port) == "first"
-    assert "first" not in str(await inspection(lane))
+    assert "first" not in str(await inspection(app))
 
 
-async def test_a_file_inside_an_image_volume_is_rejected_and_changes_nothing(lane: Lane, pushes: Pushes) -> None:
+async def test_a_file_inside_an_image_volume_is_rejected_and_changes_nothing(app: DeployedApp, pushes: Pushes) -> None:
     await push(Image("v1", config={"Volumes": {"/www/settings": {}}}), pushes.name())
-    await deploy(lane, stopGrace=1)
-    before = await lane.containers()
-    await lane.set(configuration=with_file(free_port(), "first"))
-    failed = await lane.ask(Kind.DEPLOY)
+    await deploy(app, stopGrace=1)
+    before = await app.containers()
+    await app.set(configuration=with_file(free_port(), "first"))
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.BAD_CONFIGURATION)
     assert f"{FILE} is inside the mount at /www/settings" in failed.reason.message
-    assert [one.container_id for one in await lane.containers()] == [one.container_id for one in before]
+    assert [one.container_id for one in await app.containers()] == [one.container_id for one in before]
 
 
-async def test_a_missing_host_folder_changes_nothing(lane: Lane, pushes: Pushes) -> None:
+async def test_a_missing_host_folder_changes_nothing(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
-    await deploy(lane, stopGrace=1)
-    before = await lane.serving()
-    await lane.set(configuration={"mounts": [{"type": "bind", "hostPath": "/nowhere/web", "mountPath": "/data"}]})
-    failed = await lane.ask(Kind.DEPLOY)
+    await deploy(app, stopGrace=1)
+    before = await app.serving()
+    await app.set(configuration={"mounts": [{"type": "bind", "hostPath": "/nowhere/web", "mountPath": "/data"}]})
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.VOLUME_MISSING)
-    (left,) = await lane.containers()
+    (left,) = await app.containers()
     assert (left.container_id, left.running, left.started_at) == (before.container_id, True, before.started_at)
 
 
-async def test_a_port_is_published_by_its_protocol_and_at_its_address(lane: Lane, pushes: Pushes) -> None:
+async def test_a_port_is_published_by_its_protocol_and_at_its_address(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
     tcp, udp = free_port(), free_port()
     ports = [
         {"publishedPort": tcp, "targetPort": 8080, "publishMode": "host", "hostIp": "127.0.0.1"},
         {"publishedPort": udp, "targetPort": 5353, "protocol": "udp"},
     ]
-    await deploy(lane, ports=ports, stopGrace=1)
-    published = (await inspection(lane))["NetworkSettings"]["Ports"]
+    await deploy(app, ports=ports, stopGrace=1)
+    published = (await inspection(app))["NetworkSettings"]["Ports"]
     assert published["8080/tcp"] == [{"HostIp": "127.0.0.1", "HostPort": str(tcp)}]
     assert str(udp) in {one["HostPort"] for one in published["5353/udp"]}
     assert await read(tcp, "/") == "v1"
@@ -110,14 +110,14 @@ trap exit TERM; while :; do sleep 0.1; done
 """
 
 
-async def test_what_was_chosen_is_seen_inside(lane: Lane, pushes: Pushes) -> None:
+async def test_what_was_chosen_is_seen_inside(app: DeployedApp, pushes: Pushes) -> None:
     image = Image("v1", config={"Entrypoint": ["/bin/busybox", "sh", "-c"], "Env": ["PATH=/bin"]})
     await push(image, pushes.name())
     applets = "".join(f'{word}() {{ /bin/busybox {word} "$@"; }}\n' for word in
                       ("id", "hostname", "cat", "df", "tail", "tr", "cut", "grep", "touch", "sleep"))  # fmt: skip
-    await lane.set(environment='WORDS="two\nlines"')
+    await app.set(environment='WORDS="two\nlines"')
     await deploy(
-        lane,
+        app,
         args=[applets + SHOWS],
         user="1000:1000",
         workingDir="/www",
@@ -132,32 +132,32 @@ async def test_what_was_chosen_is_seen_inside(lane: Lane, pushes: Pushes) -> Non
         cpuLimit="0.5",
         stopGrace=1,
     )
-    seen = (await containers.last_lines(lane.engine, (await lane.serving()).container_id)).splitlines()
+    seen = (await containers.last_lines(app.engine, (await app.serving()).container_id)).splitlines()
     assert seen == [
         "1000", "/www", "web-1", "512", "docker-init", "2048", "10.0.0.5 db.internal", "read-only", "two", "lines",
     ]  # fmt: skip
-    host = (await inspection(lane))["HostConfig"]
+    host = (await inspection(app))["HostConfig"]
     assert (host["Memory"], host["NanoCpus"], host["CapDrop"]) == (64 * 1024**2, 5 * 10**8, ["ALL"])
 
 
-async def test_the_restart_policy_is_set_while_serving_and_off_while_kept(lane: Lane, pushes: Pushes) -> None:
+async def test_the_restart_policy_is_set_while_serving_and_off_while_kept(app: DeployedApp, pushes: Pushes) -> None:
     chosen = {"restartPolicySwarm": {"Condition": "on-failure", "MaxAttempts": 3}, "stopGrace": 1}
     await pushes("v1")
-    await deploy(lane, **chosen)
-    assert (await lane.serving()).restart_policy == {"Name": "on-failure", "MaximumRetryCount": 3}
+    await deploy(app, **chosen)
+    assert (await app.serving()).restart_policy == {"Name": "on-failure", "MaximumRetryCount": 3}
     await pushes("v2")
-    await deploy(lane, stopGrace=1)
-    serving = await lane.serving()
-    (kept,) = [one for one in await lane.containers() if one.container_id != serving.container_id]
+    await deploy(app, stopGrace=1)
+    serving = await app.serving()
+    (kept,) = [one for one in await app.containers() if one.container_id != serving.container_id]
     assert (kept.restart_policy["Name"], serving.restart_policy["Name"]) == ("no", "unless-stopped")
-    assert (await lane.roll_back()).status is Status.SUCCEEDED
-    assert (await lane.serving()).restart_policy == {"Name": "on-failure", "MaximumRetryCount": 3}
+    assert (await app.roll_back()).status is Status.SUCCEEDED
+    assert (await app.serving()).restart_policy == {"Name": "on-failure", "MaximumRetryCount": 3}
 
 
-async def test_the_redis_example_keeps_its_volume_over_deployments(lane: Lane, pushes: Pushes) -> None:
+async def test_the_redis_example_keeps_its_volume_over_deployments(app: DeployedApp, pushes: Pushes) -> None:
     image = Image("v1", config={"Entrypoint": ["/bin/busybox", "sh", "-c"], "Env": ["PATH=/bin"]})
     await push(image, pushes.name())
-    name = f"redis-{lane.application_id}"
+    name = f"redis-{app.application_id}"
     script = (
         "echo once >> /data/log; /bin/busybox cat /data/log; trap exit TERM; while :; do /bin/busybox sleep 0.1; done"
     )
@@ -167,10 +167,10 @@ async def test_the_redis_example_keeps_its_volume_over_deployments(lane: Lane, p
         "memoryLimit": "256MB",
         "stopGrace": 1,
     }
-    await deploy(lane, **redis)
-    assert (await lane.ask(Kind.REDEPLOY)).status is Status.UNCHANGED  # just deployed
-    await deploy(lane, **redis, labels={"again": "yes"})
-    serving = await lane.serving()
-    assert await containers.last_lines(lane.engine, serving.container_id) == "once\nonce\n"
-    (mount,) = (await inspection(lane))["Mounts"]
+    await deploy(app, **redis)
+    assert (await app.ask(Kind.REDEPLOY)).status is Status.UNCHANGED  # just deployed
+    await deploy(app, **redis, labels={"again": "yes"})
+    serving = await app.serving()
+    assert await containers.last_lines(app.engine, serving.container_id) == "once\nonce\n"
+    (mount,) = (await inspection(app))["Mounts"]
     assert (mount["Type"], mount["Name"], mount["Destination"]) == ("volume", name, "/data")

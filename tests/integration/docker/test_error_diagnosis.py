@@ -24,7 +24,7 @@ from gateway.model.reference import Reference
 from gateway.model.registries import anonymous
 from tests.scripts.image import run
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 _BUSYBOX = Path("/bin/busybox").read_bytes()
 # The machine stands in two bytes of its header; this one is a SPARC, in the other order of bytes too.
@@ -60,16 +60,16 @@ _DEVOURS = ["/bin/busybox", "tail", "/dev/zero"]
     ids=lambda value: str(value) if isinstance(value, Code) else "",
 )
 async def test_a_version_that_cannot_serve_says_why(
-    lane: Lane, pushes: Pushes, image: dict[str, Any], configuration: dict[str, Any], code: Code, says: str
+    app: DeployedApp, pushes: Pushes, image: dict[str, Any], configuration: dict[str, Any], code: Code, says: str
 ) -> None:
     await push(Image("v1", **image), pushes.name())
-    await lane.set(configuration=configuration)
-    failed = await lane.ask(Kind.DEPLOY)
+    await app.set(configuration=configuration)
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, code)
     assert says in failed.reason.message
-    assert f"app-{lane.application_id}" in failed.reason.message
-    assert await lane.containers() == []
+    assert f"app-{app.application_id}" in failed.reason.message
+    assert await app.containers() == []
 
 
 _ONCE = "#!/bin/busybox sh\ntest -e /been && exec /bin/busybox sleep 600\n/bin/busybox touch /been\n{}\n"

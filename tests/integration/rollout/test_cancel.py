@@ -9,30 +9,30 @@ from gateway.model.errors import Code, Conflict, NotFound
 from gateway.queue import cancel, enqueue
 from gateway.store import applications, cancellations, deployments, queue_position, steps
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane
+from tests.support.rollout_env import VAULT, DeployedApp
 
 
-async def application_of(lane: Lane) -> Application:
-    async with lane.pool.acquire() as connection:
-        return await applications.select_application(connection, VAULT, lane.application_id)
+async def application_of(app: DeployedApp) -> Application:
+    async with app.pool.acquire() as connection:
+        return await applications.select_application(connection, VAULT, app.application_id)
 
 
-async def asked(lane: Lane, kind: Kind = Kind.DEPLOY) -> str:
+async def asked(app: DeployedApp, kind: Kind = Kind.DEPLOY) -> str:
     """Queue it, without waiting for its end."""
     if kind is Kind.DEPLOY:
-        return await enqueue.request_deployment(lane.pool, await application_of(lane), kind, title="asked")
-    queued = await enqueue.request_state(lane.pool, await application_of(lane), kind, title="asked")
+        return await enqueue.request_deployment(app.pool, await application_of(app), kind, title="asked")
+    queued = await enqueue.request_state(app.pool, await application_of(app), kind, title="asked")
     assert queued is not None
     return queued
 
 
-async def proving(lane: Lane, pushes: Pushes) -> str:
+async def proving(app: DeployedApp, pushes: Pushes) -> str:
     """Deploy a version that never says whether it is healthy, until it is asked."""
     await pushes("v2", health="/bin/busybox sleep 60")
-    deployment_id = await asked(lane)
+    deployment_id = await asked(app)
 
     async def look() -> bool | None:
-        async with lane.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             records = (await steps.select_steps(connection, [deployment_id]))[deployment_id]
         return True if records and records[-1].step is Step.PROVE else None
 
@@ -40,60 +40,62 @@ async def proving(lane: Lane, pushes: Pushes) -> str:
     return deployment_id
 
 
-async def serves_as(lane: Lane, container_id: str) -> None:
-    (serving,) = await lane.containers()
+async def serves_as(app: DeployedApp, container_id: str) -> None:
+    (serving,) = await app.containers()
     assert (serving.container_id, serving.healthy) == (container_id, True)
-    assert serving.name == f"app-{lane.application_id}"
+    assert serving.name == f"app-{app.application_id}"
 
 
 @pytest.mark.parametrize("order", ["stop-first", "start-first"])
-async def test_cancelling_a_running_deployment_restores_the_old_version(lane: Lane, pushes: Pushes, order: str) -> None:
-    await lane.set(configuration={"order": order})
+async def test_cancelling_a_running_deployment_restores_the_old_version(
+    app: DeployedApp, pushes: Pushes, order: str
+) -> None:
+    await app.set(configuration={"order": order})
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    before = await lane.serving()
-    deployment_id = await proving(lane, pushes)
-    assert await cancel.cancel_deployment(lane.pool, deployment_id) is Status.RUNNING
-    ended = await lane.ended(deployment_id)
+    await app.ask(Kind.DEPLOY)
+    before = await app.serving()
+    deployment_id = await proving(app, pushes)
+    assert await cancel.cancel_deployment(app.pool, deployment_id) is Status.RUNNING
+    ended = await app.ended(deployment_id)
     assert ended.status is Status.CANCELLED
     assert ended.reason is not None
     assert ended.reason.code is Code.CANCELLED
-    await serves_as(lane, before.container_id)
+    await serves_as(app, before.container_id)
     await pushes("v3")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
-async def test_a_cancelled_first_deployment_leaves_nothing(lane: Lane, pushes: Pushes) -> None:
-    await cancel.cancel_deployment(lane.pool, deployment_id := await proving(lane, pushes))
-    assert (await lane.ended(deployment_id)).status is Status.CANCELLED
-    assert await lane.containers() == []
+async def test_a_cancelled_first_deployment_leaves_nothing(app: DeployedApp, pushes: Pushes) -> None:
+    await cancel.cancel_deployment(app.pool, deployment_id := await proving(app, pushes))
+    assert (await app.ended(deployment_id)).status is Status.CANCELLED
+    assert await app.containers() == []
 
 
-async def test_a_swap_of_a_killed_gateway_is_put_back_by_the_next_attempt(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration={"order": "stop-first"})
+async def test_a_swap_of_a_killed_gateway_is_put_back_by_the_next_attempt(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration={"order": "stop-first"})
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    before = await lane.serving()
-    deployment_id = await proving(lane, pushes)
-    async with lane.pool.acquire() as connection, connection.transaction():
+    await app.ask(Kind.DEPLOY)
+    before = await app.serving()
+    deployment_id = await proving(app, pushes)
+    async with app.pool.acquire() as connection, connection.transaction():
         await connection.execute(
             "UPDATE deployments SET claimed_by = 'dead', epoch = epoch + 1, lease_until = now() - interval '1 second' "
             "WHERE deployment_id = $1",
             deployment_id,
         )
         await cancellations.request_cancel(connection, deployment_id)
-    ended = await lane.ended(deployment_id)
+    ended = await app.ended(deployment_id)
     assert (ended.status, ended.epoch) == (Status.CANCELLED, 3)
-    assert Step.SETTLE in await lane.steps(ended)
-    await serves_as(lane, before.container_id)
+    assert Step.SETTLE in await app.steps(ended)
+    await serves_as(app, before.container_id)
 
 
 async def test_a_cancelled_waiting_deployment_ends_at_once_and_names_what_it_waited_for(
-    lane: Lane, pushes: Pushes
+    app: DeployedApp, pushes: Pushes
 ) -> None:
-    running = await proving(lane, pushes)
-    queued = await asked(lane, Kind.STOP)
-    async with lane.pool.acquire() as connection:
+    running = await proving(app, pushes)
+    queued = await asked(app, Kind.STOP)
+    async with app.pool.acquire() as connection:
         wait = await queue_position.select_wait(connection, await deployments.select_deployment(connection, queued))
         assert (
             await queue_position.select_wait(connection, await deployments.select_deployment(connection, running))
@@ -101,31 +103,31 @@ async def test_a_cancelled_waiting_deployment_ends_at_once_and_names_what_it_wai
         )
     assert wait is not None
     assert (wait.position, running in wait.waits_for) == (1, True)
-    await cancel.cancel_deployments(lane.pool, lane.application_id, running=False)
-    assert (await lane.ended(queued)).status is Status.CANCELLED
-    assert (await application_of(lane)).desired is Desired.RUNNING
-    await cancel.cancel_deployments(lane.pool, lane.application_id, running=True)
-    assert (await lane.ended(running)).status is Status.CANCELLED
+    await cancel.cancel_deployments(app.pool, app.application_id, running=False)
+    assert (await app.ended(queued)).status is Status.CANCELLED
+    assert (await application_of(app)).desired is Desired.RUNNING
+    await cancel.cancel_deployments(app.pool, app.application_id, running=True)
+    assert (await app.ended(running)).status is Status.CANCELLED
 
 
-async def test_a_postponed_deployment_is_not_retried_after_cancellation(lane: Lane) -> None:
-    await lane.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
-    queued = await asked(lane)
+async def test_a_postponed_deployment_is_not_retried_after_cancellation(app: DeployedApp) -> None:
+    await app.set(docker_image=f"127.0.0.1:{free_port()}/app:v1")
+    queued = await asked(app)
 
     async def postponed() -> Deployment | None:
-        async with lane.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             found = await deployments.select_deployment(connection, queued)
         return found if found.status is Status.QUEUED and found.attempts > 1 else None
 
     await until(postponed)
-    await cancel.cancel_deployment(lane.pool, queued)
-    assert (await lane.ended(queued)).status is Status.CANCELLED
+    await cancel.cancel_deployment(app.pool, queued)
+    assert (await app.ended(queued)).status is Status.CANCELLED
 
 
-async def test_an_ended_or_unknown_deployment_cannot_be_cancelled(lane: Lane, pushes: Pushes) -> None:
+async def test_an_ended_or_unknown_deployment_cannot_be_cancelled(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
-    ended = await lane.ask(Kind.DEPLOY)
+    ended = await app.ask(Kind.DEPLOY)
     with pytest.raises(Conflict, match="has already ended: succeeded"):
-        await cancel.cancel_deployment(lane.pool, ended.deployment_id)
+        await cancel.cancel_deployment(app.pool, ended.deployment_id)
     with pytest.raises(NotFound):
-        await cancel.cancel_deployment(lane.pool, "nothing")
+        await cancel.cancel_deployment(app.pool, "nothing")

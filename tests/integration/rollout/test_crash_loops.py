@@ -9,7 +9,7 @@ from gateway.docker.engine.client import Engine
 from gateway.model.deployments import Kind, Status
 from tests.support.adoption_host import Host
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 #: serves until it is told that it is sick, and never again
 SICK_LATER = (
@@ -41,22 +41,22 @@ async def test_an_adopted_container_in_a_crash_loop_is_replaced(host: Host, push
     assert (serving["State"]["Running"], serving["Config"]["Labels"]["gateway.digest"]) == (True, digest)
 
 
-async def test_a_crash_loop_is_rolled_back_and_replaced_by_a_good_push(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration={"watch": 300})
+async def test_a_crash_loop_is_rolled_back_and_replaced_by_a_good_push(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration={"watch": 300})
     first = await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     await push(Image("v2", files={"entry": SICK_LATER}), pushes.name())
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    await lane.inside((await lane.serving()).container_id, "touch", "/sick")
-    back = await lane.went_back()
-    assert (back.digest, (await lane.serving()).healthy) == (first, True)
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await app.inside((await app.serving()).container_id, "touch", "/sick")
+    back = await app.went_back()
+    assert (back.digest, (await app.serving()).healthy) == (first, True)
 
-    await lane.set(configuration={"watch": 0})
-    assert (await lane.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
-    name = "app-" + lane.application_id
-    await lane.inside((await lane.serving()).container_id, "touch", "/sick")
-    await loops(lane.engine, name)
+    await app.set(configuration={"watch": 0})
+    assert (await app.ask(Kind.REDEPLOY)).status is Status.SUCCEEDED
+    name = "app-" + app.application_id
+    await app.inside((await app.serving()).container_id, "touch", "/sick")
+    await loops(app.engine, name)
     third = await pushes("v3")
-    deployed = await lane.ask(Kind.DEPLOY)
+    deployed = await app.ask(Kind.DEPLOY)
     assert (deployed.status, deployed.digest) == (Status.SUCCEEDED, third)
-    assert (await lane.serving()).healthy
+    assert (await app.serving()).healthy

@@ -18,7 +18,7 @@ from gateway.model.errors import Code, Postponed, Reason
 from gateway.store import database
 from tests.support.databases import create_database
 from tests.support.real_parts import SIDE_BY_SIDE, Pushes
-from tests.support.rollout_env import Lane, a_gateway, an_application
+from tests.support.rollout_env import DeployedApp, a_gateway, an_application
 
 #: stays down once it has stopped, also when the engine starts again
 STAYS_DOWN = {"restartPolicySwarm": {"Condition": "none"}}
@@ -37,7 +37,7 @@ async def client(own: PrivateEngine) -> AsyncIterator[Engine]:
 
 
 @pytest.fixture
-async def alone(postgres: str, client: Engine, pushes: Pushes) -> AsyncIterator[Lane]:
+async def alone(postgres: str, client: Engine, pushes: Pushes) -> AsyncIterator[DeployedApp]:
     """An application on an engine of its own, on a database of its own."""
     name = f"alone_{pushes.path.rpartition('/')[2]}"
     async with database.connect(await create_database(postgres, name)) as its:
@@ -54,7 +54,7 @@ async def restarted(engine: PrivateEngine) -> None:
 @pytest.mark.parametrize("more", [{}, STAYS_DOWN], ids=["started again", "stays down"])
 @pytest.mark.long
 async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
-    alone: Lane, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
+    alone: DeployedApp, pushes: Pushes, own: PrivateEngine, more: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks, trouble = list[str](), ContainerRuntime.failure_reason
 
@@ -87,7 +87,7 @@ async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
 
 @pytest.mark.parametrize("order", ["start-first", pytest.param("stop-first", marks=pytest.mark.long)])
 async def test_an_engine_shutdown_does_not_fail_a_starting_version(
-    alone: Lane, pushes: Pushes, own: PrivateEngine, order: str
+    alone: DeployedApp, pushes: Pushes, own: PrivateEngine, order: str
 ) -> None:
     await alone.set(configuration={"order": order, "stableWindow": 3})
     async with a_gateway(alone.pool, alone.engine, own.host):

@@ -20,7 +20,7 @@ from gateway.model.health_checks import Probe
 from gateway.store import applications
 from tests.support.api_client import VAULT, Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 FAILING_CHECK = {
     "Test": ["CMD", "/bin/busybox", "sh", "-c", "echo the queue is full; exit 1"],
@@ -52,41 +52,43 @@ def test_an_invalid_setting_is_rejected_by_name(given: dict[str, Any], named: st
     assert named in str(caught.value)
 
 
-async def test_a_configured_health_check_is_merged_over_the_images(lane: Lane, pushes: Pushes) -> None:
+async def test_a_configured_health_check_is_merged_over_the_images(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1", health="exit 0")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    await lane.set(configuration={"healthCheckSwarm": FAILING_CHECK})
-    failed = await lane.ask(Kind.DEPLOY)
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await app.set(configuration={"healthCheckSwarm": FAILING_CHECK})
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.UNHEALTHY)
     assert "the queue is full" in failed.reason.message
-    await lane.set(configuration={"healthCheckSwarm": {"Test": ["NONE"]}})
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    await app.set(configuration={"healthCheckSwarm": {"Test": ["NONE"]}})
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize("published", [True, False], ids=["by its published port", "at its own address"])
-async def test_a_probe_must_pass_and_its_last_response_is_reported(lane: Lane, pushes: Pushes, published: bool) -> None:
+async def test_a_probe_must_pass_and_its_last_response_is_reported(
+    app: DeployedApp, pushes: Pushes, published: bool
+) -> None:
     ports = [{"targetPort": 8080, "publishedPort": free_port()}] if published else []
     await pushes("v1")
-    await lane.set(configuration={"ports": ports, "probe": {"port": 8080, "path": "/"}})
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    before = await lane.serving()
+    await app.set(configuration={"ports": ports, "probe": {"port": 8080, "path": "/"}})
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    before = await app.serving()
     await pushes("v2")
     probe = {"port": 8080, "path": "/nothing", "interval": 0.1}
-    await lane.set(configuration={"ports": ports, "probe": probe, "healthDeadline": 0.4})
-    failed = await lane.ask(Kind.DEPLOY)
+    await app.set(configuration={"ports": ports, "probe": probe, "healthDeadline": 0.4})
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.status is (Status.ROLLED_BACK if published else Status.FAILED)
     assert failed.reason is not None
     assert failed.reason.code is Code.UNHEALTHY
     assert "/nothing answered 404" in failed.reason.message
-    after = await lane.serving()
+    after = await app.serving()
     assert (after.container_id, after.running) == (before.container_id, True)
 
 
-async def test_both_the_health_check_and_the_probe_must_pass(lane: Lane, pushes: Pushes) -> None:
+async def test_both_the_health_check_and_the_probe_must_pass(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1", health="exit 0")
-    await lane.set(configuration={"probe": {"type": "tcp", "port": 9, "interval": 0.1}, "healthDeadline": 0.4})
-    failed = await lane.ask(Kind.DEPLOY)
+    await app.set(configuration={"probe": {"type": "tcp", "port": 9, "interval": 0.1}, "healthDeadline": 0.4})
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert "no connection to" in failed.reason.message
 
@@ -96,33 +98,33 @@ UNUSED_LOOPBACK = "127.88.77.66"
 
 
 async def test_a_published_port_is_found_from_a_container_too(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    serving = await lane.serving()
+    await app.ask(Kind.DEPLOY)
+    serving = await app.serving()
     # As from within a container: nobody at its loopback, somebody at the next address.
-    monkeypatch.setattr(lane.engine, "address", UNUSED_LOOPBACK)
+    monkeypatch.setattr(app.engine, "address", UNUSED_LOOPBACK)
     seen = replace(serving, published={8080: ("", 8080)}, gateways=serving.addresses)
-    assert await probes.run(lane.engine, seen, Probe(port=8080)) is None
-    failed = await probes.run(lane.engine, replace(seen, gateways=()), Probe(port=8080))
+    assert await probes.run(app.engine, seen, Probe(port=8080)) is None
+    failed = await probes.run(app.engine, replace(seen, gateways=()), Probe(port=8080))
     assert failed is not None
     assert f"{UNUSED_LOOPBACK}:8080" in failed.message
 
 
 async def test_a_loopback_port_of_another_host_is_not_probed_here(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     ours = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with ours:
         port = ours.sockets[0].getsockname()[1]
-        seen = replace(await lane.serving(), published={8080: ("127.0.0.1", port)})
+        seen = replace(await app.serving(), published={8080: ("127.0.0.1", port)})
         probe = Probe(type="tcp", port=8080)
-        assert await probes.run(lane.engine, seen, probe) is None
-        monkeypatch.setattr(lane.engine, "address", "192.0.2.1")
-        failed = await probes.run(lane.engine, seen, probe)
+        assert await probes.run(app.engine, seen, probe) is None
+        monkeypatch.setattr(app.engine, "address", "192.0.2.1")
+        failed = await probes.run(app.engine, seen, probe)
     assert failed is not None
     assert "neither a published port nor" in failed.message
 

@@ -24,7 +24,7 @@ from gateway.store import applications, delivery_log, deployments, queue, subscr
 from gateway.store.database import Pool
 from gateway.worker.supervisor import Supervisor
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, an_application
+from tests.support.rollout_env import VAULT, DeployedApp, an_application
 from tests.support.token_registries import served
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -74,30 +74,30 @@ async def replica(pushes: Pushes) -> AsyncIterator[Replica]:
 @pytest.fixture
 async def behind(
     pool: Pool, engine: Engine, supervisor: Supervisor, pushes: Pushes, replica: Replica
-) -> AsyncIterator[Lane]:
+) -> AsyncIterator[DeployedApp]:
     """An application that serves its first image, from a registry that may lag."""
-    lane = await an_application(pool, engine, Pushes(replica.address, pushes.path))
+    app = await an_application(pool, engine, Pushes(replica.address, pushes.path))
     await pushes("first")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    yield lane
-    for container in await lane.containers():
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    yield app
+    for container in await app.containers():
         await containers.remove(engine, container.container_id)
 
 
-async def told(lane: Lane, name: str, digest: Digest | None = None) -> str:
+async def told(app: DeployedApp, name: str, digest: Digest | None = None) -> str:
     """Tell of a push; return the deployment it caused."""
     reference = Reference.parse(name)
     assert reference.tag is not None
     event = PushEvent(reference.repository, reference.tag, digest)
-    receipt = await ingest.ingest_delivery(lane.pool, lane.endpoint, name.encode(), Notification((event,)))
-    async with lane.pool.acquire() as connection:
+    receipt = await ingest.ingest_delivery(app.pool, app.endpoint, name.encode(), Notification((event,)))
+    async with app.pool.acquire() as connection:
         await queue.notify(connection)
     return receipt.deployments[0].deployment_id
 
 
-async def postponed(lane: Lane, deployment_id: str) -> Deployment:
+async def postponed(app: DeployedApp, deployment_id: str) -> Deployment:
     async def look() -> Deployment | None:
-        async with lane.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             found = await deployments.select_deployment(connection, deployment_id)
         assert found.status in {Status.QUEUED, Status.RUNNING}, found
         return found if found.status is Status.QUEUED and found.reason is not None else None
@@ -106,7 +106,7 @@ async def postponed(lane: Lane, deployment_id: str) -> Deployment:
 
 
 async def test_a_tag_that_still_names_the_old_image_is_resolved_again(
-    behind: Lane, replica: Replica, pushes: Pushes
+    behind: DeployedApp, replica: Replica, pushes: Pushes
 ) -> None:
     serving = (await behind.newest()).digest
     assert serving is not None
@@ -135,7 +135,7 @@ PAGE = web.Response(body=b"<html>log in</html>", content_type="text/html")
     ids=["missing", "page", "nothing", "other"],
 )
 async def test_a_pushed_tag_that_the_registry_lacks_yet_is_awaited(
-    behind: Lane, replica: Replica, pushes: Pushes, instead: web.Response, code: Code
+    behind: DeployedApp, replica: Replica, pushes: Pushes, instead: web.Response, code: Code
 ) -> None:
     replica.instead["latest"] = instead
     newest = await pushes("second")
@@ -148,14 +148,14 @@ async def test_a_pushed_tag_that_the_registry_lacks_yet_is_awaited(
     assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
 
 
-async def test_a_pull_from_a_lagging_replica_is_retried(behind: Lane, replica: Replica, pushes: Pushes) -> None:
+async def test_a_pull_from_a_lagging_replica_is_retried(behind: DeployedApp, replica: Replica, pushes: Pushes) -> None:
     newest = await pushes("second")
     replica.engine_misses = 4
     ended = await behind.ended(await told(behind, Pushes(replica.address, pushes.path).name(), newest))
     assert (ended.status, ended.digest, ended.attempts > 1) == (Status.SUCCEEDED, newest, True)
 
 
-async def test_a_tag_that_a_person_mistyped_fails_at_once(behind: Lane) -> None:
+async def test_a_tag_that_a_person_mistyped_fails_at_once(behind: DeployedApp) -> None:
     async with behind.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, behind.application_id)
     queued = await enqueue.request_deployment(behind.pool, application, Kind.DEPLOY, title="asked", tag="nope")
@@ -206,39 +206,41 @@ async def put(name: str, what: dict[str, Any]) -> Digest:
 @pytest.mark.parametrize(
     "what", [CHART, ARTIFACT, SIGNATURE, EMPTY_INDEX], ids=["chart", "artifact", "signature", "index"]
 )
-async def test_a_pushed_artifact_that_is_no_image_is_ignored(lane: Lane, pushes: Pushes, what: dict[str, Any]) -> None:
+async def test_a_pushed_artifact_that_is_no_image_is_ignored(
+    app: DeployedApp, pushes: Pushes, what: dict[str, Any]
+) -> None:
     await pushes("first", tag="1.0.0")
-    await lane.set(docker_image=pushes.name("1.0.0"))
-    async with lane.pool.acquire() as connection:
+    await app.set(docker_image=pushes.name("1.0.0"))
+    async with app.pool.acquire() as connection:
         repository = Reference.parse(pushes.name()).repository
         await subscriptions.insert_subscription(
-            connection, lane.application_id, repository, TagPolicy.parse("semver", "^1")
+            connection, app.application_id, repository, TagPolicy.parse("semver", "^1")
         )
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     await put(pushes.name("1.1.0"), what)
-    receipt = await lane.pushed(pushes.name("1.1.0"), b"chart")
-    ended = await lane.ended(receipt.deployments[0].deployment_id)
+    receipt = await app.pushed(pushes.name("1.1.0"), b"chart")
+    ended = await app.ended(receipt.deployments[0].deployment_id)
     assert ended.reason is not None
     assert (ended.status, ended.reason.code) == (Status.UNCHANGED, Code.NO_IMAGE)
-    async with lane.pool.acquire() as connection:
-        application = await applications.select_application(connection, VAULT, lane.application_id)
+    async with app.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, app.application_id)
         delivery, _ = await delivery_log.select_delivery(connection, receipt.delivery_id)
-        state = await applications.select_states(connection, [lane.application_id])
+        state = await applications.select_states(connection, [app.application_id])
     assert application.docker_image == pushes.name("1.0.0")
-    assert state == {lane.application_id: "succeeded"}
+    assert state == {app.application_id: "succeeded"}
     assert delivery.verdict is Verdict.IGNORED
     assert "is not an image" in delivery.ignored[-1].reason
-    redeployed = await lane.ask(Kind.REDEPLOY)
+    redeployed = await app.ask(Kind.REDEPLOY)
     assert redeployed.reason is not None
     assert (redeployed.reason.code, str(redeployed.reference)) == (Code.SATISFIED, pushes.name("1.0.0"))
     await pushes("lower than the chart", tag="1.0.5")
-    again = await lane.ended((await lane.pushed(pushes.name("1.0.5"), b"image")).deployments[0].deployment_id)
+    again = await app.ended((await app.pushed(pushes.name("1.0.5"), b"image")).deployments[0].deployment_id)
     assert again.status is Status.SUCCEEDED
 
 
-async def test_a_manual_deployment_of_a_chart_fails_with_its_type(lane: Lane, pushes: Pushes) -> None:
+async def test_a_manual_deployment_of_a_chart_fails_with_its_type(app: DeployedApp, pushes: Pushes) -> None:
     await put(pushes.name(), CHART)
-    failed = await lane.ask(Kind.DEPLOY)
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.NO_IMAGE)
     assert "helm" in failed.reason.message
@@ -263,12 +265,12 @@ CONFIG = {
     ],
 )
 async def test_a_layer_that_cannot_be_unpacked_fails_with_a_remedy(
-    lane: Lane, pushes: Pushes, kind: str, layer: bytes, said: str
+    app: DeployedApp, pushes: Pushes, kind: str, layer: bytes, said: str
 ) -> None:
     layers = [(f"application/vnd.oci.image.layer.v1.{kind}", layer)]
     config = ("application/vnd.oci.image.config.v1+json", json.dumps(CONFIG).encode())
     await put(pushes.name(), {"config": config, "layers": layers})
-    failed = await lane.ask(Kind.DEPLOY)
+    failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.ENGINE_REFUSED)
     assert said in failed.reason.message

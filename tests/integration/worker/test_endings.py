@@ -23,46 +23,46 @@ from gateway.worker.supervisor import Supervisor
 from tests.integration.rollout.test_manual_changes import left_open
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane, RecordedAlerts, a_gateway
+from tests.support.rollout_env import DeployedApp, RecordedAlerts, a_gateway
 
 
-async def silent(lane: Lane, takeovers: int, *, replaces: Container | None = None) -> str:
+async def silent(app: DeployedApp, takeovers: int, *, replaces: Container | None = None) -> str:
     """Insert a deployment that so many gateways and one more fell silent on, as they replaced a container."""
-    async with lane.pool.acquire() as connection, connection.transaction():
+    async with app.pool.acquire() as connection, connection.transaction():
         deployment_id = str(
             await connection.fetchval(
                 "INSERT INTO deployments (application_id, kind, forced, title, reference, status, takeovers,"
                 " lease_until, claimed_by, epoch)"
                 " SELECT application_id, 'deploy', false, '', docker_image, 'running', $2, now(), 'killed', 1"
                 "   FROM applications WHERE application_id = $1 RETURNING deployment_id",
-                lane.application_id,
+                app.application_id,
                 takeovers,
             )
         )
         if replaces is not None:
-            application_id, old, policy = lane.application_id, replaces.container_id, replaces.restart_policy
+            application_id, old, policy = app.application_id, replaces.container_id, replaces.restart_policy
             swap = Swap(application_id, deployment_id, replaces.name, old, policy, "0" * 64)
             await swaps.insert_swap(connection, swap)
     return deployment_id
 
 
-async def open_swap(lane: Lane) -> bool:
-    async with lane.pool.acquire() as connection:
-        return await swaps.select_swap(connection, lane.application_id) is not None
+async def open_swap(app: DeployedApp) -> bool:
+    async with app.pool.acquire() as connection:
+        return await swaps.select_swap(connection, app.application_id) is not None
 
 
-async def test_a_deployment_that_kills_its_gateways_fails_with_a_reason(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deployment_that_kills_its_gateways_fails_with_a_reason(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("1")
-    found = await lane.ended(await silent(lane, takeovers=4))
+    found = await app.ended(await silent(app, takeovers=4))
     assert found.reason is not None
     assert (found.status, found.reason.code) == (Status.FAILED, Code.GATEWAY_KILLED)
     assert found.reason.message.startswith("5 gateways in a row ended in the middle of deploy")
-    assert await lane.containers() == []
+    assert await app.containers() == []
 
 
-async def test_a_deployment_that_killed_few_gateways_is_retried(lane: Lane, pushes: Pushes) -> None:
+async def test_a_deployment_that_killed_few_gateways_is_retried(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("1")
-    assert (await lane.ended(await silent(lane, takeovers=3))).status is Status.SUCCEEDED
+    assert (await app.ended(await silent(app, takeovers=3))).status is Status.SUCCEEDED
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ async def test_a_deployment_that_killed_few_gateways_is_retried(lane: Lane, push
     [(4, Status.ROLLED_BACK, False), pytest.param(7, Status.FAILED, True, marks=pytest.mark.long)],
 )
 async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
-    lane: Lane, pushes: Pushes, takeovers: int, status: Status, between: bool
+    app: DeployedApp, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:
     # A call of the killed gateway is waited for as long as it may take, the stop's grace included.
-    await lane.set(configuration={"stopGrace": 1})
+    await app.set(configuration={"stopGrace": 1})
     await pushes("1")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    found = await lane.ended(await silent(lane, takeovers, replaces=await lane.serving()))
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    found = await app.ended(await silent(app, takeovers, replaces=await app.serving()))
     assert found.reason is not None
     assert (found.status, found.reason.code) == (status, Code.GATEWAY_KILLED)
-    assert await open_swap(lane) is between
+    assert await open_swap(app) is between
     digest = await pushes("2")
-    assert (await lane.ask(Kind.DEPLOY)).digest == digest
-    assert not await open_swap(lane)
+    assert (await app.ask(Kind.DEPLOY)).digest == digest
+    assert not await open_swap(app)
 
 
 def fail(monkeypatch: pytest.MonkeyPatch, application_id: str, times: int) -> None:
@@ -100,12 +100,12 @@ def fail(monkeypatch: pytest.MonkeyPatch, application_id: str, times: int) -> No
 
 @pytest.mark.parametrize(("defects", "status"), [(2, Status.SUCCEEDED), (3, Status.FAILED)])
 async def test_a_defect_before_the_swap_is_retried_a_few_times(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch, defects: int, status: Status
 ) -> None:
     monkeypatch.setattr(retry, "_MAX_DELAY", 0.1)
     await pushes("1")
-    fail(monkeypatch, lane.application_id, defects)
-    assert (await lane.ask(Kind.DEPLOY)).status is status
+    fail(monkeypatch, app.application_id, defects)
+    assert (await app.ask(Kind.DEPLOY)).status is status
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ async def test_a_defect_before_the_swap_is_retried_a_few_times(
     ],
 )
 async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
-    lane: Lane,
+    app: DeployedApp,
     pushes: Pushes,
     supervisor: Supervisor,
     monkeypatch: pytest.MonkeyPatch,
@@ -127,26 +127,26 @@ async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     monkeypatch.setattr(retry, "_MAX_DELAY_UNSERVED", 0.01)
     monkeypatch.setattr(supervisor.context, "alerts", told := RecordedAlerts())
     first = await pushes("1")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
-    serving = await lane.serving()
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    serving = await app.serving()
     with monkeypatch.context() as broken:
         for name in ("is_superseded", *also):
             broken.setattr(ContainerRuntime, name, AsyncMock(side_effect=KeyError("a defect")))
         if ours:
-            found = await lane.ended(await silent(lane, 0, replaces=serving))
+            found = await app.ended(await silent(app, 0, replaces=serving))
             assert found.reason is not None
             assert "is closed as it is" in found.reason.message
             assert (found.status, "is unknown: " in found.reason.message) == (
                 (Status.FAILED, True) if also else (Status.ROLLED_BACK, False)
             )
         else:
-            await left_open(lane, serving.container_id, "0" * 64)
-            found = await lane.ask(Kind.DEPLOY)
+            await left_open(app, serving.container_id, "0" * 64)
+            found = await app.ask(Kind.DEPLOY)
             assert (found.status, found.digest) == (Status.UNCHANGED, first)
     assert any("a swap could not be settled" in alert.title for alert in told)
-    assert not await open_swap(lane)
+    assert not await open_swap(app)
     digest = await pushes("2")
-    assert (await lane.ask(Kind.DEPLOY)).digest == digest
+    assert (await app.ask(Kind.DEPLOY)).digest == digest
 
 
 async def test_a_deployment_claimed_during_shutdown_goes_back_to_the_queue(
@@ -181,7 +181,7 @@ async def test_a_deployment_claimed_during_shutdown_goes_back_to_the_queue(
 
 
 async def test_a_deployment_waits_while_the_database_refuses_writes(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refusals: list[Exception] = [asyncpg.TooManyConnectionsError(""), asyncpg.ReadOnlySQLTransactionError("")]
     select_swap, postpone, told = swaps.select_swap, leases.postpone_deployment, []
@@ -199,6 +199,6 @@ async def test_a_deployment_waits_while_the_database_refuses_writes(
     monkeypatch.setattr(swaps, "select_swap", refused)
     monkeypatch.setattr(leases, "postpone_deployment", seen)
     await pushes("1")
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
     assert [reason.code for reason in told] == [Code.DATABASE_UNAVAILABLE]
     assert told[0].message == "the database is read-only: try again"

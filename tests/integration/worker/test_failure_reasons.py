@@ -31,7 +31,7 @@ from gateway.worker import claims, execution, retry
 from tests.support.api_client import VAULT, Web
 from tests.support.command_line import gateway_process
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 ENGINE = "reasons-engine"
 
@@ -104,15 +104,15 @@ async def test_a_deployment_without_an_image_fails(monkeypatch: pytest.MonkeyPat
 
 
 async def test_a_defect_fails_the_deployment_not_the_gateway(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await pushes("v1")
     with monkeypatch.context() as patched:
         patched.setattr(execution, "roll_out", AsyncMock(side_effect=RuntimeError("a defect")))
-        failed = await lane.ask(Kind.DEPLOY)
+        failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert (failed.status, failed.reason.code) == (Status.FAILED, Code.INTERNAL)
-    assert (await lane.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+    assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
 
 
 @pytest.fixture

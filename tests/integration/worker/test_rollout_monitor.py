@@ -21,15 +21,15 @@ from gateway.store.migrate import migrate
 from gateway.worker.rollout_monitor import RolloutMonitor
 from gateway.worker.version_retention import prune_kept_versions
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, Lane, RecordedAlerts, a_gateway, an_application
+from tests.support.rollout_env import VAULT, DeployedApp, RecordedAlerts, a_gateway, an_application
 
 WATCHED: Mapping[str, object] = {"watch": 300}
 
 
-async def watched(lane: Lane) -> str | None:
-    async with lane.pool.acquire() as connection:
+async def watched(app: DeployedApp) -> str | None:
+    async with app.pool.acquire() as connection:
         found = await connection.fetchval(
-            "SELECT deployment_id FROM watches WHERE application_id = $1", lane.application_id
+            "SELECT deployment_id FROM watches WHERE application_id = $1", app.application_id
         )
     return None if found is None else str(found)
 
@@ -52,103 +52,103 @@ def counted() -> float:
     ids=["it becomes unhealthy", "its probe fails"],
 )
 async def test_trouble_within_the_window_rolls_back(
-    lane: Lane, pushes: Pushes, harm: tuple[str, ...], more: dict[str, object], told: str
+    app: DeployedApp, pushes: Pushes, harm: tuple[str, ...], more: dict[str, object], told: str
 ) -> None:
-    await lane.set(configuration={**WATCHED, **more})
+    await app.set(configuration={**WATCHED, **more})
     first = await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     health = "test ! -e /sick || { echo it is sick; exit 1; }" if "/sick" in harm else None
     await pushes("v2", health=health)
-    second = await lane.ask(Kind.DEPLOY)
+    second = await app.ask(Kind.DEPLOY)
     assert second.status is Status.SUCCEEDED
-    await lane.inside((await lane.serving()).container_id, *harm)
-    back = await lane.went_back()
+    await app.inside((await app.serving()).container_id, *harm)
+    back = await app.went_back()
     assert (back.digest, back.forced) == (first, False)
     assert told in back.title
     assert second.deployment_id in back.description
-    assert (await lane.serving()).healthy
-    async with lane.pool.acquire() as connection:
+    assert (await app.serving()).healthy
+    async with app.pool.acquire() as connection:
         assert (await deployments.select_deployment(connection, second.deployment_id)).status is Status.SUCCEEDED
-    assert await watched(lane) == back.deployment_id
+    assert await watched(app) == back.deployment_id
 
 
-async def test_a_rollback_is_not_rolled_back_but_alerts(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration=WATCHED)
+async def test_a_rollback_is_not_rolled_back_but_alerts(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration=WATCHED)
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     await pushes("v2")
-    await lane.ask(Kind.DEPLOY)
-    back = await lane.roll_back()
+    await app.ask(Kind.DEPLOY)
+    back = await app.roll_back()
     assert back.status is Status.SUCCEEDED
-    await _is_told_and_left(lane, back)
+    await _is_told_and_left(app, back)
 
 
-async def test_a_first_version_only_alerts(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration=WATCHED)
+async def test_a_first_version_only_alerts(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration=WATCHED)
     await pushes("v1")
-    await _is_told_and_left(lane, await lane.ask(Kind.DEPLOY))
+    await _is_told_and_left(app, await app.ask(Kind.DEPLOY))
 
 
-async def _is_told_and_left(lane: Lane, last: Deployment) -> None:
+async def _is_told_and_left(app: DeployedApp, last: Deployment) -> None:
     before = counted()
-    await lane.inside((await lane.serving()).container_id, "kill", "1")
+    await app.inside((await app.serving()).container_id, "kill", "1")
 
     async def ended() -> bool | None:
-        return await watched(lane) is None or None
+        return await watched(app) is None or None
 
     await until(ended)
-    assert (await lane.newest()).deployment_id == last.deployment_id
+    assert (await app.newest()).deployment_id == last.deployment_id
     assert counted() == before + 1
 
 
-async def test_a_newer_push_ends_the_window_unless_it_changes_nothing(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration=WATCHED)
+async def test_a_newer_push_ends_the_window_unless_it_changes_nothing(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration=WATCHED)
     await pushes("v1")
-    first = await lane.ask(Kind.DEPLOY)
-    async with lane.pool.acquire() as connection:
+    first = await app.ask(Kind.DEPLOY)
+    async with app.pool.acquire() as connection:
         assert await watches.select_window_end(connection, first.deployment_id)
-    unchanged = await lane.ask(Kind.DEPLOY)
+    unchanged = await app.ask(Kind.DEPLOY)
     assert unchanged.status is Status.UNCHANGED
-    assert await watched(lane) == first.deployment_id
+    assert await watched(app) == first.deployment_id
     await pushes("v2")
-    receipt = await lane.pushed(pushes.name(), b"v2")
-    second = await lane.ended(receipt.deployments[0].deployment_id)
-    assert await watched(lane) == second.deployment_id
+    receipt = await app.pushed(pushes.name(), b"v2")
+    second = await app.ended(receipt.deployments[0].deployment_id)
+    assert await watched(app) == second.deployment_id
 
 
-async def test_nothing_is_checked_while_a_newer_deployment_is_queued(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration=WATCHED)
+async def test_nothing_is_checked_while_a_newer_deployment_is_queued(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration=WATCHED)
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    engine_id = (await lane.engine.identify()).engine_id
-    async with lane.pool.acquire() as connection, connection.transaction():
-        (watch,) = await _of(lane, await watches.select_watches(connection, engine_id, [None]))
+    await app.ask(Kind.DEPLOY)
+    engine_id = (await app.engine.identify()).engine_id
+    async with app.pool.acquire() as connection, connection.transaction():
+        (watch,) = await _of(app, await watches.select_watches(connection, engine_id, [None]))
         await queue.insert_deployment(
-            connection, application_id=lane.application_id, kind=Kind.STOP, forced=True, title="later"
+            connection, application_id=app.application_id, kind=Kind.STOP, forced=True, title="later"
         )
-        assert await _of(lane, await watches.select_watches(connection, engine_id, [None])) == []
+        assert await _of(app, await watches.select_watches(connection, engine_id, [None])) == []
         assert not await watches.end_watch(connection, watch)
         await connection.execute("DELETE FROM deployments WHERE title = 'later'")
 
 
-async def test_a_service_is_not_missing_while_the_engine_is_no_manager(lane: Lane, pushes: Pushes) -> None:
-    await lane.set(configuration=WATCHED)
+async def test_a_service_is_not_missing_while_the_engine_is_no_manager(app: DeployedApp, pushes: Pushes) -> None:
+    await app.set(configuration=WATCHED)
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    await lane.pool.execute(
-        "UPDATE watches SET object_id = $2 WHERE application_id = $1", lane.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
+    await app.ask(Kind.DEPLOY)
+    await app.pool.execute(
+        "UPDATE watches SET object_id = $2 WHERE application_id = $1", app.application_id, "k3v7cn2x0f9j5q8w1r4t6y0ub"
     )
     timeouts = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=60)
     told = RecordedAlerts()
-    lookout = RolloutMonitor(lane.pool, VAULT, timeouts, told)
+    lookout = RolloutMonitor(app.pool, VAULT, timeouts, told)
     for _ in range(3):
-        await lookout.check_windows(ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
-    assert (await watched(lane) is not None, told) == (True, [])
-    await lane.pool.execute("DELETE FROM watches WHERE application_id = $1", lane.application_id)
+        await lookout.check_windows(ReachedEngine(app.engine, await app.engine.identify(), [None]))
+    assert (await watched(app) is not None, told) == (True, [])
+    await app.pool.execute("DELETE FROM watches WHERE application_id = $1", app.application_id)
 
 
-async def _of(lane: Lane, found: list[MonitorWindow]) -> list[MonitorWindow]:
-    return [watch for watch in found if watch.application_id == lane.application_id]
+async def _of(app: DeployedApp, found: list[MonitorWindow]) -> list[MonitorWindow]:
+    return [watch for watch in found if watch.application_id == app.application_id]
 
 
 async def test_monitoring_continues_after_a_restart(
@@ -157,54 +157,54 @@ async def test_monitoring_continues_after_a_restart(
     await pool.execute("CREATE DATABASE restarted")
     async with connect(urlsplit(postgres)._replace(path="/restarted").geturl()) as own:
         await migrate(own)
-        lane = await an_application(own, engine, pushes)
+        app = await an_application(own, engine, pushes)
         async with a_gateway(own, engine, dockerd.host, GATEWAY_WATCH_WINDOW="300"):
             first = await pushes("v1")
-            await lane.ask(Kind.DEPLOY)
+            await app.ask(Kind.DEPLOY)
             await pushes("v2")
-            await lane.ask(Kind.DEPLOY)
-        await lane.inside((await lane.serving()).container_id, "kill", "1")
+            await app.ask(Kind.DEPLOY)
+        await app.inside((await app.serving()).container_id, "kill", "1")
         async with a_gateway(own, engine, dockerd.host):
-            back = await lane.went_back()
+            back = await app.went_back()
             async with own.acquire() as connection:
-                await watches.delete_watch(connection, lane.application_id)
+                await watches.delete_watch(connection, app.application_id)
     assert back.digest == first
     assert "keeps exiting" in back.title
-    for container in await lane.containers():
+    for container in await app.containers():
         await containers.remove(engine, container.container_id)
 
 
-async def test_expired_kept_versions_are_pruned_but_not_what_serves(lane: Lane, pushes: Pushes) -> None:
+async def test_expired_kept_versions_are_pruned_but_not_what_serves(app: DeployedApp, pushes: Pushes) -> None:
     for version in ("v1", "v2"):
         await pushes(version)
-        await lane.ask(Kind.DEPLOY)
-    before = await lane.containers()
+        await app.ask(Kind.DEPLOY)
+    before = await app.containers()
     assert len(before) == 2
     day = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=86_400)
-    reached = ReachedEngine(lane.engine, await lane.engine.identify(), [None])
-    await prune_kept_versions(lane.pool, VAULT, day, reached)
-    assert await lane.containers() == before
-    await prune_kept_versions(lane.pool, VAULT, replace(day, kept_for=-2), reached)
-    (left,) = await lane.containers()
-    assert left.container_id == (await lane.serving()).container_id
+    reached = ReachedEngine(app.engine, await app.engine.identify(), [None])
+    await prune_kept_versions(app.pool, VAULT, day, reached)
+    assert await app.containers() == before
+    await prune_kept_versions(app.pool, VAULT, replace(day, kept_for=-2), reached)
+    (left,) = await app.containers()
+    assert left.container_id == (await app.serving()).container_id
 
 
 async def test_nothing_is_pruned_once_a_deployment_is_requested(
-    lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("v1", "v2"):
         await pushes(version)
-        await lane.ask(Kind.DEPLOY)
-    before, choose = await lane.containers(), runtime_factory.open_runtime
+        await app.ask(Kind.DEPLOY)
+    before, choose = await app.containers(), runtime_factory.open_runtime
 
     async def make(status: Status) -> None:
-        async with lane.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             await connection.execute(
                 "UPDATE deployments SET status = $2::status, next_attempt_at = now() + interval '1 hour',"
                 " wait_length = '1 hour',"
                 " finished_at = CASE WHEN $2::status <> 'queued' THEN now() END"
                 " WHERE deployment_id = $1",
-                (await lane.newest()).deployment_id,
+                (await app.newest()).deployment_id,
                 status,
             )
 
@@ -214,6 +214,6 @@ async def test_nothing_is_pruned_once_a_deployment_is_requested(
 
     monkeypatch.setattr(runtime_factory, "open_runtime", ask_meanwhile)
     none = Timeouts(stable_window=0, health_deadline=1, pull_stall=1, call_margin=1, kept_for=-2)
-    await prune_kept_versions(lane.pool, VAULT, none, ReachedEngine(lane.engine, await lane.engine.identify(), [None]))
+    await prune_kept_versions(app.pool, VAULT, none, ReachedEngine(app.engine, await app.engine.identify(), [None]))
     await make(Status.SUCCEEDED)
-    assert await lane.containers() == before
+    assert await app.containers() == before

@@ -24,7 +24,7 @@ from gateway.store.database import transaction
 from gateway.worker.alerts import Alert, AlertQueue
 from tests.support.api_client import Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane
+from tests.support.rollout_env import DeployedApp
 
 # -- what is seen, without an engine
 
@@ -135,137 +135,139 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Alert]:
     return alerts
 
 
-async def _observed(lane: Lane) -> Observation | None:
-    async with lane.pool.acquire() as connection:
-        return (await observations.select_observations(connection, [lane.application_id])).get(lane.application_id)
+async def _observed(app: DeployedApp) -> Observation | None:
+    async with app.pool.acquire() as connection:
+        return (await observations.select_observations(connection, [app.application_id])).get(app.application_id)
 
 
-async def _until(lane: Lane, state: State) -> Observation:
+async def _until(app: DeployedApp, state: State) -> Observation:
     async def look() -> Observation | None:
-        found = await _observed(lane)
+        found = await _observed(app)
         return found if found is not None and found.state is state else None
 
     return await until(look, within=_A_LOOK)
 
 
-def _of(lane: Lane, told: list[Alert]) -> list[str]:
-    return [alert.title.partition(": ")[2] for alert in told if alert.title.startswith(lane.application_id)]
+def _of(app: DeployedApp, told: list[Alert]) -> list[str]:
+    return [alert.title.partition(": ")[2] for alert in told if alert.title.startswith(app.application_id)]
 
 
-async def test_a_manual_stop_is_observed_and_alerted_once(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+async def test_a_manual_stop_is_observed_and_alerted_once(app: DeployedApp, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    await _until(lane, State.RUNNING)
-    serving = await lane.serving()
-    await containers.stop(lane.engine, serving.container_id, grace=0)
-    await _until(lane, State.STOPPED)
-    await until(lambda: _is(_of(lane, told) == ["stopped"]))
-    await containers.start(lane.engine, serving.container_id)
-    await _until(lane, State.RUNNING)
-    await containers.stop(lane.engine, serving.container_id, grace=0)
-    await _until(lane, State.STOPPED)
-    assert _of(lane, told) == ["stopped"]
-    assert (await lane.newest()).kind is Kind.DEPLOY, "it is left as it is"
+    await app.ask(Kind.DEPLOY)
+    await _until(app, State.RUNNING)
+    serving = await app.serving()
+    await containers.stop(app.engine, serving.container_id, grace=0)
+    await _until(app, State.STOPPED)
+    await until(lambda: _is(_of(app, told) == ["stopped"]))
+    await containers.start(app.engine, serving.container_id)
+    await _until(app, State.RUNNING)
+    await containers.stop(app.engine, serving.container_id, grace=0)
+    await _until(app, State.STOPPED)
+    assert _of(app, told) == ["stopped"]
+    assert (await app.newest()).kind is Kind.DEPLOY, "it is left as it is"
 
 
 async def _is(so: bool) -> bool | None:
     return so or None
 
 
-async def test_a_manual_removal_is_missing_and_alerted(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+async def test_a_manual_removal_is_missing_and_alerted(app: DeployedApp, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    await containers.remove(lane.engine, (await lane.serving()).container_id)
-    missing = await _until(lane, State.MISSING)
-    assert f"app-{lane.application_id}" in missing.detail
-    await until(lambda: _is(_of(lane, told) == ["missing"]))
-    assert (await lane.newest()).status is Status.SUCCEEDED, "the outcome stays what it was"
+    await app.ask(Kind.DEPLOY)
+    await containers.remove(app.engine, (await app.serving()).container_id)
+    missing = await _until(app, State.MISSING)
+    assert f"app-{app.application_id}" in missing.detail
+    await until(lambda: _is(_of(app, told) == ["missing"]))
+    assert (await app.newest()).status is Status.SUCCEEDED, "the outcome stays what it was"
 
 
 async def _quiet(_detail: str) -> None:
     """Nobody watches the pull."""
 
 
-async def _put_right(lane: Lane) -> Deployment:
+async def _put_right(app: DeployedApp) -> Deployment:
     async def look() -> Deployment | None:
-        found = await lane.newest()
+        found = await app.newest()
         return found if found.title.startswith("Heal: ") and found.status in FINISHED else None
 
     return await until(look, within=_A_LOOK)
 
 
-async def _take_its_name(lane: Lane, serving: Container, **otherwise: object) -> None:
+async def _take_its_name(app: DeployedApp, serving: Container, **otherwise: object) -> None:
     """Let another container, made otherwise, be called as the one that serves."""
     body = {"Image": serving.image_id, "Labels": serving.labels, **otherwise}
     other = f"{serving.name}-other"
-    await containers.start(lane.engine, await containers.create(lane.engine, other, body, {}))
-    made = await containers.inspect(lane.engine, other)
+    await containers.start(app.engine, await containers.create(app.engine, other, body, {}))
+    made = await containers.inspect(app.engine, other)
     assert made is not None
-    await containers.rename(lane.engine, serving, f"{serving.name}-away")
-    await containers.rename(lane.engine, made, serving.name)
+    await containers.rename(app.engine, serving, f"{serving.name}-away")
+    await containers.rename(app.engine, made, serving.name)
 
 
-async def _removed(lane: Lane, container: Container) -> bool | None:
+async def _removed(app: DeployedApp, container: Container) -> bool | None:
     """Remove it as a person does, again if the engine fails because the gateway renames it at that moment."""
     with suppress(Failed):
-        await containers.remove(lane.engine, container.container_id)
+        await containers.remove(app.engine, container.container_id)
         return True
     return None
 
 
 @pytest.mark.parametrize("harm", ["removed", "stopped", "replaced", "replaced by another image"])
 async def test_a_manual_change_is_healed_if_configured(
-    lane: Lane, pushes: Pushes, told: list[Alert], harm: str
+    app: DeployedApp, pushes: Pushes, told: list[Alert], harm: str
 ) -> None:
-    await lane.set(configuration={"heal": True})
+    await app.set(configuration={"heal": True})
     digest = await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     # What served is brought back, and not what the tag means by now.
     other_digest = await pushes("v2")
-    serving = await lane.serving()
+    serving = await app.serving()
     if harm == "stopped":
-        await containers.stop(lane.engine, serving.container_id, grace=0)
+        await containers.stop(app.engine, serving.container_id, grace=0)
     if harm == "replaced":
-        await _take_its_name(lane, serving, Labels={**serving.labels, SPEC: "changed"})
+        await _take_its_name(app, serving, Labels={**serving.labels, SPEC: "changed"})
     if harm == "replaced by another image":
         other = Reference.parse(pushes.name()).with_digest(other_digest)
-        await images.pull(lane.engine, other, None, progress=_quiet, stall=20)
-        await _take_its_name(lane, serving, Image=f"{other.repository}@{other.digest}")
+        await images.pull(app.engine, other, None, progress=_quiet, stall=20)
+        await _take_its_name(app, serving, Image=f"{other.repository}@{other.digest}")
     if harm != "stopped":
-        await until(lambda: _removed(lane, serving))
-    back = await _put_right(lane)
-    await lane.set(configuration={})
+        await until(lambda: _removed(app, serving))
+    back = await _put_right(app)
+    await app.set(configuration={})
     assert (back.status, back.digest, back.forced) == (Status.SUCCEEDED, digest, False)
-    assert (await lane.serving()).image.endswith(digest)
-    await _until(lane, State.RUNNING)
-    assert len(_of(lane, told)) == 1
+    assert (await app.serving()).image.endswith(digest)
+    await _until(app, State.RUNNING)
+    assert len(_of(app, told)) == 1
 
 
-async def test_a_container_image_is_inspected_once(lane: Lane, pushes: Pushes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_container_image_is_inspected_once(
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     known: snapshot.KnownImages = {}
-    identity = await lane.engine.identify()
-    first = await snapshot.take_snapshot(lane.engine, identity, known)
+    identity = await app.engine.identify()
+    first = await snapshot.take_snapshot(app.engine, identity, known)
     inspect = images.inspect
 
     async def not_again(asked: Engine, name: str) -> Any:
-        assert asked is not lane.engine, "it is asked for a second time"
+        assert asked is not app.engine, "it is asked for a second time"
         return await inspect(asked, name)  # by the gateway that observes meanwhile
 
     monkeypatch.setattr(images, "inspect", not_again)
-    assert await snapshot.take_snapshot(lane.engine, identity, known) == first
-    assert (await lane.serving()).container_id in known
+    assert await snapshot.take_snapshot(app.engine, identity, known) == first
+    assert (await app.serving()).container_id in known
 
 
-async def test_a_requested_stop_is_not_alerted(lane: Lane, pushes: Pushes, told: list[Alert]) -> None:
+async def test_a_requested_stop_is_not_alerted(app: DeployedApp, pushes: Pushes, told: list[Alert]) -> None:
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
-    await lane.ask(Kind.STOP)
-    await _until(lane, State.STOPPED)
-    await lane.ask(Kind.START)
-    await _until(lane, State.RUNNING)
-    assert _of(lane, told) == []
+    await app.ask(Kind.DEPLOY)
+    await app.ask(Kind.STOP)
+    await _until(app, State.STOPPED)
+    await app.ask(Kind.START)
+    await _until(app, State.RUNNING)
+    assert _of(app, told) == []
 
 
 # -- as it is told

@@ -25,7 +25,7 @@ from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
 from tests.support.api_client import VAULT, Web
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import Lane, RecordedAlerts
+from tests.support.rollout_env import DeployedApp, RecordedAlerts
 
 
 async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deployment:
@@ -119,13 +119,13 @@ async def test_retry_delays_grow_without_an_open_swap(web: Web) -> None:
 
 
 async def test_a_stuck_swap_alerts_and_serves_once_it_can(
-    lane: Lane, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+    app: DeployedApp, pushes: Pushes, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = RecordedAlerts()
     monkeypatch.setattr(supervisor.context, "alerts", told)
-    await lane.set(configuration={"order": "stop-first"})
+    await app.set(configuration={"order": "stop-first"})
     await pushes("v1")
-    await lane.ask(Kind.DEPLOY)
+    await app.ask(Kind.DEPLOY)
     await pushes("v2")
     start, refused = containers.start, 0
 
@@ -136,21 +136,21 @@ async def test_a_stuck_swap_alerts_and_serves_once_it_can(
 
     with monkeypatch.context() as patched:
         patched.setattr(containers, "start", refuse)
-        receipt = await lane.pushed(pushes.name(), b"v2")
+        receipt = await app.pushed(pushes.name(), b"v2")
         deployment_id = receipt.deployments[0].deployment_id
 
         async def tried_again() -> bool | None:
             return (refused >= 4 and bool(told)) or None  # forward and back, and written down
 
         await until(tried_again, within=30)
-        async with lane.pool.acquire() as connection:
+        async with app.pool.acquire() as connection:
             waits = await deployments.select_deployment(connection, deployment_id)
     assert waits.status in {Status.QUEUED, Status.RUNNING}
-    assert [alert.title for alert in told] == [f"{lane.application_id}: it may serve nothing"]
+    assert [alert.title for alert in told] == [f"{app.application_id}: it may serve nothing"]
     assert "published by somebody else" in told[0].body
     assert containers.start is start
-    await lane.ended(deployment_id, within=30)
-    assert (await lane.serving()).running
+    await app.ended(deployment_id, within=30)
+    assert (await app.serving()).running
 
 
 # -- an engine that recovers
