@@ -303,7 +303,7 @@ async def test_a_missing_network_is_named_and_nothing_changes(app: DeployedApp, 
         failed = await app.ask(Kind.DEPLOY)
     assert failed.reason is not None
     assert failed.reason.code is Code.NETWORK_MISSING
-    assert f"no network nowhere; it has {made}" in failed.reason.message
+    assert f"no network 'nowhere'. It has: {made!r}. Create it: docker network create nowhere" in failed.reason.message
     assert before == await app.serving()
 
 
