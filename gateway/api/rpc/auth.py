@@ -94,13 +94,15 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     grants = caller.grants
     if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
-    denied = Forbidden(f"Key {caller.name!r} may use only {grants}. Use a key that covers this one.")
+    identifying = _identifying_fields(procedure)
+    closed = procedure.access is KeyAccess.BY_ID and not identifying
+    which = f"{procedure.name} needs an unrestricted key" if closed else "Use a key that covers this one"
+    denied = Forbidden(f"Key {caller.name!r} may use only {grants}. {which}.")
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _ID_FIELD.search(_snake_case(name)) for one in _values(value)]
     for name, value in ids:
         if not await _covered(context, grants, OWNED_IDS.get(_snake_case(name)), value):
             raise denied
-    identifying = _identifying_fields(procedure)
     if procedure.access is KeyAccess.BY_ID and not identifying & {_snake_case(name) for name, _ in ids}:
         raise denied
     # Check the parsed input too: of two spellings of one field, the parser takes only one.

@@ -145,6 +145,16 @@ async def test_every_procedure_denies_a_key_for_another_application(web: Web) ->
     assert before == await web.query("application.one", applicationId="theirs")
 
 
+async def test_a_refused_restricted_key_learns_which_key_it_takes(web: Web) -> None:
+    await an_application(web, "mine")
+    key, _ = await a_key(web, "mine")
+    async with asking_with(web, key):
+        _, another = await web.get("/api/application.one", applicationId="theirs")
+        _, every = await web.post("/api/server.create", {"name": "a", "host": "unix:///a"})
+    assert another["message"].endswith(" may use only application mine. Use a key that covers this one.")
+    assert every["message"].endswith(" may use only application mine. server.create needs an unrestricted key.")
+
+
 async def test_an_id_that_the_input_does_not_have_authorizes_nothing(web: Web) -> None:
     await an_application(web, "mine")
     key, _ = await a_key(web, "mine")
