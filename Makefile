@@ -71,7 +71,7 @@ format: $(READY) ## Format the code, and fix what can be fixed.
 # Node only where there is none, since it often comes from elsewhere.
 test long: DEBIAN += openssh-server openssl curl $(if $(shell command -v npm),,nodejs npm)
 test: setup $(CLIENTS_READY) ## All tests but the long ones.
-	@$(BIN)/python -m pytest -m "not long" -n 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m "not long" -n 5 --dist loadfile --no-loadscope-reorder
 
 .PHONY: long
 long: setup $(CLIENTS_READY) ## Tests that take too long for make test: more clients, cases and former databases.

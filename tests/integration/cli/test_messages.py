@@ -129,6 +129,8 @@ async def test_following_without_a_gateway_says_that_none_runs(
     web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(_follow, "_PATIENCE", 0.0)
+    # Other tests' gateways have reached engines just now.
+    await web.pool.execute("UPDATE engines SET last_seen_at = now() - interval '1 h'")
     await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="6fa")
     (queued,) = await web.query("deployment.all", applicationId="6fa")
