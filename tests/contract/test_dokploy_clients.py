@@ -25,9 +25,8 @@ async def _program(workstation: Workstation, name: str, *words: str, **environme
     return said.json
 
 
-@pytest.mark.parametrize(
-    "link", ["http", *(pytest.param(link, marks=pytest.mark.long) for link in ("batch", "stream"))]
-)
+@pytest.mark.parametrize("link", ["http", "batch", "stream"])
+@pytest.mark.long
 async def test_trpc_client_creates_saves_deploys_redeploys_and_reads(workstation: Workstation, link: str) -> None:
     async def call(*words: str) -> Mapping[str, Any]:
         answer: Mapping[str, Any] = await _program(workstation, "trpc.mjs", *words, LINK=link)

@@ -98,6 +98,7 @@ async def test_package_and_registry_package_restart_once(deployed: DeployedAppli
     assert await deployed.running() == [newest]
 
 
+@pytest.mark.long
 async def test_events_out_of_order_end_on_the_newest(deployed: DeployedApplication) -> None:
     hook = await Hook.open(deployed.gateway)
     second, third = await deployed.pushes("second"), await deployed.pushes("third")

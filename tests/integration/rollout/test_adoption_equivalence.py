@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -192,6 +193,7 @@ async def replaced(
     return before, await host.inspect(name), await host.inspect(anew)
 
 
+@pytest.mark.long
 @settings(
     max_examples=_EXAMPLES or 1,
     derandomize=not _EXAMPLES,

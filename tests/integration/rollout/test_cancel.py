@@ -46,7 +46,7 @@ async def serves_as(app: DeployedApp, container_id: str) -> None:
     assert serving.name == f"app-{app.application_id}"
 
 
-@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+@pytest.mark.parametrize("order", ["stop-first", pytest.param("start-first", marks=pytest.mark.long)])
 async def test_cancelling_a_running_deployment_restores_the_old_version(
     app: DeployedApp, pushes: Pushes, order: str
 ) -> None:

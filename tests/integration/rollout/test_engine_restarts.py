@@ -85,7 +85,8 @@ async def test_an_engine_restart_causes_no_rollback_in_the_monitor_window(
         await containers.remove(alone.engine, one.container_id)
 
 
-@pytest.mark.parametrize("order", ["start-first", pytest.param("stop-first", marks=pytest.mark.long)])
+@pytest.mark.parametrize("order", ["start-first", "stop-first"])
+@pytest.mark.long
 async def test_an_engine_shutdown_does_not_fail_a_starting_version(
     alone: DeployedApp, pushes: Pushes, own: PrivateEngine, order: str
 ) -> None:

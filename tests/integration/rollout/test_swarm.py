@@ -274,6 +274,7 @@ async def test_a_port_of_another_service_is_named_and_nothing_changes(app: Deplo
     assert (await service_of(app)).spec == before.spec
 
 
+@pytest.mark.long
 async def test_a_rollback_runs_the_recorded_version_again(app: DeployedApp, pushes: Pushes) -> None:
     first = await pushes("v1")
     await app.ask(Kind.DEPLOY)

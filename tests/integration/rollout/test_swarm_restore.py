@@ -42,6 +42,7 @@ async def test_a_version_that_exits_is_rolled_back_with_its_last_log_lines(app: 
     assert [task.labels[DIGEST] for task in await running(app)] == [digest]
 
 
+@pytest.mark.long
 async def test_a_former_version_that_fails_once_when_the_swarm_rolls_back_serves_after_all(
     app: DeployedApp, pushes: Pushes
 ) -> None:
@@ -255,6 +256,7 @@ async def test_a_node_restart_does_not_fail_a_healthy_version(
         await watches.delete_watch(connection, app.application_id)
 
 
+@pytest.mark.long
 async def test_a_service_removed_during_an_update_is_created_again(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1")
     await app.set(configuration=QUICK | {"stableWindow": 2})

@@ -108,14 +108,8 @@ async def test_a_defect_before_the_swap_is_retried_a_few_times(
     assert (await app.ask(Kind.DEPLOY)).status is status
 
 
-@pytest.mark.parametrize(
-    ("also", "ours"),
-    [
-        ((), True),
-        pytest.param(("serving",), True, marks=pytest.mark.long),
-        pytest.param((), False, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("also", "ours"), [((), True), (("serving",), True), ((), False)])
 async def test_a_swap_that_always_hits_a_defect_is_closed_as_observed(
     app: DeployedApp,
     pushes: Pushes,
