@@ -109,7 +109,7 @@ async def rotate_endpoint(connection: Connection, vault: Vault, given: RotateEnd
     endpoint = await endpoints.select_endpoint_by_id(connection, vault, given.endpoint_id)
     source, grace = find_source(endpoint.source), timedelta(seconds=given.grace)
     path, secret = None, None
-    if given.path or source.header is None:
+    if given.path or source.header_with(endpoint.settings) is None:
         path = _path(source, await endpoints.rotate_token(connection, endpoint.endpoint_id, grace))
     else:
         secret = given.secret or secrets.token_urlsafe(32)

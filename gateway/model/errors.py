@@ -111,6 +111,8 @@ class DatabaseUnavailable(Unavailable):
 class TransactionConflict(DatabaseUnavailable):
     """The database undid a transaction so that another one could go on. Repeated, it may succeed."""
 
+    code = "DatabaseUnavailable"
+
 
 class UndecryptableSecret(Unavailable):
     """A secret that no master key decrypts. `place` says where it is stored."""

@@ -93,8 +93,9 @@ class PostgresJournal:
 
     async def _turn_back(self, swap: Swap) -> None:
         async with transaction(self._pool) as connection:
-            await self._write(connection)
+            written = await self._write(connection)
             await self._own(swaps.update_swap(connection, swap, self._deployment.deployment_id, self._deployment.epoch))
+        self._unwritten -= written
 
     def note_step(self, step: Step, detail: str = "") -> None:
         self.end()
@@ -120,10 +121,11 @@ class PostgresJournal:
     async def flush(self, connection: Connection | None = None) -> None:
         """Write pending steps, in the caller's transaction if there is one."""
         if connection is not None:
+            # They stay pending: the caller's transaction may be undone, and is then repeated.
             await self._write(connection)
             return
         async with statement(self._pool) as own:
-            await self._write(own)
+            self._unwritten -= await self._write(own)
 
     async def flush_if_possible(self) -> None:
         """Write pending steps unless the database is unavailable."""
@@ -175,12 +177,14 @@ class PostgresJournal:
         )
         self._unwritten.add(last)
 
-    async def _write(self, connection: Connection) -> None:
+    async def _write(self, connection: Connection) -> set[int]:
+        """Write pending steps; return their numbers."""
         written = {number: self._records[number] for number in sorted(self._unwritten)}
-        if not written:
-            return
-        await self._own(steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written))
-        self._unwritten -= set(written)
+        if written:
+            await self._own(
+                steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written)
+            )
+        return set(written)
 
     async def _own(self, write: Coroutine[object, object, bool]) -> None:
         if self.lost:

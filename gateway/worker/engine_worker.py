@@ -286,6 +286,8 @@ class EngineWorker:
                 platform=identity.platform,
                 swarm_manager=identity.swarm_manager,
             )
+            if self.server_id is not None:  # before its address, as whoever removes the server does
+                await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
             await engines.upsert_address(
                 connection,
                 engine_id=identity.engine_id,
@@ -293,8 +295,6 @@ class EngineWorker:
                 daemon=identity.daemon,
                 swarm_manager=identity.swarm_manager,
             )
-            if self.server_id is not None:
-                await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
             if recovered:
                 await leases.wake_waiting(connection, self.server_id, identity.engine_id, _ENGINE_CODES)
         self.identity, self.error = identity, None

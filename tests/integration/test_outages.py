@@ -110,3 +110,15 @@ async def test_a_database_that_answers_still_stops_who_was_taken_over_from(web: 
     for write in (journal.extend_lease_if_possible(9), journal.close_swap_if_possible()):
         with pytest.raises(LeaseLost):
             await write
+
+
+async def test_steps_are_written_again_after_a_transaction_that_was_undone(web: Web, first: Deployment) -> None:
+    journal = PostgresJournal(web.pool, VAULT, first)
+    journal.note_step(Step.COMMIT)
+    async with web.pool.acquire() as connection:
+        undone = connection.transaction()
+        await undone.start()
+        await journal.flush(connection)
+        await undone.rollback()
+    await journal.flush()
+    assert await web.count("steps") == 1

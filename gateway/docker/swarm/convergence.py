@@ -143,11 +143,14 @@ def raise_if_failed(service: Service, progress: ServiceProgress, key: AttemptKey
     Raises Interrupted when the Swarm gave up because of tasks that did not fail by themselves.
     """
     name = service.name
-    if progress.failed_task is None and progress.excused and service.update_state.startswith(("rollback", "paused")):
+    is_ours = AttemptKey.of(service.labels) == key
+    # A version that a rollback restores is ours too: the rollback itself is no failure.
+    gave_up = service.update_state == "paused" or (service.update_state.startswith("rollback") and not is_ours)
+    if progress.failed_task is None and progress.excused and gave_up:
         raise Interrupted(
             Code.ENGINE_BUSY, f"the Swarm gave up the update of {name} because the engine of a node was restarted"
         )
-    if AttemptKey.of(service.labels) != key:
+    if not is_ours:
         if not service.update_state.startswith("rollback"):
             raise Failed(Code.ENGINE_REFUSED, f"the service {name} was changed by somebody else during the rollout")
         why = (

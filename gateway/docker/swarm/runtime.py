@@ -266,7 +266,11 @@ class ServiceRuntime:
             elif clock() - moved >= _STALLED_AFTER and resends < _MAX_RESENDS:
                 # The same spec again: the Swarm continues with what does not run it, and removes surplus tasks.
                 _LOG.warning("A rollback is restarted", service=self._name, state=service.update_state)
-                await services.update(self.engine, service, service.spec, {})
+                try:
+                    await services.update(self.engine, service, service.spec, {})
+                except Failed as error:
+                    _LOG.warning("A rollback cannot be restarted", service=self._name, error=str(error))
+                    return True
                 moved, resends = clock(), resends + 1
             return False
 

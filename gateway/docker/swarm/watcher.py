@@ -23,6 +23,8 @@ POLL_INTERVAL = 0.2  # seconds
 _PLACEMENT_DEADLINE = 10.0  # seconds
 # The Swarm notices a lost node after about 15 s, and then starts its tasks elsewhere.
 _STUCK_AFTER = 5.0  # seconds
+# Tasks that end with their nodes' engines extend the deadline: so often, as a node may reject tasks without end.
+_MAX_EXCUSES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,12 @@ class ServiceWatcher:
         """Return when every task has run the version for the stability window. Raises Failed."""
         clock = asyncio.get_running_loop().time
         progressed = stable_since = placed = clock()
-        best, steady, handled_stuck, excused = 0, frozenset[str](), set[str](), frozenset[str]()
+        best, steady, handled_stuck, excused, excuses = 0, frozenset[str](), set[str](), frozenset[str](), 0
         while True:
             service, progress = await self._observe(key, before)
             now = clock()
-            if not progress.excused <= excused:  # other tasks replace them
-                excused, best, progressed = progress.excused, 0, now
+            if not progress.excused <= excused and excuses < _MAX_EXCUSES:  # other tasks replace them
+                excused, excuses, best, progressed = progress.excused, excuses + 1, 0, now
             if progress.running > best:
                 best, progressed = progress.running, now
             if progress.tasks != steady:

@@ -38,16 +38,22 @@ async def test_both_secrets_are_valid_during_a_rotation_and_then_only_the_new_on
     assert (await web.post(path, github(), **signed(github(), new)))[0] == 200
 
 
-async def test_rotation_changes_the_path_where_it_is_the_only_proof(web: Web) -> None:
-    endpoint_id, old, _ = await _create(web, "dockerhub")
+@pytest.mark.parametrize(
+    ("source", "settings"), [("dockerhub", {}), ("generic", {"proof": "path", "image": "ghcr.io/acme/web"})]
+)
+async def test_rotation_changes_the_path_where_it_is_the_only_proof(
+    web: Web, source: str, settings: dict[str, str]
+) -> None:
+    body = dockerhub() if source == "dockerhub" else b'{"tag": "1"}'
+    endpoint_id, old, _ = await _create(web, source, settings=settings)
     made = await web.mutate("webhook.rotate", endpointId=endpoint_id)
     assert made["secret"] is None
     for path in (old, made["path"]):
-        assert (await web.post(path, dockerhub()))[0] == 200
+        assert (await web.post(path, body))[0] == 200
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE endpoints SET former_until = now() - interval '1 second'")
-    assert (await web.post(old, dockerhub()))[0] == 404
-    assert (await web.post(made["path"], dockerhub()))[0] == 200
+    assert (await web.post(old, body))[0] == 404
+    assert (await web.post(made["path"], body))[0] == 200
 
 
 async def test_an_endpoint_accepts_only_its_repositories(web: Web) -> None:

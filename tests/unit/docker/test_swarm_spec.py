@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from pydantic import ValidationError
@@ -11,11 +12,12 @@ from pydantic import ValidationError
 from gateway.docker.container import spec as container_spec
 from gateway.docker.engine import services
 from gateway.docker.engine.services import Node, Service, Task
-from gateway.docker.runtime import Version
+from gateway.docker.runtime import Timeouts, Version
 from gateway.docker.runtime_factory import choose_kind
-from gateway.docker.swarm import convergence
+from gateway.docker.swarm import convergence, watcher
 from gateway.docker.swarm import spec as swarm_spec
 from gateway.docker.swarm.convergence import AttemptKey
+from gateway.docker.swarm.watcher import ServiceWatcher
 from gateway.model.adoption import AdoptedSpec
 from gateway.model.applications import Application, Desired
 from gateway.model.configuration import Configuration, RuntimeKind
@@ -297,6 +299,36 @@ def test_a_task_that_ended_with_its_nodes_engine_is_no_failure(one: Task, joined
     with pytest.raises(Failed) as refused:
         convergence.raise_if_failed(gave_up, seen, MARK)
     assert isinstance(refused.value, convergence.Interrupted) is excused
+
+
+@pytest.mark.parametrize("state", ["rollback_started", "rollback_completed"])
+def test_a_restored_version_may_lose_a_task_with_its_nodes_engine(state: str) -> None:
+    lost = ended("cannot create a swarm scoped network when swarm is not active")
+    seen = convergence.observe(service(state=state), [lost], MARK)
+    assert seen.excused == {lost.task_id}
+    convergence.raise_if_failed(service(state=state), seen, MARK)
+    with pytest.raises(convergence.Interrupted):  # the Swarm restored another version
+        convergence.raise_if_failed(service(state=state), seen, AttemptKey("d2", "1"))
+
+
+async def test_a_node_that_rejects_tasks_without_end_does_not_extend_the_deadline_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rejected: list[Task] = []
+
+    async def another_rejected(*_: object) -> list[Task]:
+        lost = ended("cannot create a swarm scoped network when swarm is not active")
+        rejected.append(replace(lost, task_id=str(len(rejected))))
+        return rejected
+
+    monkeypatch.setattr(watcher, "POLL_INTERVAL", 0)
+    monkeypatch.setattr(services, "inspect", AsyncMock(return_value=service()))
+    monkeypatch.setattr(services, "nodes", AsyncMock(return_value={}))
+    monkeypatch.setattr(services, "tasks", another_rejected)
+    at_once = Timeouts(stable_window=0, health_deadline=0, pull_stall=0, call_margin=0, kept_for=0)
+    with pytest.raises(Failed) as refused:
+        await ServiceWatcher(AsyncMock(), "web", at_once, 0, AsyncMock()).wait_until_converged(MARK)
+    assert refused.value.reason.code is Code.TIMED_OUT
 
 
 @pytest.mark.parametrize(
