@@ -325,9 +325,9 @@ async def test_a_node_that_rejects_tasks_without_end_does_not_extend_the_deadlin
     monkeypatch.setattr(services, "inspect", AsyncMock(return_value=service()))
     monkeypatch.setattr(services, "nodes", AsyncMock(return_value={}))
     monkeypatch.setattr(services, "tasks", another_rejected)
-    at_once = Timeouts(stable_window=0, health_deadline=0, pull_stall=0, call_margin=0, kept_for=0)
+    soon = Timeouts(stable_window=0, health_deadline=0.05, pull_stall=0, call_margin=0, kept_for=0)
     with pytest.raises(Failed) as refused:
-        await ServiceWatcher(AsyncMock(), "web", at_once, 0, AsyncMock()).wait_until_converged(MARK)
+        await ServiceWatcher(AsyncMock(), "web", soon, 0, AsyncMock()).wait_until_converged(MARK)
     assert refused.value.reason.code is Code.TIMED_OUT
 
 
