@@ -172,9 +172,9 @@ async def enqueue_rollback(
     elif to is None and (
         application.adopted_spec is None or await versions.serves_adopted(connection, application.application_id)
     ):
-        name = application.name
         raise Conflict(
-            f"{name} has no earlier version to roll back to. Choose one with --to: gateway deployments list {name}"
+            f"{application.name} has no earlier version to roll back to. "
+            f"Choose one with --to: gateway deployments list {application.application_id}"
         )
     elif application.adopted_spec is None:
         raise Conflict(f"{application.name} was not adopted: `--to adopted` names no version")
