@@ -61,9 +61,11 @@ async def follow_deployment(pool: "Pool", deployment_id: str, *, quiet: bool) ->
             async with transaction(pool) as connection:
                 found, records = await load_deployment(connection, deployment_id)
                 # A gateway that runs but cannot reach the engine has stored that as the reason.
-                if asyncio.get_running_loop().time() > asks_at and found.status == "queued" and found.reason is None:
-                    asks_at = math.inf
+                now = asyncio.get_running_loop().time()
+                if now > asks_at and found.status == "queued" and found.reason is None:
+                    asks_at = now + _PATIENCE
                     if not await engines.is_any_reached(connection, _SILENCE):
+                        asks_at = math.inf
                         console.print("No gateway seems to run. Start it: gateway serve", highlight=False)
             ended = [record for record in records if record.finished_at is not None]
             for record in ended[printed:]:

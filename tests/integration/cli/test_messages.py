@@ -143,3 +143,27 @@ async def test_following_without_a_gateway_says_that_none_runs(
     await cancel.cancel_deployment(web.pool, queued["deploymentId"])
     found, _ = await following
     assert found.status == "cancelled"
+
+
+async def test_following_says_that_no_gateway_runs_though_one_ran_when_it_first_asked(
+    web: Web, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = [True, False]
+
+    async def is_any_reached(*_: object) -> bool:
+        return answers.pop(0)
+
+    monkeypatch.setattr(_follow, "_PATIENCE", 0.0)
+    monkeypatch.setattr("gateway.store.engines.is_any_reached", is_any_reached)
+    await web.mutate("application.create", name="web", applicationId="6fa", dockerImage="acme/web")
+    await web.mutate("application.deploy", applicationId="6fa")
+    (queued,) = await web.query("deployment.all", applicationId="6fa")
+    following = asyncio.create_task(_follow.follow_deployment(web.pool, queued["deploymentId"], quiet=False))
+
+    async def warned() -> bool | None:
+        return "No gateway seems to run. Start it: gateway serve" in capsys.readouterr().err or None
+
+    await until(warned)
+    await cancel.cancel_deployment(web.pool, queued["deploymentId"])
+    await following
+    assert answers == []
