@@ -89,10 +89,13 @@ class Caller:
         """Whether the key may read the variables of a project."""
         return self.sees_secrets and (self.grants is None or project_id in self.grants.projects)
 
-    def require(self, procedure: str, needs: Permission) -> None:
-        """Raises Forbidden if the permission of the key is too low."""
+    def require(self, procedure: str, needs: Permission, *, restriction: str | None) -> None:
+        """Raises Forbidden if the permission of the key is too low.
+
+        `restriction` is the option for a restricted key that may call the procedure, None if no such key may.
+        """
         if self.permission < needs:
-            restricted = "" if self.grants is None else " --application ID"
+            restricted = "" if self.grants is None or restriction is None else f" {restriction}"
             raise Forbidden(
                 f"{procedure} needs scope {needs.scope_name}. "
                 f"The key {self.name!r} has scope {self.permission.scope_name}. "

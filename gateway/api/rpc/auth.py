@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
+from pydantic.alias_generators import to_camel
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
@@ -90,27 +91,37 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
 
     The permission is checked before the input is validated, so a denied caller learns nothing about the input.
     """
-    caller.require(procedure.name, procedure.permission)
+    identifying = _identifying_fields(procedure)
+    closed = procedure.access is KeyAccess.BY_ID and not identifying
+    caller.require(procedure.name, procedure.permission, restriction=_restriction(closed, identifying))
     grants = caller.grants
     if grants is None or procedure.access is KeyAccess.ANY_KEY:
         return procedure.takes.model_validate(given)
-    identifying = _identifying_fields(procedure)
-    closed = procedure.access is KeyAccess.BY_ID and not identifying
-    which = f"{procedure.name} needs an unrestricted key" if closed else "Use a key that covers this one"
-    denied = Forbidden(f"Key {caller.name!r} may use only {grants}. {which}.")
+
+    def denied(advice: str) -> Forbidden:
+        if closed:
+            advice = f"{procedure.name} needs an unrestricted key"
+        return Forbidden(f"Key {caller.name!r} may use only {grants}. {advice}.")
+
+    uncovered = "Use a key that covers this one"
+    unidentified = f"{procedure.name} needs {' or '.join(to_camel(one) for one in sorted(identifying))} with this key"
     sent = given if isinstance(given, Mapping) else {}
     ids = [(name, one) for name, value in sent.items() if _ID_FIELD.search(_snake_case(name)) for one in _values(value)]
     for name, value in ids:
-        if not await _covered(context, grants, OWNED_IDS.get(_snake_case(name)), value):
-            raise denied
+        field = _snake_case(name)
+        if not await _covered(context, grants, OWNED_IDS.get(field), value):
+            unowned = field in procedure.takes.model_fields.keys() - OWNED_IDS.keys()
+            raise denied(f"{to_camel(field)} needs an unrestricted key" if unowned else uncovered)
     if procedure.access is KeyAccess.BY_ID and not identifying & {_snake_case(name) for name, _ in ids}:
-        raise denied
+        raise denied(unidentified)
     # Check the parsed input too: of two spellings of one field, the parser takes only one.
     parsed = procedure.takes.model_validate(given)
     used = {name: value for name in OWNED_IDS if (value := getattr(parsed, name, None)) is not None}
     known = {value for _, value in ids if isinstance(value, str)}
-    if not set(used.values()) <= known or (procedure.access is KeyAccess.BY_ID and not identifying & used.keys()):
-        raise denied
+    if not set(used.values()) <= known:
+        raise denied(uncovered)
+    if procedure.access is KeyAccess.BY_ID and not identifying & used.keys():
+        raise denied(unidentified)
     return parsed
 
 
@@ -119,6 +130,15 @@ def _identifying_fields(procedure: Procedure) -> set[str]:
     fields = procedure.takes.model_fields
     required = {name for name, field in fields.items() if field.is_required()}
     return (required | (fields.keys() & procedure.authorized_by)) & OWNED_IDS.keys()
+
+
+def _restriction(closed: bool, identifying: Collection[str]) -> str | None:
+    """Return the option that makes a restricted key which may call the procedure, None if no such key may."""
+    if closed:
+        return None
+    kinds = {OWNED_IDS[name] for name in identifying}
+    of_project = kinds and kinds <= {ResourceKind.ENVIRONMENT, ResourceKind.PROJECT}
+    return "--project ID" if of_project else "--application ID"
 
 
 async def _covered(context: Context, grants: Grants, kind: ResourceKind | None, value: object) -> bool:

@@ -141,7 +141,7 @@ async def test_every_procedure_denies_a_key_for_another_application(web: Web) ->
                 assert await ask(web, procedure, mixed) == refused
                 assert await ask(web, procedure, {**mixed, "application_id": "mine"}) == refused
                 if procedure.access is KeyAccess.BY_ID:
-                    assert await ask(web, procedure, {}) == refused
+                    assert (await ask(web, procedure, {}))[0] == 403
     assert before == await web.query("application.one", applicationId="theirs")
 
 
@@ -153,6 +153,42 @@ async def test_a_refused_restricted_key_learns_which_key_it_takes(web: Web) -> N
         _, every = await web.post("/api/server.create", {"name": "a", "host": "unix:///a"})
     assert another["message"].endswith(" may use only application mine. Use a key that covers this one.")
     assert every["message"].endswith(" may use only application mine. server.create needs an unrestricted key.")
+
+
+async def test_a_refused_restricted_key_learns_which_field_no_restricted_key_may_set(web: Web) -> None:
+    await an_application(web, "mine")
+    key, _ = await a_key(web, "mine")
+    async with asking_with(web, key):
+        status, refused = await web.post("/api/application.update", {"applicationId": "mine", "serverId": "x"})
+    assert status == 403
+    assert refused["message"].endswith(" may use only application mine. serverId needs an unrestricted key.")
+
+
+async def test_a_refused_restricted_key_learns_which_id_is_missing(web: Web) -> None:
+    ids = await an_application(web, "mine")
+    key, _ = await a_key(web, projects=[ids["projectId"]])
+    async with asking_with(web, key):
+        for given in ({"name": "a"}, {"name": "a", "environmentId": None}):
+            status, refused = await web.post("/api/application.create", given)
+            assert status == 403
+            assert refused["message"].endswith(". application.create needs environmentId with this key.")
+        assert (await web.post("/api/application.create", {"name": "a", "environmentId": ids["environmentId"]}))[
+            0
+        ] == 200
+
+
+@pytest.mark.parametrize(
+    ("procedure", "restriction"),
+    [("project.create", ""), ("project.update", " --project ID"), ("application.update", " --application ID")],
+)
+async def test_a_key_of_a_lower_scope_learns_of_a_key_that_may_call_the_procedure(
+    web: Web, procedure: str, restriction: str
+) -> None:
+    await an_application(web, "mine")
+    key, _ = await a_key(web, "mine", permission=Permission.READ)
+    async with asking_with(web, key):
+        _, refused = await web.post(f"/api/{procedure}", {})
+    assert refused["message"].endswith(f"gateway keys create NAME --scope admin{restriction}")
 
 
 async def test_an_id_that_the_input_does_not_have_authorizes_nothing(web: Web) -> None:
