@@ -92,7 +92,7 @@ async def test_a_rollback_without_an_earlier_version_says_how_to_choose_one(web:
     await served(web, 1)
     async with web.pool.acquire() as connection:
         application = await applications.select_application(connection, VAULT, "app")
-    with pytest.raises(Conflict, match="Choose one with --to: gateway deployments list app$"):
+    with pytest.raises(Conflict, match=r"Choose one with --to: gateway deployments list app$"):
         await enqueue.request_rollback(web.pool, VAULT, application, to=None, title="")
     with pytest.raises(Conflict, match="Web was not adopted"):
         await enqueue.request_rollback(web.pool, VAULT, application, to=enqueue.ADOPTED, title="")
