@@ -249,7 +249,8 @@ class EngineWorker:
             _LOG.warning("The Docker Engine does not answer", host=self.address, error=str(error))
         self.error = str(error)
         known = self.identity
-        reason = Reason(Code.ENGINE_UNREACHABLE, f"{self.address}: {error}")
+        where = "" if self.address in self.error else f"{self.address}: "
+        reason = Reason(Code.ENGINE_UNREACHABLE, f"{where}{error}")
         async with transaction(self._pool) as connection:
             if self.server_id is not None:
                 await servers.update_state(connection, self.server_id, error=self.error)
