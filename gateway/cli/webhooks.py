@@ -70,13 +70,16 @@ async def create(
 
     if unset := [pair for pair in pairs if "=" not in pair]:
         raise InvalidInput(f"--set takes KEY=VALUE, not {unset[0]!r}")
+    settings = dict(pair.split("=", 1) for pair in pairs)
+    if secret_file is not None and find_source(source).header_with(settings) is None:
+        raise InvalidInput(f"{source} sends no header with a secret: omit --secret-file; the path is the secret")
     given = CreateEndpoint(
         source=source,
         name=name,
         secret=read_secret(secret_file),
         host=host,
         aliases=tuple(aliases),
-        settings=dict(pair.split("=", 1) for pair in pairs),
+        settings=settings,
         repositories=tuple(repositories),
         networks=tuple(networks),
         rate=rate,

@@ -84,7 +84,7 @@ async def rates(gateway: GatewayProcess, empty: str, directory: Path) -> list[Fi
 
 
 async def _endpoint(gateway: GatewayProcess, source: str, trust: dict[str, Any]) -> str:
-    words = ["--secret-file", "-"]
+    words = [] if SOURCES[source].header_with(trust.get("settings", {})) is None else ["--secret-file", "-"]
     words += ["--host", trust["host"]] if "host" in trust else []
     words += [word for alias in trust.get("aliases", ()) for word in ("--alias", alias)]
     words += [word for pair in trust.get("settings", {}).items() for word in ("--set", "=".join(pair))]

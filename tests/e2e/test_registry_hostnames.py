@@ -25,6 +25,7 @@ from gateway.cli.demo.registry import private_registry
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine, connect
 from gateway.model.reference import Digest, Reference
+from gateway.sources import SOURCES
 from tests.integration.api.test_webhooks import signed
 from tests.support.command_line import gateway_process
 from tests.support.distribution_hooks import envelope
@@ -66,9 +67,8 @@ class World:
             return await Pusher(session, base, LOGIN).push(Image(version), reference)
 
     async def tell(self, source: str, body: bytes, **headers: str) -> None:
-        endpoint = orjson.loads(
-            await self.gateway.cli("webhooks", "create", source, "--json", "--secret-file", "-", given="s")
-        )
+        secret = () if SOURCES[source].header_with({}) is None else ("--secret-file", "-")
+        endpoint = orjson.loads(await self.gateway.cli("webhooks", "create", source, "--json", *secret, given="s"))
         async with aiohttp.ClientSession() as session:
             url = self.gateway.url + endpoint["path"]
             sent = {"Content-Type": "application/json", **headers}
