@@ -186,9 +186,21 @@ async def select_named(connection: Connection, app_name: str, server_id: str | N
 
 
 async def select_names(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
-    """Return the names of these applications by id, without those that do not exist."""
+    """Return a name of each of these applications by id, without those that do not exist.
+
+    It is its id where its name leads to another application too.
+    """
     rows = await connection.fetch(
-        "SELECT application_id, name FROM applications WHERE application_id = ANY($1)", list(application_ids)
+        """
+        WITH shared AS (SELECT named
+                          FROM applications one, unnest(ARRAY[one.application_id, one.app_name, one.name]) named
+                         GROUP BY named
+                        HAVING count(DISTINCT one.application_id) > 1)
+        SELECT application_id, CASE WHEN name IN (SELECT named FROM shared) THEN application_id ELSE name END AS name
+          FROM applications
+         WHERE application_id = ANY($1)
+        """,
+        list(application_ids),
     )
     return {row["application_id"]: row["name"] for row in rows}
 
