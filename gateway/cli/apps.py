@@ -49,7 +49,8 @@ async def create(
     created, container = await _create(name, application_id, {**parse_options(chosen), "dockerImage": image}, server)
     if container != slug(name):
         print_text(
-            f"An application named {slug(name)} exists already. The container of this one is called {container}.",
+            f"Another application has the name, container name or id {slug(name)}. "
+            f"The container of this one is called {container}.",
             err=True,
         )
     if as_json:

@@ -51,7 +51,11 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
 
 
 def _adopted_already(name: str, application_id: str) -> str:
-    return f"{name} belongs to the application {application_id} already. See: gateway apps show {application_id}"
+    # It may be an application of another gateway that uses this engine.
+    return (
+        f"{name} belongs to the application {application_id} already. "
+        f"See, on the gateway that deployed it: gateway apps show {application_id}"
+    )
 
 
 async def _service(engine: Engine, named: str) -> Service | None:

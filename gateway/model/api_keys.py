@@ -59,7 +59,7 @@ class Grants:
             for noun, ids in (("application", self.applications), ("project", self.projects))
             if ids
         ]
-        return " and ".join(said) or "deleted applications"
+        return " and ".join(said) or "deleted applications or projects"
 
     def covers(self, *, application_id: str | None, project_id: str | None) -> bool:
         """Tell whether the key may act on an object of this application or project."""

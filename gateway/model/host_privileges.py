@@ -45,7 +45,7 @@ def _privileges(configuration: Configuration, app_name: str) -> Iterator[tuple[s
     for words in _network_privileges(configuration):
         yield words, "networkSwarm"
     if configuration.stop_grace > _MAX_STOP_GRACE:
-        words = f"take {configuration.stop_grace} s to stop, {_MAX_STOP_GRACE} s at most"
+        words = f"take {configuration.stop_grace} s to stop, which is more than {_MAX_STOP_GRACE} s"
         yield words, "stopGrace"
 
 

@@ -179,9 +179,10 @@ async def select_serving(connection: Connection, vault: Vault, application: Appl
 
 
 async def serves_adopted(connection: Connection, application_id: str) -> bool:
-    """Tell whether an adopted application runs what was adopted: no deployment replaced it, or a rollback restored it.
+    """Tell whether no deployment replaced what was adopted, or the last one restored it by a rollback.
 
-    True also for an application that was neither adopted nor deployed.
+    True also for an application that was neither adopted nor deployed. What was adopted anew since a deployment does
+    not count.
     """
     row = await connection.fetchrow(
         """

@@ -268,7 +268,7 @@ async def test_deleting_an_application_deletes_its_grants(web: Web) -> None:
     await web.mutate("application.create", name="another", applicationId="mine")
     async with asking_with(web, key):
         status, answer = await web.get("/api/application.one", applicationId="mine")
-        assert (status, "deleted applications" in answer["message"]) == (403, True)
+        assert (status, "deleted applications or projects" in answer["message"]) == (403, True)
         assert await web.query("application.all") == []
 
 

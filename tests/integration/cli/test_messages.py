@@ -43,6 +43,7 @@ async def run(url: str, *words: str) -> tuple[int, str, str]:
         ("apps update web", "Give at least one option; see gateway apps update --help"),
         ("keys create k --project Shop", "There is no project 'Shop'. Names are case-sensitive."),
         ("webhooks create harbor --set foo=1", "harbor has no settings"),
+        ("webhooks create quay --secret-file nope", "quay sends no header with a secret: omit --secret-file"),
         ("subscriptions create web regex (?=x)", "is not a valid RE2 regular expression: invalid perl operator: (?="),
     ],
 )
@@ -79,7 +80,7 @@ async def test_a_second_application_of_a_name_says_what_its_container_is_called(
         for one in orjson.loads((await run(web_postgres, "apps", "list", "--json"))[1])
         if one["applicationId"] == second.strip()
     ]
-    assert f"exists already. The container of this one is called {container}." in err
+    assert f"has the name, container name or id web-shop. The container of this one is called {container}." in err
 
 
 async def test_an_application_is_shown_with_its_deploy_token(web: Web, web_postgres: str) -> None:
@@ -121,6 +122,10 @@ async def test_tables_name_applications_and_have_no_spaces_at_the_ends_of_lines(
         _, out, _ = await run(web_postgres, *words)
         assert "web" in out
         assert "6fa" not in out
+    await web.mutate("application.create", name="web", applicationId="7ab", dockerImage="acme/other")
+    for words in (("deliveries", "list"), ("deployments", "list"), ("subscriptions", "list")):
+        _, out, _ = await run(web_postgres, *words)
+        assert "6fa" in out, "the name is shared"
     _, out, _ = await run(web_postgres, "audit")
     assert [line for line in out.splitlines() if line != line.rstrip()] == []
 
