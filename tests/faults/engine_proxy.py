@@ -70,6 +70,9 @@ class EngineProxy:
             return await self._pass_on(request, body, strike if self._after else None)
         except aiohttp.ClientError:
             _break(request)
+        finally:
+            if strike is not None:  # also where the call failed before the strike
+                self.made.set()
 
     async def _make(self, strike: Strike) -> None:
         try:

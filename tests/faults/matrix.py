@@ -40,6 +40,8 @@ async def strike_once(world: World, tally: Tally, fault: Fault, asked: Asked, at
         wanted, call = await world.struck(fault.on(world), asked, at, after=after)
         if call is not None:
             tally.count(fault.name, f"{asked} {call}")
+            # A daemon that is still stopping answers in place of the one that is started.
+            await world.proxy.made.wait()
             await fault.mend(world)
         await world.send_again()
         await world.ends(wanted)
