@@ -131,6 +131,7 @@ async def test_a_stop_in_the_middle_puts_back_and_the_next_start_finishes(
     assert await running_digest(engine, "cut") == [second]
 
 
+@pytest.mark.long
 async def test_a_second_gateway_takes_over_from_one_that_was_killed(
     gateway: GatewayProcess, dockerd: PrivateEngine, engine: Engine, pushes: Pushes, tmp_path: Path
 ) -> None:

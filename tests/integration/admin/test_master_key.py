@@ -195,6 +195,7 @@ def test_a_key_file_is_replaced_whole_and_read_at_once(tmp_path: Path) -> None:
         theirs.keys()
 
 
+@pytest.mark.long
 async def test_beside_a_server_that_runs_and_killed_half_way_it_loses_nothing(tmp_path: Path) -> None:
     gateway, path = GatewayProcess(tmp_path, "unix:///nowhere", {}), tmp_path / "data" / "master.key"
     try:

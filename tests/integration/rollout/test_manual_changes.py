@@ -98,6 +98,7 @@ async def test_a_pruned_old_container_is_recreated_to_be_put_back(
     assert (await app.serving()).restart_policy["Name"] == "unless-stopped"
 
 
+@pytest.mark.long
 async def test_a_pruned_adopted_container_is_recreated_to_be_put_back(
     host: Host, pushes: Pushes, meddle: Meddle
 ) -> None:
@@ -189,6 +190,7 @@ async def test_a_container_that_is_removed_every_time_fails_the_deployment(
     await one_serves(app, first)
 
 
+@pytest.mark.long
 async def test_a_container_stopped_before_it_is_ready_is_started_again(
     app: DeployedApp, pushes: Pushes, meddle: Meddle
 ) -> None:
@@ -490,6 +492,7 @@ async def left_open(app: DeployedApp, old: str, new: str) -> None:
         )
 
 
+@pytest.mark.long
 async def test_a_swap_from_a_restored_database_is_superseded_by_a_newer_deployment(
     app: DeployedApp, pushes: Pushes
 ) -> None:

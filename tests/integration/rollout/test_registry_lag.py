@@ -129,7 +129,11 @@ PAGE = web.Response(body=b"<html>log in</html>", content_type="text/html")
     [
         (web.Response(status=404), Code.NOT_FOUND),
         pytest.param(PAGE, Code.REGISTRY_UNREACHABLE, marks=pytest.mark.long),
-        (web.Response(body=b"", content_type="application/octet-stream"), Code.REGISTRY_UNREACHABLE),
+        pytest.param(
+            web.Response(body=b"", content_type="application/octet-stream"),
+            Code.REGISTRY_UNREACHABLE,
+            marks=pytest.mark.long,
+        ),
         pytest.param(web.json_response({"errors": []}), Code.REGISTRY_UNREACHABLE, marks=pytest.mark.long),
     ],
     ids=["missing", "page", "nothing", "other"],
@@ -148,6 +152,7 @@ async def test_a_pushed_tag_that_the_registry_lacks_yet_is_awaited(
     assert (ended.status, ended.digest) == (Status.SUCCEEDED, newest)
 
 
+@pytest.mark.long
 async def test_a_pull_from_a_lagging_replica_is_retried(behind: DeployedApp, replica: Replica, pushes: Pushes) -> None:
     newest = await pushes("second")
     replica.engine_misses = 4

@@ -174,6 +174,7 @@ async def test_another_installation_neither_adopts_nor_removes_a_service_and_its
     await ours.remove()
 
 
+@pytest.mark.long
 async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(app: DeployedApp, pushes: Pushes) -> None:
     await app.set(configuration=QUICK | {"replicas": 2})
     await pushes("v1")
@@ -196,6 +197,7 @@ async def test_stopped_means_no_task_started_all_again_and_deleted_no_service(ap
     assert not any(one.running for one in await containers.list_labelled(app.engine, app.application_id))
 
 
+@pytest.mark.long
 async def test_a_host_port_forces_stop_first(app: DeployedApp, pushes: Pushes) -> None:
     port = {"targetPort": 8080, "publishedPort": 18080, "publishMode": "host"}
     await app.set(configuration=QUICK | {"ports": [port]})

@@ -86,6 +86,7 @@ async def test_a_task_that_could_not_be_executed_says_why(
     assert says in failed.reason.message
 
 
+@pytest.mark.long
 async def test_a_rollback_by_the_swarm_is_reported_as_one(app: DeployedApp, pushes: Pushes) -> None:
     # With a share of failures allowed, it is for the Swarm to say when there are too many.
     patient = {"updateConfigSwarm": {"Parallelism": 1, "Monitor": 1_000_000_000, "MaxFailureRatio": 0.1}}

@@ -65,10 +65,8 @@ async def test_a_deployment_that_killed_few_gateways_is_retried(app: DeployedApp
     assert (await app.ended(await silent(app, takeovers=3))).status is Status.SUCCEEDED
 
 
-@pytest.mark.parametrize(
-    ("takeovers", "status", "between"),
-    [(4, Status.ROLLED_BACK, False), pytest.param(7, Status.FAILED, True, marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("takeovers", "status", "between"), [(4, Status.ROLLED_BACK, False), (7, Status.FAILED, True)])
 async def test_a_swap_that_kills_its_gateways_is_put_back_then_left_to_the_next_deployment(
     app: DeployedApp, pushes: Pushes, takeovers: int, status: Status, between: bool
 ) -> None:

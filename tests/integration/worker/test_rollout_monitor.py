@@ -72,6 +72,7 @@ async def test_trouble_within_the_window_rolls_back(
     assert await watched(app) == back.deployment_id
 
 
+@pytest.mark.long
 async def test_a_rollback_is_not_rolled_back_but_alerts(app: DeployedApp, pushes: Pushes) -> None:
     await app.set(configuration=WATCHED)
     await pushes("v1")
