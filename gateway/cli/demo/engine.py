@@ -74,6 +74,17 @@ class PrivateEngine:
         except TimeoutError:
             self._process.kill()
             await self._process.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_DEADLINE):
+                await self._containerd_ends()
+
+    async def _containerd_ends(self) -> None:
+        """Wait for the daemon's containerd, which ends a moment later: the next daemon would wait for it in vain."""
+        with suppress(OSError, ValueError):  # until there is no such process
+            pid = int((self._directory / "exec/containerd/containerd.pid").read_text())
+            while True:
+                os.kill(pid, 0)
+                await asyncio.sleep(_LOOK_AGAIN)
 
     def tell(self, number: int = signal.SIGTERM) -> None:
         """Send it a signal; told to end, it stops its containers first, and answers meanwhile."""
