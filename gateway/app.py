@@ -21,7 +21,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from gateway.api import Runner, build, limits_for, raise_file_limit
+from gateway.api.connections import Runner, limits_for, raise_file_limit
+from gateway.api.server import build
 from gateway.config import Settings
 from gateway.docker.engine import client
 from gateway.model.errors import InvalidInput, Unavailable

@@ -1,19 +1,20 @@
 """The state of the engines, as the worker sees it."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from gateway.background import BackgroundTasks
-from gateway.docker.engine.client import Engine, EngineIdentity
+if TYPE_CHECKING:
+    from gateway.background import BackgroundTasks
+    from gateway.docker.engine.client import Engine, EngineIdentity
 
 
 class EngineStatus(Protocol):
     """The state of an engine. `server_id` is None for the gateway's own engine."""
 
-    engine: Engine
+    engine: "Engine"
     address: str
     server_id: str | None
-    identity: EngineIdentity | None
+    identity: "EngineIdentity | None"
     error: str | None
     running: int
 
@@ -25,7 +26,7 @@ class Rollouts(Protocol):
     """The worker: `wake` makes it look for queued deployments."""
 
     @property
-    def background_tasks(self) -> BackgroundTasks:
+    def background_tasks(self) -> "BackgroundTasks":
         """The owner of the background tasks."""
 
     @property

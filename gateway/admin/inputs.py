@@ -17,7 +17,12 @@ class Input(BaseModel):
     """An input with camelCase names. Unknown fields are ignored, as Dokploy does."""
 
     model_config = ConfigDict(
-        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="ignore"
+        hide_input_in_errors=True,
+        frozen=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="ignore",
+        defer_build=True,
     )
 
     def sent_fields(self) -> set[str]:

@@ -4,7 +4,6 @@ from gateway.admin.applications import Changes
 from gateway.admin.configuration_patch import merge_settings, setting_names
 from gateway.admin.context import Context
 from gateway.admin.engine_status import EngineStatus
-from gateway.docker import runtime_factory
 from gateway.docker.container import adopted_spec
 from gateway.model.applications import Application
 from gateway.model.configuration import Configuration, RuntimeKind
@@ -53,6 +52,8 @@ async def _becomes_service(host: EngineStatus, application: Application | None) 
     """Whether the application runs, or will run, as a service when `runtime` is not set."""
     if host.error is not None or host.identity is None or not host.identity.swarm_manager:
         return False
+    from gateway.docker import runtime_factory
+
     try:
         present = await runtime_factory.detect_runtime_kind(host.engine, application) if application else None
     except RolloutError:

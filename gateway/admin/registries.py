@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.model.ecr import AwsIdentity, region_of
 from gateway.model.errors import Failed, InvalidInput, Postponed, Unavailable
 from gateway.model.registries import Login, Registration, Registry, RegistryType
-from gateway.registry import ecr_tokens
-from gateway.registry.client import RegistryClient
+
+if TYPE_CHECKING:
+    from gateway.registry.client import RegistryClient
 
 _LOGIN_TIMEOUT = 45.0  # seconds
 _KEYS = frozenset({"access_key_id", "secret_access_key"})
@@ -19,6 +20,8 @@ def parse_registration(fields: Mapping[str, Any]) -> Registration:
     """Return the registration; raises InvalidInput naming the field that is wrong."""
     registration = Registration.parse(fields)
     if registration.registry_type is RegistryType.ECR:
+        from gateway.registry import ecr_tokens
+
         ecr_tokens.require_client()
     return registration
 
@@ -70,7 +73,7 @@ def _kept(registry: Registry, sent: Mapping[str, Any]) -> dict[str, Any]:
     return fields | {"registry_type": wanted}
 
 
-async def log_in(client: RegistryClient, registration: Registration) -> None:
+async def log_in(client: "RegistryClient", registration: Registration) -> None:
     """Log in to the registry now.
 
     Raises InvalidInput where it rejects the login or does not answer, Unavailable where the stored login cannot be

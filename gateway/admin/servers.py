@@ -1,13 +1,16 @@
 """Servers: register one, change one, remove one, reach its engine."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from gateway.docker.engine.client import EngineIdentity, connect
 from gateway.model.errors import Code, Failed, InvalidInput, Postponed
 from gateway.model.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
+
+if TYPE_CHECKING:
+    from gateway.docker.engine.client import EngineIdentity
 
 
 async def register(pool: Pool, vault: Vault, *, name: str, description: str, access: Access) -> Server:
@@ -59,12 +62,16 @@ async def remove(pool: Pool, vault: Vault, named: str) -> Server:
 
 async def _validate(access: Access) -> None:
     """Raises InvalidInput where a certificate or key is not valid. Nothing is contacted."""
+    from gateway.docker.engine.client import connect
+
     async with connect(access):
         pass
 
 
-async def identify_engine(access: Access) -> EngineIdentity:
+async def identify_engine(access: Access) -> "EngineIdentity":
     """Connect to the engine, and return its identity; raises InvalidInput saying why it cannot be reached."""
+    from gateway.docker.engine.client import connect
+
     async with connect(access) as engine:
         try:
             return await engine.identify()

@@ -21,8 +21,8 @@ _FORMATS = ("openapi", "markdown", "html")
 async def api(form: str, surface: str, *, as_json: bool) -> None:
     """Print the description of the API. Use it to generate clients, or read it."""
     from gateway.api.docs import render
-    from gateway.api.procedures import Surface
     from gateway.api.procedures.settings import described
+    from gateway.api.rpc.procedure import Surface
 
     document = described(Surface(surface), "")
     if form == "openapi" or as_json:

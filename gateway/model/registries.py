@@ -8,8 +8,6 @@ from enum import StrEnum
 from typing import Any, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from cryptography import x509
-
 from gateway.model.ecr import AwsIdentity, region_of
 from gateway.model.errors import Code, Failed, InvalidInput, Unavailable
 from gateway.model.reference import DOCKER_HUB, Domain, Repository, parse_domain
@@ -223,6 +221,8 @@ def parse_ca_certificates(pem: str) -> str:
     """Check PEM certificates and return them. Raises InvalidInput."""
     if "PRIVATE KEY" in pem:
         raise InvalidInput("give only certificates: this contains a private key", field="caCertificate")
+    from cryptography import x509
+
     try:
         x509.load_pem_x509_certificates(pem.encode())
     except ValueError as error:

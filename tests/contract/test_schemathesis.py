@@ -5,8 +5,9 @@ import os
 
 import pytest
 
-from gateway.api.procedures import PROCEDURES, Surface
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.openapi import document
+from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
 from tests.support.schemathesis_cases import ask
 

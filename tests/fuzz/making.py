@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from random import Random
 
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from tests.fuzz.mutation import mutate
 from tests.fuzz.worst import WIRE
 from tests.support.samples import OURS

@@ -10,7 +10,7 @@ from typing import Any
 
 from yarl import URL
 
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc import trpc
 from gateway.docker.engine.errors import classify
 from gateway.model import configuration_rules, interpolation

@@ -20,7 +20,7 @@ import orjson
 import pytest
 import trustme
 
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import GatewayProcess, free_port
 from gateway.cli.demo.registry import private_registry

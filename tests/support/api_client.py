@@ -11,8 +11,8 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.api import Runner, build
-from gateway.api.connections import Limits
+from gateway.api.connections import Limits, Runner
+from gateway.api.server import build
 from gateway.background import BackgroundTasks
 from gateway.config import Settings
 from gateway.docker.engine.client import EngineIdentity

@@ -9,8 +9,9 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.api.procedures import PROCEDURES, Surface
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.openapi import document
+from gateway.api.rpc.procedure import Surface
 from gateway.api.rpc.trpc import UNDEFINED, RestError, TrpcError, Unauthorized, result
 
 

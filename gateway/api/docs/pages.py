@@ -6,8 +6,8 @@ from functools import cache
 from aiohttp import web
 
 from gateway.api.docs import render
-from gateway.api.procedures import Surface
 from gateway.api.procedures.settings import described
+from gateway.api.rpc.procedure import Surface
 
 _HEADERS = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
 

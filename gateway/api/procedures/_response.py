@@ -19,7 +19,9 @@ Moment = Annotated[
 class Response(BaseModel):
     """A part of an answer. It is sent with camelCase names; its class name and docstring are published."""
 
-    model_config = ConfigDict(hide_input_in_errors=True, alias_generator=to_camel, serialize_by_alias=True)
+    model_config = ConfigDict(
+        hide_input_in_errors=True, alias_generator=to_camel, serialize_by_alias=True, defer_build=True
+    )
 
     @classmethod
     def make(cls, value: object = None, /, **fields: Any) -> Self:

@@ -1,7 +1,7 @@
 """server.*: remote machines with a Docker Engine. Their credentials are never returned."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -12,11 +12,13 @@ from gateway.admin.inputs import Id, Input, Text
 from gateway.api.procedures._pagination import Paged, paged
 from gateway.api.procedures._response import Moment, Response
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.servers import Access, Server
 from gateway.store import servers
 from gateway.store.database import transaction
+
+if TYPE_CHECKING:
+    from gateway.docker.engine.client import EngineIdentity
 
 procedures = Procedures()
 
@@ -80,7 +82,7 @@ class Identity(Response):
     swarm_manager: bool | None
 
     @classmethod
-    def from_engine(cls, identity: EngineIdentity) -> Self:
+    def from_engine(cls, identity: "EngineIdentity") -> Self:
         return cls.make(identity, engine_name=identity.name)
 
 

@@ -50,7 +50,7 @@ async def get_document(context: Context, given: Which) -> Answer:
 
 @cache
 def described(surface: Surface, base: str) -> dict[str, Any]:
-    from gateway.api.procedures import PROCEDURES
+    from gateway.api.procedures.catalog import PROCEDURES
     from gateway.api.rpc.openapi import document
 
     return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())

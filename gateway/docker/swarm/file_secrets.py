@@ -7,15 +7,17 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Secret
 import base64
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from gateway.docker.engine.client import Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, INSTALLATION, installation_label
 from gateway.model.applications import Application
 from gateway.model.errors import Code, Failed
 from gateway.model.mounts import Mount
+
+if TYPE_CHECKING:  # the spec of a service is computed without an engine
+    from gateway.docker.engine.client import Engine
 
 _MODE = 0o444
 
@@ -42,7 +44,7 @@ def secret_ids(specs: Iterable[Mapping[str, Any] | None]) -> frozenset[str]:
     return frozenset(one["SecretID"] for container in containers for one in container.get("Secrets") or ())
 
 
-async def ensure(engine: Engine, application: Application) -> dict[str, str]:
+async def ensure(engine: "Engine", application: Application) -> dict[str, str]:
     """Create missing secrets and return all ids by name."""
     wanted = {secret_name(application, file): file for file in application.configuration.files}
     if not wanted:
@@ -54,8 +56,10 @@ async def ensure(engine: Engine, application: Application) -> dict[str, str]:
     return {name: ids[name] for name in wanted}
 
 
-async def prune(engine: Engine, application: Application, *, used: Collection[str] = ()) -> None:
+async def prune(engine: "Engine", application: Application, *, used: Collection[str] = ()) -> None:
     """Remove the application's secrets except `used`."""
+    from gateway.docker.engine.client import checked_name
+
     for secret_id in (await _select(engine, application)).values():
         if secret_id not in used:
             try:
@@ -66,7 +70,7 @@ async def prune(engine: Engine, application: Application, *, used: Collection[st
                     raise
 
 
-async def _select(engine: Engine, application: Application) -> dict[str, str]:
+async def _select(engine: "Engine", application: Application) -> dict[str, str]:
     filters = orjson.dumps({"label": [f"{APPLICATION}={application.application_id}"]}).decode()
     found = await engine.call("GET", "secrets", params={"filters": filters})
     return {one["Spec"]["Name"]: str(one["ID"]) for one in found if _is_ours(application, one["Spec"]["Labels"] or {})}
@@ -80,7 +84,7 @@ def _is_ours(application: Application, labels: Mapping[str, str]) -> bool:
     )
 
 
-async def _create(engine: Engine, application: Application, name: str, file: Mount) -> str:
+async def _create(engine: "Engine", application: Application, name: str, file: Mount) -> str:
     body = {
         "Name": name,
         "Labels": {APPLICATION: application.application_id, **installation_label(application)},

@@ -10,8 +10,9 @@ import orjson
 import pytest
 from pydantic.alias_generators import to_camel
 
-from gateway.api.procedures import PROCEDURES, KeyAccess, Procedure
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.auth import OWNED_IDS
+from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model import api_keys as rules
 from gateway.model.api_keys import Grants, Permission
 from gateway.model.errors import InvalidInput

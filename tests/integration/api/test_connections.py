@@ -15,9 +15,9 @@ from yarl import URL
 from gateway.api import health
 from gateway.api.connections import Limits, Runner, Server, limits_for
 from gateway.api.context import CONTEXT
-from gateway.api.procedures import Answer, Procedure
 from gateway.api.request_body import read_body
 from gateway.api.rpc import dispatch, handlers
+from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.store import api_keys, migrate
 from tests.support.api_client import Web
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from gateway.api.docs import render
-from gateway.api.procedures import MODULES, PROCEDURES, Surface
+from gateway.api.procedures.catalog import MODULES, PROCEDURES
 from gateway.api.rpc.openapi import document
+from gateway.api.rpc.procedure import Surface
 from tests.support.api_client import Web
 
 REST = document(PROCEDURES, Surface.REST, base="", version="1")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import orjson
 import pytest
 
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc import superjson, trpc
 from gateway.model.errors import InvalidInput
 from tests.support.api_client import Web

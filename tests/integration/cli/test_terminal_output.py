@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from pydantic import BaseModel
 
 import gateway
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.background import BackgroundTasks
 from gateway.cli import main
 from gateway.cli._errors import readable_error

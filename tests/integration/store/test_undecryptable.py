@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.api.procedures import PROCEDURES
+from gateway.api.procedures.catalog import PROCEDURES
 from gateway.model.errors import Unavailable, UndecryptableSecret
 from gateway.model.reference import Domain, Repository
 from gateway.model.registries import select_login

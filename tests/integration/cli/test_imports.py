@@ -1,0 +1,67 @@
+"""A command loads what it uses: it starts fast because servers, engines and registries are none of its business."""
+
+import asyncio
+import json
+import os
+import sys
+from base64 import b64encode
+
+#: a program that runs the commands it is given in one process, and prints which of the named modules they have loaded
+_RUN = """
+import json, os, sys
+from gateway.cli import main
+commands, named = json.loads(sys.argv[1])
+environment = dict(os.environ)
+for words in commands:
+    os.environ.update(environment)  # a command takes the secrets out
+    try:
+        main(words)
+    except SystemExit as ended:
+        assert not ended.code, words
+print(json.dumps([one for one in named if one in sys.modules]))
+"""
+
+_SERVER = ["gateway.app", "gateway.api.server", "gateway.api.procedures.catalog", "gateway.worker", "aiohttp", "jinja2"]
+_OTHERS = ["aiodocker", "apprise", "aiobotocore", "asyncssh", "gateway.registry.client", "gateway.docker.engine.client"]
+_STORAGE = ["asyncpg", "pydantic", "structlog", "prometheus_client", "cryptography", "rich", "gateway.config"]
+
+
+async def loaded(commands: list[list[str]], named: list[str], **environment: str) -> list[str]:
+    """Run the commands, and return the modules they have loaded of these."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _RUN, json.dumps([commands, named]), stdout=-1, env={**os.environ, **environment}
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    found: list[str] = json.loads(out.splitlines()[-1])
+    return found
+
+
+async def test_help_loads_neither_the_settings_nor_the_database() -> None:
+    groups = ["apps", "deployments", "webhooks", "serve", "api", "demo"]
+    assert await loaded([["--help"], *([one, "--help"] for one in groups)], [*_SERVER, *_OTHERS, *_STORAGE]) == []
+
+
+async def test_commands_that_use_the_database_alone_load_no_server_engine_or_registry(web_postgres: str) -> None:
+    commands = [
+        "apps create imports acme/imports:1 --id imports",
+        "apps update imports --image acme/imports:2",
+        "apps list",
+        "apps show imports",
+        "webhooks create generic",
+        "webhooks list",
+        "subscriptions create imports semver ^1",
+        "subscriptions list",
+        "keys create imports",
+        "keys list",
+        "deploy imports",
+        "deployments list",
+        "deliveries list",
+        "servers list",
+        "registries list",
+        "audit",
+        "migrate",
+    ]
+    key = b64encode(b"k" * 32).decode()
+    words = [one.split() for one in commands]
+    assert await loaded(words, [*_SERVER, *_OTHERS], GATEWAY_DATABASE_URL=web_postgres, GATEWAY_MASTER_KEY=key) == []
