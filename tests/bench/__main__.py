@@ -1,31 +1,75 @@
-"""`make bench`: a table, and bench.json; exit code 1 when a gate is broken."""
+"""`make bench`: a table, bench.json and docs/benchmarks.md; exit code 1 when a gate is broken.
+
+With the names of parts, only these are measured: `make bench PART="accepting growth"`. They take their places in
+bench.json; the page is written when everything was measured, or with `PART=page`, from bench.json.
+"""
 
 import asyncio
 import sys
 import tempfile
+import traceback
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from gateway.cli.demo.engine import private_engine
+from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port
-from gateway.cli.demo.registry import private_registry
-from tests.bench import accepting, deploying, recovering
-from tests.bench.report import Figure, show
+from gateway.cli.demo.registry import PrivateRegistry, private_registry
+from tests.bench import accepting, deploying, growth, page, recovering, report, sources
 from tests.support import leftovers
 
+#: parts that need an engine and a registry, and parts that need a directory alone
+ON_ENGINE: dict[str, Callable[[PrivateEngine, PrivateRegistry, Path], Awaitable[list[report.Figure]]]] = {
+    "deploying": deploying.measure,
+    "fan-out": deploying.fan_out,
+    "rollback": recovering.rollback,
+    "takeover": recovering.takeover,
+}
+ALONE: dict[str, Callable[[Path], Awaitable[list[report.Figure]]]] = {
+    "accepting": accepting.measure,
+    "sources": sources.measure,
+    "growth": growth.measure,
+}
+PARTS = [*ON_ENGINE, *ALONE]
+RESULTS, PAGE = Path("bench.json"), Path("docs/benchmarks.md")
 
-async def main() -> bool:
-    figures: list[Figure] = []
+
+async def measure(parts: Sequence[str]) -> bool:
+    """Measure the parts, one after the other; return whether all could be, and every gate is kept."""
+    well = True
+    on_engine, alone = ([one for one in group if one in parts] for group in (ON_ENGINE, ALONE))
     with tempfile.TemporaryDirectory(prefix="gateway-bench-") as place:
         directory = Path(place)
-        async with private_engine() as dockerd, private_registry(directory / "registry", free_port()) as registry:
-            figures += await deploying.measure(dockerd, registry, directory)
-            await dockerd.remove_containers()
-            figures += await deploying.fan_out(dockerd, registry, directory)
-            figures += await recovering.rollback(dockerd, registry, directory)
-            figures += await recovering.takeover(dockerd, registry, directory)
-        figures += await accepting.measure(directory)
-    return show(figures, Path("bench.json"))
+        if on_engine:
+            async with private_engine() as dockerd, private_registry(directory / "registry", free_port()) as registry:
+                for part in on_engine:
+                    well &= await _measured(part, ON_ENGINE[part](dockerd, registry, directory))
+                    await dockerd.remove_containers()
+        for part in alone:
+            well &= await _measured(part, ALONE[part](directory))
+    return well
+
+
+async def _measured(part: str, measuring: Awaitable[list[report.Figure]]) -> bool:
+    """Measure one part, show its figures and add them to the results."""
+    try:
+        figures = await measuring
+    except Exception:  # the other parts tell something all the same
+        traceback.print_exc()
+        return False
+    report.show(figures)
+    report.add(RESULTS, part, figures)
+    return all(one.kept for one in figures)
+
+
+def main(words: Sequence[str]) -> bool:
+    if unknown := set(words) - {*PARTS, "page"}:
+        sys.exit(f"no part {', '.join(sorted(unknown))}: there are {', '.join(PARTS)}, page")
+    parts = PARTS if not words else [one for one in PARTS if one in words]
+    well = asyncio.run(measure(parts))
+    if parts == PARTS or "page" in words:
+        PAGE.write_text(page.written(report.read(RESULTS), PARTS), encoding="utf-8")
+    return well
 
 
 leftovers.start_watcher()
-sys.exit(0 if asyncio.run(main()) else 1)
+sys.exit(0 if main(sys.argv[1:]) else 1)

@@ -1,198 +1,190 @@
-"""How fast a push is accepted: proven, stored, matched, committed and answered."""
+"""How fast a push is accepted: proven, stored, matched, committed and answered.
+
+Each rate is compared with that of an empty handler, in short rounds one after the other; each latency with that of a
+plain INSERT on the same server.
+"""
 
 import asyncio
-import re
 import shutil
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from urllib.parse import urlsplit
 
-import aiohttp
 import asyncpg
-import orjson
+import uvloop
 
-from gateway.cli.demo.process import GatewayProcess, free_port, gateway_process, until
+from gateway.cli.demo.process import GatewayProcess, gateway_process
 from gateway.store.embedded_postgres import embedded_postgres
-from tests.bench import sources
-from tests.bench.report import Figure, figure
+from tests.bench import peers
+from tests.bench.load import Pushes, Sent, request, send
+from tests.bench.processor import Taken, taken
+from tests.bench.report import Figure, bound, figure
+from tests.bench.single import client, p50s
 
-EMPTY = """
-import sys
-from aiohttp import web
-async def answer(request):
-    await request.read()
-    return web.json_response({})
-async def application():
-    app = web.Application()
-    app.router.add_post("/{path:.*}", answer)
-    return app
-import logging, uvloop, asyncio
-uvloop.install()
-web.run_app(application(), host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
-"""
+SETTINGS = {"GATEWAY_LOG_LEVEL": "error", "GATEWAY_WEBHOOK_RATE": "100000"}
+REPOSITORIES = [f"acme/app{number}" for number in range(100)]
+NOBODYS = [f"acme/other{number}" for number in range(100)]
 
-# Each request another body: a push of another moment.
-LUA = """
-local thread = 0
-function setup(one) one:set("id", thread); thread = thread + 1 end
-function init(args) count = 0 end
-function request()
-  count = count + 1
-  local body = '{"push_data":{"tag":"latest","pushed_at":' .. (id * 100000000 + count) ..
-    ',"pusher":"me"},"repository":{"repo_name":"%s"}}'
-  return wrk.format("POST", "%s", {["Content-Type"] = "application/json"}, body)
-end
-"""
+PAIRS, PEER_PAIRS, SECONDS = 5, 3, 2  # rounds of each, and the length of one
+ONE_BY_ONE, WARM = 600, 100  # requests; the first ones are not counted
 
 
-def body(moment: int, repository: str = "acme/web") -> bytes:
-    return orjson.dumps(
-        {"push_data": {"tag": "latest", "pushed_at": moment, "pusher": "me"}, "repository": {"repo_name": repository}}
-    )
+@dataclass(frozen=True)
+class Case:
+    name: str
+    repositories: list[str]
+    connections: int
+    #: the least ratio to an empty handler
+    gate: float
+    before: str
+    same: bool = False
+
+    def pushes(self, path: str) -> Pushes:
+        return Pushes(path, self.repositories, self.same)
 
 
-WORDS = ("web", "api", "db", "mail", "auth", "cache", "jobs", "admin", "docs", "blog")
+CASES = [
+    Case("all match, 128 connections", REPOSITORIES, 128, 0.45, "0.05"),
+    Case("none matches, 128 connections", NOBODYS, 128, 0.5, "0.06"),
+    Case("all match, 32 connections", REPOSITORIES, 32, 0.3, "0.06"),
+    Case("none matches, 32 connections", NOBODYS, 32, 0.3, "0.07"),
+    Case("one repository, 128 connections", REPOSITORIES[:1], 128, 0.4, "0.002-0.03"),
+    Case("the same body, 128 connections", REPOSITORIES[:1], 128, 0.5, "0.05", same=True),
+]
 
 
 async def measure(directory: Path) -> list[Figure]:
-    settings, host = {"GATEWAY_LOG_LEVEL": "error"}, f"unix://{directory}/none"
+    if shutil.which("wrk") is None:
+        raise RuntimeError("wrk is needed: apt-get install wrk")
     async with (
-        gateway_process(directory / "few", host, settings) as few,
-        gateway_process(directory / "many", host, settings) as many,
+        gateway_process(directory / "accepting", f"unix://{directory}/none", SETTINGS) as gateway,
+        database_beside(gateway) as database,
+        peers.empty_handler() as empty,
     ):
-        paths = [await _prepare(one) for one in (few, many)]
-        await _fill(many)
-        latencies = await _latencies([few, many], paths)
-        await few.stop()
-        rates = await _rates(many, paths[1], directory)
-        memory = await _memory(many)
-    return [
-        figure(
-            "(c) accept latency, 10,000 endpoints, 1,000,000 tags over 10", latencies[1], latencies[0], "ms", gate=1.5
-        ),
-        *rates,
-        Figure("(f) resident memory, idle, 1,000 applications (over 100 MB)", memory, 100, "MB"),
-    ]
+        path = await prepare(gateway, REPOSITORIES)
+        for warm in (REPOSITORIES, NOBODYS):
+            await send(gateway.url, Pushes(path, warm), connections=128, seconds=SECONDS, directory=directory)
+        figures = [
+            *await _rates(gateway, path, empty, directory),
+            await asyncio.to_thread(uvloop.run, _one_by_one(gateway, path, database)),
+        ]
+        async with peers.insert_handler(database) as insert, peers.adnanh_webhook(directory) as webhook:
+            figures.append(await _peer("an INSERT a request", insert, "/", empty, directory))
+            if webhook is None:
+                print("adnanh/webhook is not measured: apt-get install webhook")  # noqa: T201
+            else:
+                name = "adnanh/webhook, /bin/true, stores nothing"
+                figures.append(await _peer(name, webhook, "/hooks/push", empty, directory))
+    return figures
 
 
-async def _prepare(gateway: GatewayProcess) -> str:
-    """Make ten applications and return the path of an endpoint."""
-    for number in range(10):
-        made = {"name": "a", "applicationId": f"a{number}", "dockerImage": f"acme/{WORDS[number]}"}
+async def prepare(gateway: GatewayProcess, repositories: list[str]) -> str:
+    """Let an application follow each repository, and return the path of a webhook."""
+    for number, repository in enumerate(repositories):
+        made = {"name": "a", "applicationId": f"a{number}", "dockerImage": repository}
         await gateway.mutate("application.create", made)
     return str((await gateway.endpoint("dockerhub"))["path"])
 
 
-async def _latencies(gateways: list[GatewayProcess], paths: list[str]) -> list[list[float]]:
-    """Return milliseconds of single, distinct, matching pushes, to each in turn, after some to warm up."""
-    taken: list[list[float]] = [[] for _ in gateways]
-    async with aiohttp.ClientSession() as session:
-        for number in range(1000):
-            for one, (gateway, path) in enumerate(zip(gateways, paths, strict=True)):
-                began = time.perf_counter()
-                async with session.post(gateway.url + path, data=body(5_000_000_000 + number)) as answer:
-                    await answer.read()
-                    assert answer.status == 202
-                taken[one].append((time.perf_counter() - began) * 1000)
-    return [one[200:] for one in taken]
-
-
-async def _fill(gateway: GatewayProcess) -> None:
-    """Let a thousand applications follow a million tags, a tenth of them versions, told at ten thousand endpoints."""
+@asynccontextmanager
+async def database_beside(gateway: GatewayProcess) -> AsyncIterator[str]:
+    """Yield the address of another database on the gateway's server, with a table for bodies."""
     async with embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])) as url:
         connection = await asyncpg.connect(url)
-        await connection.execute(
-            """
-            INSERT INTO projects (project_id, name) VALUES ('b', 'b');
-            INSERT INTO environments (environment_id, project_id, name) VALUES ('b', 'b', 'b');
-            INSERT INTO applications (application_id, name, app_name, environment_id)
-            SELECT 'b' || number, 'b', 'b' || number, 'b' FROM generate_series(1, 990) AS number
-            """
-        )
-        await connection.execute(
-            """
-            INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
-            SELECT 'b' || 1 + number % 990, 'ghcr.io/org' || number / 100 || '/app' || number,
-                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '' END,
-                   CASE WHEN number % 10 > 0 THEN 'exact' ELSE 'semver' END::rule,
-                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '^1' END
-              FROM generate_series(11, 1000000) AS number
-            """,
-            timeout=300,
-        )
-        await connection.execute(
-            """
-            INSERT INTO endpoints (source, name, token_hash, secret)
-            SELECT 'github', 'n' || number, sha256(number::text::bytea), ''
-              FROM generate_series(1, 10000) AS number
-            """
-        )
-        await connection.execute("ANALYZE subscriptions, endpoints", timeout=300)
-        # What was just filled in is written out now, not while it is measured.
-        await connection.execute("CHECKPOINT", timeout=300)
+        await connection.execute("CREATE DATABASE bench")
         await connection.close()
+        beside = urlsplit(url)._replace(path="/bench").geturl()
+        connection = await asyncpg.connect(beside)
+        await connection.execute("CREATE TABLE pushes (body bytea NOT NULL)")
+        await connection.close()
+        yield beside
 
 
-async def _memory(gateway: GatewayProcess) -> float:
-    """Return the resident megabytes of the process with a thousand applications, after a moment of rest."""
-    await gateway.stop()
-    await gateway.start()
-    await gateway.query("application.all")
-    await asyncio.sleep(3)
-    status = await asyncio.to_thread(Path(f"/proc/{gateway.pid}/status").read_text)
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else 0.0
+# -- rates
 
 
-async def _rates(gateway: GatewayProcess, path: str, directory: Path) -> list[Figure]:
-    if shutil.which("wrk") is None:
-        print("wrk is needed for the rates: apt-get install wrk")  # noqa: T201
-        return []
-    figures = []
-    async with _empty_handler() as empty:
-        for connections in (32, 128):
-            for repository, word in (("acme/web", "all matching"), ("acme/nobody", "none matching")):
-                script = directory / "push.lua"
-                script.write_text(LUA % (repository, path))
-                theirs = await _wrk(empty, script, connections)
-                ours = await _wrk(gateway.url, script, connections)
-                name = f"(d) webhooks a second, {word}, {connections} connections, over an empty handler"
-                figures.append(Figure(name[:58], ours, theirs, "/s"))
-        figures += await sources.rates(gateway, empty, directory)
-    return figures
+async def _rates(gateway: GatewayProcess, path: str, empty: peers.Peer, directory: Path) -> list[Figure]:
+    figures, generator = [], []
+    for case in CASES:
+        rounds = await _rounds(gateway, case, path, empty, directory)
+        generator += [sent.generator for one in rounds for sent in (one.ours, one.theirs)]
+        ours, theirs = [one.ours.rate for one in rounds], [one.theirs.rate for one in rounds]
+        figures.append(figure(f"(d) pushes over empty: {case.name}", ours, theirs, "/s", case.gate, ">=", case.before))
+        if case is CASES[0]:
+            figures += _costs(rounds)
+    return [*figures, Figure("(d) load generator's processor, at most", max(generator), 1, "core", 0.8)]
 
 
-@asynccontextmanager
-async def _empty_handler() -> AsyncIterator[str]:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", EMPTY, str(port))
+@dataclass(frozen=True)
+class _Round:
+    """One round of ours and one of the empty handler, with the milliseconds of processor a request took."""
+
+    ours: Sent
+    theirs: Sent
+    python: float
+    postgres: float
+    empty: float
+
+
+async def _rounds(gateway: GatewayProcess, case: Case, path: str, empty: peers.Peer, directory: Path) -> list[_Round]:
+    pushes = case.pushes(path)
+
+    async def push(url: str) -> tuple[Sent, Taken]:
+        before = taken(gateway, empty.pid)
+        sent = await send(url, pushes, connections=case.connections, seconds=SECONDS, directory=directory)
+        return sent, (taken(gateway, empty.pid) - before).each(sent.answers)
+
+    found = []
+    for number in range(PAIRS):
+        # Neither is always the first.
+        if number % 2 == 0:
+            theirs, other = await push(empty.url)
+            ours, used = await push(gateway.url)
+        else:
+            ours, used = await push(gateway.url)
+            theirs, other = await push(empty.url)
+        found.append(_Round(ours, theirs, used.python, used.postgres, other.peer))
+    return found
+
+
+def _costs(rounds: list[_Round]) -> list[Figure]:
+    python, postgres, empty = ([getattr(one, name) for one in rounds] for name in ("python", "postgres", "empty"))
+    return [
+        bound("(d) processor a push: Python, over 0.2 ms", python, 0.2, "ms", "1.2-1.7 ms"),
+        bound("(d) processor a push: PostgreSQL, over 0.12 ms", postgres, 0.12, "ms", "0.65-1.2 ms"),
+        figure("(d) processor a push: Python, over empty", python, empty, "ms"),
+    ]
+
+
+async def _peer(name: str, peer: peers.Peer, path: str, empty: peers.Peer, directory: Path) -> Figure:
+    rate: list[float] = []
+    other: list[float] = []
+    for _ in range(PEER_PAIRS):
+        for found, url, to in ((rate, peer.url, path), (other, empty.url, "/")):
+            sent = await send(url, Pushes(to, REPOSITORIES), connections=128, seconds=SECONDS, directory=directory)
+            found.append(sent.rate)
+    return figure(f"(d) beside us over empty: {name}", rate, other, "/s")
+
+
+# -- one at a time
+
+
+async def _one_by_one(gateway: GatewayProcess, path: str, database: str) -> Figure:
+    """Return the latency of single pushes, each followed by a plain INSERT with its commit."""
+    ours, theirs = [], []
+    connection = await asyncpg.connect(database)
     try:
-
-        async def answers() -> bool | None:
-            try:
-                async with aiohttp.ClientSession() as session, session.post(f"http://127.0.0.1:{port}/") as answer:
-                    return answer.ok or None
-            except aiohttp.ClientError:
-                return None
-
-        await until(answers)
-        yield f"http://127.0.0.1:{port}"
+        async with client(gateway.port) as pushing:
+            for number in range(ONE_BY_ONE):
+                push = request(path, REPOSITORIES[number % len(REPOSITORIES)])
+                ours.append(await pushing.milliseconds(push))
+                began = time.perf_counter()
+                await connection.execute("INSERT INTO pushes (body) VALUES ($1)", push)
+                theirs.append((time.perf_counter() - began) * 1000)
     finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _wrk(url: str, script: Path, connections: int) -> float:
-    rates = []
-    for _ in range(2):
-        process = await asyncio.create_subprocess_exec(
-            "wrk", "-t1", f"-c{connections}", "-d5s", "-s", str(script), url, stdout=-1
-        )
-        out, _ = await process.communicate()
-        found = re.search(rb"Requests/sec:\s+([\d.]+)", out)
-        assert b"Non-2xx" not in out, out.decode()
-        rates.append(float(found[1]) if found else 0.0)
-    return median(rates)
+        await connection.close()
+    name = "(d) one push at a time over a plain INSERT, p50"
+    return figure(name, p50s(ours[WARM:]), p50s(theirs[WARM:]), "ms", 1.5, before="2.6-4.0 ms")

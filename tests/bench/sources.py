@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gateway.cli.demo.process import GatewayProcess
+from gateway.cli.demo.process import GatewayProcess, gateway_process
 from gateway.sources import SOURCES
-from tests.bench.report import Figure
+from tests.bench import peers
+from tests.bench.accepting import SETTINGS
+from tests.bench.report import Figure, figure
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-REQUESTS = 6000  # of one source; more than are accepted in the time
+REQUESTS = 10_000  # of one source in one round; more than are accepted in the time
+PAIRS, SECONDS = 3, 1  # rounds of each, and the length of one
 
 LUA = """
 local requests = dofile("%s")
@@ -69,17 +72,24 @@ def sample_of(source: str) -> Sample | None:
     return None
 
 
-async def rates(gateway: GatewayProcess, empty: str, directory: Path) -> list[Figure]:
+async def measure(directory: Path) -> list[Figure]:
     """Return accepted pushes a second over an empty handler's, source by source."""
     figures = []
-    for source in SOURCES:
-        if (sample := sample_of(source)) is None:
-            continue
-        path = await _endpoint(gateway, source, sample.trust)
-        script = directory / f"{source}.lua"
-        await asyncio.to_thread(_write, script, path, sample)
-        theirs, ours = await _wrk(empty, script), await _wrk(gateway.url, script)
-        figures.append(Figure(f"(g) pushes a second from {source}, over an empty handler", ours, theirs, "/s"))
+    async with (
+        gateway_process(directory / "sources", f"unix://{directory}/none", SETTINGS) as gateway,
+        peers.empty_handler() as empty,
+    ):
+        for source in SOURCES:
+            if (sample := sample_of(source)) is None:
+                continue
+            path = await _endpoint(gateway, source, sample.trust)
+            ours, theirs = [], []
+            for number in range(PAIRS):
+                script = directory / f"{source}.lua"
+                await asyncio.to_thread(_write, script, path, sample, first=number * REQUESTS)
+                theirs.append(await _wrk(empty.url, script))
+                ours.append(await _wrk(gateway.url, script))
+            figures.append(figure(f"(g) pushes over empty: {source}", ours, theirs, "/s"))
     return figures
 
 
@@ -92,11 +102,11 @@ async def _endpoint(gateway: GatewayProcess, source: str, trust: dict[str, Any])
     return str(json.loads(made)["path"])
 
 
-def _write(script: Path, path: str, sample: Sample) -> None:
+def _write(script: Path, path: str, sample: Sample, *, first: int) -> None:
     requests = script.with_suffix(".requests.lua")
     with requests.open("w", encoding="utf-8") as file:
         file.write("return {\n")
-        for number in range(REQUESTS):
+        for number in range(first, first + REQUESTS):
             headers, body = sample.varied(number)
             told = ", ".join(f"[{_quoted(name)}] = {_quoted(value)}" for name, value in headers.items() if _sent(name))
             file.write(f"{{headers = {{{told}}}, body = {_quoted(body.decode())}}},\n")
@@ -115,7 +125,8 @@ def _quoted(text: str) -> str:
 
 
 async def _wrk(url: str, script: Path) -> float:
-    process = await asyncio.create_subprocess_exec("wrk", "-t1", "-c32", "-d3s", "-s", str(script), url, stdout=-1)
+    words = ("wrk", "-t1", "-c32", f"-d{SECONDS}s", "-s", str(script), url)
+    process = await asyncio.create_subprocess_exec(*words, stdout=-1)
     out, _ = await process.communicate()
     if b"Non-2xx" in out:
         raise RuntimeError(f"{script.stem}: {out.decode()}")
