@@ -14,9 +14,11 @@ from gateway.registry.errors import Subject, raise_for_status
 from gateway.registry.responses import FOUND, INDEXES, MISSING, Answer
 from gateway.registry.token_cache import TokenCache
 from gateway.registry.transport import AuthenticatedTransport
+from gateway.single_flight import SingleFlight
 
 _PAGE_SIZE = 1000  # tags
 _HTML = "text/html"  # a page of another server and not of a registry
+_DESCRIBED_KEPT = 256  # images
 _MAX_PAGES = 5  # of tags that are read to suggest the nearest ones
 
 
@@ -46,6 +48,10 @@ class RegistryClient:
 
     def __init__(self, transport: AuthenticatedTransport) -> None:
         self._transport = transport
+        self._resolving = SingleFlight[Resolved]()
+        self._describing = SingleFlight[Described]()
+        #: what the manifests of images say, which never changes
+        self._described: dict[tuple[Reference, Login], Described] = {}
 
     # -- credentials
 
@@ -68,7 +74,13 @@ class RegistryClient:
     # -- images
 
     async def resolve(self, reference: Reference, login: Login) -> Resolved:
-        """Return what the reference names now; raises Failed or Postponed."""
+        """Return what the reference names now; raises Failed or Postponed.
+
+        All who ask with the same login meanwhile get the answer to one request, which is sent after they asked.
+        """
+        return await self._resolving.join_next((reference, login), lambda: self._resolve(reference, login))
+
+    async def _resolve(self, reference: Reference, login: Login) -> Resolved:
         subject, path = Subject.of(reference), _manifest_path(reference)
         answer = await self._transport.request("HEAD", path, subject, login)
         raise_for_status(answer.status, answer.headers, subject, login)
@@ -94,7 +106,23 @@ class RegistryClient:
         return True
 
     async def describe(self, reference: Reference, login: Login) -> Described:
-        """Return what the manifest of one image says, as far as the registry answers. Raises nothing."""
+        """Return what the manifest of one image says, as far as the registry answers. Raises nothing.
+
+        What the registry has answered about a digest is kept for the login that it was answered to.
+        """
+        if reference.digest is None:
+            return await self._describe(reference, login)
+        key = (Reference(reference.repository, None, reference.digest), login)
+        if (known := self._described.get(key)) is not None:
+            return known
+        described = await self._describing.join(key, lambda: self._describe(reference, login))
+        if described != Described():
+            if len(self._described) >= _DESCRIBED_KEPT:
+                self._described.clear()
+            self._described[key] = described
+        return described
+
+    async def _describe(self, reference: Reference, login: Login) -> Described:
         subject, repository, described = Subject.of(reference), reference.repository, Described()
         with suppress(RolloutError):
             answer = await self._transport.request("GET", _manifest_path(reference), subject, login)

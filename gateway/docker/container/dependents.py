@@ -156,17 +156,22 @@ def _original_name(found: Mapping[str, Any], since: datetime | None) -> tuple[st
 
 async def _list_sharing(engine: Engine) -> dict[str, _Shared]:
     """Return what each container on the engine shares."""
-    known = _SHARED.setdefault(engine, {})
+    known = _SHARED.setdefault(engine.original, {})
     there = [str(item["Id"]) for item in await engine.call("GET", "containers/json", params={"all": 1})]
     for gone in known.keys() - set(there):
         del known[gone]
     bound = asyncio.Semaphore(_MAX_INSPECTIONS)
 
-    async def learn(container_id: str) -> None:
+    async def learn(container_id: str) -> _Shared | None:
         async with bound:
-            if (found := await containers.inspect_raw(engine, container_id)) is not None:
-                host = found["HostConfig"]
-                known[container_id] = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
+            if (found := await containers.inspect_raw(engine, container_id)) is None:
+                return None
+            host = found["HostConfig"]
+            known[container_id] = _Shared(adopted_spec.namespace_holders(host), adopted_spec.volume_holders(host))
+            return known[container_id]
 
-    await asyncio.gather(*(learn(container_id) for container_id in there if container_id not in known))
-    return {container_id: known[container_id] for container_id in there if container_id in known}
+    # Another call, with an older list, may take from the cache what this one has put there.
+    cached = {container_id: known[container_id] for container_id in there if container_id in known}
+    others = [container_id for container_id in there if container_id not in cached]
+    learnt = zip(others, await asyncio.gather(*map(learn, others)), strict=True)
+    return cached | {container_id: shared for container_id, shared in learnt if shared is not None}

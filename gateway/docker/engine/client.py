@@ -72,6 +72,8 @@ class Engine(aiodocker.Docker):
         self.image_labels: dict[str, Mapping[str, str]] = {}  # by image id, cache of `images`
         self.run = ""  # from the last identify()
         self.unbounded_logs: dict[str, bool] = {}  # by run, cache of `log_driver`
+        #: the client that this one is a copy of: what is known of the engine is known to all copies
+        self.original = self
 
     def fenced(self, allowed: Callable[[], Awaitable[None]]) -> Self:
         """Return a client over the same connections that calls `allowed` before each request that changes something."""

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -13,9 +14,12 @@ from gateway.docker.runtime import Progress
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials
+from gateway.single_flight import SingleFlight
 
 _PROGRESS_INTERVAL = 0.3  # seconds; each report is written to the database
 _LABELS_KEPT = 1024  # images in the cache
+
+_Key: TypeAlias = tuple[str, Credentials | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,73 +47,30 @@ async def inspect(engine: Engine, name: str) -> Image | None:
         found = await engine.call("GET", f"images/{name}/json")
     except NotOnEngine:
         return None
-    return Image(
+    image = Image(
         image_id=found["Id"],
         platform=f"{found['Os']}/{found['Architecture']}",
         repo_digests=frozenset(found["RepoDigests"] or ()),
         config=found["Config"] or {},
         tags=tuple(found["RepoTags"] or ()),
     )
+    _remember_labels(engine, image)
+    return image
+
+
+def _remember_labels(engine: Engine, image: Image) -> None:
+    known = engine.image_labels
+    if image.image_id not in known and len(known) >= _LABELS_KEPT:
+        known.clear()
+    known[image.image_id] = image.config.get("Labels") or {}
 
 
 async def labels(engine: Engine, image_id: str) -> Mapping[str, str]:
     """Return an image's own labels, from a cache, since they never change. Empty if the engine has no such image."""
-    known = engine.image_labels
-    if image_id not in known:
-        if (image := await inspect(engine, image_id)) is None:
-            return {}
-        if len(known) >= _LABELS_KEPT:
-            known.clear()
-        known[image_id] = image.config.get("Labels") or {}
-    return known[image_id]
-
-
-async def pull(
-    engine: Engine, reference: Reference, credentials: Credentials | None, *, progress: Progress, stall: float
-) -> Image:
-    """Pull an image by digest and return it. Raises Failed and Postponed.
-
-    The engine answers 200 before it begins, and a stream that was cut off can look complete. Therefore the image is
-    inspected afterwards. The pull is aborted after `stall` seconds without a message.
-    """
-    auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
-    layers, clock = _Layers(), asyncio.get_running_loop().time
-    reported = clock()
-    name = f"{reference.repository}@{reference.digest}"
-    with _explain_refusal(name, anonymous=credentials is None), translate_errors(waiting_for=f"the pull of {name}"):
-        async with (
-            asyncio.timeout(stall) as watchdog,
-            aclosing(
-                engine.images.pull(name, auth=auth, stream=True)  # type: ignore[type-var]  # it is a generator
-            ) as stream,
-        ):
-            async for message in stream:
-                watchdog.reschedule(clock() + stall)
-                if layers.changed_by(message) and clock() - reported >= _PROGRESS_INTERVAL:
-                    reported = clock()
-                    await progress(layers.summary())
-    await progress(layers.summary())
-    image = await inspect(engine, name)
-    if image is None or not image.has_digest(str(reference.digest)):
-        raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} ended before the image was complete")
-    return image
-
-
-@contextmanager
-def _explain_refusal(name: str, *, anonymous: bool) -> Iterator[None]:
-    """Add the image's name, and whether there were credentials, to an error of a pull."""
-    try:
-        yield
-    except Postponed as error:
-        if error.reason.code is Code.ENGINE_UNREACHABLE:
-            raise
-        until = f"; next attempt in {error.retry_after:.0f} s" if error.retry_after else ""
-        text = f"the engine cannot pull {name} yet: {error.reason.message}{until}"
-        raise Postponed(error.reason.code, text, retry_after=error.retry_after) from error
-    except Failed as error:
-        login = " without credentials" if anonymous else " with the given credentials"
-        how = login if error.reason.code is Code.DENIED else ""
-        raise Failed(error.reason.code, f"the engine cannot pull {name}{how}: {error.reason.message}") from error
+    if image_id not in engine.image_labels:
+        image = await inspect(engine, image_id)
+        return (image.config.get("Labels") or {}) if image else {}
+    return engine.image_labels[image_id]
 
 
 class _Layers:
@@ -137,6 +98,86 @@ class _Layers:
         current = sum(size[0] if layer not in self._done else size[1] for layer, size in self._sizes.items())
         total = sum(size[1] for size in self._sizes.values())
         return f"{len(self._done)}/{layers} layers, {current / 1e6:.1f}/{total / 1e6:.1f} MB"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pulls:
+    """The pulls under way on an engine, and their layers, by image and credentials."""
+
+    flights: SingleFlight[tuple[Image, str]] = field(default_factory=SingleFlight)
+    layers: dict[_Key, _Layers] = field(default_factory=dict)
+
+
+_PULLS: WeakKeyDictionary[Engine, _Pulls] = WeakKeyDictionary()
+
+
+async def pull(
+    engine: Engine, reference: Reference, credentials: Credentials | None, *, progress: Progress, stall: float
+) -> Image:
+    """Pull an image by digest and return it. Raises Failed and Postponed.
+
+    All who want the image meanwhile with the same credentials share one pull, and each reports its progress. The pull
+    is aborted after `stall` seconds without a message, and when nobody waits for it any more.
+    """
+    pulls = _PULLS.setdefault(engine.original, _Pulls())
+    key, reported = (f"{reference.repository}@{reference.digest}", credentials), ""
+    pulled = asyncio.ensure_future(pulls.flights.join(key, lambda: _pull(engine.original, pulls, key, stall)))
+    try:
+        while not (await asyncio.wait([pulled], timeout=_PROGRESS_INTERVAL))[0]:
+            if (layers := pulls.layers.get(key)) is not None and (summary := layers.summary()) != reported:
+                reported = summary
+                await progress(summary)
+        image, summary = await pulled
+    finally:
+        pulled.cancel()
+        await asyncio.gather(pulled, return_exceptions=True)
+    await progress(summary)
+    return image
+
+
+async def _pull(engine: Engine, pulls: _Pulls, key: _Key, stall: float) -> tuple[Image, str]:
+    """Pull the image, and return it with a summary of the pull.
+
+    The engine answers 200 before it begins, and a stream that was cut off can look complete. Therefore the image is
+    inspected afterwards.
+    """
+    (name, credentials), layers, clock = key, _Layers(), asyncio.get_running_loop().time
+    auth = None if credentials is None else {"username": credentials.username, "password": credentials.password}
+    try:
+        with _explain_refusal(name, anonymous=credentials is None), translate_errors(waiting_for=f"the pull of {name}"):
+            async with (
+                asyncio.timeout(stall) as watchdog,
+                aclosing(
+                    engine.images.pull(name, auth=auth, stream=True)  # type: ignore[type-var]  # it is a generator
+                ) as stream,
+            ):
+                async for message in stream:
+                    watchdog.reschedule(clock() + stall)
+                    if layers.changed_by(message):
+                        pulls.layers[key] = layers
+    finally:
+        pulls.layers.pop(key, None)
+    image = await inspect(engine, name)
+    if image is None or not image.has_digest(name.partition("@")[2]):
+        raise Postponed(Code.PULL_INTERRUPTED, f"the pull of {name} ended before the image was complete")
+    return image, layers.summary()
+
+
+@contextmanager
+def _explain_refusal(name: str, *, anonymous: bool) -> Iterator[None]:
+    """Add the image's name, and whether there were credentials, to an error of a pull."""
+    try:
+        yield
+    except Postponed as error:
+        if error.reason.code is Code.ENGINE_UNREACHABLE:
+            raise
+        until = f"; next attempt in {error.retry_after:.0f} s" if error.retry_after else ""
+        text = f"the engine cannot pull {name} yet: {error.reason.message}{until}"
+        raise Postponed(error.reason.code, text, retry_after=error.retry_after) from error
+    except Failed as error:
+        login = " without credentials" if anonymous else " with the given credentials"
+        how = login if error.reason.code is Code.DENIED else ""
+        raise Failed(error.reason.code, f"the engine cannot pull {name}{how}: {error.reason.message}") from error
 
 
 async def tag(engine: Engine, image_id: str, reference: Reference) -> None:

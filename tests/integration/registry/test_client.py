@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 import trustme
-from aiohttp import web
+from aiohttp import encode_basic_auth, web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -162,6 +162,50 @@ async def test_the_platform_of_a_single_image_is_read_from_its_configuration(cli
     async with answering(answer) as address:
         assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described("linux/arm64")
     assert await client.describe(Reference.parse(f"{address}/app:v1"), ANONYMOUS) == Described()
+
+
+async def test_those_who_ask_together_with_one_login_share_a_request(
+    client: RegistryClient,
+) -> None:
+    asked: list[str | None] = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.headers.get("Authorization"))
+        if "Authorization" not in request.headers:
+            return web.Response(status=401, headers={"WWW-Authenticate": "Basic"})
+        if request.headers["Authorization"] == encode_basic_auth("bob", "p"):
+            return web.Response(status=403)
+        headers = {"Docker-Content-Digest": DIGEST, "Content-Type": "application/vnd.oci.image.manifest.v1+json"}
+        return web.Response(body=b"{}", headers=headers)
+
+    alice, bob = (Login(Credentials(name, "p"), name) for name in ("alice", "bob"))
+    async with answering(answer) as address:
+        wanted = Reference.parse(f"{address}/app:v1")
+        answers = await asyncio.gather(
+            *(client.resolve(wanted, login) for login in (alice, bob, alice, bob)), return_exceptions=True
+        )
+    assert [isinstance(one, Failed) for one in answers] == [False, True, False, True]
+    proofs = [proof for proof in asked if proof]
+    assert sorted(proofs) == sorted(encode_basic_auth(name, "p") for name in ("alice", "bob"))
+
+
+async def test_what_a_digest_is_was_answered_to_one_login_and_is_kept_for_it(client: RegistryClient) -> None:
+    asked: list[str] = []
+
+    def answer(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        if request.path.startswith("/v2/app/blobs/"):
+            return web.json_response({"os": "linux", "architecture": "arm64"})
+        return web.Response(body=orjson.dumps({"config": {"digest": DIGEST}}))
+
+    async with answering(answer) as address:
+        wanted = Reference.parse(f"{address}/app@{DIGEST}")
+        described = [await client.describe(wanted, ANONYMOUS) for _ in range(2)]
+        assert described == [Described("linux/arm64")] * 2
+        assert len(asked) == 2
+        await client.describe(wanted, Login(Credentials("alice", "p"), "alice"))
+        assert len(asked) == 4
+    assert await client.describe(wanted, ANONYMOUS) == Described("linux/arm64")
 
 
 async def test_an_unreachable_registry_is_reported_with_the_cause(client: RegistryClient) -> None:
