@@ -5,9 +5,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -18,6 +19,8 @@ TASK_FAILURES = Counter("gateway_loop_failures_total", "Failures of background t
 FAILING_TASKS = Gauge("gateway_loops_failing", "Background tasks that keep failing.", ["loop"])
 
 _LOG = structlog.get_logger()
+
+T = TypeVar("T")
 
 POLL_INTERVAL = 1.0  # seconds; a notification wakes a task sooner, this is for what sends none
 _LONGEST_PAUSE = 10.0  # seconds before a task that keeps failing is started again
@@ -144,6 +147,17 @@ def backoff(failures: int, longest: float) -> float:
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+@asynccontextmanager
+async def beside(act: Coroutine[object, object, T]) -> AsyncIterator[asyncio.Task[T]]:
+    """Run `act` beside the block, and end it with the block. Whoever awaits the task gets its result or its error."""
+    task = asyncio.ensure_future(act)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[None]) -> None:

@@ -56,10 +56,10 @@ class Settings(BaseModel):
         None, description="URL at which registries reach this gateway, shown in set-up steps."
     )
     rollouts: Annotated[int, Field(ge=1, le=1000)] = Field(32, description="Concurrent rollouts on each engine.")
-    swaps: Annotated[int, Field(ge=1, le=100)] = Field(
-        2,
+    swaps: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None,
         description="How many of these rollouts may swap containers at the same time; a higher number makes each "
-        "outage longer.",
+        "outage longer. Unset: as many as the engine does best, by how long its swaps take.",
     )
     lease: Seconds = Field(
         15, description="Seconds without a heartbeat after which another gateway takes over the rollouts of this one."

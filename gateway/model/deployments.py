@@ -240,8 +240,8 @@ class Journal(Protocol):
     async def progress(self, detail: str) -> None:
         """Replace the progress text of the current step."""
 
-    async def record_digest(self, digest: Digest) -> None:
-        """Store the digest of the resolved image."""
+    def note_digest(self, digest: Digest) -> None:
+        """Note the digest of the resolved image. It is stored before the next step begins."""
 
     async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
         """Store the swap, and the application that its new version was made from; extend the lease."""

@@ -33,6 +33,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_TLS_CONTEXTS = 64
 _AUTHORIZATION_LIFETIME = 20.0  # seconds; a registry's token is valid for at least sixty
 _MAX_AUTHORIZATIONS = 512
+_WITHOUT_TLS_LIFETIME = 20.0  # seconds
 # UnicodeError: a name that cannot be resolved
 _UNREACHABLE = (aiohttp.ClientError, TimeoutError, OSError, UnicodeError)
 
@@ -54,6 +55,8 @@ class AuthenticatedTransport:
         self._insecure = insecure
         self._trusted_hosts = TrustedHosts(token_hosts, insecure)
         self._tokens = tokens
+        #: registries that were found to have no TLS, and until when by the loop's clock they are not asked for it again
+        self._without_tls: dict[Domain, float] = {}
         #: the header that answered the last challenge, and until when by the loop's clock it is sent without one
         self._authorizations: dict[tuple[Subject, Login], tuple[dict[str, str], float]] = {}
 
@@ -176,14 +179,15 @@ class AuthenticatedTransport:
     async def _try_addresses(self, subject: Subject, login: Login, call: Callable[[URL], Awaitable[_T]]) -> _T:
         """Call with each base URL of the registry until one answers; raises Failed or Postponed."""
         *before, last = self._base_urls(subject.domain, login)
+        clock = asyncio.get_running_loop().time
         try:
-            for base in before:
+            for base in before if self._without_tls.get(subject.domain, 0.0) < clock() else ():
                 try:
                     return await call(base)
                 except aiohttp.ClientConnectorCertificateError:
                     raise
                 except aiohttp.ClientSSLError:
-                    continue
+                    self._without_tls[subject.domain] = clock() + _WITHOUT_TLS_LIFETIME
             return await call(last)
         except _UNREACHABLE as error:
             raise errors.connection_error(subject.domain, subject.text, error) from error

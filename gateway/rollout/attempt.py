@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from gateway.docker.engine.client import Engine, EngineIdentity
@@ -14,33 +14,13 @@ from gateway.model.deployments import Deployment, Journal
 from gateway.model.errors import Code, Failed
 from gateway.model.reference import Digest, Reference
 from gateway.model.registries import Login
-from gateway.registry.client import RegistryClient
+from gateway.registry.client import RegistryClient, Resolved
+from gateway.rollout.swap_slots import SwapSlots
 
 T = TypeVar("T")
 
-
-class SwapSlots:
-    """Limits how many rollouts stop and start containers on an engine at once."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit, self._free = limit, asyncio.Semaphore(limit)
-        self._held: list[str] = []
-
-    @property
-    def waits_for(self) -> str | None:
-        """Return what a new rollout has to wait for: a text with the names of the holders; None when a slot is free."""
-        if not self._free.locked():
-            return None
-        return f"the engine stops and starts {self._limit} at once, now {', '.join(sorted(self._held)) or 'others'}"
-
-    @asynccontextmanager
-    async def hold(self, name: str) -> AsyncIterator[None]:
-        async with self._free:
-            self._held.append(name)
-            try:
-                yield
-            finally:
-                self._held.remove(name)
+#: containers that are created on an engine at once: more only take its time from the swaps
+CREATIONS = 4
 
 
 def _send_nothing(_title: str, _body: str) -> None:
@@ -62,6 +42,8 @@ class RolloutContext:
     registry_lag: float = 30.0
     #: sends an alert about what no outcome reports: title and body
     send_alert: Callable[[str, str], None] = _send_nothing
+    #: limits how many containers are created on the engine at once
+    creations: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(CREATIONS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +92,8 @@ class Attempt:
     application: Application
     runtime: Runtime
     deadline: float
+    #: the first question to the registry, which was asked before its answer is needed
+    asked: asyncio.Task[Resolved] | None = None
 
 
 async def within_deadline(attempt: Attempt, step: Coroutine[object, object, T]) -> T:
@@ -131,13 +115,16 @@ def _timed_out(attempt: Attempt) -> Failed:
 
 
 @asynccontextmanager
-async def swap_slot(attempt: Attempt) -> AsyncIterator[None]:
-    """Hold one of the engine's slots. A wait for one is recorded in the journal, and extends the deadline."""
+async def swap_slot(attempt: Attempt, *, starts: bool = True) -> AsyncIterator[None]:
+    """Hold one of the engine's slots. A wait for one is recorded in the journal, and extends the deadline.
+
+    `starts` says whether a container is started: only that shows how busy the engine is.
+    """
     clock = asyncio.get_running_loop().time
     started, waits_for = clock(), attempt.context.swaps.waits_for
     if waits_for is not None:
         await attempt.journal.record_wait(waits_for)
-    async with attempt.context.swaps.hold(attempt.task.application.name):
+    async with attempt.context.swaps.hold(attempt.task.application.name, watched=starts):
         attempt.deadline += clock() - started
         if waits_for is not None:
             await attempt.journal.clear_wait()

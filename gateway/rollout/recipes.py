@@ -10,6 +10,7 @@ the swap. The steps after create are in `swap`.
 
 import asyncio
 
+from gateway.background import beside
 from gateway.docker import runtime_factory
 from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
@@ -20,9 +21,10 @@ from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout import swap as rollout_swap
 from gateway.rollout.attempt import Attempt, RolloutContext, Task, within_deadline
-from gateway.rollout.resolve import check_platform, digest_mismatch, postpone_while_lagging, resolve
+from gateway.rollout.resolve import ask_beside, check_platform, digest_mismatch, postpone_while_lagging, resolve
 
 _MAX_TYPE_LENGTH = 200
+_VERIFIED_FOR = 2.0  # seconds
 _CANCELLED = Reason(Code.CANCELLED, "cancelled while it ran: what it had begun was put back")
 
 
@@ -55,10 +57,11 @@ async def roll_out(context: RolloutContext, task: Task, journal: Journal, left_o
             if outcome := await rollout_swap.settle(settling, left_open):
                 return outcome
         attempt = await begin(application)
-        await attempt.runtime.remove_leftovers()
-        if task.deployment.cancelled_at is not None:
-            return Outcome(Status.CANCELLED, _CANCELLED)
-        return await _RECIPES[task.deployment.kind](attempt)
+        async with ask_beside(attempt):
+            await attempt.runtime.remove_leftovers()
+            if task.deployment.cancelled_at is not None:
+                return Outcome(Status.CANCELLED, _CANCELLED)
+            return await _RECIPES[task.deployment.kind](attempt)
     except Failed as error:
         if error.reason.code is Code.CONTAINER_MISSING and task.deployment.attempts < rollout_swap.MAX_REMOVED_ATTEMPTS:
             # Somebody removed the container: create it again.
@@ -89,8 +92,8 @@ async def _roll_back(attempt: Attempt) -> Outcome:
         raise Failed(Code.NOTHING_KEPT, f"{attempt.task.application.name} has no earlier version to roll back to")
     deployment, digest = attempt.task.deployment, target.reference.digest
     what = f"what deployment {target.deployment_id} ran" if target.deployment_id else "what was adopted"
-    await attempt.journal.begin(Step.RESOLVE, what)
-    await attempt.journal.record_digest(digest)
+    attempt.journal.note_step(Step.RESOLVE, what)
+    attempt.journal.note_digest(digest)
     serving = await runtime.serving()
     if outcome := await _already_done(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
@@ -108,18 +111,27 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
 
 
 async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
-    journal, runtime = attempt.journal, attempt.runtime
-    await journal.begin(Step.PULL)
+    """Pull the image, check the engine beside that, and create the new version. The old one is not touched."""
+    journal, runtime, clock = attempt.journal, attempt.runtime, asyncio.get_running_loop().time
+    async with beside(runtime.check_requirements()) as verified:
+        began = clock()
+        await journal.begin(Step.PULL)
+        await _pull(attempt, reference)
+        journal.note_step(Step.VERIFY)
+        # During a long pull, what was found at its begin may have changed.
+        await (verified if clock() - began < _VERIFIED_FOR else runtime.check_requirements())
+    deployment = attempt.task.deployment
+    async with attempt.context.creations:
+        await journal.begin(Step.CREATE)
+        return await runtime.create(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
+
+
+async def _pull(attempt: Attempt, reference: Reference) -> None:
     try:
         with postpone_while_lagging(attempt, seen=True):
-            await runtime.pull(reference, journal.progress)
+            await attempt.runtime.pull(reference, attempt.journal.progress)
     except Failed as error:
         raise await _explain_pull_error(attempt, reference, error) from error
-    await journal.begin(Step.VERIFY)
-    await runtime.check_requirements()
-    await journal.begin(Step.CREATE)
-    deployment = attempt.task.deployment
-    return await runtime.create(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
 
 
 async def _explain_pull_error(attempt: Attempt, reference: Reference, error: Failed) -> Failed:
@@ -157,8 +169,8 @@ async def _start_removed(attempt: Attempt) -> Outcome:
     ):
         return await _replace(attempt)
     digest = previous.reference.digest
-    await attempt.journal.begin(Step.RESOLVE, f"{previous.reference}, which served before it was removed")
-    await attempt.journal.record_digest(digest)
+    attempt.journal.note_step(Step.RESOLVE, f"{previous.reference}, which served before it was removed")
+    attempt.journal.note_digest(digest)
     try:
         return await _roll_forward(attempt, previous.reference, digest, None)
     except Failed as error:

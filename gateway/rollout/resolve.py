@@ -11,9 +11,10 @@ Then it believes the registry's answer.
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+from gateway.background import beside
 from gateway.model.deployments import Kind, Step
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.reference import Digest, Reference
@@ -23,6 +24,29 @@ from gateway.rollout.attempt import Attempt, Task
 # Seconds between the first requests.
 _RETRY_DELAYS = (0.2, 0.5, 1.0)
 _EXPECTED_PRESENT_PART = 0.25  # of the time that a registry may lag
+
+
+@asynccontextmanager
+async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
+    """Ask the registry beside the block what the deployment's reference names.
+
+    `resolve` needs the answer. What the image is that the push event named is asked too: the client keeps the answer.
+    """
+    task, registry = attempt.task, attempt.context.registry
+    wanted, expected = task.deployment.reference, task.deployment.expected_digest
+    if (
+        wanted is None
+        or task.config_error is not None
+        or task.deployment.cancelled_at is not None
+        or task.deployment.kind not in {Kind.DEPLOY, Kind.REDEPLOY}
+    ):
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        attempt.asked = await stack.enter_async_context(beside(registry.resolve(wanted, task.login)))
+        if expected is not None:
+            _ = await stack.enter_async_context(beside(registry.describe(wanted.with_digest(expected), task.login)))
+        yield
 
 
 async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
@@ -40,7 +64,7 @@ async def resolve(attempt: Attempt) -> tuple[Resolved, Reference]:
     if expected and resolved.digest != expected and await _is_behind(attempt, wanted, resolved.digest):
         raise _postponed(attempt, f"{wanted} is still {resolved.digest}; the push event named {expected}")
     check_platform(wanted, resolved.platforms, attempt)
-    await attempt.journal.record_digest(resolved.digest)
+    attempt.journal.note_digest(resolved.digest)
     return resolved, wanted.with_digest(resolved.digest)
 
 
@@ -78,10 +102,10 @@ def _reference(task: Task) -> Reference:
 
 async def _resolve_expected(attempt: Attempt, wanted: Reference) -> Resolved:
     """Ask until the registry answers with the pushed digest; return its last answer. Raises Failed or Postponed."""
-    context, task, expected = attempt.context, attempt.task, attempt.task.deployment.expected_digest
+    task, expected = attempt.task, attempt.task.deployment.expected_digest
     for delay in _RETRY_DELAYS if expected and _seconds_waited(task) == 0 else ():
         try:
-            resolved = await context.registry.resolve(wanted, task.login)
+            resolved = await _ask(attempt, wanted)
         except Failed as error:
             if error.reason.code is not Code.NOT_FOUND:
                 raise
@@ -89,7 +113,13 @@ async def _resolve_expected(attempt: Attempt, wanted: Reference) -> Resolved:
             if resolved.digest == expected:
                 return resolved
         await asyncio.sleep(delay)
-    return await context.registry.resolve(wanted, task.login)
+    return await _ask(attempt, wanted)
+
+
+async def _ask(attempt: Attempt, wanted: Reference) -> Resolved:
+    """Return the registry's answer: at first to the question that was asked already."""
+    asked, attempt.asked = attempt.asked, None
+    return await (asked or attempt.context.registry.resolve(wanted, attempt.task.login))
 
 
 async def _is_behind(attempt: Attempt, wanted: Reference, digest: Digest) -> bool:

@@ -134,7 +134,7 @@ async def _discard_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obje
 
 async def _swap(attempt: Attempt, swap: Swap, *, resumed: bool = False) -> Outcome:
     """Open the swap's record, switch over, prove, commit. The database may go away once the record is written."""
-    async with swap_slot(attempt):
+    async with swap_slot(attempt, starts=not swap.starts_beside_old):
         if not resumed:
             await _discard_on_failure(attempt, swap, check_deadline(attempt))
             await attempt.journal.open_swap(swap, attempt.application, longest_call=attempt.runtime.longest_call())

@@ -21,26 +21,43 @@ class PulledImage:
     tag_is_free: bool
 
 
-async def insert_pulled(connection: Connection, deployment_id: str) -> None:
-    """Record that this deployment is about to pull its image to its engine."""
-    await connection.execute(f"{_INSERT} AND d.deployment_id = $1 {_AGAIN}", deployment_id)
+async def insert_pulled(connection: Connection, deployment_id: str, epoch: int, digest: Digest) -> bool:
+    """Record the deployment's image, and that it is about to be pulled; return False for a stale owner."""
+    return bool(
+        await connection.fetchval(
+            f"""
+            WITH owner AS (
+                UPDATE deployments SET digest = $3 WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+                RETURNING application_id, reference, digest, created_at
+            ),
+            pulled AS ({_insert("owner")} {_AGAIN})
+            SELECT EXISTS (SELECT FROM owner)
+            """,  # noqa: S608 - constants
+            deployment_id,
+            epoch,
+            digest,
+        )
+    )
 
 
 async def insert_all_pulled(connection: Connection, application_id: str) -> None:
     """Record all images that deployments of the application pulled, before they are deleted with it."""
-    await connection.execute(f"{_INSERT} AND d.application_id = $1 {_AGAIN}", application_id)
+    await connection.execute(f"{_insert('deployments')} AND d.application_id = $1 {_AGAIN}", application_id)
 
 
-_INSERT = """
+def _insert(deployments: str) -> str:
+    return f"""
     INSERT INTO pulled_images AS p (engine_id, server_id, application_id, repository, tag, digest)
     SELECT DISTINCT ON (repository, digest)
            a.engine_id, coalesce(a.server_id, ''), a.application_id,
            regexp_replace(split_part(d.reference, '@', 1), ':[^/:]*$', '') AS repository,
            substring(split_part(d.reference, '@', 1) from ':([^/:]*)$'), d.digest
-      FROM deployments d
+      FROM {deployments} d
       JOIN applications a USING (application_id)
      WHERE d.digest IS NOT NULL AND d.reference IS NOT NULL AND a.engine_id IS NOT NULL
-"""
+    """  # noqa: S608 - constants
+
+
 _AGAIN = """
      ORDER BY repository, digest, d.created_at DESC
         ON CONFLICT (application_id, engine_id, server_id, repository, digest) DO UPDATE

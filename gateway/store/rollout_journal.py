@@ -22,14 +22,15 @@ _SWAP_WRITE_DEADLINE = 1.0  # seconds; inside a swap the containers matter more 
 class PostgresJournal:
     """Implements deployments.Journal for one attempt. `lost` is set when another worker owns the deployment."""
 
-    def __init__(self, pool: Pool, vault: Vault, deployment: Deployment) -> None:
+    def __init__(self, pool: Pool, vault: Vault, deployment: Deployment, *, sure_until: float = 0.0) -> None:
         self._pool = pool
         self._vault = vault
         self._deployment = deployment
         self._records: list[StepRecord] = []
         self._unwritten: set[int] = set()
-        #: by the clock that also counts while the process is frozen
-        self._sure_until = 0.0
+        self._unwritten_digest: Digest | None = None
+        #: until when the lease surely lasts, by the clock that also counts while the process is frozen
+        self._sure_until = sure_until
         self.lost = False
 
     @property
@@ -50,23 +51,19 @@ class PostgresJournal:
             self._replace(detail=detail)
             await self.flush()
 
-    async def record_digest(self, digest: Digest) -> None:
+    def note_digest(self, digest: Digest) -> None:
         self._replace(detail=digest)
-        async with statement(self._pool) as connection:
-            await self._own(
-                steps.update_digest(connection, self._deployment.deployment_id, self._deployment.epoch, digest)
-            )
-            await pulled_images.insert_pulled(connection, self._deployment.deployment_id)
+        self._unwritten_digest = digest
 
     async def open_swap(self, swap: Swap, application: Application, *, longest_call: float) -> None:
-        async with transaction(self._pool) as connection:
-            await self._stretch(connection, longest_call)
-            await swaps.insert_swap(connection, swap)
-            await versions.update_swap_version(connection, self._vault, application)
+        ran = versions.encrypt_swap_version(self._vault, application)
+        async with statement(self._pool) as connection:
+            await self._stretch(swaps.insert_swap(connection, swap, self._deployment.epoch, longest_call, ran))
 
     async def extend_lease(self, longest_call: float) -> None:
+        row = self._deployment
         async with statement(self._pool) as connection:
-            await self._stretch(connection, longest_call)
+            await self._stretch(leases.stretch_lease(connection, row.deployment_id, row.epoch, longest_call))
 
     async def ensure_lease(self) -> None:
         if self.lost:
@@ -77,13 +74,12 @@ class PostgresJournal:
             # While the database is unavailable nobody can claim the deployment; asking again would only take time.
             self._sure_until = time.monotonic() + _SWAP_WRITE_DEADLINE
 
-    async def _stretch(self, connection: Connection, least: float) -> None:
+    async def _stretch(self, write: Coroutine[object, object, float | None]) -> None:
         """Renew the lease. At least half of it is left for each call that starts without another renewal."""
-        asked_at, row = time.monotonic(), self._deployment
-        length = await leases.stretch_lease(connection, row.deployment_id, row.epoch, least)
+        asked_at, length = time.monotonic(), await write
         if self.lost or length is None:
             self.lost = True
-            raise LeaseLost(row.deployment_id)
+            raise LeaseLost(self._deployment.deployment_id)
         self._sure_until = asked_at + length / 2
 
     async def record_reversal(self, swap: Swap) -> None:
@@ -124,8 +120,12 @@ class PostgresJournal:
             # They stay pending: the caller's transaction may be undone, and is then repeated.
             await self._write(connection)
             return
+        digest = self._unwritten_digest
         async with statement(self._pool) as own:
-            self._unwritten -= await self._write(own)
+            written = await self._write(own)
+        self._unwritten -= written
+        if self._unwritten_digest == digest:
+            self._unwritten_digest = None
 
     async def flush_if_possible(self) -> None:
         """Write pending steps unless the database is unavailable."""
@@ -178,12 +178,15 @@ class PostgresJournal:
         self._unwritten.add(last)
 
     async def _write(self, connection: Connection) -> set[int]:
-        """Write pending steps; return their numbers."""
+        """Write the pending digest and steps; return the numbers of the steps."""
+        row = self._deployment
+        if self._unwritten_digest is not None:
+            await self._own(
+                pulled_images.insert_pulled(connection, row.deployment_id, row.epoch, self._unwritten_digest)
+            )
         written = {number: self._records[number] for number in sorted(self._unwritten)}
         if written:
-            await self._own(
-                steps.upsert_steps(connection, self._deployment.deployment_id, self._deployment.epoch, written)
-            )
+            await self._own(steps.upsert_steps(connection, row.deployment_id, row.epoch, written))
         return set(written)
 
     async def _own(self, write: Coroutine[object, object, bool]) -> None:

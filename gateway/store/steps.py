@@ -47,13 +47,3 @@ async def select_steps(connection: Connection, deployment_ids: Sequence[str]) ->
         record = StepRecord(Step(row["step"]), row["detail"], row["started_at"], row["finished_at"])
         found[row["deployment_id"]].append(record)
     return found
-
-
-async def update_digest(connection: Connection, deployment_id: str, epoch: int, digest: str) -> bool:
-    done = await connection.execute(
-        "UPDATE deployments SET digest = $3 WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'",
-        deployment_id,
-        epoch,
-        digest,
-    )
-    return bool(done == "UPDATE 1")

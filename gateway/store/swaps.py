@@ -8,16 +8,27 @@ from gateway.model.errors import Code, Reason
 from gateway.store.database import Connection
 
 
-async def insert_swap(connection: Connection, swap: Swap) -> None:
-    """Open a swap, and record what its deployment lets serve.
+async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: float, ran: bytes | None) -> float | None:
+    """Open a swap, record what its deployment lets serve, and renew the lease for at least so many seconds.
 
-    In the same transaction the caller has extended the lease over the longest call of the swap.
+    `ran` is the encrypted configuration that the new version was made from. Returns the new length of the lease, None
+    for a stale owner, for whom nothing is opened.
     """
-    await connection.execute(
+    length: float | None = await connection.fetchval(
         """
-        INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
-                           new_restart_policy, runtime, swap_order, attempt)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+        WITH owner AS (
+            UPDATE deployments
+               SET object_id = $6, lease_length = greatest(lease_length, make_interval(secs => $12)),
+                   lease_until = now() + greatest(lease_length, make_interval(secs => $12))
+             WHERE deployment_id = $2 AND epoch = $11 AND status = 'running'
+            RETURNING lease_length
+        ),
+        opened AS (
+            INSERT INTO swaps (application_id, deployment_id, serving_name, old, old_restart_policy, new,
+                               new_restart_policy, runtime, swap_order, attempt, ran)
+            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $13 FROM owner
+        )
+        SELECT extract(epoch FROM lease_length)::float8 FROM owner
         """,
         swap.application_id,
         swap.deployment_id,
@@ -29,10 +40,11 @@ async def insert_swap(connection: Connection, swap: Swap) -> None:
         swap.runtime,
         swap.order,
         swap.attempt,
+        epoch,
+        least,
+        ran,
     )
-    await connection.execute(
-        "UPDATE deployments SET object_id = $2 WHERE deployment_id = $1", swap.deployment_id, swap.new
-    )
+    return length
 
 
 async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:

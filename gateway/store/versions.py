@@ -77,13 +77,9 @@ async def update_version(connection: Connection, vault: Vault, deployment_id: st
     )
 
 
-async def update_swap_version(connection: Connection, vault: Vault, ran: Application) -> None:
-    """Store the configuration that the new version of the application's open swap was made from."""
-    await connection.execute(
-        "UPDATE swaps SET ran = $2 WHERE application_id = $1",
-        ran.application_id,
-        vault.encrypt(_dump(ran), _swap_place(ran.application_id)),
-    )
+def encrypt_swap_version(vault: Vault, ran: Application) -> bytes:
+    """Return the configuration that the new version of the application's swap was made from, to store it there."""
+    return vault.encrypt(_dump(ran), _swap_place(ran.application_id))
 
 
 def _dump(ran: Application) -> str:

@@ -20,7 +20,8 @@ from gateway.docker.engine.client import Engine, EngineIdentity, connect
 from gateway.model.deployments import Deployment
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.servers import Server
-from gateway.rollout.attempt import SwapSlots
+from gateway.rollout.attempt import CREATIONS
+from gateway.rollout.swap_slots import SwapSlots
 from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
@@ -65,7 +66,7 @@ class EnginePool:
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
-            lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps))
+            lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
         )
         self._refresh_wanted = asyncio.Event()
         self.retired = False

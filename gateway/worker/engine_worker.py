@@ -4,6 +4,7 @@ Each worker has its own tasks and slots, so an engine that is down or hangs does
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from gateway.docker.engine import events
 from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine
 from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
-from gateway.rollout.attempt import SwapSlots
+from gateway.rollout.swap_slots import SwapSlots
 from gateway.store import engines, leases, servers
 from gateway.store.database import Pool, transaction
 
@@ -32,10 +33,11 @@ _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restar
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The slots of one daemon: for rollouts, and for those among them that stop and start containers."""
+    """The slots of one daemon: for rollouts, for those among them that stop and start containers, and create them."""
 
     rollouts: asyncio.Semaphore
     swaps: SwapSlots
+    creations: asyncio.Semaphore
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Claimed:
     worker: "EngineWorker"
     identity: EngineIdentity
     slots: Slots
+    #: a moment before its lease began, by the clock that also counts while the process is frozen
+    claimed_at: float
 
     def release(self) -> None:
         """Free the slot."""
@@ -210,7 +214,7 @@ class EngineWorker:
             return False
         slots = self._pool_view.slots(identity)
         await slots.rollouts.acquire()
-        deployment = None
+        deployment, claimed_at = None, time.monotonic()
         try:
             if served := self._claimed_servers():  # the wait for the slot may have been long
                 deployment = await self._pool_view.claim(identity.engine_id, served)
@@ -220,7 +224,7 @@ class EngineWorker:
         if deployment is None:
             return False
         self.running += 1
-        claimed = Claimed(deployment, self, identity, slots)
+        claimed = Claimed(deployment, self, identity, slots, claimed_at)
         try:
             await self._pool_view.roll_out(claimed)
         except BaseException:

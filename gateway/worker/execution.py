@@ -229,6 +229,7 @@ class Execution:
             context.settings.progress_deadline,
             context.settings.registry_lag,
             lambda title, body: context.alerts.send(Alert(title, body)),
+            claimed.slots.creations,
         )
 
     @asynccontextmanager

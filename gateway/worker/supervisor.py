@@ -176,9 +176,10 @@ class Supervisor:
 
     async def _start(self, claimed: Claimed) -> None:
         """Start to execute a claimed deployment, without waiting for its end."""
-        execution = Execution(
-            self.context, claimed, PostgresJournal(self._pool, self.context.vault, claimed.deployment)
-        )
+        # As with each renewal, at least half of the lease is left for a call to the engine.
+        sure_until = claimed.claimed_at + self._settings.lease / 2
+        journal = PostgresJournal(self._pool, self.context.vault, claimed.deployment, sure_until=sure_until)
+        execution = Execution(self.context, claimed, journal)
         if self._draining:  # it was claimed while the gateway began to stop
             claimed.release()
             await execution.give_back()

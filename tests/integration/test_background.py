@@ -12,7 +12,7 @@ from gateway import background
 from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait, isolate_failures
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
-from gateway.rollout.attempt import SwapSlots
+from gateway.rollout.swap_slots import SwapSlots
 from gateway.store.database import Pool, statement, transaction
 from gateway.worker.engine_worker import EngineWorker, PeriodicTask, Slots
 from tests.support.api_client import Web
@@ -185,7 +185,7 @@ class OneTask:
         return [None]
 
     def slots(self, _identity: EngineIdentity) -> Slots:
-        return Slots(asyncio.Semaphore(0), SwapSlots(1))
+        return Slots(asyncio.Semaphore(0), SwapSlots(1), asyncio.Semaphore(1))
 
 
 def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:

@@ -1,5 +1,6 @@
 """Builds the creation request of an application's next container, with volumes and manual changes of the old one."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,15 +39,20 @@ async def build(
 
 async def find_image(engine: Engine, reference: Reference) -> Image | None:
     """Return the image by name, or by id when it never came from a registry."""
-    return await images.inspect(engine, str(reference)) or await images.inspect(engine, str(reference.digest))
+    by_name, by_id = await asyncio.gather(
+        images.inspect(engine, str(reference)), images.inspect(engine, str(reference.digest))
+    )
+    return by_name or by_id
 
 
-async def manual_limits(
-    engine: Engine, application: Application, previous: Running | None, old: Container | None
+def manual_limits(
+    application: Application, previous: Running | None, old: Container | None, found: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """Return limits changed with `docker update` since the container's creation. Empty when that is unknown."""
+    """Return limits changed with `docker update` since the container's creation. Empty when that is unknown.
+
+    `found` is the inspection of `old`.
+    """
     made_as = _application_at_creation(application, previous, old)
-    found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
     made, wanted = (
@@ -57,14 +63,20 @@ async def manual_limits(
 
 
 async def manual_networks(
-    engine: Engine, application: Application, previous: Running | None, old: Container | None
+    engine: Engine,
+    application: Application,
+    previous: Running | None,
+    old: Container | None,
+    found: dict[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Return the endpoints of networks that somebody connected the container to since its creation.
 
-    Empty for a container that was not created as `previous` says. Networks that no longer exist are left out.
+    Empty for a container that was not created as `previous` says. Networks that no longer exist are left out. `found`
+    is the inspection of `old`, if there is one already.
     """
     made_as = _application_at_creation(application, previous, old)
-    found = None if made_as is None or old is None else await containers.inspect_raw(engine, old.container_id)
+    if found is None and made_as is not None and old is not None:
+        found = await containers.inspect_raw(engine, old.container_id)
     if made_as is None or found is None:
         return {}
     joined = adopted_spec.manual_networks(

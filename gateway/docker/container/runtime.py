@@ -113,10 +113,11 @@ class ContainerRuntime:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
     async def create(self, version: Version, serving: Serving | None) -> Swap:
-        old = await containers.inspect(self.engine, serving.object_id) if serving else None
+        found = await containers.inspect_raw(self.engine, serving.object_id) if serving else None
+        old = await containers.from_inspection(self.engine, found) if found else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
-        limits = await create_request.manual_limits(self.engine, self.application, self.previous, old)
-        joined = await create_request.manual_networks(self.engine, self.application, self.previous, old)
+        limits = create_request.manual_limits(self.application, self.previous, old, found)
+        joined = await create_request.manual_networks(self.engine, self.application, self.previous, old, found)
         if limits or joined:
             _LOG.info("Manual changes of the container are carried over", limits=limits, networks=sorted(joined))
         body["HostConfig"] |= limits
@@ -148,9 +149,10 @@ class ContainerRuntime:
         return self._swap(version.deployment_id, old, created, order)
 
     async def _connect_and_fill(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
-        new = await readiness.require(self.engine, created)
-        for network, endpoint in joined.items():
-            await containers.connect(self.engine, new, network, endpoint)
+        if joined:
+            new = await readiness.require(self.engine, created)
+            for network, endpoint in joined.items():
+                await containers.connect(self.engine, new, network, endpoint)
         await files.put(self.engine, created, self.application.configuration.files)
 
     async def _create(self, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:

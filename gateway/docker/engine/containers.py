@@ -156,7 +156,12 @@ def to_timestamp(text: str) -> str:
 async def inspect(engine: Engine, container: str) -> Container | None:
     """Return the container by id or name, or None."""
     found = await inspect_raw(engine, container)
-    return None if found is None else _container(found, await own_labels_of(engine, found))
+    return None if found is None else await from_inspection(engine, found)
+
+
+async def from_inspection(engine: Engine, found: dict[str, Any]) -> Container:
+    """Return the container of an inspection as the engine sent it."""
+    return _container(found, await own_labels_of(engine, found))
 
 
 async def own_labels_of(engine: Engine, found: Mapping[str, Any]) -> dict[str, str]:

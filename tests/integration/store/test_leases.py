@@ -2,8 +2,9 @@
 
 import pytest
 
-from gateway.model.deployments import Deployment, LeaseLost
+from gateway.model.deployments import Deployment, LeaseLost, Swap
 from gateway.model.errors import Code, Postponed
+from gateway.store import applications
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, retry
 from tests.support.api_client import VAULT, Web
@@ -44,6 +45,18 @@ async def test_whoever_was_taken_over_from_touches_nothing_more(web: Web, first:
     with pytest.raises(LeaseLost):
         await journal.ensure_lease()
     assert journal.lost
+
+
+async def test_whoever_was_taken_over_from_opens_no_swap(web: Web, first: Deployment) -> None:
+    journal = PostgresJournal(web.pool, VAULT, first)
+    assert await claim(web, "second", lease=9) is not None
+    swap = Swap("app", first.deployment_id, "web", None, None, "0" * 64)
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "app")
+    with pytest.raises(LeaseLost):
+        await journal.open_swap(swap, application, longest_call=9)
+    assert await web.pool.fetchval("SELECT count(*) FROM swaps") == 0
+    assert await web.pool.fetchval("SELECT object_id FROM deployments") is None
 
 
 async def test_asking_renews_the_lease_and_is_not_repeated_while_half_of_it_is_left(

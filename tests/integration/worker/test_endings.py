@@ -42,7 +42,10 @@ async def silent(app: DeployedApp, takeovers: int, *, replaces: Container | None
         if replaces is not None:
             application_id, old, policy = app.application_id, replaces.container_id, replaces.restart_policy
             swap = Swap(application_id, deployment_id, replaces.name, old, policy, "0" * 64)
-            await swaps.insert_swap(connection, swap)
+            await swaps.insert_swap(connection, swap, 1, 0, None)
+            await connection.execute(
+                "UPDATE deployments SET lease_until = now() WHERE deployment_id = $1", deployment_id
+            )
     return deployment_id
 
 

@@ -50,7 +50,7 @@ async def _claimed(web: Web, *, order: Order | None, attempts: int) -> Deploymen
             new="new",
         )
         async with web.pool.acquire() as connection:
-            await swaps.insert_swap(connection, swap)
+            await swaps.insert_swap(connection, swap, claimed.epoch, 0, None)
     return claimed
 
 

@@ -14,6 +14,7 @@ from gateway.model.errors import Code
 from gateway.model.reference import Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
+from gateway.rollout.swap_slots import SwapSlots
 
 DEADLINE = 60.0  # seconds
 DIGEST = "sha256:" + "0" * 64
@@ -29,9 +30,10 @@ class Scene:
         loop, self.passed = asyncio.get_running_loop(), 0.0
         clock = loop.time
         monkeypatch.setattr(loop, "time", lambda: clock() + self.passed)
-        self.slots = attempt.SwapSlots(1)
+        self.slots = SwapSlots(1)
         self.runtime, self.journal = AsyncMock(), AsyncMock(lost=False)
         self.runtime.longest_call = self.runtime.spec_hash = self.journal.note_step = MagicMock(return_value=1.0)
+        self.journal.note_digest = MagicMock()
         self.runtime.find_kept.return_value = Swap("a", "d", "app", "old", None, "new", order=order)
         self.runtime.serving.return_value = MagicMock(healthy=False, digest=DIGEST)
         monkeypatch.setattr(runtime_factory, "open_runtime", AsyncMock(return_value=self.runtime))

@@ -1,0 +1,133 @@
+"""The slots of an engine for rollouts that stop and start containers, and how many of them there are.
+
+An engine does much of that for one container at a time: each further swap makes all of them take longer. Up to some
+number, all are done sooner nevertheless. How high it is depends on the machine and on what else it does, so it is found
+by watching how long the swaps take.
+"""
+
+import asyncio
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from statistics import median
+
+import structlog
+
+_LOG = structlog.get_logger()
+
+# Each is as many at once as is tried, after the one before has done well.
+_STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
+_FIRST = 2
+_ENOUGH, _REMEMBERED = 4, 8  # swaps
+_FRESH = 300.0  # seconds; later, the machine may do other things
+
+
+class SwapWidth:
+    """How many swaps an engine does best at once.
+
+    Twice as long until all are done is as bad as twice as long an outage of each. For a number of swaps, the former is
+    their duration over how many run at once, and the latter their duration. So the best width has the most swaps at
+    once over the square of their duration.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.now = _FIRST
+        self._clock = clock
+        #: when the last swaps ended and how long they took, by how many ran at once
+        self._seen: defaultdict[int, deque[tuple[float, float]]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+
+    def observe(self, at_once: float, seconds: float) -> None:
+        """Take a swap into account, and how many ran meanwhile, on average."""
+        step = min(_STEPS, key=lambda one: abs(one - at_once))
+        self._seen[step].append((self._clock(), seconds))
+
+    def choose(self) -> int:
+        """Return the width from now on, for more swaps than run at once now."""
+        place = _STEPS.index(self.now)
+        narrower, wider = _STEPS[max(place - 1, 0)], _STEPS[min(place + 1, len(_STEPS) - 1)]
+        worth = self._worth(self.now)
+        if worth is None:
+            return self.now  # not enough is known
+        # A wider one that is unknown is tried; a narrower one is known from before, and from when fewer wanted to swap.
+        if (self._worth(narrower) or 0.0) > worth:
+            self.now = narrower
+        elif (self._worth(wider) or math.inf) > worth:
+            self.now = wider
+        return self.now
+
+    def _worth(self, width: int) -> float | None:
+        fresh = [seconds for at, seconds in self._seen[width] if self._clock() - at < _FRESH]
+        return width / median(fresh) ** 2 if len(fresh) >= _ENOUGH else None
+
+
+class SwapSlots:
+    """Limits how many rollouts stop and start containers on an engine at once.
+
+    Without a limit, as many do as the engine does best.
+    """
+
+    def __init__(self, limit: int | None) -> None:
+        self._width = SwapWidth() if limit is None else None
+        self._limit = limit or _FIRST
+        self._free = asyncio.Semaphore(self._limit)
+        #: slots that end when they become free
+        self._surplus = 0
+        self._held: list[str] = []
+        self._waiting = 0
+        #: how long the slots were held until a time of the event loop's clock, all together
+        self._held_for, self._held_until = 0.0, 0.0
+
+    @property
+    def waits_for(self) -> str | None:
+        """Return what a new rollout has to wait for: a text with the names of the holders; None when a slot is free."""
+        if not self._free.locked():
+            return None
+        return f"the engine stops and starts {self._limit} at once, now {', '.join(sorted(self._held)) or 'others'}"
+
+    @asynccontextmanager
+    async def hold(self, name: str, *, watched: bool = True) -> AsyncIterator[None]:
+        """Hold a slot for the block. One that is not `watched` says nothing about how long the engine takes."""
+        self._waiting += 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+        began, held_for = self._count()
+        self._held.append(name)
+        try:
+            yield
+            if watched:
+                self._learn(began, held_for)
+        finally:
+            self._count()
+            self._held.remove(name)
+            self._release()
+
+    def _count(self) -> tuple[float, float]:
+        """Return the time, and how long all slots were held until then."""
+        now = asyncio.get_running_loop().time()
+        self._held_for += len(self._held) * (now - self._held_until)
+        self._held_until = now
+        return now, self._held_for
+
+    def _learn(self, began: float, held_for: float) -> None:
+        """Learn from a swap that has ended, and change the limit while others wait."""
+        ended, held_for_then = self._count()
+        if self._width is None or ended <= began:
+            return
+        self._width.observe((held_for_then - held_for) / (ended - began), ended - began)
+        if self._waiting and (width := self._width.choose()) != self._limit:
+            _LOG.info("Another number of swaps at once is tried", swaps=width, before=self._limit)
+            self._surplus += max(self._limit - width, 0)
+            for _ in range(width - self._limit):
+                self._release()
+            self._limit = width
+
+    def _release(self) -> None:
+        """Let the next one have a slot, unless there are too many."""
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._free.release()

@@ -1,0 +1,65 @@
+"""Tests that the number of swaps at once is the one that an engine does best."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from gateway.rollout.swap_slots import SwapSlots, SwapWidth
+
+
+def _settled(width: SwapWidth, seconds: Callable[[int], float], swaps: int = 200) -> int:
+    """Return the width after so many swaps, each of which takes what it takes at that width."""
+    for _ in range(swaps):
+        width.observe(width.now, seconds(width.now))
+        width.choose()
+    return width.now
+
+
+def _serial(processors: int) -> Callable[[int], float]:
+    """Return the duration of a swap on an engine with so many processors, of which each swap takes one."""
+    return lambda width: 0.3 * max(1.0, width / processors)
+
+
+@pytest.mark.parametrize(
+    ("processors", "widths"), [(1, {1, 2}), (2, {2, 3}), (4, {4, 6}), (8, {8, 12}), (99, {12, 16})]
+)
+def test_the_width_follows_what_the_engine_does_at_once(processors: int, widths: set[int]) -> None:
+    width = SwapWidth()
+    for _ in range(4):
+        width.observe(1, 0.3)  # alone
+    assert _settled(width, _serial(processors)) in widths
+
+
+def test_the_width_falls_when_the_machine_becomes_busy_and_rises_again() -> None:
+    now = [0.0]
+    width = SwapWidth(lambda: now[0])
+    assert _settled(width, _serial(8)) >= 8
+    assert _settled(width, _serial(2)) <= 4
+    now[0] = 3600.0
+    assert _settled(width, _serial(8)) >= 8
+
+
+async def test_a_given_limit_is_kept() -> None:
+    assert await _most_at_once(SwapSlots(5), lambda _: 0.0) == 5
+
+
+async def test_without_a_limit_the_slots_follow_the_engine() -> None:
+    assert await _most_at_once(SwapSlots(None), lambda _: 0.001) > 2
+
+
+async def _most_at_once(slots: SwapSlots, seconds: Callable[[int], float]) -> int:
+    """Return how many of a hundred swaps held a slot at once, at most."""
+    held, most = 0, 0
+
+    async def swap(name: str) -> None:
+        nonlocal held, most
+        async with slots.hold(name):
+            held += 1
+            most = max(most, held)
+            await asyncio.sleep(seconds(held))
+            held -= 1
+
+    await asyncio.gather(*(swap(str(number)) for number in range(100)))
+    assert slots.waits_for is None
+    return most
