@@ -15,6 +15,7 @@ from gateway.model.registries import parse_credentials
 from gateway.store import application_images, projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
+from gateway.store.engines import Place
 from gateway.store.pagination import FIRST, Page
 from gateway.store.undecryptable import Row
 
@@ -165,6 +166,14 @@ async def select_idle(
         [server_id or "" for server_id in server_ids],
     )
     return undecryptable.read_decryptable(rows, lambda row: _from_row(row, vault))
+
+
+async def select_places(connection: Connection) -> set[Place]:
+    """Return where applications are bound to an engine."""
+    rows = await connection.fetch(
+        "SELECT DISTINCT engine_id, server_id FROM applications WHERE engine_id IS NOT NULL AND desired <> 'deleted'"
+    )
+    return {Place(*row) for row in rows}
 
 
 async def is_idle(connection: Connection, application_id: str) -> bool:

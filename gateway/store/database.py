@@ -240,8 +240,13 @@ def _forget(task: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> AsyncIterator[asyncio.Event]:
-    """Call the function of a channel at each notification. Yields an event that is set when the connection is lost."""
+async def listen(
+    pool: Pool, channels: Mapping[str, Callable[[], None]]
+) -> AsyncIterator[tuple[Connection, asyncio.Event]]:
+    """Call the function of a channel at each notification.
+
+    Yields the connection, and an event that is set when it is lost.
+    """
     closed = asyncio.Event()
     connection = await _acquire_or_unavailable(pool)
 
@@ -255,7 +260,7 @@ async def listen(pool: Pool, channels: Mapping[str, Callable[[], None]]) -> Asyn
         connection.add_termination_listener(lost)
         for channel in channels:
             await connection.add_listener(channel, notified)
-        yield closed
+        yield connection, closed
     finally:
         try:
             connection.remove_termination_listener(lost)

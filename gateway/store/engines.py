@@ -1,8 +1,33 @@
 """Engines, identified by the daemon's own id and the server: two engines may have the same id."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from typing import NamedTuple
 
 from gateway.store.database import Connection
+
+
+class Place(NamedTuple):
+    """Where applications are: an engine, and the server that it is registered as; None is the gateway's own engine."""
+
+    engine_id: str
+    server_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What answered at a server. `recovered`: what waited for the engine is to be tried again."""
+
+    engine_id: str
+    server_id: str | None
+    name: str
+    version: str
+    platform: str
+    daemon: str
+    swarm_manager: bool
+    recovered: bool
+
 
 #: The time of the last response of an application `a`'s engine `e`: at the application's server, or at another address
 #: of the same daemon. A gateway of an earlier version updates only the row of the engine.
@@ -51,23 +76,68 @@ async def upsert_engine(
     )
 
 
-async def upsert_address(
-    connection: Connection, *, engine_id: str, server_id: str | None, daemon: str, swarm_manager: bool
-) -> None:
-    """Record that the engine responds at this server; None is the gateway's own engine."""
+async def upsert_seen(connection: Connection, seen: Sequence[Seen]) -> None:
+    """Record that these engines answer at their servers."""
+    rows = sorted({(one.engine_id, one.server_id or ""): one for one in seen}.items())
+    engines = {one.engine_id: one for _, one in rows}
+    await connection.execute(
+        """
+        INSERT INTO engines (engine_id, name, version, platform, swarm_manager)
+        SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::boolean[])
+            ON CONFLICT (engine_id) DO UPDATE
+           SET name = excluded.name, version = excluded.version, platform = excluded.platform,
+               swarm_manager = excluded.swarm_manager, last_seen_at = now()
+        """,
+        list(engines),
+        [one.name for one in engines.values()],
+        [one.version for one in engines.values()],
+        [one.platform for one in engines.values()],
+        [one.swarm_manager for one in engines.values()],
+    )
+    places = [one for _, one in rows]
+    # Before its address, as whoever removes the server does.
+    await connection.execute(
+        """
+        UPDATE servers s
+           SET engine_id = seen.engine_id, error = NULL
+          FROM unnest($1::text[], $2::text[]) AS seen (engine_id, server_id)
+         WHERE s.server_id = seen.server_id AND (s.engine_id, s.error) IS DISTINCT FROM (seen.engine_id, NULL)
+        """,
+        [one.engine_id for one in places],
+        [one.server_id for one in places],
+    )
     await connection.execute(
         """
         INSERT INTO engine_addresses (engine_id, server_id, daemon, swarm_manager)
-        SELECT $1, $2, $3, $4
-         WHERE $2::text IS NULL OR EXISTS (SELECT FROM servers WHERE server_id = $2)
+        SELECT engine_id, server_id, daemon, swarm_manager
+          FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[])
+            AS seen (engine_id, server_id, daemon, swarm_manager)
+         WHERE server_id IS NULL OR EXISTS (SELECT FROM servers s WHERE s.server_id = seen.server_id)
             ON CONFLICT (engine_id, coalesce(server_id, '')) DO UPDATE
-           SET daemon = $3, swarm_manager = $4, last_seen_at = now()
+           SET daemon = excluded.daemon, swarm_manager = excluded.swarm_manager, last_seen_at = now()
         """,
-        engine_id,
-        server_id,
-        daemon,
-        swarm_manager,
+        [one.engine_id for one in places],
+        [one.server_id for one in places],
+        [one.daemon for one in places],
+        [one.swarm_manager for one in places],
     )
+
+
+async def select_unseen(connection: Connection, within: timedelta) -> set[str]:
+    """Return the servers at which no gateway has reached an engine in this time."""
+    rows = await connection.fetch(
+        """
+        SELECT server_id
+          FROM servers s
+         WHERE s.changed_at < now() - $1::interval
+           AND NOT EXISTS (
+                   SELECT FROM engine_addresses r
+                    WHERE r.server_id = s.server_id AND r.last_seen_at > now() - $1::interval
+               )
+        """,
+        within,
+    )
+    return {row["server_id"] for row in rows}
 
 
 async def select_swarm_manager(connection: Connection, application_id: str) -> bool:

@@ -3,78 +3,118 @@
 Each write names the epoch of its claim, so that the write of a stale owner changes nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 
 from gateway.model.deployments import Deployment, Outcome
 from gateway.model.errors import Code, GatewayError, Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
-from gateway.store.engines import LAST_SEEN
+from gateway.store.engines import LAST_SEEN, Place
 
 #: takeovers after which a deployment is suspected to end its gateways
 SUSPECT = 2
 
 
-async def claim_deployment(
-    connection: Connection,
-    *,
-    owner: str,
-    engine_id: str,
-    server_ids: Sequence[str | None],
-    held: Sequence[str],
-    lease: timedelta,
-) -> Deployment | None:
-    """Claim the due deployment that has waited longest; return None if there is none.
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A deployment that may be claimed. `engine_id` is what its application is bound to, None before that."""
 
-    Only applications of these servers are considered, unless they are bound to another engine. Deployments in `held`
-    are excluded: the claimer still works on them, even if a lease expired while the database was unavailable.
+    deployment_id: str
+    engine_id: str | None
+    server_id: str | None
+    #: for how long it could have been claimed
+    waited: timedelta
+    #: whether its owner fell silent
+    silent: bool
+    #: whether it may be what ends its gateways
+    suspect: bool
+
+
+# What is due: an expired lease, or a queued deployment whose time has come while nothing of its application runs. If
+# the next attempt is further in the future than its wait was long, the clock was set back, and the deployment is due.
+_SILENT = f"""
+    d.status = 'running' AND d.lease_until < now()
+    AND (
+            d.takeovers < {SUSPECT}
+         OR NOT EXISTS (
+                SELECT FROM deployments r
+                 WHERE r.status = 'running' AND r.claimed_by = $1 AND r.takeovers >= {SUSPECT}
+                   AND r.lease_until >= now()
+            )
+        )
+"""
+_WAITING = """
+    d.status = 'queued' AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
+    AND NOT EXISTS (SELECT FROM deployments r WHERE r.application_id = d.application_id AND r.status = 'running')
+"""
+
+
+async def select_due(connection: Connection, owner: str, *, limit: int, offset: int = 0) -> list[Due]:
+    """Return what is due, in the order in which it is to be claimed.
 
     A deployment whose lease expired comes first: its owner is silent, and no call of it can still be open. One that was
-    taken over several times may be what ends its gateways: a gateway claims one of these at a time, and those with
-    the fewest takeovers first, so that a deployment that only ran beside it gets done.
-
-    The lock of the application's queue is taken too; a locked one is skipped. If the next attempt is further in the
-    future than its wait was long, the clock was set back, and the deployment is due.
+    taken over several times may be what ends its gateways: those with the fewest takeovers come first, so that a
+    deployment that only ran beside it gets done. Then comes what has waited longest.
     """
-    row = await connection.fetchrow(
+    rows = await connection.fetch(
         f"""
-        WITH next AS (
-            SELECT d.deployment_id
-              FROM deployments d
+        SELECT due.deployment_id, a.engine_id, a.server_id, due.waited, due.silent, due.suspect
+          FROM (
+               SELECT d.deployment_id, d.application_id, d.takeovers, d.next_attempt_at, d.created_at,
+                      now() - d.lease_until AS waited, true AS silent, d.takeovers >= {SUSPECT} AS suspect
+                 FROM deployments d
+                WHERE {_SILENT}
+               UNION ALL
+               SELECT d.deployment_id, d.application_id, d.takeovers, d.next_attempt_at, d.created_at,
+                      now() - least(d.next_attempt_at, now()), false, false
+                 FROM deployments d
+                WHERE {_WAITING}
+               ) AS due
+          JOIN applications a USING (application_id)
+         ORDER BY due.silent DESC, due.takeovers, due.next_attempt_at, due.created_at
+         LIMIT $2 OFFSET $3
+        """,  # noqa: S608 - constants
+        owner,
+        limit,
+        offset,
+    )
+    return [Due(*row) for row in rows]
+
+
+async def claim_deployments(
+    connection: Connection, owner: str, engines: Mapping[str, str], lease: timedelta
+) -> list[Deployment | None]:
+    """Claim those of these deployments that are still due, and bind their applications; `engines` is by deployment.
+
+    A row that cannot be read is ended, and None stands for it.
+    A gateway claims one suspect at a time: the caller chooses at most one. The lock of the application's queue is taken
+    too; a locked one is skipped.
+    """
+    rows = await connection.fetch(
+        f"""
+        WITH chosen AS (
+            SELECT * FROM unnest($2::text[], $3::text[]) AS chosen (deployment_id, engine_id)
+        ),
+        next AS (
+            SELECT d.deployment_id, a.application_id, chosen.engine_id, a.engine_id IS NULL AS unbound
+              FROM chosen
+              JOIN deployments d USING (deployment_id)
               JOIN applications a USING (application_id)
-             WHERE (a.engine_id IS NULL OR a.engine_id = $2)
-               AND coalesce(a.server_id, '') = ANY($4::text[])
-               AND (
-                       (
-                           d.status = 'running' AND d.lease_until < now()
-                       AND (
-                               d.takeovers < {SUSPECT}
-                            OR NOT EXISTS (
-                                   SELECT FROM deployments r
-                                    WHERE r.status = 'running' AND r.claimed_by = $1 AND r.takeovers >= {SUSPECT}
-                                      AND r.lease_until >= now()
-                               )
-                           )
-                       )
-                    OR (
-                           d.status = 'queued'
-                       AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
-                       AND NOT EXISTS (
-                               SELECT FROM deployments r
-                                WHERE r.application_id = d.application_id AND r.status = 'running'
-                           )
-                       )
-                   )
-               AND d.deployment_id <> ALL($5::text[])
-             ORDER BY d.status DESC, d.takeovers, d.next_attempt_at, d.created_at
-             LIMIT 1
+             WHERE (a.engine_id IS NULL OR a.engine_id = chosen.engine_id) AND (({_SILENT}) OR ({_WAITING}))
+             ORDER BY a.application_id
                FOR NO KEY UPDATE OF d, a SKIP LOCKED
+        ),
+        bound AS (
+            UPDATE applications a SET engine_id = next.engine_id
+              FROM next
+             WHERE a.application_id = next.application_id AND next.unbound
         )
         UPDATE deployments d
            SET status = 'running', started_at = coalesce(started_at, now()), attempts = attempts + 1,
                takeovers = CASE WHEN status = 'running' THEN takeovers + 1 ELSE 0 END,
-               epoch = epoch + 1, claimed_by = $1, lease_length = $3, lease_until = now() + $3,
+               epoch = epoch + 1, claimed_by = $1, lease_length = $4, lease_until = now() + $4,
                reason_code = NULL, reason_message = NULL, waits_for = NULL,
                marked_to = CASE WHEN marked_to = epoch THEN epoch + 1 ELSE marked_to END
           FROM next
@@ -82,21 +122,19 @@ async def claim_deployment(
         RETURNING {", ".join("d." + column.strip() for column in COLUMNS.split(","))}
         """,  # noqa: S608 - constants
         owner,
-        engine_id,
+        list(engines),
+        list(engines.values()),
         lease,
-        [server_id or "" for server_id in server_ids],
-        list(held),
     )
-    if row is None:
-        return None
-    try:
-        return from_row(row)
-    except (ValueError, GatewayError) as error:
-        # It would block all others for ever.
-        await _end_unreadable(connection, row["deployment_id"], error)
-    return await claim_deployment(
-        connection, owner=owner, engine_id=engine_id, server_ids=server_ids, held=held, lease=lease
-    )
+    claimed: list[Deployment | None] = []
+    for row in rows:
+        try:
+            claimed.append(from_row(row))
+        except (ValueError, GatewayError) as error:
+            claimed.append(None)
+            # It would block all others for ever.
+            await _end_unreadable(connection, row["deployment_id"], error)
+    return claimed
 
 
 async def _end_unreadable(connection: Connection, deployment_id: str, error: Exception) -> None:
@@ -282,8 +320,8 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
     )
 
 
-async def wake_waiting(connection: Connection, server_id: str | None, engine_id: str, codes: Sequence[Code]) -> None:
-    """Make due the queued deployments of a server's engine that wait for it or have an open swap."""
+async def wake_waiting(connection: Connection, places: Collection[Place], codes: Sequence[Code]) -> None:
+    """Make due the queued deployments at these places that wait for the engine or have an open swap."""
     await connection.execute(
         """
         UPDATE deployments d
@@ -292,8 +330,10 @@ async def wake_waiting(connection: Connection, server_id: str | None, engine_id:
                    SELECT w.deployment_id
                      FROM deployments w
                      JOIN applications a USING (application_id)
+                     JOIN unnest($1::text[], $2::text[]) AS place (engine_id, server_id)
+                       ON coalesce(a.server_id, '') = place.server_id
+                      AND (a.engine_id IS NULL OR a.engine_id = place.engine_id)
                     WHERE w.status = 'queued' AND w.next_attempt_at > now()
-                      AND a.server_id IS NOT DISTINCT FROM $1 AND (a.engine_id IS NULL OR a.engine_id = $2)
                       AND (
                               w.reason_code = ANY($3::text[])
                            OR EXISTS (SELECT FROM swaps s WHERE s.application_id = w.application_id)
@@ -301,8 +341,8 @@ async def wake_waiting(connection: Connection, server_id: str | None, engine_id:
                       FOR NO KEY UPDATE OF w SKIP LOCKED
                )
         """,
-        server_id,
-        engine_id,
+        [place.engine_id for place in places],
+        [place.server_id or "" for place in places],
         list(codes),
     )
 

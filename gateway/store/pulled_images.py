@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gateway.model.reference import Digest, Reference, Repository, Tag
 from gateway.store.database import Connection
+from gateway.store.engines import Place
 
 _AT_ONCE = 100
 
@@ -125,6 +126,14 @@ async def select_idle(connection: Connection, engine_id: str, server_ids: Sequen
         )
         for row in rows
     ]
+
+
+async def select_places(connection: Connection) -> set[Place]:
+    """Return where such images are."""
+    rows = await connection.fetch(
+        f"SELECT DISTINCT engine_id, server_id FROM pulled_images p WHERE next_look_at <= now() AND {_IDLE}"  # noqa: S608
+    )
+    return {Place(row["engine_id"], row["server_id"] or None) for row in rows}
 
 
 async def is_idle(connection: Connection, pulled: PulledImage) -> bool:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
+from gateway.store.engines import Place
 
 # A newer deployment, queued or running, replaces what is monitored or is about to.
 _UNTOUCHED = """
@@ -54,6 +55,19 @@ async def select_watches(
         [server_id or "" for server_id in server_ids],
     )
     return [MonitorWindow(**{**row, "kind": Kind(row["kind"])}) for row in rows]
+
+
+async def select_places(connection: Connection) -> set[Place]:
+    """Return where windows are open."""
+    rows = await connection.fetch(
+        f"""
+        SELECT DISTINCT a.engine_id, a.server_id
+          FROM watches w
+          JOIN applications a USING (application_id)
+         WHERE a.engine_id IS NOT NULL AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
+        """  # noqa: S608 - a constant
+    )
+    return {Place(*row) for row in rows}
 
 
 async def delete_watch(connection: Connection, application_id: str) -> None:

@@ -1,37 +1,64 @@
-"""Claim the next deployment of an engine: the transaction that takes it from the queue."""
+"""Claim deployments for all engines that this gateway reaches: one transaction for a batch of them.
 
-from collections.abc import Sequence
+What it costs grows with what is due, not with the number of engines.
+"""
+
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from gateway.model.deployments import Deployment
-from gateway.store import applications, leases, migrate
-from gateway.store.database import Pool, transaction
+from gateway.store import leases, migrate
+from gateway.store.database import Connection
+from gateway.store.leases import Due
+
+_PAGE = 500  # due deployments to look at in one statement
+MOST = 64  # claims in one transaction
 
 
 async def claim(
-    pool: Pool,
+    connection: Connection,
     *,
     owner: str,
-    engine_id: str,
-    server_ids: Sequence[str | None],
-    running_ids: Sequence[str],
+    choose: Callable[[Due], str | None],
+    running_ids: Collection[str],
     lease: float,
-) -> Deployment | None:
-    """Claim the next deployment for `lease` seconds, and bind its application to the engine.
+    most: int = MOST,
+) -> list[Deployment]:
+    """Claim at most so many deployments for `lease` seconds, and bind their applications to their engines.
 
-    Returns None where nothing is due, or where a newer release of the gateway has migrated the database.
+    `choose` returns the engine for a deployment, None where this gateway claims it not now. Deployments in
+    `running_ids` are excluded: the claimer still works on them, even if a lease expired while the database was
+    unavailable. Returns nothing where a newer release of the gateway has migrated the database.
     """
-    async with transaction(pool) as connection:
-        if await migrate.select_newer(connection) is not None:
-            return None
-        deployment = await leases.claim_deployment(
-            connection,
-            owner=owner,
-            engine_id=engine_id,
-            server_ids=server_ids,
-            held=running_ids,
-            lease=timedelta(seconds=lease),
-        )
-        if deployment is not None:
-            await applications.bind_engine(connection, deployment.application_id, engine_id)
-        return deployment
+    while True:
+        async with connection.transaction():
+            if await migrate.select_newer(connection) is not None:
+                return []
+            chosen = await _choose(connection, owner, choose, running_ids, most)
+            if not chosen:
+                return []
+            found = await leases.claim_deployments(connection, owner, chosen, timedelta(seconds=lease))
+        claimed = [one for one in found if one is not None]
+        if claimed or not found:
+            return claimed
+
+
+async def _choose(
+    connection: Connection, owner: str, choose: Callable[[Due], str | None], running_ids: Collection[str], most: int
+) -> dict[str, str]:
+    """Return the engines of the deployments to claim, of the first that can be claimed here."""
+    chosen: dict[str, str] = {}
+    suspected = False
+    for offset in range(0, 1_000_000, _PAGE):
+        page = await leases.select_due(connection, owner, limit=_PAGE, offset=offset)
+        for due in page:
+            if due.deployment_id in running_ids or (due.suspect and suspected):
+                continue
+            if (engine_id := choose(due)) is not None:
+                chosen[due.deployment_id] = engine_id
+                suspected = suspected or due.suspect
+            if len(chosen) >= most:
+                return chosen
+        if chosen or len(page) < _PAGE:
+            break
+    return chosen

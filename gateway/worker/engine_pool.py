@@ -2,37 +2,56 @@
 
 Changes of the registered servers are followed. When two addresses lead to the same daemon, the first that answers
 claims for both.
+
+What is asked of the database is asked once for all engines. What each engine costs is bounded: with many of them, each
+is checked less often. Of several gateways, one watches an engine (`shares`), and the others take over what it misses: a
+deployment that it has not claimed after a moment, an engine that nobody has seen for a while.
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
 
 import structlog
 
-from gateway.background import BackgroundTasks, cancel_and_wait
+from gateway.background import POLL_INTERVAL, BackgroundTasks, cancel_and_wait
 from gateway.config import Settings
-from gateway.docker.engine.client import Engine, EngineIdentity, connect
-from gateway.model.deployments import Deployment
+from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine, connect
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.servers import Server
 from gateway.rollout.attempt import CREATIONS
 from gateway.rollout.swap_slots import SwapSlots
-from gateway.store import leases, servers
-from gateway.store.database import Pool, transaction
+from gateway.store import engines, leases, members, servers
+from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
-from gateway.worker import claims
+from gateway.store.engines import Place, Seen
+from gateway.store.leases import Due
+from gateway.worker import claims, shares
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask, Slots
+from gateway.worker.periodic import run_where_found
+from gateway.worker.recorder import Recorder
 
 _LOG = structlog.get_logger()
 
 _REFRESH_INTERVAL = 30.0  # seconds; a notification about a changed server comes sooner
+_REFRESH_PAUSE = 10.0  # how many times as long as a refresh takes until the next one, however many servers change
 _STRANDED_AFTER = 60.0  # seconds without contact to an engine, until its queued deployments say so
 _STOP_DEADLINE = 5.0  # seconds that workers may take to end when the gateway stops
+_CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
+# Checks of one kind in a second, at most: the engines that are watched, those that are not, those that do not answer.
+_WATCHED_CHECKS, _OTHER_CHECKS, _VAIN_CHECKS = 100.0, 20.0, 50.0
+_LONGEST_CHECK = 20.0  # seconds between checks of a watched engine; less than _UNSEEN_AFTER
+_FIRST_CHECKS = 200.0  # engines in a second, at the start
+_MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
+# Seconds in which no gateway has seen an engine, until this one watches it too, and for how long.
+_UNSEEN_AFTER, _SUBSTITUTE_FOR = 30.0, 60.0
+_LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
+
 _OWN = (None, None)
 
 _Key = tuple[str | None, datetime | None]  # a server, as of its last change
@@ -66,10 +85,27 @@ class EnginePool:
         self._tasks: dict[_Key, asyncio.Task[None]] = {}
         self._registered: Collection[_Key] = ()
         self._slots: defaultdict[str, Slots] = defaultdict(
-            lambda: Slots(asyncio.Semaphore(settings.rollouts), SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
+            lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
         )
         self._refresh_wanted = asyncio.Event()
+        self._woken = asyncio.Event()
         self.retired = False
+        self._recorder = Recorder(pool)
+        #: the workers by server and by daemon; the first of several is the one that was registered first
+        self._by_server: dict[str | None, EngineWorker] = {None: self._workers[_OWN]}
+        self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
+        self._vain: set[EngineWorker] = set()
+        #: this gateway's number among the connected ones; 0 until it is one
+        self._number = 0
+        self._members: frozenset[int] = frozenset()
+        #: the servers that another gateway watches
+        self._left: set[str] = set()
+        #: until when this gateway watches a server of another one's share
+        self._substituted: dict[str, float] = {}
+        self._share_wanted = asyncio.Event()
+        self._joined = asyncio.Event()
+        #: whether a deployment is left to the gateway that watches its engine
+        self._leaves_some = False
 
     # -- state
 
@@ -79,37 +115,184 @@ class EnginePool:
         return list(self._workers.values())
 
     def servers_claimed_by(self, worker: EngineWorker) -> list[str | None]:
-        same = self._same_daemon(worker.identity) if worker.identity else []
+        if worker.identity is None or worker.retired:
+            return []
+        same = self._same_daemon(worker.identity)
         first = next((one for one in same if one.reachable), None)
         return [one.server_id for one in same] if first is worker else []
 
     def reaches(self, identity: EngineIdentity) -> bool:
         return any(one.reachable for one in self._same_daemon(identity))
 
-    def _same_daemon(self, identity: EngineIdentity) -> list[EngineWorker]:
-        return [one for one in self._workers.values() if one.identity and one.identity.daemon == identity.daemon]
+    def _same_daemon(self, identity: EngineIdentity) -> Sequence[EngineWorker]:
+        return self._by_daemon.get(identity.daemon, ())
+
+    def watches(self, worker: EngineWorker) -> bool:
+        return worker.server_id is None or worker.server_id not in self._left or worker.server_id in self._substituted
 
     # -- for the workers
 
-    def slots(self, identity: EngineIdentity) -> Slots:
-        return self._slots[identity.daemon]
+    def changed(self, worker: EngineWorker, before: EngineIdentity | None) -> None:
+        if self._by_server.get(worker.server_id) is not worker:
+            return  # its server was removed or changed
+        (self._vain.discard if worker.reachable else self._vain.add)(worker)
+        concerned = {worker}
+        for identity in (before, worker.identity):
+            if identity is not None:
+                concerned.update(self._same_daemon(identity))
+        if worker.identity is not None and before != worker.identity:
+            self._forget(worker, before)
+            same = self._by_daemon[worker.identity.daemon]
+            same.append(worker)
+            if len(same) > 1:
+                order = {one: number for number, one in enumerate(self._workers.values())}
+                same.sort(key=order.__getitem__)
+        for one in concerned:
+            one.watch_or_leave()
+        self.wake()
 
-    async def claim(self, engine_id: str, server_ids: Sequence[str | None]) -> Deployment | None:
-        return await claims.claim(
-            self._pool,
-            owner=self.owner,
-            engine_id=engine_id,
-            server_ids=server_ids,
-            running_ids=list(self._running_ids),
-            lease=self._settings.lease,
-        )
+    def _forget(self, worker: EngineWorker, identity: EngineIdentity | None) -> None:
+        """Take a worker out of those of a daemon."""
+        if identity is not None and worker in (same := self._by_daemon.get(identity.daemon, [])):
+            same.remove(worker)
+            if not same:
+                del self._by_daemon[identity.daemon]
+
+    def check_interval(self, worker: EngineWorker) -> float:
+        if not worker.reachable:
+            return max(POLL_INTERVAL, len(self._vain) / _VAIN_CHECKS)
+        if self.watches(worker):
+            watched = len(self._workers) - len(self._left)
+            return max(_CHECK_INTERVAL, min(watched / _WATCHED_CHECKS, _LONGEST_CHECK))
+        return max(_CHECK_INTERVAL, len(self._left) / _OTHER_CHECKS)
+
+    @property
+    def spread(self) -> float:
+        return len(self._by_daemon) / _WATCHED_CHECKS if len(self._by_daemon) > _WATCHED_CHECKS else 0.0
+
+    def record(self, seen: Seen) -> None:
+        self._recorder.record(seen)
+
+    async def record_now(self, seen: Seen) -> None:
+        await self._recorder.record_now(seen)
+
+    # -- claims
+
+    async def _claim_until_retired(self) -> None:
+        """Claim for all engines."""
+        while not self.retired:
+            self._woken.clear()
+            began = time.monotonic()
+            while await self._claim_some():
+                pass
+            # Wakes that come together are answered together.
+            await asyncio.sleep(time.monotonic() - began)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LEFT_TO_WATCHER if self._leaves_some else POLL_INTERVAL):
+                    await self._woken.wait()
+
+    async def _claim_some(self) -> bool:
+        """Claim some of what is due; return whether there was any."""
+        held: dict[str, tuple[EngineWorker, EngineIdentity, Slots]] = {}
+        self._leaves_some = False
+
+        def choose(due: Due) -> str | None:
+            worker = self._claiming(due)
+            if worker is None or worker.identity is None or self.retired:
+                return None
+            slots = self._slots[worker.identity.daemon]
+            if not worker.hold(slots):
+                return None
+            held[due.deployment_id] = worker, worker.identity, slots
+            return worker.identity.engine_id
+
+        found, claimed_at = [], time.monotonic()
+        try:
+            async with statement(self._pool) as connection:
+                found = await claims.claim(
+                    connection,
+                    owner=self.owner,
+                    choose=choose,
+                    running_ids=self._running_ids,
+                    lease=self._settings.lease,
+                )
+        finally:
+            for deployment_id in held.keys() - {one.deployment_id for one in found}:
+                worker, _, slots = held[deployment_id]
+                worker.release(slots)
+        for deployment in found:
+            claimed = Claimed(deployment, *held[deployment.deployment_id], claimed_at)
+            try:
+                await self.roll_out(claimed)
+            except BaseException:
+                claimed.release()
+                raise
+        return bool(found)
+
+    def _claiming(self, due: Due) -> EngineWorker | None:
+        """Return the worker that claims the deployment now; None for none here, or not yet."""
+        own = self._by_server.get(due.server_id)
+        if own is None:
+            return None
+        if not self.watches(own):
+            if due.waited.total_seconds() < _LEFT_TO_WATCHER:
+                self._leaves_some = True
+                return None
+            if own.identity is None and own.error is None:
+                own.check_now()
+                self._leaves_some = True
+        if own.identity is None or due.engine_id not in {None, own.identity.engine_id}:
+            return None
+        return next((one for one in self._same_daemon(own.identity) if one.reachable), None)
+
+    # -- shares
+
+    @asynccontextmanager
+    async def member(self, connection: Connection) -> AsyncIterator[None]:
+        """Be one of the gateways that share the engines, for as long as the connection lasts."""
+        self._number = await members.join(connection)
+        self._share_wanted.set()
+        try:
+            yield
+        finally:
+            await members.leave(connection, self._number)
+
+    async def _share_forever(self) -> None:
+        while True:
+            async with statement(self._pool) as connection:
+                await self._share(connection)
+            self._share_wanted.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_MEMBERS_INTERVAL):
+                    await self._share_wanted.wait()
+
+    async def _share(self, connection: Connection) -> None:
+        """Find out which engines this gateway watches."""
+        found = await members.select_members(connection)
+        if self._number not in found:
+            return  # it is about to become one
+        unseen = await engines.select_unseen(connection, timedelta(seconds=_UNSEEN_AFTER)) if len(found) > 1 else set()
+        now = time.monotonic()
+        before = self._left - self._substituted.keys()
+        if found != self._members:
+            self._members = found
+            self._left = {one for one, _ in self._registered if one is not None and self._is_left(one)}
+        lasting = {one: until for one, until in self._substituted.items() if until > now and one in self._left}
+        self._substituted = lasting | dict.fromkeys(unseen & self._left, now + _SUBSTITUTE_FOR)
+        moved = before ^ (self._left - self._substituted.keys())
+        for number, server_id in enumerate(moved):
+            if worker := self._by_server.get(server_id):  # one after another, since there may be thousands
+                asyncio.get_running_loop().call_later(number / _FIRST_CHECKS, worker.share_changed)
+        self._joined.set()
+
+    def _is_left(self, server_id: str) -> bool:
+        return shares.watcher(server_id, self._members) not in {None, self._number}
 
     # -- starting and stopping
 
     def wake(self) -> None:
         """Look for deployments to claim."""
-        for worker in self._workers.values():
-            worker.wake()
+        self._woken.set()
 
     def refresh(self) -> None:
         """Read the registered servers again."""
@@ -118,6 +301,7 @@ class EnginePool:
     def retire(self) -> None:
         """Claim no more on any engine."""
         self.retired = True
+        self.wake()
         for worker in self._workers.values():
             worker.retire()
 
@@ -126,16 +310,36 @@ class EnginePool:
         """Run the workers until the block is left; then stop them, whatever runs there."""
         own = self._workers[_OWN]
         self._start(_OWN, own.run, address=own.address)
-        follower = self.background_tasks.start("servers", self._follow_servers)
+        start = self.background_tasks.start
+        others = [
+            start("servers", self._follow_servers),
+            start("shares", self._share_forever),
+            start("engine states", self._recorder.run),
+            *(
+                start(task.name, partial(run_where_found, task, self._find_reached), patience=task.interval)
+                for task in self.periodic_tasks
+                if not task.on_events
+            ),
+        ]
+        claiming = start("engine claims", self._claim_until_retired)
         try:
             yield
         finally:
             self.retire()
-            await cancel_and_wait(follower)
-            tasks = set(self._tasks.values())
-            # Workers without a rollout end by themselves and close their connections.
-            _, late = await asyncio.wait(tasks, timeout=_STOP_DEADLINE) if tasks else (tasks, set[asyncio.Task[None]]())
-            await cancel_and_wait(*late)
+            # What is being claimed is given back. Workers without a rollout end by themselves.
+            tasks = {claiming, *self._tasks.values()}
+            _, late = await asyncio.wait(tasks, timeout=_STOP_DEADLINE)
+            await cancel_and_wait(*others, *late)
+
+    def _find_reached(self, places: Collection[Place] | None) -> list[ReachedEngine]:
+        """Return the engines at these places, or all, that this gateway watches."""
+        if places is None:
+            found = list(self._workers.values())
+        else:
+            found = [one for place in places if (one := self._by_server.get(place.server_id))]
+            found = [one for own in found if own.identity for one in self._same_daemon(own.identity)]
+        reached = {one: what for one in found if (what := one.reached()) is not None}
+        return list(reached.values())
 
     def _start(self, key: _Key, run: Callable[[], Awaitable[None]], *, address: str) -> None:
         task = self.background_tasks.start("engine", run, about=address)
@@ -143,12 +347,16 @@ class EnginePool:
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
     async def _follow_servers(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._joined.wait(), _MEMBERS_INTERVAL)  # its own share comes first
         while True:
             self._refresh_wanted.clear()
+            began = time.monotonic()
             async with transaction(self._pool) as connection:
                 registered = await servers.select_servers(connection, self._vault)
                 await leases.mark_stranded(connection, timedelta(seconds=_STRANDED_AFTER))
             self._update_workers(registered)
+            await asyncio.sleep((time.monotonic() - began) * _REFRESH_PAUSE)
             try:
                 async with asyncio.timeout(_REFRESH_INTERVAL):
                     await self._refresh_wanted.wait()
@@ -162,19 +370,42 @@ class EnginePool:
         wanted: dict[_Key, Server] = {(server.server_id, server.changed_at): server for server in registered}
         self._registered = wanted.keys()
         for key in [key for key in self._workers if key not in wanted and key != _OWN]:
-            self._workers.pop(key).retire()
-        for key in wanted.keys() - self._tasks.keys():
-            self._start(key, partial(self._run_worker, key, wanted[key]), address=wanted[key].access.host)
+            self._drop(key)
+        new = wanted.keys() - self._tasks.keys()
+        self._left.update(server_id for server_id, _ in new if server_id is not None and self._is_left(server_id))
+        for number, key in enumerate(sorted(new, key=lambda key: key[0] in self._left)):
+            after = number / _FIRST_CHECKS
+            self._start(key, partial(self._run_worker, key, wanted[key], after=after), address=wanted[key].access.host)
 
-    async def _run_worker(self, key: _Key, server: Server) -> None:
+    def _drop(self, key: _Key) -> None:
+        """Let a worker end whose server was removed or changed."""
+        worker = self._workers.pop(key)
+        if self._by_server.get(worker.server_id) is worker:
+            del self._by_server[worker.server_id]
+        self._forget(worker, worker.identity)
+        self._vain.discard(worker)
+        if worker.server_id is not None:
+            self._left.discard(worker.server_id)
+        worker.retire()
+        if worker.identity is not None:
+            for one in self._same_daemon(worker.identity):
+                one.watch_or_leave()
+
+    async def _run_worker(self, key: _Key, server: Server, *, after: float) -> None:
         """Run a worker for as long as its server is registered. A failure starts it again."""
+        await asyncio.sleep(after)
         if key not in self._registered:
             return
         try:
             if server.unreadable is not None:
                 raise Unavailable(server.unreadable)
             async with connect(server.access) as engine:
-                self._workers[key] = EngineWorker(self._pool, self, engine, server.access.host, server.server_id)
-                await self._workers[key].run()
+                worker = EngineWorker(self._pool, self, engine, server.access.host, server.server_id)
+                self._workers[key] = self._by_server[server.server_id] = worker
+                try:
+                    await worker.run()
+                finally:
+                    self._forget(worker, worker.identity)
+                    self._vain.discard(worker)
         except GatewayError as error:
             _LOG.warning("A server cannot be used", server=server.name, error=str(error))

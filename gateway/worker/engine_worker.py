@@ -1,11 +1,12 @@
-"""One address of an engine: checks whether the engine answers, and claims deployments for it.
+"""One address of an engine: checks whether the engine answers, follows its events, and runs its periodic tasks.
 
 Each worker has its own tasks and slots, so an engine that is down or hangs does not hold up other engines' rollouts.
+Of the gateways that reach an engine, one watches it: see `shares`. The others only check it, and less often.
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Sequence
+import random
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,29 +21,27 @@ from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine
 from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.rollout.swap_slots import SwapSlots
-from gateway.store import engines, leases, servers
+from gateway.store import leases, servers
 from gateway.store.database import Pool, transaction
+from gateway.store.engines import Place, Seen
 
 _LOG = structlog.get_logger()
 
-#: deployments that wait with these codes are retried when the engine recovers
-_ENGINE_CODES = (Code.ENGINE_UNREACHABLE, Code.ENGINE_REFUSED)
-_CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
 _SWARM_START_TIME = 60.0  # seconds that a Swarm manager may take after a restart to be one again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Slots:
-    """The slots of one daemon: for rollouts, for those among them that stop and start containers, and create them."""
+    """The slots of one daemon: `free` ones for rollouts, for those that stop and start containers, and create them."""
 
-    rollouts: asyncio.Semaphore
+    free: int
     swaps: SwapSlots
     creations: asyncio.Semaphore
 
 
 @dataclass(frozen=True, slots=True)
 class PeriodicTask:
-    """A task that runs periodically on each engine that answers, beside the rollouts."""
+    """A task that runs periodically on each engine that answers and is watched, beside the rollouts."""
 
     name: str
     interval: float
@@ -50,6 +49,8 @@ class PeriodicTask:
     run: Callable[[ReachedEngine], Awaitable[float | None]]
     #: whether it also runs after events of the engine
     on_events: bool = False
+    #: returns the places that have something to do, asked once for all engines; None: any may have
+    find: Callable[[], Awaitable[Collection[Place]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +66,8 @@ class Claimed:
 
     def release(self) -> None:
         """Free the slot."""
-        self.slots.rollouts.release()
-        self.worker.running -= 1
-        self.worker.wake()
+        self.worker.release(self.slots)
+        self.worker.rollout_ended()
 
 
 class PoolView(Protocol):
@@ -85,12 +85,27 @@ class PoolView(Protocol):
     def reaches(self, identity: EngineIdentity) -> bool:
         """Tell whether any address of the daemon answers."""
 
-    def slots(self, identity: EngineIdentity) -> Slots: ...
+    def watches(self, worker: "EngineWorker") -> bool:
+        """Tell whether this gateway watches the engine, and not another one."""
 
-    async def claim(self, engine_id: str, server_ids: list[str | None]) -> Deployment | None: ...
+    def check_interval(self, worker: "EngineWorker") -> float:
+        """Return the seconds until the next check."""
 
-    def roll_out(self, claimed: Claimed, /) -> Awaitable[None]:
-        """Start the rollout without waiting for its end."""
+    @property
+    def spread(self) -> float:
+        """The seconds over which the first runs on all engines are spread."""
+
+    def changed(self, worker: "EngineWorker", before: EngineIdentity | None) -> None:
+        """Take note that the engine answers now, or no longer, or that it was another one before."""
+
+    def record(self, seen: Seen) -> None:
+        """Record soon that an engine answers, as it did before."""
+
+    async def record_now(self, seen: Seen) -> None:
+        """Record that an engine answers, and return after the commit."""
+
+    def wake(self) -> None:
+        """Look for deployments to claim."""
 
 
 async def _wait(event: asyncio.Event, wait: float) -> None:
@@ -109,7 +124,7 @@ async def _wait(event: asyncio.Event, wait: float) -> None:
 
 
 class EngineWorker:
-    """Checks one address of an engine and claims for it. `server_id` is None for the gateway's own engine."""
+    """Checks one address of an engine and watches it. `server_id` is None for the gateway's own engine."""
 
     def __init__(
         self, pool: Pool, pool_view: PoolView, engine: Engine, address: str, server_id: str | None = None
@@ -123,14 +138,16 @@ class EngineWorker:
         self.error: str | None = None
         #: this gateway's rollouts on the engine that run now
         self.running = 0
+        self.retired = False
         self._pool = pool
         self._pool_view = pool_view
-        self._woken = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._check_wanted = asyncio.Event()
         #: when the engine was last seen as a Swarm manager, in seconds of the event loop's clock
         self._managed_swarm_at: float | None = None
         self._event_seen = asyncio.Event()
         self._interrupted = False
-        self._retired = False
+        self._watching: Sequence[asyncio.Task[None]] = ()
 
     @property
     def reachable(self) -> bool:
@@ -139,120 +156,127 @@ class EngineWorker:
     async def routed(self, networks: Sequence[str]) -> bool:
         return await probes.containers_reachable(self.engine, networks)
 
-    def wake(self) -> None:
-        """Look for deployments to claim."""
-        self._woken.set()
+    def check_now(self) -> None:
+        """Check the engine without waiting for its turn."""
+        self._check_wanted.set()
 
     def retire(self) -> None:
         """Claim no more; `run` returns once the running rollouts have ended."""
-        self._retired = True
-        self.wake()
+        self.retired = True
+        self._ended.set()
+
+    def hold(self, slots: Slots) -> bool:
+        """Take a slot for a rollout; return False when all are taken."""
+        if slots.free <= 0:
+            return False
+        slots.free -= 1
+        self.running += 1
+        return True
+
+    def release(self, slots: Slots) -> None:
+        """Free a slot, after its rollout has ended or because it was not used."""
+        slots.free += 1
+        self.running -= 1
+        self._ended.set()
+
+    def rollout_ended(self) -> None:
+        """Claim the next deployment, and check an engine that is not checked often."""
+        if not self._pool_view.watches(self):
+            self.check_now()
+        self._pool_view.wake()
 
     async def run(self) -> None:
-        """Check and claim until the worker is retired and its rollouts have ended."""
-        start = partial(self._pool_view.background_tasks.start, about=self.address)
-        tasks = [
-            start("engine watch", self._check_forever),
-            start("engine events", self._follow_events),
-            *(
-                start(task.name, partial(self._repeat, task), patience=task.interval)
-                for task in self._pool_view.periodic_tasks
-            ),
-        ]
+        """Check and watch until the worker is retired and its rollouts have ended."""
+        checks = self._start("engine watch", self._check_forever)
         try:
-            await start("engine claims", self._claim_until_retired)
+            while not self.retired or self.running:
+                self._ended.clear()
+                await self._ended.wait()
         finally:
-            await cancel_and_wait(*tasks)
+            await cancel_and_wait(checks, *self._watching)
+
+    def _start(
+        self, name: str, act: Callable[[], Awaitable[None]], *, patience: float = POLL_INTERVAL
+    ) -> asyncio.Task[None]:
+        return self._pool_view.background_tasks.start(name, act, about=self.address, patience=patience)
+
+    # -- watching
+
+    def reached(self) -> ReachedEngine | None:
+        """Return the engine with the servers that it is watched for; None while it is not watched here."""
+        served = self._pool_view.servers_claimed_by(self)
+        if not self.reachable or self.identity is None or not served or not self._pool_view.watches(self):
+            return None
+        engine = self.engine.managing() if self.identity.swarm_manager else self.engine
+        return ReachedEngine(engine, self.identity, served)
+
+    def watch_or_leave(self) -> None:
+        """Begin to watch the engine, or end it, as the pool says now."""
+        if self.reached() is None:
+            for task in self._watching:
+                task.cancel()
+            self._watching = ()
+        elif not self._watching and not self.retired:
+            tasks = [task for task in self._pool_view.periodic_tasks if task.on_events]
+            self._watching = [
+                *(self._start(task.name, partial(self._repeat, task), patience=task.interval) for task in tasks),
+                *([self._start("engine events", self._follow_events)] if tasks else ()),
+            ]
+
+    def share_changed(self) -> None:
+        """Follow a change of what this gateway watches."""
+        self.watch_or_leave()
+        self.check_now()
 
     async def _repeat(self, task: PeriodicTask) -> None:
-        """Run a periodic task while the engine answers. When the engine goes away, the pause doubles each time."""
-        failures, event = 0, self._event_seen if task.on_events else asyncio.Event()
-        while True:
-            if not self.reachable or self.identity is None or not (served := self._claimed_servers()):
-                await asyncio.sleep(POLL_INTERVAL)
-                continue
+        """Run a periodic task while the engine is watched. When it does not answer, the pause doubles each time."""
+        failures = 0
+        await _wait(self._event_seen, random.random() * self._pool_view.spread)  # noqa: S311 - so that not all run at once
+        while (reached := self.reached()) is not None:
             try:
-                engine = self.engine.managing() if self.identity.swarm_manager else self.engine
-                wait = await task.run(ReachedEngine(engine, self.identity, served)) or task.interval
+                wait = await task.run(reached) or task.interval
             except Postponed as error:
                 _LOG.info("A periodic task waits for the engine", duty=task.name, host=self.address, error=str(error))
                 failures += 1
                 await asyncio.sleep(backoff(failures, task.interval))
             else:
                 failures = 0
-                await _wait(event, wait)
+                await _wait(self._event_seen, wait)
 
     async def _follow_events(self) -> None:
-        """Follow the engine's events when a periodic task asks for them."""
-        while any(task.on_events for task in self._pool_view.periodic_tasks):
-            if self.reachable and self._claimed_servers():
-                with suppress(Postponed, Failed):
-                    async with aclosing(events.follow(self.engine)) as stream:
-                        async for _ in stream:
-                            self._event_seen.set()
-                # The engine may have restarted so quickly that no check has failed.
-                self._interrupted = True
+        """Follow the engine's events."""
+        while True:
+            with suppress(Postponed, Failed):
+                async with aclosing(events.follow(self.engine)) as stream:
+                    async for _ in stream:
+                        self._event_seen.set()
+            # The engine may be gone, or have restarted so quickly that no check has failed.
+            self._interrupted = True
+            self.check_now()
             await asyncio.sleep(POLL_INTERVAL)
-
-    # -- claims
-
-    async def _claim_until_retired(self) -> None:
-        while not self._retired or self.running:
-            self._woken.clear()
-            while await self._claim_one():
-                pass
-            try:
-                async with asyncio.timeout(POLL_INTERVAL):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-
-    async def _claim_one(self) -> bool:
-        """Claim one deployment; return whether there was one."""
-        identity = self.identity
-        if identity is None or not self._claimed_servers():
-            return False
-        slots = self._pool_view.slots(identity)
-        await slots.rollouts.acquire()
-        deployment, claimed_at = None, time.monotonic()
-        try:
-            if served := self._claimed_servers():  # the wait for the slot may have been long
-                deployment = await self._pool_view.claim(identity.engine_id, served)
-        finally:
-            if deployment is None:
-                slots.rollouts.release()
-        if deployment is None:
-            return False
-        self.running += 1
-        claimed = Claimed(deployment, self, identity, slots, claimed_at)
-        try:
-            await self._pool_view.roll_out(claimed)
-        except BaseException:
-            claimed.release()
-            raise
-        return True
-
-    def _claimed_servers(self) -> list[str | None]:
-        return [] if self._retired else self._pool_view.servers_claimed_by(self)
 
     # -- reachability
 
     async def _check_forever(self) -> None:
         """Check whether the engine answers, and update the deployments that wait for it."""
         while True:
+            self._check_wanted.clear()
             try:
                 identity = await self.engine.identify()
             except RolloutError as error:
                 await self._mark_unreachable(error)
             else:
                 await self._mark_reachable(identity)
-            await asyncio.sleep(_CHECK_INTERVAL if self.reachable else POLL_INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._pool_view.check_interval(self)):
+                    await self._check_wanted.wait()
 
     async def _mark_unreachable(self, error: RolloutError) -> None:
         if self.error is None:
             _LOG.warning("The Docker Engine does not answer", host=self.address, error=str(error))
         self.error = str(error)
         known = self.identity
+        self._pool_view.changed(self, known)
         where = "" if self.address in self.error else f"{self.address}: "
         reason = Reason(Code.ENGINE_UNREACHABLE, f"{where}{error}")
         async with transaction(self._pool) as connection:
@@ -275,32 +299,28 @@ class EngineWorker:
 
     async def _mark_reachable(self, identity: EngineIdentity) -> None:
         identity = self._with_swarm_starting(identity, asyncio.get_running_loop().time())
-        if not self.reachable:
+        before, was_reachable = self.identity, self.reachable
+        if not was_reachable:
             _LOG.info("The Docker Engine answers", host=self.address, engine=identity.engine_id)
         # An engine that restarted between two checks is another run of the same engine.
-        recovered = (
-            not self.reachable or self._interrupted or self.identity is None or self.identity.run != identity.run
-        )
+        recovered = not was_reachable or self._interrupted or before is None or before.run != identity.run
+        if was_reachable and not recovered and before == identity and not self._pool_view.watches(self):
+            return  # the gateway that watches it records that it answers
         self._interrupted = False
-        async with transaction(self._pool) as connection:
-            await engines.upsert_engine(
-                connection,
-                engine_id=identity.engine_id,
-                name=identity.name,
-                version=identity.version,
-                platform=identity.platform,
-                swarm_manager=identity.swarm_manager,
-            )
-            if self.server_id is not None:  # before its address, as whoever removes the server does
-                await servers.update_state(connection, self.server_id, engine_id=identity.engine_id)
-            await engines.upsert_address(
-                connection,
-                engine_id=identity.engine_id,
-                server_id=self.server_id,
-                daemon=identity.daemon,
-                swarm_manager=identity.swarm_manager,
-            )
-            if recovered:
-                await leases.wake_waiting(connection, self.server_id, identity.engine_id, _ENGINE_CODES)
+        seen = Seen(
+            engine_id=identity.engine_id,
+            server_id=self.server_id,
+            name=identity.name,
+            version=identity.version,
+            platform=identity.platform,
+            daemon=identity.daemon,
+            swarm_manager=identity.swarm_manager,
+            recovered=recovered,
+        )
+        if recovered or before != identity:
+            await self._pool_view.record_now(seen)
+        else:
+            self._pool_view.record(seen)
         self.identity, self.error = identity, None
-        self.wake()
+        if not was_reachable or before != identity:
+            self._pool_view.changed(self, before)

@@ -1,6 +1,6 @@
 """Starts and stops the executions of deployments on the engines that this gateway reaches, and renews their leases.
 
-A gateway takes a slot before it claims a deployment, so what it has no slot for stays in the queue for others. One
+A gateway has a slot before it claims a deployment, so what it has no slot for stays in the queue for others. One
 heartbeat renews all leases. When another gateway has taken a deployment over, its execution here is stopped at once.
 
 On shutdown the gateway claims no more, gives running rollouts the grace period, and then cancels them: each puts back
@@ -8,7 +8,7 @@ what it has begun, and its deployment waits for the next gateway.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +23,10 @@ from gateway.docker.runtime import Timeouts
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
-from gateway.store import cancellations, leases, queue, servers, watches
-from gateway.store.database import Pool, listen, transaction
+from gateway.store import applications, cancellations, leases, pulled_images, queue, servers, watches
+from gateway.store.database import Connection, Pool, listen, share, statement, transaction
 from gateway.store.encryption import Vault
+from gateway.store.engines import Place
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker.alerts import AlertSink, send_alerts
 from gateway.worker.engine_pool import EnginePool
@@ -44,6 +45,7 @@ from gateway.worker.version_retention import (
 
 _LOG = structlog.get_logger()
 
+_RESERVED = 3  # connections that rollouts do not use
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
 _RETENTION_INTERVAL = 600.0  # seconds
@@ -88,12 +90,25 @@ class Supervisor:
             call_margin=min(_CALL_MARGIN, settings.lease),
             kept_for=settings.kept_days * _DAY,
         )
-        self.context = ExecutionContext(pool, vault, registry, settings, timeouts, alerts)
+        # However many rollouts there are, claims and heartbeats get a connection.
+        work_pool = share(pool, max(1, settings.database_connections - _RESERVED))
+        self.context = ExecutionContext(work_pool, vault, registry, settings, timeouts, alerts)
+        monitor = RolloutMonitor(pool, vault, timeouts, alerts)
         periodic_tasks = [
-            PeriodicTask("watch", CHECK_INTERVAL, RolloutMonitor(pool, vault, timeouts, alerts).check_windows),
+            PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=self._finding(watches.select_places)),
             PeriodicTask("observation", OBSERVE_INTERVAL, StateMonitor(pool, vault, alerts).observe, on_events=True),
-            PeriodicTask("kept versions", PRUNE_INTERVAL, partial(prune_kept_versions, pool, vault, timeouts)),
-            PeriodicTask("images", REMOVE_IMAGES_INTERVAL, partial(remove_unused_images, pool)),
+            PeriodicTask(
+                "kept versions",
+                PRUNE_INTERVAL,
+                partial(prune_kept_versions, pool, vault, timeouts),
+                find=self._finding(applications.select_places),
+            ),
+            PeriodicTask(
+                "images",
+                REMOVE_IMAGES_INTERVAL,
+                partial(remove_unused_images, pool),
+                find=self._finding(pulled_images.select_places),
+            ),
             PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, pool, vault, registry)),
         ]
         self.background_tasks = background_tasks
@@ -107,6 +122,17 @@ class Supervisor:
             running_ids=self._running.keys(),
             background_tasks=background_tasks,
         )
+
+    def _finding(
+        self, select: Callable[[Connection], Awaitable[Collection[Place]]]
+    ) -> Callable[[], Awaitable[Collection[Place]]]:
+        """Return a function that asks the database once for all engines."""
+
+        async def find() -> Collection[Place]:
+            async with statement(self._pool) as connection:
+                return await select(connection)
+
+        return find
 
     @property
     def engines(self) -> Sequence[EngineWorker]:
@@ -160,7 +186,7 @@ class Supervisor:
             servers.CHANNEL: self.engine_pool.refresh,
             cancellations.CHANNEL: self._renew_now.set,
         }
-        async with listen(self._pool, handlers) as closed:
+        async with listen(self._pool, handlers) as (connection, closed), self.engine_pool.member(connection):
             self.wake()
             self.engine_pool.refresh()
             await closed.wait()
@@ -178,7 +204,7 @@ class Supervisor:
         """Start to execute a claimed deployment, without waiting for its end."""
         # As with each renewal, at least half of the lease is left for a call to the engine.
         sure_until = claimed.claimed_at + self._settings.lease / 2
-        journal = PostgresJournal(self._pool, self.context.vault, claimed.deployment, sure_until=sure_until)
+        journal = PostgresJournal(self.context.pool, self.context.vault, claimed.deployment, sure_until=sure_until)
         execution = Execution(self.context, claimed, journal)
         if self._draining:  # it was claimed while the gateway began to stop
             claimed.release()

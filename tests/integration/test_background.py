@@ -12,9 +12,8 @@ from gateway import background
 from gateway.background import POLL_INTERVAL, BackgroundTasks, backoff, cancel_and_wait, isolate_failures
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.errors import Code, DatabaseUnavailable, Postponed, Unavailable
-from gateway.rollout.swap_slots import SwapSlots
 from gateway.store.database import Pool, statement, transaction
-from gateway.worker.engine_worker import EngineWorker, PeriodicTask, Slots
+from gateway.worker.engine_worker import EngineWorker, PeriodicTask
 from tests.support.api_client import Web
 
 
@@ -166,10 +165,12 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
 
     monkeypatch.setattr("gateway.worker.engine_worker.backoff", at_once)
     monkeypatch.setattr(EngineWorker, "_check_forever", asyncio.Event().wait)
-    peers = OneTask(PeriodicTask("tried", 3600.0, wait_for_the_engine))
+    monkeypatch.setattr(EngineWorker, "_follow_events", asyncio.Event().wait)
+    peers = OneTask(PeriodicTask("tried", 3600.0, wait_for_the_engine, on_events=True))
     host = EngineWorker(web.pool, peers, None, "here")  # type: ignore[arg-type]
     host.identity = EngineIdentity("id", "name", "1", "linux/amd64")
     living = asyncio.create_task(host.run())
+    host.watch_or_leave()
     await enough.wait()
     assert asked[:3] == [(1, 3600.0), (2, 3600.0), (3, 3600.0)]
     await cancel_and_wait(living)
@@ -178,14 +179,16 @@ async def test_a_duty_that_waits_for_the_engine_is_not_repeated_each_second(
 class OneTask:
     """Stands in for the other engines, of which none is claimed for."""
 
+    spread = 0.0
+
     def __init__(self, periodic: PeriodicTask) -> None:
         self.periodic_tasks, self.background_tasks = [periodic], BackgroundTasks()
 
     def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]
 
-    def slots(self, _identity: EngineIdentity) -> Slots:
-        return Slots(asyncio.Semaphore(0), SwapSlots(1), asyncio.Semaphore(1))
+    def watches(self, _host: EngineWorker) -> bool:
+        return True
 
 
 def test_a_defect_with_one_of_many_ends_nothing_for_the_others() -> None:

@@ -24,6 +24,7 @@ from gateway.store import (
     watches,
 )
 from gateway.store.database import Pool, connect
+from gateway.store.engines import Place
 from gateway.store.pagination import Cursor, Page
 from tests.support.databases import create_database
 
@@ -141,10 +142,9 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
         c, datetime.now(UTC), datetime.now(UTC) + delivery_log_size.SPAN
     ),
     "the oldest of the inbox": lambda c: delivery_log_size.delete_oldest(c, 1000, datetime.now(UTC)),
-    "what an engine wakes": lambda c: leases.wake_waiting(c, None, "n", [Code.ENGINE_REFUSED]),
-    "the next to claim": lambda c: leases.claim_deployment(
-        c, owner="o", engine_id="n", server_ids=[None], held=[], lease=timedelta(seconds=15)
-    ),
+    "what an engine wakes": lambda c: leases.wake_waiting(c, [Place("n", None)], [Code.ENGINE_REFUSED]),
+    "what is due": lambda c: leases.select_due(c, "o", limit=500),
+    "the next to claim": lambda c: leases.claim_deployments(c, "o", {"d3": "n"}, timedelta(seconds=15)),
 }
 
 

@@ -8,13 +8,14 @@ from gateway.store import applications
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import claims, retry
 from tests.support.api_client import VAULT, Web
+from tests.support.claiming import claim_one
 
 ENGINE = "leases-engine"
 WAITS = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
 
 
 async def claim(web: Web, owner: str, *, lease: float, held: tuple[str, ...] = ()) -> Deployment | None:
-    return await claims.claim(web.pool, owner=owner, engine_id=ENGINE, server_ids=[None], running_ids=held, lease=lease)
+    return await claim_one(web.pool, owner, ENGINE, lease=lease, held=held)
 
 
 @pytest.fixture
@@ -114,6 +115,28 @@ async def test_of_those_that_may_have_ended_their_gateways_one_runs_at_a_time_th
     elsewhere = await claim(web, "another", lease=9)
     assert elsewhere is not None
     assert elsewhere.application_id == first.application_id
+
+
+async def test_a_batch_has_the_next_of_all_applications_and_one_suspect(web: Web, first: Deployment) -> None:
+    for name, takeovers in (("second", 2), ("third", 3), ("fourth", 0), ("fifth", 0)):
+        await web.mutate("application.create", name=name, applicationId=name, dockerImage="acme/web")
+        await web.mutate("application.deploy", applicationId=name)
+        if takeovers:
+            await web.pool.execute(
+                "UPDATE deployments SET status = 'running', takeovers = $2, lease_until = now() - interval '1 second'"
+                " WHERE application_id = $1",
+                name,
+                takeovers,
+            )
+    async with web.pool.acquire() as connection:
+        found = await claims.claim(
+            connection, owner="owner", choose=lambda _: ENGINE, running_ids=(first.deployment_id,), lease=9
+        )
+        again = await claims.claim(connection, owner="owner", choose=lambda _: ENGINE, running_ids=(), lease=9)
+    assert sorted(one.application_id for one in found) == ["fifth", "fourth", "second"]
+    assert [one.application_id for one in again] == [first.application_id]
+    bound = await web.pool.fetch("SELECT application_id FROM applications WHERE engine_id = $1", ENGINE)
+    assert sorted(row["application_id"] for row in bound) == ["app", "fifth", "fourth", "second"]
 
 
 async def test_what_waits_for_its_turn_on_the_engine_is_queued_for_who_looks(web: Web, first: Deployment) -> None:

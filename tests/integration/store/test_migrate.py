@@ -15,9 +15,9 @@ from gateway.store import database
 from gateway.store import migrate as migrations
 from gateway.store.database import Connection, Pool
 from gateway.store.migrate import Migration, former, migrate, select_newer, shipped
-from gateway.worker import claims
 from tests.support.api_client import VAULT, Web, answering
 from tests.support.catalog import describe
+from tests.support.claiming import claim_one
 from tests.support.databases import address, another_database, create_database
 
 DIGEST = "sha256:" + "ab" * 32
@@ -315,7 +315,7 @@ async def claim(pool: Pool) -> str | None:
     await pool.execute(
         "INSERT INTO engines (engine_id, name, version, platform) VALUES ('e', 'e', '1', 'p') ON CONFLICT DO NOTHING"
     )
-    claimed = await claims.claim(pool, owner="o", engine_id="e", server_ids=[None], running_ids=[], lease=15)
+    claimed = await claim_one(pool, "o", "e", lease=15)
     return None if claimed is None else claimed.application_id
 
 

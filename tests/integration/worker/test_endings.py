@@ -149,7 +149,7 @@ async def test_a_deployment_claimed_during_shutdown_goes_back_to_the_queue(
 ) -> None:
     claimed, go_on, claim = asyncio.Event(), asyncio.Event(), claims.claim
 
-    async def slowly(*given: Any, **named: Any) -> Deployment | None:
+    async def slowly(*given: Any, **named: Any) -> list[Deployment]:
         if found := await claim(*given, **named):
             claimed.set()
             await go_on.wait()

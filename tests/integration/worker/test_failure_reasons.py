@@ -27,8 +27,9 @@ from gateway.model.registries import ANONYMOUS
 from gateway.rollout import attempt, recipes
 from gateway.store import deployments
 from gateway.store.rollout_journal import PostgresJournal
-from gateway.worker import claims, execution, retry
+from gateway.worker import execution, retry
 from tests.support.api_client import VAULT, Web
+from tests.support.claiming import claim_one
 from tests.support.command_line import gateway_process
 from tests.support.real_parts import Pushes
 from tests.support.rollout_env import DeployedApp
@@ -124,7 +125,7 @@ async def claimed(web: Web) -> Deployment:
         )
     await web.mutate("application.create", name="Web", applicationId="app", dockerImage="acme/web")
     await web.mutate("application.deploy", applicationId="app")
-    found = await claims.claim(web.pool, owner="o", engine_id=ENGINE, server_ids=[None], running_ids=(), lease=60)
+    found = await claim_one(web.pool, "o", ENGINE, lease=60)
     assert found is not None
     return found
 

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +17,11 @@ from gateway.model.deployments import Deployment, Kind, Status, Swap
 from gateway.model.errors import Code, Failed, Postponed
 from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import deployments, swaps
+from gateway.store.engines import Seen
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import retry
 from gateway.worker.engine_worker import EngineWorker, PeriodicTask
+from gateway.worker.recorder import Recorder
 from gateway.worker.supervisor import Supervisor
 from tests.integration.store.test_leases import ENGINE, claim
 from tests.support.api_client import VAULT, Web
@@ -175,12 +176,14 @@ async def _nothing(_reached: ReachedEngine) -> float | None:
 
 
 class _Alone:
-    """A fleet of one host that claims nothing."""
+    """A pool of one engine, which claims nothing."""
 
     periodic_tasks: Sequence[PeriodicTask] = (PeriodicTask("nothing", 60, _nothing, on_events=True),)
+    spread = 0.0
 
-    def __init__(self) -> None:
+    def __init__(self, web: Web) -> None:
         self.background_tasks = BackgroundTasks()
+        self._recorder = Recorder(web.pool)
 
     def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]
@@ -188,10 +191,22 @@ class _Alone:
     def reaches(self, _identity: EngineIdentity) -> bool:
         return False
 
-    def slots(self, _identity: EngineIdentity) -> Any:
-        return SimpleNamespace(rollouts=asyncio.Semaphore())
+    def watches(self, _host: EngineWorker) -> bool:
+        return True
 
-    async def claim(self, _engine_id: str, _server_ids: list[str | None]) -> None:
+    def check_interval(self, _host: EngineWorker) -> float:
+        return 0.02
+
+    def changed(self, host: EngineWorker, _before: EngineIdentity | None) -> None:
+        host.watch_or_leave()
+
+    async def record_now(self, seen: Seen) -> None:
+        await self._recorder.write([seen])
+
+    def record(self, seen: Seen) -> None:
+        """It answers as it did before."""
+
+    def wake(self) -> None:
         """There is nothing to claim."""
 
 
@@ -212,8 +227,7 @@ def hear(monkeypatch: pytest.MonkeyPatch, ours: _Engine, follow: Callable[[], As
 async def test_a_recovered_engine_wakes_its_deployments(
     web: Web, monkeypatch: pytest.MonkeyPatch, restarted: str
 ) -> None:
-    for name in ("POLL_INTERVAL", "_CHECK_INTERVAL"):
-        monkeypatch.setattr(f"gateway.worker.engine_worker.{name}", 0.02)
+    monkeypatch.setattr("gateway.worker.engine_worker.POLL_INTERVAL", 0.02)
     breaks = asyncio.Event()
 
     engine: Any = _Engine()
@@ -240,7 +254,7 @@ async def test_a_recovered_engine_wakes_its_deployments(
         "INSERT INTO swaps (application_id, deployment_id, serving_name, new)"
         " SELECT application_id, deployment_id, 'web', 'c' FROM deployments WHERE application_id = 'port_taken'"
     )
-    alone: Any = _Alone()
+    alone: Any = _Alone(web)
     host = EngineWorker(web.pool, alone, engine, "unix:///engine")
     life = asyncio.create_task(host.run())
     try:
@@ -275,8 +289,7 @@ async def test_a_restarted_manager_may_take_a_while_to_start_its_swarm(
         yield
 
     hear(monkeypatch, engine, silent)
-    monkeypatch.setattr("gateway.worker.engine_worker._CHECK_INTERVAL", 0.01)
-    alone: Any = _Alone()
+    alone: Any = _Alone(web)
     host = EngineWorker(web.pool, alone, engine, "unix:///engine")
 
     async def seen(*states: bool) -> None:

@@ -1,0 +1,152 @@
+"""Several gateways and many engines: each engine is watched by one gateway, and claimed for by any."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from gateway.cli.demo.process import free_port, until
+from gateway.config import Settings
+from gateway.docker.engine.client import connect
+from gateway.model.servers import Access
+from gateway.registry import client
+from gateway.store import members, servers
+from gateway.store.database import Pool
+from gateway.store.engines import Seen
+from gateway.worker import engine_pool
+from gateway.worker.recorder import Recorder
+from gateway.worker.supervisor import Supervisor, supervise
+from tests.scale.engine import Delays
+from tests.scale.engines import Fleet, address_of, digest_of
+from tests.support.api_client import VAULT
+from tests.support.databases import empty
+
+ENGINES = 12
+QUICK = Delays(pull=(0.0, 0.01), create=0.0, start=0.0, stop=0.0, healthy=0.0)
+
+
+@dataclass
+class Hosts:
+    """Simulated engines, each a registered server with an application."""
+
+    pool: Pool
+    fleet: Fleet
+    port: int
+
+    async def ask(self) -> None:
+        """Queue a deployment for each application."""
+        self.fleet.versions.update({f"app-{number}": 1 for number in range(ENGINES)})
+        await self.pool.execute(
+            "INSERT INTO deployments (application_id, kind, forced, title, reference) "
+            "SELECT application_id, 'deploy', false, '', docker_image FROM applications"
+        )
+
+    async def served(self) -> bool | None:
+        """Return True once every engine serves."""
+        wanted = [{f"app-{number}": digest_of(f"app-{number}", 1)} for number in range(ENGINES)]
+        return [self.fleet.engines[address_of(number)].serving() for number in range(ENGINES)] == wanted or None
+
+    def watchers(self) -> list[int]:
+        """Return for each engine how many gateways follow its events."""
+        return [len(self.fleet.engines[address_of(number)].listeners) for number in range(ENGINES)]
+
+
+@pytest.fixture
+async def hosts(web_pool: Pool) -> AsyncIterator[Hosts]:
+    port, fleet = free_port(), Fleet(ENGINES, QUICK)
+    server = await asyncio.get_running_loop().create_server(fleet.connection, "0.0.0.0", port)  # noqa: S104 - see Connection
+    async with web_pool.acquire() as connection:
+        await empty(connection, "applications", "servers")
+        await connection.execute(
+            "WITH made AS (INSERT INTO projects (name) VALUES ('p') RETURNING project_id)"
+            " INSERT INTO environments (project_id, name) SELECT project_id, 'e' FROM made"
+        )
+        for number in range(ENGINES):
+            access = Access(f"tcp://{address_of(number)}:{port}")
+            made = await servers.insert_server(connection, VAULT, name=f"s-{number}", description="", access=access)
+            await connection.execute(
+                "INSERT INTO applications (application_id, name, app_name, server_id, docker_image, environment_id)"
+                " SELECT $1, $1, $1, $2, $3, environment_id FROM environments LIMIT 1",
+                f"app-{number}",
+                made.server_id,
+                f"127.0.0.1:{port}/app-{number}:latest",
+            )
+    yield Hosts(web_pool, fleet, port)
+    server.close()
+    async with web_pool.acquire() as connection:
+        await empty(connection, "applications", "servers", "projects")
+
+
+@asynccontextmanager
+async def gateway(pool: Pool) -> AsyncIterator[Supervisor]:
+    settings = Settings.from_environ({"HOME": "/", "DOCKER_HOST": "unix:///none", "GATEWAY_STABLE_WINDOW": "0.1"})
+    async with (
+        connect("unix:///none") as own,
+        client.connect() as registry,
+        supervise(pool, VAULT, own, registry, settings) as one,
+    ):
+        yield one
+
+
+async def watched_by(hosts: Hosts, wanted: Callable[[list[int]], bool]) -> None:
+    async def look() -> bool | None:
+        return wanted(hosts.watchers()) or None
+
+    await until(look)
+
+
+async def test_of_two_gateways_one_watches_each_engine_and_the_other_takes_over(hosts: Hosts) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(gateway(hosts.pool))
+        await watched_by(hosts, lambda found: found == [1] * ENGINES)
+        async with gateway(hosts.pool) as second:
+
+            async def has_some() -> bool | None:
+                return any(one.reached() for one in second.engine_pool.workers) or None
+
+            await until(has_some)
+            await watched_by(hosts, lambda found: found == [1] * ENGINES)
+        await watched_by(hosts, lambda found: found == [1] * ENGINES)
+
+
+async def test_what_a_silent_gateway_leaves_undone_another_one_does(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_pool, "_UNSEEN_AFTER", 1.0)
+    async with hosts.pool.acquire() as frozen:
+        number = await members.join(frozen)
+        try:
+            async with gateway(hosts.pool) as one:
+
+                async def leaves_some() -> bool | None:
+                    return any(not one.engine_pool.watches(worker) for worker in one.engine_pool.workers) or None
+
+                await until(leaves_some)
+                await hosts.ask()
+                await until(hosts.served)
+                for table, column in (("engine_addresses", "last_seen_at"), ("servers", "changed_at")):
+                    await hosts.pool.execute(f"UPDATE {table} SET {column} = '2026-01-01'")
+                await watched_by(hosts, lambda found: found == [1] * ENGINES)
+        finally:
+            await members.leave(frozen, number)
+    assert hosts.fleet.violations == []
+
+
+async def test_an_engine_that_cannot_be_recorded_fails_alone(hosts: Hosts) -> None:
+    recorder = Recorder(hosts.pool)
+
+    def seen(name: str) -> Seen:
+        return Seen(f"recorded-{name!r}", None, name, "1", "linux/amd64", name, swarm_manager=False, recovered=True)
+
+    writing = asyncio.create_task(recorder.run())
+    try:
+        results = await asyncio.gather(
+            *(recorder.record_now(seen(name)) for name in ("a", "\0", "b", "c")), return_exceptions=True
+        )
+    finally:
+        writing.cancel()
+    assert [result is None for result in results] == [True, False, True, True]
+    found = await hosts.pool.fetch("SELECT name FROM engines WHERE engine_id LIKE 'recorded-%' ORDER BY name")
+    assert [row["name"] for row in found] == ["a", "b", "c"]

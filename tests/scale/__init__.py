@@ -1,0 +1,1 @@
+"""Thousands of simulated engines, several real gateways, one PostgreSQL: what a host costs, and what a kill loses."""
