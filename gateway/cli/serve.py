@@ -1,8 +1,15 @@
 """`gateway serve` and `gateway migrate`."""
 
+import ctypes
+from contextlib import suppress
+
 import click
 
 from gateway.cli._runner import command, json_option, print_json, print_text
+
+# Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_THRESHOLD = 128 * 1024  # bytes
 
 
 @click.command()
@@ -14,9 +21,17 @@ def serve(*, as_json: bool) -> None:
     from gateway import app, config
     from gateway.cli import _logging
 
+    _return_freed_memory()
     settings = config.load()
     _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
     uvloop.run(app.serve(settings))
+
+
+def _return_freed_memory() -> None:
+    """Let the memory of a large answer go back to the system; glibc would keep it, and more after each larger one."""
+    with suppress(AttributeError):  # another C library
+        for parameter in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(parameter, _THRESHOLD)
 
 
 @click.command()

@@ -10,7 +10,6 @@ from typing import Any
 
 from gateway.docker.engine import images, services
 from gateway.docker.engine.client import Engine, EngineIdentity
-from gateway.docker.engine.images import Image
 from gateway.docker.engine.labels import (
     APPLICATION,
     DEPLOYMENT,
@@ -62,19 +61,29 @@ class Snapshot:
     nodes: Mapping[str, Node]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """What the state of a container needs of its image. Containers of one image share it."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    digests: frozenset[str] = frozenset()
+
+
 #: images of containers with the gateway's labels, by container id, kept between snapshots
-KnownImages = dict[str, Image | None]
+KnownImages = dict[str, KnownImage]
 
 
 async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownImages) -> Snapshot:
-    """List containers and services. Images of labelled containers are inspected once and kept in `known`."""
+    """List containers and services. What is new of images of labelled containers is kept in `known`."""
     found = await engine.call("GET", "containers/json", params={"all": 1})
     telling = {one["Id"]: one["ImageID"] for one in found if are_significant(one.get("Labels") or {})}
     for gone in known.keys() - telling.keys():
         del known[gone]
-    for container_id in telling.keys() - known.keys():
-        known[container_id] = await images.inspect(engine, telling[container_id])
-    there = {one.name: one for one in (_listed(one, known.get(one["Id"])) for one in found)}
+    missing = telling.keys() - known.keys()
+    # An image may have got further digests since another of its containers came.
+    inspected = {image_id: await _inspect(engine, image_id) for image_id in {telling[one] for one in missing}}
+    known.update((container_id, inspected[telling[container_id]]) for container_id in missing)
+    there = {one.name: one for one in (_listed(one, known.get(one["Id"], KnownImage())) for one in found)}
     if not identity.swarm_manager:
         return Snapshot(there, {}, {})
     tasks = await services.tasks_by_service(engine)
@@ -82,7 +91,15 @@ async def take_snapshot(engine: Engine, identity: EngineIdentity, known: KnownIm
     return Snapshot(there, by_name, await services.nodes(engine))
 
 
-def _listed(found: Mapping[str, Any], image: Image | None) -> ListedContainer:
+async def _inspect(engine: Engine, image_id: str) -> KnownImage:
+    image = await images.inspect(engine, image_id)
+    if image is None:
+        return KnownImage()
+    digests = frozenset(one.rpartition("@")[2] for one in image.repo_digests)
+    return KnownImage(image.config.get("Labels") or {}, digests)
+
+
+def _listed(found: Mapping[str, Any], image: KnownImage) -> ListedContainer:
     # Links to a container add further names, which contain a slash.
     names = [name.removeprefix("/") for name in found.get("Names") or ()]
     labels = found.get("Labels") or {}
@@ -92,8 +109,8 @@ def _listed(found: Mapping[str, Any], image: Image | None) -> ListedContainer:
         state=found["State"],
         status=found["Status"],
         image_id=found["ImageID"],
-        labels=own_labels(labels, (image.config.get("Labels") or {}) if image else {}),
-        digests=frozenset(one.rpartition("@")[2] for one in image.repo_digests) if image else frozenset(),
+        labels=own_labels(labels, image.labels),
+        digests=image.digests,
     )
 
 

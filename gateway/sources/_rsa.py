@@ -9,7 +9,6 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
-from cryptography.x509 import load_pem_x509_certificate
 
 from gateway.model.errors import Unauthenticated
 
@@ -18,6 +17,8 @@ _SKEW = 60.0  # seconds between two clocks
 
 def verify_certificate_signature(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
     """Check that `message` was signed with the key of this certificate; raises Unauthenticated."""
+    from cryptography.x509 import load_pem_x509_certificate  # heavy, and needed by two sources alone
+
     try:
         key = load_pem_x509_certificate(certificate).public_key()
         if not isinstance(key, RSAPublicKey):
