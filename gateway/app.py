@@ -12,16 +12,19 @@ connections that they need:
     7  the connections to PostgreSQL close, and the embedded server stops
 """
 
-import asyncio
 import errno
-import signal
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import chain
+from pathlib import Path
 
-import structlog
 from aiohttp import web
 
-from gateway.api.connections import Runner, limits_for, raise_file_limit
+from gateway import processes
+from gateway.admin.context import Context
+from gateway.api.connections import Limits, Runner, limits_for, raise_file_limit
+from gateway.api.ingress.shared_buckets import SharedBuckets
 from gateway.api.server import build
 from gateway.config import Settings
 from gateway.docker.engine import client
@@ -29,16 +32,14 @@ from gateway.model.errors import InvalidInput, Unavailable
 from gateway.model.reference import Domain, parse_domain
 from gateway.model.servers import Access
 from gateway.registry import client as registry_client
+from gateway.stopping import run_until_stopped
 from gateway.store import gateway_address
 from gateway.store.database import transaction
 from gateway.store.storage import open_storage
 from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import supervise
 
-_LOG = structlog.get_logger()
 _SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
-
-_BACKLOG = 1024  # connections that may wait to be accepted
 
 
 def token_hosts(settings: Settings) -> frozenset[str]:
@@ -62,58 +63,94 @@ def _own_engine(settings: Settings) -> Access:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[str]:
+async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator[str]:
     """Serve until the block is left. Yields the URL of the listener, such as `http://127.0.0.1:8080`."""
     limits = limits_for(raise_file_limit(), settings.body_limit)
+    own = settings.of_one_process()
     async with AsyncExitStack() as stack:
-        storage = await stack.enter_async_context(open_storage(settings))
-        engine = await stack.enter_async_context(client.connect(_own_engine(settings)))
+        storage = await stack.enter_async_context(open_storage(own))
+        engine = await stack.enter_async_context(client.connect(_own_engine(own)))
         registry = await stack.enter_async_context(
-            registry_client.connect(insecure_registries(settings), token_hosts=token_hosts(settings))
+            registry_client.connect(insecure_registries(own), token_hosts=token_hosts(own))
         )
-        supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, settings))
+        supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, own))
         await stack.enter_async_context(
-            polling_registries(storage.pool, storage.vault, registry, settings, supervisor.background_tasks)
+            polling_registries(storage.pool, storage.vault, registry, own, supervisor.background_tasks)
         )
-        application = build(storage.pool, storage.vault, supervisor, settings, registry)
-        runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, port = settings.address
-        try:
-            await web.TCPSite(runner, host, port, backlog=_BACKLOG).start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            used = f"Another program uses {settings.listen}. Stop it, or set GATEWAY_LISTEN."
-            raise Unavailable(used) from error
-        listening = runner.addresses[0]
-        address = f"http://{listening[0]}:{listening[1]}"
+        services = Context(storage.pool, storage.vault, supervisor, own, registry)
+        serving = _serving_with_others if settings.processes > 1 else _serving
+        address = await stack.enter_async_context(serving(services, settings, limits, as_json=as_json))
         async with transaction(storage.pool) as connection:
             await gateway_address.update_serving(connection, public_url=settings.public_url, listens=address)
         yield address
 
 
-async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stopping = asyncio.Event()
-    starting = asyncio.current_task()
+@asynccontextmanager
+async def _serving(context: Context, settings: Settings, limits: Limits, *, as_json: bool) -> AsyncIterator[str]:
+    """Accept in this process alone. Yields the URL of the listener."""
+    _ = as_json
+    async with _runner(build(context), limits) as runner:
+        host, port = settings.address
+        with _naming_the_setting(settings):
+            await web.TCPSite(runner, host, port, backlog=processes.BACKLOG).start()
+        yield _url(runner)
 
-    def stop() -> None:
-        stopping.set()
-        if starting is not None:  # the start may take long, for a migration or its lock
-            starting.cancel()
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+@asynccontextmanager
+async def _serving_with_others(
+    context: Context, settings: Settings, limits: Limits, *, as_json: bool
+) -> AsyncIterator[str]:
+    """Accept in this process and in others. Yields the URL of the listener."""
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gateway-processes-")))
+        buckets = SharedBuckets.create()
+        stack.callback(buckets.close)
+        with _naming_the_setting(settings):
+            own, *others = processes.listen(*settings.address, settings.processes)
+        for one in chain(own, *others):
+            stack.callback(one.close)
+        accepting = processes.AcceptingProcesses(directory, context.settings, buckets.descriptor, as_json=as_json)
+        application = build(context, buckets=buckets, accepting=accepting.metrics)
+        runner = await stack.enter_async_context(_runner(application, limits))
+        sites = [web.SockSite(runner, one, backlog=processes.BACKLOG) for one in own]
+        for site in sites:
+            await site.start()
+        address = _url(runner)
+        await web.UnixSite(runner, str(accepting.supervising), backlog=processes.BACKLOG).start()
+        # The others stop first, since they relay to this one; before that, nothing more is accepted here.
+        await stack.enter_async_context(accepting.running(others, context.rollouts.background_tasks))
+        for site in sites:
+            stack.push_async_callback(site.stop)
+        yield address
+
+
+@asynccontextmanager
+async def _runner(application: web.Application, limits: Limits) -> AsyncIterator[Runner]:
+    runner = Runner(application, limits, shutdown_timeout=_SERVER_SHUTDOWN)
+    await runner.setup()
     try:
-        async with running(settings) as address:
-            starting = None
-            _LOG.info("Serving", address=address)
-            await stopping.wait()
-            _LOG.info("Stopping")
-    except asyncio.CancelledError:
-        if not stopping.is_set():
+        yield runner
+    finally:
+        await runner.cleanup()
+
+
+def _url(runner: Runner) -> str:
+    listening = runner.addresses[0]
+    return f"http://{listening[0]}:{listening[1]}"
+
+
+@contextmanager
+def _naming_the_setting(settings: Settings) -> Iterator[None]:
+    """Raise Unavailable where another program listens."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
             raise
-    _LOG.info("Stopped")
+        used = f"Another program uses {settings.listen}. Stop it, or set GATEWAY_LISTEN."
+        raise Unavailable(used) from error
+
+
+async def serve(settings: Settings, *, as_json: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT. `as_json` is for the log of its other processes."""
+    await run_until_stopped(running(settings, as_json=as_json))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from gateway.model.errors import InvalidInput
 
@@ -25,6 +25,7 @@ _NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
 # The shortest and the longest poll interval in seconds; the database counts them in 32 bits.
 _LEAST_SECONDS, _MOST_SECONDS = 10, 10**9
 _MAX_DIGITS = 10
+_LEAST_CONNECTIONS = 2  # to PostgreSQL, of a process
 _NUMBERS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
@@ -41,6 +42,11 @@ class Settings(BaseModel):
     )
     database_connections: Annotated[int, Field(ge=2, le=1000)] = Field(
         10, description="Connections to PostgreSQL, at most."
+    )
+    processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="Processes that accept requests; they share the connections to PostgreSQL, at least two for each. "
+        "One of them deploys, and replaces another that ends.",
     )
     data_dir: Path = Field(description="Directory of the embedded PostgreSQL and of the master key.")
     docker_host: str = Field(description="The gateway's own Docker Engine: unix:///path or tcp://host:port.")
@@ -183,11 +189,31 @@ class Settings(BaseModel):
                 )
         return text
 
+    @field_validator("processes")
+    @classmethod
+    def _share_connections(cls, processes: int, info: ValidationInfo) -> int:
+        connections = info.data.get("database_connections", 0)
+        if connections and processes * _LEAST_CONNECTIONS > connections:
+            raise ValueError(f"GATEWAY_DATABASE_CONNECTIONS must be at least {processes * _LEAST_CONNECTIONS} for it")
+        return processes
+
     @property
     def reconciled(self) -> dict[str, int]:
         """The poll interval in seconds, by registry; `*` stands for all others."""
         pairs = (pair.strip().partition("=") for pair in self.reconcile.split(",") if pair.strip())
         return {domain: int(seconds) for domain, _, seconds in pairs}
+
+    def of_one_process(self) -> Self:
+        """Return the settings of one of its processes, which has its part of the connections."""
+        part = self.database_connections // self.processes
+        return self.model_copy(update={"processes": 1, "database_connections": part})
+
+    def revealed(self) -> dict[str, object]:
+        """Return the values with the secrets, for another process of this gateway; paths are not converted."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
+        }
 
     @property
     def address(self) -> tuple[str, int]:

@@ -284,14 +284,16 @@ class Server(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
-        CONNECTIONS.set(len(self._connections))
+        if _is_of_client(handler):
+            CONNECTIONS.inc()
         if len(self._connections) > self.limits.connections:
             waiting = self._waiting(but=handler)
             self.close(_longest_waiting_of_busiest_address(waiting) if waiting else handler, CloseReason.TOO_MANY)
 
     def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        if handler in self._connections and _is_of_client(handler):
+            CONNECTIONS.dec()
         super().connection_lost(handler, exc)
-        CONNECTIONS.set(len(self._connections))
 
     def hold(self, connection: Connection, size: int) -> None:
         """Count held bytes; where all connections hold too many, close the one that has waited longest."""
@@ -335,6 +337,11 @@ class Server(web.Server):
     async def shutdown(self, timeout: float | None = None) -> None:
         self._next_check.cancel()
         await super().shutdown(timeout)
+
+
+def _is_of_client(connection: RequestHandler) -> bool:
+    """Whether it is not of another process of this gateway, which has no address."""
+    return isinstance(connection, Connection) and connection.address != ""
 
 
 def _since(connection: Connection) -> float:

@@ -1,7 +1,7 @@
 """Health, readiness and metrics: GET /healthz, /api/health, /readyz and /metrics."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import prometheus_client
 from aiohttp import web
@@ -101,19 +101,52 @@ def _engine_row(engine: EngineStatus) -> dict[str, object]:
     }
 
 
-class _Public(CollectorRegistry):
-    """The metrics for requests that are not trusted: without those that name an engine or an application."""
+#: returns the metrics of the other processes of this gateway, by name
+MetricsOfOthers = Callable[[], Mapping[str, Metric]]
+METRICS_OF_OTHERS: web.AppKey[MetricsOfOthers] = web.AppKey("metrics_of_others")
+
+
+def no_metrics() -> Mapping[str, Metric]:
+    """Return the metrics of no other process."""
+    return {}
+
+
+class _Summed(CollectorRegistry):
+    """The metrics of all processes: each sample is the sum over them."""
+
+    def __init__(self, others: Mapping[str, Metric]) -> None:
+        super().__init__()
+        self._others = others
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():
+            if (other := self._others.get(family.name)) is None:
+                yield family
+                continue
+            values = {(one.name, frozenset(one.labels.items())): one for one in family.samples}
+            for one in other.samples:
+                key = (one.name, frozenset(one.labels.items()))
+                held = values.get(key)
+                values[key] = one if held is None else held._replace(value=held.value + one.value)
+            summed = Metric(family.name, family.documentation, family.type)
+            summed.samples = list(values.values())
+            yield summed
+
+
+class _Public(_Summed):
+    """The metrics for requests that are not trusted: without those that name an engine or an application."""
+
+    def collect(self) -> Iterator[Metric]:
+        for family in super().collect():
             if not any(_PRIVATE_LABELS & sample.labels.keys() for sample in family.samples):
                 yield family
 
 
 async def metrics(request: web.Request) -> web.Response:
     """Respond with the metrics, as Prometheus reads them."""
-    registry = REGISTRY if await _is_trusted(request) else _Public()
+    visible = _Summed if await _is_trusted(request) else _Public
     await request.app[GAUGES].refresh(request.app[CONTEXT])
+    registry = visible(request.app[METRICS_OF_OTHERS]())
     return web.Response(body=prometheus_client.generate_latest(registry), headers={"Content-Type": _CONTENT_TYPE})
 
 

@@ -7,5 +7,6 @@ WRONG_KEYS = Counter("gateway_wrong_keys_total", "Requests with an invalid API k
 THROTTLED_KEYS = Counter(
     "gateway_throttled_keys_total", "Requests with an unknown API key that were rejected without a query."
 )
-CONNECTIONS = Gauge("gateway_connections_open", "Open client connections.")
+#: of processes that serve together, the sum
+CONNECTIONS = Gauge("gateway_connections_open", "Open client connections.", multiprocess_mode="livesum")
 CLOSED = Counter("gateway_connections_closed_total", "Client connections that the gateway closed, by reason.", ["why"])

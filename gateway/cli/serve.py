@@ -24,7 +24,7 @@ def serve(*, as_json: bool) -> None:
     _return_freed_memory()
     settings = config.load()
     _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
-    uvloop.run(app.serve(settings))
+    uvloop.run(app.serve(settings, as_json=as_json))
 
 
 def _return_freed_memory() -> None:

@@ -75,7 +75,7 @@ async def _full_engine(socket: Path) -> AsyncIterator[str]:
     try:
         yield f"unix://{socket}"
     finally:
-        process.terminate()
+        process.kill()
         await process.wait()
 
 

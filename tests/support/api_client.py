@@ -11,6 +11,7 @@ import orjson
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway.admin.context import Context
 from gateway.api.connections import Limits, Runner
 from gateway.api.server import build
 from gateway.background import BackgroundTasks
@@ -160,7 +161,7 @@ async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[We
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
     validator = ResponseValidator()
     async with registry_client.connect() as registry:
-        application = build(web_pool, VAULT, rollouts, settings, registry)
+        application = build(Context(web_pool, VAULT, rollouts, settings, registry))
         application.middlewares.insert(0, validator.middleware)
         server = _Server(application)
         await server.start_server()

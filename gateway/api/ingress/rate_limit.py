@@ -1,13 +1,14 @@
 """Rate limits of endpoints: requests a minute, and requests in progress at a time.
 
 They are kept in memory by path, so that a request beyond the limit costs no database query. All paths that are not
-known to belong to an endpoint share one limiter: whoever guesses paths delays only other guesses.
+known to belong to an endpoint share one limiter: whoever guesses paths delays only other guesses. The processes of a
+gateway share the rates; each has its part of the slots.
 """
 
 import asyncio
 import time
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -21,32 +22,59 @@ _UNKNOWN_RATE = 10_000.0  # requests a second to unknown paths; their slots limi
 _BURST = 10.0  # seconds' worth of requests that may come at once
 
 
+class Buckets(Protocol):
+    """The levels of token buckets, by name."""
+
+    def take(self, name: str, rate: float, capacity: float, /) -> float:
+        """Take one token; return 0, or the seconds until there is one."""
+
+    def lower(self, name: str, level: float, /) -> None:
+        """Let the bucket hold no more than this."""
+
+
+class OwnBuckets:
+    """The levels of this process alone; those used the longest ago are discarded, which makes them full again."""
+
+    def __init__(self) -> None:
+        self._levels: dict[str, tuple[float, float]] = {}
+
+    def take(self, name: str, rate: float, capacity: float, /) -> float:
+        now = time.monotonic()
+        level, filled_at = self._levels.pop(name, (capacity, now))
+        level = min(level + (now - filled_at) * rate, capacity)
+        taken = level >= 1
+        if len(self._levels) >= _MAX_LIMITERS:
+            del self._levels[next(iter(self._levels))]
+        self._levels[name] = (level - taken, now)
+        return 0.0 if taken else (1 - level) / rate
+
+    def lower(self, name: str, level: float, /) -> None:
+        held, filled_at = self._levels.get(name, (level, time.monotonic()))
+        self._levels[name] = (min(held, level), filled_at)
+
+
 class RateLimiter:
     """A token bucket for the rate, and slots for the requests in progress. The rate is in requests a second."""
 
-    __slots__ = ("_capacity", "_filled_at", "_level", "_rate", "_slots", "waiting")
+    __slots__ = ("_buckets", "_capacity", "_path", "_rate", "_slots", "waiting")
 
-    def __init__(self, rate: float, slots: int) -> None:
+    def __init__(self, path: str, buckets: Buckets, rate: float, slots: int) -> None:
+        self._path, self._buckets = path, buckets
         self._rate, self._capacity = rate, max(1.0, rate * _BURST)
-        self._level, self._filled_at = self._capacity, time.monotonic()
         self._slots, self.waiting = asyncio.Semaphore(slots), 0
 
     def count(self) -> None:
         """Count one request; raises Throttled when it is beyond the limit."""
-        now = time.monotonic()
-        self._level = min(self._level + (now - self._filled_at) * self._rate, self._capacity)
-        self._filled_at = now
-        if self._level < 1:
-            raise Throttled("too many requests to this webhook", retry_after=(1 - self._level) / self._rate)
         if self.waiting >= _MAX_WAITING:
             raise Throttled("too many requests to this webhook are waiting already", retry_after=1)
-        self._level -= 1
+        if wait := self._buckets.take(self._path, self._rate, self._capacity):
+            raise Throttled("too many requests to this webhook", retry_after=wait)
 
     def set_rate(self, rate: float) -> None:
         """Change the rate. The request that was counted last counts against the new one."""
         if rate != self._rate:
             self._rate, self._capacity = rate, max(1.0, rate * _BURST)
-            self._level = min(self._level, self._capacity - 1)
+            self._buckets.lower(self._path, self._capacity - 1)
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run the work when a slot is free, and return its result."""
@@ -62,10 +90,10 @@ class RateLimiter:
 class RateLimiters:
     """One limiter an endpoint; the least recently used are discarded."""
 
-    def __init__(self, *, rate: float, slots: int) -> None:
-        self._rate, self._slots = rate, slots
+    def __init__(self, buckets: Buckets, *, rate: float, slots: int) -> None:
+        self._buckets, self._rate, self._slots = buckets, rate, slots
         self._limiters: dict[str, RateLimiter] = {}
-        self._unknown_paths = RateLimiter(_UNKNOWN_RATE, max(1, slots // 2))
+        self._unknown_paths = RateLimiter("", buckets, _UNKNOWN_RATE, max(1, slots // 2))
 
     def for_path(self, path: str) -> RateLimiter:
         """Return the limiter of a request of which only the path is known yet."""
@@ -77,13 +105,13 @@ class RateLimiters:
 
     def for_endpoint(self, path: str, *, rate: float | None) -> RateLimiter:
         """Return the limiter of an endpoint, at its own rate if it has one. A new limiter counts this request."""
-        limiter = self._limiters.get(path)
+        rate, limiter = self._rate if rate is None else rate, self._limiters.get(path)
         if limiter is None:
             if len(self._limiters) >= _MAX_LIMITERS:
                 del self._limiters[next(iter(self._limiters))]
-            limiter = self._limiters[path] = RateLimiter(self._rate, self._slots)
+            limiter = self._limiters[path] = RateLimiter(path, self._buckets, rate, self._slots)
             limiter.count()
-        limiter.set_rate(self._rate if rate is None else rate)
+        limiter.set_rate(rate)
         return limiter
 
 
