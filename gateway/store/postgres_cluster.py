@@ -59,8 +59,8 @@ class Cluster:
     """One use of the server in a data directory. The methods block; call `enter` first and `leave` last."""
 
     def __init__(self, data_dir: Path) -> None:
-        self.directory = data_dir / "postgres"
-        self._data_dir = data_dir
+        self._data_dir = data_dir.absolute()  # the server runs in a directory of its own
+        self.directory = self._data_dir / "postgres"
         self._using: int | None = None  # a descriptor that holds the shared lock
         self._stack = ExitStack()
         self._host = self.directory

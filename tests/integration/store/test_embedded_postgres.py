@@ -79,6 +79,13 @@ async def test_a_command_changes_no_mode_of_what_was_there_and_makes_nothing_tha
     assert open_to_others(home) == []
 
 
+async def test_a_data_directory_may_be_named_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with embedded_postgres(Path("data")) as url:
+        await (await asyncpg.connect(url)).close()
+    assert (tmp_path / "data/postgres/PG_VERSION").exists()
+
+
 async def test_as_a_user_without_rights_it_runs_too(tmp_path: Path) -> None:
     prefix = ("unshare", "--user", "--map-user=1", "--map-group=1")
     assert await gateway(home_of(tmp_path), "keys", "list", prefix=prefix) == (0, "")
