@@ -51,11 +51,12 @@ _MATCHING = """
        AND ($8::text[] IS NULL OR a.application_id = ANY($8))
        AND ($1::text IS NULL OR a.environment_id = $1)
        AND ($2::text IS NULL OR a.environment_id IN (SELECT environment_id FROM environments WHERE project_id = $2))
-       AND strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.description, a.docker_image)), lower($3)) > 0
-       AND strpos(lower(a.name), lower($4)) > 0
-       AND strpos(lower(a.app_name), lower($5)) > 0
-       AND strpos(lower(coalesce(a.description, '')), lower($6)) > 0
-       AND strpos(lower(coalesce(a.docker_image, '')), lower($7)) > 0
+       AND ($3 = ''
+            OR strpos(lower(concat_ws(E'\\n', a.name, a.app_name, a.description, a.docker_image)), lower($3)) > 0)
+       AND ($4 = '' OR strpos(lower(a.name), lower($4)) > 0)
+       AND ($5 = '' OR strpos(lower(a.app_name), lower($5)) > 0)
+       AND ($6 = '' OR strpos(lower(coalesce(a.description, '')), lower($6)) > 0)
+       AND ($7 = '' OR strpos(lower(coalesce(a.docker_image, '')), lower($7)) > 0)
 """
 
 
