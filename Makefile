@@ -131,4 +131,4 @@ requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt
 
 clean: ## Remove what was installed here.
-	rm -rf $(VENV) $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) build/bench $(CLIENTS)/node_modules $(CLIENTS)/.venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

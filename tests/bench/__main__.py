@@ -14,7 +14,7 @@ from pathlib import Path
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
-from tests.bench import accepting, deploying, growth, page, recovering, report, sources
+from tests.bench import accepting, deploying, growth, page, recovering, report, sources, starting, steady
 from tests.support import leftovers
 
 #: parts that need an engine and a registry, and parts that need a directory alone
@@ -23,11 +23,13 @@ ON_ENGINE: dict[str, Callable[[PrivateEngine, PrivateRegistry, Path], Awaitable[
     "fan-out": deploying.fan_out,
     "rollback": recovering.rollback,
     "takeover": recovering.takeover,
+    "steady": steady.measure,
 }
 ALONE: dict[str, Callable[[Path], Awaitable[list[report.Figure]]]] = {
     "accepting": accepting.measure,
     "sources": sources.measure,
     "growth": growth.measure,
+    "starting": starting.measure,
 }
 PARTS = [*ON_ENGINE, *ALONE]
 RESULTS, PAGE = Path("bench.json"), Path("docs/benchmarks.md")

@@ -1,94 +1,185 @@
-"""What grows with the database, and what should not."""
+"""What a long history costs: a grown database beside one with a page of everything, asked in turn.
+
+The grown one has 10,000 applications, a million subscriptions and deployments, and DELIVERIES=10000000. It is filled
+once, in minutes, and kept in build/bench.
+"""
 
 import asyncio
-import re
-from contextlib import AsyncExitStack
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from random import choice
+from urllib.parse import urlencode
 
+import aiohttp
 import asyncpg
+import orjson
 
 from gateway.cli.demo.process import GatewayProcess, gateway_process
+from gateway.model.deployments import Deployment
+from gateway.store import database
 from gateway.store.embedded_postgres import embedded_postgres
-from tests.bench.accepting import SETTINGS, prepare
-from tests.bench.load import request
+from gateway.worker import claims
+from tests.bench import fill
+from tests.bench.fill import REPOSITORIES, Size, filled
+from tests.bench.load import Pushes, request, send
+from tests.bench.processor import resident, taken
 from tests.bench.report import Figure, figure
 from tests.bench.single import client, p50s
 
-WORDS = ("web", "api", "db", "mail", "auth", "cache", "jobs", "admin", "docs", "blog")
+FULL = Size(10_000, 1_000_000, 1_000_000, int(os.environ.get("DELIVERIES", "10000000")))
+#: as many for each application, and pages that are full
+PAGE = Size(100, 10_000, 10_000, 10_000)
+#: where the grown database is kept
+KEPT = Path("build/bench").absolute()
+GATE = 1.5
+NOBODYS = [f"acme/other{number}" for number in range(10)]
+
+SINGLE, ASKED, CLAIMED = 1000, 60, 100  # pushes, calls of a procedure, claims of each database
+WARM = 0.2  # of them are not counted
+PAIRS, SECONDS = 3, 2
+
+# The applications a0 to a9 are measured, of which each has a hundred deployments in both.
+CALLS: dict[str, Mapping[str, object]] = {
+    "application.all": {"limit": 100},
+    "application.one": {"applicationId": "a0"},
+    "application.search": {"q": "app", "limit": 20},
+    "project.all": {"limit": 1},
+    "environment.one": {"environmentId": "v0"},
+    "subscription.all": {"applicationId": "b1"},
+    "deployment.all": {"applicationId": "a0"},
+    "deployment.allByType": {"id": "a0", "type": "application"},
+    "deployment.allCentralized": {"limit": 100},
+    "deployment.queueList": {},
+    "delivery.all": {"limit": 100},
+    "delivery.all of a webhook": {"limit": 100, "endpointId": "e0"},
+    "delivery.all ignored": {"limit": 100, "verdict": "ignored"},
+    "delivery.all failed": {"limit": 100, "verdict": "failed"},
+}
+#: of these, what says how many there are of all, and so reads each: without a gate
+COUNTING = {"application.search"}
+
+
+@dataclass
+class Side:
+    """One of the two databases, and what is needed to ask it."""
+
+    gateway: GatewayProcess
+    path: str
+    session: aiohttp.ClientSession
+    pool: database.Pool
+
+    async def ask(self, *, call: str, given: Mapping[str, object]) -> float:
+        """Return the milliseconds of a query."""
+        query = urlencode({"input": orjson.dumps({"json": given}).decode()})
+        began = time.perf_counter()
+        async with self.session.get(f"{self.gateway.url}/api/trpc/{call.split(maxsplit=1)[0]}?{query}") as answer:
+            body = await answer.read()
+        assert answer.status == 200, body
+        return (time.perf_counter() - began) * 1000
+
+    async def claim(self) -> float:
+        """Return the milliseconds of a claim of all that is due; it is queued again."""
+        claimed: list[Deployment] = []
+        milliseconds = 0.0
+        async with database.statement(self.pool) as connection:
+            while not claimed:  # the gateway may have all of them locked
+                began = time.perf_counter()
+                claimed = await claims.claim(
+                    connection, owner="bench", choose=lambda _due: "bench", running_ids=(), lease=15
+                )
+                milliseconds = (time.perf_counter() - began) * 1000
+            await connection.execute(
+                "UPDATE deployments SET status = 'queued', lease_until = NULL WHERE deployment_id = ANY($1)",
+                [one.deployment_id for one in claimed],
+            )
+        return milliseconds
 
 
 async def measure(directory: Path) -> list[Figure]:
-    host = f"unix://{directory}/none"
     async with (
-        gateway_process(directory / "few", host, SETTINGS) as few,
-        gateway_process(directory / "many", host, SETTINGS) as many,
+        _side(await filled(FULL, KEPT)) as grown,
+        _side(await filled(PAGE, directory / "page")) as small,
     ):
-        paths = [await prepare(one, [f"acme/{word}" for word in WORDS]) for one in (few, many)]
-        await _fill(many)
-        latencies = await _latencies([few, many], paths)
-        await few.stop()
-        memory = await _memory(many)
-    return [
-        figure(
-            "(c) accept latency, 10,000 endpoints, 1,000,000 tags over 10", latencies[1], latencies[0], "ms", gate=1.5
-        ),
-        Figure("(f) resident memory, idle, 1,000 applications (over 100 MB)", memory, 100, "MB"),
-    ]
+        memory = await asyncio.to_thread(resident, grown.gateway.pid)
+        sides = (grown, small)
+        figures = [
+            await _pushes("a push that matches", sides, REPOSITORIES, status=202),
+            await _pushes("a push that matches nothing", sides, NOBODYS, status=200),
+            await _compared("a claim of what is due", sides, Side.claim, CLAIMED),
+        ]
+        for call, given in CALLS.items():
+            figures.append(await _compared(call, sides, partial(Side.ask, call=call, given=given), ASKED))
+        # The last, since it leaves pushes under way.
+        figures.append(await _rates(sides, directory))
+    many = f"{FULL.applications:,} applications"
+    return [*figures, Figure(f"(f) resident memory, idle, {many} (over 100 MB)", memory, 100, "MB")]
 
 
-async def _latencies(gateways: list[GatewayProcess], paths: list[str]) -> list[list[float]]:
-    """Return the milliseconds of single, distinct, matching pushes, to each in turn, after some to warm up."""
-    taken: list[list[float]] = [[] for _ in gateways]
+@asynccontextmanager
+async def _side(directory: Path) -> AsyncIterator[Side]:
+    """Run a gateway on a filled database, once it has done what it does at its start."""
     async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(client(one.port)) for one in gateways]
-        for _ in range(1000):
-            for one, (pushing, path) in enumerate(zip(clients, paths, strict=True)):
-                taken[one].append(await pushing.milliseconds(request(path, "acme/web")))
-    return [p50s(one[200:]) for one in taken]
-
-
-async def _fill(gateway: GatewayProcess) -> None:
-    """Let a thousand applications follow a million tags, a tenth of them versions, told at ten thousand endpoints."""
-    async with embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])) as url:
-        connection = await asyncpg.connect(url)
-        await connection.execute(
-            """
-            INSERT INTO projects (project_id, name) VALUES ('b', 'b');
-            INSERT INTO environments (environment_id, project_id, name) VALUES ('b', 'b', 'b');
-            INSERT INTO applications (application_id, name, app_name, environment_id)
-            SELECT 'b' || number, 'b', 'b' || number, 'b' FROM generate_series(1, 990) AS number
-            """
+        host = f"unix://{directory}/none"
+        gateway = await stack.enter_async_context(gateway_process(directory, host, fill.SETTINGS))
+        url = await stack.enter_async_context(embedded_postgres(Path(gateway.environment["GATEWAY_DATA_DIR"])))
+        await _checkpoint(url)
+        while (await _busy(gateway)) > 0.1:
+            pass
+        yield Side(
+            gateway,
+            str((await gateway.endpoint("dockerhub"))["path"]),
+            await stack.enter_async_context(aiohttp.ClientSession(headers={"x-api-key": gateway.key})),
+            await stack.enter_async_context(database.connect(url, size=2)),
         )
-        await connection.execute(
-            """
-            INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
-            SELECT 'b' || 1 + number % 990, 'ghcr.io/org' || number / 100 || '/app' || number,
-                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '' END,
-                   CASE WHEN number % 10 > 0 THEN 'exact' ELSE 'semver' END::rule,
-                   CASE WHEN number % 10 > 0 THEN 'latest' ELSE '^1' END
-              FROM generate_series(11, 1000000) AS number
-            """,
-            timeout=300,
-        )
-        await connection.execute(
-            """
-            INSERT INTO endpoints (source, name, token_hash, secret)
-            SELECT 'github', 'n' || number, sha256(number::text::bytea), ''
-              FROM generate_series(1, 10000) AS number
-            """
-        )
-        await connection.execute("ANALYZE subscriptions, endpoints", timeout=300)
-        # What was just filled in is written out now, not while it is measured.
-        await connection.execute("CHECKPOINT", timeout=300)
-        await connection.close()
 
 
-async def _memory(gateway: GatewayProcess) -> float:
-    """Return the resident megabytes of the process with a thousand applications, after a moment of rest."""
-    await gateway.stop()
-    await gateway.start()
-    await gateway.query("application.all")
-    await asyncio.sleep(3)
-    status = await asyncio.to_thread(Path(f"/proc/{gateway.pid}/status").read_text)
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    return int(found[1]) / 1024 if found else 0.0
+async def _checkpoint(url: str) -> None:
+    """Let the server write now what it would write while it is measured."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("CHECKPOINT", timeout=300)
+    await connection.close()
+
+
+async def _busy(gateway: GatewayProcess) -> float:
+    """Return how much of a core the gateway and its database take, over two seconds."""
+    before = taken(gateway, os.getpid())
+    await asyncio.sleep(2)
+    used = taken(gateway, os.getpid()) - before
+    return (used.python + used.postgres) / 2000
+
+
+async def _compared(name: str, sides: tuple[Side, Side], act: Callable[[Side], Awaitable[float]], times: int) -> Figure:
+    """Return the milliseconds of the grown database over those of the small one, in turn."""
+    found: list[list[float]] = [[], []]
+    for _ in range(times):
+        for one, side in enumerate(sides):
+            found[one].append(await act(side))
+    ours, theirs = (p50s(one[int(WARM * times) :]) for one in found)
+    return figure(f"(c) {name}: grown over small", ours, theirs, "ms", None if name in COUNTING else GATE)
+
+
+async def _pushes(name: str, sides: tuple[Side, Side], repositories: list[str], *, status: int) -> Figure:
+    async with AsyncExitStack() as stack:
+        clients = {one.path: await stack.enter_async_context(client(one.gateway.port)) for one in sides}
+
+        async def push(side: Side) -> float:
+            return await clients[side.path].milliseconds(request(side.path, choice(repositories)), status=status)
+
+        return await _compared(name, sides, push, SINGLE)
+
+
+async def _rates(sides: tuple[Side, Side], directory: Path) -> Figure:
+    """Return the time a push takes where 128 are under way."""
+    found: list[list[float]] = [[], []]
+    for _ in range(PAIRS):
+        for one, side in enumerate(sides):
+            pushes = Pushes(side.path, REPOSITORIES)
+            sent = await send(side.gateway.url, pushes, connections=128, seconds=SECONDS, directory=directory)
+            found[one].append(1000 / sent.rate)
+    ours, theirs = found
+    return figure("(c) a push among 128: grown over small", ours, theirs, "ms", GATE)

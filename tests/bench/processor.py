@@ -1,6 +1,7 @@
-"""How much processor time processes have taken, from /proc."""
+"""How much processor time and memory processes take, from /proc."""
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,3 +72,10 @@ def _milliseconds(table: dict[int, list[_Process]], root: int, *, without: int =
     for child in table.get(root, ()):
         if child.pid != without:
             yield from _milliseconds(table, child.pid, without=without)
+
+
+def resident(pid: int) -> float:
+    """Return the resident megabytes of a process."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024

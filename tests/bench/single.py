@@ -10,8 +10,8 @@ class Client:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
-    async def milliseconds(self, push: bytes) -> float:
-        """Return how long the answer to a push takes, which must be 202."""
+    async def milliseconds(self, push: bytes, *, status: int = 202) -> float:
+        """Return how long the answer to a push takes, which must have this status."""
         began = time.perf_counter()
         self._writer.write(push)
         head = await self._reader.readuntil(b"\r\n\r\n")
@@ -19,7 +19,7 @@ class Client:
         length = next(int(line.split(b":")[1]) for line in lines if line.startswith(b"content-length"))
         body = await self._reader.readexactly(length)
         taken = time.perf_counter() - began
-        assert head.startswith(b"HTTP/1.1 202"), (head, body)
+        assert head.startswith(b"HTTP/1.1 %d " % status), (head, body)
         return taken * 1000
 
 
