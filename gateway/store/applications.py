@@ -15,7 +15,7 @@ from gateway.model.registries import parse_credentials
 from gateway.store import application_images, projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
-from gateway.store.engines import Place
+from gateway.store.engines import AT_SERVERS, Place
 from gateway.store.pagination import FIRST, Page
 from gateway.store.undecryptable import Row
 
@@ -156,7 +156,7 @@ async def select_idle(
         f"""
         SELECT {_COLUMNS}
           FROM applications
-         WHERE engine_id = $1 AND coalesce(server_id, '') = ANY($2::text[])
+         WHERE application_id IN (SELECT a.application_id FROM applications a WHERE a.engine_id = $1 AND {AT_SERVERS})
            AND NOT EXISTS (
                    SELECT FROM deployments d
                     WHERE d.application_id = applications.application_id AND d.status IN ('queued', 'running')

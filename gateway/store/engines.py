@@ -48,6 +48,10 @@ LAST_SEEN = """
 """
 
 
+#: whether an application `a` is at one of the servers $2, where '' stands for the gateway's own engine: by its index
+AT_SERVERS = "(a.server_id = ANY($2::text[]) OR (a.server_id IS NULL AND '' = ANY($2::text[])))"
+
+
 async def is_any_reached(connection: Connection, within: timedelta) -> bool:
     """Tell whether a gateway has reached an engine in this time. A gateway that runs tries every few seconds."""
     return bool(

@@ -308,7 +308,7 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
                      FROM deployments w
                      JOIN applications a USING (application_id)
                     WHERE w.status = 'queued' AND w.reason_code IS NULL
-                      AND a.server_id IS NOT DISTINCT FROM $4
+                      AND (a.server_id = $4 OR ($4::text IS NULL AND a.server_id IS NULL))
                       AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
                       FOR NO KEY UPDATE OF w SKIP LOCKED
                )

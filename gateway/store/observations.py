@@ -9,6 +9,7 @@ import asyncpg
 from gateway.model.applications import Desired
 from gateway.model.observations import STALE_AFTER, ExpectedState, Observation, ObservedState, State
 from gateway.store.database import Connection
+from gateway.store.engines import AT_SERVERS
 
 _TOUCHED = timedelta(seconds=30)  # after which an unchanged row is written again
 _WELL = timedelta(minutes=5)  # after which an alert is sent again
@@ -34,7 +35,7 @@ async def select_expected(
 ) -> tuple[list[ExpectedState], datetime]:
     """Return the applications that should run on the engine of these servers, and the time of this statement."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT a.application_id, a.name, a.app_name, a.desired,
                coalesce((a.configuration ->> 'heal')::boolean, false) AS heal,
                served.deployment_id IS NULL OR (served.kind = 'rollback' AND served.rolls_back_to IS NULL)
@@ -59,9 +60,9 @@ async def select_expected(
                 ORDER BY d.finished_at DESC
                 LIMIT 1
                ) AS served ON true
-         WHERE a.engine_id = $1 AND coalesce(a.server_id, '') = ANY($2::text[]) AND a.desired <> 'deleted'
+         WHERE a.engine_id = $1 AND {AT_SERVERS} AND a.desired <> 'deleted'
            AND (served.deployment_id IS NOT NULL OR a.base IS NOT NULL)
-        """,
+        """,  # noqa: S608 - a constant
         engine_id,
         [server_id or "" for server_id in server_ids],
     )

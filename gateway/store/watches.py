@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
-from gateway.store.engines import Place
+from gateway.store.engines import AT_SERVERS, Place
 
 # A newer deployment, queued or running, replaces what is monitored or is about to.
 _UNTOUCHED = """
@@ -48,7 +48,7 @@ async def select_watches(
           FROM watches w
           JOIN applications a USING (application_id)
           JOIN deployments d USING (deployment_id)
-         WHERE a.engine_id = $1 AND coalesce(a.server_id, '') = ANY($2::text[])
+         WHERE a.engine_id = $1 AND {AT_SERVERS}
            AND a.desired = 'running' AND w.until > now() AND {_UNTOUCHED}
         """,  # noqa: S608 - a constant
         engine_id,

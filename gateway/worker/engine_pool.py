@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import uuid4
@@ -46,7 +46,11 @@ _CHECK_INTERVAL = 5.0  # seconds between checks of an engine that answers
 # Checks of one kind in a second, at most: the engines that are watched, those that are not, those that do not answer.
 _WATCHED_CHECKS, _OTHER_CHECKS, _VAIN_CHECKS = 100.0, 20.0, 50.0
 _LONGEST_CHECK = 20.0  # seconds between checks of a watched engine; less than _UNSEEN_AFTER
-_FIRST_CHECKS = 200.0  # engines in a second, at the start
+_FIRST_CHECKS = 200.0  # engines of its own share in a second, at the start
+# Checks at once, of engines that answered the last time, and of others: those that hang hold up no engine that answers.
+_GOOD_CHECKS_AT_ONCE, _OTHER_CHECKS_AT_ONCE = 64, 32
+# With so many engines, a connection that waits for the next check of its engine is one too many.
+_MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
 _MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
 # Seconds in which no gateway has seen an engine, until this one watches it too, and for how long.
 _UNSEEN_AFTER, _SUBSTITUTE_FOR = 30.0, 60.0
@@ -95,6 +99,8 @@ class EnginePool:
         self._by_server: dict[str | None, EngineWorker] = {None: self._workers[_OWN]}
         self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
         self._vain: set[EngineWorker] = set()
+        self._good_checks = asyncio.Semaphore(_GOOD_CHECKS_AT_ONCE)
+        self._other_checks = asyncio.Semaphore(_OTHER_CHECKS_AT_ONCE)
         #: this gateway's number among the connected ones; 0 until it is one
         self._number = 0
         self._members: frozenset[int] = frozenset()
@@ -157,6 +163,9 @@ class EnginePool:
             same.remove(worker)
             if not same:
                 del self._by_daemon[identity.daemon]
+
+    def check_slot(self, worker: EngineWorker) -> AbstractAsyncContextManager[None]:
+        return self._good_checks if worker.reachable else self._other_checks
 
     def check_interval(self, worker: EngineWorker) -> float:
         if not worker.reachable:
@@ -373,9 +382,12 @@ class EnginePool:
             self._drop(key)
         new = wanted.keys() - self._tasks.keys()
         self._left.update(server_id for server_id, _ in new if server_id is not None and self._is_left(server_id))
-        for number, key in enumerate(sorted(new, key=lambda key: key[0] in self._left)):
-            after = number / _FIRST_CHECKS
-            self._start(key, partial(self._run_worker, key, wanted[key], after=after), address=wanted[key].access.host)
+        ours = [key for key in new if key[0] not in self._left]
+        others = [key for key in new if key[0] in self._left]
+        after = [number / _FIRST_CHECKS for number in range(len(ours))]
+        after += [len(ours) / _FIRST_CHECKS + number / _OTHER_CHECKS for number in range(len(others))]
+        for key, pause in zip([*ours, *others], after, strict=True):
+            self._start(key, partial(self._run_worker, key, wanted[key], after=pause), address=wanted[key].access.host)
 
     def _drop(self, key: _Key) -> None:
         """Let a worker end whose server was removed or changed."""
@@ -399,7 +411,8 @@ class EnginePool:
         try:
             if server.unreadable is not None:
                 raise Unavailable(server.unreadable)
-            async with connect(server.access) as engine:
+            keep = {"keep": _KEPT_CONNECTION} if len(self._registered) > _MANY else {}
+            async with connect(server.access, **keep) as engine:
                 worker = EngineWorker(self._pool, self, engine, server.access.host, server.server_id)
                 self._workers[key] = self._by_server[server.server_id] = worker
                 try:

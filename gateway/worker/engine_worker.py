@@ -7,7 +7,7 @@ Of the gateways that reach an engine, one watches it: see `shares`. The others o
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -88,6 +88,9 @@ class PoolView(Protocol):
     def watches(self, worker: "EngineWorker") -> bool:
         """Tell whether this gateway watches the engine, and not another one."""
 
+    def check_slot(self, worker: "EngineWorker") -> AbstractAsyncContextManager[None]:
+        """Return what limits how many engines are checked at once."""
+
     def check_interval(self, worker: "EngineWorker") -> float:
         """Return the seconds until the next check."""
 
@@ -146,6 +149,9 @@ class EngineWorker:
         #: when the engine was last seen as a Swarm manager, in seconds of the event loop's clock
         self._managed_swarm_at: float | None = None
         self._event_seen = asyncio.Event()
+        #: the stream of events that is open, and the one that was open at the last check
+        self._stream: object = None
+        self._checked_stream: object = None
         self._interrupted = False
         self._watching: Sequence[asyncio.Task[None]] = ()
 
@@ -246,10 +252,14 @@ class EngineWorker:
     async def _follow_events(self) -> None:
         """Follow the engine's events."""
         while True:
-            with suppress(Postponed, Failed):
-                async with aclosing(events.follow(self.engine)) as stream:
-                    async for _ in stream:
-                        self._event_seen.set()
+            try:
+                with suppress(Postponed, Failed):
+                    async with aclosing(events.follow(self.engine)) as stream:
+                        async for _ in stream:
+                            self._stream = stream
+                            self._event_seen.set()
+            finally:
+                self._stream = None
             # The engine may be gone, or have restarted so quickly that no check has failed.
             self._interrupted = True
             self.check_now()
@@ -261,15 +271,22 @@ class EngineWorker:
         """Check whether the engine answers, and update the deployments that wait for it."""
         while True:
             self._check_wanted.clear()
-            try:
-                identity = await self.engine.identify()
-            except RolloutError as error:
-                await self._mark_unreachable(error)
-            else:
-                await self._mark_reachable(identity)
+            await self._check()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._pool_view.check_interval(self)):
                     await self._check_wanted.wait()
+
+    async def _check(self) -> None:
+        try:
+            async with self._pool_view.check_slot(self):
+                # A daemon that was restarted has ended its events.
+                stream = self._stream
+                identity = await self.engine.identify(same_run=stream is not None and stream is self._checked_stream)
+                self._checked_stream = stream
+        except RolloutError as error:
+            await self._mark_unreachable(error)
+        else:
+            await self._mark_reachable(identity)
 
     async def _mark_unreachable(self, error: RolloutError) -> None:
         if self.error is None:

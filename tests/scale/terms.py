@@ -62,7 +62,7 @@ async def _deliveries(world: World) -> dict[str, float]:
         assert world.hook is not None
         for number in bodies:
             digest = Digest(digest_of("none", number))
-            status, _ = await world.hook.post(envelope(f"{world.registry}/none:latest", digest), world.session)
+            status, _ = await world.hook.post(envelope(f"{world.registry}/none-{number}:latest", digest), world.session)
             if status >= 500:
                 raise AssertionError(f"a push was answered with {status}")
 

@@ -127,7 +127,15 @@ async def world(
         assert postgres is not None
         port = free_port()
         process = await asyncio.create_subprocess_exec(
-            *WITH_US, sys.executable, "-m", "tests.scale.engines", str(port), str(engines), str(pull), stdout=-1
+            *WITH_US,
+            sys.executable,
+            "-m",
+            "tests.scale.engines",
+            str(port),
+            str(engines),
+            str(pull),
+            stdout=-1,
+            start_new_session=True,
         )
         stack.push_async_callback(_end, process)
         assert process.stdout is not None
@@ -145,6 +153,7 @@ async def world(
                 **settings,
             }
             gateway = GatewayProcess(place, f"unix://{place}/no-engine.sock", given)
+            gateway.prefix = ("setsid",)  # Linux shares the processors between sessions, not between processes
             stack.push_async_callback(gateway.stop, signal.SIGKILL)
             await gateway.start()
             made.append(gateway)

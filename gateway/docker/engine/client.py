@@ -23,6 +23,7 @@ from gateway.model.errors import Code, Failed, Postponed
 from gateway.model.servers import Access
 
 CALL_DEADLINE = 60.0  # seconds; stop and pull have their own
+_KEPT_CONNECTION = 15.0  # seconds
 _CONNECT_DEADLINE = 5.0  # seconds
 _IDENTIFY_DEADLINE = 10.0  # seconds
 
@@ -64,8 +65,8 @@ class Engine(aiodocker.Docker):
     _allowed: Callable[[], Awaitable[None]] | None = None
     _manages = False
 
-    def __init__(self, access: Access) -> None:
-        connector, url = create_connector(access)
+    def __init__(self, access: Access, keep: float) -> None:
+        connector, url = create_connector(access, keep)
         super().__init__(url=url, connector=connector, timeout=aiohttp.ClientTimeout(sock_connect=_CONNECT_DEADLINE))
         self._connection_info = access.host  # appears in error messages
         self.address = access.address.published_host  # of published ports
@@ -133,12 +134,14 @@ class Engine(aiodocker.Docker):
                 answer = await response.read()
                 return orjson.loads(answer) if answer.strip() else None
 
-    async def identify(self) -> EngineIdentity:
+    async def identify(self, *, same_run: bool = False) -> EngineIdentity:
+        """Return who answers. `same_run`: the daemon is known to have run on since the last time."""
         info = await self.call("GET", "info", deadline=_IDENTIFY_DEADLINE)
         swarm = info.get("Swarm") or {}
-        # The daemon creates its bridge at each start, unless it has none.
-        networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
-        self.run = ",".join(sorted(network["Id"] for network in networks))
+        if not same_run or not self.run:
+            # The daemon creates its bridge at each start, unless it has none.
+            networks = await self.call("GET", "networks", params=BUILT_IN, deadline=_IDENTIFY_DEADLINE)
+            self.run = ",".join(sorted(network["Id"] for network in networks))
         return EngineIdentity(
             engine_id=info["ID"],
             name=info["Name"],
@@ -180,9 +183,12 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "armv6
 
 
 @asynccontextmanager
-async def connect(access: Access | str) -> AsyncIterator[Engine]:
-    """Open a client. It connects with the first request. Raises InvalidInput for invalid access data."""
-    engine = Engine(Access(access) if isinstance(access, str) else access)
+async def connect(access: Access | str, *, keep: float = _KEPT_CONNECTION) -> AsyncIterator[Engine]:
+    """Open a client. It connects with the first request. Raises InvalidInput for invalid access data.
+
+    A connection without a request is kept for so many seconds.
+    """
+    engine = Engine(Access(access) if isinstance(access, str) else access, keep)
     try:
         yield engine
     finally:

@@ -13,21 +13,25 @@ from gateway.model.servers import Access
 _CONNECTIONS = 200  # at once; a further request waits
 
 
-def create_connector(access: Access) -> tuple[aiohttp.BaseConnector, str]:
-    """Return the connector and the base URL for requests. Contacts nothing. Raises InvalidInput."""
+def create_connector(access: Access, keep: float) -> tuple[aiohttp.BaseConnector, str]:
+    """Return the connector and the base URL for requests. Contacts nothing. Raises InvalidInput.
+
+    A connection without a request is kept for so many seconds.
+    """
     access.check()
     address = access.address
     match address.scheme:
         case "unix":
-            return aiohttp.UnixConnector(address.host, limit=_CONNECTIONS), "http://docker"
+            return aiohttp.UnixConnector(address.host, limit=_CONNECTIONS, keepalive_timeout=keep), "http://docker"
         case "ssh":
             from gateway.docker.engine.ssh import SSHConnector
 
             return SSHConnector(access), "http://docker"
         case _ if access.tls:
-            return aiohttp.TCPConnector(ssl=_tls(access), limit=_CONNECTIONS), f"https://{address.authority}"
+            connector = aiohttp.TCPConnector(ssl=_tls(access), limit=_CONNECTIONS, keepalive_timeout=keep)
+            return connector, f"https://{address.authority}"
         case _:
-            return aiohttp.TCPConnector(limit=_CONNECTIONS), f"http://{address.authority}"
+            return aiohttp.TCPConnector(limit=_CONNECTIONS, keepalive_timeout=keep), f"http://{address.authority}"
 
 
 def _tls(access: Access) -> ssl.SSLContext:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -163,12 +164,14 @@ class _Engine:
 
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     run: str = "1"
+    known: str = ""
     manages: bool = False
 
-    async def identify(self) -> EngineIdentity:
+    async def identify(self, *, same_run: bool) -> EngineIdentity:
         if not self.answers.is_set():
             raise Postponed(Code.ENGINE_UNREACHABLE, "it is away")
-        return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.run, swarm_manager=self.manages)
+        self.known = self.known if same_run else self.run
+        return EngineIdentity(ENGINE, "n", "20.10", "linux/amd64", run=self.known, swarm_manager=self.manages)
 
 
 async def _nothing(_reached: ReachedEngine) -> float | None:
@@ -193,6 +196,9 @@ class _Alone:
 
     def watches(self, _host: EngineWorker) -> bool:
         return True
+
+    def check_slot(self, _host: EngineWorker) -> AbstractAsyncContextManager[None]:
+        return nullcontext()
 
     def check_interval(self, _host: EngineWorker) -> float:
         return 0.02
@@ -233,6 +239,8 @@ async def test_a_recovered_engine_wakes_its_deployments(
     engine: Any = _Engine()
 
     async def follow() -> AsyncGenerator[None, None]:
+        if restarted == "another run":
+            await asyncio.Event().wait()  # its events are not followed yet
         yield
         await breaks.wait()
         breaks.clear()
