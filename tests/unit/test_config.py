@@ -75,6 +75,14 @@ def test_a_poll_interval_out_of_its_bounds_is_refused(seconds: str) -> None:
         Settings.from_environ({"GATEWAY_RECONCILE": f"docker.io={seconds}"})
 
 
+def test_more_processes_than_the_connections_are_enough_for_stop_the_start() -> None:
+    given = {"HOME": "/root", "GATEWAY_PROCESSES": "4", "GATEWAY_DATABASE_CONNECTIONS": "8"}
+    part = Settings.from_environ(given).of_one_process()
+    assert (part.processes, part.database_connections) == (1, 2)
+    with pytest.raises(InvalidInput, match=r"GATEWAY_PROCESSES: .*GATEWAY_DATABASE_CONNECTIONS must be at least 8"):
+        Settings.from_environ({**given, "GATEWAY_DATABASE_CONNECTIONS": "7"})
+
+
 def test_what_an_orchestrator_injects_is_let_pass() -> None:
     environ = {"HOME": "/home/me", "GATEWAY_PORT_8080_TCP": "tcp://10.0.0.1:8080", "GATEWAY_SERVICE_HOST": "10.0.0.1"}
     assert Settings.from_environ(environ).listen == "127.0.0.1:8080"

@@ -37,6 +37,14 @@ async def loaded(commands: list[list[str]], named: list[str], **environment: str
     return found
 
 
+async def test_a_process_that_only_accepts_loads_neither_the_worker_nor_an_engine() -> None:
+    program = "import sys, gateway.accepting; print(*[one for one in sys.argv[1:] if one in sys.modules])"
+    named = ["gateway.worker", "gateway.api.server", "gateway.api.procedures", "aiodocker", "jinja2", "apprise"]
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, *named, stdout=-1)
+    out, _ = await process.communicate()
+    assert (process.returncode, out.split()) == (0, [])
+
+
 async def test_help_loads_neither_the_settings_nor_the_database() -> None:
     groups = ["apps", "deployments", "webhooks", "serve", "api", "demo"]
     assert await loaded([["--help"], *([one, "--help"] for one in groups)], [*_SERVER, *_OTHERS, *_STORAGE]) == []
