@@ -126,6 +126,10 @@ async def swap_slot(attempt: Attempt, *, starts: bool = True) -> AsyncIterator[N
         await attempt.journal.record_wait(waits_for)
     async with attempt.context.swaps.hold(attempt.task.application.name, watched=starts):
         attempt.deadline += clock() - started
-        if waits_for is not None:
-            await attempt.journal.clear_wait()
-        yield
+        # Nothing waits for it while others wait for the slot.
+        cleared = None if waits_for is None else asyncio.ensure_future(attempt.journal.clear_wait())
+        try:
+            yield
+        finally:
+            if cleared is not None:
+                await cleared

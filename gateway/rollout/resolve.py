@@ -17,7 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from gateway.background import beside
 from gateway.model.deployments import Kind, Step
 from gateway.model.errors import Code, Failed, Postponed
-from gateway.model.reference import Digest, Reference
+from gateway.model.reference import DOCKER_HUB, Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout.attempt import Attempt, Task
 
@@ -31,6 +31,7 @@ async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
     """Ask the registry beside the block what the deployment's reference names.
 
     `resolve` needs the answer. What the image is that the push event named is asked too: the client keeps the answer.
+    Not on Docker Hub, where that counts as a pull.
     """
     task, registry = attempt.task, attempt.context.registry
     wanted, expected = task.deployment.reference, task.deployment.expected_digest
@@ -44,7 +45,7 @@ async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
         return
     async with AsyncExitStack() as stack:
         attempt.asked = await stack.enter_async_context(beside(registry.resolve(wanted, task.login)))
-        if expected is not None:
+        if expected is not None and wanted.repository.domain != DOCKER_HUB:
             _ = await stack.enter_async_context(beside(registry.describe(wanted.with_digest(expected), task.login)))
         yield
 

@@ -198,6 +198,7 @@ async def _put_back(attempt: Attempt, swap: Swap, reason: Reason | None) -> Outc
 async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
     """Clean up, and return what is observed to serve."""
     attempt.journal.note_step(Step.COMMIT)
+    await attempt.context.swaps.let_others_first()
     try:
         await attempt.runtime.clean_up(swap)
     except Failed:

@@ -10,7 +10,7 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from statistics import median
 
 import structlog
@@ -21,6 +21,7 @@ _LOG = structlog.get_logger()
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _FIRST = 2
 _ENOUGH, _REMEMBERED = 4, 8  # swaps
+_PATIENCE = 10.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 
 
@@ -76,6 +77,8 @@ class SwapSlots:
         self._surplus = 0
         self._held: list[str] = []
         self._waiting = 0
+        self._nobody_waits = asyncio.Event()
+        self._nobody_waits.set()
         #: how long the slots were held until a time of the event loop's clock, all together
         self._held_for, self._held_until = 0.0, 0.0
 
@@ -89,11 +92,7 @@ class SwapSlots:
     @asynccontextmanager
     async def hold(self, name: str, *, watched: bool = True) -> AsyncIterator[None]:
         """Hold a slot for the block. One that is not `watched` says nothing about how long the engine takes."""
-        self._waiting += 1
-        try:
-            await self._free.acquire()
-        finally:
-            self._waiting -= 1
+        await self._acquire()
         began, held_for = self._count()
         self._held.append(name)
         try:
@@ -104,6 +103,22 @@ class SwapSlots:
             self._count()
             self._held.remove(name)
             self._release()
+
+    async def let_others_first(self) -> None:
+        """Return once nobody waits for a slot, or after a while: what is not urgent takes the engine's time too."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                await self._nobody_waits.wait()
+
+    async def _acquire(self) -> None:
+        self._waiting += 1
+        self._nobody_waits.clear()
+        try:
+            await self._free.acquire()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._nobody_waits.set()
 
     def _count(self) -> tuple[float, float]:
         """Return the time, and how long all slots were held until then."""

@@ -157,7 +157,7 @@ def _original_name(found: Mapping[str, Any], since: datetime | None) -> tuple[st
 async def _list_sharing(engine: Engine) -> dict[str, _Shared]:
     """Return what each container on the engine shares."""
     known = _SHARED.setdefault(engine.original, {})
-    there = [str(item["Id"]) for item in await engine.call("GET", "containers/json", params={"all": 1})]
+    there = [str(item["Id"]) for item in await containers.list_raw(engine, stopped=True)]
     for gone in known.keys() - set(there):
         del known[gone]
     bound = asyncio.Semaphore(_MAX_INSPECTIONS)

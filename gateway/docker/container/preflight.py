@@ -36,7 +36,7 @@ async def check(engine: Engine, body: Mapping[str, Any], names: Iterable[str], *
     wanted = sorted(_host_ports(body["HostConfig"]))
     if not wanted:
         return
-    running = await engine.call("GET", "containers/json")
+    running = await containers.list_raw(engine, stopped=False)
     for port in wanted:
         if holder := await _find_holder(engine, running, port, but=serving):
             raise _port_taken(port, _describe_container(holder))
@@ -83,7 +83,7 @@ async def name_port_holder(engine: Engine, error: Failed, *, but: str) -> Failed
         return error
     try:
         port = _Port(*named_port, "")
-        holder = await _find_holder(engine, await engine.call("GET", "containers/json"), port, but=but)
+        holder = await _find_holder(engine, await containers.list_raw(engine, stopped=False), port, but=but)
         called = _describe_container(holder) if holder else await _mesh_service(engine, port)
         return _port_taken(port, called) if called else error
     except RolloutError:

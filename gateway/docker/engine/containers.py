@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -17,6 +18,7 @@ from gateway.docker.engine import images, logs
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, are_significant, own_labels
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
+from gateway.single_flight import SingleFlight
 
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|([+-]\d\d:\d\d))?")
 _CHECK_RUNS = 3  # of the health check to show
@@ -204,6 +206,19 @@ async def current_ids(engine: Engine, holders: Mapping[str, str]) -> dict[str, s
         if found is not None:
             now[container_id] = found.container_id
     return now
+
+
+async def list_raw(engine: Engine, *, stopped: bool) -> list[dict[str, Any]]:
+    """Return all running containers, or all of them, as the engine lists them.
+
+    The engine takes long for it where there are many. So all who ask meanwhile get one list, made after they asked.
+    """
+    lists = _LISTS.setdefault(engine.original, SingleFlight())
+    params = {"all": int(stopped)}
+    return await lists.join_next(stopped, lambda: engine.original.call("GET", "containers/json", params=params))
+
+
+_LISTS: WeakKeyDictionary[Engine, SingleFlight[list[dict[str, Any]]]] = WeakKeyDictionary()
 
 
 async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION) -> list[Container]:

@@ -19,6 +19,7 @@ _REMOVED = {
 
 async def test_a_removed_container_that_the_engine_still_lists_holds_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = AsyncMock(spec=Engine)
+    engine.original = engine
     engine.call.return_value = [_REMOVED]
     monkeypatch.setattr(containers, "inspect", AsyncMock(return_value=None))
     monkeypatch.setattr(probes, "shares_host", AsyncMock(return_value=False))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.rollout import swap_slots
 from gateway.rollout.swap_slots import SwapSlots, SwapWidth
 
 
@@ -63,3 +64,26 @@ async def _most_at_once(slots: SwapSlots, seconds: Callable[[int], float]) -> in
     await asyncio.gather(*(swap(str(number)) for number in range(100)))
     assert slots.waits_for is None
     return most
+
+
+async def test_what_is_not_urgent_comes_after_those_who_wait_for_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots, order = SwapSlots(1), list[str]()
+
+    async def tidy() -> None:
+        await slots.let_others_first()
+        order.append("tidied")
+
+    async def swap(name: str) -> None:
+        async with slots.hold(name):
+            order.append(name)
+            await asyncio.sleep(0)
+
+    await tidy()  # nobody waits
+    await asyncio.gather(swap("one"), swap("two"), swap("three"), tidy())
+    assert order == ["tidied", "one", "two", "three", "tidied"]
+    monkeypatch.setattr(swap_slots, "_PATIENCE", 0.0)
+    async with slots.hold("slow"):
+        waits = asyncio.create_task(swap("next"))
+        await asyncio.sleep(0)
+        await tidy()  # not for ever
+    await waits
