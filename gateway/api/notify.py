@@ -1,6 +1,6 @@
 """Notify the workers that there are deployments to claim: our own at once, other gateways by PostgreSQL's NOTIFY.
 
-The commits of a twentieth of a second share one notification.
+The first commit is notified at once; those of the twentieth of a second that follows share the next notification.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from gateway.store import queue
 from gateway.store.database import transaction
 
 _LOG = structlog.get_logger()
-_INTERVAL = 0.05  # seconds whose commits share a notification
+_INTERVAL = 0.05  # seconds between two notifications
 
 #: set while other gateways are to be notified
 REQUESTED = web.AppKey("notification_requested", asyncio.Event)
@@ -39,10 +39,10 @@ async def _notify_forever(application: web.Application) -> None:
     requested, pool = application[REQUESTED], application[CONTEXT].pool
     while True:
         await requested.wait()
-        await asyncio.sleep(_INTERVAL)
         requested.clear()
         try:
             async with transaction(pool) as connection:
                 await queue.notify(connection)
         except Unavailable:
             _LOG.warning("Other gateways are not notified: they poll the queue instead")
+        await asyncio.sleep(_INTERVAL)
