@@ -15,6 +15,8 @@ figures, and writes them anew with each whole run.
     make bench PART="accepting growth"    # some parts: the table, and their places in bench.json
     make bench PART=page                  # this page from bench.json, without a measurement
 
+`python -m tests.bench.profile` shows in which functions the gateway spends its time while it accepts pushes.
+
 The exit code is 1 when a gate is broken. It needs `wrk` and, to compare with it, Debian's `webhook`; as root on Debian
 it installs both. The parts are:
 
