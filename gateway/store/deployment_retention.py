@@ -1,6 +1,5 @@
 """Delete ended deployments beyond their retention. The caller holds the lock of the application's queue."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from gateway.store.database import Connection
@@ -14,14 +13,41 @@ async def try_retention_lock(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", _RETENTION_LOCK))
 
 
-async def select_ids_after(connection: Connection, application_id: str, limit: int) -> Sequence[str]:
-    """Return the next ids of applications after this one, with those that are being deleted."""
+async def select_after(
+    connection: Connection, application_id: str, limit: int, *, most: int, older_than: timedelta, details: timedelta
+) -> dict[str, bool]:
+    """Return the next ids of applications after this one, with those that are being deleted.
+
+    The value is False where nothing can be deleted: no deployment is beyond `most` or older than `older_than`, and none
+    that ended longer ago than `details` has steps or a log. OFFSET keeps the planner from reading whole tables.
+    """
     rows = await connection.fetch(
-        "SELECT application_id FROM applications WHERE application_id > $1 ORDER BY application_id LIMIT $2",
+        """
+        SELECT application_id,
+               EXISTS (SELECT FROM deployments d WHERE d.application_id = a.application_id OFFSET $3)
+            OR EXISTS (
+                   SELECT FROM deployments d
+                    WHERE d.application_id = a.application_id AND created_at <= now() - $4::interval
+                   OFFSET 0
+               )
+            OR EXISTS (
+                   SELECT FROM deployments d
+                    WHERE d.application_id = a.application_id AND finished_at < now() - $5::interval
+                      AND (log <> '' OR EXISTS (SELECT FROM steps s WHERE s.deployment_id = d.deployment_id OFFSET 0))
+                   OFFSET 0
+               ) AS prunable
+          FROM applications a
+         WHERE application_id > $1
+         ORDER BY application_id
+         LIMIT $2
+        """,
         application_id,
         limit,
+        most,
+        older_than,
+        details,
     )
-    return [row["application_id"] for row in rows]
+    return {row["application_id"]: row["prunable"] for row in rows}
 
 
 async def delete_surplus(

@@ -97,19 +97,19 @@ async def _delete_excess(connection: Connection, limit: int) -> bool:
 
 async def _prune_deployments(pool: Pool, settings: Settings) -> None:
     limit, days = settings.deployments_kept, timedelta(days=settings.deployment_days)
-    last = ""
+    details, last = timedelta(days=settings.log_days), ""
     while True:
         async with transaction(pool) as connection:
             if not await deployment_retention.try_retention_lock(connection):
                 return
-            ids = await deployment_retention.select_ids_after(connection, last, _PAGE_SIZE)
-        if not ids:
-            return
-        last = ids[-1]
-        for application_id in ids:
-            await prune_deployments(
-                pool, application_id, limit=limit, older_than=days, details=timedelta(days=settings.log_days)
+            found = await deployment_retention.select_after(
+                connection, last, _PAGE_SIZE, most=limit, older_than=days, details=details
             )
+        if not found:
+            return
+        last = max(found)
+        for application_id in (one for one, prunable in found.items() if prunable):
+            await prune_deployments(pool, application_id, limit=limit, older_than=days, details=details)
 
 
 async def prune_deployments(

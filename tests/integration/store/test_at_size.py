@@ -133,6 +133,9 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "what was seen": lambda c: observations.upsert_observations(
         c, {"a3": ObservedState(State.RUNNING)}, datetime.now(UTC)
     ),
+    "where something is surplus": lambda c: deployment_retention.select_after(
+        c, "", 100, most=200, older_than=timedelta(days=90), details=timedelta(days=30)
+    ),
     "what is surplus": lambda c: deployment_retention.delete_surplus(
         c, "a3", previous=None, most=10, older_than=timedelta(days=90)
     ),

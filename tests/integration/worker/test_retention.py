@@ -1,5 +1,6 @@
 """Tests that pruning bounds what grows, and keeps what serves, is queued, or is a rollback target."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -196,6 +197,35 @@ async def _fill(web: Web, count: int, *, hours: float) -> None:
         count,
         hours * 3600,
     )
+
+
+async def test_an_application_without_anything_to_delete_is_not_locked(web: Web) -> None:
+    await created(web)
+    await _ended(web, 3)
+    await web.pool.execute(
+        "INSERT INTO steps (deployment_id, epoch, number, step, started_at)"
+        " SELECT deployment_id, 1, 0, 'pull', now() FROM deployments"
+    )
+    settings = Settings.from_environ({"HOME": "/", "GATEWAY_DEPLOYMENTS_KEPT": "3"})
+    async with transaction(web.pool) as connection, asyncio.timeout(10):
+        await connection.execute("SELECT FROM applications FOR UPDATE")
+        await prune_expired(web.pool, settings)
+    await prune_expired(web.pool, settings.model_copy(update={"deployments_kept": 2}))
+    assert await web.count("deployments") == 2
+
+
+@pytest.mark.parametrize("left", ["log = 'the end'", "title = 'with steps'"])
+async def test_steps_and_logs_that_expire_are_deleted_alone(web: Web, left: str) -> None:
+    await created(web)
+    (ended,) = await _ended(web, 1)
+    await web.pool.execute(f"UPDATE deployments SET finished_at = now() - interval '31 days', {left}")
+    if "log" not in left:
+        await web.pool.execute(
+            "INSERT INTO steps (deployment_id, epoch, number, step, started_at) VALUES ($1, 1, 0, 'pull', now())", ended
+        )
+    await prune_expired(web.pool, Settings.from_environ({"HOME": "/"}))
+    assert (await web.count("deployments"), await web.count("steps")) == (1, 0)
+    assert await web.pool.fetchval("SELECT log FROM deployments") == ""
 
 
 async def _size(web: Web) -> int:
