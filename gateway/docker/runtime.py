@@ -3,6 +3,8 @@
     serving ─▶ pull ─▶ check_requirements ─▶ create
     start-first:  start_beside ─▶ wait_until_ready ─▶ switch_over ─▶ wait_until_ready ─▶ stop_old ─▶ clean_up
     stop-first:                                       switch_over ─▶ wait_until_ready ─────────────▶ clean_up
+      or, where it boots without its network:
+                  boot_beside ──▶ Boot.wait ────────▶ switch_over ─▶ wait_until_ready ─────────────▶ clean_up
 
 Every call can be repeated. After a crash the next attempt calls `switch_over` or `put_back` again with the same Swap.
 Each call raises Failed for an error that needs a person, and Postponed for a transient one.
@@ -72,6 +74,19 @@ class Serving:
     restarts: int = 0
 
 
+class Boot(Protocol):
+    """The boot of a new version beside the old one, on a network that leads nowhere.
+
+    Both calls raise Failed when the new version needs its network: then it is created again, and starts in the swap.
+    """
+
+    async def wait(self) -> None:
+        """Return when the new version has booted."""
+
+    async def check_silent(self) -> None:
+        """Check that it has not used its network so far."""
+
+
 class Runtime(Protocol):
     """One application on one engine."""
 
@@ -90,14 +105,20 @@ class Runtime(Protocol):
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Pull the image by digest. Raises Failed when it is for another platform."""
 
-    async def create(self, version: Version, serving: Serving | None) -> Swap:
-        """Create the new version beside the old one, which is not changed, and return the record of the swap."""
+    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:
+        """Create the new version beside the old one, which is not changed, and return the record of the swap.
+
+        With `beside`, a stop-first swap says whether the new version boots beside the old one.
+        """
 
     async def find_kept(self, version: Version, serving: Serving | None) -> Swap | None:
         """Return a swap that brings back a kept container of this version, or None when none is kept."""
 
     async def start_beside(self, swap: Swap) -> None:
         """Start the new version beside the old one, without the serving name."""
+
+    async def boot_beside(self, swap: Swap) -> Boot:
+        """Start the new version of a stop-first swap beside the old one, where it reaches nothing."""
 
     async def discard(self, swap: Swap) -> None:
         """Remove the new version, which has never served."""

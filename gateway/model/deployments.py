@@ -8,7 +8,7 @@ queued ──claim──▶ running ──┬─▶ succeeded      observed: run
   └─▶ cancelled    by a user; the old version was put back
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -168,6 +168,10 @@ class Swap:
     #: later attempts that could not close it because of the engine or the images
     failed_resumptions: int = 0
     defects: int = 0
+    #: whether the new container boots on a network of its own before the swap; not stored
+    boots_beside_old: bool = field(default=False, compare=False)
+    #: why it does not, or ""; not stored
+    boot_obstacle: str = field(default="", compare=False)
 
     @property
     def starts_beside_old(self) -> bool:

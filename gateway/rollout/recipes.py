@@ -105,25 +105,27 @@ async def _roll_back(attempt: Attempt) -> Outcome:
 
 
 async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
+    deployment = attempt.task.deployment
+    version = Version(reference, digest, deployment.deployment_id, deployment.epoch)
+    swap = await within_deadline(attempt, _prepare(attempt, version, serving))
     return await rollout_swap.perform(
-        attempt, await within_deadline(attempt, _prepare(attempt, reference, digest, serving))
+        attempt, swap, anew=lambda: attempt.runtime.create(version, serving, beside=False)
     )
 
 
-async def _prepare(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Swap:
+async def _prepare(attempt: Attempt, version: Version, serving: Serving | None) -> Swap:
     """Pull the image, check the engine beside that, and create the new version. The old one is not touched."""
     journal, runtime, clock = attempt.journal, attempt.runtime, asyncio.get_running_loop().time
     async with beside(runtime.check_requirements()) as verified:
         began = clock()
         await journal.begin(Step.PULL)
-        await _pull(attempt, reference)
+        await _pull(attempt, version.reference)
         journal.note_step(Step.VERIFY)
         # During a long pull, what was found at its begin may have changed.
         await (verified if clock() - began < _VERIFIED_FOR else runtime.check_requirements())
-    deployment = attempt.task.deployment
     async with attempt.context.creations:
         await journal.begin(Step.CREATE)
-        return await runtime.create(Version(reference, digest, deployment.deployment_id, deployment.epoch), serving)
+        return await runtime.create(version, serving)
 
 
 async def _pull(attempt: Attempt, reference: Reference) -> None:

@@ -6,13 +6,13 @@ that the new version was made from: the application may have another one by then
 """
 
 import asyncio
-from collections.abc import Coroutine
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, replace
 
 import structlog
 
 from gateway.docker.engine.shield import run_to_completion
-from gateway.docker.runtime import Serving
+from gateway.docker.runtime import Boot, Serving
 from gateway.model.deployments import Direction, LeaseLost, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason, RolloutError
 from gateway.model.reference import Digest
@@ -102,11 +102,61 @@ async def _describe_serving(attempt: Attempt, swap: Swap) -> tuple[Serving | Non
     return serving, f"{name} is neither the old nor the new version"
 
 
-async def perform(attempt: Attempt, swap: Swap) -> Outcome:
-    """Perform the swap. Under start-first the new version proves itself beside the old one first."""
+async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[], Awaitable[Swap]] | None = None) -> Outcome:
+    """Perform the swap. Under start-first the new version proves itself beside the old one first.
+
+    `anew` creates it again, to start in the swap, when it cannot boot beside the old one.
+    """
     if swap.starts_beside_old:
         await _discard_on_failure(attempt, swap, _start_beside(attempt, swap))
-    return await _swap(attempt, swap)
+    boot = None
+    if swap.boots_beside_old and attempt.context.swaps.waits_for is not None:
+        # It takes the engine's time from swaps that could end sooner.
+        swap = replace(swap, boots_beside_old=False, boot_obstacle="others wait for the engine")
+    if swap.boots_beside_old and anew is not None:
+        boot = _BootBeside(attempt, anew)
+        swap = await within_deadline(attempt, boot.run(swap))
+    return await _swap(attempt, swap, boot)
+
+
+@dataclass(slots=True)
+class _BootBeside:
+    """Lets the new version of a stop-first swap boot beside the old one, which is untouched."""
+
+    attempt: Attempt
+    anew: Callable[[], Awaitable[Swap]]
+    _boot: Boot | None = None
+
+    async def run(self, swap: Swap) -> Swap:
+        await self.attempt.journal.progress("it boots beside the old one")
+        return await self._or_anew(swap, self._run(swap))
+
+    async def _run(self, swap: Swap) -> None:
+        async with swap_slot(self.attempt):
+            self._boot = await self.attempt.runtime.boot_beside(swap)
+        await self._boot.wait()
+
+    async def confirm(self, swap: Swap) -> Swap:
+        """Look once more, directly before the swap: it may have waited for a slot."""
+        return swap if self._boot is None else await self._or_anew(swap, self._boot.check_silent())
+
+    async def _or_anew(self, swap: Swap, step: Coroutine[object, object, None]) -> Swap:
+        """Run a step. When it fails, return a swap with a new container that is not started yet."""
+        runtime = self.attempt.runtime
+        try:
+            await step
+        except (Postponed, LeaseLost):
+            raise  # the next attempt removes it
+        except Failed as error:
+            _LOG.info("A container cannot boot beside the old one", container=swap.new, reason=str(error))
+            self._boot = None
+            await run_to_completion(runtime.discard(swap))
+            return replace(await self.anew(), boot_obstacle=str(error))
+        except BaseException:
+            if not self.attempt.journal.lost:
+                await run_to_completion(runtime.discard(swap))
+            raise
+        return swap
 
 
 async def _start_beside(attempt: Attempt, swap: Swap) -> None:
@@ -132,9 +182,11 @@ async def _discard_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obje
         raise
 
 
-async def _swap(attempt: Attempt, swap: Swap, *, resumed: bool = False) -> Outcome:
+async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *, resumed: bool = False) -> Outcome:
     """Open the swap's record, switch over, prove, commit. The database may go away once the record is written."""
-    async with swap_slot(attempt, starts=not swap.starts_beside_old):
+    async with swap_slot(attempt, starts=not (swap.starts_beside_old or swap.boots_beside_old)):
+        if boot is not None:
+            swap = await within_deadline(attempt, boot.confirm(swap))
         if not resumed:
             await _discard_on_failure(attempt, swap, check_deadline(attempt))
             await attempt.journal.open_swap(swap, attempt.application, longest_call=attempt.runtime.longest_call())
@@ -146,11 +198,18 @@ async def _swap(attempt: Attempt, swap: Swap, *, resumed: bool = False) -> Outco
 
 
 async def _switch_over(attempt: Attempt, swap: Swap, *, resumed: bool) -> None:
-    attempt.journal.note_step(Step.SWAP)
+    attempt.journal.note_step(Step.SWAP, _describe_order(swap))
     if resumed and swap.starts_beside_old:
         # The engine may have restarted since, without starting the new container.
         await attempt.runtime.start_beside(swap)
     await attempt.runtime.switch_over(swap)
+
+
+def _describe_order(swap: Swap) -> str:
+    """Return how a stop-first swap goes, where there is more than one way."""
+    if swap.boots_beside_old:
+        return "the new one has booted beside the old one, and joins its network in its place"
+    return f"the old one stops before the new one starts: {swap.boot_obstacle}" if swap.boot_obstacle else ""
 
 
 async def _prove(attempt: Attempt, swap: Swap, *, proven: bool) -> None:

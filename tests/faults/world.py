@@ -17,7 +17,7 @@ import aiohttp
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour, Image, push
 from gateway.cli.demo.process import FINISHED, GatewayProcess, Refused, free_port, gateway_process, until
-from gateway.docker.engine import containers
+from gateway.docker.engine import containers, networks
 from gateway.docker.engine.client import Engine, connect
 from gateway.docker.engine.containers import Container
 from gateway.model.configuration import Order
@@ -290,6 +290,8 @@ class World:
         stray = any(".old." not in one.name for one in named) or any(one.restart_policy["Name"] != "no" for one in kept)
         if len(named) > 1 or stray:
             raise Violation(f"strays: {_seen(found)}")
+        if left := await networks.list_labelled(self.engine, self.app):
+            raise Violation(f"stray networks: {', '.join(one['Name'] for one in left)}")
 
     async def name(self) -> str:
         ask = functools.partial(self.gateway.query, "application.one", applicationId=self.app)

@@ -22,6 +22,11 @@ def aside(name: str, container_id: str) -> str:
     return f"{name}.old.{container_id[:_SHORT_ID]}"
 
 
+def boot_network(name: str, deployment_id: str) -> str:
+    """Return the name of the network that the new container of a deployment boots on."""
+    return f"{name}.boot.{deployment_id[:_SHORT_ID]}"
+
+
 def temporary(name: str, deployment_id: str) -> str:
     """Return a free name beside the serving one. The engine distinguishes case, its DNS does not."""
     other = name.swapcase()

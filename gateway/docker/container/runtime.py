@@ -15,6 +15,7 @@ from gateway.docker.container import (
     dependents,
     exit_diagnosis,
     files,
+    isolation,
     names,
     ownership,
     preflight,
@@ -29,8 +30,8 @@ from gateway.docker.container.swap import ContainerSwap
 from gateway.docker.engine import containers, images
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
-from gateway.docker.engine.labels import DEPLOYMENT, ORIGIN
-from gateway.docker.runtime import Progress, Serving, Timeouts, Version
+from gateway.docker.engine.labels import BOOT, DEPLOYMENT, ORIGIN
+from gateway.docker.runtime import Boot, Progress, Serving, Timeouts, Version
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.configuration_diff import Running
@@ -63,6 +64,7 @@ class ContainerRuntime:
 
     async def remove_leftovers(self) -> None:
         await self._containers.remove_leftovers()
+        await isolation.sweep(self.engine, self.application)
 
     async def serving(self) -> Serving | None:
         found = await containers.inspect(self.engine, self._name) or await self._containers.restore_name()
@@ -112,7 +114,7 @@ class ContainerRuntime:
         if image.platform != self.platform:
             raise Failed(Code.WRONG_ARCHITECTURE, f"{reference} is for {image.platform}; the engine is {self.platform}")
 
-    async def create(self, version: Version, serving: Serving | None) -> Swap:
+    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:
         found = await containers.inspect_raw(self.engine, serving.object_id) if serving else None
         old = await containers.from_inspection(self.engine, found) if found else None
         body = await create_request.build(self.engine, self.application, version, old.mounts if old else ())
@@ -130,6 +132,9 @@ class ContainerRuntime:
                 container_spec.strip_aliases(endpoints),
                 container_spec.strip_aliases(joined),
             )
+        obstacle = await self._boot_obstacle(order, body, joined, old) if beside else ""
+        if beside and obstacle is None:
+            body["Labels"] |= {BOOT: isolation.ISOLATED}
         name = names.new(self._name, version.deployment_id)
         try:
             created = await self._create(name, body, endpoints)
@@ -146,7 +151,23 @@ class ContainerRuntime:
             raise
         if old is not None and old.removes_itself:
             await copies.create_stand_in(self.engine, old, names.stand_in(self._name, old.container_id))
-        return self._swap(version.deployment_id, old, created, order)
+        swap = self._swap(version.deployment_id, old, created, order)
+        if beside and obstacle is None:
+            new = await readiness.require(self.engine, created)
+            obstacle = isolation.obstacle_in(self.application, new)
+            swap = replace(swap, boots_beside_old=obstacle is None)
+        return replace(swap, boot_obstacle=obstacle or "")
+
+    async def _boot_obstacle(
+        self, order: Order, body: dict[str, Any], joined: dict[str, dict[str, Any]], old: Container | None
+    ) -> str | None:
+        """Return why the new container may not boot beside the old one, or "" where there is no such question."""
+        if old is None or order is Order.START_FIRST:
+            return ""
+        chosen = self.application.configuration.order
+        if reason := update_order.boot_obstacle(body, {**joined, **self._networks}, chosen):
+            return reason
+        return await isolation.obstacle(self.engine, self.application, old)
 
     async def _connect_and_fill(self, created: str, joined: dict[str, dict[str, Any]]) -> None:
         if joined:
@@ -197,6 +218,13 @@ class ContainerRuntime:
 
     async def start_beside(self, swap: Swap) -> None:
         await self._swap_of(swap).start_new()
+
+    async def boot_beside(self, swap: Swap) -> Boot:
+        new = await readiness.require(self.engine, swap.new)
+        boot = isolation.IsolatedBoot(self.engine, self.application, swap)
+        await boot.prepare(new)
+        await containers.start(self.engine, swap.new)
+        return boot
 
     async def discard(self, swap: Swap) -> None:
         await self._swap_of(swap).remove_new()

@@ -1,6 +1,7 @@
 """Replaces one container with another, and restores the old one. No other module changes a serving container.
 
 stop-first    rename old aside, give new the name; stop old, start new; turn off old's restart policy
+              a new one that has booted on a network of its own leaves that and joins its own, instead of the start
 start-first   give new the aliases, then the name, so that both always resolve; drain old, turn off its restart policy,
               stop it
 put back      undo whatever of that was done, and remove new
@@ -10,13 +11,22 @@ started or paused meanwhile is corrected. A container that was removed is replac
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from gateway.docker.container import copies, create_request, dependents, names, ownership, preflight, readiness
+from gateway.docker.container import (
+    copies,
+    create_request,
+    dependents,
+    isolation,
+    names,
+    ownership,
+    preflight,
+    readiness,
+)
 from gateway.docker.container import spec as container_spec
 from gateway.docker.container.retention import UNREADY_GRACE, remove, stop_for_good
 from gateway.docker.engine import containers
@@ -51,26 +61,31 @@ class ContainerSwap:
 
     async def switch_over(self) -> None:
         swap = self.swap
-        old = await containers.inspect(self.engine, swap.old) if swap.old else None
+        old = await self._inspect_old()
         new = await readiness.require(self.engine, swap.new)
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
-        for network, endpoint in (await self._manual_networks(old)).items():
-            await containers.connect(self.engine, new, network, endpoint)
+        manual = await self._manual_networks(old)
+        booted = new.running and isolation.is_marked(new)
+        if not booted:
+            await self._connect(new, manual)
         old = await self._set_aside(old)
         await self._give_name(new)
-        await self._start_in_place_of(old)
+        await (self._join_in_place_of(old, new) if booted else self._start_in_place_of(old))
         if old is not None:
             await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
+        if booted:
+            # Not before: its ports are published on the first network that it joins.
+            await self._connect(await readiness.require(self.engine, swap.new), manual)
+
+    async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
+        for network, endpoint in endpoints.items():
+            await containers.connect(self.engine, new, network, endpoint)
 
     async def _move_names(self, old: Container | None, new: Container) -> None:
         """Give the new container the aliases, then the name. Each resolves to a container at every moment."""
-        for network, endpoint in {
-            **await self._manual_networks(old),
-            **container_spec.endpoints(self.application),
-        }.items():
-            await containers.connect(self.engine, new, network, endpoint)
+        await self._connect(new, {**await self._manual_networks(old), **container_spec.endpoints(self.application)})
         if old is not None and old.name == self.swap.serving_name:
             new = await containers.rename(self.engine, new, self._temporary_name)
         await self._set_aside(old)
@@ -93,8 +108,40 @@ class ContainerSwap:
             else:
                 return
 
+    async def _join_in_place_of(self, old: Container | None, new: Container) -> None:
+        """Let a new container that has booted isolated join its network once the old one has left that.
+
+        Where it cannot, or does not listen there, it starts again in place of the old one.
+        """
+        try:
+            if await self._join(old, new):
+                return
+            _LOG.warning("A container does not listen on its network: it is started again", container=new.name)
+        except NotOnEngine:
+            raise
+        except Failed as error:
+            _LOG.warning("A container cannot join its network: it is started again", error=str(error))
+        await containers.stop(self.engine, self.swap.new, grace=self._grace)
+        await self._start_in_place_of(await self._inspect_old())
+
+    async def _join(self, old: Container | None, new: Container) -> bool:
+        """Return whether the new container has joined its network and listens there."""
+        await isolation.leave(self.engine, self.application, self.swap, new)
+        if old is not None and not old.stopped:
+            # The engine answers once it has taken the old one's ports back.
+            await containers.stop(self.engine, old.container_id, grace=self._grace)
+        if not isolation.has_joined(new):
+            await isolation.join_home(self.engine, self.application, new)
+        new = await readiness.require(self.engine, self.swap.new)
+        return isolation.has_joined(new) and new.restart_count == 0 and await isolation.listens(new)
+
+    async def _inspect_old(self) -> Container | None:
+        return await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
+
     async def start_new(self) -> None:
         new = await readiness.require(self.engine, self.swap.new)
+        if isolation.is_marked(new) and not new.running:
+            await isolation.go_home(self.engine, self.application, self.swap, new)
         policy = self.swap.new_restart_policy or ownership.restart_policy_of(self.application, new)
         if not new.removes_itself:
             await containers.set_restart_policy(self.engine, new, policy)
@@ -111,7 +158,7 @@ class ContainerSwap:
             raise Failed(cause.reason.code, f"{name} cannot be started: {cause.reason.message}") from error
 
     async def stop_old(self) -> None:
-        old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
+        old = await self._inspect_old()
         if old is None:
             return
         await dependents.move_to(self.engine, old.container_id, self.swap.new)
@@ -225,7 +272,7 @@ class ContainerSwap:
 
     async def _restore_copy(self) -> bool:
         """Restore a copy of an old container that cannot be started. Return False when that fails too."""
-        old = await containers.inspect(self.engine, self.swap.old) if self.swap.old else None
+        old = await self._inspect_old()
         if old is None or self._stand_in_name is None or old.name == self._stand_in_name:
             return False
         made = None
@@ -292,6 +339,8 @@ class ContainerSwap:
         if self.swap.new_restart_policy is None:
             # Without a failure, the next attempt uses the same image.
             await remove(self.engine, new, image=self.swap.reason is not None)
+            if isolation.is_marked(new):
+                await isolation.sweep(self.engine, self.application)
             return
         await self._set_aside(new)
         await stop_for_good(self.engine, new, grace=UNREADY_GRACE)

@@ -46,3 +46,39 @@ def writes_a_volume(host: Mapping[str, Any]) -> bool:
     mounts = [mount for mount in host.get("Mounts") or () if mount["Type"] in {"volume", "bind"}]
     binds = [bind.split(":")[2:] for bind in host.get("Binds") or ()]
     return any(not mount.get("ReadOnly") for mount in mounts) or any("ro" not in ",".join(b).split(",") for b in binds)
+
+
+def boot_obstacle(
+    body: Mapping[str, Any], endpoints: Mapping[str, Mapping[str, Any]], chosen: Order | None
+) -> str | None:
+    """Return why the new container may not boot beside the old one, on a network of its own, or None.
+
+    It may when published TCP ports alone make the order stop-first, and nothing else could tell it that it is not on
+    its own network, or lead it out of there.
+    """
+    host = body["HostConfig"]
+    unpublished = {**body, "HostConfig": {**host, "PortBindings": None, "PublishAllPorts": False}}
+    ports = host.get("PortBindings") or {}
+    exclusive = stop_first_reason(unpublished, endpoints)
+    options = [name for endpoint in endpoints.values() for name in endpoint if name != "Aliases"]
+    own_way_out = [name for name in _OWN_WAY_OUT if host.get(name) and host[name] not in _NAMESPACES_OF_ITS_OWN]
+    capabilities = sorted(_ADMINISTERS_NETWORK.intersection(host.get("CapAdd") or ()))
+    obstacles = (
+        ("its order is configured", chosen is not None),
+        (exclusive, exclusive is not None),
+        ("ports of the engine's choice", host.get("PublishAllPorts")),
+        ("a published port other than TCP", not all(inside.endswith("/tcp") for inside in ports)),
+        ("more than one network", len(endpoints) > 1),
+        (f"{', '.join(options)} of its network", options),
+        (f"{', '.join(own_way_out)} of its host configuration", own_way_out),
+        (f"the capability {', '.join(capabilities)}", capabilities),
+    )
+    return next((reason for reason, holds in obstacles if holds), None)
+
+
+# What reaches out past the container's network, depends on its interfaces, or cannot be had twice.
+_OWN_WAY_OUT = (
+    "AutoRemove", "DeviceRequests", "Devices", "Dns", "IpcMode", "Links", "PidMode", "Privileged", "Sysctls", "UTSMode",
+)  # fmt: skip
+_NAMESPACES_OF_ITS_OWN = ("none", "private", "shareable")
+_ADMINISTERS_NETWORK = frozenset({"ALL", "NET_ADMIN", "CAP_NET_ADMIN"})

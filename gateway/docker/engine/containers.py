@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 import orjson
 
-from gateway.docker.engine import images, logs
+from gateway.docker.engine import images, logs, networks
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, checked_name
 from gateway.docker.engine.labels import APPLICATION, are_significant, own_labels
 from gateway.model.errors import Code, Failed, NotOnEngine, Postponed, RolloutError
@@ -229,17 +229,13 @@ async def list_labelled(engine: Engine, value: str, *, label: str = APPLICATION)
     return [container for container in inspected if container is not None and container.labels.get(label) == value]
 
 
-async def create(engine: Engine, name: str, body: dict[str, Any], networks: dict[str, dict[str, Any]]) -> str:
+async def create(engine: Engine, name: str, body: dict[str, Any], endpoints: dict[str, dict[str, Any]]) -> str:
     """Create a container, connect it to its networks with these endpoint settings, and return its id."""
     created = await engine.call("POST", "containers/create", params={"name": checked_name(name)}, body=body)
     container_id = str(created["Id"])
     # Before API 1.44 the engine accepts only one network at creation.
-    for network, endpoint in list(networks.items())[1:]:
-        await engine.call(
-            "POST",
-            f"networks/{checked_name(network)}/connect",
-            body={"Container": container_id, "EndpointConfig": endpoint},
-        )
+    for network, endpoint in list(endpoints.items())[1:]:
+        await networks.connect(engine, network, container_id, endpoint)
     return container_id
 
 
@@ -249,11 +245,8 @@ async def connect(engine: Engine, container: Container, network: str, endpoint: 
     if network in container.aliases:
         if wanted <= container.aliases[network]:
             return
-        await engine.call(
-            "POST", f"networks/{checked_name(network)}/disconnect", body={"Container": container.container_id}
-        )
-    body = {"Container": container.container_id, "EndpointConfig": endpoint}
-    await engine.call("POST", f"networks/{checked_name(network)}/connect", body=body)
+        await networks.disconnect(engine, network, container.container_id)
+    await networks.connect(engine, network, container.container_id, endpoint)
 
 
 async def rename(engine: Engine, container: Container, name: str) -> Container:

@@ -25,11 +25,14 @@ RESTART = "gateway.restart"
 #: on a copy of a container: the id of the original
 ORIGIN = "gateway.origin"
 
+#: on a container that was created to boot beside the old one, and on the network it boots on
+BOOT = "gateway.boot"
+
 #: the id of the database that stores the application
 INSTALLATION = "gateway.installation"
 
 #: the labels that identify a container of the gateway
-GATEWAY_LABELS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, INSTALLATION})
+GATEWAY_LABELS = frozenset({APPLICATION, DEPLOYMENT, ATTEMPT, DIGEST, SPEC, IMAGE, RESTART, BOOT, INSTALLATION})
 
 # Prefixes of labels by which a container is identified.
 _PREFIX = "gateway."

@@ -4,9 +4,13 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Network
 """
 
 import difflib
+from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from gateway.docker.engine.client import Engine, checked_name
+from gateway.docker.engine.labels import APPLICATION
 from gateway.model.errors import Code, Failed
 
 _NEAR = 3  # similar names to suggest
@@ -26,3 +30,42 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
         how = f"docker network create {'--driver overlay --attachable ' if overlay else ''}{name}"
         raise Failed(Code.NETWORK_MISSING, f"the engine has no network {name!r}.{meant} Create it: {how}") from error
     return found
+
+
+async def create_internal(engine: Engine, name: str, bridge: str, labels: Mapping[str, str]) -> None:
+    """Create a bridge network that leads nowhere. `bridge` names the host's interface of it."""
+    body = {
+        "Name": checked_name(name),
+        "CheckDuplicate": True,
+        "Driver": "bridge",
+        "Internal": True,
+        "Labels": dict(labels),
+        "Options": {"com.docker.network.bridge.name": bridge},
+    }
+    await engine.call("POST", "networks/create", body=body)
+
+
+async def connect(engine: Engine, network: str, container_id: str, endpoint: Mapping[str, Any]) -> None:
+    """Connect a container that is not on the network. A stopped one joins it when it starts."""
+    body = {"Container": container_id, "EndpointConfig": dict(endpoint)}
+    await engine.call("POST", f"networks/{checked_name(network)}/connect", body=body)
+
+
+async def disconnect(engine: Engine, network: str, container_id: str) -> None:
+    await engine.call("POST", f"networks/{checked_name(network)}/disconnect", body={"Container": container_id})
+
+
+async def list_labelled(engine: Engine, application_id: str) -> list[dict[str, Any]]:
+    """Return the networks that have the application's label."""
+    filters = orjson.dumps({"label": [f"{APPLICATION}={application_id}"]}).decode()
+    found: list[dict[str, Any]] = await engine.call("GET", "networks", params={"filters": filters})
+    return found
+
+
+async def remove(engine: Engine, network_id: str) -> None:
+    """Remove the network. Does nothing for one that is gone."""
+    try:
+        await engine.call("DELETE", f"networks/{checked_name(network_id)}")
+    except Failed as error:
+        if error.reason.code is not Code.NETWORK_MISSING:
+            raise

@@ -18,7 +18,7 @@ from gateway.docker.engine import log_driver, services
 from gateway.docker.engine.client import CALL_DEADLINE, Engine
 from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, DIGEST, SPEC, image_reference
 from gateway.docker.engine.services import Service, Task
-from gateway.docker.runtime import Progress, Serving, Timeouts, Version
+from gateway.docker.runtime import Boot, Progress, Serving, Timeouts, Version
 from gateway.docker.swarm import convergence, file_secrets, preflight, spec
 from gateway.docker.swarm.convergence import AttemptKey
 from gateway.docker.swarm.watcher import POLL_INTERVAL, ServiceWatcher
@@ -108,7 +108,7 @@ class ServiceRuntime:
     async def pull(self, reference: Reference, progress: Progress) -> None:
         """Do nothing: each node pulls by itself."""
 
-    async def create(self, version: Version, serving: Serving | None) -> Swap:
+    async def create(self, version: Version, serving: Serving | None, *, beside: bool = True) -> Swap:  # noqa: ARG002
         image = version.reference.with_digest(version.digest)
         hosts = await self._host_network_ids()
         made = spec.build(self.application, version, host_network_ids=hosts)
@@ -132,6 +132,9 @@ class ServiceRuntime:
 
     async def start_beside(self, swap: Swap) -> None:
         """Do nothing: the Swarm starts each new task in the configured order."""
+
+    async def boot_beside(self, swap: Swap) -> Boot:
+        raise NotImplementedError("the Swarm starts the tasks of a service")
 
     async def discard(self, swap: Swap) -> None:
         """Do nothing: nothing was created."""
