@@ -1,7 +1,7 @@
 # Every target installs what it needs: Python packages in .venv, Debian packages when run as root.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run demo check format test fuzz bench faults soak proxy image image-test requirements clean
+.PHONY: help setup run demo check format test fuzz bench scale faults soak proxy image image-test requirements clean
 
 # A run starts many processes: the first one compiles the modules for all.
 export PYTHONDONTWRITEBYTECODE :=
@@ -99,6 +99,10 @@ swarm: setup ## Update a service on a Swarm of three nodes under load, UPDATES=5
 bench: setup ## Measure, each figure a ratio inside one run; PART selects some of the parts.
 	@command -v wrk >/dev/null && command -v webhook >/dev/null || test "$$(id -u)" != 0 || apt-get install -y -qq --no-install-recommends wrk webhook >/dev/null
 	@$(BIN)/python -m tests.bench $(PART)
+
+scale: setup ## Simulate ENGINES=10000 hosts and three gateways, roll out to ROLLOUTS=1500 at once, and kill each gateway.
+	@$(BIN)/python -m tests.scale --engines $(or $(ENGINES),10000) --rollouts $(or $(ROLLOUTS),1500) \
+	    --gateways $(or $(GATEWAYS),3) --pull $(or $(PULL),40) --minutes $(or $(MINUTES),15)
 
 # In a network of its own, where no other engine's packet rules are.
 APART := unshare --net sh -c 'ip link set lo up && exec "$$@"' --

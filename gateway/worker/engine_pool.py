@@ -31,10 +31,11 @@ from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.engines import Place, Seen
 from gateway.store.leases import Due
-from gateway.worker import claims, shares
+from gateway.worker import claims
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask, Slots
 from gateway.worker.periodic import run_where_found
 from gateway.worker.recorder import Recorder
+from gateway.worker.shares import Shares
 
 _LOG = structlog.get_logger()
 
@@ -49,11 +50,13 @@ _LONGEST_CHECK = 20.0  # seconds between checks of a watched engine; less than _
 _FIRST_CHECKS = 200.0  # engines of its own share in a second, at the start
 # Checks at once, of engines that answered the last time, and of others: those that hang hold up no engine that answers.
 _GOOD_CHECKS_AT_ONCE, _OTHER_CHECKS_AT_ONCE = 64, 32
+# Runs of periodic tasks at once, so that those of thousands of engines leave the database to claims and rollouts.
+_RUNS_AT_ONCE = 32
 # With so many engines, a connection that waits for the next check of its engine is one too many.
 _MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
 _MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
-# Seconds in which no gateway has seen an engine, until this one watches it too, and for how long.
-_UNSEEN_AFTER, _SUBSTITUTE_FOR = 30.0, 60.0
+# Seconds in which no gateway has seen an engine, until this one watches it too.
+_UNSEEN_AFTER = 30.0
 _LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
 
 _OWN = (None, None)
@@ -99,15 +102,10 @@ class EnginePool:
         self._by_server: dict[str | None, EngineWorker] = {None: self._workers[_OWN]}
         self._by_daemon: defaultdict[str, list[EngineWorker]] = defaultdict(list)
         self._vain: set[EngineWorker] = set()
+        self.runs = asyncio.Semaphore(_RUNS_AT_ONCE)
         self._good_checks = asyncio.Semaphore(_GOOD_CHECKS_AT_ONCE)
         self._other_checks = asyncio.Semaphore(_OTHER_CHECKS_AT_ONCE)
-        #: this gateway's number among the connected ones; 0 until it is one
-        self._number = 0
-        self._members: frozenset[int] = frozenset()
-        #: the servers that another gateway watches
-        self._left: set[str] = set()
-        #: until when this gateway watches a server of another one's share
-        self._substituted: dict[str, float] = {}
+        self._shares = Shares()
         self._share_wanted = asyncio.Event()
         self._joined = asyncio.Event()
         #: whether a deployment is left to the gateway that watches its engine
@@ -134,7 +132,7 @@ class EnginePool:
         return self._by_daemon.get(identity.daemon, ())
 
     def watches(self, worker: EngineWorker) -> bool:
-        return worker.server_id is None or worker.server_id not in self._left or worker.server_id in self._substituted
+        return self._shares.watches(worker.server_id)
 
     # -- for the workers
 
@@ -171,9 +169,9 @@ class EnginePool:
         if not worker.reachable:
             return max(POLL_INTERVAL, len(self._vain) / _VAIN_CHECKS)
         if self.watches(worker):
-            watched = len(self._workers) - len(self._left)
+            watched = len(self._workers) - len(self._shares.left)
             return max(_CHECK_INTERVAL, min(watched / _WATCHED_CHECKS, _LONGEST_CHECK))
-        return max(_CHECK_INTERVAL, len(self._left) / _OTHER_CHECKS)
+        return max(_CHECK_INTERVAL, len(self._shares.left) / _OTHER_CHECKS)
 
     @property
     def spread(self) -> float:
@@ -229,13 +227,14 @@ class EnginePool:
             for deployment_id in held.keys() - {one.deployment_id for one in found}:
                 worker, _, slots = held[deployment_id]
                 worker.release(slots)
-        for deployment in found:
-            claimed = Claimed(deployment, *held[deployment.deployment_id], claimed_at)
-            try:
-                await self.roll_out(claimed)
-            except BaseException:
+        waiting = [Claimed(one, *held[one.deployment_id], claimed_at) for one in reversed(found)]
+        try:
+            while waiting:
+                await self.roll_out(waiting[-1])
+                waiting.pop()
+        finally:
+            for claimed in waiting:
                 claimed.release()
-                raise
         return bool(found)
 
     def _claiming(self, due: Due) -> EngineWorker | None:
@@ -259,12 +258,12 @@ class EnginePool:
     @asynccontextmanager
     async def member(self, connection: Connection) -> AsyncIterator[None]:
         """Be one of the gateways that share the engines, for as long as the connection lasts."""
-        self._number = await members.join(connection)
+        self._shares.number = await members.join(connection)
         self._share_wanted.set()
         try:
             yield
         finally:
-            await members.leave(connection, self._number)
+            await members.leave(connection, self._shares.number)
 
     async def _share_forever(self) -> None:
         while True:
@@ -278,24 +277,14 @@ class EnginePool:
     async def _share(self, connection: Connection) -> None:
         """Find out which engines this gateway watches."""
         found = await members.select_members(connection)
-        if self._number not in found:
+        if self._shares.number not in found:
             return  # it is about to become one
         unseen = await engines.select_unseen(connection, timedelta(seconds=_UNSEEN_AFTER)) if len(found) > 1 else set()
-        now = time.monotonic()
-        before = self._left - self._substituted.keys()
-        if found != self._members:
-            self._members = found
-            self._left = {one for one, _ in self._registered if one is not None and self._is_left(one)}
-        lasting = {one: until for one, until in self._substituted.items() if until > now and one in self._left}
-        self._substituted = lasting | dict.fromkeys(unseen & self._left, now + _SUBSTITUTE_FOR)
-        moved = before ^ (self._left - self._substituted.keys())
-        for number, server_id in enumerate(moved):
+        registered = [server_id for server_id, _ in self._registered if server_id is not None]
+        for number, server_id in enumerate(self._shares.follow(found, registered, unseen, time.monotonic())):
             if worker := self._by_server.get(server_id):  # one after another, since there may be thousands
                 asyncio.get_running_loop().call_later(number / _FIRST_CHECKS, worker.share_changed)
         self._joined.set()
-
-    def _is_left(self, server_id: str) -> bool:
-        return shares.watcher(server_id, self._members) not in {None, self._number}
 
     # -- starting and stopping
 
@@ -381,9 +370,9 @@ class EnginePool:
         for key in [key for key in self._workers if key not in wanted and key != _OWN]:
             self._drop(key)
         new = wanted.keys() - self._tasks.keys()
-        self._left.update(server_id for server_id, _ in new if server_id is not None and self._is_left(server_id))
-        ours = [key for key in new if key[0] not in self._left]
-        others = [key for key in new if key[0] in self._left]
+        self._shares.register(server_id for server_id, _ in new if server_id is not None)
+        ours = [key for key in new if self._shares.watches(key[0])]
+        others = [key for key in new if not self._shares.watches(key[0])]
         after = [number / _FIRST_CHECKS for number in range(len(ours))]
         after += [len(ours) / _FIRST_CHECKS + number / _OTHER_CHECKS for number in range(len(others))]
         for key, pause in zip([*ours, *others], after, strict=True):
@@ -397,7 +386,7 @@ class EnginePool:
         self._forget(worker, worker.identity)
         self._vain.discard(worker)
         if worker.server_id is not None:
-            self._left.discard(worker.server_id)
+            self._shares.forget(worker.server_id)
         worker.retire()
         if worker.identity is not None:
             for one in self._same_daemon(worker.identity):

@@ -75,6 +75,8 @@ class PoolView(Protocol):
 
     periodic_tasks: Sequence[PeriodicTask]
     background_tasks: BackgroundTasks
+    #: limits how many periodic tasks run at once, on all engines
+    runs: asyncio.Semaphore
 
     def servers_claimed_by(self, worker: "EngineWorker") -> list[str | None]:
         """Return the servers whose applications the worker claims.
@@ -238,9 +240,13 @@ class EngineWorker:
         """Run a periodic task while the engine is watched. When it does not answer, the pause doubles each time."""
         failures = 0
         await _wait(self._event_seen, random.random() * self._pool_view.spread)  # noqa: S311 - so that not all run at once
-        while (reached := self.reached()) is not None:
+        while True:
+            if (reached := self.reached()) is None:  # it is about to be left
+                await asyncio.sleep(POLL_INTERVAL)
+                continue
             try:
-                wait = await task.run(reached) or task.interval
+                async with self._pool_view.runs:
+                    wait = await task.run(reached) or task.interval
             except Postponed as error:
                 _LOG.info("A periodic task waits for the engine", duty=task.name, host=self.address, error=str(error))
                 failures += 1

@@ -45,7 +45,7 @@ from gateway.worker.version_retention import (
 
 _LOG = structlog.get_logger()
 
-_RESERVED = 3  # connections that rollouts do not use
+_RESERVED = 3  # connections that neither rollouts nor periodic tasks use
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
 _RETENTION_INTERVAL = 600.0  # seconds
@@ -90,26 +90,28 @@ class Supervisor:
             call_margin=min(_CALL_MARGIN, settings.lease),
             kept_for=settings.kept_days * _DAY,
         )
-        # However many rollouts there are, claims and heartbeats get a connection.
+        # However many engines and rollouts there are, claims and heartbeats get a connection.
         work_pool = share(pool, max(1, settings.database_connections - _RESERVED))
         self.context = ExecutionContext(work_pool, vault, registry, settings, timeouts, alerts)
-        monitor = RolloutMonitor(pool, vault, timeouts, alerts)
+        monitor = RolloutMonitor(work_pool, vault, timeouts, alerts)
         periodic_tasks = [
             PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=self._finding(watches.select_places)),
-            PeriodicTask("observation", OBSERVE_INTERVAL, StateMonitor(pool, vault, alerts).observe, on_events=True),
+            PeriodicTask(
+                "observation", OBSERVE_INTERVAL, StateMonitor(work_pool, vault, alerts).observe, on_events=True
+            ),
             PeriodicTask(
                 "kept versions",
                 PRUNE_INTERVAL,
-                partial(prune_kept_versions, pool, vault, timeouts),
+                partial(prune_kept_versions, work_pool, vault, timeouts),
                 find=self._finding(applications.select_places),
             ),
             PeriodicTask(
                 "images",
                 REMOVE_IMAGES_INTERVAL,
-                partial(remove_unused_images, pool),
+                partial(remove_unused_images, work_pool),
                 find=self._finding(pulled_images.select_places),
             ),
-            PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, pool, vault, registry)),
+            PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, work_pool, vault, registry)),
         ]
         self.background_tasks = background_tasks
         self.engine_pool = EnginePool(

@@ -183,6 +183,7 @@ class OneTask:
 
     def __init__(self, periodic: PeriodicTask) -> None:
         self.periodic_tasks, self.background_tasks = [periodic], BackgroundTasks()
+        self.runs = asyncio.Semaphore()
 
     def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
         return [None]

@@ -42,11 +42,12 @@ async def main(given: argparse.Namespace) -> bool:
 
 async def _run(one: World, given: argparse.Namespace) -> Result:
     none, measured, registered = await idle.measure(one, 0, 0), [], 0
+    found = await terms.measure(one)
+    print(found, flush=True)  # noqa: T201
     for size in sorted({size for size in _SMALLER if size < given.engines} | {given.engines}):
         measured.append(await idle.measure(one, registered, size))
         registered = size
         print(measured[-1], flush=True)  # noqa: T201
-    found = await terms.measure(one)
     step = max(1, given.engines // given.rollouts)
     names = [f"app-{number}" for number in range(0, given.engines, step)][: given.rollouts]
     return Result(given.gateways, none, measured, await storm(one, names), found)

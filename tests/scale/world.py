@@ -48,6 +48,15 @@ class World:
     def registry(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    async def prepare(self) -> None:
+        """Make the environment that the applications are in."""
+        await self.database.execute(
+            """
+            WITH project AS (INSERT INTO projects (name) VALUES ('scale') RETURNING project_id)
+            INSERT INTO environments (project_id, name, is_default) SELECT project_id, 'scale', true FROM project
+            """
+        )
+
     async def register(self, first: int, end: int) -> None:
         """Register the engines with these numbers, each with an application, as `gateway servers create` does."""
         numbers = list(range(first, end))
@@ -58,12 +67,6 @@ class World:
                 "FROM unnest($1::int[], $2::text[]) AS made (n, host)",
                 numbers,
                 hosts,
-            )
-            await self.database.execute(
-                """
-                WITH project AS (INSERT INTO projects (name) VALUES ('scale') RETURNING project_id)
-                INSERT INTO environments (project_id, name, is_default) SELECT project_id, 'scale', true FROM project
-                """
             )
             await self.database.execute(
                 """
@@ -162,6 +165,7 @@ async def world(
         session = await stack.enter_async_context(aiohttp.ClientSession())
         one = World(url, port, postgres, database, process, made, session)
         one.hook = await Hook.open(made[0])
+        await one.prepare()
         yield one
 
 

@@ -185,7 +185,7 @@ class _Alone:
     spread = 0.0
 
     def __init__(self, web: Web) -> None:
-        self.background_tasks = BackgroundTasks()
+        self.background_tasks, self.runs = BackgroundTasks(), asyncio.Semaphore()
         self._recorder = Recorder(web.pool)
 
     def servers_claimed_by(self, _host: EngineWorker) -> list[str | None]:
