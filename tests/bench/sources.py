@@ -89,7 +89,7 @@ async def measure(directory: Path) -> list[Figure]:
                 await asyncio.to_thread(_write, script, path, sample, first=number * REQUESTS)
                 theirs.append(await _wrk(empty.url, script))
                 ours.append(await _wrk(gateway.url, script))
-            figures.append(figure(f"(g) pushes over empty: {source}", ours, theirs, "/s"))
+            figures.append(figure(f"(j) pushes over empty: {source}", ours, theirs, "/s"))
     return figures
 
 

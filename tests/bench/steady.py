@@ -30,7 +30,7 @@ MINUTES = float(os.environ.get("MINUTES", "10"))
 APPLICATIONS = 20
 SAMPLED = 2.0  # seconds between two samples
 NEW_IMAGE = 5.0  # seconds between two pushes that are of a new image
-BEHIND = 10  # seconds that the answers may be behind the pushes
+BEHIND = 30  # seconds that the answers may be behind the pushes
 OLDEST = 15.0  # seconds that a deployment may be queued
 
 _SETTINGS = {"GATEWAY_STABLE_WINDOW": "0.5", "GATEWAY_LOG_LEVEL": "error", "GATEWAY_WEBHOOK_RATE": "100000"}
