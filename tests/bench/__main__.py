@@ -14,13 +14,14 @@ from pathlib import Path
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
-from tests.bench import accepting, deploying, growth, page, recovering, report, sources, starting, steady
+from tests.bench import accepting, deploying, growth, outage, page, recovering, report, sources, starting, steady
 from tests.support import leftovers
 
 #: parts that need an engine and a registry, and parts that need a directory alone
 ON_ENGINE: dict[str, Callable[[PrivateEngine, PrivateRegistry, Path], Awaitable[list[report.Figure]]]] = {
     "deploying": deploying.measure,
     "fan-out": deploying.fan_out,
+    "outage": outage.measure,
     "rollback": recovering.rollback,
     "takeover": recovering.takeover,
     "steady": steady.measure,
