@@ -119,9 +119,26 @@ class FakeEngine:
             }
         )
 
-    def _get_networks(self, _rest: str, _request: Request) -> Answer:
+    def _get_networks(self, _rest: str, request: Request) -> Answer:
+        if "label" in orjson.loads(request.param("filters", "{}")):
+            return Answer(body=[])  # those of the engine have none
         names = ("bridge", "host", "none")
-        return Answer(body=[{"Id": _hash(self.number, one), "Name": one, "Created": _NEVER} for one in names])
+        return Answer(
+            body=[
+                {
+                    "Id": _hash(self.number, one),
+                    "Name": one,
+                    "Created": _NEVER,
+                    "Driver": "null" if one == "none" else one,
+                    "Scope": "local",
+                    "Labels": {},
+                    "Options": {},
+                    "Internal": False,
+                    "Containers": {},
+                }
+                for one in names
+            ]
+        )
 
     def _get_events(self, _rest: str, _request: Request) -> Answer:
         def follow(connection: Connection) -> None:
