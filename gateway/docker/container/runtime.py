@@ -288,7 +288,9 @@ class ContainerRuntime:
             await images.tag(self.engine, new.image_id, reference)
         # Compose would start a kept container of its own beside the new one.
         own = adopted_spec.belongs_to_compose(new.labels)
-        await self.remove_leftovers()  # the copy of the old container, and renamed ones
+        await isolation.sweep(self.engine, self.application)
+        # After the last call that takes time: somebody may have renamed one meanwhile, which must count for `prune`.
+        await self._containers.remove_leftovers()  # the copy of the old container, and renamed ones
         at_most = 0 if own else self.application.configuration.kept
         await self._containers.prune(self.timeouts.kept_for, at_most=at_most)
         await self.remove_leftovers()  # containers that somebody has started again meanwhile
