@@ -1,4 +1,4 @@
-"""Load what the rollout of a claimed deployment needs, in one transaction."""
+"""Load what the rollout of a claimed deployment needs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from gateway.model.reference import Digest
 from gateway.model.registries import ANONYMOUS, select_login
 from gateway.rollout.attempt import RollbackTarget, Task
 from gateway.store import applications, deployments, environments, registries, swaps, versions
-from gateway.store.database import Pool, transaction
+from gateway.store.database import Pool, statement
 from gateway.store.encryption import Vault
 
 # A redeploy requested this soon after a rollout of the same image is satisfied by it: CI pushes, then calls redeploy.
@@ -27,7 +27,7 @@ class LoadedTask:
 
 async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedTask:
     """Load the deployment's task from the database."""
-    async with transaction(pool) as connection:
+    async with statement(pool) as connection:
         ends = deployment.kind in {Kind.STOP, Kind.DELETE}
         application = await applications.select_application(
             connection, vault, deployment.application_id, without=applications.TO_RUN if ends else ()
@@ -54,13 +54,13 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
             login = select_login(image.repository, application.own_login, kept)
 
     async def satisfied_by(digest: Digest, spec_hash: str) -> str | None:
-        async with transaction(pool) as connection:
+        async with statement(pool) as connection:
             return await deployments.select_satisfying_rollout(
                 connection, deployment, digest, spec_hash, _SATISFIED_WITHIN
             )
 
     async def knows(digest: Digest) -> bool:
-        async with transaction(pool) as connection:
+        async with statement(pool) as connection:
             return await deployments.is_known_digest(connection, deployment, digest)
 
     task = Task(deployment, application, login, satisfied_by, target, config_error, knows, previous, begun)
