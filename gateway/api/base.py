@@ -11,10 +11,13 @@ from gateway.api import notify, schema_check
 from gateway.api.connections import error_body, error_code, error_response
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.ingress import deadline, deploy_token, key_fetcher, rejections, webhooks
+from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE, EndpointCache
+from gateway.api.ingress.pipeline import ACCEPTOR
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, Buckets, RateLimiters
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS, KeyedLocks
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError
+from gateway.queue.accept import Acceptor
 
 _LOG = structlog.get_logger()
 
@@ -31,6 +34,8 @@ def with_ingress(context: Context, buckets: Buckets) -> web.Application:
     application[CONTEXT] = context
     application[RATE_LIMITERS] = RateLimiters(buckets, rate=settings.webhook_rate, slots=half_of_connections(context))
     application[REPOSITORY_LOCKS] = KeyedLocks()
+    application[ENDPOINT_CACHE] = EndpointCache()
+    application[ACCEPTOR] = Acceptor(context.pool)
     application[schema_check.SCHEMA_CHECK] = schema_check.SchemaCheck()
     application[TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(

@@ -24,8 +24,11 @@ async def read_body(request: web.Request) -> bytes:
     if encoding not in _UNENCODED and encoding not in _ENCODINGS:
         raise InvalidInput(f"a body in the encoding {encoding!r} is not supported: send it unencoded, or as gzip")
     try:
-        async with asyncio.timeout(_DEADLINE):
+        if request.content.is_eof():
             body = await _received(request, most)
+        else:
+            async with asyncio.timeout(_DEADLINE):
+                body = await _received(request, most)
     except TimeoutError as error:
         raise web.HTTPRequestTimeout from error
     except (ConnectionError, web.RequestPayloadError) as error:

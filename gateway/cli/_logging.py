@@ -5,6 +5,8 @@ queue, or are too long, are dropped and counted.
 """
 
 import atexit
+import itertools
+import json
 import logging
 import os
 import queue
@@ -12,9 +14,10 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from io import StringIO
-from typing import TextIO
+from typing import Any, Protocol, TextIO
 
 import orjson
 import structlog
@@ -28,6 +31,8 @@ DROPPED_LINES = Counter(
 
 _MAX_QUEUED = 10_000  # lines
 _MAX_LINE_LENGTH = 64 * 1024  # characters of a line that is written
+_GATHERED = 0.002  # seconds whose lines are written together
+_MAX_WRITTEN = 1000  # lines at a time
 _FLUSH_TIMEOUT = 1.0  # seconds for writing the remaining lines at exit
 
 
@@ -40,7 +45,7 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
         structlog.processors.format_exc_info,
     ]
     last: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
+        structlog.processors.JSONRenderer(_to_json)
         if form == "json"
         else structlog.dev.ConsoleRenderer(exception_formatter=_format_traceback)
     )
@@ -48,13 +53,14 @@ def configure(level: str, form: str, *, queued: bool = False) -> None:
     if form == "text":
         shared.pop()  # the console renderer formats exceptions itself
         safe.append(_sanitize_event)
+    lines = QueuedLines(sys.stderr.fileno()) if queued else PrintedLines()
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[*shared, *safe, last],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        logger_factory=lambda *_: _LineLogger(lines),
         cache_logger_on_first_use=True,
     )
-    handler = QueuedHandler(sys.stderr.fileno()) if queued else logging.StreamHandler(sys.stderr)
+    handler = LineHandler(lines)  # of libraries
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -81,48 +87,88 @@ def _is_not_disconnect(record: logging.LogRecord) -> bool:
     return not (isinstance(error, RuntimeError) and str(error) == "Connection closed.")
 
 
-class QueuedHandler(logging.Handler):
-    """Passes lines to a thread that writes them to a file. Dropped lines are counted."""
+class Lines(Protocol):
+    """Where lines of the log go."""
+
+    def put(self, line: str) -> None: ...
+
+
+class PrintedLines:
+    """Prints lines to standard error."""
+
+    def put(self, line: str) -> None:
+        print(line, file=sys.stderr)  # noqa: T201 - the log of a command
+
+
+class QueuedLines:
+    """Passes lines to a thread that writes them to a file, many at a time. Dropped lines are counted."""
 
     def __init__(self, file: int, *, most: int = _MAX_QUEUED) -> None:
-        super().__init__()
-        self._file, self._lines = file, queue.Queue[str](most)
+        self._file, self._most, self._lines = file, most, queue.SimpleQueue[str]()
+        self._numbers, self._accepted, self._written = itertools.count(1), 0, 0
         self.dropped = 0
         self._writer = threading.Thread(target=self._write_lines, name="log", daemon=True)
         self._writer.start()
         atexit.register(self.finish)
+
+    def put(self, line: str) -> None:
+        if len(line) > _MAX_LINE_LENGTH or self._lines.qsize() >= self._most:
+            self.dropped += 1
+            DROPPED_LINES.inc()
+        else:
+            self._lines.put(line)
+            self._accepted = next(self._numbers)
+
+    def finish(self) -> None:
+        """Wait until the remaining lines are written, for a short time."""
+        until = time.monotonic() + _FLUSH_TIMEOUT
+        while self._written < self._accepted and time.monotonic() < until:
+            time.sleep(0.001)
+
+    def _write_lines(self) -> None:
+        reported = 0
+        while True:
+            lines = [self._lines.get()]
+            time.sleep(_GATHERED)
+            with suppress(queue.Empty):
+                while len(lines) < _MAX_WRITTEN:
+                    lines.append(self._lines.get_nowait())
+            _write(self._file, "\n".join([*lines, ""]).encode(errors="backslashreplace"))
+            if dropped := self.dropped - reported:
+                reported += dropped
+                _write(self._file, orjson.dumps({"event": "Lines of the log were dropped", "lines": dropped}) + b"\n")
+            self._written += len(lines)
+
+
+class _LineLogger:
+    """What structlog calls with each finished line, whatever its level."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = lines.put
+
+
+class LineHandler(logging.Handler):
+    """Passes the records of libraries on as lines."""
+
+    def __init__(self, lines: Lines) -> None:
+        super().__init__()
+        self._lines = lines
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
         except Exception:
             self.handleError(record)
-            return
-        if len(line) > _MAX_LINE_LENGTH or not self._enqueue(line):
-            self.dropped += 1
-            DROPPED_LINES.inc()
+        else:
+            self._lines.put(line)
 
-    def _enqueue(self, line: str) -> bool:
-        with suppress(queue.Full):
-            self._lines.put_nowait(line)
-            return True
-        return False
 
-    def finish(self) -> None:
-        """Wait until the remaining lines are written, for a short time."""
-        until = time.monotonic() + _FLUSH_TIMEOUT
-        while self._lines.unfinished_tasks and time.monotonic() < until:
-            time.sleep(0.001)
-
-    def _write_lines(self) -> None:
-        reported = 0
-        while True:
-            line = self._lines.get()
-            _write(self._file, f"{line}\n".encode(errors="backslashreplace"))
-            if dropped := self.dropped - reported:
-                reported += dropped
-                _write(self._file, orjson.dumps({"event": "Lines of the log were dropped", "lines": dropped}) + b"\n")
-            self._lines.task_done()
+def _to_json(event: structlog.typing.EventDict, default: Callable[[Any], Any]) -> str:
+    with suppress(TypeError):  # for what only the standard library can write
+        line = orjson.dumps(event, default)
+        if line.isascii():  # other characters are escaped: a terminal may act on them
+            return line.decode()
+    return json.dumps(event, default=default)
 
 
 def _write(file: int, data: bytes) -> None:

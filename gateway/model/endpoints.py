@@ -44,6 +44,8 @@ class Endpoint:
     created_at: datetime
     #: the application of a deploy token; None for a webhook
     application_id: str | None = None
+    #: of its row: another one after each change
+    version: str = ""
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -57,11 +59,13 @@ class Endpoint:
         """Return the notification with all pushes ignored that the endpoint may not report."""
         if not self.enabled:
             return self._ignore_events(notification, notification.events, "this webhook is disabled")
+        if not self.repositories:
+            return notification
         forbidden = [event for event in notification.events if not self._may_report(event)]
         return self._ignore_events(notification, forbidden, "this webhook may not report pushes to that repository")
 
     def _may_report(self, event: PushEvent) -> bool:
-        return not self.repositories or any(fnmatchcase(str(event.repository), glob) for glob in self.repositories)
+        return any(fnmatchcase(str(event.repository), glob) for glob in self.repositories)
 
     @staticmethod
     def _ignore_events(notification: Notification, left_out: Iterable[PushEvent], reason: str) -> Notification:

@@ -11,6 +11,8 @@ from gateway.model.reference import Reference, Repository, Tag
 from gateway.model.tag_policies import Rule, TagPolicy, is_lower, is_version
 
 _NO_SUBSCRIPTION = "no subscription"
+#: the reason of further pushes to a repository, once its first one is explained
+FURTHER_UNMATCHED = _NO_SUBSCRIPTION
 _MAX_LISTED = 5  # subscriptions or hosts that a message names
 
 
@@ -143,7 +145,7 @@ def explain_unmatched(events: Iterable[PushEvent], followed: Sequence[Subscribed
     ignored = []
     for event in events:
         reason = (
-            _NO_SUBSCRIPTION
+            FURTHER_UNMATCHED
             if event.repository in explained
             else f"{_NO_SUBSCRIPTION}: {_suggest_subscription(event, followed)}"
         )

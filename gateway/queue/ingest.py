@@ -63,6 +63,15 @@ class Receipt:
         return "queued" if self.deployments else "ignored"
 
 
+def delivery_key(notification: Notification, body: bytes) -> tuple[str, timedelta | None]:
+    """Return what duplicates of a delivery have in common, and for how long; None: as long as the delivery is kept."""
+    if notification.event_id:
+        return notification.event_id, None
+    # The signature of a form covers the JSON in it.
+    digest = hashlib.sha256(decode_form(body)).hexdigest()
+    return f"sha256:{digest}", None if notification.signed_without_time else _SAME_BODY_WINDOW
+
+
 async def ingest_delivery(
     pool: Pool,
     endpoint: Endpoint,
@@ -73,9 +82,7 @@ async def ingest_delivery(
     replay_of: str | None = None,
 ) -> Receipt:
     """Store an authenticated delivery and enqueue all that it causes. Raises Unavailable, and stores nothing then."""
-    # The signature of a form covers the JSON in it.
-    key = notification.event_id or f"sha256:{hashlib.sha256(decode_form(body)).hexdigest()}"
-    valid_for = None if notification.event_id or notification.signed_without_time else _SAME_BODY_WINDOW
+    key, valid_for = delivery_key(notification, body)
     delivery_id = str(uuid4())
     async with transaction(pool) as connection:
         if endpoint.application_id is not None:  # its deploy token

@@ -15,7 +15,7 @@ from gateway.store.undecryptable import Row
 
 COLUMNS = """
     endpoint_id, source, name, secret, host, aliases, settings, repositories, networks, rate, enabled, created_at,
-    application_id,
+    application_id, xmin::text AS version,
     CASE WHEN former_until > now() THEN former_secret END AS former_secret,
     CASE WHEN former_until > now() THEN former_until END AS former_until
 """
@@ -48,6 +48,7 @@ def from_row(row: Row, vault: Vault) -> Endpoint:
         enabled=row["enabled"],
         created_at=row["created_at"],
         application_id=row["application_id"],
+        version=row["version"],
     )
 
 

@@ -14,6 +14,9 @@ _LOG = structlog.get_logger()
 
 _T = TypeVar("_T")
 
+#: the message to a sender that is to try again
+LATE = "the database does not answer in time: try again"
+
 #: tasks that go on after their senders were asked to try again
 LATE_TASKS = web.AppKey("late_tasks", set[asyncio.Task[Any]])
 
@@ -29,7 +32,7 @@ async def respond_within(application: web.Application, seconds: float, work: Cor
         return task.result()
     application[LATE_TASKS].add(task)
     task.add_done_callback(partial(_log_late, application[LATE_TASKS]))
-    raise Unavailable("the database does not answer in time: try again")
+    raise Unavailable(LATE)
 
 
 def _log_late(late: set[asyncio.Task[Any]], task: asyncio.Task[Any]) -> None:

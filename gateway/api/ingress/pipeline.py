@@ -5,8 +5,13 @@
 `process` runs the steps, in this order. An `Ingress` supplies what differs between the two. Rights are checked
 before work is done: an unknown sender costs one database query, and its body is never read. The gateway accepts a
 delivery only after the transaction that stores it has committed.
+
+Most deliveries take a shorter way: where the endpoint was used before and all is well, `queue.accept` stores the
+delivery together with others, in a transaction that also checks that the endpoint has not changed. If anything is
+otherwise, the endpoint is read again and the steps above are run.
 """
 
+import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
@@ -15,26 +20,30 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
 import structlog
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.api.ingress.deadline import respond_within
-from gateway.api.ingress.rate_limit import RATE_LIMITERS
+from gateway.api.ingress.deadline import LATE, respond_within
+from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS
 from gateway.api.metrics import DELIVERIES
 from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
-from gateway.model.errors import GatewayError, InvalidInput, Throttled
+from gateway.model.errors import GatewayError, InvalidInput, Throttled, Unavailable
 from gateway.model.events import Notification
 from gateway.queue import ingest
+from gateway.queue.accept import Acceptor
 from gateway.queue.ingest import Receipt
 from gateway.sources import Request
 from gateway.store.database import repeat_on_conflict
 
 _LOG = structlog.get_logger()
+
+ACCEPTOR = web.AppKey("acceptor", Acceptor)
 
 _RETRY_AFTER = 5  # seconds until a database that does not answer may be back
 _LOGGED = 20  # deployments and ignored parts of one delivery in the log; the inbox has all of them
@@ -64,6 +73,15 @@ class Ingress(ABC):
     def __init__(self, request: web.Request) -> None:
         self.request = request
         self.app = request.app
+
+    def known_endpoint(self) -> Endpoint | None:
+        """Return the endpoint as it was read before; None where it was not."""
+        return None
+
+    async def recognize(self, endpoint: Endpoint, received: Request) -> Notification | None:
+        """Return the content of a delivery; None where it is not one, or does not prove itself to this endpoint."""
+        _ = endpoint, received
+        return None
 
     @abstractmethod
     async def find_endpoint(self) -> Endpoint:
@@ -103,13 +121,41 @@ async def _run(ingress: Ingress) -> Answer:
     request, limiters = ingress.request, ingress.app[RATE_LIMITERS]
     limiter = limiters.for_path(request.path)
     limiter.count()
-    started = time.monotonic()
-    endpoint = await respond_within(ingress.app, ingress.deadline, limiter.run(ingress.find_endpoint()))
-    remaining = ingress.deadline - (time.monotonic() - started)
+    remaining = ingress.deadline
+    known = ingress.known_endpoint()
+    if known is None:
+        started = time.monotonic()
+        endpoint = await respond_within(ingress.app, remaining, limiter.run(ingress.find_endpoint()))
+        remaining -= time.monotonic() - started
+    else:
+        endpoint = known
     limiter = limiters.for_endpoint(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
     received, unreadable = await read(request)
+    if known is not None:
+        started = time.monotonic()
+        if unreadable is None and (answer := await _accept_known(ingress, known, received, limiter)) is not None:
+            return answer
+        endpoint = await respond_within(ingress.app, remaining, limiter.run(ingress.find_endpoint()))
+        remaining -= time.monotonic() - started
     accept = _accept(ingress, endpoint, received, unreadable)
     return await respond_within(ingress.app, remaining, limiter.run(accept))
+
+
+async def _accept_known(ingress: Ingress, endpoint: Endpoint, received: Request, limiter: RateLimiter) -> Answer | None:
+    """Accept a delivery of an endpoint that was read before; None where that is not possible."""
+    if (notification := await ingress.recognize(endpoint, received)) is None:
+        return None
+    headers = redact_headers(received.headers, endpoint.secrets)
+    accept = ingress.app[ACCEPTOR].accept(endpoint, received.body, notification, headers)
+    try:
+        async with asyncio.timeout(ingress.deadline):
+            receipt = await limiter.wait(accept)
+    except TimeoutError as error:
+        raise Unavailable(LATE) from error
+    if receipt is None:
+        return None
+    _report(ingress.app, endpoint, receipt)
+    return ingress.accepted(receipt)
 
 
 async def read(request: web.Request) -> tuple[Request, InvalidInput | None]:
@@ -120,7 +166,8 @@ async def read(request: web.Request) -> tuple[Request, InvalidInput | None]:
         body = await read_body(request)
     except InvalidInput as error:
         unreadable = error
-    received = Request(headers_of(request), body, request.method, dict(request.query), datetime.now(UTC))
+    query = dict(request.query) if request.query_string else {}
+    received = Request(headers_of(request), body, request.method, query, datetime.now(UTC))
     return received, unreadable
 
 
@@ -151,6 +198,11 @@ async def store(
         receipt = await repeat_on_conflict(
             lambda: ingest.ingest_delivery(pool, endpoint, received.body, notification, headers=headers)
         )
+    _report(application, endpoint, receipt)
+    return receipt
+
+
+def _report(application: web.Application, endpoint: Endpoint, receipt: Receipt) -> None:
     if receipt.deployments:
         notify_workers(application)
     _LOG.info(
@@ -162,7 +214,6 @@ async def store(
         deployments=[queued.deployment_id for queued in receipt.deployments[:_LOGGED]],
         ignored=[f"{ignored.reference}: {ignored.reason}" for ignored in receipt.ignored[:_LOGGED]],
     )
-    return receipt
 
 
 async def _store_rejected(
@@ -178,7 +229,8 @@ def respond(answer: Answer) -> web.Response:
     """Return the answer as an HTTP response."""
     if answer.body is None:
         return web.Response(status=answer.status, headers=answer.headers)
-    return web.json_response(answer.body, status=answer.status, headers=answer.headers)
+    headers = {"Content-Type": "application/json; charset=utf-8", **answer.headers}
+    return web.Response(body=orjson.dumps(answer.body), status=answer.status, headers=headers)
 
 
 def receipt_body(receipt: Receipt) -> dict[str, Any]:

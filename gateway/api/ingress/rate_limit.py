@@ -76,6 +76,14 @@ class RateLimiter:
             self._rate, self._capacity = rate, max(1.0, rate * _BURST)
             self._buckets.lower(self._path, self._capacity - 1)
 
+    async def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Return the result of the work, which needs no slot; it counts as waiting."""
+        self.waiting += 1
+        try:
+            return await work
+        finally:
+            self.waiting -= 1
+
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run the work when a slot is free, and return its result."""
         self.waiting += 1

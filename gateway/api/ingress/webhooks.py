@@ -12,6 +12,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT, sender
 from gateway.api.ingress import rejections
+from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE
 from gateway.api.ingress.key_fetcher import KEY_FETCHER, KEY_LIFETIME, MIN_REFETCH_INTERVAL
 from gateway.api.ingress.pipeline import (
     Answer,
@@ -60,10 +61,29 @@ class _Webhook(Ingress):
         self.name, self.deadline = source.name, source.response_deadline
         self.always_accept = source.always_accept
 
+    @property
+    def _token(self) -> str:
+        return self.request.match_info["token"]
+
+    def known_endpoint(self) -> Endpoint | None:
+        return self.app[ENDPOINT_CACHE].get(self.name, self._token) if self.request.method == "POST" else None
+
+    async def recognize(self, endpoint: Endpoint, received: Request) -> Notification | None:
+        if endpoint.networks and not endpoint.allows_address(sender(self.request)):
+            return None
+        try:
+            self.trust = await self._prove(received, _trusts(endpoint))
+            is_handshake = self.source.handshake(received, self.trust) is not None
+            return None if is_handshake else self.parse(endpoint, received)
+        except GatewayError:
+            return None
+
     async def find_endpoint(self) -> Endpoint:
-        context, token = self.app[CONTEXT], self.request.match_info["token"]
+        context, cache = self.app[CONTEXT], self.app[ENDPOINT_CACHE]
+        cache.drop(self.name, self._token)
         async with statement(context.pool) as connection:
-            endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, token)
+            endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, self._token)
+        cache.put(self.name, self._token, endpoint)
         if not endpoint.enabled and not self.always_accept:
             raise _no_such_webhook()
         if endpoint.networks and not endpoint.allows_address(sender(self.request)):
@@ -73,7 +93,7 @@ class _Webhook(Ingress):
         return endpoint
 
     async def verify(self, endpoint: Endpoint, received: Request) -> Answer | None:
-        trusts = [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
+        trusts = _trusts(endpoint)
         if received.method == "OPTIONS":
             # A handshake by OPTIONS has no proof but the unguessable path. Browsers' preflights are rejected.
             if (handshake := self.source.handshake(received, trusts[0])) is None:
@@ -99,10 +119,10 @@ class _Webhook(Ingress):
         rejection = Unauthenticated("the signature or token does not match")
         addresses = self.source.keys(received, trusts[0])
         for max_age in (KEY_LIFETIME, MIN_REFETCH_INTERVAL) if addresses else (KEY_LIFETIME,):
-            keys = await self.app[KEY_FETCHER].fetch_keys(addresses, max_age=max_age)
+            keys = await self.app[KEY_FETCHER].fetch_keys(addresses, max_age=max_age) if addresses else {}
             for trust in trusts:
                 try:
-                    self.source.verify(replace(received, keys=keys), trust)
+                    self.source.verify(replace(received, keys=keys) if keys else received, trust)
                 except Unauthenticated as error:
                     rejection = error
                 else:
@@ -116,7 +136,8 @@ class _Webhook(Ingress):
 
     def parse(self, endpoint: Endpoint, received: Request) -> Notification:
         notification = endpoint.filter_permitted(self.source.parse(received, self.trust))
-        return replace(notification, signed_without_time=self.source.signed(received, self.trust))
+        signed = self.source.signed(received, self.trust)
+        return replace(notification, signed_without_time=True) if signed else notification
 
     def accepted(self, receipt: Receipt) -> Answer:
         return Answer(202 if receipt.deployments else 200, receipt_body(receipt), receipt.verdict)
@@ -128,6 +149,11 @@ class _Webhook(Ingress):
         if source.honours_retry_after and not (source.no_retry_header and source.no_retry_header in headers):
             return _rejection(error, headers=retry_after(error))
         return _rejection(error, status=source.unavailable_status)
+
+
+def _trusts(endpoint: Endpoint) -> list[Trust]:
+    """Return what the endpoint's settings say about its sender, for each secret that is valid."""
+    return [Trust(one, endpoint.host, endpoint.aliases, endpoint.settings) for one in endpoint.secrets]
 
 
 def _no_such_webhook() -> NotFound:

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 from aiohttp import StreamReader
 
-from gateway.cli._logging import QueuedHandler, _is_not_disconnect
+from gateway.cli._logging import LineHandler, QueuedLines, _is_not_disconnect
 
 
 @pytest.fixture
@@ -18,25 +18,25 @@ def log() -> logging.Logger:
 
 def test_a_reader_that_hangs_costs_lines_and_no_time(log: logging.Logger) -> None:
     reading, writing = os.pipe()
-    handler = QueuedHandler(writing, most=100)
-    log.addHandler(handler)
+    queued = QueuedLines(writing, most=100)
+    log.addHandler(LineHandler(queued))
     for number in range(5000):
         log.warning("line %d %s", number, "x" * 100)
     log.warning("%s", "far too long" * 10_000)
-    assert handler.dropped > 3000
+    assert queued.dropped > 3000
     written = b""
     while b"were dropped" not in written:
         written += os.read(reading, 65536)
     lines = written.splitlines()
     assert lines[0].startswith(b"line 0 x")
-    handler.finish()
+    queued.finish()
     log.warning("the last \udcff")
-    handler.finish()
+    queued.finish()
     os.set_blocking(reading, False)
     assert os.read(reading, 1 << 20).splitlines()[-1] == rb"the last \udcff"
     os.close(reading)
     log.warning("to nobody")
-    handler.finish()
+    queued.finish()
     os.close(writing)
 
 

@@ -1,0 +1,144 @@
+"""Accept deliveries in batches: those that came while the previous batch was committed. A lone one waits for nobody.
+
+`store.accept` decides most deliveries of a batch in one statement. It leaves the others as they are, and
+`queue.ingest` decides each of them in a transaction of its own.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Mapping, Sequence
+from contextvars import Context
+from dataclasses import dataclass
+from uuid import uuid4
+
+from gateway.model.endpoints import Endpoint
+from gateway.model.errors import Unavailable
+from gateway.model.events import Notification
+from gateway.queue.ingest import QueuedDeployment, Receipt, delivery_key
+from gateway.sources import redact_body
+from gateway.store.accept import Acceptance, Delivery, accept
+from gateway.store.database import Pool, repeat_on_conflict, statement
+
+_MAX_DELIVERIES = 256  # of a batch
+_MAX_BYTES = 4 << 20  # of the bodies of a batch with more than one delivery
+_MAX_BATCHES = 4  # at a time
+_SLOW = 0.2  # seconds after which a batch is not waited for
+_MAX_PATHS = 10_000  # whose subscriptions are remembered
+_TRIES = 3  # while what subscribes to a path changes
+_MAX_PUSHES = 20  # of a delivery that is accepted in a batch
+_MAX_NAME = 400  # characters of a repository in such a delivery
+
+
+@dataclass(slots=True)
+class _Waiting:
+    delivery: Delivery
+    done: asyncio.Future[Acceptance]
+    tries: int = 0
+
+
+class Acceptor:
+    """Accepts the deliveries of one process. Each is answered after the commit of its batch, with its own outcome."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: deque[_Waiting] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._batch_began = 0.0
+        #: what subscribes to the paths of repositories, as the database last told
+        self._subscribed: OrderedDict[str, str] = OrderedDict()
+
+    async def accept(
+        self, endpoint: Endpoint, body: bytes, notification: Notification, headers: Mapping[str, str]
+    ) -> Receipt | None:
+        """Store a delivery and queue what it causes. Raises Unavailable, and stores nothing then.
+
+        Returns None, and stores nothing, where the endpoint has changed since it was read, and where only
+        `ingest_delivery` can decide what the delivery causes.
+        """
+        if not _is_simple(notification):
+            return None
+        key, valid_for = delivery_key(notification, body)
+        delivery = Delivery(
+            str(uuid4()),
+            endpoint.endpoint_id,
+            endpoint.version,
+            endpoint.source,
+            key,
+            valid_for,
+            notification.may_repeat,
+            headers,
+            redact_body(body),
+            notification.events,
+            notification.ignored,
+        )
+        acceptance = await self._accept(delivery)
+        if acceptance.verdict is None:
+            return None
+        deployments = tuple([QueuedDeployment(*pair) for pair in acceptance.deployments])
+        return Receipt(delivery.delivery_id, acceptance.duplicate_of, deployments, acceptance.ignored)
+
+    async def _accept(self, delivery: Delivery) -> Acceptance:
+        loop = asyncio.get_running_loop()
+        one = _Waiting(delivery, loop.create_future())
+        self._waiting.append(one)
+        running = len(self._running)
+        if not running or (running < _MAX_BATCHES and loop.time() - self._batch_began > _SLOW):
+            # A batch belongs to no request.
+            task = loop.create_task(self._accept_waiting(), name="accept", context=Context())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        return await one.done
+
+    async def _accept_waiting(self) -> None:
+        while self._waiting:
+            self._batch_began = asyncio.get_running_loop().time()
+            await self._accept_batch(self._next_batch())
+
+    def _next_batch(self) -> list[_Waiting]:
+        batch, size = [self._waiting.popleft()], 0
+        size += len(batch[0].delivery.body)
+        while self._waiting and len(batch) < _MAX_DELIVERIES:
+            size += len(self._waiting[0].delivery.body)
+            if size > _MAX_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    async def _accept_batch(self, batch: Sequence[_Waiting]) -> None:
+        """Accept a batch. Of one that fails for another reason than the database, each half is tried by itself."""
+        try:
+            accepted = await repeat_on_conflict(lambda: self._store([one.delivery for one in batch]))
+        except Exception as error:
+            if len(batch) == 1 or isinstance(error, Unavailable):
+                for one in batch:
+                    if not one.done.done():
+                        one.done.set_exception(error)
+                return
+            half = len(batch) // 2
+            await self._accept_batch(batch[:half])
+            await self._accept_batch(batch[half:])
+            return
+        for one, acceptance in zip(batch, accepted, strict=True):
+            if acceptance.subscribed and one.tries < _TRIES:
+                one.tries += 1
+                self._remember(acceptance)
+                self._waiting.append(one)
+            elif not one.done.done():
+                one.done.set_result(acceptance)
+
+    async def _store(self, deliveries: Sequence[Delivery]) -> list[Acceptance]:
+        async with statement(self._pool) as connection:
+            return await accept(connection, deliveries, self._subscribed)
+
+    def _remember(self, acceptance: Acceptance) -> None:
+        for path, lines in acceptance.subscribed:
+            self._subscribed[path] = lines
+            self._subscribed.move_to_end(path)
+            if len(self._subscribed) > _MAX_PATHS:
+                self._subscribed.popitem(last=False)
+
+
+def _is_simple(notification: Notification) -> bool:
+    return len(notification.events) <= _MAX_PUSHES and all(
+        len(one.repository.domain) + len(one.repository.path) <= _MAX_NAME for one in notification.events
+    )
