@@ -97,7 +97,7 @@ class PrintedLines:
     """Prints lines to standard error."""
 
     def put(self, line: str) -> None:
-        print(line, file=sys.stderr)  # noqa: T201 - the log of a command
+        sys.stderr.write(f"{line}\n")
 
 
 class QueuedLines:
