@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from itertools import islice
 
 from gateway.model.deployments import Status
 from gateway.model.errors import truncate
@@ -84,8 +86,22 @@ def redact_headers(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> d
     """Return the headers of a request without credentials, and without values that contain one of `secrets`."""
     known = [_WEBHOOK_PATH, *(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)]
     return {
-        truncate(name, _MAX_NAME_LENGTH): _REMOVED
-        if _SECRET_NAME.search(name) or any(secret in value for secret in known)
+        shown: _REMOVED
+        if is_secret or any(secret in value for secret in known)
         else truncate(value, _MAX_HEADER_LENGTH)
-        for name, value in list(headers.items())[:_MAX_HEADERS]
+        for (shown, is_secret), value in [
+            (_shown_name(name), value) for name, value in islice(headers.items(), _MAX_HEADERS)
+        ]
     }
+
+
+def _shown_name(name: str) -> tuple[str, bool]:
+    """Return a header's name as it is shown, and whether its value is a secret."""
+    if len(name) <= _MAX_NAME_LENGTH:
+        return _shown_short_name(name)
+    return truncate(name, _MAX_NAME_LENGTH), _SECRET_NAME.search(name) is not None
+
+
+@lru_cache(maxsize=1024)
+def _shown_short_name(name: str) -> tuple[str, bool]:
+    return truncate(name, _MAX_NAME_LENGTH), _SECRET_NAME.search(name) is not None

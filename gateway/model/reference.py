@@ -22,6 +22,7 @@ See https://github.com/distribution/reference. Names are normalised like Docker 
 
 import re
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NewType, Self
 
 from gateway.model.errors import InvalidInput
@@ -97,6 +98,17 @@ def replace_tag(name: str, tag: Tag) -> str:
     return f"{head}{slash}{last.partition(':')[0]}:{tag}"
 
 
+@lru_cache(maxsize=4096)
+def _canonical(domain: str, path: str) -> tuple[Domain, str]:
+    canonical = parse_domain(domain)
+    if canonical == DOCKER_HUB and "/" not in path:
+        path = f"library/{path}"
+    # The length is checked first, so that matching cannot become slow.
+    if len(path) > _MAX_NAME_LENGTH or not _PATH.fullmatch(path):
+        raise InvalidInput(f"{path[:_MAX_NAME_LENGTH]!r} is not the name of a repository: {_REPOSITORY}")
+    return canonical, path
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Repository:
     """A repository by its full name `domain/path`, never the short form."""
@@ -113,13 +125,7 @@ class Repository:
     @classmethod
     def of(cls, domain: str, path: str) -> Self:
         """Combine domain and path, which registries send separately. Raises InvalidInput."""
-        canonical = parse_domain(domain)
-        if canonical == DOCKER_HUB and "/" not in path:
-            path = f"library/{path}"
-        # The length is checked first, so that matching cannot become slow.
-        if len(path) > _MAX_NAME_LENGTH or not _PATH.fullmatch(path):
-            raise InvalidInput(f"{path[:_MAX_NAME_LENGTH]!r} is not the name of a repository: {_REPOSITORY}")
-        return cls(canonical, path)
+        return cls(*_canonical(domain, path))
 
     def __str__(self) -> str:
         return f"{self.domain}/{self.path}"

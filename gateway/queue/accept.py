@@ -9,11 +9,13 @@ from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from uuid import uuid4
+
+import structlog
 
 from gateway.model.endpoints import Endpoint
-from gateway.model.errors import Unavailable
+from gateway.model.errors import DatabaseUnavailable, Unavailable
 from gateway.model.events import Notification
+from gateway.model.ids import new_id
 from gateway.queue.ingest import QueuedDeployment, Receipt, delivery_key
 from gateway.sources import redact_body
 from gateway.store.accept import Acceptance, Delivery, accept
@@ -29,6 +31,12 @@ _MAX_PUSHES = 20  # of a delivery that is accepted in a batch
 _MAX_NAME = 400  # characters of a repository in such a delivery
 
 
+#: the message to a sender that is to try again
+LATE = "the database does not answer in time: try again"
+
+_LOG = structlog.get_logger()
+
+
 @dataclass(slots=True)
 class _Waiting:
     delivery: Delivery
@@ -40,7 +48,7 @@ class Acceptor:
     """Accepts the deliveries of one process. Each is answered after the commit of its batch, with its own outcome."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+        self._pool, self._loop = pool, asyncio.get_running_loop()
         self._waiting: deque[_Waiting] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._batch_began = 0.0
@@ -48,10 +56,17 @@ class Acceptor:
         self._subscribed: OrderedDict[str, str] = OrderedDict()
 
     async def accept(
-        self, endpoint: Endpoint, body: bytes, notification: Notification, headers: Mapping[str, str]
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        notification: Notification,
+        headers: Mapping[str, str],
+        *,
+        within: float,
     ) -> Receipt | None:
         """Store a delivery and queue what it causes. Raises Unavailable, and stores nothing then.
 
+        It is also raised after `within` seconds; what is stored later makes the sender's next attempt a duplicate.
         Returns None, and stores nothing, where the endpoint has changed since it was read, and where only
         `ingest_delivery` can decide what the delivery causes.
         """
@@ -59,7 +74,7 @@ class Acceptor:
             return None
         key, valid_for = delivery_key(notification, body)
         delivery = Delivery(
-            str(uuid4()),
+            new_id(),
             endpoint.endpoint_id,
             endpoint.version,
             endpoint.source,
@@ -71,14 +86,14 @@ class Acceptor:
             notification.events,
             notification.ignored,
         )
-        acceptance = await self._accept(delivery)
+        acceptance = await self._accept(delivery, within)
         if acceptance.verdict is None:
             return None
         deployments = tuple([QueuedDeployment(*pair) for pair in acceptance.deployments])
         return Receipt(delivery.delivery_id, acceptance.duplicate_of, deployments, acceptance.ignored)
 
-    async def _accept(self, delivery: Delivery) -> Acceptance:
-        loop = asyncio.get_running_loop()
+    async def _accept(self, delivery: Delivery, within: float) -> Acceptance:
+        loop = self._loop
         one = _Waiting(delivery, loop.create_future())
         self._waiting.append(one)
         running = len(self._running)
@@ -87,11 +102,15 @@ class Acceptor:
             task = loop.create_task(self._accept_waiting(), name="accept", context=Context())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return await one.done
+        deadline = loop.call_later(within, _expire, one)
+        try:
+            return await one.done
+        finally:
+            deadline.cancel()
 
     async def _accept_waiting(self) -> None:
         while self._waiting:
-            self._batch_began = asyncio.get_running_loop().time()
+            self._batch_began = self._loop.time()
             await self._accept_batch(self._next_batch())
 
     def _next_batch(self) -> list[_Waiting]:
@@ -136,6 +155,12 @@ class Acceptor:
             self._subscribed.move_to_end(path)
             if len(self._subscribed) > _MAX_PATHS:
                 self._subscribed.popitem(last=False)
+
+
+def _expire(one: _Waiting) -> None:
+    if not one.done.done():
+        _LOG.info("A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id)
+        one.done.set_exception(DatabaseUnavailable(LATE))
 
 
 def _is_simple(notification: Notification) -> bool:

@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
-from uuid import uuid4
 
 from gateway.model.applications import Desired
 from gateway.model.deployments import Deployment
 from gateway.model.endpoints import Endpoint
 from gateway.model.events import Ignored, Notification, PushEvent
+from gateway.model.ids import new_id
 from gateway.model.matching import Candidate, Match, explain_unmatched, select_push
 from gateway.model.reference import Reference
 from gateway.queue import enqueue
@@ -83,7 +83,7 @@ async def ingest_delivery(
 ) -> Receipt:
     """Store an authenticated delivery and enqueue all that it causes. Raises Unavailable, and stores nothing then."""
     key, valid_for = delivery_key(notification, body)
-    delivery_id = str(uuid4())
+    delivery_id = new_id()
     async with transaction(pool) as connection:
         if endpoint.application_id is not None:  # its deploy token
             await applications.lock_row(connection, endpoint.application_id)
@@ -133,7 +133,7 @@ async def ingest_rejected(
     pool: Pool, endpoint: Endpoint, body: bytes, why: str, *, headers: Mapping[str, str]
 ) -> Receipt:
     """Store an authenticated delivery that cannot be parsed: its first 64 kB. The oldest ones make room."""
-    receipt = Receipt(str(uuid4()), ignored=(Ignored("", why),))
+    receipt = Receipt(new_id(), ignored=(Ignored("", why),))
     async with transaction(pool) as connection:
         await deliveries.insert_delivery(
             connection,
@@ -152,7 +152,7 @@ async def ingest_rejected(
 async def ingest_polled(pool: Pool, events: Sequence[PushEvent]) -> Receipt:
     """Store pushes that polling has found, and enqueue what they cause, as for a webhook's delivery."""
     async with transaction(pool) as connection:
-        receipt = await _match(connection, str(uuid4()), Notification(tuple(events)))
+        receipt = await _match(connection, new_id(), Notification(tuple(events)))
         await deliveries.insert_delivery(
             connection,
             receipt.delivery_id,

@@ -102,6 +102,8 @@ def public_domain(named: str, trust: Trust) -> Domain:
 def first_digest(*candidates: str) -> Digest | None:
     """Return the first candidate that is a digest. Registries send empty and invalid ones; a digest is only a hint."""
     for candidate in candidates:
+        if not candidate:
+            continue
         try:
             return parse_digest(candidate)
         except InvalidInput:

@@ -9,13 +9,11 @@ import structlog
 from aiohttp import web
 
 from gateway.model.errors import Unavailable
+from gateway.queue.accept import LATE
 
 _LOG = structlog.get_logger()
 
 _T = TypeVar("_T")
-
-#: the message to a sender that is to try again
-LATE = "the database does not answer in time: try again"
 
 #: tasks that go on after their senders were asked to try again
 LATE_TASKS = web.AppKey("late_tasks", set[asyncio.Task[Any]])

@@ -11,7 +11,6 @@ delivery together with others, in a transaction that also checks that the endpoi
 otherwise, the endpoint is read again and the steps above are run.
 """
 
-import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
@@ -25,7 +24,7 @@ import structlog
 from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.api.ingress.deadline import LATE, respond_within
+from gateway.api.ingress.deadline import respond_within
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS
 from gateway.api.metrics import DELIVERIES
@@ -33,7 +32,7 @@ from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
-from gateway.model.errors import GatewayError, InvalidInput, Throttled, Unavailable
+from gateway.model.errors import GatewayError, InvalidInput, Throttled
 from gateway.model.events import Notification
 from gateway.queue import ingest
 from gateway.queue.accept import Acceptor
@@ -146,13 +145,8 @@ async def _accept_known(ingress: Ingress, endpoint: Endpoint, received: Request,
     if (notification := await ingress.recognize(endpoint, received)) is None:
         return None
     headers = redact_headers(received.headers, endpoint.secrets)
-    accept = ingress.app[ACCEPTOR].accept(endpoint, received.body, notification, headers)
-    try:
-        async with asyncio.timeout(ingress.deadline):
-            receipt = await limiter.wait(accept)
-    except TimeoutError as error:
-        raise Unavailable(LATE) from error
-    if receipt is None:
+    accept = ingress.app[ACCEPTOR].accept(endpoint, received.body, notification, headers, within=ingress.deadline)
+    if (receipt := await limiter.wait(accept)) is None:
         return None
     _report(ingress.app, endpoint, receipt)
     return ingress.accepted(receipt)
