@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-import asyncpg
-
 from gateway.model.errors import NotFound
 from gateway.model.events import Ignored
 from gateway.store.database import Connection
@@ -30,33 +28,37 @@ async def insert_delivery(
 
     Raises NotFound if the endpoint was deleted meanwhile.
     """
-    try:
-        await connection.execute(
-            """
-            WITH delivery AS (
-                INSERT INTO deliveries
-                       (delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of)
-                VALUES ($1, $2, $3, $4, $5, $6::verdict, $7, $8, $9)
-                RETURNING delivery_id
-            )
+    stored = await connection.fetchval(
+        """
+        WITH endpoint AS (
+            SELECT endpoint_id FROM endpoints WHERE endpoint_id = $2 FOR KEY SHARE
+        ),
+        delivery AS (
+            INSERT INTO deliveries
+                   (delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of)
+            SELECT $1, $2, $3, $4, $5, $6::verdict, $7, $8, $9
+             WHERE $2::text IS NULL OR EXISTS (SELECT FROM endpoint)
+            RETURNING delivery_id
+        ),
+        links AS (
             INSERT INTO deployment_deliveries (delivery_id, deployment_id)
             SELECT delivery_id, unnest($10::text[]) FROM delivery
-            """,
-            delivery_id,
-            endpoint_id,
-            source,
-            body,
-            dict(headers),
-            verdict,
-            [{"reference": item.reference, "reason": item.reason} for item in ignored],
-            duplicate_of,
-            replay_of,
-            deployments,
         )
-    except asyncpg.ForeignKeyViolationError as error:
-        if error.constraint_name != "deliveries_endpoint_id_fkey":
-            raise
-        raise NotFound(_DELETED) from error
+        SELECT count(*) FROM delivery
+        """,
+        delivery_id,
+        endpoint_id,
+        source,
+        body,
+        dict(headers),
+        verdict,
+        [{"reference": item.reference, "reason": item.reason} for item in ignored],
+        duplicate_of,
+        replay_of,
+        deployments,
+    )
+    if not stored:
+        raise NotFound(_DELETED)
 
 
 async def ignore_deliveries(connection: Connection, deployment_id: str, ignored: Ignored) -> None:

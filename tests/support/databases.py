@@ -113,8 +113,16 @@ _REFERENCING = """
     WITH RECURSIVE found(oid) AS (
         SELECT unnest($1::text[])::regclass::oid
         UNION
-        SELECT constrained.conrelid FROM pg_constraint constrained JOIN found ON constrained.confrelid = found.oid
-        WHERE constrained.contype = 'f'
+        SELECT referring FROM (
+            SELECT confrelid, conrelid FROM pg_constraint WHERE contype = 'f'
+            UNION ALL  -- without a foreign key
+            VALUES ('endpoints'::regclass::oid, 'deliveries'::regclass::oid),
+                   ('endpoints'::regclass, 'delivery_keys'::regclass),
+                   ('deliveries'::regclass, 'delivery_keys'::regclass),
+                   ('deliveries'::regclass, 'deployment_deliveries'::regclass),
+                   ('deployments'::regclass, 'deployment_deliveries'::regclass)
+        ) AS reference (referred, referring)
+        JOIN found ON referred = found.oid
     )
     SELECT oid::regclass::text AS name FROM found
 """
