@@ -31,7 +31,7 @@ DROPPED_LINES = Counter(
 
 _MAX_QUEUED = 10_000  # lines
 _MAX_LINE_LENGTH = 64 * 1024  # characters of a line that is written
-_GATHERED = 0.002  # seconds whose lines are written together
+_GATHERED = 0.02  # seconds whose lines are written together
 _MAX_WRITTEN = 1000  # lines at a time
 _FLUSH_TIMEOUT = 1.0  # seconds for writing the remaining lines at exit
 

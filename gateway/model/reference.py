@@ -50,6 +50,7 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+@lru_cache(maxsize=1024)
 def parse_domain(text: str) -> Domain:
     """Return the canonical domain of a registry's host name. Raises InvalidInput."""
     lowered = text.lower()
@@ -82,8 +83,12 @@ def parse_tag(text: str) -> Tag:
     return Tag(text)
 
 
+def is_digest(text: str) -> bool:
+    return text.startswith("sha256:") and _DIGEST.fullmatch(text) is not None
+
+
 def parse_digest(text: str) -> Digest:
-    if not _DIGEST.fullmatch(text):
+    if not is_digest(text):
         raise InvalidInput(f"{text[:80]!r} is not a digest: sha256: and 64 hexadecimal digits, lower case")
     return Digest(text)
 

@@ -12,7 +12,7 @@ from gateway.model.reference import (
     Domain,
     Reference,
     Repository,
-    parse_digest,
+    is_digest,
     parse_domain,
     parse_tag,
     split_domain,
@@ -101,14 +101,7 @@ def public_domain(named: str, trust: Trust) -> Domain:
 
 def first_digest(*candidates: str) -> Digest | None:
     """Return the first candidate that is a digest. Registries send empty and invalid ones; a digest is only a hint."""
-    for candidate in candidates:
-        if not candidate:
-            continue
-        try:
-            return parse_digest(candidate)
-        except InvalidInput:
-            continue
-    return None
+    return next((Digest(one) for one in candidates if is_digest(one)), None)
 
 
 def split_address(address: str) -> tuple[str, str]:
