@@ -329,7 +329,8 @@ BEGIN
     SELECT delivery, NULL, false, NULL, NULL, NULL, NULL, jsonb_object_agg(image, subscribed)
       FROM push
       JOIN unknown USING (image)
-     WHERE image <> ALL(undecided)
+     WHERE image <> ALL(undecided) AND delivery NOT IN (SELECT number FROM decided)
+       AND delivery NOT IN (SELECT number FROM delivery WHERE is_stale)
      GROUP BY delivery;
 END
 $$;

@@ -1,0 +1,317 @@
+"""Deliveries that are accepted in batches do what each would do alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, cast
+
+import pytest
+
+from gateway.model.endpoints import Endpoint
+from gateway.model.events import Ignored, Notification, PushEvent
+from gateway.model.ids import new_id
+from gateway.model.reference import Digest, Reference, Repository, Tag
+from gateway.queue import ingest
+from gateway.queue.accept import Acceptor
+from gateway.queue.ingest import Receipt
+from gateway.store import accept as store
+from gateway.store.accept import Delivery
+from gateway.store.database import Pool, connect
+from tests.support.databases import create_database, empty
+
+REPOSITORIES = ("docker.io/library/nginx", "r.io/acme/web", "r.io/acme/api", "other.io/acme/web")
+TAGS = ("latest", "v1.0.0", "v1.1.0", "v2.0.0")
+DIGESTS = (None, Digest("sha256:" + "a" * 64), Digest("sha256:" + "b" * 64))
+ENDPOINTS = ("one", "two")
+NOW = datetime.now(UTC)
+
+# Images as people write them; a policy; two that follow one image; one that follows another one beside its own.
+APPLICATIONS = """
+    INSERT INTO projects (project_id, name) VALUES ('p', 'p');
+    INSERT INTO environments (environment_id, project_id, name) VALUES ('e', 'p', 'e');
+    INSERT INTO applications (application_id, name, app_name, environment_id, docker_image) VALUES
+        ('a', 'a', 'app-a', 'e', 'nginx'), ('b', 'b', 'app-b', 'e', 'r.io/acme/web:latest'),
+        ('c', 'c', 'app-c', 'e', 'r.io/acme/web'), ('d', 'd', 'app-d', 'e', 'r.io/acme/api:v1.0.0'),
+        ('f', 'f', 'app-f', 'e', 'nginx:v1.0.0');
+    INSERT INTO subscriptions (application_id, repository, tag, pattern, from_image) VALUES
+        ('a', 'docker.io/library/nginx', 'latest', 'latest', true), ('b', 'r.io/acme/web', 'latest', 'latest', true),
+        ('c', 'r.io/acme/web', 'latest', 'latest', true), ('d', 'r.io/acme/api', 'v1.0.0', 'v1.0.0', true),
+        ('f', 'docker.io/library/nginx', 'v1.0.0', 'v1.0.0', true), ('f', 'r.io/acme/web', 'v2.0.0', 'v2.0.0', false);
+    INSERT INTO endpoints (endpoint_id, source, name, token_hash, secret) VALUES
+        ('one', 'dockerhub', '', 'one', ''), ('two', 'github', '', 'two', '')
+"""
+POLICY = """
+    INSERT INTO subscriptions (application_id, repository, tag, rule, pattern)
+    VALUES ('d', 'r.io/acme/api', '', 'semver', '^1')
+"""
+
+# What happens between two batches, to the deployments and to what people configure.
+CHANGES = (
+    """UPDATE deployments SET status = 'running', lease_until = now() WHERE status = 'queued' AND application_id = $1
+          AND NOT EXISTS (SELECT FROM deployments r WHERE r.application_id = $1 AND r.status = 'running')""",
+    """UPDATE deployments SET status = 'succeeded', finished_at = now(), lease_until = NULL
+        WHERE status = 'running' AND application_id = $1""",
+    """UPDATE deployments SET status = 'failed', finished_at = now(), lease_until = NULL
+        WHERE status = 'running' AND application_id = $1""",
+    """UPDATE deployments SET attempts = 3, next_attempt_at = now() + interval '1 hour', reason_code = 'denied',
+              reason_message = 'x', expected_digest = NULL WHERE status = 'queued' AND application_id = $1""",
+    """UPDATE deployments SET kind = 'start', reference = NULL, image = NULL
+        WHERE status = 'queued' AND application_id = $1""",
+    """UPDATE deployments SET kind = 'redeploy', forced = true
+        WHERE status = 'queued' AND reference IS NOT NULL AND application_id = $1""",
+    """UPDATE deployments SET forced = true, reference = 'r.io/acme/web:v9', image = 'r.io/acme/web:v9',
+              moves_subscription = true WHERE status = 'queued' AND application_id = $1""",
+    """UPDATE deployments SET kind = 'stop', reference = NULL, image = NULL
+        WHERE status = 'queued' AND application_id = $1""",
+    """UPDATE applications SET desired = CASE desired WHEN 'running' THEN 'stopped' ELSE 'running' END::desired
+        WHERE application_id = $1""",
+    "UPDATE applications SET auto_deploy = NOT auto_deploy WHERE application_id = $1",
+    "UPDATE applications SET docker_image = 'r.io/acme/another' WHERE application_id = $1",
+    "UPDATE delivery_keys SET seen_at = seen_at - interval '1 hour' WHERE $1 <> ''",
+    "UPDATE deployments SET image = NULL WHERE status IN ('queued', 'running') AND application_id = $1",
+    "DELETE FROM deployments WHERE status NOT IN ('queued', 'running') AND application_id = $1",
+)
+
+ROWS = (
+    """SELECT application_id, dense_rank() OVER newest, kind, status, forced, title, description, reference,
+              expected_digest, image, moves_subscription, attempts, reason_code, superseded_by IS NOT NULL,
+              next_attempt_at <= now(),
+              ARRAY(SELECT delivery_id FROM deployment_deliveries l WHERE l.deployment_id = d.deployment_id
+                     ORDER BY delivery_id)
+         FROM deployments d WINDOW newest AS (PARTITION BY application_id ORDER BY created_at)
+        ORDER BY 1, 2""",
+    """SELECT delivery_id, endpoint_id, source, body, headers, verdict, ignored, duplicate_of, replay_of, ended
+         FROM deliveries ORDER BY delivery_id""",
+    "SELECT endpoint_id, key, delivery_id FROM delivery_keys ORDER BY 1, 2",
+)
+
+
+class Side:
+    """A database, and the endpoints that are in it."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+
+    async def endpoint(self, endpoint_id: str) -> Endpoint:
+        async with self.pool.acquire() as connection:
+            row = await connection.fetchrow(
+                "SELECT source, xmin::text FROM endpoints WHERE endpoint_id = $1", endpoint_id
+            )
+        assert row is not None
+        source, version = row
+        none: Any = None
+        return Endpoint(
+            endpoint_id,
+            source,
+            "",
+            "",
+            none,
+            none,
+            none,
+            frozenset(),
+            {},
+            (),
+            (),
+            none,
+            True,
+            NOW,
+            none,
+            version,
+        )
+
+    async def ingest(self, delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> ingest.Receipt:
+        monkeypatch.setattr(ingest, "new_id", lambda: delivery.delivery_id)
+        notification = Notification(delivery.pushes, delivery.ignored, delivery.key, delivery.may_repeat)
+        # The key is given; whether it is an id or a hash shows in how long it is valid.
+        monkeypatch.setattr(ingest, "delivery_key", lambda *_: (delivery.key, delivery.key_window))
+        endpoint = await self.endpoint(delivery.endpoint_id)
+        return await ingest.ingest_delivery(self.pool, endpoint, delivery.body, notification, headers=delivery.headers)
+
+    async def rows(self) -> list[list[tuple[object, ...]]]:
+        async with self.pool.acquire() as connection:
+            return [[tuple(row) for row in await connection.fetch(statement)] for statement in ROWS]
+
+
+@pytest.fixture
+async def sides(web_postgres: str, worker_id: str) -> AsyncIterator[list[Side]]:
+    async with AsyncExitStack() as stack:
+        made = []
+        for name in ("batched", "alone"):
+            url = await create_database(web_postgres, f"{name}_{worker_id}")
+            made.append(Side(await stack.enter_async_context(connect(url))))
+        yield made
+
+
+def random_delivery(random: Random, number: int) -> Delivery:
+    images = random.sample([(one, tag) for one in REPOSITORIES for tag in TAGS], random.choice([0, 1, 1, 1, 1, 2, 3]))
+    by_id = random.random() < 0.5
+    return Delivery(
+        delivery_id=new_id(),
+        endpoint_id=random.choice(ENDPOINTS),
+        endpoint_version="",
+        source="",
+        key=f"id {random.randrange(2 * number + 2)}" if by_id else f"sha256:{random.randrange(2 * number + 2)}",
+        key_window=None if by_id else timedelta(minutes=10),
+        may_repeat=not by_id and random.random() < 0.3,
+        headers={"number": str(number)},
+        body=str(number).encode(),
+        pushes=tuple(PushEvent(Repository.parse(one), Tag(tag), random.choice(DIGESTS)) for one, tag in images),
+        ignored=(Ignored("", "a part"),) if random.random() < 0.2 else (),
+    )
+
+
+async def accept(side: Side, batch: Sequence[Delivery], subscribed: dict[str, str]) -> list[bool]:
+    """Accept a batch, and return which of it was decided."""
+    known = []
+    for one in batch:
+        endpoint = await side.endpoint(one.endpoint_id)
+        known.append(replaced(one, endpoint_version=endpoint.version, source=endpoint.source))
+    async with side.pool.acquire() as connection:
+        accepted = await store.accept(connection, known, subscribed)
+    for acceptance in accepted:
+        subscribed.update(acceptance.subscribed)
+    return [acceptance.verdict is not None for acceptance in accepted]
+
+
+def replaced(delivery: Delivery, **fields: Any) -> Delivery:
+    return Delivery(**{name: getattr(delivery, name) for name in Delivery.__slots__} | fields)
+
+
+async def run_history(sides: list[Side], seed: int, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Give both sides one history; return how many deliveries a batch decided, and how many there were."""
+    random, subscribed = Random(seed), dict[str, str]()
+    batched, alone = sides
+    for side in sides:
+        await side.pool.execute(APPLICATIONS)
+        if seed % 3 == 0:
+            await side.pool.execute(POLICY)
+    number = decided = 0
+    for _ in range(8):
+        batch = []
+        for _ in range(random.choice([1, 2, 5, 12])):
+            batch.append(random_delivery(random, number))
+            number += 1
+        done = await accept(batched, batch, subscribed)
+        decided += sum(done)
+        left = [one for one, was_decided in zip(batch, done, strict=True) if not was_decided]
+        for one in left:
+            await batched.ingest(one, monkeypatch)
+        for one in [*(one for one in batch if one not in left), *left]:
+            await alone.ingest(one, monkeypatch)
+        rows, expected = await batched.rows(), await alone.rows()
+        assert rows == expected, f"seed {seed}, after {number} deliveries"
+        for _ in range(random.randrange(4)):
+            change, application = random.choice(CHANGES), random.choice("abcdf")
+            for side in sides:
+                await side.pool.execute(change, application)
+    return decided, number
+
+
+async def clear(sides: list[Side]) -> None:
+    for side in sides:
+        async with side.pool.acquire() as connection:
+            await empty(connection, "projects", "endpoints", "deliveries")
+
+
+async def run_histories(sides: list[Side], seeds: Iterable[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    decided = number = 0
+    for seed in seeds:
+        one, of = await run_history(sides, seed, monkeypatch)
+        decided, number = decided + one, number + of
+        await clear(sides)
+    assert decided > number // 3, "most histories are for batches"
+
+
+async def test_a_batch_leaves_the_rows_that_its_deliveries_leave_one_by_one(
+    sides: list[Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_histories(sides, range(6), monkeypatch)
+
+
+@pytest.mark.long
+async def test_batches_of_many_histories_leave_the_rows_of_single_deliveries(
+    sides: list[Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run_histories(sides, range(6, 200), monkeypatch)
+
+
+# -- at the same time
+
+
+@pytest.fixture
+async def side(sides: list[Side]) -> Side:
+    await sides[0].pool.execute(APPLICATIONS)
+    return sides[0]
+
+
+def push(image: str) -> Notification:
+    reference = Reference.parse(image)
+    return Notification((PushEvent(reference.repository, reference.tag or Tag("latest")),))
+
+
+async def test_a_delivery_that_cannot_be_stored_fails_alone(side: Side) -> None:
+    acceptor, endpoint, hooks = Acceptor(side.pool), await side.endpoint("one"), range(20)
+    headers = [{"n": object() if number == 13 else str(number)} for number in hooks]
+    done = await asyncio.gather(
+        *(
+            acceptor.accept(endpoint, str(number).encode(), push("nginx"), cast(Any, headers[number]), within=30)
+            for number in hooks
+        ),
+        return_exceptions=True,
+    )
+    assert [number for number in hooks if not isinstance(done[number], Receipt)] == [13]
+    deployments = {one.deployments for one in done if isinstance(one, Receipt)}
+    assert len(deployments) == 1, "all join one deployment"
+
+
+async def test_the_same_body_twice_in_a_batch_is_a_duplicate(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    first, second = await asyncio.gather(
+        *(acceptor.accept(endpoint, b"same", push("nginx"), {}, within=30) for _ in range(2))
+    )
+    assert first is not None
+    assert second is not None
+    assert (first.verdict, second.duplicate_of) == ("queued", first.delivery_id)
+
+
+async def test_a_locked_application_delays_no_other_one(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    async with side.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM applications WHERE application_id = 'b' FOR NO KEY UPDATE")
+        locked, other = await asyncio.gather(
+            acceptor.accept(endpoint, b"1", push("r.io/acme/web"), {}, within=30),
+            acceptor.accept(endpoint, b"2", push("nginx"), {}, within=30),
+        )
+    assert locked is None
+    assert other is not None
+    assert other.verdict == "queued"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE endpoints SET enabled = false",
+        "UPDATE endpoints SET secret = 'other', former_secret = secret, former_until = now()",
+        "DELETE FROM endpoints",
+    ],
+)
+async def test_a_delivery_of_an_endpoint_that_has_changed_is_not_accepted(side: Side, change: str) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    await side.pool.execute(change)
+    assert await acceptor.accept(endpoint, b"1", push("nginx"), {}, within=30) is None
+    assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 0
+
+
+async def test_the_reason_of_an_unmatched_push_names_what_is_subscribed_now(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    before = await acceptor.accept(endpoint, b"1", push("x.io/acme/new"), {}, within=30)
+    await side.pool.execute(
+        "INSERT INTO subscriptions (application_id, repository, tag, pattern) VALUES ('a', 'y.io/acme/new', 'v', 'v')"
+    )
+    after = await acceptor.accept(endpoint, b"2", push("x.io/acme/new"), {}, within=30)
+    assert before is not None
+    assert after is not None
+    assert "x.io/acme/new has none; to subscribe" in before.ignored[0].reason
+    assert "x.io/acme/new has none, but y.io/acme/new has" in after.ignored[0].reason
