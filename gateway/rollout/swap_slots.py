@@ -20,6 +20,7 @@ _LOG = structlog.get_logger()
 # Each is as many at once as is tried, after the one before has done well.
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _FIRST = 2
+_CLEARLY = 1.1  # times as good: in doubt, the outages stay short
 _ENOUGH, _REMEMBERED = 4, 8  # swaps
 _PATIENCE = 10.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
@@ -52,9 +53,9 @@ class SwapWidth:
         if worth is None:
             return self.now  # not enough is known
         # A wider one that is unknown is tried; a narrower one is known from before, and from when fewer wanted to swap.
-        if (self._worth(narrower) or 0.0) > worth:
+        if narrower != self.now and (self._worth(narrower) or 0.0) * _CLEARLY > worth:
             self.now = narrower
-        elif (self._worth(wider) or math.inf) > worth:
+        elif (self._worth(wider) or math.inf) > worth * _CLEARLY:
             self.now = wider
         return self.now
 

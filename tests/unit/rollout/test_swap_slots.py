@@ -32,6 +32,11 @@ def test_the_width_follows_what_the_engine_does_at_once(processors: int, widths:
     assert _settled(width, _serial(processors)) in widths
 
 
+def test_in_doubt_the_width_stays_small() -> None:
+    # As much worth at any width.
+    assert _settled(SwapWidth(), lambda width: 0.3 * width**0.5) == 2
+
+
 def test_the_width_falls_when_the_machine_becomes_busy_and_rises_again() -> None:
     now = [0.0]
     width = SwapWidth(lambda: now[0])
