@@ -25,6 +25,7 @@ class Taken:
         return Taken(self.python - earlier.python, self.postgres - earlier.postgres, self.peer - earlier.peer)
 
     def each(self, many: int) -> "Taken":
+        many = max(1, many)  # a round without an answer
         return Taken(self.python / many, self.postgres / many, self.peer / many)
 
 
