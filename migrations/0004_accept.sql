@@ -79,8 +79,8 @@ $$;
 -- `image_names` are the ways in which people write an image, separated by blanks. `image_subscribed` is what
 -- `subscribed_at` returned before: the reason why an image deploys nothing was made from it.
 --
--- The result has a line for each delivery that was accepted, and for each that was not because its endpoint has changed
--- (`stale`), or because something else is subscribed by now (`subscribed`, by the numbers of images).
+-- The result has a line for each delivery that was accepted, and for each that may be accepted if it is given `again`: a
+-- follower was locked, or something else is subscribed by now (`subscribed`, by the numbers of images).
 CREATE FUNCTION accept(
     delivery_ids text[], endpoint_ids text[], endpoint_versions text[], keys text[], key_windows interval[],
     may_repeat boolean[], sources text[], all_headers jsonb[], bodies bytea[], all_ignored text[],
@@ -88,7 +88,7 @@ CREATE FUNCTION accept(
     image_repositories text[], image_tags text[], image_names text[], image_subscribed text[], image_reasons text[],
     further_reason text
 ) RETURNS TABLE (
-    number integer, verdict verdict, stale boolean, duplicate_of text, deployment_ids text[], application_ids text[],
+    number integer, verdict verdict, again boolean, duplicate_of text, deployment_ids text[], application_ids text[],
     ignored jsonb, subscribed jsonb
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -101,7 +101,8 @@ DECLARE
     follower_images integer[];
     deployment_ids_ text[];  -- the queued deployment of each, or a new one
     is_new          boolean[];
-    undecided       integer[];  -- images
+    busy            integer[];  -- images whose followers are locked
+    undecided       integer[];  -- images that are not for this function
 BEGIN
     -- Whoever deletes an endpoint locks it first, then its keys. Keys are claimed in one order.
     WITH endpoint AS MATERIALIZED (
@@ -172,9 +173,10 @@ BEGIN
     SELECT ARRAY(SELECT application_id FROM follower ORDER BY number, application_id),
            ARRAY(SELECT number FROM follower ORDER BY number, application_id),
            ARRAY(
-               SELECT number
-                 FROM follower
-                WHERE NOT from_image OR application_id NOT IN (SELECT application_id FROM locked)
+               SELECT number FROM follower WHERE application_id NOT IN (SELECT application_id FROM locked)
+           ),
+           ARRAY(
+               SELECT number FROM follower WHERE NOT from_image
                 UNION ALL
                SELECT number
                  FROM image i
@@ -185,7 +187,7 @@ BEGIN
                              AND d.image IS NOT NULL AND d.moves_subscription
                       )
            )
-      INTO follower_ids, follower_images, undecided;
+      INTO follower_ids, follower_images, busy, undecided;
 
     -- Read the queues only now: who held a lock before may have changed them.
     IF follower_ids <> '{}' THEN
@@ -213,7 +215,7 @@ BEGIN
     RETURN QUERY
     WITH delivery AS MATERIALIZED (
         SELECT number::integer, delivery_id, endpoint_id, key, source, headers, body, ignored,
-               delivery_id = ANY(claimed) AS is_first, endpoint_id <> ALL(valid_ids) AS is_stale
+               delivery_id = ANY(claimed) AS is_first
           FROM unnest(delivery_ids, endpoint_ids, keys, sources, all_headers, bodies, all_ignored)
                WITH ORDINALITY AS d (delivery_id, endpoint_id, key, source, headers, body, ignored, number)
     ),
@@ -239,7 +241,12 @@ BEGIN
     ),
     -- A delivery is decided as a whole.
     left_out AS MATERIALIZED (
-        SELECT delivery FROM push WHERE image = ANY(undecided) OR image IN (SELECT image FROM unknown)
+        SELECT delivery, bool_and(image <> ALL(undecided)) AS again, jsonb_object_agg(image, subscribed)
+                   FILTER (WHERE subscribed IS NOT NULL) AS subscribed
+          FROM push
+          LEFT JOIN unknown USING (image)
+         WHERE image = ANY(undecided) OR image = ANY(busy) OR subscribed IS NOT NULL
+         GROUP BY delivery
     ),
     fresh AS MATERIALIZED (
         SELECT * FROM delivery WHERE is_first AND number NOT IN (SELECT delivery FROM left_out)
@@ -322,15 +329,9 @@ BEGIN
     SELECT number, verdict, false, duplicate_of, deployment_ids, application_ids, nullif(ignored, '[]'), NULL::jsonb
       FROM decided
      UNION ALL
-    SELECT number, NULL, true, NULL, NULL, NULL, NULL, NULL
-      FROM delivery
-     WHERE is_stale
-     UNION ALL
-    SELECT delivery, NULL, false, NULL, NULL, NULL, NULL, jsonb_object_agg(image, subscribed)
-      FROM push
-      JOIN unknown USING (image)
-     WHERE image <> ALL(undecided) AND delivery NOT IN (SELECT number FROM decided)
-       AND delivery NOT IN (SELECT number FROM delivery WHERE is_stale)
-     GROUP BY delivery;
+    SELECT number, NULL, true, NULL, NULL, NULL, NULL, subscribed
+      FROM left_out
+      JOIN delivery ON number = delivery
+     WHERE again AND is_first;
 END
 $$;

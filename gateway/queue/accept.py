@@ -26,7 +26,7 @@ _MAX_BYTES = 4 << 20  # of the bodies of a batch with more than one delivery
 _MAX_BATCHES = 4  # at a time
 _SLOW = 0.2  # seconds after which a batch is not waited for
 _MAX_PATHS = 10_000  # whose subscriptions are remembered
-_TRIES = 3  # while what subscribes to a path changes
+_TRIES = 3  # while another batch has locked an application, or what subscribes to a path changes
 _MAX_PUSHES = 20  # of a delivery that is accepted in a batch
 _MAX_NAME = 400  # characters of a repository in such a delivery
 
@@ -138,7 +138,7 @@ class Acceptor:
             await self._accept_batch(batch[half:])
             return
         for one, acceptance in zip(batch, accepted, strict=True):
-            if acceptance.subscribed and one.tries < _TRIES:
+            if acceptance.again and one.tries < _TRIES:
                 one.tries += 1
                 self._remember(acceptance)
                 self._waiting.append(one)

@@ -48,8 +48,8 @@ class Acceptance:
     """What was done with a delivery. `verdict` is None for one that was not accepted."""
 
     verdict: str | None
-    #: the endpoint has changed since it was read
-    stale: bool = False
+    #: it may be accepted if it is given to `accept` again
+    again: bool = False
     duplicate_of: str | None = None
     #: pairs of deployment and application
     deployments: tuple[tuple[str, str], ...] = ()
@@ -107,10 +107,10 @@ async def accept(
     )
     done = [_UNDECIDED] * len(deliveries)
     paths = {number: image[0].path for image, number in numbers.items()}
-    for number, verdict, stale, duplicate_of, deployment_ids, application_ids, ignored, unknown in rows:
+    for number, verdict, again, duplicate_of, deployment_ids, application_ids, ignored, unknown in rows:
         done[number - 1] = Acceptance(
             verdict,
-            stale,
+            again,
             duplicate_of,
             tuple(zip(deployment_ids, application_ids, strict=True)) if deployment_ids else (),
             tuple(Ignored(one["reference"], one["reason"]) for one in ignored) if ignored else (),

@@ -289,6 +289,20 @@ async def test_a_locked_application_delays_no_other_one(side: Side) -> None:
     assert other.verdict == "queued"
 
 
+async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deployment(side: Side) -> None:
+    acceptors, endpoint = [Acceptor(side.pool) for _ in range(3)], await side.endpoint("one")
+
+    async def send(number: int) -> Receipt:
+        body, notification = str(number).encode(), push("r.io/acme/web")
+        receipt = await acceptors[number % 3].accept(endpoint, body, notification, {}, within=30)
+        return receipt or await ingest.ingest_delivery(side.pool, endpoint, body, notification)
+
+    receipts = await asyncio.gather(*map(send, range(90)))
+    assert {one.verdict for one in receipts} == {"queued"}
+    counts = "SELECT (SELECT count(*) FROM deployments), (SELECT count(*) FROM deployment_deliveries)"
+    assert tuple(await side.pool.fetchrow(counts) or ()) == (2, 180)
+
+
 @pytest.mark.parametrize(
     "change",
     [
