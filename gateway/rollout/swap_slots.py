@@ -21,7 +21,7 @@ _LOG = structlog.get_logger()
 _STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
 _FIRST = 2
 _CLEARLY = 1.1  # times as good: in doubt, the outages stay short
-_ENOUGH, _REMEMBERED = 4, 8  # swaps
+_ENOUGH, _REMEMBERED = 8, 8  # swaps; each number that is tried costs as many of them
 _PATIENCE = 10.0  # seconds
 _FRESH = 300.0  # seconds; later, the machine may do other things
 

@@ -27,7 +27,7 @@ def _serial(processors: int) -> Callable[[int], float]:
 )
 def test_the_width_follows_what_the_engine_does_at_once(processors: int, widths: set[int]) -> None:
     width = SwapWidth()
-    for _ in range(4):
+    for _ in range(8):
         width.observe(1, 0.3)  # alone
     assert _settled(width, _serial(processors)) in widths
 
