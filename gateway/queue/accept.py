@@ -5,7 +5,7 @@
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
@@ -49,7 +49,8 @@ class Acceptor:
 
     def __init__(self, pool: Pool) -> None:
         self._pool, self._loop = pool, asyncio.get_running_loop()
-        self._waiting: deque[_Waiting] = deque()
+        #: by identity, the first one first
+        self._waiting: dict[int, _Waiting] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._batch_began = 0.0
         #: what subscribes to the paths of repositories, as the database last told
@@ -95,14 +96,14 @@ class Acceptor:
     async def _accept(self, delivery: Delivery, within: float) -> Acceptance:
         loop = self._loop
         one = _Waiting(delivery, loop.create_future())
-        self._waiting.append(one)
+        self._waiting[id(one)] = one
         running = len(self._running)
         if not running or (running < _MAX_BATCHES and loop.time() - self._batch_began > _SLOW):
             # A batch belongs to no request.
             task = loop.create_task(self._accept_waiting(), name="accept", context=Context())
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        deadline = loop.call_later(within, _expire, one)
+        deadline = loop.call_later(within, self._expire, one)
         try:
             return await one.done
         finally:
@@ -114,14 +115,24 @@ class Acceptor:
             await self._accept_batch(self._next_batch())
 
     def _next_batch(self) -> list[_Waiting]:
-        batch, size = [self._waiting.popleft()], 0
-        size += len(batch[0].delivery.body)
-        while self._waiting and len(batch) < _MAX_DELIVERIES:
-            size += len(self._waiting[0].delivery.body)
-            if size > _MAX_BYTES:
+        batch: list[_Waiting] = []
+        size = 0
+        for one in self._waiting.values():
+            size += len(one.delivery.body)
+            if batch and (size > _MAX_BYTES or len(batch) == _MAX_DELIVERIES):
                 break
-            batch.append(self._waiting.popleft())
+            batch.append(one)
+        for one in batch:
+            del self._waiting[id(one)]
         return batch
+
+    def _expire(self, one: _Waiting) -> None:
+        if self._waiting.pop(id(one), None) is None:
+            _LOG.info(
+                "A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id
+            )
+        if not one.done.done():
+            one.done.set_exception(DatabaseUnavailable(LATE))
 
     async def _accept_batch(self, batch: Sequence[_Waiting]) -> None:
         """Accept a batch. Of one that fails for another reason than the database, each half is tried by itself."""
@@ -141,7 +152,7 @@ class Acceptor:
             if acceptance.again and one.tries < _TRIES:
                 one.tries += 1
                 self._remember(acceptance)
-                self._waiting.append(one)
+                self._waiting[id(one)] = one
             elif not one.done.done():
                 one.done.set_result(acceptance)
 
@@ -155,12 +166,6 @@ class Acceptor:
             self._subscribed.move_to_end(path)
             if len(self._subscribed) > _MAX_PATHS:
                 self._subscribed.popitem(last=False)
-
-
-def _expire(one: _Waiting) -> None:
-    if not one.done.done():
-        _LOG.info("A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id)
-        one.done.set_exception(DatabaseUnavailable(LATE))
 
 
 def _is_simple(notification: Notification) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.model.endpoints import Endpoint
+from gateway.model.errors import Unavailable
 from gateway.model.events import Ignored, Notification, PushEvent
 from gateway.model.ids import new_id
 from gateway.model.reference import Digest, Reference, Repository, Tag
@@ -301,6 +302,24 @@ async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deploy
     assert {one.verdict for one in receipts} == {"queued"}
     counts = "SELECT (SELECT count(*) FROM deployments), (SELECT count(*) FROM deployment_deliveries)"
     assert tuple(await side.pool.fetchrow(counts) or ()) == (2, 180)
+
+
+async def test_a_delivery_that_waited_too_long_is_not_stored(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    acceptor, endpoint, release = Acceptor(side.pool), await side.endpoint("one"), asyncio.Event()
+
+    async def held(*given: Any) -> Any:
+        await release.wait()
+        return await store.accept(*given)
+
+    monkeypatch.setattr("gateway.queue.accept.accept", held)
+    first = asyncio.create_task(acceptor.accept(endpoint, b"1", push("nginx"), {}, within=30))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable, match="in time"):
+        await acceptor.accept(endpoint, b"2", push("nginx"), {}, within=0.01)
+    release.set()
+    assert await first is not None
+    assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 1
 
 
 @pytest.mark.parametrize(
