@@ -149,7 +149,7 @@ class Acceptor:
             await self._accept_batch(batch[half:])
             return
         for one, acceptance in zip(batch, accepted, strict=True):
-            if acceptance.again and one.tries < _TRIES:
+            if acceptance.again and one.tries < _TRIES and not one.done.done():
                 one.tries += 1
                 self._remember(acceptance)
                 self._waiting[id(one)] = one

@@ -305,16 +305,17 @@ async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deploy
 
 
 async def test_a_delivery_that_waited_too_long_is_not_stored(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
-    acceptor, endpoint, release = Acceptor(side.pool), await side.endpoint("one"), asyncio.Event()
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    reached, release = asyncio.Event(), asyncio.Event()
 
     async def held(*given: Any) -> Any:
+        reached.set()
         await release.wait()
         return await store.accept(*given)
 
     monkeypatch.setattr("gateway.queue.accept.accept", held)
     first = asyncio.create_task(acceptor.accept(endpoint, b"1", push("nginx"), {}, within=30))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await reached.wait()
     with pytest.raises(Unavailable, match="in time"):
         await acceptor.accept(endpoint, b"2", push("nginx"), {}, within=0.01)
     release.set()
