@@ -49,6 +49,11 @@ $$;
 CREATE TRIGGER leave_their_deliveries AFTER DELETE ON endpoints REFERENCING OLD TABLE AS gone
     FOR EACH STATEMENT EXECUTE FUNCTION endpoints_leave_their_deliveries();
 
+-- == Lists of subscriptions: of one application, and of all
+
+CREATE INDEX subscriptions_of_application ON subscriptions (application_id, created_at DESC, subscription_id DESC);
+CREATE INDEX subscriptions_newest ON subscriptions (created_at DESC, subscription_id DESC);
+
 -- == A push that joins a queued deployment changes its row alone, not an index
 
 ALTER TABLE deployments SET (fillfactor = 80);
@@ -90,7 +95,12 @@ CREATE FUNCTION accept(
 ) RETURNS TABLE (
     number integer, verdict verdict, again boolean, duplicate_of text, deployment_ids text[], application_ids text[],
     ignored jsonb, subscribed jsonb
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql
+-- One plan for all batches, which reads by index however small the tables are when it is made.
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET jit = off
+AS $$
 #variable_conflict use_column
 DECLARE
     valid_ids       text[];  -- the endpoints that are as the caller knows them

@@ -57,6 +57,7 @@ _MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
 _MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
 # Seconds in which no gateway has seen an engine, until this one watches it too.
 _UNSEEN_AFTER = 30.0
+_IN_VAIN = 0.02  # seconds, at most, between two looks that find nothing to claim
 _LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
 
 _OWN = (None, None)
@@ -189,11 +190,12 @@ class EnginePool:
         """Claim for all engines."""
         while not self.retired:
             self._woken.clear()
-            began = time.monotonic()
+            began, in_vain = time.monotonic(), True
             while await self._claim_some():
-                pass
-            # Wakes that come together are answered together.
-            await asyncio.sleep(time.monotonic() - began)
+                in_vain = False
+            # Wakes that come together are answered together. Those in vain leave the processor to others.
+            took = time.monotonic() - began
+            await asyncio.sleep(max(took, min(10 * took, _IN_VAIN)) if in_vain else took)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LEFT_TO_WATCHER if self._leaves_some else POLL_INTERVAL):
                     await self._woken.wait()
