@@ -111,8 +111,11 @@ DECLARE
     follower_images integer[];
     deployment_ids_ text[];  -- the queued deployment of each, or a new one
     is_new          boolean[];
+    followed        integer[];  -- images that an application follows
     busy            integer[];  -- images whose followers are locked
     undecided       integer[];  -- images that are not for this function
+    lonely          integer[] := '{}';  -- images that no application follows,
+    lonely_there    text[] := '{}';     -- and what is subscribed at their paths
 BEGIN
     -- Whoever deletes an endpoint locks it first, then its keys. Keys are claimed in one order.
     WITH endpoint AS MATERIALIZED (
@@ -166,12 +169,23 @@ BEGIN
     WITH image AS MATERIALIZED (
         SELECT * FROM unnest(image_repositories, image_tags) WITH ORDINALITY AS i (repository, tag, number)
     ),
-    follower AS MATERIALIZED (
+    found AS MATERIALIZED (
         SELECT number, application_id, from_image
-          FROM image
-          JOIN subscriptions USING (repository, tag)
-          JOIN applications USING (application_id)
-         WHERE desired <> 'deleted' AND auto_deploy
+          FROM image i
+         CROSS JOIN LATERAL (
+               SELECT application_id, from_image
+                 FROM subscriptions s
+                 JOIN applications a USING (application_id)
+                WHERE s.repository = i.repository AND s.tag = i.tag AND a.desired <> 'deleted' AND a.auto_deploy
+                LIMIT 101
+               ) AS f
+    ),
+    -- A batch delays nobody for an image that a crowd follows.
+    crowd AS MATERIALIZED (
+        SELECT number FROM found GROUP BY number HAVING count(*) > 100
+    ),
+    follower AS MATERIALIZED (
+        SELECT * FROM found WHERE number NOT IN (SELECT number FROM crowd)
     ),
     locked AS MATERIALIZED (
         SELECT application_id
@@ -182,12 +196,15 @@ BEGIN
     )
     SELECT ARRAY(SELECT application_id FROM follower ORDER BY number, application_id),
            ARRAY(SELECT number FROM follower ORDER BY number, application_id),
+           ARRAY(SELECT DISTINCT number FROM found),
            ARRAY(
-               SELECT number FROM follower WHERE application_id NOT IN (SELECT application_id FROM locked)
+               SELECT DISTINCT number FROM follower WHERE application_id NOT IN (SELECT application_id FROM locked)
            ),
            ARRAY(
+               SELECT number FROM crowd
+                UNION
                SELECT number FROM follower WHERE NOT from_image
-                UNION ALL
+                UNION
                SELECT number
                  FROM image i
                 WHERE EXISTS (SELECT FROM subscriptions s WHERE s.repository = i.repository AND s.tag = '')
@@ -197,13 +214,13 @@ BEGIN
                              AND d.image IS NOT NULL AND d.moves_subscription
                       )
            )
-      INTO follower_ids, follower_images, busy, undecided;
+      INTO follower_ids, follower_images, followed, busy, undecided;
 
     -- Read the queues only now: who held a lock before may have changed them.
     IF follower_ids <> '{}' THEN
         SELECT array_agg(coalesce(q.deployment_id, gen_random_uuid()::text) ORDER BY f.number),
                array_agg(q.deployment_id IS NULL ORDER BY f.number),
-               undecided || coalesce(array_agg(f.image) FILTER (WHERE NOT coalesce(
+               undecided || coalesce(array_agg(DISTINCT f.image) FILTER (WHERE NOT coalesce(
                        a.desired = 'running' AND a.auto_deploy
                    AND coalesce(q.image, r.image, a.docker_image) = ANY(string_to_array(image_names[f.image], ' '))
                    AND (q.deployment_id IS NULL OR (
@@ -220,6 +237,13 @@ BEGIN
           LEFT JOIN applications a USING (application_id)
           LEFT JOIN deployments q ON q.application_id = f.application_id AND q.status = 'queued'
           LEFT JOIN deployments r ON r.application_id = f.application_id AND r.status = 'running';
+    END IF;
+
+    IF NOT push_images <@ followed THEN
+        SELECT array_agg(image), array_agg(subscribed_at(substr(repository, strpos(repository, '/') + 1)))
+          INTO lonely, lonely_there
+          FROM unnest(image_repositories) WITH ORDINALITY AS i (repository, image)
+         WHERE image <> ALL(followed);
     END IF;
 
     RETURN QUERY
@@ -239,12 +263,7 @@ BEGIN
             AS f (application_id, image, deployment_id, is_new)
     ),
     unmatched AS MATERIALIZED (
-        SELECT image, subscribed_at(substr(repository, strpos(repository, '/') + 1)) AS subscribed
-          FROM (
-               SELECT image, image_repositories[image] AS repository
-                 FROM (SELECT DISTINCT image FROM push) AS used
-                WHERE image <> ALL(follower_images)
-               ) AS lonely
+        SELECT * FROM unnest(lonely, lonely_there) AS l (image, subscribed)
     ),
     unknown AS MATERIALIZED (
         SELECT image, subscribed FROM unmatched WHERE subscribed <> image_subscribed[image]

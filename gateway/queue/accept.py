@@ -22,12 +22,13 @@ from gateway.store.accept import Acceptance, Delivery, accept
 from gateway.store.database import Pool, repeat_on_conflict, statement
 
 _MAX_DELIVERIES = 256  # of a batch
+_MAX_PUSHES = 512  # of a batch
 _MAX_BYTES = 4 << 20  # of the bodies of a batch with more than one delivery
 _MAX_BATCHES = 4  # at a time
 _SLOW = 0.2  # seconds after which a batch is not waited for
 _MAX_PATHS = 10_000  # whose subscriptions are remembered
 _TRIES = 3  # while another batch has locked an application, or what subscribes to a path changes
-_MAX_PUSHES = 20  # of a delivery that is accepted in a batch
+_MAX_PUSHES_OF_DELIVERY = 20  # that is accepted in a batch
 _MAX_NAME = 400  # characters of a repository in such a delivery
 
 
@@ -117,9 +118,12 @@ class Acceptor:
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         size = 0
+        pushes = 0
         for one in self._waiting.values():
             size += len(one.delivery.body)
-            if batch and (size > _MAX_BYTES or len(batch) == _MAX_DELIVERIES):
+            pushes += len(one.delivery.pushes)
+            full = size > _MAX_BYTES or pushes > _MAX_PUSHES or len(batch) == _MAX_DELIVERIES
+            if batch and full:
                 break
             batch.append(one)
         for one in batch:
@@ -169,6 +173,6 @@ class Acceptor:
 
 
 def _is_simple(notification: Notification) -> bool:
-    return len(notification.events) <= _MAX_PUSHES and all(
+    return len(notification.events) <= _MAX_PUSHES_OF_DELIVERY and all(
         len(one.repository.domain) + len(one.repository.path) <= _MAX_NAME for one in notification.events
     )

@@ -304,6 +304,25 @@ async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deploy
     assert tuple(await side.pool.fetchrow(counts) or ()) == (2, 180)
 
 
+async def test_an_image_that_a_crowd_follows_is_in_no_batch(side: Side) -> None:
+    await side.pool.execute(
+        """
+        INSERT INTO applications (application_id, name, app_name, environment_id, docker_image)
+        SELECT 'x' || n, 'x', 'x' || n, 'e', 'r.io/acme/base' FROM generate_series(1, 101) n;
+        INSERT INTO subscriptions (application_id, repository, tag, pattern, from_image)
+        SELECT 'x' || n, 'r.io/acme/base', 'latest', 'latest', true FROM generate_series(1, 101) n
+        """
+    )
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    crowd, other = await asyncio.gather(
+        acceptor.accept(endpoint, b"1", push("r.io/acme/base"), {}, within=30),
+        acceptor.accept(endpoint, b"2", push("nginx"), {}, within=30),
+    )
+    assert crowd is None
+    assert other is not None
+    assert await side.pool.fetchval("SELECT count(*) FROM deployments") == 1
+
+
 async def test_a_delivery_that_waited_too_long_is_not_stored(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
     reached, release = asyncio.Event(), asyncio.Event()
