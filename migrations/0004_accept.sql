@@ -117,13 +117,13 @@ DECLARE
     lonely          integer[] := '{}';  -- images that no application follows,
     lonely_there    text[] := '{}';     -- and what is subscribed at their paths
 BEGIN
-    -- Whoever deletes an endpoint locks it first, then its keys. Keys are claimed in one order.
+    -- Whoever deletes an endpoint locks it first, then its keys: it is not waited for. Keys are claimed in one order.
     WITH endpoint AS MATERIALIZED (
         SELECT endpoint_id, xmin::text AS version
           FROM endpoints
          WHERE endpoint_id = ANY(endpoint_ids)
          ORDER BY endpoint_id
-           FOR KEY SHARE
+           FOR KEY SHARE SKIP LOCKED
     ),
     valid AS MATERIALIZED (
         SELECT endpoint_id
@@ -235,8 +235,13 @@ BEGIN
           FROM unnest(follower_ids, follower_images) WITH ORDINALITY AS f (application_id, image, number)
          CROSS JOIN LATERAL (SELECT image_repositories[f.image] || ':' || image_tags[f.image] AS reference) AS w
           LEFT JOIN applications a USING (application_id)
-          LEFT JOIN deployments q ON q.application_id = f.application_id AND q.status = 'queued'
-          LEFT JOIN deployments r ON r.application_id = f.application_id AND r.status = 'running';
+          -- Each queue is looked up: a plan from when all were empty would read all of them for each application.
+          LEFT JOIN LATERAL (
+               SELECT * FROM deployments WHERE application_id = f.application_id AND status = 'queued' OFFSET 0
+          ) AS q ON true
+          LEFT JOIN LATERAL (
+               SELECT * FROM deployments WHERE application_id = f.application_id AND status = 'running' OFFSET 0
+          ) AS r ON true;
     END IF;
 
     IF NOT push_images <@ followed THEN

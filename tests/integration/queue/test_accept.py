@@ -290,6 +290,39 @@ async def test_a_locked_application_delays_no_other_one(side: Side) -> None:
     assert other.verdict == "queued"
 
 
+async def test_a_webhook_that_is_being_deleted_delays_no_other_one(side: Side) -> None:
+    acceptor, one, two = Acceptor(side.pool), await side.endpoint("one"), await side.endpoint("two")
+    async with side.pool.acquire() as connection, connection.transaction():
+        await connection.execute("DELETE FROM endpoints WHERE endpoint_id = 'one'")
+        deleted, other = await asyncio.gather(
+            acceptor.accept(one, b"1", push("nginx"), {}, within=30),
+            acceptor.accept(two, b"2", push("nginx"), {}, within=30),
+        )
+    assert deleted is None
+    assert other is not None
+    assert other.verdict == "queued"
+
+
+async def test_a_batch_reads_no_queues_but_those_of_its_applications(side: Side) -> None:
+    queues = """
+        INSERT INTO applications (application_id, name, app_name, environment_id, docker_image)
+        SELECT 'q' || n, n, 'q' || n, 'e', 'r.io/acme/q' || n FROM generate_series(1, 300) AS n;
+        INSERT INTO deployments (deployment_id, application_id, kind, forced, title, reference, image)
+        SELECT 'd' || n, 'q' || n, 'deploy', false, '', 'r.io/acme/q' || n, 'r.io/acme/q' || n
+          FROM generate_series(1, 300) AS n
+    """
+    read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'deployments'"
+    delivery = replaced(random_delivery(Random(0), 0), endpoint_id="one", pushes=push("nginx").events)
+    delivery = replaced(delivery, endpoint_version=(await side.endpoint("one")).version)
+    async with side.pool.acquire() as connection:
+        await connection.execute(queues)
+        async with connection.transaction():
+            (acceptance,) = await store.accept(connection, [delivery], {})
+            rows = await connection.fetchval(read)
+    assert acceptance.verdict == "queued"
+    assert rows < 300
+
+
 async def test_gateways_that_accept_pushes_of_one_image_at_once_queue_one_deployment(side: Side) -> None:
     acceptors, endpoint = [Acceptor(side.pool) for _ in range(3)], await side.endpoint("one")
 
