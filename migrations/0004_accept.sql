@@ -100,6 +100,8 @@ CREATE FUNCTION accept(
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET jit = off
+-- Deliveries wait together, so they wait for nobody else for long: each is decided by itself then.
+SET lock_timeout = '100ms'
 AS $$
 #variable_conflict use_column
 DECLARE

@@ -18,7 +18,7 @@ from gateway.model.events import Notification
 from gateway.model.ids import new_id
 from gateway.queue.ingest import QueuedDeployment, Receipt, delivery_key
 from gateway.sources import redact_body
-from gateway.store.accept import Acceptance, Delivery, accept
+from gateway.store.accept import UNDECIDED, Acceptance, Delivery, RowIsLocked, accept
 from gateway.store.database import Pool, repeat_on_conflict, statement
 
 _MAX_DELIVERIES = 256  # of a batch
@@ -142,6 +142,9 @@ class Acceptor:
         """Accept a batch. Of one that fails for another reason than the database, each half is tried by itself."""
         try:
             accepted = await repeat_on_conflict(lambda: self._store([one.delivery for one in batch]))
+        except RowIsLocked:
+            # It may stay locked for long. Alone, only the delivery that needs it waits.
+            accepted = [UNDECIDED] * len(batch)
         except Exception as error:
             if len(batch) == 1 or isinstance(error, Unavailable):
                 for one in batch:

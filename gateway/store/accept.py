@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
 
+import asyncpg
 import orjson
 
 from gateway.model.errors import InvalidInput
@@ -58,7 +59,11 @@ class Acceptance:
     subscribed: tuple[tuple[str, str], ...] = ()
 
 
-_UNDECIDED = Acceptance(None)
+UNDECIDED = Acceptance(None)
+
+
+class RowIsLocked(Exception):
+    """Somebody else holds a row that a batch needs, and not only for a moment."""
 
 
 async def accept(
@@ -67,6 +72,7 @@ async def accept(
     """Store deliveries and queue what they cause, and return for each what was done.
 
     `subscribed` is what is known to subscribe to the paths of repositories, as an earlier `accept` returned it.
+    Raises RowIsLocked, and stores nothing then.
     """
     numbers: dict[tuple[Repository, Tag], int] = {}
     images = []
@@ -83,29 +89,32 @@ async def accept(
             push_deliveries.append(place)
             push_images.append(number)
             push_digests.append(push.digest)
-    rows = await connection.fetch(
-        _STATEMENT,
-        [one.delivery_id for one in deliveries],
-        [one.endpoint_id for one in deliveries],
-        [one.endpoint_version for one in deliveries],
-        [one.key for one in deliveries],
-        [one.key_window for one in deliveries],
-        [one.may_repeat for one in deliveries],
-        [one.source for one in deliveries],
-        [one.headers for one in deliveries],
-        [one.body for one in deliveries],
-        [_as_json(one.ignored) for one in deliveries],
-        push_deliveries,
-        push_images,
-        push_digests,
-        [one[0] for one in images],
-        [one[1] for one in images],
-        [one[2] for one in images],
-        [one[4] for one in images],
-        [one[3] for one in images],
-        FURTHER_UNMATCHED,
-    )
-    done = [_UNDECIDED] * len(deliveries)
+    try:
+        rows = await connection.fetch(
+            _STATEMENT,
+            [one.delivery_id for one in deliveries],
+            [one.endpoint_id for one in deliveries],
+            [one.endpoint_version for one in deliveries],
+            [one.key for one in deliveries],
+            [one.key_window for one in deliveries],
+            [one.may_repeat for one in deliveries],
+            [one.source for one in deliveries],
+            [one.headers for one in deliveries],
+            [one.body for one in deliveries],
+            [_as_json(one.ignored) for one in deliveries],
+            push_deliveries,
+            push_images,
+            push_digests,
+            [one[0] for one in images],
+            [one[1] for one in images],
+            [one[2] for one in images],
+            [one[4] for one in images],
+            [one[3] for one in images],
+            FURTHER_UNMATCHED,
+        )
+    except asyncpg.LockNotAvailableError as error:
+        raise RowIsLocked from error
+    done = [UNDECIDED] * len(deliveries)
     paths = {number: image[0].path for image, number in numbers.items()}
     for number, verdict, again, duplicate_of, deployment_ids, application_ids, ignored, unknown in rows:
         done[number - 1] = Acceptance(

@@ -303,6 +303,20 @@ async def test_a_webhook_that_is_being_deleted_delays_no_other_one(side: Side) -
     assert other.verdict == "queued"
 
 
+async def test_a_delivery_whose_first_attempt_is_not_committed_yet_delays_no_other_one(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    key, _ = ingest.delivery_key(push("nginx"), b"repeated")
+    async with side.pool.acquire() as connection, connection.transaction():
+        await connection.execute("INSERT INTO delivery_keys VALUES ('one', $1, 'first')", key)
+        receipts = await asyncio.gather(
+            *(acceptor.accept(endpoint, body, push("nginx"), {}, within=8) for body in (b"repeated", b"other"))
+        )
+        # It is for `ingest_delivery`, which lets only the repeated one wait.
+        assert receipts[0] is None
+        other = receipts[1] or await ingest.ingest_delivery(side.pool, endpoint, b"other", push("nginx"))
+    assert other.verdict == "queued"
+
+
 async def test_a_batch_reads_no_queues_but_those_of_its_applications(side: Side) -> None:
     queues = """
         INSERT INTO applications (application_id, name, app_name, environment_id, docker_image)
