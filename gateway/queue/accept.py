@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextvars import Context
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 
@@ -52,7 +53,7 @@ class Acceptor:
         self._pool, self._loop = pool, asyncio.get_running_loop()
         #: by identity, the first one first
         self._waiting: dict[int, _Waiting] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: set[asyncio.Task[Any] | None] = set()
         self._batch_began = 0.0
         #: what subscribes to the paths of repositories, as the database last told
         self._subscribed: OrderedDict[str, str] = OrderedDict()
@@ -103,7 +104,6 @@ class Acceptor:
             # A batch belongs to no request.
             task = loop.create_task(self._accept_waiting(), name="accept", context=Context())
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
         deadline = loop.call_later(within, self._expire, one)
         try:
             return await one.done
@@ -111,9 +111,13 @@ class Acceptor:
             deadline.cancel()
 
     async def _accept_waiting(self) -> None:
-        while self._waiting:
-            self._batch_began = self._loop.time()
-            await self._accept_batch(self._next_batch())
+        try:
+            while self._waiting:
+                self._batch_began = self._loop.time()
+                await self._accept_batch(self._next_batch())
+        finally:
+            # At once, not by a callback: a delivery that came before the callback would wait for this task in vain.
+            self._running -= {asyncio.current_task()}
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

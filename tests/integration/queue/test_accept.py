@@ -277,6 +277,12 @@ async def test_the_same_body_twice_in_a_batch_is_a_duplicate(side: Side) -> None
     assert (first.verdict, second.duplicate_of) == ("queued", first.delivery_id)
 
 
+async def test_a_delivery_that_comes_as_a_batch_ends_does_not_wait_for_another_one(side: Side) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    for number in range(3):
+        assert await acceptor.accept(endpoint, str(number).encode(), push("nginx"), {}, within=8)
+
+
 async def test_a_locked_application_delays_no_other_one(side: Side) -> None:
     acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
     async with side.pool.acquire() as connection, connection.transaction():
