@@ -54,7 +54,6 @@ class Acceptor:
         #: by identity, the first one first
         self._waiting: dict[int, _Waiting] = {}
         self._running: set[asyncio.Task[Any] | None] = set()
-        self._batch_began = 0.0
         #: what subscribes to the paths of repositories, as the database last told
         self._subscribed: OrderedDict[str, str] = OrderedDict()
 
@@ -96,25 +95,30 @@ class Acceptor:
         return Receipt(delivery.delivery_id, acceptance.duplicate_of, deployments, acceptance.ignored)
 
     async def _accept(self, delivery: Delivery, within: float) -> Acceptance:
-        loop = self._loop
-        one = _Waiting(delivery, loop.create_future())
+        one = _Waiting(delivery, self._loop.create_future())
         self._waiting[id(one)] = one
-        running = len(self._running)
-        if not running or (running < _MAX_BATCHES and loop.time() - self._batch_began > _SLOW):
-            # A batch belongs to no request.
-            task = loop.create_task(self._accept_waiting(), name="accept", context=Context())
-            self._running.add(task)
-        deadline = loop.call_later(within, self._expire, one)
+        if not self._running:
+            self._start()
+        deadline = self._loop.call_later(within, self._expire, one)
         try:
             return await one.done
         finally:
             deadline.cancel()
 
+    def _start(self) -> None:
+        """Accept what waits, beside the batches that are running."""
+        if self._waiting and len(self._running) < _MAX_BATCHES:
+            # A batch belongs to no request.
+            self._running.add(self._loop.create_task(self._accept_waiting(), name="accept", context=Context()))
+
     async def _accept_waiting(self) -> None:
         try:
             while self._waiting:
-                self._batch_began = self._loop.time()
-                await self._accept_batch(self._next_batch())
+                slow = self._loop.call_later(_SLOW, self._start)
+                try:
+                    await self._accept_batch(self._next_batch())
+                finally:
+                    slow.cancel()
         finally:
             # At once, not by a callback: a delivery that came before the callback would wait for this task in vain.
             self._running -= {asyncio.current_task()}

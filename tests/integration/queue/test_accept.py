@@ -395,6 +395,24 @@ async def test_a_delivery_that_waited_too_long_is_not_stored(side: Side, monkeyp
     assert await side.pool.fetchval("SELECT count(*) FROM deliveries") == 1
 
 
+async def test_a_delivery_waits_for_no_batch_that_hangs(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    acceptor, endpoint = Acceptor(side.pool), await side.endpoint("one")
+    reached, release = asyncio.Event(), asyncio.Event()
+
+    async def first_held(*given: Any) -> Any:
+        if not reached.is_set():
+            reached.set()
+            await release.wait()
+        return await store.accept(*given)
+
+    monkeypatch.setattr("gateway.queue.accept.accept", first_held)
+    first = asyncio.create_task(acceptor.accept(endpoint, b"1", push("nginx"), {}, within=30))
+    await reached.wait()
+    assert await acceptor.accept(endpoint, b"2", push("nginx"), {}, within=8)
+    release.set()
+    assert await first
+
+
 @pytest.mark.parametrize(
     "change",
     [
