@@ -142,10 +142,13 @@ async def _run(ingress: Ingress) -> Answer:
 
 async def _accept_known(ingress: Ingress, endpoint: Endpoint, received: Request, limiter: RateLimiter) -> Answer | None:
     """Accept a delivery of an endpoint that was read before; None where that is not possible."""
+    started = time.monotonic()
     if (notification := await ingress.recognize(endpoint, received)) is None:
         return None
     headers = redact_headers(received.headers, endpoint.secrets)
-    accept = ingress.app[ACCEPTOR].accept(endpoint, received.body, notification, headers, within=ingress.deadline)
+    accept = ingress.app[ACCEPTOR].accept(
+        endpoint, received.body, notification, headers, within=ingress.deadline - (time.monotonic() - started)
+    )
     if (receipt := await limiter.wait(accept)) is None:
         return None
     _report(ingress.app, endpoint, receipt)
