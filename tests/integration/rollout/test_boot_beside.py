@@ -35,7 +35,7 @@ ENDS_LATER = _ENTRY.format(
 )
 
 
-@pytest.fixture(params=["bridge", "own"])
+@pytest.fixture(params=["bridge", pytest.param("own", marks=pytest.mark.long)])
 async def network(engine: Engine, request: pytest.FixtureRequest, pushes: Pushes) -> AsyncIterator[str]:
     if request.param == "bridge":
         yield "bridge"

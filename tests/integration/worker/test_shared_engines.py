@@ -97,6 +97,7 @@ async def watched_by(hosts: Hosts, wanted: Callable[[list[int]], bool]) -> None:
     await until(look)
 
 
+@pytest.mark.long
 async def test_of_two_gateways_one_watches_each_engine_and_the_other_takes_over(hosts: Hosts) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(gateway(hosts.pool))
