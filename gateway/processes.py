@@ -47,7 +47,7 @@ def listen(host: str, port: int, count: int) -> list[list[socket.socket]]:
         for _ in range(count):
             addresses = [(*address[:1], port, *address[2:]) for *_, address in kinds]
             own = [failed.enter_context(_bind(address, shared=True)) for address in addresses]
-            port = own[0].getsockname()[1]  # the one that was chosen, where it is 0
+            port = own[0].getsockname()[1]  # with port 0, the system has chosen one
             found.append(own)
         failed.pop_all()
         return found

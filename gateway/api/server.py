@@ -1,9 +1,7 @@
 """The HTTP server: webhooks, deploy tokens, the API's procedures, documentation pages, health and metrics."""
 
-from collections.abc import Awaitable, Callable
 from functools import partial
 
-import structlog
 from aiohttp import web
 
 from gateway.admin.context import Context
@@ -19,10 +17,6 @@ from gateway.api.rpc import auth, dispatch, handlers
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS, ConcurrencyLimits
 from gateway.api.rpc.key_lookup import KEY_LOOKUP, KeyLookup
 from gateway.store.database import share
-
-_LOG = structlog.get_logger()
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def build(

@@ -10,9 +10,8 @@ from gateway.model.events import Ignored, PushEvent
 from gateway.model.reference import Reference, Repository, Tag
 from gateway.model.tag_policies import Rule, TagPolicy, is_lower, is_version
 
-_NO_SUBSCRIPTION = "no subscription"
-#: the reason of further pushes to a repository, once its first one is explained
-FURTHER_UNMATCHED = _NO_SUBSCRIPTION
+#: the reason of an unmatched push; the first one to a repository is told more
+NO_SUBSCRIPTION = "no subscription"
 _MAX_LISTED = 5  # subscriptions or hosts that a message names
 
 
@@ -145,9 +144,9 @@ def explain_unmatched(events: Iterable[PushEvent], followed: Sequence[Subscribed
     ignored = []
     for event in events:
         reason = (
-            FURTHER_UNMATCHED
+            NO_SUBSCRIPTION
             if event.repository in explained
-            else f"{_NO_SUBSCRIPTION}: {_suggest_subscription(event, followed)}"
+            else f"{NO_SUBSCRIPTION}: {_suggest_subscription(event, followed)}"
         )
         explained.add(event.repository)
         ignored.append(Ignored(str(event.reference), reason))

@@ -1,8 +1,8 @@
 """The slots of an engine for rollouts that stop and start containers, and how many of them there are.
 
-An engine does much of that for one container at a time: each further swap makes all of them take longer. Up to some
-number, all are done sooner nevertheless. How high it is depends on the machine and on what else it does, so it is found
-by watching how long the swaps take.
+An engine does much of that for one container at a time, so each further swap makes all of them take longer. Up to some
+number, several swaps at once still end sooner than one after another. That number depends on the machine and its load,
+so the gateway finds it by watching how long the swaps take.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ class SwapWidth:
         worth = self._worth(self.now)
         if worth is None:
             return self.now  # not enough is known
-        # A wider one that is unknown is tried; a narrower one is known from before, and from when fewer wanted to swap.
+        # A wider number is tried even if nothing is known of it. A narrower one has been measured already.
         if narrower != self.now and (self._worth(narrower) or 0.0) * _CLEARLY > worth:
             self.now = narrower
         elif (self._worth(wider) or math.inf) > worth * _CLEARLY:

@@ -14,7 +14,7 @@ import orjson
 
 from gateway.model.errors import InvalidInput
 from gateway.model.events import Ignored, PushEvent
-from gateway.model.matching import FURTHER_UNMATCHED, explain_unmatched
+from gateway.model.matching import NO_SUBSCRIPTION, explain_unmatched
 from gateway.model.reference import DOCKER_HUB, LATEST, Reference, Repository, Tag
 from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store.database import Connection
@@ -46,7 +46,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Acceptance:
-    """What was done with a delivery. `verdict` is None for one that was not accepted."""
+    """The outcome of one delivery. `verdict` is None if it was not accepted."""
 
     verdict: str | None
     #: it may be accepted if it is given to `accept` again
@@ -110,7 +110,7 @@ async def accept(
             [one[2] for one in images],
             [one[4] for one in images],
             [one[3] for one in images],
-            FURTHER_UNMATCHED,
+            NO_SUBSCRIPTION,
         )
     except asyncpg.LockNotAvailableError as error:
         raise RowIsLocked from error

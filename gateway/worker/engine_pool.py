@@ -5,7 +5,7 @@ claims for both.
 
 What is asked of the database is asked once for all engines. What each engine costs is bounded: with many of them, each
 is checked less often. Of several gateways, one watches an engine (`shares`), and the others take over what it misses: a
-deployment that it has not claimed after a moment, an engine that nobody has seen for a while.
+deployment that it does not claim at once, and an engine that no gateway has reached for a while.
 """
 
 import asyncio

@@ -63,7 +63,7 @@ async def list_labelled(engine: Engine, application_id: str) -> list[dict[str, A
 
 
 async def remove(engine: Engine, network_id: str) -> None:
-    """Remove the network. Does nothing for one that is gone."""
+    """Remove the network if it exists."""
     try:
         await engine.call("DELETE", f"networks/{checked_name(network_id)}")
     except Failed as error:
