@@ -54,7 +54,8 @@ async def test_a_failing_address_is_counted_and_not_logged(
             alerts.send(Alert("web: deploy failed", "denied"))
             await alerts.flush()
     assert counted() == before + 1
-    assert [line["event"] for line in logged] == ["An alert was not accepted"]
+    # A gateway that other tests share may log meanwhile.
+    assert [line["event"] for line in logged if line["event"] != "Postponed"] == ["An alert was not accepted"]
     assert "secret" not in str(logged) + caplog.text
 
 
