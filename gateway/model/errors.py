@@ -165,6 +165,19 @@ class Code(StrEnum):
     SATISFIED = "satisfied"
     UP_TO_DATE = "up_to_date"
     INTERNAL = "internal"
+    GATE_PASSED = "gate_passed"
+    GATE_REFUSED = "gate_refused"
+    GATE_UNANSWERED = "gate_unanswered"
+    GATE_EXPIRED = "gate_expired"
+    UNSIGNED = "unsigned"
+    VULNERABLE = "vulnerable"
+    OUTSIDE_WINDOW = "outside_window"
+    TOO_NEW = "too_new"
+    AWAITS_APPROVAL = "awaits_approval"
+    APPROVAL_REJECTED = "approval_rejected"
+    NOT_PROVEN = "not_proven"
+    RELEASE_WAITS = "release_waits"
+    RELEASE_FAILED = "release_failed"
 
     @classmethod
     def parse(cls, text: str) -> "Code":
@@ -236,6 +249,24 @@ REMEDIES: dict[Code, str] = {
     Code.SATISFIED: "Nothing to do.",
     Code.UP_TO_DATE: "Nothing to do. To replace the container anyway, redeploy.",
     Code.INTERNAL: "This is a defect of the gateway; its log has the details under the deployment's id.",
+    Code.GATE_PASSED: "Nothing to do.",
+    Code.GATE_REFUSED: "See why the gate refuses: gateway deployments show. Push an image that it accepts; or let "
+    "this deployment pass: gateway gates override.",
+    Code.GATE_UNANSWERED: "Nothing to do if what the gate asks is only restarting: the gateway asks again. Otherwise "
+    "check its address and its setting: gateway gates list APP.",
+    Code.GATE_EXPIRED: "Fix what the gate waits for and deploy again.",
+    Code.UNSIGNED: "Sign this digest with a key that the gate trusts, and deploy again: cosign sign --key KEY "
+    "IMAGE@DIGEST.",
+    Code.VULNERABLE: "Build the image again with the fixed packages and push it; or add the finding to the gate's "
+    "ignore list, with an expiry.",
+    Code.OUTSIDE_WINDOW: "Nothing to do: the deployment goes on when the window opens; gateway gates next APP says "
+    "when.",
+    Code.TOO_NEW: "Nothing to do: the deployment goes on once the image has been out for long enough.",
+    Code.AWAITS_APPROVAL: "Approve it, or reject it: gateway approvals list.",
+    Code.APPROVAL_REJECTED: "Read the reason; push another image or change the configuration, and deploy again.",
+    Code.NOT_PROVEN: "Let the application that it follows run this image for the soak time.",
+    Code.RELEASE_WAITS: "Nothing to do: the deployment goes on when the other members of its release are ready.",
+    Code.RELEASE_FAILED: "See which member of the release failed, mend it, and release again.",
 }
 
 

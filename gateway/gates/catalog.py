@@ -1,0 +1,10 @@
+"""All kinds of gates, by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from gateway.gates.gate import Gate
+
+_ALL: tuple[Gate, ...] = ()
+
+GATES: Mapping[str, Gate] = MappingProxyType({one.kind: one for one in _ALL})

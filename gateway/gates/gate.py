@@ -1,0 +1,62 @@
+"""What a gate is: the form of its rule, how its facts are gathered, and how they are judged.
+
+    class Rule(GateRule):
+        keys: list[str]
+
+    async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: Candidate) -> Facts: ...
+
+    def decide(rule: Rule, facts: Facts, candidate: Candidate, now: datetime) -> Decision: ...
+
+    GATE = Gate("signature", Rule, gather, decide, title="Require a signature")
+
+`gather` performs the I/O, bounded in time and size. It raises nothing but `Postponed`: then the verdict is unknown,
+with that error's reason. `decide` is pure: the same facts give the same decision.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
+from gateway.config import Settings
+from gateway.model.gates import Candidate, Decision, GateSetting
+from gateway.registry.client import RegistryClient
+from gateway.store.database import Pool
+from gateway.store.encryption import Vault
+
+
+class GateRule(BaseModel):
+    """The rule of a gate, as it is stored and shown. Unknown fields are refused: a misspelt one would not protect."""
+
+    model_config = ConfigDict(
+        hide_input_in_errors=True, frozen=True, alias_generator=to_camel, populate_by_name=True, extra="forbid"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the facts come from."""
+
+    pool: Pool
+    vault: Vault
+    registry: RegistryClient
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """A kind of gate. Its types are those of its own module: `gather` and `decide` get its rule."""
+
+    kind: str
+    rule: type[GateRule]
+    gather: Callable[[Sources, GateSetting, Any, Candidate], Awaitable[Any]]
+    decide: Callable[[Any, Any, Candidate, datetime], Decision]
+    #: what it does, in a few words
+    title: str
+    #: whether a rollback to a version that has served passes without being asked
+    lets_rollbacks_pass: bool = False
+    #: seconds that a deployment waits at an unknown verdict before it fails; a rule's own `wait` goes first
+    longest_wait: float = 86_400.0

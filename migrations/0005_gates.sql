@@ -1,0 +1,64 @@
+-- expands
+-- Gates: what a deployment must pass between resolve and pull.
+
+CREATE TABLE gates (
+    gate_id        text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    -- It belongs to one of these. Of gates with one name, an application has the nearest: its own, else that of its
+    -- environment, else that of its project; but a required one is never replaced.
+    application_id text REFERENCES applications ON DELETE CASCADE,
+    environment_id text REFERENCES environments ON DELETE CASCADE,
+    project_id     text REFERENCES projects ON DELETE CASCADE,
+    kind           text NOT NULL,  -- the module in gateway/gates that decides
+    name           text NOT NULL CHECK (name <> ''),
+    rule           jsonb NOT NULL DEFAULT '{}',
+    secret         bytea,          -- encrypted: what the rule needs and must not show
+    enabled        boolean NOT NULL DEFAULT true,   -- false: turns off the inherited one of this name
+    required       boolean NOT NULL DEFAULT false,  -- a nearer gate of this name does not replace it
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    CHECK (num_nonnulls(application_id, environment_id, project_id) = 1),
+    CHECK (enabled OR NOT required)
+);
+
+CREATE UNIQUE INDEX gates_of_application ON gates (application_id, name) WHERE application_id IS NOT NULL;
+CREATE UNIQUE INDEX gates_of_environment ON gates (environment_id, name) WHERE environment_id IS NOT NULL;
+CREATE UNIQUE INDEX gates_of_project ON gates (project_id, name) WHERE project_id IS NOT NULL;
+
+CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON gates FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('gate', 'gate_id', 'created_at');
+
+-- The last answer of each gate of a deployment.
+CREATE TABLE gate_verdicts (
+    deployment_id text NOT NULL REFERENCES deployments ON DELETE CASCADE,
+    name          text NOT NULL,
+    kind          text NOT NULL,
+    gate_id       text NOT NULL,  -- outlives the gate
+    rule_hash     text NOT NULL,  -- of the rule that was applied
+    repository    text NOT NULL,
+    digest        text NOT NULL,  -- of the image that would run
+    verdict       text NOT NULL CHECK (verdict IN ('passed', 'refused', 'unknown')),
+    code          text NOT NULL,
+    message       text NOT NULL,
+    evidence      jsonb NOT NULL DEFAULT '{}',
+    first_asked_at timestamptz NOT NULL DEFAULT now(),  -- about this digest
+    asked_at      timestamptz NOT NULL DEFAULT now(),
+    ask_again_at  timestamptz,    -- of an unknown one
+    true_until    timestamptz,    -- until then another deployment of this digest may take it over; null: never
+    PRIMARY KEY (deployment_id, name)
+);
+
+CREATE INDEX gate_verdicts_kept ON gate_verdicts (digest, gate_id, rule_hash) WHERE true_until IS NOT NULL;
+
+-- A person lets one deployment pass one gate.
+CREATE TABLE gate_overrides (
+    deployment_id text NOT NULL REFERENCES deployments ON DELETE CASCADE,
+    name          text NOT NULL,
+    reason        text NOT NULL CHECK (reason <> ''),
+    overridden_by text NOT NULL,
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (deployment_id, name)
+);
+
+CREATE TRIGGER audited AFTER INSERT ON gate_overrides FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('override', 'deployment_id', 'created_at');
