@@ -8,13 +8,14 @@ from aiohttp import web
 
 from gateway.admin.context import Context
 from gateway.api import notify, schema_check
-from gateway.api.connections import error_body, error_code, error_response
+from gateway.api.connections import SHORTCUT, error_body, error_code, error_response
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.ingress import deadline, deploy_token, key_fetcher, rejections, webhooks
 from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE, EndpointCache
 from gateway.api.ingress.pipeline import ACCEPTOR
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, Buckets, RateLimiters
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS, KeyedLocks
+from gateway.api.ingress.shortcut import Shortcut
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError
 from gateway.queue.accept import Acceptor
@@ -37,6 +38,7 @@ def with_ingress(context: Context, buckets: Buckets) -> web.Application:
     application[ENDPOINT_CACHE] = EndpointCache()
     application[ACCEPTOR] = Acceptor(context.pool)
     application[schema_check.SCHEMA_CHECK] = schema_check.SchemaCheck()
+    application[SHORTCUT] = Shortcut(application, body_limit=settings.body_limit)
     application[TRUSTED_PROXIES] = parse_networks(settings.trusted_proxies.split(","))
     application.cleanup_ctx.extend(
         [

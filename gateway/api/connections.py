@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 import structlog
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -55,6 +56,20 @@ class Limits:
     idle_seconds: float = 75.0
     #: between two checks for overdue connections
     check_seconds: float = 1.0
+
+
+#: receives the response to a request; None where aiohttp is to answer it
+Respond = Callable[[bytes | None], None]
+
+
+class Shortcut(Protocol):
+    """Answers some requests without aiohttp's part."""
+
+    def begin(self, message: RawRequestMessage, body: bytes, respond: Respond, /) -> bool:
+        """Begin to answer a request, and return whether it does. If so, `respond` is called later, once."""
+
+
+SHORTCUT: web.AppKey[Shortcut] = web.AppKey("shortcut")
 
 
 class CloseReason(StrEnum):
@@ -114,7 +129,9 @@ def error_code(status: HTTPStatus) -> str:
 class Connection(RequestHandler):
     """A client connection: what the gateway waits for, since when, and how many bytes its requests hold."""
 
-    __slots__ = ("_answering", "_body", "_head", "_server", "_stalled", "_within", "address", "held", "since")
+    __slots__ = (
+        "_answering", "_body", "_head", "_on_shortcut", "_server", "_stalled", "_within", "address", "held", "since"
+    )  # fmt: skip
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -124,6 +141,7 @@ class Connection(RequestHandler):
         self._answering, self._stalled = False, 0.0
         self._head = self.held = 0
         self._body: StreamReader | None = None
+        self._on_shortcut = False
 
     # -- events
 
@@ -145,12 +163,26 @@ class Connection(RequestHandler):
         if not self._receives_body:
             self._head += len(data)
         before = self._request_count
-        super().data_received(data)
+        # A request may take the shortcut, so aiohttp's task, if it waits for one, is not woken yet.
+        idle, self._waiter = self._waiter, None
+        try:
+            super().data_received(data)
+        finally:
+            self._waiter = idle
         if self._request_count != before:
             self._head, self._answering, self.since = 0, True, self._loop.time()
             self._body = self._messages[-1][1] if self._messages else None
+            if not self._on_shortcut and not self._begin_shortcut():
+                self._wake()
         elif self._head > self._server.limits.head:
             self._server.close(self, CloseReason.HEAD_TOO_LARGE)
+
+    def close(self) -> None:
+        """Accept no further request, and end when the one in progress is answered."""
+        if self._on_shortcut:
+            self._close = True
+        else:
+            super().close()
 
     def pause_writing(self) -> None:
         self._stalled = self._loop.time()
@@ -197,6 +229,60 @@ class Connection(RequestHandler):
         response = web.Response(status=status, body=body, content_type="application/json")
         response.force_close()
         return response
+
+    # -- the shortcut: until its request is answered, it is the first of `_messages`, and aiohttp's task waits
+
+    def _begin_shortcut(self) -> bool:
+        """Begin to answer a request without aiohttp, and return whether that is possible."""
+        shortcut, idle = self._server.shortcut, self._waiter
+        if shortcut is None or idle is None or idle.done() or len(self._messages) != 1 or self._stalled:
+            return False
+        message, content = self._messages[0]
+        if not isinstance(message, RawRequestMessage) or message.version != HttpVersion11:
+            return False
+        if message.should_close or message.upgrade or message.chunked or (body := _whole(content)) is None:
+            return False
+        try:
+            self._on_shortcut = shortcut.begin(message, body, self._respond)
+        except Exception:
+            return False
+        if self._on_shortcut:
+            self._request_in_progress, self._body = True, None
+        return self._on_shortcut
+
+    def _respond(self, response: bytes | None) -> None:
+        """Send the response on the shortcut; without one, the request goes the other way."""
+        self._on_shortcut = False
+        transport = self.transport
+        if response is None and transport is not None:
+            self._body = self._messages[0][1]
+            self._wake()
+            return
+        self._request_in_progress = False
+        if self._handler_waiter is not None:
+            self._handler_waiter.set_result(None)
+        if transport is None or response is None:
+            return
+        self._messages.popleft()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        self._server.requests_count += 1
+        if not transport.is_closing():
+            transport.write(response)
+        now = self._loop.time()
+        self._next_keepalive_close_time = now + self._keepalive_timeout
+        if self._close:
+            super().close()
+        elif self._messages:
+            self._wake()
+        else:
+            self._answering, self.since = False, now
+            self._release()
+
+    def _wake(self) -> None:
+        """Let aiohttp's task take the next request, if it waits for one."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     # -- timeouts
 
@@ -256,11 +342,13 @@ class Connection(RequestHandler):
 class Server(web.Server):
     """Closes connections that are too many, too slow, or hold too much memory."""
 
-    def __init__(self, inner: web.Server, limits: Limits, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, inner: web.Server, limits: Limits, options: Mapping[str, Any], shortcut: "Shortcut | None" = None
+    ) -> None:
         super().__init__(inner.request_handler, request_factory=self._routed, **options)
         self._make, self._options = inner.request_factory, {**options}
         self._options.pop("handler_cancellation", None)
-        self.limits, self.held = limits, 0
+        self.limits, self.held, self.shortcut = limits, 0, shortcut
         self._closed: Counter[str] = Counter()
         self._logged_at = 0.0
         self._next_check = self._loop.call_later(self.limits.check_seconds, self._close_overdue)
@@ -339,6 +427,12 @@ class Server(web.Server):
         await super().shutdown(timeout)
 
 
+def _whole(content: StreamReader) -> bytes | None:
+    """Return a body if it has been received, and leave it there; None if there is none, or not all of it."""
+    # Only private members tell without consuming it.
+    return b"".join(content._buffer) if content.total_bytes and content._eof else None  # noqa: SLF001
+
+
 def _is_of_client(connection: RequestHandler) -> bool:
     """Whether it is not of another process of this gateway, which has no address."""
     return isinstance(connection, Connection) and connection.address != ""
@@ -372,4 +466,4 @@ class Runner(web.AppRunner):
         self._limits = limits
 
     async def _make_server(self) -> web.Server:
-        return Server(await super()._make_server(), self._limits, self._kwargs)
+        return Server(await super()._make_server(), self._limits, self._kwargs, self.app.get(SHORTCUT))

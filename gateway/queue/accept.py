@@ -6,8 +6,8 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextvars import Context
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ _MAX_PUSHES = 512  # of a batch
 _MAX_BYTES = 4 << 20  # of the bodies of a batch with more than one delivery
 _MAX_BATCHES = 4  # at a time
 _SLOW = 0.2  # seconds after which a batch is not waited for
+_EXPIRY = 0.05  # seconds between two looks for what has waited too long
 _MAX_PATHS = 10_000  # whose subscriptions are remembered
 _TRIES = 3  # while another batch has locked an application, or what subscribes to a path changes
 _MAX_PUSHES_OF_DELIVERY = 20  # that is accepted in a batch
@@ -39,10 +40,16 @@ LATE = "the database does not answer in time: try again"
 _LOG = structlog.get_logger()
 
 
-@dataclass(slots=True)
+#: what becomes of a delivery: how it was accepted, None where only `ingest_delivery` can decide it, or why it failed
+Outcome = Receipt | Exception | None
+
+
+@dataclass(slots=True, eq=False)
 class _Waiting:
     delivery: Delivery
-    done: asyncio.Future[Acceptance]
+    answer: Callable[[Outcome], None]
+    #: when its sender is asked to try again, by the clock of the loop
+    until: float
     tries: int = 0
 
 
@@ -50,9 +57,12 @@ class Acceptor:
     """Accepts the deliveries of one process. Each is answered after the commit of its batch, with its own outcome."""
 
     def __init__(self, pool: Pool) -> None:
-        self._pool, self._loop = pool, asyncio.get_running_loop()
-        #: by identity, the first one first
-        self._waiting: dict[int, _Waiting] = {}
+        self._pool, self._loop, self._context = pool, asyncio.get_running_loop(), copy_context()
+        #: in no batch yet, the first one first
+        self._waiting: dict[_Waiting, None] = {}
+        #: these, and those of the batches that are running
+        self._unanswered: set[_Waiting] = set()
+        self._look: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[Any] | None] = set()
         #: what subscribes to the paths of repositories, as the database last told
         self._subscribed: OrderedDict[str, str] = OrderedDict()
@@ -72,8 +82,36 @@ class Acceptor:
         Returns None, and stores nothing, where the endpoint has changed since it was read, and where only
         `ingest_delivery` can decide what the delivery causes.
         """
-        if not _is_simple(notification):
+        done: asyncio.Future[Receipt | None] = self._loop.create_future()
+
+        def answer(outcome: Outcome) -> None:
+            if done.done():
+                return
+            if isinstance(outcome, Exception):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
+
+        if not self.submit(endpoint, body, notification, headers, answer, within=within):
             return None
+        return await done
+
+    def submit(
+        self,
+        endpoint: Endpoint,
+        body: bytes,
+        notification: Notification,
+        headers: Mapping[str, str],
+        answer: Callable[[Outcome], None],
+        *,
+        within: float,
+    ) -> bool:
+        """Do as `accept` does, but pass the outcome to `answer`; return False where only `ingest_delivery` can decide.
+
+        `answer` is called once, later, and not by the caller's task.
+        """
+        if not _is_simple(notification):
+            return False
         key, valid_for = delivery_key(notification, body)
         delivery = Delivery(
             new_id(),
@@ -88,28 +126,21 @@ class Acceptor:
             notification.events,
             notification.ignored,
         )
-        acceptance = await self._accept(delivery, within)
-        if acceptance.verdict is None:
-            return None
-        deployments = tuple([QueuedDeployment(*pair) for pair in acceptance.deployments])
-        return Receipt(delivery.delivery_id, acceptance.duplicate_of, deployments, acceptance.ignored)
-
-    async def _accept(self, delivery: Delivery, within: float) -> Acceptance:
-        one = _Waiting(delivery, self._loop.create_future())
-        self._waiting[id(one)] = one
+        one = _Waiting(delivery, answer, self._loop.time() + within)
+        self._waiting[one] = None
+        self._unanswered.add(one)
         if not self._running:
             self._start()
-        deadline = self._loop.call_later(within, self._expire, one)
-        try:
-            return await one.done
-        finally:
-            deadline.cancel()
+        if self._look is None:
+            self._look = self._loop.call_later(min(within, _EXPIRY), self._expire)
+        return True
 
     def _start(self) -> None:
         """Accept what waits, beside the batches that are running."""
         if self._waiting and len(self._running) < _MAX_BATCHES:
             # A batch belongs to no request.
-            self._running.add(self._loop.create_task(self._accept_waiting(), name="accept", context=Context()))
+            task = self._loop.create_task(self._accept_waiting(), name="accept", context=self._context.copy())
+            self._running.add(task)
 
     async def _accept_waiting(self) -> None:
         try:
@@ -127,7 +158,7 @@ class Acceptor:
         batch: list[_Waiting] = []
         size = 0
         pushes = 0
-        for one in self._waiting.values():
+        for one in self._waiting:
             size += len(one.delivery.body)
             pushes += len(one.delivery.pushes)
             full = size > _MAX_BYTES or pushes > _MAX_PUSHES or len(batch) == _MAX_DELIVERIES
@@ -135,16 +166,31 @@ class Acceptor:
                 break
             batch.append(one)
         for one in batch:
-            del self._waiting[id(one)]
+            del self._waiting[one]
         return batch
 
-    def _expire(self, one: _Waiting) -> None:
-        if self._waiting.pop(id(one), None) is None:
-            _LOG.info(
-                "A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id
-            )
-        if not one.done.done():
-            one.done.set_exception(DatabaseUnavailable(LATE))
+    def _expire(self) -> None:
+        """Ask the senders to try again that have waited too long."""
+        now, self._look = self._loop.time(), None
+        for one in [one for one in self._unanswered if one.until <= now]:
+            if one in self._waiting:
+                del self._waiting[one]
+            else:
+                _LOG.info(
+                    "A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id
+                )
+            self._finish(one, DatabaseUnavailable(LATE))
+        if self._unanswered:
+            self._look = self._loop.call_later(_EXPIRY, self._expire)
+
+    def _finish(self, one: _Waiting, outcome: Outcome) -> None:
+        if one not in self._unanswered:
+            return
+        self._unanswered.remove(one)
+        try:
+            one.answer(outcome)
+        except Exception:  # the others of its batch are answered nevertheless
+            _LOG.exception("A sender is not answered", delivery=one.delivery.delivery_id)
 
     async def _accept_batch(self, batch: Sequence[_Waiting]) -> None:
         """Accept a batch. Of one that fails for another reason than the database, each half is tried by itself."""
@@ -156,20 +202,19 @@ class Acceptor:
         except Exception as error:
             if len(batch) == 1 or isinstance(error, Unavailable):
                 for one in batch:
-                    if not one.done.done():
-                        one.done.set_exception(error)
+                    self._finish(one, error)
                 return
             half = len(batch) // 2
             await self._accept_batch(batch[:half])
             await self._accept_batch(batch[half:])
             return
         for one, acceptance in zip(batch, accepted, strict=True):
-            if acceptance.again and one.tries < _TRIES and not one.done.done():
+            if acceptance.again and one.tries < _TRIES and one in self._unanswered:
                 one.tries += 1
                 self._remember(acceptance)
-                self._waiting[id(one)] = one
-            elif not one.done.done():
-                one.done.set_result(acceptance)
+                self._waiting[one] = None
+            else:
+                self._finish(one, _receipt(one.delivery, acceptance))
 
     async def _store(self, deliveries: Sequence[Delivery]) -> list[Acceptance]:
         async with statement(self._pool) as connection:
@@ -181,6 +226,13 @@ class Acceptor:
             self._subscribed.move_to_end(path)
             if len(self._subscribed) > _MAX_PATHS:
                 self._subscribed.popitem(last=False)
+
+
+def _receipt(delivery: Delivery, acceptance: Acceptance) -> Receipt | None:
+    if acceptance.verdict is None:
+        return None
+    deployments = tuple([QueuedDeployment(*pair) for pair in acceptance.deployments])
+    return Receipt(delivery.delivery_id, acceptance.duplicate_of, deployments, acceptance.ignored)
 
 
 def _is_simple(notification: Notification) -> bool:

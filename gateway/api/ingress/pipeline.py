@@ -8,7 +8,8 @@ delivery only after the transaction that stores it has committed.
 
 Most deliveries take a shorter way: where the endpoint was used before and all is well, `queue.accept` stores the
 delivery together with others, in a transaction that also checks that the endpoint has not changed. If anything is
-otherwise, the endpoint is read again and the steps above are run.
+otherwise, the endpoint is read again and the steps above are run. For requests that come whole, `shortcut` does the
+same without aiohttp's part.
 """
 
 import math
@@ -17,11 +18,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
+from prometheus_client import Counter
 
 from gateway.api.context import CONTEXT
 from gateway.api.ingress.deadline import respond_within
@@ -43,6 +46,7 @@ from gateway.store.database import repeat_on_conflict
 _LOG = structlog.get_logger()
 
 ACCEPTOR = web.AppKey("acceptor", Acceptor)
+JSON = "application/json; charset=utf-8"
 
 _RETRY_AFTER = 5  # seconds until a database that does not answer may be back
 _LOGGED = 20  # deployments and ignored parts of one delivery in the log; the inbox has all of them
@@ -111,9 +115,19 @@ async def process(ingress: Ingress) -> web.Response:
     except GatewayError as error:
         answer = ingress.rejected(error)
         log_rejection(ingress.name, answer.status, error)
-    if answer.verdict is not None:
-        DELIVERIES.labels(ingress.name, answer.verdict).inc()
+    count(ingress.name, answer)
     return respond(answer)
+
+
+def count(source: str, answer: Answer) -> None:
+    """Count an answer in `gateway_deliveries_total`."""
+    if answer.verdict is not None:
+        _counter(source, answer.verdict).inc()
+
+
+@lru_cache(maxsize=1024)
+def _counter(source: str, verdict: str) -> Counter:
+    return DELIVERIES.labels(source, verdict)
 
 
 async def _run(ingress: Ingress) -> Answer:
@@ -151,7 +165,7 @@ async def _accept_known(ingress: Ingress, endpoint: Endpoint, received: Request,
     )
     if (receipt := await limiter.wait(accept)) is None:
         return None
-    _report(ingress.app, endpoint, receipt)
+    report(ingress.app, endpoint.source, receipt)
     return ingress.accepted(receipt)
 
 
@@ -195,17 +209,18 @@ async def store(
         receipt = await repeat_on_conflict(
             lambda: ingest.ingest_delivery(pool, endpoint, received.body, notification, headers=headers)
         )
-    _report(application, endpoint, receipt)
+    report(application, endpoint.source, receipt)
     return receipt
 
 
-def _report(application: web.Application, endpoint: Endpoint, receipt: Receipt) -> None:
+def report(application: web.Application, source: str, receipt: Receipt) -> None:
+    """Wake the workers if there are deployments, and log what a delivery has caused."""
     if receipt.deployments:
         notify_workers(application)
     _LOG.info(
         "Accepted a webhook",
         delivery=receipt.delivery_id,
-        source=endpoint.source,
+        source=source,
         verdict=receipt.verdict,
         duplicate_of=receipt.duplicate_of,
         deployments=[queued.deployment_id for queued in receipt.deployments[:_LOGGED]],
@@ -226,7 +241,7 @@ def respond(answer: Answer) -> web.Response:
     """Return the answer as an HTTP response."""
     if answer.body is None:
         return web.Response(status=answer.status, headers=answer.headers)
-    headers = {"Content-Type": "application/json; charset=utf-8", **answer.headers}
+    headers = {"Content-Type": JSON, **answer.headers}
     return web.Response(body=orjson.dumps(answer.body), status=answer.status, headers=headers)
 
 
@@ -256,4 +271,9 @@ def log_rejection(source: str, status: int, error: GatewayError) -> None:
 
 def headers_of(request: web.Request) -> dict[str, str]:
     """Return the headers by lower-case name."""
-    return {name.lower(): value for name, value in request.headers.items()}
+    return by_lower_name(request.headers)
+
+
+def by_lower_name(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by lower-case name; of several with one name the last."""
+    return {name.lower(): value for name, value in headers.items()}

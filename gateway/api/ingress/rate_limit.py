@@ -56,19 +56,25 @@ class OwnBuckets:
 class RateLimiter:
     """A token bucket for the rate, and slots for the requests in progress. The rate is in requests a second."""
 
-    __slots__ = ("_buckets", "_capacity", "_path", "_rate", "_slots", "waiting")
+    __slots__ = ("_buckets", "_capacity", "_path", "_rate", "_slots", "_uncounted", "waiting")
 
     def __init__(self, path: str, buckets: Buckets, rate: float, slots: int) -> None:
         self._path, self._buckets = path, buckets
         self._rate, self._capacity = rate, max(1.0, rate * _BURST)
-        self._slots, self.waiting = asyncio.Semaphore(slots), 0
+        self._slots, self.waiting, self._uncounted = asyncio.Semaphore(slots), 0, 0
 
     def count(self) -> None:
         """Count one request; raises Throttled when it is beyond the limit."""
         if self.waiting >= _MAX_WAITING:
             raise Throttled("too many requests to this webhook are waiting already", retry_after=1)
-        if wait := self._buckets.take(self._path, self._rate, self._capacity):
+        if self._uncounted:
+            self._uncounted -= 1
+        elif wait := self._buckets.take(self._path, self._rate, self._capacity):
             raise Throttled("too many requests to this webhook", retry_after=wait)
+
+    def uncount(self) -> None:
+        """Let a request that was counted be counted again without a further token."""
+        self._uncounted += 1
 
     def set_rate(self, rate: float) -> None:
         """Change the rate. The request that was counted last counts against the new one."""
@@ -105,10 +111,13 @@ class RateLimiters:
 
     def for_path(self, path: str) -> RateLimiter:
         """Return the limiter of a request of which only the path is known yet."""
+        return self.of_endpoint(path) or self._unknown_paths
+
+    def of_endpoint(self, path: str) -> RateLimiter | None:
+        """Return the limiter of an endpoint that was used before; None for any other path."""
         limiter = self._limiters.pop(path, None)
-        if limiter is None:
-            return self._unknown_paths
-        self._limiters[path] = limiter
+        if limiter is not None:
+            self._limiters[path] = limiter
         return limiter
 
     def for_endpoint(self, path: str, *, rate: float | None) -> RateLimiter:

@@ -116,17 +116,14 @@ class _Webhook(Ingress):
         Raises Unavailable where a public key cannot be fetched. A proof that fails is tried again with newer keys,
         since the signer may have changed its key.
         """
-        rejection = Unauthenticated("the signature or token does not match")
+        rejection = Unauthenticated("")
         addresses = self.source.keys(received, trusts[0])
         for max_age in (KEY_LIFETIME, MIN_REFETCH_INTERVAL) if addresses else (KEY_LIFETIME,):
             keys = await self.app[KEY_FETCHER].fetch_keys(addresses, max_age=max_age) if addresses else {}
-            for trust in trusts:
-                try:
-                    self.source.verify(replace(received, keys=keys) if keys else received, trust)
-                except Unauthenticated as error:
-                    rejection = error
-                else:
-                    return trust
+            try:
+                return _proven(self.source, replace(received, keys=keys) if keys else received, trusts)
+            except Unauthenticated as error:
+                rejection = error
         raise rejection
 
     async def _answer_handshake(self, handshake: Handshake) -> Answer:
@@ -135,20 +132,58 @@ class _Webhook(Ingress):
         return Answer(handshake.status, handshake.body, "handshake", handshake.headers)
 
     def parse(self, endpoint: Endpoint, received: Request) -> Notification:
-        notification = endpoint.filter_permitted(self.source.parse(received, self.trust))
-        signed = self.source.signed(received, self.trust)
-        return replace(notification, signed_without_time=True) if signed else notification
+        return _parse(self.source, endpoint, received, self.trust)
 
     def accepted(self, receipt: Receipt) -> Answer:
-        return Answer(202 if receipt.deployments else 200, receipt_body(receipt), receipt.verdict)
+        return accepted(receipt)
 
     def rejected(self, error: GatewayError) -> Answer:
-        if not isinstance(error, Unavailable | Throttled):
-            return _rejection(error)
-        source, headers = self.source, self.request.headers
-        if source.honours_retry_after and not (source.no_retry_header and source.no_retry_header in headers):
-            return _rejection(error, headers=retry_after(error))
-        return _rejection(error, status=source.unavailable_status)
+        return rejected(self.source, self.request.headers, error)
+
+
+def recognize(source: Source, endpoint: Endpoint, received: Request) -> Notification | None:
+    """Return the content of a delivery that proves itself by itself; None for every other request."""
+    trusts = _trusts(endpoint)
+    try:
+        if source.keys(received, trusts[0]):
+            return None
+        trust = _proven(source, received, trusts)
+        is_handshake = source.handshake(received, trust) is not None
+        return None if is_handshake else _parse(source, endpoint, received, trust)
+    except GatewayError:
+        return None
+
+
+def accepted(receipt: Receipt) -> Answer:
+    """Return the answer to a delivery that is stored."""
+    return Answer(202 if receipt.deployments else 200, receipt_body(receipt), receipt.verdict)
+
+
+def rejected(source: Source, headers: Mapping[str, str], error: GatewayError) -> Answer:
+    """Return the answer to a request that failed with this error, so that its sender repeats it if it should."""
+    if not isinstance(error, Unavailable | Throttled):
+        return _rejection(error)
+    if source.honours_retry_after and not (source.no_retry_header and source.no_retry_header.lower() in headers):
+        return _rejection(error, headers=retry_after(error))
+    return _rejection(error, status=source.unavailable_status)
+
+
+def _proven(source: Source, received: Request, trusts: Sequence[Trust]) -> Trust:
+    """Return the trust by which the request proves itself; raises Unauthenticated."""
+    rejection = Unauthenticated("the signature or token does not match")
+    for trust in trusts:
+        try:
+            source.verify(received, trust)
+        except Unauthenticated as error:
+            rejection = error
+        else:
+            return trust
+    raise rejection
+
+
+def _parse(source: Source, endpoint: Endpoint, received: Request, trust: Trust) -> Notification:
+    notification = endpoint.filter_permitted(source.parse(received, trust))
+    return replace(notification, signed_without_time=True) if source.signed(received, trust) else notification
 
 
 def _trusts(endpoint: Endpoint) -> list[Trust]:

@@ -1,0 +1,145 @@
+"""The shortest way of a delivery: from the head and body of a request to the bytes of its response.
+
+It is for what is sent most often: a whole request to a webhook that was used before, which proves itself and whose
+delivery `queue.accept` can decide. Every other request goes the way of `pipeline.process`, at once, or as soon as it
+turns out that it must. The response is the same on both ways.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+
+import orjson
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE
+from aiohttp.http_parser import RawRequestMessage
+
+from gateway.api.connections import Respond
+from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE
+from gateway.api.ingress.pipeline import ACCEPTOR, JSON, Answer, by_lower_name, count, log_rejection, report
+from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
+from gateway.api.ingress.webhooks import accepted, recognize, rejected
+from gateway.api.schema_check import SCHEMA_CHECK
+from gateway.model.deliveries import redact_headers
+from gateway.model.endpoints import Endpoint
+from gateway.model.errors import GatewayError, Throttled
+from gateway.queue.accept import Outcome
+from gateway.queue.ingest import Receipt
+from gateway.sources import SOURCES, Request, Source
+
+_LOG = structlog.get_logger()
+
+_PARTS = ["", "webhooks"]  # of a path, before the source and the token
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+
+
+class Shortcut:
+    """Answers deliveries without aiohttp's request, response and tasks."""
+
+    def __init__(self, application: web.Application, *, body_limit: int) -> None:
+        self.application, self._body_limit = application, body_limit
+        self._endpoints, self._limiters = application[ENDPOINT_CACHE], application[RATE_LIMITERS]
+        self._acceptor, self._schema = application[ACCEPTOR], application[SCHEMA_CHECK]
+
+    def begin(self, message: RawRequestMessage, body: bytes, respond: Respond) -> bool:
+        """Begin to answer a request, and return whether it goes this way. If so, `respond` is called later, once."""
+        *parts, name, token = message.path.split("/")
+        if parts != _PARTS or message.method != hdrs.METH_POST or len(body) > self._body_limit or self._schema.outdated:
+            return False
+        endpoint, source = self._endpoints.get(name, token), SOURCES.get(name)
+        if endpoint is None or endpoint.networks or source is None:
+            return False
+        if hdrs.CONTENT_ENCODING in message.headers or hdrs.EXPECT in message.headers:
+            return False
+        return (limiter := self._counted(message.path, endpoint)) is not None and self._submit(
+            endpoint, body, _Delivery(self, source, token, limiter, respond, by_lower_name(message.headers))
+        )
+
+    def _counted(self, path: str, endpoint: Endpoint) -> RateLimiter | None:
+        """Count a request; return None where it is the endpoint's first one, or beyond its limit."""
+        if (limiter := self._limiters.of_endpoint(path)) is not None:
+            try:
+                limiter.count()
+            except Throttled:
+                return None
+            self._limiters.for_endpoint(path, rate=endpoint.rate / 60 if endpoint.rate else None)
+        return limiter
+
+    def _submit(self, endpoint: Endpoint, body: bytes, delivery: "_Delivery") -> bool:
+        """Give a delivery to the acceptor, if it proves itself."""
+        source, headers = delivery.source, delivery.headers
+        notification = recognize(source, endpoint, Request(headers, body, hdrs.METH_POST, {}, datetime.now(UTC)))
+        if notification is None or not self._acceptor.submit(
+            endpoint,
+            body,
+            notification,
+            redact_headers(headers, endpoint.secrets),
+            delivery.finish,
+            within=source.response_deadline,
+        ):
+            delivery.give_back()
+            return False
+        delivery.limiter.waiting += 1
+        return True
+
+    def forget(self, name: str, token: str) -> None:
+        """Let the endpoint be read again."""
+        self._endpoints.drop(name, token)
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """A delivery between its request and its response."""
+
+    shortcut: Shortcut
+    source: Source
+    token: str
+    limiter: RateLimiter
+    respond: Respond
+    headers: Mapping[str, str]
+
+    def give_back(self) -> None:
+        """Let the request go the other way, where it is counted and its endpoint is read again."""
+        self.limiter.uncount()
+        self.shortcut.forget(self.source.name, self.token)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Respond to the sender."""
+        self.limiter.waiting -= 1
+        try:
+            answer = self._answer(outcome)
+        except Exception:
+            self.respond(None)
+            raise
+        self.respond(None if answer is None else response(answer))
+
+    def _answer(self, outcome: Outcome) -> Answer | None:
+        name = self.source.name
+        if isinstance(outcome, GatewayError):
+            answer = rejected(self.source, self.headers, outcome)
+            log_rejection(name, answer.status, outcome)
+        elif isinstance(outcome, Receipt):
+            report(self.shortcut.application, name, outcome)
+            answer = accepted(outcome)
+        else:
+            if outcome is not None:
+                _LOG.warning("A delivery is tried by itself", source=name, exc_info=outcome)
+            self.give_back()
+            return None
+        count(name, answer)
+        return answer
+
+
+def response(answer: Answer) -> bytes:
+    """Return what is sent where `pipeline.respond` returns this answer, to a client that keeps its connection."""
+    body = orjson.dumps(answer.body)
+    headers = {"Content-Type": JSON, **answer.headers, "Cache-Control": "no-store"}
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    head = (
+        f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n{lines}Content-Length: {len(body)}\r\n"
+        f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
+    )
+    return head.encode() + body
