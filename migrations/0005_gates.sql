@@ -62,3 +62,16 @@ CREATE TABLE gate_overrides (
 CREATE TRIGGER audited AFTER INSERT ON gate_overrides FOR EACH ROW
     WHEN (current_setting('gateway.actor', true) <> '')
     EXECUTE FUNCTION audit_change('override', 'deployment_id', 'created_at');
+
+-- == Maturity: since when a digest has been out
+
+-- One clock for a digest of a repository, whoever asks. It is never started anew while its row exists.
+CREATE TABLE first_seen (
+    repository text NOT NULL,
+    digest     text NOT NULL,
+    seen_at    timestamptz NOT NULL DEFAULT now(),  -- only ever becomes earlier
+    asked_at   timestamptz NOT NULL DEFAULT now(),  -- when it was last needed
+    PRIMARY KEY (repository, digest)
+);
+
+CREATE INDEX first_seen_by_use ON first_seen (asked_at);

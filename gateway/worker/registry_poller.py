@@ -27,7 +27,7 @@ from gateway.registry import responses
 from gateway.registry.client import RegistryClient
 from gateway.registry.rate_limit import cooldown
 from gateway.registry.responses import Answer
-from gateway.store import applications, deployments, poll_targets, registries
+from gateway.store import applications, deployments, first_seen, poll_targets, registries
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.poll_targets import PollTarget
@@ -87,6 +87,7 @@ class RegistryPoller:
         digest = target.digest if answer.status == _NOT_MODIFIED else _digest(answer)
         if digest is not None and digest != target.digest:
             async with statement(self._pool) as connection:
+                await first_seen.note_seen(connection, target.repository, digest)
                 missed = await poll_targets.is_missed(connection, target, digest)
             if missed:
                 await self._ingest(PushEvent(target.repository, tag, digest))

@@ -1,4 +1,4 @@
-"""Prunes what grows: the inbox, the audit log, deployments with their steps and logs, and expired monitor windows.
+"""Prunes what grows: the inbox, the audit log, deployments with their steps and logs, expired monitor windows, digests.
 
 One gateway at a time prunes, in short transactions. What it does not finish, the next one does.
 """
@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from gateway.config import Settings
-from gateway.store import applications, audit, delivery_log, delivery_log_size, deployment_retention, versions, watches
+from gateway.store import (
+    applications,
+    audit,
+    delivery_log,
+    delivery_log_size,
+    deployment_retention,
+    first_seen,
+    versions,
+    watches,
+)
 from gateway.store.database import Connection, Pool, transaction
 
 _STALE_SPANS = 40  # spans of the inbox that are measured again in each run
@@ -36,7 +45,8 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
         await watches.delete_expired(connection)
-        return deliveries or entries
+        digests = await first_seen.delete_unused(connection)
+        return deliveries or entries or digests
 
     await _repeat_under_lock(pool, delete)
 
