@@ -17,7 +17,7 @@ from gateway.api.schema_check import SCHEMA_CHECK
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError, Unavailable
 from gateway.model.observations import State
-from gateway.store import observations, queue, swaps, watches
+from gateway.store import gate_verdicts, observations, queue, swaps, watches
 from gateway.store.database import transaction
 
 _CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -31,6 +31,7 @@ _OLDEST = Gauge("gateway_queue_age_seconds", "Seconds for which the oldest deplo
 _WATCHED = Gauge("gateway_watches_open", "Applications within their monitor window.")
 _APPLICATIONS = Gauge("gateway_applications", "Applications by observed state.", ["state"])
 _UNSERVED = Gauge("gateway_applications_unserved", "Applications whose swap is neither completed nor undone yet.")
+_AT_GATE = Gauge("gateway_deployments_at_gate", "Queued deployments that wait at a gate, by its kind.", ["kind"])
 _DATABASE = Gauge("gateway_database_up", "Whether PostgreSQL answers.")
 _ENGINE = Gauge("gateway_engine_up", "Whether the engine answers.", ["host"])
 _BUSY = Gauge("gateway_engine_rollouts", "Rollouts of this gateway in progress on the engine.", ["host"])
@@ -179,6 +180,7 @@ async def _set_gauges(context: Context) -> None:
             watched = await watches.count_open(connection)
             states = await observations.count_states(connection)
             unserved = await swaps.count_unserved(connection)
+            at_gate = await gate_verdicts.count_waiting(connection)
     except Unavailable:
         _DATABASE.set(0)
         return
@@ -190,3 +192,6 @@ async def _set_gauges(context: Context) -> None:
     _QUEUED.set(depth.queued)
     _RUNNING.set(depth.running)
     _OLDEST.set(depth.oldest)
+    _AT_GATE.clear()
+    for kind, waiting in at_gate.items():
+        _AT_GATE.labels(kind).set(waiting)

@@ -27,6 +27,9 @@ from gateway.registry.client import RegistryClient
 from gateway.store.database import Pool
 from gateway.store.encryption import Vault
 
+#: seconds that a deployment waits at an unknown verdict, unless its gate says otherwise
+LONGEST_WAIT = 86_400.0
+
 
 class GateRule(BaseModel):
     """The rule of a gate, as it is stored and shown. Unknown fields are refused: a misspelt one would not protect."""
@@ -59,4 +62,15 @@ class Gate:
     #: whether a rollback to a version that has served passes without being asked
     lets_rollbacks_pass: bool = False
     #: seconds that a deployment waits at an unknown verdict before it fails; a rule's own `wait` goes first
-    longest_wait: float = 86_400.0
+    longest_wait: float = LONGEST_WAIT
+    #: seconds that `gather` may take; after that the verdict is unknown
+    timeout: float = 60.0
+    #: whether it depends on the time alone: returns when it opens, now if it is open, None if it never does
+    opens: Callable[[Any, datetime], datetime | None] | None = None
+    #: whether it waits for a person; returns what the alert says to that person, once for each digest
+    invite: Callable[[Sources, GateSetting, Any, Candidate], Awaitable[str]] | None = None
+
+    def wait_of(self, rule: GateRule) -> float:
+        """Return the seconds that a deployment waits here before it fails."""
+        own = getattr(rule, "wait", None)
+        return self.longest_wait if own is None else float(own)

@@ -169,4 +169,5 @@ GATE = Gate(
     title="Deploy only at certain times, or not at certain times",
     lets_rollbacks_pass=True,
     longest_wait=LONGEST_WAIT.total_seconds(),
+    opens=next_opening,
 )

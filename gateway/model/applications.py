@@ -126,6 +126,8 @@ class Application:
     #: the registry that the password belongs to; it is sent to no other one
     password_for: Domain | None = None
     has_password: bool = False
+    #: whether it, its environment or its project has gates; where it is read alone
+    gated: bool = False
 
     @property
     def variables(self) -> Mapping[str, str]:

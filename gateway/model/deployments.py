@@ -64,6 +64,7 @@ class Step(StrEnum):
 
     SETTLE = "settle"
     RESOLVE = "resolve"
+    GATES = "gates"
     PULL = "pull"
     VERIFY = "verify"
     CREATE = "create"

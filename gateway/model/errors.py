@@ -14,6 +14,7 @@
     │   └── UndecryptableSecret  a secret that no master key decrypts
     └── RolloutError             a rollout cannot continue; carries a Reason
         ├── Postponed            a transient error: the deployment waits and is retried
+        │   └── AtGate           a gate cannot tell yet: the deployment waits, and the gate is asked again
         └── Failed               a permanent error
             └── NotOnEngine      the engine has no such thing
 
@@ -315,6 +316,17 @@ class Postponed(RolloutError):
     def __init__(self, code: Code, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(code, message)
         self.retry_after = retry_after
+
+
+class AtGate(Postponed):
+    """A gate cannot tell yet: it is no attempt, and the gates are asked again `retry_after` seconds from now.
+
+    Before they were asked the deployment had been woken `wakes` times: a further time lets it ask again at once.
+    """
+
+    def __init__(self, reason: Reason, *, retry_after: float, wakes: int) -> None:
+        super().__init__(reason.code, reason.message, retry_after=retry_after)
+        self.wakes = wakes
 
 
 class Failed(RolloutError):

@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any
 
 from gateway.model.applications import Application
-from gateway.model.deployments import Deployment
+from gateway.model.deployments import Deployment, Kind
 from gateway.model.errors import Code, Reason
 from gateway.model.reference import Digest, Reference
 from gateway.model.registries import Login
@@ -47,6 +47,18 @@ class Candidate:
     serving: Digest | None = None
     #: whether this exact version, image and configuration, has served the application before
     served_before: bool = False
+    #: when the gate that gets this was first asked about this digest for this deployment, or for one that it superseded
+    first_asked_at: datetime | None = None
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether it only brings back a version that has served: a rollback, or a start after its container is gone."""
+        return self.served_before and self.deployment.kind in {Kind.ROLLBACK, Kind.START}
+
+    @property
+    def is_automatic_rollback(self) -> bool:
+        """Whether the gateway itself rolls back, or heals: what serves now is broken."""
+        return self.rolls_back and self.deployment.kind is Kind.ROLLBACK and not self.deployment.forced
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +71,8 @@ class Decision:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     #: of an unknown one: when to ask again at the latest; None: after the usual delay
     ask_again_at: datetime | None = None
-    #: of a passed one: until when it holds for the same digest and rule; None: it is asked anew each time
+    #: of a passed one: until when it holds for the same application, repository, digest, configuration and rule. Set it
+    #: only where nothing else decided; None: it is asked anew by each attempt
     true_until: datetime | None = None
 
     @property
@@ -103,11 +116,15 @@ class GateSetting:
     required: bool
     created_at: datetime
     secret: str | None = field(default=None, repr=False)
+    #: why the secret cannot be decrypted
+    unreadable: str | None = None
+    #: identifies the secret as it is stored, without revealing it; empty if there is none
+    secret_mark: str = ""
 
     @property
     def rule_hash(self) -> str:
         """Identifies the rule: a verdict holds for one rule alone."""
-        text = json.dumps([self.kind, self.rule, self.secret], sort_keys=True)
+        text = json.dumps([self.kind, self.rule, self.secret_mark], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

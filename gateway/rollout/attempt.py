@@ -12,6 +12,7 @@ from gateway.model.applications import Application
 from gateway.model.configuration_diff import Running
 from gateway.model.deployments import Deployment, Journal
 from gateway.model.errors import Code, Failed
+from gateway.model.gates import Candidate
 from gateway.model.reference import Digest, Reference
 from gateway.model.registries import Login
 from gateway.registry.client import RegistryClient, Resolved
@@ -77,6 +78,9 @@ class Task:
     previous: Running | None = None
     #: the application as the open swap runs it; None if that is not known
     begun: Application | None = None
+    #: asks the gates about what is to be pulled and returns their answers in words; raises AtGate, or Failed when one
+    #: refuses. None: there are no gates
+    ask_gates: Callable[[Candidate], Awaitable[str]] | None = None
 
 
 @dataclass(slots=True)

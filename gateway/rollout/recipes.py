@@ -1,11 +1,14 @@
 """Roll out one deployment in named steps, and return its Outcome. Nothing here uses the database.
 
-    settle ─▶ resolve ─▶ pull ─▶ verify ─▶ create ─┬─────────▶ swap ─▶ prove ─────────┬─▶ commit      stop-first
-                                                   └─▶ prove ─▶ swap ─▶ drain ────────┘               start-first
-                                                                └───────┴─▶ put back
+    settle ─▶ resolve ─▶ gates ─▶ pull ─▶ verify ─▶ create ─┬─────────▶ swap ─▶ prove ────┬─▶ commit    stop-first
+                                                            └─▶ prove ─▶ swap ─▶ drain ───┘             start-first
+                                                                         └───────┴─▶ put back
 
-The old version is untouched until the swap; from create to commit both exist. A rollback to a kept version begins at
-the swap. The steps after create are in `swap`.
+The old version is untouched until the swap; from create to commit both exist. A rollback to a kept version goes from
+the gates to the swap. The steps after create are in `swap`.
+
+Whatever brings a version into service that does not serve passes the gates, if there are any. To put back, to settle a
+swap and to start what was stopped asks nothing.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from gateway.docker.runtime import Serving, Version
 from gateway.model.applications import Application
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Reason
+from gateway.model.gates import Candidate
 from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
 from gateway.rollout import swap as rollout_swap
@@ -82,6 +86,7 @@ async def _replace(attempt: Attempt) -> Outcome:
         return outcome
     if outcome := await within_deadline(attempt, _check_is_image(attempt, reference, resolved)):
         return outcome
+    await _pass_gates(attempt, reference, resolved.digest, serving)
     return await _roll_forward(attempt, reference, resolved.digest, serving)
 
 
@@ -97,11 +102,37 @@ async def _roll_back(attempt: Attempt) -> Outcome:
     serving = await runtime.serving()
     if outcome := await _already_done(attempt.task, serving, digest, runtime.spec_hash()):
         return outcome
+    await _pass_gates(attempt, target.reference, digest, serving, served_before=True)
     version = Version(target.reference, digest, deployment.deployment_id, deployment.epoch)
     swap = await runtime.find_kept(version, serving)
     if swap is None:
         return await _roll_forward(attempt, target.reference, digest, serving)
     return await rollout_swap.perform(attempt, swap)
+
+
+async def _pass_gates(
+    attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None, *, served_before: bool = False
+) -> None:
+    """Return when all gates let this digest pass; raises AtGate, or Failed. The time they take extends the deadline."""
+    if (ask := attempt.task.ask_gates) is None:
+        return
+    clock, task, runtime = asyncio.get_running_loop().time, attempt.task, attempt.runtime
+    candidate = Candidate(
+        task.deployment,
+        attempt.application,
+        reference.with_digest(digest),
+        digest,
+        runtime.spec_hash(),
+        attempt.context.identity.platform,
+        task.login,
+        Digest(serving.digest) if serving is not None and serving.digest else None,
+        served_before,
+    )
+    began = clock()
+    await attempt.journal.begin(Step.GATES)
+    answers = await ask(candidate)
+    attempt.deadline += clock() - began
+    await attempt.journal.progress(answers)
 
 
 async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, serving: Serving | None) -> Outcome:
@@ -173,6 +204,7 @@ async def _start_removed(attempt: Attempt) -> Outcome:
     digest = previous.reference.digest
     attempt.journal.note_step(Step.RESOLVE, f"{previous.reference}, which served before it was removed")
     attempt.journal.note_digest(digest)
+    await _pass_gates(attempt, previous.reference, digest, None, served_before=True)
     try:
         return await _roll_forward(attempt, previous.reference, digest, None)
     except Failed as error:

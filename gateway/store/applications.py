@@ -16,6 +16,7 @@ from gateway.store import application_images, projects, undecryptable
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
 from gateway.store.engines import AT_SERVERS, Place
+from gateway.store.gates import GATED
 from gateway.store.pagination import FIRST, Page
 from gateway.store.undecryptable import Row
 
@@ -63,6 +64,7 @@ def _from_row(row: Row, vault: Vault) -> Application:
         environment_id=row["environment_id"],
         installation_id=row["installation"],
         unlabelled_deployments=frozenset(row["unmarked"]),
+        gated=row.get("gated", False),
     )
 
 
@@ -107,7 +109,7 @@ async def select_application(
     Raises NotFound, and UndecryptableSecret if no key decrypts one of its secrets; a column of `without` is None then.
     """
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM applications WHERE application_id = $1",  # noqa: S608 - a constant
+        f"SELECT {_COLUMNS}, {GATED} AS gated FROM applications WHERE application_id = $1",  # noqa: S608 - constants
         application_id,
     )
     if row is None:

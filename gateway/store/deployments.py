@@ -80,10 +80,11 @@ async def clear_logs(connection: Connection, application_id: str) -> None:
 
 
 async def select_seconds_since_request(connection: Connection, deployment_id: str) -> float:
-    """Return the seconds since the last request."""
+    """Return the seconds since the last request, or since gates that made it wait let it pass."""
     return float(
         await connection.fetchval(
-            "SELECT extract(epoch FROM now() - requested_at) FROM deployments WHERE deployment_id = $1",
+            "SELECT extract(epoch FROM now() - greatest(requested_at, passed_gates_at)) FROM deployments"
+            " WHERE deployment_id = $1",
             deployment_id,
         )
     )

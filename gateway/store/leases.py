@@ -284,12 +284,14 @@ async def yield_to_successor(connection: Connection, deployment: Deployment, suc
 async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
     """Mark a queued deployment as requested by a person, since it takes over such a request.
 
+    A rollback stays what it is: it brings back another version than the person asked for.
     `replaces`: the request was for a new container even of the same image.
     """
     await connection.execute(
         """
         UPDATE deployments
-           SET forced = true, kind = CASE WHEN kind = 'deploy' AND $2 THEN 'redeploy' ELSE kind END
+           SET forced = forced OR kind <> 'rollback',
+               kind = CASE WHEN kind = 'deploy' AND $2 THEN 'redeploy' ELSE kind END
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         successor,

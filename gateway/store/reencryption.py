@@ -33,6 +33,7 @@ ENCRYPTED = (
     Column("endpoints", "endpoint_id", "secret"),
     Column("endpoints", "endpoint_id", "former_secret"),
     Column("environments", "environment_id", "variables"),
+    Column("gates", "gate_id", "secret"),
     Column("projects", "project_id", "variables"),
     Column("registries", "registry_id", "password"),
     Column("servers", "server_id", "credentials"),

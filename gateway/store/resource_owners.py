@@ -21,11 +21,12 @@ class ResourceKind(StrEnum):
     PORT = "port"
     MOUNT = "mount"
     DOMAIN = "domain"
+    GATE = "gate"
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceOwner:
-    """`application_id` is None for a project or an environment."""
+    """`application_id` is None for a project, an environment, or what belongs to one."""
 
     application_id: str | None
     project_id: str | None
@@ -46,6 +47,13 @@ _SELECT: Mapping[ResourceKind, str] = {
     ResourceKind.ENVIRONMENT: "SELECT NULL AS application_id, project_id FROM environments WHERE environment_id = $1",
     ResourceKind.PROJECT: "SELECT NULL AS application_id, project_id FROM projects WHERE project_id = $1",
     ResourceKind.DOMAIN: f"{_OWNER} JOIN domains d USING (application_id) WHERE domain_id = $1",
+    ResourceKind.GATE: """
+        SELECT g.application_id, coalesce(g.project_id, e.project_id) AS project_id
+          FROM gates g
+          LEFT JOIN applications a USING (application_id)
+          LEFT JOIN environments e ON e.environment_id = coalesce(g.environment_id, a.environment_id)
+         WHERE gate_id = $1
+    """,
     ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
     ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }

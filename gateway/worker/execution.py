@@ -8,7 +8,7 @@ What an attempt records is written however long the database is away.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from gateway.admin.adoption import adopt_recreated
 from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.docker.runtime import Timeouts
+from gateway.gates.gate import Gate, Sources
 from gateway.model.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step
 from gateway.model.errors import (
     Code,
@@ -40,6 +41,7 @@ from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import completion, retry
 from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.engine_worker import Claimed
+from gateway.worker.gates import Gatekeeper
 from gateway.worker.metrics import ROLLOUTS, STEPS
 from gateway.worker.task_loader import LoadedTask, load_task
 
@@ -66,6 +68,8 @@ class ExecutionContext:
     settings: Settings
     timeouts: Timeouts
     alerts: AlertSink
+    #: all kinds of gates, by name
+    gates: Mapping[str, Gate]
 
 
 class _Cancelled(Exception):
@@ -109,7 +113,10 @@ class Execution:
             await self._complete(outcome)
 
     async def _load(self) -> None:
-        self._loaded = await load_task(self.context.pool, self.context.vault, self.deployment)
+        loaded = await load_task(self.context.pool, self.context.vault, self.deployment)
+        if loaded.task.application.gated:
+            loaded = replace(loaded, task=replace(loaded.task, ask_gates=self._gatekeeper().ask))
+        self._loaded = loaded
         structlog.contextvars.bind_contextvars(deliveries=self._loaded.deliveries)
 
     async def _run(self) -> Outcome:
@@ -217,6 +224,11 @@ class Execution:
         if self._loaded is None:
             raise RuntimeError("the deployment is not loaded")
         return self._loaded
+
+    def _gatekeeper(self) -> Gatekeeper:
+        context = self.context
+        sources = Sources(context.pool, context.vault, context.registry, context.settings)
+        return Gatekeeper(sources, context.gates, context.alerts)
 
     def _rollout_context(self) -> RolloutContext:
         claimed, context = self.claimed, self.context

@@ -12,3 +12,4 @@ STEPS = Histogram(
     ["step", "outcome"],
     buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
+VERDICTS = Counter("gateway_gate_verdicts_total", "Answers of gates about deployments.", ["kind", "verdict"])

@@ -8,9 +8,18 @@ from datetime import timedelta
 
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
-from gateway.model.errors import Code, Postponed, Reason
+from gateway.model.errors import AtGate, Code, Postponed, Reason
 from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
-from gateway.store import applications, cancellations, deployments, leases, pulled_images, queue, swaps
+from gateway.store import (
+    applications,
+    cancellations,
+    deployments,
+    gate_verdicts,
+    leases,
+    pulled_images,
+    queue,
+    swaps,
+)
 from gateway.store.database import Connection, Pool, transaction
 from gateway.store.rollout_journal import PostgresJournal
 
@@ -64,6 +73,8 @@ async def postpone(
         if successor is not None:
             await _yield_to(connection, deployment, successor)
             return Postponement(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
+        if isinstance(error, AtGate) and not swap_open and not exhausted:
+            return await _wait_at_gate(connection, deployment, error)
         expired = await deployments.select_seconds_since_request(connection, deployment.deployment_id) > deadline
         if exhausted or (expired and not swap_open):
             return await _fail(connection, deployment, error, exhausted=exhausted)
@@ -110,6 +121,15 @@ async def _reschedule(
     delay = timedelta(seconds=seconds)
     await leases.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
     return Postponement(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
+
+
+async def _wait_at_gate(connection: Connection, deployment: Deployment, error: AtGate) -> Postponement:
+    """Let the deployment wait: at a gate there is no deadline but the gate's own, and the attempt does not count."""
+    await gate_verdicts.delete_steps_of_waits(connection, deployment)
+    woken = await gate_verdicts.was_woken(connection, deployment, error.wakes)
+    seconds = 0.0 if woken else min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
+    await leases.postpone_deployment(connection, deployment, error.reason, timedelta(seconds=seconds), counted=False)
+    return Postponement(Status.QUEUED, error.reason)
 
 
 async def _is_exhausted(

@@ -20,6 +20,7 @@ from gateway.background import POLL_INTERVAL, BackgroundTasks, cancel_and_wait
 from gateway.config import Settings
 from gateway.docker.engine.client import Engine
 from gateway.docker.runtime import Timeouts
+from gateway.gates import catalog
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
@@ -92,7 +93,7 @@ class Supervisor:
         )
         # However many engines and rollouts there are, claims and heartbeats get a connection.
         work_pool = share(pool, max(1, settings.database_connections - _RESERVED))
-        self.context = ExecutionContext(work_pool, vault, registry, settings, timeouts, alerts)
+        self.context = ExecutionContext(work_pool, vault, registry, settings, timeouts, alerts, catalog.GATES)
         monitor = RolloutMonitor(work_pool, vault, timeouts, alerts)
         periodic_tasks = [
             PeriodicTask("watch", CHECK_INTERVAL, monitor.check_windows, find=self._finding(watches.select_places)),

@@ -36,6 +36,7 @@ OWNED_IDS: Mapping[str, ResourceKind] = {
     "port_id": ResourceKind.PORT,
     "mount_id": ResourceKind.MOUNT,
     "domain_id": ResourceKind.DOMAIN,
+    "gate_id": ResourceKind.GATE,
     "service_id": ResourceKind.APPLICATION,  # Dokploy's name for what has mounts
 }
 

@@ -42,12 +42,14 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     file = {"type": "file", "mountPath": "/etc/f", "content": f"C={name}"}
     mount = await web.mutate("mounts.create", serviceId=name, **file)
     domain = await web.mutate("domain.create", applicationId=name, host=f"{name}.example.com")
+    gate = await web.mutate("gate.create", applicationId=name, kind="maturity", rule={"age": "1h"})
     return {
         "applicationId": name,
         "serviceId": name,
         "portId": port["portId"],
         "mountId": mount["mountId"],
         "domainId": domain["domainId"],
+        "gateId": gate["gateId"],
         "deploymentId": deployment["deploymentId"],
         "rollbackId": deployment["deploymentId"],
         "subscriptionId": subscription["subscriptionId"],

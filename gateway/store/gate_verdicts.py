@@ -1,0 +1,381 @@
+"""What gates answered about deployments, and what people let pass. A write changes nothing for a stale owner."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import orjson
+
+from gateway.model.deployments import Deployment
+from gateway.model.errors import Code, Reason
+from gateway.model.gates import Candidate, Decision, GateSetting, Verdict
+from gateway.store import queue
+from gateway.store.database import Connection
+from gateway.store.gates import Owner
+
+_MAX_EVIDENCE = 100_000  # characters
+_MAX_SUPERSEDED = 1000  # deployments that one may have superseded, one after the other, to look at
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """A person let a deployment pass a gate with this image."""
+
+    gate_id: str
+    name: str
+    digest: str
+    reason: str
+    overridden_by: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class GateVerdict:
+    """The last answer of a gate of a deployment."""
+
+    deployment_id: str
+    gate_id: str
+    name: str
+    kind: str
+    rule_hash: str
+    digest: str
+    verdict: Verdict
+    reason: Reason
+    evidence: Mapping[str, Any] = field(repr=False)
+    first_asked_at: datetime
+    asked_at: datetime
+    ask_again_at: datetime | None
+    true_until: datetime | None
+    told: bool
+
+    @property
+    def decision(self) -> Decision:
+        return Decision(
+            self.verdict,
+            self.reason.code,
+            self.reason.message,
+            self.evidence,
+            ask_again_at=self.ask_again_at,
+            true_until=self.true_until,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about a candidate before its gates are asked; all by gate. `now` is the database's time."""
+
+    now: datetime
+    #: since when the gate has been asked about this digest
+    first_asked: Mapping[str, datetime]
+    #: what passed for the same, and still holds
+    kept: Mapping[str, GateVerdict]
+    overrides: Mapping[str, Override]
+    #: whether a person was told that the deployment waits there with this digest
+    told: Collection[str]
+    #: whether this version has served
+    served_before: bool
+    #: how often the deployment has been woken
+    wakes: int
+
+
+_COLUMNS = """
+    deployment_id, gate_id, name, kind, rule_hash, digest, verdict, code, message, evidence, first_asked_at, asked_at,
+    ask_again_at, true_until, told_at IS NOT NULL AS told
+"""
+
+
+def _from_row(row: asyncpg.Record) -> GateVerdict:
+    values = dict(row) | {
+        "verdict": Verdict(row["verdict"]),
+        "reason": Reason(Code.parse(row["code"]), row["message"]),
+    }
+    del values["code"], values["message"]
+    return GateVerdict(**values)
+
+
+async def select_verdicts(connection: Connection, deployment_id: str) -> list[GateVerdict]:
+    """Return the last answers of the gates of a deployment, by name."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM gate_verdicts WHERE deployment_id = $1 ORDER BY name, gate_id",  # noqa: S608
+        deployment_id,
+    )
+    return [_from_row(row) for row in rows]
+
+
+async def select_known(connection: Connection, candidate: Candidate, settings: Sequence[GateSetting]) -> Known:
+    """Return what is known about the candidate, by gate.
+
+    A gate was first asked about a digest for this deployment, or for one that it superseded, at once or by others.
+    """
+    deployment, repository = candidate.deployment, str(candidate.reference.repository)
+    # Read first: whoever wakes the deployment after that changes the number.
+    (facts,) = await connection.fetch(
+        """
+        SELECT now() AS now, wakes,
+               EXISTS (
+                   SELECT FROM deployments s
+                    WHERE s.application_id = d.application_id AND s.status = 'succeeded' AND s.replaced
+                      AND s.digest = $2 AND s.spec_hash = $3
+               ) AS served
+          FROM deployments d
+         WHERE deployment_id = $1
+        """,
+        deployment.deployment_id,
+        candidate.digest,
+        candidate.spec_hash,
+    )
+    rows = await connection.fetch(
+        """
+        WITH RECURSIVE line AS (
+            SELECT $1::text AS deployment_id, 0 AS before
+             UNION ALL
+            SELECT d.deployment_id, before + 1
+              FROM line JOIN deployments d ON d.superseded_by = line.deployment_id
+             WHERE before < $5
+        )
+        SELECT v.gate_id, min(v.first_asked_at) AS since,
+               bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1) AS told
+          FROM line JOIN gate_verdicts v USING (deployment_id)
+         WHERE v.digest = $2 AND v.repository = $3 AND v.gate_id = ANY($4)
+         GROUP BY v.gate_id
+        """,
+        deployment.deployment_id,
+        candidate.digest,
+        repository,
+        [one.gate_id for one in settings],
+        _MAX_SUPERSEDED,
+    )
+    kept = await connection.fetch(
+        f"""
+        SELECT DISTINCT ON (v.gate_id) {", ".join("v." + column.strip() for column in _COLUMNS.split(","))}
+          FROM unnest($1::text[], $2::text[]) AS wanted (gate_id, rule_hash)
+          JOIN gate_verdicts v USING (gate_id, rule_hash)
+          JOIN deployments d USING (deployment_id)
+         WHERE v.digest = $3 AND v.repository = $4 AND v.spec_hash = $5 AND d.application_id = $6
+           AND v.verdict = 'passed' AND v.true_until > now()
+         ORDER BY v.gate_id, v.asked_at DESC
+        """,  # noqa: S608 - constants
+        [one.gate_id for one in settings],
+        [one.rule_hash for one in settings],
+        candidate.digest,
+        repository,
+        candidate.spec_hash,
+        deployment.application_id,
+    )
+    overrides = await select_overrides(connection, deployment.deployment_id)
+    return Known(
+        now=facts["now"],
+        first_asked={row["gate_id"]: row["since"] for row in rows},
+        kept={row["gate_id"]: _from_row(row) for row in kept},
+        overrides={one.gate_id: one for one in overrides if one.digest == candidate.digest},
+        told={row["gate_id"] for row in rows if row["told"]},
+        served_before=facts["served"],
+        wakes=facts["wakes"],
+    )
+
+
+async def upsert_verdicts(
+    connection: Connection,
+    candidate: Candidate,
+    decisions: Sequence[tuple[GateSetting, Decision]],
+    first_asked: Mapping[str, datetime],
+    *,
+    told: Collection[str] = (),
+) -> bool:
+    """Record the last answers of all gates of a deployment; return False for a stale owner.
+
+    Answers of gates that do not apply any more are deleted. When nothing is unknown any more, the time for retries
+    begins anew.
+    """
+    deployment = candidate.deployment
+    passes = all(decision.verdict is Verdict.PASSED for _, decision in decisions)
+    owner = await connection.fetchval(
+        """
+        UPDATE deployments d
+           SET passed_gates_at = CASE WHEN $3 AND EXISTS (SELECT FROM gate_verdicts v
+                                                           WHERE v.deployment_id = $1 AND v.verdict = 'unknown')
+                                      THEN now() ELSE passed_gates_at END
+         WHERE d.deployment_id = $1 AND d.epoch = $2 AND d.status = 'running'
+        RETURNING true
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+        passes,
+    )
+    if owner is None:
+        return False
+    await connection.execute(
+        "DELETE FROM gate_verdicts WHERE deployment_id = $1 AND gate_id <> ALL($2::text[])",
+        deployment.deployment_id,
+        [setting.gate_id for setting, _ in decisions],
+    )
+    await connection.executemany(
+        """
+        INSERT INTO gate_verdicts (deployment_id, gate_id, name, kind, rule_hash, repository, digest, spec_hash,
+                                   verdict, code, message, evidence, first_asked_at, asked_at, ask_again_at,
+                                   true_until, told_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, clock_timestamp(), $14, $15,
+                CASE WHEN $16 THEN now() END)
+            ON CONFLICT (deployment_id, gate_id) DO UPDATE
+           SET name = $3, kind = $4, rule_hash = $5, repository = $6, digest = $7, spec_hash = $8, verdict = $9,
+               code = $10, message = $11, evidence = $12, first_asked_at = $13, asked_at = clock_timestamp(),
+               ask_again_at = $14, true_until = $15,
+               told_at = CASE WHEN $16 THEN coalesce(gate_verdicts.told_at, now()) END
+        """,
+        [
+            (
+                deployment.deployment_id,
+                setting.gate_id,
+                setting.name,
+                setting.kind,
+                setting.rule_hash,
+                str(candidate.reference.repository),
+                candidate.digest,
+                candidate.spec_hash,
+                decision.verdict,
+                decision.code,
+                decision.reason.message,
+                storable(decision.evidence),
+                first_asked[setting.gate_id],
+                decision.ask_again_at,
+                decision.true_until,
+                setting.gate_id in told,
+            )
+            for setting, decision in decisions
+        ],
+    )
+    return True
+
+
+def storable(evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the evidence as JSON that PostgreSQL stores; what is too long is left out."""
+    try:
+        text = orjson.dumps(dict(evidence), default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except (TypeError, ValueError) as error:
+        return {"omitted": f"the evidence is no JSON: {error}"}
+    if len(text) > _MAX_EVIDENCE:
+        return {"omitted": f"the evidence has {len(text)} characters; at most {_MAX_EVIDENCE} are kept"}
+    found: dict[str, Any] = orjson.loads(text.replace("\\u0000", "\\ufffd"))
+    return found
+
+
+# -- overrides
+
+
+async def select_overrides(connection: Connection, deployment_id: str) -> list[Override]:
+    """Return what people let a deployment pass."""
+    rows = await connection.fetch(
+        """
+        SELECT gate_id, name, digest, reason, overridden_by, created_at
+          FROM gate_overrides
+         WHERE deployment_id = $1
+         ORDER BY created_at, gate_id
+        """,
+        deployment_id,
+    )
+    return [Override(**row) for row in rows]
+
+
+async def insert_override(connection: Connection, deployment_id: str, override: Override) -> None:
+    """Let a deployment pass a gate with this image; the first reason stays."""
+    await connection.execute(
+        """
+        INSERT INTO gate_overrides (deployment_id, gate_id, digest, name, reason, overridden_by)
+        VALUES ($1, $2, $3, $4, $5, $6)
+            ON CONFLICT DO NOTHING
+        """,
+        deployment_id,
+        override.gate_id,
+        override.digest,
+        override.name,
+        override.reason,
+        override.overridden_by,
+    )
+
+
+# -- waiting
+
+
+async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
+    """Let these deployments ask their gates at once, those that wait at one and those that ask now."""
+    await connection.execute(
+        """
+        UPDATE deployments
+           SET wakes = wakes + 1,
+               next_attempt_at = CASE WHEN status = 'queued' THEN least(next_attempt_at, now()) ELSE next_attempt_at END
+         WHERE deployment_id IN (SELECT deployment_id FROM deployments
+                                  WHERE deployment_id = ANY($1) AND status IN ('queued', 'running')
+                                  ORDER BY deployment_id
+                                    FOR NO KEY UPDATE)
+        """,
+        list(deployment_ids),
+    )
+    await queue.notify(connection)
+
+
+async def wake_owned(connection: Connection, owner: Owner) -> None:
+    """Wake the deployments that wait at a gate, of the applications that have the gates of this owner."""
+    rows = await connection.fetch(
+        """
+        SELECT d.deployment_id
+          FROM deployments d
+          JOIN applications a USING (application_id)
+          LEFT JOIN environments e USING (environment_id)
+         WHERE d.status IN ('queued', 'running')
+           AND CASE $1 WHEN 'application' THEN a.application_id WHEN 'environment' THEN a.environment_id
+                       ELSE e.project_id END = $2
+           AND EXISTS (SELECT FROM gate_verdicts v WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown')
+        """,
+        owner.level,
+        owner.owner_id,
+    )
+    if rows:
+        await wake(connection, [row["deployment_id"] for row in rows])
+
+
+async def was_woken(connection: Connection, deployment: Deployment, wakes: int) -> bool:
+    """Return whether the deployment was woken since it had been woken so many times."""
+    return bool(
+        await connection.fetchval(
+            "SELECT wakes <> $2 FROM deployments WHERE deployment_id = $1", deployment.deployment_id, wakes
+        )
+    )
+
+
+async def select_waiting_gates(connection: Connection, deployment_id: str) -> list[str]:
+    """Return the names of the gates that the deployment waits at."""
+    rows = await connection.fetch(
+        "SELECT name FROM gate_verdicts WHERE deployment_id = $1 AND verdict = 'unknown' ORDER BY name", deployment_id
+    )
+    return [row["name"] for row in rows]
+
+
+async def delete_steps_of_waits(connection: Connection, deployment: Deployment) -> None:
+    """Delete the steps of earlier attempts that ended at a gate: there may be very many."""
+    await connection.execute(
+        """
+        DELETE FROM steps s
+         USING (SELECT DISTINCT ON (epoch) epoch, step FROM steps
+                 WHERE deployment_id = $1 AND epoch < $2
+                 ORDER BY epoch, number DESC) AS last
+         WHERE s.deployment_id = $1 AND s.epoch = last.epoch AND last.step = 'gates'
+        """,
+        deployment.deployment_id,
+        deployment.epoch,
+    )
+
+
+async def count_waiting(connection: Connection) -> dict[str, int]:
+    """Return how many deployments wait at gates of each kind."""
+    rows = await connection.fetch(
+        """
+        SELECT v.kind, count(DISTINCT v.deployment_id) AS waiting
+          FROM gate_verdicts v
+          JOIN deployments d USING (deployment_id)
+         WHERE v.verdict = 'unknown' AND d.status = 'queued' AND d.reason_code IS NOT NULL
+         GROUP BY v.kind
+        """
+    )
+    return {row["kind"]: row["waiting"] for row in rows}

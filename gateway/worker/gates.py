@@ -1,0 +1,209 @@
+"""Ask the gates of a deployment between resolve and pull, and record what they answer.
+
+    all passed       the rollout goes on, with the digest that they were asked about
+    one refused      Failed, with the gate's code and message
+    one unknown      AtGate: the deployment waits, and all gates are asked again; after the gate's longest wait, Failed
+
+In force are the gates as they are set when an attempt begins to ask. What is changed after that concerns the next
+attempt, if there is one.
+
+A verdict that still holds is taken over instead of asking. The longest wait counts from the first time that the gate
+was asked about the digest: this is recorded before it is asked, so neither a restart, nor another gateway, nor a
+further push of the same digest starts it anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from gateway.gates.asking import Answer, ask_all, clock_from
+from gateway.gates.gate import LONGEST_WAIT, Gate, Sources
+from gateway.model.deployments import LeaseLost
+from gateway.model.errors import AtGate, Code, Failed, Reason
+from gateway.model.gates import Candidate, Decision, GateSetting, Level, Verdict, effective, passed, unknown
+from gateway.store import gate_verdicts, gates
+from gateway.store.database import statement, transaction
+from gateway.store.gate_verdicts import Known, Override
+from gateway.store.gates import Owner
+from gateway.worker.alerts import Alert, AlertSink
+from gateway.worker.metrics import VERDICTS
+
+_LOG = structlog.get_logger()
+
+_SHORTEST, _LONGEST = 2.0, 300.0  # seconds until a gate is asked again that does not say when
+_PART = 0.5  # of the time that it has waited
+_MAX_NAMED = 5  # gates in one message
+_BEING_ASKED = "it is being asked"
+_AUTOMATIC = (
+    "not asked: the gateway itself brings back a version that has served, since what serves now is broken; a gate "
+    "would leave that serving"
+)
+_SERVED = "not asked: this version has served before, and a rollback to such a version passes"
+
+
+@dataclass(frozen=True, slots=True)
+class Gatekeeper:
+    """Asks the gates of one claimed deployment. Its gates are those of `gates`, by kind."""
+
+    sources: Sources
+    gates: Mapping[str, Gate]
+    alerts: AlertSink
+
+    async def ask(self, candidate: Candidate) -> str:
+        """Return what the gates answered, in words, when all let the candidate pass; raises AtGate, Failed, LeaseLost.
+
+        The verdicts are recorded in any case.
+        """
+        deployment = candidate.deployment
+        async with statement(self.sources.pool) as connection:
+            owner = Owner(Level.APPLICATION, deployment.application_id)
+            settings = effective(await gates.select_gates(connection, self.sources.vault, owner))
+            known = await gate_verdicts.select_known(connection, candidate, settings)
+        candidate = replace(candidate, served_before=candidate.served_before or known.served_before)
+        clock = clock_from(known.now)
+        since = {one.gate_id: known.first_asked.get(one.gate_id, known.now) for one in settings}
+        settled = {one.gate_id: answer for one in settings if (answer := self._settled(one, candidate, known))}
+        to_ask = [one for one in settings if one.gate_id not in settled]
+        if any(one.gate_id not in known.first_asked for one in to_ask):
+            await self._record_first(candidate, to_ask, settled, since, known)
+        asked = await ask_all(self.sources, self.gates, to_ask, candidate, clock, first_asked=since)
+        answers = [*settled.values(), *asked]
+        told = await self._record(candidate, answers, since, known)
+        for answer in asked:
+            _log(answer)
+        for answer in told:
+            await self._tell(answer, candidate)
+        return _conclude(answers, since, clock(), wakes=known.wakes)
+
+    def _settled(self, setting: GateSetting, candidate: Candidate, known: Known) -> Answer | None:
+        """Return the answer where the gate need not be asked."""
+        gate = self.gates.get(setting.kind)
+        if candidate.is_automatic_rollback:
+            return Answer(setting, passed(_AUTOMATIC, {"asked": False}), gate)
+        if gate is not None and gate.lets_rollbacks_pass and candidate.rolls_back:
+            return Answer(setting, passed(_SERVED, {"asked": False}), gate)
+        if (override := known.overrides.get(setting.gate_id)) is not None:
+            return Answer(setting, _overridden(override), gate)
+        if (kept := known.kept.get(setting.gate_id)) is not None:
+            return Answer(setting, kept.decision, gate)
+        return None
+
+    async def _record_first(
+        self,
+        candidate: Candidate,
+        to_ask: Sequence[GateSetting],
+        settled: Mapping[str, Answer],
+        since: Mapping[str, datetime],
+        known: Known,
+    ) -> None:
+        """Record since when the gates are asked about this digest, before they are."""
+        asking = unknown(Code.GATE_UNANSWERED, _BEING_ASKED)
+        decisions = [(one.setting, one.decision) for one in settled.values()] + [(one, asking) for one in to_ask]
+        async with transaction(self.sources.pool) as connection:
+            if not await gate_verdicts.upsert_verdicts(connection, candidate, decisions, since, told=known.told):
+                raise LeaseLost(candidate.deployment.deployment_id)
+
+    async def _record(
+        self, candidate: Candidate, answers: Sequence[Answer], since: Mapping[str, datetime], known: Known
+    ) -> list[Answer]:
+        """Record the answers; return those that a person is to be told of."""
+        waits = [one for one in answers if one.decision.verdict is Verdict.UNKNOWN and one.gate and one.gate.invite]
+        told = {one.setting.gate_id for one in waits}
+        decisions = [(one.setting, one.decision) for one in answers]
+        async with transaction(self.sources.pool) as connection:
+            if not await gate_verdicts.upsert_verdicts(
+                connection, candidate, decisions, since, told={*known.told, *told}
+            ):
+                raise LeaseLost(candidate.deployment.deployment_id)
+        return [one for one in waits if one.setting.gate_id not in known.told]
+
+    async def _tell(self, answer: Answer, candidate: Candidate) -> None:
+        """Alert people that the deployment waits for one of them."""
+        if answer.gate is None or answer.gate.invite is None:
+            return
+        try:
+            invitation = await answer.gate.invite(self.sources, answer.setting, answer.rule, candidate)
+        except Exception:
+            _LOG.exception("An invitation failed on a defect", gate=answer.setting.name)
+            invitation = ""
+        alert = Alert.of(
+            candidate.application.name,
+            f"a deployment waits at the gate {answer.setting.name}",
+            candidate.deployment,
+            answer.decision.reason,
+        )
+        self.alerts.send(replace(alert, body="\n".join(filter(None, [alert.body, invitation]))))
+
+
+def _overridden(override: Override) -> Decision:
+    return passed(
+        f"{override.overridden_by} let it pass: {override.reason}",
+        {
+            "overridden": {
+                "by": override.overridden_by,
+                "reason": override.reason,
+                "at": override.created_at.isoformat(),
+            }
+        },
+    )
+
+
+def _conclude(answers: Sequence[Answer], since: Mapping[str, datetime], now: datetime, *, wakes: int) -> str:
+    """Return the answers in words when all have passed; raises Failed or AtGate."""
+    if denied := [one for one in answers if one.decision.verdict is Verdict.REFUSED]:
+        first = denied[0]
+        also = f"; {_names(denied[1:])} refuse it too" if len(denied) > 1 else ""
+        raise Failed(first.decision.code, f"gate {first.setting.name}: {first.decision.message}{also}")
+    waits = [one for one in answers if one.decision.verdict is Verdict.UNKNOWN]
+    if not waits:
+        return f"passed {_names(answers)}" if answers else "none applies"
+    for one in waits:
+        begun = since[one.setting.gate_id]
+        if now - begun >= _longest_wait(one):
+            message = (
+                f"gate {one.setting.name} did not let it pass within {_longest_wait(one).total_seconds():.0f} s, since "
+                f"{begun:%Y-%m-%d %H:%M:%S} UTC; the last answer: {one.decision.message}"
+            )
+            raise Failed(Code.GATE_EXPIRED, message)
+    first = waits[0]
+    also = f"; it waits at {_names(waits[1:])} too" if len(waits) > 1 else ""
+    reason = Reason(first.decision.code, f"gate {first.setting.name}: {first.decision.message}{also}")
+    delay = min(_delay(one, since[one.setting.gate_id], now) for one in waits)
+    raise AtGate(reason, retry_after=delay, wakes=wakes)
+
+
+def _longest_wait(answer: Answer) -> timedelta:
+    if answer.gate is None or answer.rule is None:
+        return timedelta(seconds=LONGEST_WAIT if answer.gate is None else answer.gate.longest_wait)
+    return timedelta(seconds=answer.gate.wait_of(answer.rule))
+
+
+def _delay(answer: Answer, begun: datetime, now: datetime) -> float:
+    """Return the seconds until the gate is asked again: at the latest when its longest wait ends."""
+    left = (begun + _longest_wait(answer) - now).total_seconds()
+    if answer.decision.ask_again_at is not None:
+        wanted = max((answer.decision.ask_again_at - now).total_seconds(), _SHORTEST)
+    else:
+        wanted = min(max((now - begun).total_seconds() * _PART, _SHORTEST), _LONGEST)
+    return max(min(wanted, left), 0.0)
+
+
+def _names(answers: Sequence[Answer]) -> str:
+    names = [one.setting.name for one in answers]
+    more = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _log(answer: Answer) -> None:
+    setting, decision = answer.setting, answer.decision
+    VERDICTS.labels(setting.kind, decision.verdict).inc()
+    _LOG.info(
+        "A gate answered",
+        gate=setting.name,
+        kind=setting.kind,
+        verdict=decision.verdict,
+        code=decision.code,
+        reason=decision.message,
+    )
