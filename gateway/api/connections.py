@@ -130,8 +130,18 @@ class Connection(RequestHandler):
     """A client connection: what the gateway waits for, since when, and how many bytes its requests hold."""
 
     __slots__ = (
-        "_answering", "_body", "_head", "_on_shortcut", "_server", "_stalled", "_within", "address", "held", "since"
-    )  # fmt: skip
+        "_answering",
+        "_body",
+        "_head",
+        "_on_shortcut",
+        "_server",
+        "_stalled",
+        "_within",
+        "address",
+        "gave_back",
+        "held",
+        "since",
+    )
 
     def __init__(self, server: "Server", **options: Any) -> None:
         super().__init__(server, **options)
@@ -141,7 +151,10 @@ class Connection(RequestHandler):
         self._answering, self._stalled = False, 0.0
         self._head = self.held = 0
         self._body: StreamReader | None = None
+        #: the request in progress was begun on the shortcut
         self._on_shortcut = False
+        #: it was given back
+        self.gave_back = False
 
     # -- events
 
@@ -209,6 +222,7 @@ class Connection(RequestHandler):
         try:
             return await super()._handle_request(request, start_time, answer)
         finally:
+            self.gave_back = False
             if not self._messages:
                 self._answering, self.since = False, self._loop.time()
                 self._release()
@@ -255,7 +269,7 @@ class Connection(RequestHandler):
         self._on_shortcut = False
         transport = self.transport
         if response is None and transport is not None:
-            self._body = self._messages[0][1]
+            self._body, self.gave_back = self._messages[0][1], True
             self._wake()
             return
         self._request_in_progress = False
@@ -431,6 +445,11 @@ def _whole(content: StreamReader) -> bytes | None:
     """Return a body if it has been received, and leave it there; None if there is none, or not all of it."""
     # Only private members tell without consuming it.
     return b"".join(content._buffer) if content.total_bytes and content._eof else None  # noqa: SLF001
+
+
+def was_given_back(request: web.Request) -> bool:
+    """Whether a request was begun on the shortcut, which could not answer it."""
+    return isinstance(request.protocol, Connection) and request.protocol.gave_back
 
 
 def _is_of_client(connection: RequestHandler) -> bool:

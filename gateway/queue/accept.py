@@ -1,7 +1,8 @@
 """Accept deliveries in batches: those that came while the previous batch was committed. A lone one waits for nobody.
 
-`store.accept` decides most deliveries of a batch in one statement. It leaves the others as they are, and
-`queue.ingest` decides each of them in a transaction of its own.
+One batch is committed at a time, on one connection, which is kept for a moment. While the database works on a batch,
+the senders of the one before are answered. `store.accept` decides most deliveries of a batch in one statement. It
+leaves the others as they are, and `queue.ingest` decides each of them in a transaction of its own.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ from typing import Any
 import structlog
 
 from gateway.model.endpoints import Endpoint
-from gateway.model.errors import DatabaseUnavailable, Unavailable
+from gateway.model.errors import DatabaseUnavailable, TransactionConflict, Unavailable
 from gateway.model.events import Notification
 from gateway.model.ids import new_id
 from gateway.queue.ingest import QueuedDeployment, Receipt, delivery_key
@@ -27,9 +28,11 @@ _MAX_PUSHES = 512  # of a batch
 _MAX_BYTES = 4 << 20  # of the bodies of a batch with more than one delivery
 _MAX_BATCHES = 4  # at a time
 _SLOW = 0.2  # seconds after which a batch is not waited for
+_LINGER = 0.1  # seconds for which the connection is kept when no delivery waits
 _EXPIRY = 0.05  # seconds between two looks for what has waited too long
 _MAX_PATHS = 10_000  # whose subscriptions are remembered
-_TRIES = 3  # while another batch has locked an application, or what subscribes to a path changes
+_TRIES = 7  # while an application is locked, or what subscribes to a path changes
+_PAUSE = 0.005  # seconds before the third try for a locked application; each further one takes twice as long
 _MAX_PUSHES_OF_DELIVERY = 20  # that is accepted in a batch
 _MAX_NAME = 400  # characters of a repository in such a delivery
 
@@ -51,6 +54,7 @@ class _Waiting:
     #: when its sender is asked to try again, by the clock of the loop
     until: float
     tries: int = 0
+    in_batch: bool = False
 
 
 class Acceptor:
@@ -64,6 +68,8 @@ class Acceptor:
         self._unanswered: set[_Waiting] = set()
         self._look: asyncio.TimerHandle | None = None
         self._running: set[asyncio.Task[Any] | None] = set()
+        #: set by the one of these that waits for deliveries
+        self._idle: asyncio.Future[None] | None = None
         #: what subscribes to the paths of repositories, as the database last told
         self._subscribed: OrderedDict[str, str] = OrderedDict()
 
@@ -127,13 +133,21 @@ class Acceptor:
             notification.ignored,
         )
         one = _Waiting(delivery, answer, self._loop.time() + within)
-        self._waiting[one] = None
         self._unanswered.add(one)
-        if not self._running:
-            self._start()
+        self._add(one)
         if self._look is None:
             self._look = self._loop.call_later(min(within, _EXPIRY), self._expire)
         return True
+
+    def _add(self, one: _Waiting) -> None:
+        """Let a delivery be in the next batch, unless its sender was asked to try again."""
+        if one not in self._unanswered:
+            return
+        self._waiting[one] = None
+        if self._idle is not None:
+            self._stop_waiting(self._idle)
+        elif not self._running:
+            self._start()
 
     def _start(self) -> None:
         """Accept what waits, beside the batches that are running."""
@@ -145,14 +159,51 @@ class Acceptor:
     async def _accept_waiting(self) -> None:
         try:
             while self._waiting:
-                slow = self._loop.call_later(_SLOW, self._start)
-                try:
-                    await self._accept_batch(self._next_batch())
-                finally:
-                    slow.cancel()
+                await self._accept_on_connection(self._next_batch())
         finally:
             # At once, not by a callback: a delivery that came before the callback would wait for this task in vain.
             self._running -= {asyncio.current_task()}
+
+    async def _accept_on_connection(self, batch: list[_Waiting]) -> None:
+        """Accept a batch and those that come soon after it, until one fails."""
+        slow = self._loop.call_later(_SLOW, self._start)
+        try:
+            async with statement(self._pool) as connection:
+                while batch:
+                    accepted = await accept(connection, [one.delivery for one in batch], self._subscribed)
+                    slow.cancel()
+                    done, batch = batch, self._next_batch()
+                    if batch:
+                        # Its statement is sent first, so that the database does not wait for us.
+                        self._loop.call_soon(self._conclude, done, accepted)
+                    else:
+                        self._conclude(done, accepted)
+                        batch = await self._wait_for_batch()
+                    slow = self._loop.call_later(_SLOW, self._start)
+        except TransactionConflict:
+            await self._accept_batch(batch)
+        except Exception as error:
+            await self._accept_failed(batch, error)
+        finally:
+            slow.cancel()
+
+    async def _wait_for_batch(self) -> list[_Waiting]:
+        """Return the next batch; an empty one if none comes soon, or another task waits for it."""
+        if self._idle is None and not self._waiting:
+            self._idle = idle = self._loop.create_future()
+            end = self._loop.call_later(_LINGER, self._stop_waiting, idle)
+            try:
+                await idle
+            finally:
+                end.cancel()
+                if self._idle is idle:  # cancelled
+                    self._idle = None
+        return self._next_batch()
+
+    def _stop_waiting(self, idle: asyncio.Future[None]) -> None:
+        if idle is self._idle:
+            self._idle = None
+            idle.set_result(None)
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
@@ -167,15 +218,15 @@ class Acceptor:
             batch.append(one)
         for one in batch:
             del self._waiting[one]
+            one.in_batch = True
         return batch
 
     def _expire(self) -> None:
         """Ask the senders to try again that have waited too long."""
         now, self._look = self._loop.time(), None
         for one in [one for one in self._unanswered if one.until <= now]:
-            if one in self._waiting:
-                del self._waiting[one]
-            else:
+            self._waiting.pop(one, None)
+            if one.in_batch:
                 _LOG.info(
                     "A delivery is accepted after its sender was asked to try again", delivery=one.delivery.delivery_id
                 )
@@ -193,28 +244,47 @@ class Acceptor:
             _LOG.exception("A sender is not answered", delivery=one.delivery.delivery_id)
 
     async def _accept_batch(self, batch: Sequence[_Waiting]) -> None:
-        """Accept a batch. Of one that fails for another reason than the database, each half is tried by itself."""
+        """Accept a batch by itself."""
         try:
             accepted = await repeat_on_conflict(lambda: self._store([one.delivery for one in batch]))
-        except RowIsLocked:
-            # It may stay locked for long. Alone, only the delivery that needs it waits.
-            accepted = [UNDECIDED] * len(batch)
         except Exception as error:
-            if len(batch) == 1 or isinstance(error, Unavailable):
-                for one in batch:
-                    self._finish(one, error)
-                return
+            await self._accept_failed(batch, error)
+        else:
+            self._conclude(batch, accepted)
+
+    async def _accept_failed(self, batch: Sequence[_Waiting], error: Exception) -> None:
+        """Accept a batch that has failed. If not on the database, each half of it is tried by itself."""
+        if isinstance(error, RowIsLocked):
+            # It may stay locked for long. Alone, only the delivery that needs it waits.
+            self._conclude(batch, [UNDECIDED] * len(batch))
+        elif len(batch) <= 1 or isinstance(error, Unavailable):
+            for one in batch:
+                self._finish(one, error)
+        else:
             half = len(batch) // 2
             await self._accept_batch(batch[:half])
             await self._accept_batch(batch[half:])
-            return
+
+    def _conclude(self, batch: Sequence[_Waiting], accepted: Sequence[Acceptance]) -> None:
+        """Answer the senders of a batch."""
         for one, acceptance in zip(batch, accepted, strict=True):
-            if acceptance.again and one.tries < _TRIES and one in self._unanswered:
-                one.tries += 1
-                self._remember(acceptance)
-                self._waiting[one] = None
+            if acceptance.again and one.tries < _TRIES:
+                self._try_again(one, acceptance)
             else:
                 self._finish(one, _receipt(one.delivery, acceptance))
+
+    def _try_again(self, one: _Waiting, acceptance: Acceptance) -> None:
+        """Let a delivery be in a later batch.
+
+        A lock is waited for: a delivery that is decided by itself would hold it longer than a batch, against others.
+        """
+        one.in_batch = False
+        one.tries += 1
+        self._remember(acceptance)
+        if acceptance.subscribed or one.tries == 1:
+            self._add(one)
+        else:
+            self._loop.call_later(_PAUSE * 2 ** (one.tries - 2), self._add, one)
 
     async def _store(self, deliveries: Sequence[Delivery]) -> list[Acceptance]:
         async with statement(self._pool) as connection:

@@ -26,6 +26,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
+from gateway.api.connections import was_given_back
 from gateway.api.context import CONTEXT
 from gateway.api.ingress.deadline import respond_within
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
@@ -135,7 +136,8 @@ async def _run(ingress: Ingress) -> Answer:
     limiter = limiters.for_path(request.path)
     limiter.count()
     remaining = ingress.deadline
-    known = ingress.known_endpoint()
+    # Where a batch could not decide the delivery, a second one cannot either.
+    known = None if was_given_back(request) else ingress.known_endpoint()
     if known is None:
         started = time.monotonic()
         endpoint = await respond_within(ingress.app, remaining, limiter.run(ingress.find_endpoint()))

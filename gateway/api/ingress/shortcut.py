@@ -40,7 +40,7 @@ class Shortcut:
     """Answers deliveries without aiohttp's request, response and tasks."""
 
     def __init__(self, application: web.Application, *, body_limit: int) -> None:
-        self.application, self._body_limit = application, body_limit
+        self._application, self._body_limit = application, body_limit
         self._endpoints, self._limiters = application[ENDPOINT_CACHE], application[RATE_LIMITERS]
         self._acceptor, self._schema = application[ACCEPTOR], application[SCHEMA_CHECK]
 
@@ -55,7 +55,7 @@ class Shortcut:
         if hdrs.CONTENT_ENCODING in message.headers or hdrs.EXPECT in message.headers:
             return False
         return (limiter := self._counted(message.path, endpoint)) is not None and self._submit(
-            endpoint, body, _Delivery(self, source, token, limiter, respond, by_lower_name(message.headers))
+            endpoint, body, _Delivery(self._application, source, limiter, respond, by_lower_name(message.headers))
         )
 
     def _counted(self, path: str, endpoint: Endpoint) -> RateLimiter | None:
@@ -80,31 +80,21 @@ class Shortcut:
             delivery.finish,
             within=source.response_deadline,
         ):
-            delivery.give_back()
+            delivery.limiter.uncount()  # it is counted on the other way
             return False
         delivery.limiter.waiting += 1
         return True
-
-    def forget(self, name: str, token: str) -> None:
-        """Let the endpoint be read again."""
-        self._endpoints.drop(name, token)
 
 
 @dataclass(slots=True)
 class _Delivery:
     """A delivery between its request and its response."""
 
-    shortcut: Shortcut
+    application: web.Application
     source: Source
-    token: str
     limiter: RateLimiter
     respond: Respond
     headers: Mapping[str, str]
-
-    def give_back(self) -> None:
-        """Let the request go the other way, where it is counted and its endpoint is read again."""
-        self.limiter.uncount()
-        self.shortcut.forget(self.source.name, self.token)
 
     def finish(self, outcome: Outcome) -> None:
         """Respond to the sender."""
@@ -122,12 +112,12 @@ class _Delivery:
             answer = rejected(self.source, self.headers, outcome)
             log_rejection(name, answer.status, outcome)
         elif isinstance(outcome, Receipt):
-            report(self.shortcut.application, name, outcome)
+            report(self.application, name, outcome)
             answer = accepted(outcome)
         else:
             if outcome is not None:
                 _LOG.warning("A delivery is tried by itself", source=name, exc_info=outcome)
-            self.give_back()
+            self.limiter.uncount()  # it is counted on the other way
             return None
         count(name, answer)
         return answer

@@ -80,9 +80,12 @@ class _Webhook(Ingress):
 
     async def find_endpoint(self) -> Endpoint:
         context, cache = self.app[CONTEXT], self.app[ENDPOINT_CACHE]
-        cache.drop(self.name, self._token)
-        async with statement(context.pool) as connection:
-            endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, self._token)
+        try:
+            async with statement(context.pool) as connection:
+                endpoint = await endpoints.select_endpoint(connection, context.vault, self.name, self._token)
+        except NotFound:
+            cache.drop(self.name, self._token)
+            raise
         cache.put(self.name, self._token, endpoint)
         if not endpoint.enabled and not self.always_accept:
             raise _no_such_webhook()

@@ -413,6 +413,53 @@ async def test_a_delivery_waits_for_no_batch_that_hangs(side: Side, monkeypatch:
     assert await first
 
 
+async def test_a_delivery_stays_in_batches_while_its_application_is_locked_for_a_moment(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acceptor, endpoint, tried, tries = Acceptor(side.pool), await side.endpoint("one"), asyncio.Event(), []
+
+    async def counted(*given: Any) -> Any:
+        accepted = await store.accept(*given)
+        tries.append(accepted)
+        if len(tries) == 4:
+            tried.set()
+        return accepted
+
+    monkeypatch.setattr("gateway.queue.accept.accept", counted)
+    async with side.pool.acquire() as connection, connection.transaction():
+        await connection.execute("SELECT FROM applications WHERE application_id = 'a' FOR UPDATE")
+        delivery = asyncio.create_task(acceptor.accept(endpoint, b"1", push("nginx"), {}, within=8))
+        await tried.wait()
+    receipt = await delivery
+    assert receipt is not None
+    assert receipt.verdict == "queued"
+
+
+async def test_the_next_batch_is_sent_before_the_senders_of_the_last_one_are_answered(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acceptor, endpoint, release, done = Acceptor(side.pool), await side.endpoint("one"), asyncio.Event(), []
+
+    async def noted(connection: Any, deliveries: Sequence[Delivery], subscribed: Any) -> Any:
+        done.append([one.body for one in deliveries])
+        await release.wait()
+        return await store.accept(connection, deliveries, subscribed)
+
+    async def send(body: bytes) -> None:
+        assert await acceptor.accept(endpoint, body, push("nginx"), {}, within=8)
+        done.append([body, b"answered"])
+
+    monkeypatch.setattr("gateway.queue.accept.accept", noted)
+    first = asyncio.create_task(send(b"1"))
+    while not done:  # noqa: ASYNC110 - what is waited for has no event
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(send(body)) for body in (b"2", b"3")]
+    await asyncio.sleep(0)
+    release.set()
+    await asyncio.gather(first, *others)
+    assert done[:3] == [[b"1"], [b"2", b"3"], [b"1", b"answered"]]
+
+
 @pytest.mark.parametrize(
     "change",
     [
