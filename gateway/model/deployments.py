@@ -169,8 +169,10 @@ class Swap:
     #: later attempts that could not close it because of the engine or the images
     failed_resumptions: int = 0
     defects: int = 0
-    #: whether the new container boots on a network of its own before the swap; not stored
+    #: whether the new container boots off its network, before the swap or during it; not stored
     boots_beside_old: bool = field(default=False, compare=False)
+    #: whether it does so while the old one stops, since the version before booted at once; not stored
+    boots_quickly: bool = field(default=False, compare=False)
     #: why it does not, or ""; not stored
     boot_obstacle: str = field(default="", compare=False)
 

@@ -112,8 +112,8 @@ async def perform(attempt: Attempt, swap: Swap, *, anew: Callable[[], Awaitable[
     boot = None
     if swap.boots_beside_old and attempt.context.swaps.waits_for is not None:
         # It takes the engine's time from swaps that could end sooner.
-        swap = replace(swap, boots_beside_old=False, boot_obstacle="others wait for the engine")
-    if swap.boots_beside_old and anew is not None:
+        swap = replace(swap, boots_beside_old=False, boots_quickly=False, boot_obstacle="others wait for the engine")
+    if swap.boots_beside_old and not swap.boots_quickly and anew is not None:
         boot = _BootBeside(attempt, anew)
         swap = await within_deadline(attempt, boot.run(swap))
     return await _swap(attempt, swap, boot)
@@ -184,7 +184,7 @@ async def _discard_on_failure(attempt: Attempt, swap: Swap, step: Coroutine[obje
 
 async def _swap(attempt: Attempt, swap: Swap, boot: _BootBeside | None = None, *, resumed: bool = False) -> Outcome:
     """Open the swap's record, switch over, prove, commit. The database may go away once the record is written."""
-    async with swap_slot(attempt, starts=not (swap.starts_beside_old or swap.boots_beside_old)):
+    async with swap_slot(attempt, starts=not swap.starts_beside_old and boot is None):
         if boot is not None:
             swap = await within_deadline(attempt, boot.confirm(swap))
         if not resumed:
@@ -207,6 +207,8 @@ async def _switch_over(attempt: Attempt, swap: Swap, *, resumed: bool) -> None:
 
 def _describe_order(swap: Swap) -> str:
     """Return how a stop-first swap goes, where there is more than one way."""
+    if swap.boots_quickly:
+        return "the new one boots while the old one stops, and joins its network in its place"
     if swap.boots_beside_old:
         return "the new one has booted beside the old one, and joins its network in its place"
     return f"the old one stops before the new one starts: {swap.boot_obstacle}" if swap.boot_obstacle else ""

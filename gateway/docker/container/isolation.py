@@ -1,27 +1,26 @@
-"""Lets a new container boot beside the old one that holds its ports, on a network of its own that leads nowhere.
+"""Lets a new container boot beside the old one that holds its ports, where it reaches nothing and nothing reaches it.
 
 The engine publishes a container's ports when it joins its network, so the new one serves as soon as it joins in place
 of the old one. That is safe only for an application that boots without its network. Whether it does is observed: it
-must listen on its ports, without having sent anything. What it sends on that network arrives at the host, which has
-the network's interface and counts. So the gateway must run on the engine's host.
+must listen on its ports, without having tried to use the network. The kernel tells both (`network_use`).
+
+In place of the default network it boots on none. In place of another it boots on an internal network of its own: only
+there the engine's name server is at hand from the start, and some programs look for it only once.
 """
 
 import asyncio
-import hashlib
-import ipaddress
-import re
-import socket
-import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import structlog
 
-from gateway.docker.container import names, ownership, probes, readiness
+from gateway.docker.container import names, network_use, ownership, readiness
 from gateway.docker.container import spec as container_spec
-from gateway.docker.engine import networks
+from gateway.docker.engine import containers, networks
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import APPLICATION, BOOT, DEPLOYMENT, installation_label
@@ -33,19 +32,11 @@ _LOG = structlog.get_logger()
 
 ISOLATED = "isolated"
 _DEFAULT_NETWORK = "bridge"
-# Nothing that a container sends to others leaves it then.
-_SEALED = "an engine whose internal networks have no gateway"
 _BOOT_DEADLINE = 30.0  # seconds
-_LOOK_AGAIN = 0.03  # seconds
-_SILENT = 0.1  # seconds without a packet once it listens
-_ANSWER = 0.25  # seconds for a connection
-_MAX_UNANSWERED = 3  # probes
-_LISTENS_WITHIN = 1.0  # seconds after it has joined its network
-# Bytes of what a container sends to answer the host: ARP, and to a probe a refusal, or at most so much to accept it.
-_ARP, _RESET, _ACCEPT = 28, 40, 60
-_RESOLV_CONF, _BEHIND_STUB = Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")
-_STUB = "127.0.0.53"
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+_LOOK_AGAIN, _PAUSE = 0.01, 4  # seconds, and how many times as long as a look takes
+_SILENT = 0.05  # seconds without use of the network once it listens
+_QUICK = 0.1  # seconds from its start until it listens
+_REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
 
 
 def is_marked(container: Container) -> bool:
@@ -67,6 +58,50 @@ def home_of(application: Application) -> tuple[str, Mapping[str, Any]] | None:
     return (_DEFAULT_NETWORK, {}) if mode in {"default", _DEFAULT_NETWORK} else None
 
 
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """How applications have booted on an engine since the gateway started."""
+
+    #: those that listened at once the last time
+    quick: set[str] = field(default_factory=set)
+    #: why others cannot boot isolated, and when that was seen
+    obstacles: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+_PAST: WeakKeyDictionary[Engine, _Past] = WeakKeyDictionary()
+
+
+def _past(engine: Engine) -> _Past:
+    past = _PAST.setdefault(engine.original, _Past())
+    if len(past.quick) + len(past.obstacles) > _MOST_REMEMBERED:
+        past.quick.clear()
+        past.obstacles.clear()
+    return past
+
+
+def boots_quickly(engine: Engine, application: Application) -> bool:
+    """Return whether the application's last version listened at once when it booted isolated."""
+    return application.application_id in _past(engine).quick
+
+
+def remember_obstacle(engine: Engine, application: Application, reason: str) -> None:
+    """Remember why a version could not boot isolated: the next ones do not try for a while."""
+    past, application_id = _past(engine), application.application_id
+    past.quick.discard(application_id)
+    past.obstacles[application_id] = reason, time.monotonic()
+
+
+def _remembered_obstacle(engine: Engine, application: Application) -> str | None:
+    obstacles, application_id = _past(engine).obstacles, application.application_id
+    if application_id not in obstacles:
+        return None
+    reason, seen_at = obstacles[application_id]
+    if time.monotonic() - seen_at < _REMEMBERED:
+        return f"a version before could not boot beside another: {reason}"
+    del obstacles[application_id]
+    return None
+
+
 async def obstacle(engine: Engine, application: Application, old: Container) -> str | None:
     """Return what about the engine, its network or the old container forbids to boot isolated, or None."""
     home = home_of(application)
@@ -74,36 +109,14 @@ async def obstacle(engine: Engine, application: Application, old: Container) -> 
         return "another network mode"
     if not old.running or old.paused or old.restarting or old.removes_itself:
         return "the old one does not serve, or removes itself"
-    if reason := await _blindness(engine):
+    if not network_use.is_visible(old):
+        return "the engine's processes cannot be seen from here"
+    if reason := _remembered_obstacle(engine, application):
         return reason
     found = await networks.require(engine, home[0])
     if found["Driver"] != "bridge" or found["Internal"] or found["EnableIPv6"] or found["Name"] != home[0]:
         return f"the network {home[0]}: it is no plain bridge"
     return None
-
-
-async def _blindness(engine: Engine) -> str | None:
-    """Return why the gateway could not see what a container sends, or None."""
-    if engine.run in engine.sealed_networks:
-        return _SEALED
-    if not await probes.shares_host(engine):
-        return "an engine on another host"
-    return None if await asyncio.to_thread(_asks_names_outside) else "a name server on the host's loopback"
-
-
-def _asks_names_outside() -> bool:
-    """Return whether the engine asks for names through the container's network, so that it shows."""
-    try:
-        servers = _name_servers(_RESOLV_CONF)
-        if servers == [_STUB]:
-            servers = _name_servers(_BEHIND_STUB)  # as the engine does
-        return not any(ipaddress.ip_address(one.partition("%")[0]).is_loopback for one in servers)
-    except (OSError, ValueError):
-        return False
-
-
-def _name_servers(path: Path) -> list[str]:
-    return re.findall(r"^nameserver[ \t]+(\S+)", path.read_text(), re.MULTILINE)
 
 
 def obstacle_in(application: Application, new: Container) -> str | None:
@@ -116,120 +129,119 @@ def obstacle_in(application: Application, new: Container) -> str | None:
 
 @dataclass(slots=True)
 class IsolatedBoot:
-    """The boot of one new container on a network of its own."""
+    """The boot of one new container where it reaches nothing."""
 
     engine: Engine
     application: Application
     swap: Swap
-    _ports: frozenset[int] = field(init=False)
-    _open: set[int] = field(default_factory=set)
-    _refused: int = 0
-    _unanswered: int = 0
+    _started_at: float = 0.0
 
-    def __post_init__(self) -> None:
-        bindings = container_spec.user_config(self.application)["HostConfig"]["PortBindings"]
-        self._ports = frozenset(int(inside.partition("/")[0]) for inside in bindings)
-
-    async def prepare(self, new: Container) -> None:
-        """Put the container, which has not started, on a network of its own."""
-        labels = {APPLICATION: self.application.application_id, DEPLOYMENT: self.swap.deployment_id, BOOT: ISOLATED}
-        await networks.create_internal(
-            self.engine, self._network, self._bridge, labels | installation_label(self.application)
-        )
+    async def take_off_network(self, new: Container) -> None:
+        """Take the container, which must not have started, off its network."""
+        home = home_of(self.application)
+        if home is None or home[0] != _DEFAULT_NETWORK:
+            await self._create_network()
         for network in new.networks:
             await networks.disconnect(self.engine, network, new.container_id)
-        await networks.connect(self.engine, self._network, new.container_id, {})
+        if home is None or home[0] != _DEFAULT_NETWORK:
+            await networks.connect(self.engine, self._network, new.container_id, {})
+
+    async def start(self) -> None:
+        """Start the container, which is off its network."""
+        await containers.start(self.engine, self.swap.new)
+        self._started_at = asyncio.get_running_loop().time()
+
+    async def _create_network(self) -> None:
+        labels = {APPLICATION: self.application.application_id, DEPLOYMENT: self.swap.deployment_id, BOOT: ISOLATED}
+        await networks.create_internal(self.engine, self._network, labels | installation_label(self.application))
 
     async def wait(self) -> None:
-        """Return when the container listens on its ports. Raises Failed when it sends something, or does not boot."""
+        """Return when it listens on its ports. Raises Failed when it uses its network, or does not boot."""
         clock = asyncio.get_running_loop().time
         deadline, listens_since = clock() + _BOOT_DEADLINE, None
         while listens_since is None or clock() - listens_since < _SILENT:
-            container = await readiness.require(self.engine, self.swap.new)
-            if reason := readiness.failure_reason(container):
-                raise Failed(reason.code, reason.message)
-            if set(container.networks) != {self._network} or not container.addresses:
-                raise Failed(Code.ENGINE_REFUSED, "it was taken off the network that it booted on")
-            if not container.gateways:
-                self.engine.sealed_networks.add(self.engine.run)
-                raise Failed(Code.ENGINE_REFUSED, _SEALED)
-            await self._probe(container.addresses[0])
-            await self.check_silent()
-            if listens_since is None and self._open == self._ports:
+            looked = clock()
+            container = await self._silent()
+            if listens_since is None and await self._listens(container, last=looked >= deadline):
                 listens_since = clock()
-            if listens_since is None and clock() >= deadline:
-                missing = ", ".join(map(str, sorted(self._ports - self._open)))
-                raise Failed(Code.UNHEALTHY, f"it did not listen on port {missing} in {_BOOT_DEADLINE:.0f} s")
-            await asyncio.sleep(_LOOK_AGAIN)
+            await asyncio.sleep(max(_LOOK_AGAIN, _PAUSE * (clock() - looked)))
+        quick = _past(self.engine).quick
+        (quick.add if listens_since - self._started_at < _QUICK else quick.discard)(self.application.application_id)
 
-    async def _probe(self, address: str) -> None:
-        for port in sorted(self._ports - self._open):
-            answer = await _connect(address, port)
-            if answer:
-                self._open.add(port)
-            elif answer is False:
-                self._refused += 1
-            else:
-                self._unanswered += 1
-        if self._unanswered > _MAX_UNANSWERED:
-            # Its kernel answers at once, unless the address leads elsewhere from here.
-            raise Failed(Code.ENGINE_REFUSED, "it cannot be reached on the network that it booted on")
+    async def _listens(self, container: Container, *, last: bool) -> bool:
+        with self._seen_from_here():
+            missing = await asyncio.to_thread(network_use.missing_listeners, container, self._ports)
+        if one := next((port for port, somewhere in missing.items() if somewhere), None):
+            raise self._obstacle(f"it listens on port {one} of one address only")
+        if missing and last:
+            named = ", ".join(map(str, sorted(missing)))
+            raise self._obstacle(f"it did not listen on port {named} in {_BOOT_DEADLINE:.0f} s")
+        return not missing
 
     async def check_silent(self) -> None:
-        """Raise Failed when the container has sent more than its answers to the host."""
-        try:
-            packets, size = await asyncio.to_thread(self._received)
-        except (OSError, ValueError) as error:
-            raise Failed(Code.ENGINE_REFUSED, "what it sends cannot be seen from here") from error
-        refusals, beyond = self._refused * (_RESET - _ARP), size - packets * _ARP
-        if beyond > refusals + len(self._open) * (_ACCEPT - _ARP):
-            raise Failed(Code.UNHEALTHY, "it used its network while it booted")
-        if beyond < refusals + len(self._open) * (_RESET - _ARP):
-            raise Failed(Code.ENGINE_REFUSED, "another container answers at its address")
+        _ = await self._silent()
 
-    def _received(self) -> tuple[int, int]:
-        counters = Path("/sys/class/net") / self._bridge / "statistics"
-        return int((counters / "rx_packets").read_text()), int((counters / "rx_bytes").read_text())
+    async def _silent(self) -> Container:
+        """Return the container, off its network. Raises Failed when it does not run, or has tried to use a network."""
+        container = await readiness.require(self.engine, self.swap.new)
+        if reason := readiness.failure_reason(container):
+            raise Failed(reason.code, reason.message)
+        if set(container.networks) - {self._network}:
+            raise Failed(Code.ENGINE_REFUSED, "somebody connected it to a network while it booted")
+        with self._seen_from_here():
+            if network_use.was_used(container):
+                raise self._obstacle("it used its network while it booted")
+        return container
+
+    async def check_joined(self) -> None:
+        """Check the container, which has joined its network. Raises Failed when it does not serve there."""
+        container = await readiness.require(self.engine, self.swap.new)
+        if not container.running or container.restart_count:
+            raise Failed(Code.EXITED, f"{container.name} has ended since it joined its network")
+        if not has_joined(container):
+            raise self._obstacle("the engine does not publish the ports of a running container")
+        with self._seen_from_here():
+            if network_use.was_refused_route(container):
+                raise self._obstacle("it used its network before it joined it")
+            if await asyncio.to_thread(network_use.missing_listeners, container, self._ports):
+                _past(self.engine).quick.discard(self.application.application_id)
+
+    @staticmethod
+    @contextmanager
+    def _seen_from_here() -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise Failed(Code.ENGINE_REFUSED, "how it uses its network cannot be seen from here") from error
+
+    def _obstacle(self, reason: str) -> Failed:
+        remember_obstacle(self.engine, self.application, reason)
+        return Failed(Code.UNHEALTHY, reason)
+
+    @property
+    def _ports(self) -> frozenset[int]:
+        bindings = container_spec.user_config(self.application)["HostConfig"]["PortBindings"]
+        return frozenset(int(inside.partition("/")[0]) for inside in bindings)
 
     @property
     def _network(self) -> str:
         return _network_of(self.application, self.swap)
-
-    @property
-    def _bridge(self) -> str:
-        """The host's interface of the network, whose name may have 15 characters."""
-        return "gwb" + hashlib.sha256(self._network.encode()).hexdigest()[:12]
 
 
 def _network_of(application: Application, swap: Swap) -> str:
     return names.boot_network(application.app_name, swap.deployment_id)
 
 
-async def _connect(address: str, port: int) -> bool | None:
-    """Return whether the port accepts a connection, or None when nothing answers."""
-    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as one:
-        one.setblocking(False)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        try:
-            async with asyncio.timeout(_ANSWER):
-                await asyncio.get_running_loop().sock_connect(one, (address, port))
-        except ConnectionRefusedError:
-            return False
-        except (OSError, TimeoutError):
-            return None
-    return True
+async def join_home(engine: Engine, application: Application, new: Container) -> None:
+    """Connect a container to the network on which it serves. A running one publishes its ports there."""
+    if (home := home_of(application)) is not None:
+        await networks.connect(engine, home[0], new.container_id, home[1])
 
 
 async def leave(engine: Engine, application: Application, swap: Swap, new: Container) -> None:
-    """Take the container off the network it booted on."""
+    """Take the container off the network that it booted on, if there is one."""
     if (network := _network_of(application, swap)) in new.networks:
         await networks.disconnect(engine, network, new.container_id)
-
-
-async def join_home(engine: Engine, application: Application, new: Container) -> None:
-    """Connect a container without a network to the one on which it serves. A running one publishes its ports there."""
-    if (home := home_of(application)) is not None:
-        await networks.connect(engine, home[0], new.container_id, home[1])
 
 
 async def go_home(engine: Engine, application: Application, swap: Swap, new: Container) -> None:
@@ -238,20 +250,6 @@ async def go_home(engine: Engine, application: Application, swap: Swap, new: Con
     home = home_of(application)
     if home is not None and home[0] not in new.networks:
         await join_home(engine, application, new)
-
-
-async def listens(container: Container) -> bool:
-    """Return whether a container that has joined its network soon accepts connections on its ports there."""
-    clock = asyncio.get_running_loop().time
-    missing, deadline = set(container.published), clock() + _LISTENS_WITHIN
-    while container.addresses:
-        missing = {port for port in missing if not await _connect(container.addresses[0], port)}
-        if not missing:
-            return True
-        if clock() >= deadline:
-            break
-        await asyncio.sleep(_LOOK_AGAIN)
-    return False
 
 
 async def sweep(engine: Engine, application: Application) -> None:

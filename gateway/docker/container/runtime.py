@@ -155,7 +155,8 @@ class ContainerRuntime:
         if beside and obstacle is None:
             new = await readiness.require(self.engine, created)
             obstacle = isolation.obstacle_in(self.application, new)
-            swap = replace(swap, boots_beside_old=obstacle is None)
+            quickly = isolation.boots_quickly(self.engine, self.application)
+            swap = replace(swap, boots_beside_old=obstacle is None, boots_quickly=obstacle is None and quickly)
         return replace(swap, boot_obstacle=obstacle or "")
 
     async def _boot_obstacle(
@@ -220,10 +221,9 @@ class ContainerRuntime:
         await self._swap_of(swap).start_new()
 
     async def boot_beside(self, swap: Swap) -> Boot:
-        new = await readiness.require(self.engine, swap.new)
         boot = isolation.IsolatedBoot(self.engine, self.application, swap)
-        await boot.prepare(new)
-        await containers.start(self.engine, swap.new)
+        await boot.take_off_network(await readiness.require(self.engine, swap.new))
+        await boot.start()
         return boot
 
     async def discard(self, swap: Swap) -> None:

@@ -1,7 +1,7 @@
 """Replaces one container with another, and restores the old one. No other module changes a serving container.
 
 stop-first    rename old aside, give new the name; stop old, start new; turn off old's restart policy
-              a new one that has booted on a network of its own leaves that and joins its own, instead of the start
+              a new one that has booted off its network, or does so while old stops, joins that instead of the start
 start-first   give new the aliases, then the name, so that both always resolve; drain old, turn off its restart policy,
               stop it
 put back      undo whatever of that was done, and remove new
@@ -33,6 +33,7 @@ from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
 from gateway.docker.engine.containers import Container
 from gateway.docker.engine.labels import ORIGIN
+from gateway.docker.engine.shield import complete_all
 from gateway.model.applications import Application
 from gateway.model.configuration import Order
 from gateway.model.configuration_diff import Running
@@ -43,6 +44,7 @@ from gateway.model.reference import Reference
 _LOG = structlog.get_logger()
 
 _POLL_INTERVAL = 0.1  # seconds
+_HEAD_START = 0.06  # seconds for a container that boots while the old one stops: the engine takes longer for it
 _START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
 
 
@@ -61,23 +63,26 @@ class ContainerSwap:
 
     async def switch_over(self) -> None:
         swap = self.swap
-        old = await self._inspect_old()
-        new = await readiness.require(self.engine, swap.new)
+        old, new = await asyncio.gather(self._inspect_old(), readiness.require(self.engine, swap.new))
         if swap.order is Order.START_FIRST:
             await self._move_names(old, new)
             return
         manual = await self._manual_networks(old)
-        booted = new.running and isolation.is_marked(new)
-        if not booted:
+        isolated = isolation.is_marked(new) and (new.running or swap.boots_quickly)
+        if isolated:
+            await self._join_in_place_of(old, new)
+        else:
             await self._connect(new, manual)
-        old = await self._set_aside(old)
-        await self._give_name(new)
-        await (self._join_in_place_of(old, new) if booted else self._start_in_place_of(old))
+            old = await self._set_aside(old)
+            await self._give_name(new)
+            await self._start_in_place_of(old)
         if old is not None:
             await containers.set_restart_policy(self.engine, old, containers.NO_RESTART)
-        if booted:
+        if isolated:
             # Not before: its ports are published on the first network that it joins.
-            await self._connect(await readiness.require(self.engine, swap.new), manual)
+            new = await readiness.require(self.engine, swap.new)
+            await self._connect(new, manual)
+            await isolation.leave(self.engine, self.application, swap, new)
 
     async def _connect(self, new: Container, endpoints: Mapping[str, dict[str, Any]]) -> None:
         for network, endpoint in endpoints.items():
@@ -97,8 +102,7 @@ class ContainerSwap:
     async def _start_in_place_of(self, old: Container | None) -> None:
         """Stop the old container and start the new one. Try again when somebody starts the old one in between."""
         for number in range(_START_ATTEMPTS):
-            if old is not None and not old.stopped:
-                await containers.stop(self.engine, old.container_id, grace=self._grace)
+            await self._stop(old)
             try:
                 await self.start_new()
             except Failed:
@@ -109,31 +113,41 @@ class ContainerSwap:
                 return
 
     async def _join_in_place_of(self, old: Container | None, new: Container) -> None:
-        """Let a new container that has booted isolated join its network once the old one has left that.
+        """Let a new container that boots isolated join its network once the old one has left that.
 
-        Where it cannot, or does not listen there, it starts again in place of the old one.
+        Where it cannot, it starts again in place of the old one.
         """
         try:
-            if await self._join(old, new):
-                return
-            _LOG.warning("A container does not listen on its network: it is started again", container=new.name)
+            await self._join(old, new)
         except NotOnEngine:
             raise
         except Failed as error:
             _LOG.warning("A container cannot join its network: it is started again", error=str(error))
-        await containers.stop(self.engine, self.swap.new, grace=self._grace)
-        await self._start_in_place_of(await self._inspect_old())
+            await containers.stop(self.engine, self.swap.new, grace=min(self._grace, UNREADY_GRACE))
+            await self._start_in_place_of(await self._inspect_old())
 
-    async def _join(self, old: Container | None, new: Container) -> bool:
-        """Return whether the new container has joined its network and listens there."""
-        await isolation.leave(self.engine, self.application, self.swap, new)
-        if old is not None and not old.stopped:
-            # The engine answers once it has taken the old one's ports back.
-            await containers.stop(self.engine, old.container_id, grace=self._grace)
-        if not isolation.has_joined(new):
+    async def _join(self, old: Container | None, new: Container) -> None:
+        boot = isolation.IsolatedBoot(self.engine, self.application, self.swap)
+        if new.running:
+            old = await self._set_aside(old)
+            await complete_all(self._give_name(new), self._stop(old))
+        else:
+            old, _ = await asyncio.gather(self._set_aside(old), boot.take_off_network(new))
+            await complete_all(self._boot(boot, new), self._stop(old, after=_HEAD_START))
+        # Stopped, the old one has given its ports back.
+        if not isolation.has_joined(await readiness.require(self.engine, self.swap.new)):
+            await boot.check_silent()
             await isolation.join_home(self.engine, self.application, new)
-        new = await readiness.require(self.engine, self.swap.new)
-        return isolation.has_joined(new) and new.restart_count == 0 and await isolation.listens(new)
+        await boot.check_joined()
+
+    async def _boot(self, boot: isolation.IsolatedBoot, new: Container) -> None:
+        await boot.start()
+        await self._give_name(new)
+
+    async def _stop(self, old: Container | None, *, after: float = 0.0) -> None:
+        await asyncio.sleep(after)
+        if old is not None and not old.stopped:
+            await containers.stop(self.engine, old.container_id, grace=self._grace)
 
     async def _inspect_old(self) -> Container | None:
         return await containers.inspect(self.engine, self.swap.old) if self.swap.old else None

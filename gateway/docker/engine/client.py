@@ -73,7 +73,6 @@ class Engine(aiodocker.Docker):
         self.image_labels: dict[str, Mapping[str, str]] = {}  # by image id, cache of `images`
         self.run = ""  # from the last identify()
         self.unbounded_logs: dict[str, bool] = {}  # by run, cache of `log_driver`
-        self.sealed_networks: set[str] = set()  # runs whose internal networks have no gateway, cache of `isolation`
         #: the client that this one is a copy of: what is known of the engine is known to all copies
         self.original = self
 

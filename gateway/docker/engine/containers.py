@@ -42,6 +42,8 @@ class Container:
     #: the image as named at creation
     image: str
     running: bool
+    #: of its first process, as the engine's host counts; 0 while it does not run
+    pid: int
     restarting: bool
     paused: bool
     restart_count: int
@@ -92,6 +94,7 @@ def _container(found: dict[str, Any], labels: dict[str, str]) -> Container:
         image_id=found["Image"],
         image=found["Config"].get("Image") or "",
         running=state["Running"],
+        pid=state.get("Pid") or 0,
         restarting=state["Restarting"],
         paused=state["Paused"],
         restart_count=found["RestartCount"],

@@ -32,15 +32,14 @@ async def require(engine: Engine, name: str, *, overlay: bool = False) -> dict[s
     return found
 
 
-async def create_internal(engine: Engine, name: str, bridge: str, labels: Mapping[str, str]) -> None:
-    """Create a bridge network that leads nowhere. `bridge` names the host's interface of it."""
+async def create_internal(engine: Engine, name: str, labels: Mapping[str, str]) -> None:
+    """Create a bridge network that leads nowhere."""
     body = {
         "Name": checked_name(name),
         "CheckDuplicate": True,
         "Driver": "bridge",
         "Internal": True,
         "Labels": dict(labels),
-        "Options": {"com.docker.network.bridge.name": bridge},
     }
     await engine.call("POST", "networks/create", body=body)
 

@@ -1,4 +1,4 @@
-"""Protects an action from being cancelled halfway."""
+"""Protects actions from being abandoned halfway."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -20,3 +20,10 @@ async def run_to_completion(act: Coroutine[object, object, T]) -> T:
         with suppress(Exception):
             await task
         raise
+
+
+async def complete_all(*acts: Coroutine[object, object, None]) -> None:
+    """Run the coroutines at once, and return when all have ended. Raises the error of the first that failed."""
+    for error in await asyncio.gather(*acts, return_exceptions=True):
+        if error is not None:
+            raise error

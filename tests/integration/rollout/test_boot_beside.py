@@ -1,4 +1,4 @@
-"""Tests stop-first swaps whose new container boots beside the old one, on a network that leads nowhere."""
+"""Tests stop-first swaps whose new container boots beside the old one, where it reaches nothing."""
 
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -21,17 +21,18 @@ from tests.support.real_parts import Pushes
 from tests.support.rollout_env import DeployedApp
 
 BOOTED = "the new one has booted beside the old one, and joins its network in its place"
+BOOTS = "the new one boots while the old one stops, and joins its network in its place"
 # Each lets httpd answer on port 8080, and does something else before or after.
 _ENTRY = "#!/bin/busybox sh\ntrap 'kill $!; exit 0' TERM\n{}"
 _SERVE = "/bin/busybox httpd -f -p 8080 -h /www & wait $!\n"
 ASKS_FIRST = _ENTRY.format("/bin/busybox nc -w 1 192.0.2.1 80\n" + _SERVE)
 ASKS_FOR_A_NAME = _ENTRY.format("/bin/busybox nslookup db\n" + _SERVE)
 ON_ONE_ADDRESS = _ENTRY.format(_SERVE.replace("8080", "$(/bin/busybox hostname -i):8080"))
-# It ends once it has a second interface, which is that of its own network, and whenever it is started again.
+# It ends once it has an interface, which is that of its network, and whenever it is started again.
 ENDS_LATER = _ENTRY.format(
     "[ -e /ran ] && exit 4; : > /ran\n"
     + _SERVE.replace("& wait $!", "&")
-    + "until /bin/busybox ip addr show eth1; do /bin/busybox sleep 0.05; done\n/bin/busybox sleep 0.2; exit 4\n"
+    + "until /bin/busybox ip addr show eth0; do /bin/busybox sleep 0.05; done\n/bin/busybox sleep 0.2; exit 4\n"
 )
 
 
@@ -61,8 +62,8 @@ async def _serve(app: DeployedApp, pushes: Pushes, **configuration: object) -> i
     return port
 
 
-async def _deploy(app: DeployedApp, pushes: Pushes, entry: str | None = None) -> Deployment:
-    await push(Image("v2", files={} if entry is None else {"entry": entry.encode()}), pushes.name())
+async def _deploy(app: DeployedApp, pushes: Pushes, entry: str | None = None, version: str = "v2") -> Deployment:
+    await push(Image(version, files={} if entry is None else {"entry": entry.encode()}), pushes.name())
     return await app.ask(Kind.DEPLOY)
 
 
@@ -115,12 +116,48 @@ async def test_a_version_that_uses_its_network_while_it_boots_is_started_once_th
     assert await _leftovers(app) == []
 
 
-async def test_a_version_that_listens_only_where_it_booted_is_started_again(
-    app: DeployedApp, pushes: Pushes, port: int
+@pytest.mark.parametrize("network", ["own"], indirect=True)
+async def test_a_version_that_listens_only_where_it_boots_is_started_once_the_old_one_has_stopped(
+    network: str, app: DeployedApp, pushes: Pushes
 ) -> None:
-    assert (await _deploy(app, pushes, ON_ONE_ADDRESS)).status is Status.SUCCEEDED
+    port = await _serve(app, pushes, networks=[network])
+    deployment = await _deploy(app, pushes, ON_ONE_ADDRESS)
+    assert deployment.status is Status.SUCCEEDED
+    assert (await _swap_detail(app, deployment)).endswith("it listens on port 8080 of one address only")
     await _answers(port, "v2")
     assert not await _booted_beside(app)
+
+
+async def test_a_version_after_one_that_booted_at_once_boots_while_the_old_one_stops(
+    app: DeployedApp, pushes: Pushes, port: int
+) -> None:
+    assert (await _deploy(app, pushes)).status is Status.SUCCEEDED
+    deployment = await _deploy(app, pushes, version="v3")
+    assert (deployment.status, await _swap_detail(app, deployment)) == (Status.SUCCEEDED, BOOTS)
+    await _answers(port, "v3")
+    assert set((await app.serving()).networks) == {"bridge"}
+    assert len(await app.containers()) == 2
+
+
+async def test_a_version_that_uses_its_network_too_early_is_started_again_and_the_next_ones_do_not_try(
+    app: DeployedApp, pushes: Pushes, port: int
+) -> None:
+    assert (await _deploy(app, pushes)).status is Status.SUCCEEDED
+    for version, detail in (("v3", BOOTS), ("v4", "it used its network while it booted")):
+        deployment = await _deploy(app, pushes, ASKS_FIRST, version)
+        assert deployment.status is Status.SUCCEEDED
+        assert (await _swap_detail(app, deployment)).endswith(detail)
+        await _answers(port, version)
+        assert not await _booted_beside(app)
+
+
+async def test_a_version_that_does_not_start_while_the_old_one_stops_is_put_back(
+    app: DeployedApp, pushes: Pushes, port: int
+) -> None:
+    assert (await _deploy(app, pushes)).status is Status.SUCCEEDED
+    deployment = await _deploy(app, pushes, "#!/bin/busybox sh\nexit 3\n", "v3")
+    assert deployment.status is Status.ROLLED_BACK
+    await _answers(port, "v2")
 
 
 async def test_a_version_that_ends_after_it_has_joined_is_put_back(
@@ -151,19 +188,29 @@ async def test_a_version_that_the_engine_does_not_let_join_is_started(
     assert (await app.serving()).published == {8080: ("0.0.0.0", port)}  # noqa: S104 - compared, not bound
 
 
+@pytest.mark.parametrize("quickly", [False, True])
 @pytest.mark.parametrize(
     ("where", "name"),
     [
-        pytest.param(isolation.IsolatedBoot, "wait", id="while it boots"),
+        pytest.param(isolation.IsolatedBoot, "start", id="off its network", marks=pytest.mark.long),
+        pytest.param(isolation.IsolatedBoot, "check_silent", id="while it boots"),
+        pytest.param(isolation, "join_home", id="before it joins its network"),
+        pytest.param(isolation.IsolatedBoot, "check_joined", id="once it has joined", marks=pytest.mark.long),
         pytest.param(isolation, "leave", id="before it leaves the network it booted on", marks=pytest.mark.long),
-        pytest.param(isolation, "join_home", id="between its two networks"),
-        pytest.param(isolation, "listens", id="once it has joined its network", marks=pytest.mark.long),
     ],
 )
 async def test_an_attempt_that_ends_anywhere_is_finished_by_the_next(
-    app: DeployedApp, pushes: Pushes, port: int, monkeypatch: pytest.MonkeyPatch, where: Any, name: str
+    app: DeployedApp,
+    pushes: Pushes,
+    port: int,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Any,
+    name: str,
+    *,
+    quickly: bool,
 ) -> None:
     kills = []
+    monkeypatch.setattr(isolation, "boots_quickly", lambda *_given: quickly)
 
     async def killed(*_given: object) -> None:
         kills.append(name)
