@@ -129,7 +129,7 @@ api: $(READY) ## Write docs/api.md.
 	@$(BIN)/gateway api --format markdown > docs/api.md
 
 requirements: ## Update the pinned dependencies and their hashes.
-	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh pyproject.toml -o requirements.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh --extra keyless pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt

@@ -98,6 +98,11 @@ class Settings(BaseModel):
     webhook_rate: Annotated[float, Field(gt=0, le=100_000)] = Field(
         1000, description="Requests per second that one endpoint accepts; a burst may be ten seconds' worth."
     )
+    trusted_root: Path | None = Field(
+        None,
+        description="File with the trusted root of Sigstore, as JSON, for gates that ask for signatures of identities; "
+        "see docs/gates.md.",
+    )
     trusted_proxies: str = Field(
         "",
         description="Networks of reverse proxies, comma-separated; their X-Forwarded-For names the sender where an "

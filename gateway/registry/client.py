@@ -9,7 +9,8 @@ import aiohttp
 from gateway.model.errors import Code, Failed, InvalidInput, RolloutError
 from gateway.model.reference import Digest, Domain, Reference, parse_digest
 from gateway.model.registries import Credentials, CredentialsProvider, Login
-from gateway.registry import ecr_tokens, errors, responses
+from gateway.registry import ecr_tokens, errors, responses, signatures
+from gateway.registry.attached import Attached, Wanted
 from gateway.registry.errors import Subject, raise_for_status
 from gateway.registry.responses import FOUND, INDEXES, MISSING, Answer
 from gateway.registry.token_cache import TokenCache
@@ -145,6 +146,14 @@ class RegistryClient:
                 return await self.has_zstd(reference.with_digest(own), login, "")
             return responses.has_zstd(found)
         return False
+
+    async def attached(self, reference: Reference, login: Login, wanted: Wanted) -> Attached:
+        """Return the signatures or attestations of the image, named by its digest. Raises nothing."""
+        return await signatures.fetch(self._transport, reference, login, wanted)
+
+    async def platform_manifest(self, reference: Reference, login: Login, platform: str) -> Digest | None:
+        """Return the one manifest that an index has for the platform, if any; raises Failed or Postponed."""
+        return await signatures.platform_manifest(self._transport, reference, login, platform)
 
     async def explain_missing(self, reference: Reference, login: Login) -> Failed | None:
         """Return the error for an image that does not exist, with the nearest tags; None if tags cannot be listed."""
