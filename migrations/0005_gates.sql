@@ -85,3 +85,83 @@ CREATE TABLE first_seen (
 );
 
 CREATE INDEX first_seen_by_use ON first_seen (asked_at);
+
+-- == Groups and releases
+
+-- Applications that go out together.
+CREATE TABLE groups (
+    group_id    text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    name        text NOT NULL UNIQUE CHECK (name <> ''),
+    description text NOT NULL DEFAULT '',
+    settle      integer CHECK (settle > 0),  -- seconds for which deployments of members are gathered; null: they are not
+    created_at  timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE group_members (
+    group_id       text NOT NULL REFERENCES groups ON DELETE CASCADE,
+    application_id text NOT NULL REFERENCES applications ON DELETE CASCADE,
+    wave           integer NOT NULL DEFAULT 1 CHECK (wave > 0),  -- a wave begins when the one before has succeeded
+    gathers        boolean NOT NULL DEFAULT false,               -- whether the group has `settle`
+    PRIMARY KEY (group_id, application_id)
+);
+
+-- Only one group gathers the deployments of an application.
+CREATE UNIQUE INDEX group_members_gathering ON group_members (application_id) WHERE gathers;
+CREATE INDEX group_members_of_application ON group_members (application_id);
+
+-- One time that applications go out together: all of them run the new version at its end, or none does.
+CREATE TABLE releases (
+    release_id     text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    group_id       text,           -- of one of these; it outlives both
+    environment_id text,
+    name           text NOT NULL,  -- of the group or the environment, as it was
+    title          text NOT NULL DEFAULT '',
+    state          text NOT NULL DEFAULT 'preparing' CHECK (state IN (
+                       'preparing', 'moving', 'proving', 'putting_back', 'succeeded', 'put_back', 'failed')),
+    asked_by       text DEFAULT nullif(current_setting('gateway.actor', true), '')::jsonb ->> 'who',
+    asked_key      text DEFAULT nullif(current_setting('gateway.actor', true), '')::jsonb ->> 'key_id',
+    created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    cancelled_at   timestamptz,
+    abandoned_at   timestamptz,  -- a person ends it as it is, though not all is put back
+    finished_at    timestamptz,
+    reason_code    text,         -- why it is put back
+    reason_message text,
+    CHECK ((finished_at IS NULL) = (state IN ('preparing', 'moving', 'proving', 'putting_back')))
+);
+
+CREATE INDEX releases_open ON releases (created_at) WHERE finished_at IS NULL;
+CREATE INDEX releases_newest ON releases (created_at DESC, release_id DESC);
+CREATE INDEX releases_of_group ON releases (group_id, created_at DESC, release_id DESC) WHERE group_id IS NOT NULL;
+
+-- While `open`, only deployments of this release are claimed for the application.
+CREATE TABLE release_members (
+    release_id      text NOT NULL REFERENCES releases ON DELETE CASCADE,
+    application_id  text NOT NULL REFERENCES applications ON DELETE CASCADE,
+    wave            integer NOT NULL,
+    open            boolean NOT NULL DEFAULT true,
+    prepared_by     text,         -- the deployment that is pulled, verified and created
+    prepared_at     timestamptz,
+    image_before    text,         -- the application's own image then
+    due_at          timestamptz,  -- since then it may change what serves
+    trouble_code    text,         -- seen in its monitor window
+    trouble_message text,
+    PRIMARY KEY (release_id, application_id)
+);
+
+CREATE UNIQUE INDEX release_members_open ON release_members (application_id) WHERE open;
+CREATE INDEX release_members_of_application ON release_members (application_id);
+
+-- The release that a deployment belongs to. It outlives the release. A deployment that waits for the other members runs,
+-- without an owner: nothing else of the application is claimed, and newer requests queue behind it.
+ALTER TABLE deployments ADD COLUMN release_id text;
+CREATE INDEX deployments_of_release ON deployments (release_id) WHERE release_id IS NOT NULL;
+
+CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON groups FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('group', 'group_id', 'created_at');
+CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON group_members FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('group', 'group_id', 'gathers');
+CREATE TRIGGER audited AFTER INSERT OR UPDATE ON releases FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('release', 'release_id', 'created_at', 'asked_by', 'asked_key');

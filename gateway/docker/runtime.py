@@ -150,8 +150,11 @@ class Runtime(Protocol):
     async def is_superseded(self, swap: Swap) -> bool:
         """Return whether a newer deployment than the swap's serves, so that its record is out of date."""
 
-    async def clean_up(self, swap: Swap) -> None:
-        """Point the local tag at the new image, and remove replaced versions beyond the number to keep."""
+    async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:
+        """Point the local tag at the new image, and remove replaced versions beyond the number to keep.
+
+        `at_least` so many are kept, whatever is configured.
+        """
 
     async def last_lines(self, swap: Swap) -> str:
         """Return the end of the new version's log."""
@@ -172,7 +175,7 @@ class Runtime(Protocol):
         """Run the application's probe once. Return the failure, or None when it passes or there is no probe."""
 
     async def prune_kept(self) -> None:
-        """Remove replaced versions that were kept for longer than `kept_for`."""
+        """Remove replaced versions that were kept for longer than `kept_for`, and those beyond the number to keep."""
 
     def longest_call(self) -> float:
         """Return how many seconds the longest call of a swap can take."""

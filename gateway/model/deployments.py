@@ -93,6 +93,9 @@ class StepRecord:
         return 0.0 if self.finished_at is None else (self.finished_at - self.started_at).total_seconds()
 
 
+_WAITS_AS_RUNNING = frozenset({Code.SLOTS_TAKEN, Code.RELEASE_WAITS})
+
+
 @dataclass(frozen=True, slots=True)
 class Deployment:
     """A row of the queue."""
@@ -129,11 +132,13 @@ class Deployment:
     takeovers: int = 0
     #: attempts that ended with a defect of the gateway
     defects: int = 0
+    #: the release that it belongs to
+    release_id: str | None = None
 
     @property
     def state(self) -> Status:
-        """The status to show: a deployment that waits for a slot on the engine still counts as queued."""
-        waits = self.reason is not None and self.reason.code is Code.SLOTS_TAKEN
+        """The status to show: what waits for a slot on the engine, or for its release, still counts as queued."""
+        waits = self.reason is not None and self.reason.code in _WAITS_AS_RUNNING
         return Status.QUEUED if waits and self.status is Status.RUNNING else self.status
 
 

@@ -4,7 +4,7 @@ from contextlib import suppress
 
 from gateway.model.deployments import FINISHED, Deployment, Kind, Status
 from gateway.model.errors import Code, Conflict, Reason
-from gateway.store import applications, cancellations, deployments, queue, swaps
+from gateway.store import applications, cancellations, deployments, queue, releases, swaps
 from gateway.store.database import Connection, Pool, transaction
 
 # These are one call to the engine. There is no swap to put back.
@@ -42,10 +42,16 @@ async def cancel_deployments(pool: Pool, application_id: str, *, running: bool) 
 
 async def _cancel(connection: Connection, found: Deployment) -> Status:
     """Cancel a deployment that has not ended. The caller holds the lock of the application's queue."""
+    if found.release_id is not None:
+        await releases.notify(connection)  # the whole release is put back
+    return await cancel_locked(connection, found, Reason(Code.CANCELLED, "cancelled while it was queued"))
+
+
+async def cancel_locked(connection: Connection, found: Deployment, reason: Reason) -> Status:
+    """Do the same with a reason for one that is queued."""
     swap_open = await swaps.select_swap(connection, found.application_id) is not None
     busy = await deployments.select_running(connection, found.application_id) is not None
     if found.status is Status.QUEUED and (busy or not swap_open):
-        reason = Reason(Code.CANCELLED, "cancelled while it was queued")
         await cancellations.cancel_queued(connection, found.deployment_id, reason)
         await cancellations.restore_desired(connection, found.application_id)
         return Status.CANCELLED

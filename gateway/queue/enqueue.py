@@ -95,22 +95,45 @@ async def request_deployment(
     """
     async with transaction(pool) as connection:
         await applications.lock_application(connection, application.application_id)
-        image_change = await _image_to_deploy(connection, application.application_id, image, tag)
         await applications.update_desired(connection, application.application_id, Desired.RUNNING)
-        queued = await queue.select_queued(connection, application.application_id)
-        deployment_id = await _enqueue(
+        deployment_id = await enqueue_requested(
             connection,
             application.application_id,
-            queued,
-            kind=kind,
-            forced=True,
-            reference=Reference.parse(image_change.image),
+            kind,
             title=title,
             description=description,
-            image_change=image_change if keep_image or (image is None and tag is None) else None,
+            image=image,
+            tag=tag,
+            keep_image=keep_image,
         )
         await queue.notify(connection)
     return deployment_id
+
+
+async def enqueue_requested(
+    connection: Connection,
+    application_id: str,
+    kind: Kind,
+    *,
+    title: str,
+    description: str = "",
+    image: str | None = None,
+    tag: str | None = None,
+    keep_image: bool = True,
+) -> str:
+    """Do the same as request_deployment in a transaction that holds the lock of a running application's queue."""
+    image_change = await _image_to_deploy(connection, application_id, image, tag)
+    return await _enqueue(
+        connection,
+        application_id,
+        await queue.select_queued(connection, application_id),
+        kind=kind,
+        forced=True,
+        reference=Reference.parse(image_change.image),
+        title=title,
+        description=description,
+        image_change=image_change if keep_image or (image is None and tag is None) else None,
+    )
 
 
 async def _image_to_deploy(

@@ -81,6 +81,12 @@ class Task:
     #: asks the gates about what is to be pulled and returns their answers in words; raises AtGate, or Failed when one
     #: refuses. None: there are no gates
     ask_gates: Callable[[Candidate], Awaitable[str]] | None = None
+    #: whether it belongs to a release that has not ended, which may need what the deployment replaces
+    in_release: bool = False
+    #: whether it must not touch what serves yet: the other members of its release are not prepared
+    only_prepares: bool = False
+    #: what it has prepared for its release: this runs, whatever the tag names by now
+    prepared: Digest | None = None
 
 
 @dataclass(slots=True)

@@ -80,6 +80,8 @@ async def _replace(attempt: Attempt) -> Outcome:
     """Run the image that the tag points to now."""
     if attempt.task.config_error is not None:
         raise Failed(Code.BAD_CONFIGURATION, attempt.task.config_error)
+    if attempt.task.prepared is not None:
+        return await _move(attempt, attempt.task.prepared)
     resolved, reference = await within_deadline(attempt, resolve(attempt))
     serving = await attempt.runtime.serving()
     if outcome := await _already_done(attempt.task, serving, resolved.digest, attempt.runtime.spec_hash()):
@@ -88,6 +90,19 @@ async def _replace(attempt: Attempt) -> Outcome:
         return outcome
     await _pass_gates(attempt, reference, resolved.digest, serving)
     return await _roll_forward(attempt, reference, resolved.digest, serving)
+
+
+async def _move(attempt: Attempt, digest: Digest) -> Outcome:
+    """Run what was prepared for the release: it was resolved and checked then."""
+    wanted = attempt.task.deployment.reference
+    if wanted is None:
+        raise Failed(Code.NO_IMAGE, f"{attempt.task.application.name} has no image")
+    attempt.journal.note_step(Step.RESOLVE, "prepared for its release")
+    attempt.journal.note_digest(digest)
+    serving = await attempt.runtime.serving()
+    if outcome := await _already_done(attempt.task, serving, digest, attempt.runtime.spec_hash()):
+        return outcome
+    return await _roll_forward(attempt, wanted.with_digest(digest), digest, serving)
 
 
 async def _roll_back(attempt: Attempt) -> Outcome:
@@ -139,6 +154,8 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
     deployment = attempt.task.deployment
     version = Version(reference, digest, deployment.deployment_id, deployment.epoch)
     swap = await within_deadline(attempt, _prepare(attempt, version, serving))
+    if attempt.task.only_prepares:
+        raise Postponed(Code.RELEASE_WAITS, "it is pulled, verified and created; the other members are not ready yet")
     return await rollout_swap.perform(
         attempt, swap, anew=lambda: attempt.runtime.create(version, serving, beside=False)
     )

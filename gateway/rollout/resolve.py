@@ -39,6 +39,7 @@ async def ask_beside(attempt: Attempt) -> AsyncIterator[None]:
         wanted is None
         or task.config_error is not None
         or task.deployment.cancelled_at is not None
+        or task.prepared is not None
         or task.deployment.kind not in {Kind.DEPLOY, Kind.REDEPLOY}
     ):
         yield

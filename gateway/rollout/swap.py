@@ -261,7 +261,7 @@ async def _commit(attempt: Attempt, swap: Swap) -> Outcome:
     attempt.journal.note_step(Step.COMMIT)
     await attempt.context.swaps.let_others_first()
     try:
-        await attempt.runtime.clean_up(swap)
+        await attempt.runtime.clean_up(swap, at_least=1 if attempt.task.in_release else 0)
     except Failed:
         # The new version is proven all the same.
         _LOG.warning("Cannot clean up after a rollout", exc_info=True)

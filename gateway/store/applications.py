@@ -153,7 +153,7 @@ async def select_applications(
 async def select_idle(
     connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[Application]:
-    """Return the applications on this engine at these servers that have no queued or running deployment."""
+    """Return the applications on this engine at these servers that are idle, as `is_idle` says."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
@@ -162,6 +162,9 @@ async def select_idle(
            AND NOT EXISTS (
                    SELECT FROM deployments d
                     WHERE d.application_id = applications.application_id AND d.status IN ('queued', 'running')
+               )
+           AND NOT EXISTS (
+                   SELECT FROM release_members m WHERE m.application_id = applications.application_id AND m.open
                )
         """,  # noqa: S608 - a constant
         engine_id,
@@ -179,9 +182,12 @@ async def select_places(connection: Connection) -> set[Place]:
 
 
 async def is_idle(connection: Connection, application_id: str) -> bool:
-    """Return whether the application has no queued or running deployment."""
+    """Return whether the application has no queued or running deployment, and is in no open release."""
     return not await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND status IN ('queued', 'running'))",
+        """
+        SELECT EXISTS (SELECT FROM deployments WHERE application_id = $1 AND status IN ('queued', 'running'))
+            OR EXISTS (SELECT FROM release_members WHERE application_id = $1 AND open)
+        """,
         application_id,
     )
 
@@ -260,6 +266,24 @@ async def lock_application(connection: Connection, application_id: str) -> Desir
 async def lock_row(connection: Connection, application_id: str) -> None:
     """Lock the application's queue, also if it is being deleted."""
     await connection.execute("SELECT FROM applications WHERE application_id = $1 FOR NO KEY UPDATE", application_id)
+
+
+async def lock_all(connection: Connection, application_ids: Collection[str]) -> dict[str, Desired]:
+    """Lock the queues of these applications, in the order of their ids; return the desired states of those there are.
+
+    An application that is being deleted is one of them.
+    """
+    rows = await connection.fetch(
+        """
+        SELECT application_id, desired
+          FROM applications
+         WHERE application_id = ANY($1)
+         ORDER BY application_id
+           FOR NO KEY UPDATE
+        """,
+        list(application_ids),
+    )
+    return {row["application_id"]: Desired(row["desired"]) for row in rows}
 
 
 async def insert_application(

@@ -15,7 +15,7 @@ COLUMNS = """
     deployment_id, application_id, kind, forced, status, title, description, reference, expected_digest, digest,
     attempts, created_at, requested_at, next_attempt_at, started_at, finished_at, reason_code, reason_message, log,
     superseded_by, rolls_back_to, epoch, cancelled_at, asked_by, asked_key, takeovers, defects,
-    waits_for
+    waits_for, release_id
 """
 
 

@@ -12,9 +12,19 @@ from gateway.model.errors import Code, GatewayError, Reason
 from gateway.store.database import Connection
 from gateway.store.deployments import COLUMNS, from_row
 from gateway.store.engines import LAST_SEEN, Place
+from gateway.store.queue import INHERIT_RELEASE
 
 #: takeovers after which a deployment is suspected to end its gateways
 SUSPECT = 2
+
+#: whether the queued deployment `d`, which belongs to no release, waits for one: it goes first, or is being gathered
+HELD = """
+    (
+        EXISTS (SELECT FROM release_members m WHERE m.application_id = d.application_id AND m.open)
+     OR d.kind IN ('deploy', 'redeploy')
+        AND EXISTS (SELECT FROM group_members g WHERE g.application_id = d.application_id AND g.gathers)
+    )
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +55,10 @@ _SILENT = f"""
             )
         )
 """
-_WAITING = """
+_WAITING = f"""
     d.status = 'queued' AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
     AND NOT EXISTS (SELECT FROM deployments r WHERE r.application_id = d.application_id AND r.status = 'running')
+    AND (d.release_id IS NOT NULL OR NOT {HELD})
 """
 
 
@@ -267,18 +278,27 @@ async def postpone_deployment(
 
 
 async def yield_to_successor(connection: Connection, deployment: Deployment, successor: str) -> bool:
-    """Supersede a deployment that would be postponed while a newer one is queued."""
-    done = await connection.execute(
-        """
-        UPDATE deployments
-           SET status = 'superseded', finished_at = clock_timestamp(), lease_until = NULL, superseded_by = $3
-         WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-        """,
-        deployment.deployment_id,
-        deployment.epoch,
-        successor,
+    """Supersede a deployment that would be postponed while a newer one is queued, which takes its place in a release.
+
+    Returns False for a stale owner.
+    """
+    return bool(
+        await connection.fetchval(
+            f"""
+            WITH replaced AS (
+                UPDATE deployments
+                   SET status = 'superseded', finished_at = clock_timestamp(), lease_until = NULL, superseded_by = $2
+                 WHERE deployment_id = $1 AND epoch = $3 AND status = 'running'
+                RETURNING release_id
+            ),
+            inherited AS ({INHERIT_RELEASE})
+            SELECT EXISTS (SELECT FROM replaced)
+            """,  # noqa: S608 - a constant
+            deployment.deployment_id,
+            successor,
+            deployment.epoch,
+        )
     )
-    return bool(done == "UPDATE 1")
 
 
 async def inherit_force(connection: Connection, successor: str, *, replaces: bool) -> None:
@@ -323,11 +343,11 @@ async def mark_waiting(connection: Connection, server_id: str | None, engine_id:
 
 
 async def wake_waiting(connection: Connection, places: Collection[Place], codes: Sequence[Code]) -> None:
-    """Make due the queued deployments at these places that wait for the engine or have an open swap."""
+    """Make due the deployments at these places that wait for the engine or have an open swap."""
     await connection.execute(
         """
         UPDATE deployments d
-           SET next_attempt_at = now()
+           SET next_attempt_at = now(), lease_until = CASE WHEN status = 'running' THEN now() END
          WHERE d.deployment_id IN (
                    SELECT w.deployment_id
                      FROM deployments w
@@ -335,7 +355,10 @@ async def wake_waiting(connection: Connection, places: Collection[Place], codes:
                      JOIN unnest($1::text[], $2::text[]) AS place (engine_id, server_id)
                        ON coalesce(a.server_id, '') = place.server_id
                       AND (a.engine_id IS NULL OR a.engine_id = place.engine_id)
-                    WHERE w.status = 'queued' AND w.next_attempt_at > now()
+                    WHERE (
+                              w.status = 'queued' AND w.next_attempt_at > now()
+                           OR w.status = 'running' AND w.claimed_by IS NULL AND w.lease_until > now()
+                          )
                       AND (
                               w.reason_code = ANY($3::text[])
                            OR EXISTS (SELECT FROM swaps s WHERE s.application_id = w.application_id)

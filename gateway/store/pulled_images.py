@@ -74,7 +74,8 @@ async def schedule_check(connection: Connection, application_id: str) -> None:
 _SAME = "application_id = $1 AND engine_id = $2 AND server_id = $3 AND repository = $4 AND digest = $5"
 
 _IDLE = """
-    NOT EXISTS (
+    NOT EXISTS (SELECT FROM release_members m WHERE m.application_id = p.application_id AND m.open)
+    AND NOT EXISTS (
         SELECT FROM deployments d
           JOIN applications a USING (application_id)
          WHERE d.status IN ('queued', 'running') AND (d.digest = p.digest OR (

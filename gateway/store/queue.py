@@ -13,6 +13,14 @@ from gateway.store.pagination import MOST
 CHANNEL = "gateway_deployments"
 _TITLE, _DESCRIPTION = 500, 5000  # characters
 
+#: gives the deployment $2 the release of the row `replaced`
+INHERIT_RELEASE = """
+    UPDATE deployments d
+       SET release_id = replaced.release_id
+      FROM replaced
+     WHERE d.deployment_id = $2 AND d.kind IN ('deploy', 'redeploy') AND replaced.release_id IS NOT NULL
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageChange:
@@ -170,8 +178,16 @@ async def supersede_deployment(connection: Connection, deployment_id: str) -> No
 
 
 async def link_successor(connection: Connection, deployment_id: str, successor: str) -> None:
+    """Name the successor of a superseded deployment. It takes its place in a release that has not moved yet."""
     await connection.execute(
-        "UPDATE deployments SET superseded_by = $2 WHERE deployment_id = $1", deployment_id, successor
+        f"""
+        WITH replaced AS (
+            UPDATE deployments SET superseded_by = $2 WHERE deployment_id = $1 RETURNING release_id
+        )
+        {INHERIT_RELEASE}
+        """,  # noqa: S608 - a constant
+        deployment_id,
+        successor,
     )
 
 

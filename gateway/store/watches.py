@@ -1,17 +1,21 @@
 """Monitor windows: a new version is monitored for a while after its rollout."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
 from gateway.model.deployments import Deployment, Kind, MonitorWindow
 from gateway.store.database import Connection
 from gateway.store.engines import AT_SERVERS, Place
 
-# A newer deployment, queued or running, replaces what is monitored or is about to.
+# A newer deployment, queued or running, replaces what is monitored or is about to; not one that a release holds up.
 _UNTOUCHED = """
     NOT EXISTS (
         SELECT FROM deployments newer
          WHERE newer.application_id = w.application_id AND newer.status IN ('queued', 'running')
+           AND NOT (
+                   newer.status = 'queued'
+               AND EXISTS (SELECT FROM release_members m WHERE m.application_id = w.application_id AND m.open)
+               )
     )
 """
 
@@ -73,6 +77,11 @@ async def select_places(connection: Connection) -> set[Place]:
 async def delete_watch(connection: Connection, application_id: str) -> None:
     """Close the window."""
     await connection.execute("DELETE FROM watches WHERE application_id = $1", application_id)
+
+
+async def delete_watches_of(connection: Connection, deployment_ids: Collection[str]) -> None:
+    """Close the windows of these deployments."""
+    await connection.execute("DELETE FROM watches WHERE deployment_id = ANY($1)", list(deployment_ids))
 
 
 async def end_watch(connection: Connection, watch: MonitorWindow) -> bool:

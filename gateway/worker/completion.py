@@ -1,9 +1,10 @@
 """Record the outcome of a deployment, and everything that follows from it, in one transaction."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from gateway.model.deployments import Deployment, Kind, Outcome, Status
-from gateway.model.errors import Code
+from gateway.model.errors import Code, NotFound, Reason
 from gateway.model.events import Ignored
 from gateway.model.reference import Reference
 from gateway.rollout.swap import MAX_SWAP_DEFECTS
@@ -15,6 +16,7 @@ from gateway.store import (
     leases,
     pulled_images,
     queue,
+    releases,
     subscriptions,
     swaps,
     versions,
@@ -45,6 +47,8 @@ async def complete(
     async with transaction(pool) as connection:
         await applications.lock_row(connection, application_id)
         await journal.flush(connection)
+        if deployment.release_id is not None:
+            outcome = await _as_of_release(connection, deployment, deployment.release_id, outcome)
         if swap_settled:
             await swaps.delete_swap(connection, application_id, deployment.deployment_id, deployment.epoch)
         else:
@@ -55,6 +59,18 @@ async def complete(
         if owned:
             await _apply(connection, vault, deployment, outcome, monitor_window=monitor_window)
         return owned
+
+
+async def _as_of_release(connection: Connection, deployment: Deployment, release_id: str, outcome: Outcome) -> Outcome:
+    """Wake whoever advances the release. A member that was cancelled with it says why the release is put back."""
+    await releases.notify(connection)
+    if outcome.status is not Status.CANCELLED or deployment.kind is Kind.ROLLBACK:
+        return outcome
+    try:
+        why = (await releases.select_release(connection, release_id)).reason
+    except NotFound:
+        return outcome
+    return outcome if why is None else replace(outcome, reason=Reason(Code.RELEASE_FAILED, why.message))
 
 
 async def _apply(

@@ -4,6 +4,7 @@ from prometheus_client import Counter, Histogram
 
 ROLLOUTS = Counter("gateway_rollouts_total", "Rollouts that ended.", ["kind", "outcome"])
 TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within monitor windows, by what it led to.", ["led_to"])
+RELEASES = Counter("gateway_releases_total", "Releases that ended.", ["outcome"])
 HEALED = Counter("gateway_healed_total", "Applications that were healed, by the state they were in.", ["state"])
 ALERTS = Counter("gateway_alerts_total", "Alerts, counted for each address.", ["outcome"])
 STEPS = Histogram(

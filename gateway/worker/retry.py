@@ -18,6 +18,8 @@ from gateway.store import (
     leases,
     pulled_images,
     queue,
+    release_deployments,
+    releases,
     swaps,
 )
 from gateway.store.database import Connection, Pool, transaction
@@ -58,12 +60,20 @@ async def postpone(
     An open swap stays open for the next attempt. While one is open there is no deadline and only a short delay, since
     the application is between two containers and may serve nothing. A swap that could not be settled too often is
     closed, and the deployment fails.
+
+    A deployment whose release has begun to move makes way for nobody: newer ones wait until the release has ended.
     """
     journal.end()
     async with transaction(pool) as connection:
         await journal.flush(connection)
         await applications.lock_row(connection, deployment.application_id)
-        successor = await queue.select_queued(connection, deployment.application_id)
+        part = await release_deployments.select_part(connection, deployment)
+        if part is not None:
+            await releases.notify(connection)
+        if error.reason.code is Code.RELEASE_WAITS:
+            return await _wait_for_release(connection, deployment, error)
+        parked = part is not None and part.moves
+        successor = None if parked else await queue.select_queued(connection, deployment.application_id)
         swap = await swaps.select_swap(connection, deployment.application_id)
         exhausted = swap is not None and await _is_exhausted(connection, deployment, swap, error, defect=defect)
         swap_open = swap is not None and not exhausted
@@ -75,10 +85,20 @@ async def postpone(
             return Postponement(Status.SUPERSEDED, error.reason, unserved=await _unserved(connection, swap, error))
         if isinstance(error, AtGate) and not swap_open and not exhausted:
             return await _wait_at_gate(connection, deployment, error)
-        expired = await deployments.select_seconds_since_request(connection, deployment.deployment_id) > deadline
-        if exhausted or (expired and not swap_open):
+        since_request = await deployments.select_seconds_since_request(connection, deployment.deployment_id)
+        seconds = part.moving_for if part is not None and parked and part.forward else since_request
+        if exhausted or (seconds > deadline and not swap_open):
             return await _fail(connection, deployment, error, exhausted=exhausted)
-        return await _reschedule(connection, deployment, swap, error, defect=defect)
+        return await _reschedule(connection, deployment, swap, error, defect=defect, parked=parked)
+
+
+async def _wait_for_release(connection: Connection, deployment: Deployment, error: Postponed) -> Postponement:
+    """Let a prepared deployment wait, without an owner, until its release lets it move, or is put back."""
+    current = await deployments.select_deployment(connection, deployment.deployment_id)
+    delay = None if current.cancelled_at is None else timedelta(0)
+    if await release_deployments.park_deployment(connection, deployment, error.reason, delay, counted=False):
+        await release_deployments.record_prepared(connection, deployment)
+    return Postponement(Status.QUEUED, error.reason)
 
 
 async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:
@@ -110,7 +130,7 @@ async def _fail(connection: Connection, deployment: Deployment, error: Postponed
 
 
 async def _reschedule(
-    connection: Connection, deployment: Deployment, swap: Swap | None, error: Postponed, *, defect: bool
+    connection: Connection, deployment: Deployment, swap: Swap | None, error: Postponed, *, defect: bool, parked: bool
 ) -> Postponement:
     stopped = error.reason.code is Code.GATEWAY_STOPPED
     seconds = 0.0 if stopped else _delay(deployment.attempts, error.retry_after)
@@ -119,7 +139,8 @@ async def _reschedule(
         seconds = min(seconds, _MAX_DELAY_UNSERVED)
         reason = _reason_with_impact(swap, reason)
     delay = timedelta(seconds=seconds)
-    await leases.postpone_deployment(connection, deployment, reason, delay, counted=not stopped, defect=defect)
+    put_off = release_deployments.park_deployment if parked else leases.postpone_deployment
+    await put_off(connection, deployment, reason, delay, counted=not stopped, defect=defect)
     return Postponement(Status.QUEUED, reason, unserved=await _unserved(connection, swap, error))
 
 

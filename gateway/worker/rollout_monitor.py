@@ -21,7 +21,7 @@ from gateway.model.deployments import Kind, MonitorWindow
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.model.registries import anonymous
 from gateway.queue import enqueue
-from gateway.store import applications, deployments, versions, watches
+from gateway.store import applications, deployments, releases, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.worker.alerts import Alert, AlertSink
@@ -110,10 +110,17 @@ class RolloutMonitor:
                 if desired is not Desired.RUNNING or not await watches.end_watch(connection, window):
                     return
                 deployment = await deployments.select_deployment(connection, window.deployment_id)
-                rollback = await self._enqueue_rollback(connection, monitored, reason)
+                whole = deployment.release_id is not None and await releases.report_trouble(
+                    connection, deployment, reason
+                )
+                if whole:
+                    await releases.notify(connection)
+                rollback = None if whole else await self._enqueue_rollback(connection, monitored, reason)
         except NotFound:
             return  # the application was deleted
         done = f"rollback {rollback} is queued" if rollback else "nothing is rolled back"
+        if whole:
+            done = f"release {deployment.release_id} is put back"
         _LOG.warning(
             "Trouble within the monitor window",
             application=window.application_id,
@@ -123,7 +130,7 @@ class RolloutMonitor:
             remedy=reason.remedy,
             rollback=rollback,
         )
-        TROUBLES.labels("rollback" if rollback else "alert").inc()
+        TROUBLES.labels("rollback" if rollback or whole else "alert").inc()
         self._alerts.send(
             Alert.of(monitored.application.name, f"trouble after its rollout; {done}", deployment, reason)
         )

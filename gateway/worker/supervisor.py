@@ -24,7 +24,7 @@ from gateway.gates import catalog
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
-from gateway.store import applications, cancellations, leases, pulled_images, queue, servers, watches
+from gateway.store import applications, cancellations, leases, pulled_images, queue, releases, servers, watches
 from gateway.store.database import Connection, Pool, listen, share, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.engines import Place
@@ -34,6 +34,7 @@ from gateway.worker.engine_pool import EnginePool
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
 from gateway.worker.login_renewal import RENEW_INTERVAL, renew_logins
+from gateway.worker.releases import ReleaseCoordinator
 from gateway.worker.retention import prune_expired
 from gateway.worker.rollout_monitor import CHECK_INTERVAL, RolloutMonitor
 from gateway.worker.state_monitor import OBSERVE_INTERVAL, StateMonitor
@@ -114,6 +115,7 @@ class Supervisor:
             ),
             PeriodicTask("logins of services", RENEW_INTERVAL, partial(renew_logins, work_pool, vault, registry)),
         ]
+        self.releases = ReleaseCoordinator(work_pool, alerts)
         self.background_tasks = background_tasks
         self.engine_pool = EnginePool(
             pool,
@@ -188,9 +190,11 @@ class Supervisor:
             queue.CHANNEL: self.wake,
             servers.CHANNEL: self.engine_pool.refresh,
             cancellations.CHANNEL: self._renew_now.set,
+            releases.CHANNEL: self.releases.wake,
         }
         async with listen(self._pool, handlers) as (connection, closed), self.engine_pool.member(connection):
             self.wake()
+            self.releases.wake()
             self.engine_pool.refresh()
             await closed.wait()
         raise Unavailable("the connection that listens for notifications was lost")
@@ -274,6 +278,7 @@ async def supervise(
             background_tasks.start("notifications", supervisor.listen_forever),
             background_tasks.start("heartbeat", supervisor.renew_leases_forever),
             background_tasks.start("retention", supervisor.prune_forever),
+            background_tasks.start("releases", supervisor.releases.advance_forever),
         ]
         try:
             yield supervisor

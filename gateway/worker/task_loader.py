@@ -8,7 +8,15 @@ from gateway.model.deployments import Deployment, Kind, Swap
 from gateway.model.reference import Digest
 from gateway.model.registries import ANONYMOUS, select_login
 from gateway.rollout.attempt import RollbackTarget, Task
-from gateway.store import applications, deployments, environments, registries, swaps, versions
+from gateway.store import (
+    applications,
+    deployments,
+    environments,
+    registries,
+    release_deployments,
+    swaps,
+    versions,
+)
 from gateway.store.database import Pool, statement
 from gateway.store.encryption import Vault
 
@@ -48,6 +56,7 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
             target = RollbackTarget(None, application.adopted_spec.reference, application.as_adopted())
         image = target.reference if target else deployment.reference or application.reference
         previous = await versions.select_serving(connection, vault, application)
+        part = await release_deployments.select_part(connection, deployment)
         login = ANONYMOUS
         if image is not None and not ends:
             kept = await registries.select_registries(connection, vault, image.repository.domain)
@@ -63,5 +72,18 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         async with statement(pool) as connection:
             return await deployments.is_known_digest(connection, deployment, digest)
 
-    task = Task(deployment, application, login, satisfied_by, target, config_error, knows, previous, begun)
+    task = Task(
+        deployment,
+        application,
+        login,
+        satisfied_by,
+        target,
+        config_error,
+        knows,
+        previous,
+        begun,
+        in_release=part is not None,
+        only_prepares=part is not None and not part.moves,
+        prepared=None if part is None else part.digest,
+    )
     return LoadedTask(task, left_open, caused_by)

@@ -278,7 +278,7 @@ class ContainerRuntime:
 
     # -- after the swap
 
-    async def clean_up(self, swap: Swap) -> None:
+    async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:
         new = await readiness.require(self.engine, swap.new)
         if swap.old is not None and swap.order is Order.STOP_FIRST:
             await dependents.move_to(self.engine, swap.old, swap.new)
@@ -291,12 +291,12 @@ class ContainerRuntime:
         await isolation.sweep(self.engine, self.application)
         # After the last call that takes time: somebody may have renamed one meanwhile, which must count for `prune`.
         await self._containers.remove_leftovers()  # the copy of the old container, and renamed ones
-        at_most = 0 if own else self.application.configuration.kept
+        at_most = 0 if own else max(self.application.configuration.kept, at_least)
         await self._containers.prune(self.timeouts.kept_for, at_most=at_most)
         await self.remove_leftovers()  # containers that somebody has started again meanwhile
 
     async def prune_kept(self) -> None:
-        await self._containers.prune(self.timeouts.kept_for)
+        await self._containers.prune(self.timeouts.kept_for, at_most=self.application.configuration.kept)
 
     async def last_lines(self, swap: Swap) -> str:
         return await containers.last_lines(self.engine, swap.new)

@@ -282,7 +282,7 @@ class ServiceRuntime:
 
     # -- after the swap
 
-    async def clean_up(self, swap: Swap) -> None:  # noqa: ARG002 - the containers'
+    async def clean_up(self, swap: Swap, *, at_least: int = 0) -> None:  # noqa: ARG002 - the containers'
         """Remove secrets of earlier versions. Each node removes images by its own rules."""
         if (service := await self._find_service()) is not None:
             used = file_secrets.secret_ids([service.spec, service.previous_spec])
