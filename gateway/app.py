@@ -36,6 +36,7 @@ from gateway.stopping import run_until_stopped
 from gateway.store import gateway_address
 from gateway.store.database import transaction
 from gateway.store.storage import open_storage
+from gateway.worker.promoter import promoting
 from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import supervise
 
@@ -76,6 +77,9 @@ async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator
         supervisor = await stack.enter_async_context(supervise(storage.pool, storage.vault, engine, registry, own))
         await stack.enter_async_context(
             polling_registries(storage.pool, storage.vault, registry, own, supervisor.background_tasks)
+        )
+        await stack.enter_async_context(
+            promoting(storage.pool, storage.vault, registry, supervisor.context.alerts, supervisor.background_tasks)
         )
         services = Context(storage.pool, storage.vault, supervisor, own, registry)
         serving = _serving_with_others if settings.processes > 1 else _serving

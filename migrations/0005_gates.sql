@@ -165,3 +165,59 @@ CREATE TRIGGER audited AFTER INSERT OR UPDATE OR DELETE ON group_members FOR EAC
 CREATE TRIGGER audited AFTER INSERT OR UPDATE ON releases FOR EACH ROW
     WHEN (current_setting('gateway.actor', true) <> '')
     EXECUTE FUNCTION audit_change('release', 'release_id', 'created_at', 'asked_by', 'asked_key');
+
+-- == Promotion: an application follows another one
+
+-- An application follows at most one other.
+CREATE UNIQUE INDEX gates_one_promotion ON gates (application_id)
+    WHERE kind = 'promotion' AND application_id IS NOT NULL;
+CREATE INDEX gates_following ON gates ((rule ->> 'follows')) WHERE kind = 'promotion';
+
+-- How long an application that is followed has run a digest well.
+CREATE TABLE soaks (
+    application_id text NOT NULL REFERENCES applications ON DELETE CASCADE,
+    digest         text NOT NULL,
+    -- The clock. It stands while `run` is null: something else runs, or this one is not well.
+    run            text,                 -- what runs: the container and its start, or the tasks
+    since          timestamptz,          -- when it began; later by the time in which nobody observed it
+    seen_at        timestamptz,          -- when it was last observed to be well
+    longest        interval NOT NULL DEFAULT '0 seconds',  -- the most it has shown, its monitor window being over
+    failed_at      timestamptz,          -- when it was rolled back, or had trouble in its monitor window
+    failure        text NOT NULL DEFAULT '',
+    PRIMARY KEY (application_id, digest),
+    CHECK ((run IS NULL) = (since IS NULL)),
+    CHECK (run IS NULL OR seen_at IS NOT NULL)
+);
+
+CREATE TYPE promotion_state AS ENUM (
+    'proposed',   -- waits for a person
+    'waiting',    -- proven, but the follower cannot have it yet: its registry does not have the digest, or it is stopped
+    'queued',     -- as `deployment_id`, which may run by now
+    'promoted',
+    'failed',     -- its deployment failed, or it waited too long; a person may promote it again
+    'withdrawn',  -- by the gateway, since the followed application went on; it comes again if that one proves it anew
+    'declined'    -- by a person
+);
+
+-- What a follower got, or is about to get: a digest once.
+CREATE TABLE promotions (
+    application_id text NOT NULL REFERENCES applications ON DELETE CASCADE,  -- the follower
+    digest         text NOT NULL,
+    follows        text NOT NULL,        -- the application that proved it; outlives it
+    state          promotion_state NOT NULL,
+    reason         text NOT NULL DEFAULT '',
+    proven_at      timestamptz NOT NULL DEFAULT now(),
+    changed_at     timestamptz NOT NULL DEFAULT now(),  -- when it entered this state
+    next_look_at   timestamptz,          -- of a waiting one
+    deployment_id  text REFERENCES deployments ON DELETE SET NULL,
+    PRIMARY KEY (application_id, digest)
+);
+
+-- A follower has at most one that is not over.
+CREATE UNIQUE INDEX promotions_one_open ON promotions (application_id)
+    WHERE state IN ('proposed', 'waiting', 'queued');
+CREATE INDEX promotions_of_deployment ON promotions (deployment_id) WHERE deployment_id IS NOT NULL;
+
+CREATE TRIGGER audited AFTER INSERT OR UPDATE ON promotions FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('promotion', 'application_id', 'proven_at', 'changed_at', 'next_look_at');

@@ -3,12 +3,13 @@
 The calls are the list endpoints of the Engine API: https://docs.docker.com/reference/api/engine/version/v1.41/
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.docker.engine import images, services
+from gateway.docker.engine import containers, images, services
 from gateway.docker.engine.client import Engine, EngineIdentity
 from gateway.docker.engine.labels import (
     APPLICATION,
@@ -124,6 +125,19 @@ def observe(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:
     if drift := _drift(expected, container.labels, "container") or _image_drift(expected, container):
         return ObservedState(State.DRIFTED, drift)
     return _compare_with_desired(expected, _container_state(container))
+
+
+async def identify_run(engine: Engine, expected: ExpectedState, snapshot: Snapshot) -> str | None:
+    """Return what tells this run of the application from any other: the container and its start, or the tasks.
+
+    None where nothing runs. One call for a container, none for a service.
+    """
+    if found := snapshot.services.get(expected.app_name):
+        running = sorted(task.task_id for task in found[1] if task.state == "running")
+        return hashlib.sha256(" ".join(running).encode()).hexdigest() if running else None
+    listed = snapshot.containers.get(expected.app_name)
+    container = listed and await containers.inspect_raw(engine, listed.container_id)
+    return f"{container['Id']} {container['State']['StartedAt']}" if container else None
 
 
 def _absent(expected: ExpectedState, snapshot: Snapshot) -> ObservedState:

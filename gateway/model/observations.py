@@ -72,6 +72,8 @@ class ExpectedState:
     is_monitored: bool
     #: that deployment may restore it
     has_queued_deployment: bool
+    #: another application follows it: see `soaks`
+    is_followed: bool = False
 
     def should_alert(self, state: State) -> bool:
         """Tell whether the state is worth an alert."""

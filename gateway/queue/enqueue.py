@@ -70,6 +70,35 @@ async def enqueue_configured(
     )
 
 
+async def enqueue_promoted(
+    connection: Connection,
+    application_id: str,
+    queued: Deployment | None,
+    reference: Reference,
+    *,
+    title: str,
+    description: str,
+    forced: bool,
+) -> str:
+    """Join or enqueue a deployment of an image by digest, which becomes the application's image once it serves.
+
+    Its subscriptions stay. The caller holds the queue's lock.
+    """
+    deployment_id = await _enqueue(
+        connection,
+        application_id,
+        queued,
+        kind=Kind.DEPLOY,
+        forced=forced,
+        reference=reference,
+        title=title,
+        description=description,
+        image_change=ImageChange(str(reference), moves_subscription=False),
+    )
+    await queue.notify(connection)
+    return deployment_id
+
+
 # -- requests
 
 

@@ -51,7 +51,10 @@ async def select_expected(
                EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
                    OR EXISTS (
                           SELECT FROM watches w WHERE w.application_id = a.application_id AND w.until > now()
-                      ) AS is_monitored
+                      ) AS is_monitored,
+               EXISTS (
+                   SELECT FROM gates g WHERE g.kind = 'promotion' AND g.rule ->> 'follows' = a.application_id
+               ) AS is_followed
           FROM applications a
           LEFT JOIN LATERAL (
                SELECT deployment_id, kind, rolls_back_to, digest, spec_hash

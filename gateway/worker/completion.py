@@ -17,6 +17,7 @@ from gateway.store import (
     pulled_images,
     queue,
     releases,
+    soaks,
     subscriptions,
     swaps,
     versions,
@@ -91,6 +92,8 @@ async def _apply(
     if outcome.serves:
         await _update_image(connection, deployment)
     if outcome.ran is not None:
+        if deployment.kind is Kind.ROLLBACK:
+            await soaks.fail_replaced(connection, application_id, deployment.deployment_id)
         await versions.update_version(connection, vault, deployment.deployment_id, outcome.ran)
         own_window = outcome.ran.configuration.watch
         await _open_monitor_window(

@@ -7,6 +7,7 @@ TROUBLES = Counter("gateway_watch_troubles_total", "Trouble within monitor windo
 RELEASES = Counter("gateway_releases_total", "Releases that ended.", ["outcome"])
 HEALED = Counter("gateway_healed_total", "Applications that were healed, by the state they were in.", ["state"])
 ALERTS = Counter("gateway_alerts_total", "Alerts, counted for each address.", ["outcome"])
+PROMOTIONS = Counter("gateway_promotions_total", "Changes of promotions, by the state that followed.", ["state"])
 STEPS = Histogram(
     "gateway_rollout_step_seconds",
     "How long each step of a rollout took.",

@@ -14,6 +14,8 @@ from gateway.store import (
     delivery_log_size,
     deployment_retention,
     first_seen,
+    promotions,
+    soaks,
     versions,
     watches,
 )
@@ -45,6 +47,8 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
         await watches.delete_expired(connection)
+        await soaks.delete_surplus(connection)
+        await promotions.delete_surplus(connection)
         digests = await first_seen.delete_unused(connection)
         return deliveries or entries or digests
 

@@ -21,7 +21,7 @@ from gateway.model.deployments import Kind, MonitorWindow
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.model.registries import anonymous
 from gateway.queue import enqueue
-from gateway.store import applications, deployments, releases, versions, watches
+from gateway.store import applications, deployments, releases, soaks, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.worker.alerts import Alert, AlertSink
@@ -109,6 +109,7 @@ class RolloutMonitor:
                 desired = await applications.lock_application(connection, window.application_id)
                 if desired is not Desired.RUNNING or not await watches.end_watch(connection, window):
                     return
+                await soaks.fail_digest(connection, window.application_id, window.deployment_id, reason.message)
                 deployment = await deployments.select_deployment(connection, window.deployment_id)
                 whole = deployment.release_id is not None and await releases.report_trouble(
                     connection, deployment, reason

@@ -1,31 +1,38 @@
 """Observes the state of applications: after every event of their engine, and once a minute.
 
+An application that another one follows is observed more often, and how long it has run well is counted.
 A state that differs from the last deployment's, and lasts for a moment, causes one alert. With `heal`, the application
 is also repaired. An application with a running deployment is not observed. One with a queued deployment, an open
 monitor window or an open swap is not repaired, since another part of the gateway takes care of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 import structlog
 
 from gateway.background import isolate_failures
 from gateway.docker import snapshot
-from gateway.docker.engine.client import ReachedEngine
-from gateway.model.errors import Conflict, NotFound
+from gateway.docker.engine.client import Engine, ReachedEngine
+from gateway.model.applications import Desired
+from gateway.model.errors import Conflict, Failed, NotFound
 from gateway.model.observations import ExpectedState, ObservedState, alert_delay
+from gateway.model.reference import Digest
+from gateway.model.soaks import is_well
 from gateway.queue import enqueue
-from gateway.store import applications, observations
+from gateway.store import applications, observations, soaks
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
+from gateway.store.soaks import Sighting
 from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.metrics import HEALED
 
 _LOG = structlog.get_logger()
 
 OBSERVE_INTERVAL = 60.0  # seconds
+_SOAK_INTERVAL = 10.0  # seconds, while another application follows one of the engine
 _RECHECK_DELAY = 2.0  # seconds until the next check, while something is in progress or unconfirmed
 _MIN_HEAL_INTERVAL = timedelta(minutes=10)
 
@@ -55,10 +62,34 @@ class StateMonitor:
             for expected in all_expected
             if not expected.has_running_deployment
         }
+        sightings = await self._sight_followed(reached.engine, all_expected, states, current)
         async with transaction(self._pool) as connection:
             standings = await observations.upsert_observations(connection, states, as_of)
+            seen = {key: one for key, one in sightings.items() if key in standings}
+            await soaks.record_sightings(connection, seen, as_of)
         unconfirmed = await self._act(all_expected, states, standings)
-        return _RECHECK_DELAY if unconfirmed or len(standings) < len(all_expected) else None
+        if unconfirmed or len(standings) < len(all_expected):
+            return _RECHECK_DELAY
+        return _SOAK_INTERVAL if sightings else None
+
+    async def _sight_followed(
+        self,
+        engine: Engine,
+        all_expected: Sequence[ExpectedState],
+        states: Mapping[str, ObservedState],
+        current: snapshot.Snapshot,
+    ) -> dict[str, Sighting]:
+        """Return what the applications that others follow run, and whether it is well."""
+        sightings = {}
+        for expected in all_expected:
+            state = states.get(expected.application_id)
+            if not expected.is_followed or expected.digest is None or state is None:
+                continue
+            well = expected.desired is Desired.RUNNING and is_well(state.state)
+            with suppress(Failed):
+                run = await snapshot.identify_run(engine, expected, current) if well else None
+                sightings[expected.application_id] = Sighting(Digest(expected.digest), run)
+        return sightings
 
     async def _act(
         self, all_expected: list[ExpectedState], states: Mapping[str, ObservedState], standings: Mapping[str, Standing]

@@ -1,0 +1,121 @@
+"""Promotes to each follower what the application that it follows has proven, and withdraws what is no longer true.
+
+    proven ─▶ does the follower's registry have the digest? ─┬─▶ queued as REPOSITORY@DIGEST, or proposed
+                                                             └─▶ waits, and is looked at again
+
+The rows are the truth, and are read every few seconds. Every gateway does this; they take turns by the lock of the
+follower's queue. That a follower never runs what was not proven is the law of the gate `promotion`, whatever happens
+here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import structlog
+
+from gateway.admin.promotions import find_promoted, following_of
+from gateway.background import BackgroundTasks, isolate_failures
+from gateway.model.errors import NotFound
+from gateway.model.promotions import Following, PromotionState
+from gateway.model.reference import Digest
+from gateway.model.soaks import Followed
+from gateway.queue import promotion
+from gateway.queue.promotion import Change
+from gateway.registry.client import RegistryClient
+from gateway.store import applications, promotions, soaks
+from gateway.store.database import Pool, statement, transaction
+from gateway.store.encryption import Vault
+from gateway.worker.alerts import Alert, AlertSink
+from gateway.worker.metrics import PROMOTIONS
+
+_LOG = structlog.get_logger()
+
+_INTERVAL = 5.0  # seconds
+_WHAT = {
+    PromotionState.PROPOSED: "an image is proven and waits for you to promote it",
+    PromotionState.WAITING: "an image is proven but cannot be promoted yet",
+    PromotionState.QUEUED: "what it is about to run is no longer proven by the application that it follows",
+    PromotionState.FAILED: "an image was not promoted",
+}
+
+
+class Promoter:
+    """Promotes for all followers."""
+
+    def __init__(self, pool: Pool, vault: Vault, registry: RegistryClient, alerts: AlertSink) -> None:
+        self._pool = pool
+        self._vault = vault
+        self._registry = registry
+        self._alerts = alerts
+
+    async def promote_forever(self) -> None:
+        while True:
+            await self.promote_once()
+            await asyncio.sleep(_INTERVAL)
+
+    async def promote_once(self, now: datetime | None = None) -> None:
+        """Look at all followers once. `now` is the database's time unless it is given."""
+        async with statement(self._pool) as connection:
+            now = now or await soaks.current_time(connection)
+            rules = await promotions.select_followers(connection)
+            open_ones = await promotions.select_open_followers(connection)
+        followings = {one: following_of(one, rule) for one, rule in rules.items()}
+        for application_id in sorted({*followings, *open_ones}):
+            with isolate_failures("promotions", application_id):
+                await self._review(application_id, followings.get(application_id), now)
+
+    async def _review(self, application_id: str, following: Following | None, now: datetime) -> None:
+        async with transaction(self._pool) as connection:
+            change = None
+            if await promotions.select_open(connection, application_id) is not None:
+                await applications.lock_row(connection, application_id)
+                change = await promotion.review_open(connection, application_id, following, now)
+            due = None if following is None else await promotion.select_due(connection, following, now)
+        await self._tell(change)
+        if following is not None and due is not None and due.serving is not None:
+            await self._promote(following, due, due.serving, now)
+
+    async def _promote(self, following: Following, followed: Followed, digest: Digest, now: datetime) -> None:
+        try:
+            async with statement(self._pool) as connection:
+                application = await applications.select_application(connection, self._vault, following.application_id)
+            reference, obstacle = await find_promoted(
+                self._pool, self._vault, self._registry, application, followed=followed, digest=digest
+            )
+            async with transaction(self._pool) as connection:
+                change = await promotion.promote_due(
+                    connection, following, digest, reference=reference, obstacle=obstacle, now=now
+                )
+        except NotFound:
+            return  # the follower was deleted
+        await self._tell(change)
+
+    async def _tell(self, change: Change | None) -> None:
+        """Log and count a change, and send an alert of one that people should know."""
+        if change is None:
+            return
+        one = change.promotion
+        fields = {"application": one.application_id, "digest": one.digest, "reason": one.reason}
+        _LOG.info("A promotion changed", state=one.state, deployment=one.deployment_id, **fields)
+        PROMOTIONS.labels(one.state).inc()
+        if not change.told:
+            return
+        async with statement(self._pool) as connection:
+            names = await applications.select_names(connection, [one.application_id])
+        lines = [one.reason, f"Digest: {one.digest}", f"Deployment: {one.deployment_id}" if one.deployment_id else ""]
+        if one.state is PromotionState.PROPOSED:
+            lines.append(f"To promote it: gateway promotions promote {one.application_id} --digest {one.digest}")
+        name = names.get(one.application_id, one.application_id)
+        self._alerts.send(Alert(f"{name}: {_WHAT.get(one.state, one.state)}", "\n".join(filter(None, lines))))
+
+
+@asynccontextmanager
+async def promoting(
+    pool: Pool, vault: Vault, registry: RegistryClient, alerts: AlertSink, background_tasks: BackgroundTasks
+) -> AsyncIterator[Promoter]:
+    """Promote until the block is left."""
+    promoter = Promoter(pool, vault, registry, alerts)
+    async with background_tasks.running("promotions", promoter.promote_forever):
+        yield promoter
