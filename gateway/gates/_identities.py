@@ -60,7 +60,3 @@ class Identity(GateRule):
         return matches(identity, self.identity, self.identity_pattern) and matches(
             issuer, self.issuer, self.issuer_pattern
         )
-
-    @property
-    def description(self) -> str:
-        return f"{self.identity or self.identity_pattern} of {self.issuer or self.issuer_pattern}"

@@ -13,7 +13,7 @@ import base64
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
@@ -86,9 +86,9 @@ class Keyless:
             verify(policy)
         except Exception as error:  # of whatever kind: what is verified was made by anybody
             raise Malformed(f"has no valid certificate and log entry: {str(error)[:300]}") from error
-        if not policy.matched:
+        if not policy.signer:
             raise Malformed("has a certificate that nothing was compared with")
-        return tuple(f"identity {one.description}" for one in policy.matched)
+        return (policy.signer,)
 
 
 @lru_cache(maxsize=8)
@@ -106,18 +106,20 @@ def _open(trusted_root: str) -> Any:
 
 @dataclass(slots=True)
 class _Policy:
-    """Compares a certificate's identity and issuer, for sigstore; notes which of the trusted ones it matched."""
+    """Compares a certificate's identity and issuer with the trusted ones, for sigstore, and notes who signed.
+
+    A signer is who the certificate names, however many of the trusted ones that matches.
+    """
 
     identities: Sequence[Identity]
-    matched: list[Identity] = field(default_factory=list)
+    signer: str = ""
 
     def verify(self, cert: Any) -> None:
         names, issuer = _names(cert), _issuer(cert)
-        self.matched = [one for one in self.identities if issuer and any(one.matches(name, issuer) for name in names)]
-        if not self.matched:
-            raise ValueError(
-                f"the certificate is for {', '.join(names) or 'nobody'}, by the issuer {issuer or '(none)'}"
-            )
+        whom = ", ".join(sorted(names)) or "nobody"
+        if not issuer or not any(one.matches(name, issuer) for one in self.identities for name in names):
+            raise ValueError(f"the certificate is for {whom}, by the issuer {issuer or '(none)'}")
+        self.signer = f"identity {whom} of {issuer}"
 
 
 def _names(certificate: Any) -> list[str]:

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 _RSA_BITS = range(2048, 8193)
 _MAX_PEM = 8192  # characters
 _MAX_SIGNATURE = 1024  # bytes
+#: one block of PEM
+PEM = re.compile(r"-----BEGIN [A-Z ]+-----[A-Za-z0-9+/=\s]+-----END [A-Z ]+-----")
 _REFERENCE = re.compile(r"[a-z0-9+.-]{2,20}:(?://|.)")
 # P-384: cosign signs with SHA-384 since version 3, and did with SHA-256 before.
 _HASHES: dict[str, tuple[hashes.HashAlgorithm, ...]] = {
@@ -98,7 +100,7 @@ def _parse(text: str) -> _Key:
             f"refers to a key at {scheme}: the gateway asks no key service, so give the public key itself in PEM: "
             f"cosign public-key --key {scheme}:…"
         )
-    if text.count("-----BEGIN") != 1:
+    if PEM.fullmatch(text) is None:
         raise ValueError("is not one public key in PEM, which begins with -----BEGIN PUBLIC KEY-----")
     try:
         key = load_pem_public_key(text.encode())

@@ -12,7 +12,7 @@ from gateway.gates._cosign import Trust
 from gateway.gates._duration import Duration
 from gateway.gates._identities import Identity
 from gateway.gates._keyless import MISSING_PACKAGE, Keyless, is_installed
-from gateway.gates._public_keys import PublicKey
+from gateway.gates._public_keys import PEM, PublicKey
 from gateway.gates.gate import GateRule
 
 _MAX_SIGNERS = 10
@@ -49,6 +49,20 @@ class Signers(GateRule):
     """How long to wait for what is not there yet. What the registry does not answer is waited for longer."""
     platform_manifest: bool = False
     """Whether what is signed about the manifest for the engine's platform counts too, where the image is an index."""
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split_keys(cls, given: object) -> object:
+        """A text is one key after the other, as `cat` prints them."""
+        if not isinstance(given, str):
+            return given
+        found = PEM.findall(given)
+        return found if found and not PEM.sub("", given).strip() else [given]
+
+    @field_validator("identities", mode="before")
+    @classmethod
+    def _list_identities(cls, given: object) -> object:
+        return [given] if isinstance(given, dict) else given
 
     @field_validator("late")
     @classmethod

@@ -23,6 +23,7 @@ from gateway.registry.attached import SIGNATURES
 
 _SAME = "same"
 _MAX_ANNOTATIONS = 20
+_MAX_THRESHOLD = 20
 # Whoever deletes a signature, to withdraw it, means later deployments too.
 HOLDS = timedelta(hours=1)
 
@@ -30,8 +31,8 @@ HOLDS = timedelta(hours=1)
 class Rule(Signers):
     """Whose signatures an image needs."""
 
-    threshold: int = Field(default=1, ge=1)
-    """How many of the keys and identities must have signed."""
+    threshold: int = Field(default=1, ge=1, le=_MAX_THRESHOLD)
+    """How many must have signed, each with another key or as another identity."""
     annotations: dict[str, str] = Field(default={}, max_length=_MAX_ANNOTATIONS)
     """What must be signed with it: cosign sign -a KEY=VALUE."""
     repository: str | None = None
@@ -40,7 +41,8 @@ class Rule(Signers):
     @model_validator(mode="after")
     def _check(self) -> Self:
         signers = len(self.keys) + len(self.identities)
-        if self.threshold > signers:
+        by_pattern = any(one.identity is None for one in self.identities)
+        if self.threshold > signers and not by_pattern:
             raise ValueError(f"threshold is {self.threshold}, but there are only {signers} keys and identities")
         if self.repository not in {None, _SAME}:
             try:

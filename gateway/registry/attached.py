@@ -29,9 +29,10 @@ _ANNOTATIONS = frozenset(
         "dev.sigstore.cosign/bundle",
     }
 )
+_JSON = "application/json"
 _PREDICATE = "dev.sigstore.bundle.predicateType"
 #: what a manifest with signatures or attestations may call itself
-_MAY_SIGN = re.compile(r"sigstore|cosign|dsse|in-toto|oci\.empty|image\.config|octet-stream")
+_MAY_SIGN = re.compile(r"sigstore|cosign|dsse|in-toto|oci\.empty|image\.config|container\.image|octet-stream")
 _NEXT = re.compile(r'<([^<>]{1,2000})>\s*;[^,]*\brel="?next"?')
 
 
@@ -121,6 +122,20 @@ def parse_manifest(answer: Answer, subject: Subject, expected: Digest | None) ->
     if not isinstance(found, dict) or (named is None and {"manifests", "layers"} & found.keys() != shape):
         raise errors.not_a_manifest(subject, answer)
     return found
+
+
+def parse_referrers(answer: Answer, subject: Subject) -> list[Mapping[str, Any]]:
+    """Return the entries that the referrers API lists, but for those of another type; raises Postponed for rubbish.
+
+    Some registries call the list plain JSON.
+    """
+    try:
+        found = orjson.loads(answer.body) if answer.media_type in {*INDEXES, _JSON} else None
+    except orjson.JSONDecodeError as error:
+        raise errors.not_a_manifest(subject, answer) from error
+    if not isinstance(found, dict) or not isinstance(found.get("manifests", ""), list | None) or "layers" in found:
+        raise errors.not_a_manifest(subject, answer)
+    return [entry for entry in objects(found["manifests"]) if may_sign(entry)]
 
 
 def check_digest(content: bytes, digest: str, subject: Subject) -> None:

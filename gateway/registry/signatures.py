@@ -28,10 +28,10 @@ from gateway.registry.attached import (
     check_digest,
     for_platform,
     likely_first,
-    may_sign,
     next_query,
     objects,
     parse_manifest,
+    parse_referrers,
     wanted_layers,
 )
 from gateway.registry.errors import Subject, raise_for_status
@@ -142,8 +142,9 @@ class _Fetcher:
 
     async def _read_referrers(self, tag: str) -> None:
         entries = await self._ask_referrers_api()
-        if entries is None:
-            # No entry of this index is dropped for its artifactType: those who keep it up need not fill that in.
+        if not entries:
+            # Also where the API lists nothing: what was pushed before a registry had it may be in this index alone.
+            # No entry is dropped for its artifactType: those who keep it up need not fill that in.
             entries = objects((await self._get_manifest(tag) or {}).get("manifests"))
         digests = likely_first(entries, self._wanted)
         self._left_out += max(0, len(digests) - _MAX_REFERRERS)
@@ -151,20 +152,17 @@ class _Fetcher:
             for digest in digests[:_MAX_REFERRERS]:
                 _ = group.create_task(self._noting(self._read_referrer, digest))
 
-    async def _ask_referrers_api(self) -> list[Mapping[str, Any]] | None:
-        """Return the entries of the API that may sign; None where the registry has no such API."""
+    async def _ask_referrers_api(self) -> list[Mapping[str, Any]]:
+        """Return the entries of the API that may sign; none where the registry has no such API."""
         path = f"{self._repository}/referrers/{self._reference.digest}"
         entries: list[Mapping[str, Any]] = []
         query: Mapping[str, str] = {}
         for page in range(_MAX_PAGES):
             answer = await self._request("GET", path, query=query)
             if page == 0 and answer.status in _NO_REFERRERS_API:
-                return None
+                return []
             raise_for_status(answer.status, answer.headers, self._subject, self._login)
-            index = parse_manifest(answer, self._subject, None)
-            if answer.media_type not in INDEXES:
-                raise errors.not_a_manifest(self._subject, answer)
-            entries += [entry for entry in objects(index.get("manifests")) if may_sign(entry)]
+            entries += parse_referrers(answer, self._subject)
             following = next_query(answer)
             if not following or following == query:
                 return entries

@@ -370,10 +370,18 @@ async def test_pages_of_the_referrers_api_are_followed_on_the_registry_itself(
             page = int(request.query.get("page", "0"))
             body = {"schemaVersion": 2, "manifests": listed if page == 2 else []}
             link = {"Link": f'<http://127.0.0.1:1/elsewhere?page={page + 1}>; rel="next"'} if page < 2 else {}
-            return web.json_response(body, content_type=INDEX, headers=link)
+            return web.json_response(body, headers=link)  # some registries call it plain JSON
 
         async with served(paged) as there:
             assert (await ask(transport, image, key, address=there)).verdict is Verdict.PASSED
+
+
+async def test_what_was_listed_before_a_registry_had_the_api_is_found_too(
+    transport: AuthenticatedTransport, image: Signable, key: SigningKey
+) -> None:
+    async with fronted(image, key, "referrer") as (front, address):
+        front.referrers = []
+        assert (await ask(transport, image, key, address=address)).verdict is Verdict.PASSED
 
 
 async def test_a_listing_that_is_none_is_no_signature(
@@ -381,6 +389,10 @@ async def test_a_listing_that_is_none_is_no_signature(
 ) -> None:
     async with fronted(image, key, "none") as (front, address):
         entries: list[Any] = [1, None, [], {"digest": "sha256:" + "AB" * 32}, {"digest": {}}]
-        for front.referrers in (entries, "rubbish", {"a": 1}):  # type: ignore[assignment]  # a registry may say anything
-            assert (await ask(transport, image, key, address=address)).verdict is Verdict.REFUSED
+        for front.referrers, verdict in (  # type: ignore[assignment]  # a registry may say anything
+            (entries, Verdict.REFUSED),
+            ("rubbish", Verdict.UNKNOWN),
+            ({"a": 1}, Verdict.UNKNOWN),
+        ):
+            assert (await ask(transport, image, key, address=address)).verdict is verdict
         assert not [path for path in front.paths if "/blobs/" in path]

@@ -263,10 +263,20 @@ def test_identities_by_pattern(sigstore: Sigstore, identity: dict[str, str], giv
     assert judge(one, sigstore.trusted_root, identities=[identity]).verdict is verdict
 
 
-def test_an_identity_and_a_key_are_two_signers(sigstore: Sigstore) -> None:
-    second = {**OURS, "identity": MAIL.identity, "issuer": MAIL.issuer}
-    rule = {"identities": [OURS, second], "threshold": 2}
-    assert judge(bundled(sigstore.bundle(STATEMENT)), sigstore.trusted_root, **rule).verdict is REFUSED
+def test_a_signer_counts_once_however_many_identities_it_matches(sigstore: Sigstore) -> None:
+    anybody = {"identityPattern": ".*", "issuerPattern": ".*"}
+    rule = Rule.model_validate({"identities": [OURS, anybody], "threshold": 2, "trustedRoot": sigstore.trusted_root})
+
+    def verdict(*stored: Stored) -> Verdict:
+        findings = verify({Digest(DIGEST): Attached(stored)}, rule)
+        since = NOW - timedelta(hours=1)
+        return decide(
+            rule, findings, dataclasses.replace(a_candidate(Digest(DIGEST)), first_asked_at=since), NOW
+        ).verdict
+
+    ours = bundled(sigstore.bundle(STATEMENT))
+    assert verdict(ours, simple(CLAIMS, sigstore.simple(CLAIMS))) is REFUSED
+    assert verdict(ours, simple(CLAIMS, sigstore.simple(CLAIMS, MAIL))) is PASSED
 
 
 WRONG_RULES: dict[str, tuple[dict[str, Any], str]] = {

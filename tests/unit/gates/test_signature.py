@@ -473,6 +473,23 @@ def _der(*numbers: int) -> bytes:
     return b"\x30" + bytes([len(body)]) + body
 
 
+def test_no_changed_byte_lets_another_claim_pass(keys: Keys) -> None:
+    """Each byte of what the registry has is changed, one after the other: at most what is not signed still passes."""
+    rule = Rule.model_validate({"keys": [keys.ours.public]})
+    passed = 0
+    for one in (simple(keys.ours, CLAIMS), bundled(signed_bundle(keys.ours, STATEMENT))):
+        for place in range(len(one.content)):
+            for flip in (0x01, 0x20, 0x80):
+                content = bytearray(one.content)
+                content[place] ^= flip
+                found = verify({Digest(DIGEST): Attached((dataclasses.replace(one, content=bytes(content)),))}, rule)
+                for signed in found.signed[Digest(DIGEST)]:
+                    passed += 1
+                    assert signed.claims.digests == {DIGEST}
+    # A key's hint, what names the members around it, and the like.
+    assert 0 < passed < 1500
+
+
 # -- what is not known
 
 
@@ -539,6 +556,14 @@ def test_other_keys_are_refused_with_what_to_give_instead(keys: Keys, tmp_path: 
     for message, key in wrong.items():
         with pytest.raises(ValidationError, match=message):
             Rule.model_validate({"keys": [keys.ours.public, key]})
+
+
+def test_keys_may_be_given_as_files_are_printed(keys: Keys) -> None:
+    both = [one.public for one in keys.trusted]
+    assert Rule.model_validate({"keys": "\n".join(both)}).public_keys == Rule.model_validate({"keys": both}).public_keys
+    for wrong in (both[0] + "rubbish", "rubbish", both[0][:-20]):
+        with pytest.raises(ValidationError, match=r"is not (one|a) public key"):
+            Rule.model_validate({"keys": wrong})
 
 
 def test_a_rule_is_stored_as_it_was_written(keys: Keys) -> None:
