@@ -23,6 +23,7 @@ from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.registry.challenge import parse_challenge
 from gateway.sources import SOURCES, Request, detect
 from gateway.sources._json_pointer import parse_pointer
+from tests.fuzz import attached
 from tests.support.samples import OURS, Sample
 
 _LONGEST_TEXT = 2000
@@ -53,6 +54,9 @@ def targets() -> dict[str, Target]:
         "challenge": _text(parse_challenge, ['Bearer realm="https://a/t",service="r",scope="repository:a:pull"']),
         "pointer": _text(parse_pointer, ["/a/0/b~1c", "", "/~0"]),
         "policy": _text(_policy, ["semver\n^1.2 || ~3\nv1.2.3", "regex\n\\d{8}-[a-f]+\nx", "glob\nmain-*[!a]\nmain-b"]),
+        "public-key": _text(attached.parse_key, attached.KEYS),
+        "signed": Target(attached.examine_all(storable), attached.SIGNED),
+        "referrers": Target(attached.list_all, attached.LISTED),
         "trpc": Target(_trpc, [b'{"json":{"a":1},"meta":{"values":{}}}', b'{"0":{"json":1},"1":{}}', b"", b"[1]"]),
     }
 
