@@ -1,10 +1,10 @@
-"""Accept many deliveries by one statement: `accept` of migrations/0004_accept.sql.
+"""Accept many deliveries by one statement: `accept_2` of migrations/0006_accept_2.sql.
 
 It decides the deliveries whose pushes deploy the image that an application is configured with, under its own tag, or
 nothing. `gateway.queue.ingest` decides the others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -20,7 +20,7 @@ from gateway.model.tag_policies import Rule, TagPolicy
 from gateway.store.database import Connection
 from gateway.store.subscriptions import SubscribedPolicy
 
-_STATEMENT = "SELECT * FROM accept($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
+_STATEMENT = "SELECT * FROM accept_2($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15,$16,$17,$18,$19)"
 _LIBRARY = "library/"
 
 
@@ -74,21 +74,12 @@ async def accept(
     `subscribed` is what is known to subscribe to the paths of repositories, as an earlier `accept` returned it.
     Raises RowIsLocked, and stores nothing then.
     """
-    numbers: dict[tuple[Repository, Tag], int] = {}
-    images = []
-    push_deliveries: list[int] = []
-    push_images: list[int] = []
-    push_digests: list[str | None] = []
-    for place, delivery in enumerate(deliveries, 1):
-        for push in delivery.pushes:
-            image = (push.repository, push.tag)
-            if (number := numbers.get(image)) is None:
-                known = subscribed.get(push.repository.path, "")
-                images.append((*_image(push.repository, push.tag, known), known))
-                number = numbers[image] = len(images)
-            push_deliveries.append(place)
-            push_images.append(number)
-            push_digests.append(push.digest)
+    images = _Images(subscribed)
+    pushes = [
+        (place, images.number_of(push), push)
+        for place, delivery in enumerate(deliveries, 1)
+        for push in delivery.pushes
+    ]
     try:
         rows = await connection.fetch(
             _STATEMENT,
@@ -96,53 +87,130 @@ async def accept(
             [one.endpoint_id for one in deliveries],
             [one.endpoint_version for one in deliveries],
             [one.key for one in deliveries],
-            [one.key_window for one in deliveries],
+            [None if one.key_window is None else one.key_window.total_seconds() for one in deliveries],
             [one.may_repeat for one in deliveries],
             [one.source for one in deliveries],
-            [one.headers for one in deliveries],
+            [orjson.dumps(one.headers).decode() for one in deliveries],
             [one.body for one in deliveries],
-            [_as_json(one.ignored) for one in deliveries],
-            push_deliveries,
-            push_images,
-            push_digests,
-            [one[0] for one in images],
-            [one[1] for one in images],
-            [one[2] for one in images],
-            [one[4] for one in images],
-            [one[3] for one in images],
-            NO_SUBSCRIPTION,
+            [",".join(map(_as_json, one.ignored)) if one.ignored else None for one in deliveries],
+            [place for place, _, _ in pushes],
+            [image for _, image, _ in pushes],
+            [push.digest for _, _, push in pushes],
+            [one.repository for one in images.found],
+            [one.tag for one in images.found],
+            [one.names for one in images.found],
+            images.known,
+            [one.reason.json for one in images.found],
+            [one.further.json for one in images.found],
         )
     except asyncpg.LockNotAvailableError as error:
         raise RowIsLocked from error
     done = [UNDECIDED] * len(deliveries)
-    paths = {number: image[0].path for image, number in numbers.items()}
-    for number, verdict, again, duplicate_of, deployment_ids, application_ids, ignored, unknown in rows:
-        done[number - 1] = Acceptance(
-            verdict,
-            again,
-            duplicate_of,
-            tuple(zip(deployment_ids, application_ids, strict=True)) if deployment_ids else (),
-            tuple(Ignored(one["reference"], one["reason"]) for one in ignored) if ignored else (),
-            tuple((paths[int(image)], lines) for image, lines in unknown.items()) if unknown else (),
-        )
+    for number, again, duplicate_of, there, accepted, linked, deployment_ids, application_ids, unfollowed in rows:
+        if number == 0:
+            caused: dict[int, list[tuple[str, str]]] = {}
+            for place, *pair in zip(linked or (), deployment_ids or (), application_ids or (), strict=True):
+                caused.setdefault(place, []).append((pair[0], pair[1]))
+            ignored = images.ignored(pushes, frozenset(unfollowed)) if unfollowed else {}
+            for place, delivery in enumerate(deliveries, 1):
+                if accepted is None or accepted[place - 1]:
+                    done[place - 1] = Acceptance(
+                        "queued" if place in caused else "ignored",
+                        deployments=tuple(caused.get(place, ())),
+                        ignored=(*delivery.ignored, *ignored.get(place, ())),
+                    )
+        elif again:
+            paths = {} if there is None else there
+            done[number - 1] = Acceptance(
+                None, again=True, subscribed=tuple((images.path(int(image)), lines) for image, lines in paths.items())
+            )
+        else:
+            done[number - 1] = Acceptance("duplicate", duplicate_of=duplicate_of)
     return done
 
 
-def _as_json(ignored: Sequence[Ignored]) -> str | None:
-    if not ignored:
-        return None
-    return orjson.dumps([{"reference": one.reference, "reason": one.reason} for one in ignored]).decode()
+@dataclass(frozen=True, slots=True)
+class _Reason:
+    """Why a push of an image deploys nothing, if so; also as it is stored."""
+
+    ignored: Ignored
+    json: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    repository: str
+    tag: str
+    #: the ways in which people write it, separated by blanks
+    names: str
+    path: str
+    reason: _Reason
+    #: of a further push of its repository in one delivery
+    further: _Reason
+
+
+class _Images:
+    """The images of a batch, each once. Their numbers begin at 1."""
+
+    def __init__(self, subscribed: Mapping[str, str]) -> None:
+        self._subscribed = subscribed
+        self._numbers: dict[tuple[Repository, Tag], int] = {}
+        self.found: list[_Image] = []
+        #: what is known to subscribe to the path of each
+        self.known: list[str] = []
+
+    def path(self, number: int) -> str:
+        return self.found[number - 1].path
+
+    def ignored(
+        self, pushes: Iterable[tuple[int, int, PushEvent]], unfollowed: Collection[int]
+    ) -> dict[int, list[Ignored]]:
+        """Return by the number of a delivery what of it deploys nothing; pushes are with their delivery and image."""
+        found: dict[int, list[Ignored]] = {}
+        seen: set[tuple[int, Repository]] = set()
+        for place, image, push in pushes:
+            if image in unfollowed:
+                is_further = (place, push.repository) in seen
+                one = self.found[image - 1]
+                found.setdefault(place, []).append(one.further.ignored if is_further else one.reason.ignored)
+                seen.add((place, push.repository))
+        return found
+
+    def number_of(self, push: PushEvent) -> int:
+        """Return the number of the image that was pushed."""
+        key = (push.repository, push.tag)
+        number = self._numbers.get(key)
+        if number is None:
+            known = self._subscribed.get(push.repository.path, "")
+            self.found.append(_image(push.repository, push.tag, known))
+            self.known.append(known)
+            number = self._numbers[key] = len(self.found)
+        return number
+
+
+def _as_json(ignored: Ignored) -> str:
+    return orjson.dumps({"reference": ignored.reference, "reason": ignored.reason}).decode()
+
+
+def _reason(ignored: Ignored) -> _Reason:
+    return _Reason(ignored, _as_json(ignored))
 
 
 @lru_cache(maxsize=8192)
-def _image(repository: Repository, tag: Tag, subscribed: str) -> tuple[str, str, str, str]:
-    """Return the repository, the tag, the names of the image, and why a push of it deploys nothing."""
+def _image(repository: Repository, tag: Tag, subscribed: str) -> _Image:
     policies = [
         SubscribedPolicy(Repository.parse(name), TagPolicy(Rule(rule), pattern))
         for name, rule, pattern in (orjson.loads(subscribed) if subscribed else ())
     ]
     (unmatched,) = explain_unmatched([PushEvent(repository, tag)], policies)
-    return str(repository), tag, " ".join(_names(repository, tag)), unmatched.reason
+    return _Image(
+        str(repository),
+        tag,
+        " ".join(_names(repository, tag)),
+        repository.path,
+        _reason(unmatched),
+        _reason(Ignored(unmatched.reference, NO_SUBSCRIPTION)),
+    )
 
 
 def _names(repository: Repository, tag: Tag) -> list[str]:
