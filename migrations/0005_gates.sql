@@ -221,3 +221,63 @@ CREATE INDEX promotions_of_deployment ON promotions (deployment_id) WHERE deploy
 CREATE TRIGGER audited AFTER INSERT OR UPDATE ON promotions FOR EACH ROW
     WHEN (current_setting('gateway.actor', true) <> '')
     EXECUTE FUNCTION audit_change('promotion', 'application_id', 'proven_at', 'changed_at', 'next_look_at');
+
+-- == Approvals: people let a digest with a configuration pass
+
+-- What people are asked. An approval is for one digest of one repository with one configuration: whatever else a
+-- deployment brings is another one.
+CREATE TABLE approvals (
+    approval_id    text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    application_id text NOT NULL REFERENCES applications ON DELETE CASCADE,
+    gate_id        text NOT NULL,              -- outlives the gate
+    gate_name      text NOT NULL,
+    deployment_id  text NOT NULL REFERENCES deployments ON DELETE CASCADE,  -- that asked last
+    repository     text NOT NULL,
+    digest         text NOT NULL,
+    spec_hash      text NOT NULL,
+    image          text NOT NULL,              -- as it is shown
+    serving        text,                       -- the digest that served when it was asked
+    changes        jsonb NOT NULL DEFAULT '[]',  -- of the configuration, without secrets
+    fingerprint    text NOT NULL,              -- of the configuration as it was stored when it was asked last
+    rule           jsonb NOT NULL,             -- who may approve, and how many must
+    askers         text[] NOT NULL DEFAULT '{}',  -- who asked for the deployment, as `approver` below
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    deadline_at    timestamptz NOT NULL,
+    passed_at      timestamptz,                -- when its gate let the deployment pass that asked last
+    closed_at      timestamptz                 -- when something else was asked, or its deployment had ended
+);
+
+-- An application is asked one thing at a time by a gate.
+CREATE UNIQUE INDEX approvals_one_open ON approvals (application_id, gate_id) WHERE closed_at IS NULL;
+CREATE INDEX approvals_of_deployment ON approvals (deployment_id);
+
+CREATE TYPE approval_answer AS ENUM ('approve', 'reject', 'defer');
+
+-- What each person answered last.
+CREATE TABLE approval_answers (
+    approval_id    text NOT NULL REFERENCES approvals ON DELETE CASCADE,
+    approver       text NOT NULL,              -- key:ID of an API key, cli:USER of a host, or link
+    application_id text NOT NULL,
+    name           text NOT NULL,              -- of the key or the user
+    answer         approval_answer NOT NULL,
+    reason         text NOT NULL DEFAULT '',
+    until          timestamptz,                -- of a deferral
+    answered_at    timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (approval_id, approver),
+    CHECK ((answer = 'defer') = (until IS NOT NULL)),
+    CHECK (answer <> 'reject' OR reason <> '')
+);
+
+CREATE TRIGGER audited AFTER INSERT OR UPDATE ON approval_answers FOR EACH ROW
+    WHEN (current_setting('gateway.actor', true) <> '')
+    EXECUTE FUNCTION audit_change('approval', 'approval_id', 'answered_at', 'application_id');
+
+-- Links in alerts. Whoever has one may answer once.
+CREATE TABLE approval_links (
+    token_hash  bytea PRIMARY KEY,             -- SHA-256 of 32 random bytes
+    approval_id text NOT NULL REFERENCES approvals ON DELETE CASCADE,
+    expires_at  timestamptz NOT NULL,
+    used_at     timestamptz
+);
+
+CREATE INDEX approval_links_of_approval ON approval_links (approval_id);

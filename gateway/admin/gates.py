@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from gateway.gates import catalog
@@ -146,6 +147,8 @@ def _checked_name(name: str) -> str:
 def _checked_rule(gate: Gate, rule: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rule as it is stored: with the fields that were given."""
     parsed = parse_rule(gate, rule)
+    if gate.opens is not None and gate.opens(parsed, datetime.now(UTC)) is None:
+        raise InvalidInput("the rule lets nothing pass: it does not open within nine years", field="rule")
     stored = parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
     if len(str(stored)) > _MAX_RULE:
         raise InvalidInput(f"the rule is longer than {_MAX_RULE} characters", field="rule")

@@ -10,6 +10,7 @@ from gateway.api.base import half_of_connections, with_ingress
 from gateway.api.context import SHARE
 from gateway.api.docs import pages
 from gateway.api.health import METRICS_OF_OTHERS, MetricsOfOthers, no_metrics
+from gateway.api.ingress import approval_links
 from gateway.api.ingress.rate_limit import Buckets, OwnBuckets
 from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.readiness import READINESS, Readiness
@@ -32,6 +33,7 @@ def build(
     application[SHARE] = share(context.pool, half_of_connections(context))
     application[KEY_LOOKUP] = KeyLookup(partial(auth.select_valid, context.pool))
     application[CONCURRENCY_LIMITS] = ConcurrencyLimits()
+    application[approval_links.BUCKETS] = OwnBuckets()
     application[READINESS] = Readiness()
     application[health.GAUGES] = health.Gauges()
     application[METRICS_OF_OTHERS] = accepting
@@ -44,6 +46,8 @@ def build(
             web.route("*", "/api/trpc/{procedure:[^/]+}", handlers.trpc_call),
             web.route("*", "/api", handlers.rest_call),
             web.route("*", "/api/{procedure:.*}", handlers.rest_call),
+            web.get("/approvals/{token}", approval_links.show),
+            web.post("/approvals/{token}", approval_links.answer),
             web.get("/healthz", health.healthz),
             web.get("/readyz", health.readyz),
             web.get("/metrics", health.metrics),

@@ -8,6 +8,7 @@ import click
 from gateway.cli import (
     adoption,
     api,
+    approvals,
     apps,
     audit,
     deliveries,
@@ -42,6 +43,7 @@ main.add_command(subscriptions.subscriptions)
 main.add_command(deploy.deploy)
 main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
+main.add_command(approvals.approvals)
 main.add_command(servers.servers)
 main.add_command(api.api)
 main.add_command(registries.registries)

@@ -76,6 +76,7 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 
 #: the API's messages for missing objects, each with the parameters that name one
 _NAMING_PARAMETERS = {
+    "Approval not found": ("approval",),
     "Deployment not found": ("deployment", "to"),
     "Registry not found": ("registry_id",),
     "Server not found": ("server",),

@@ -3,9 +3,16 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.gates import maturity, promotion, provenance, signature, window
+from gateway.gates import approval, maturity, promotion, provenance, signature, window
 from gateway.gates.gate import Gate
 
-_ALL: tuple[Gate, ...] = (maturity.GATE, promotion.GATE, provenance.GATE, signature.GATE, window.GATE)
+_ALL: tuple[Gate, ...] = (
+    approval.GATE,
+    maturity.GATE,
+    promotion.GATE,
+    provenance.GATE,
+    signature.GATE,
+    window.GATE,
+)
 
 GATES: Mapping[str, Gate] = MappingProxyType({one.kind: one for one in _ALL})

@@ -72,7 +72,7 @@ class Known:
     #: what passed for the same, and still holds
     kept: Mapping[str, GateVerdict]
     overrides: Mapping[str, Override]
-    #: whether a person was told that the deployment waits there with this digest
+    #: whether a person was told that the deployment waits there with this digest and configuration
     told: Collection[str]
     #: whether this version has served
     served_before: bool
@@ -136,7 +136,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
              WHERE before < $5
         )
         SELECT v.gate_id, min(v.first_asked_at) AS since,
-               bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1) AS told
+               bool_or(v.told_at IS NOT NULL AND v.deployment_id = $1 AND v.spec_hash = $6) AS told
           FROM line JOIN gate_verdicts v USING (deployment_id)
          WHERE v.digest = $2 AND v.repository = $3 AND v.gate_id = ANY($4)
          GROUP BY v.gate_id
@@ -146,6 +146,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
         repository,
         [one.gate_id for one in settings],
         _MAX_SUPERSEDED,
+        candidate.spec_hash,
     )
     kept = await connection.fetch(
         f"""
@@ -336,10 +337,15 @@ async def wake_owned(connection: Connection, owner: Owner) -> None:
 
 
 async def was_woken(connection: Connection, deployment: Deployment, wakes: int) -> bool:
-    """Return whether the deployment was woken since it had been woken so many times."""
+    """Return whether the deployment was woken since it had been woken so many times, and lock its row.
+
+    The lock lets nobody wake it between this answer and the write that follows from it.
+    """
     return bool(
         await connection.fetchval(
-            "SELECT wakes <> $2 FROM deployments WHERE deployment_id = $1", deployment.deployment_id, wakes
+            "SELECT wakes <> $2 FROM deployments WHERE deployment_id = $1 FOR NO KEY UPDATE",
+            deployment.deployment_id,
+            wakes,
         )
     )
 

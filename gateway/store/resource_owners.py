@@ -22,6 +22,7 @@ class ResourceKind(StrEnum):
     MOUNT = "mount"
     DOMAIN = "domain"
     GATE = "gate"
+    APPROVAL = "approval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ _SELECT: Mapping[ResourceKind, str] = {
           LEFT JOIN environments e ON e.environment_id = coalesce(g.environment_id, a.environment_id)
          WHERE gate_id = $1
     """,
+    ResourceKind.APPROVAL: f"{_OWNER} JOIN approvals p USING (application_id) WHERE approval_id = $1",
     ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
     ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }

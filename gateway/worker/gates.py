@@ -34,6 +34,7 @@ _LOG = structlog.get_logger()
 
 _SHORTEST, _LONGEST = 2.0, 300.0  # seconds until a gate is asked again that does not say when
 _PART = 0.5  # of the time that it has waited
+_AFTER_OPENING = timedelta(hours=1)  # a gateway may be away when a gate opens
 _MAX_NAMED = 5  # gates in one message
 _BEING_ASKED = "it is being asked"
 _AUTOMATIC = (
@@ -161,9 +162,9 @@ def _conclude(answers: Sequence[Answer], since: Mapping[str, datetime], now: dat
         return f"passed {_names(answers)}" if answers else "none applies"
     for one in waits:
         begun = since[one.setting.gate_id]
-        if now - begun >= _longest_wait(one):
+        if now - begun >= (longest := _longest_wait(one, begun)):
             message = (
-                f"gate {one.setting.name} did not let it pass within {_longest_wait(one).total_seconds():.0f} s, since "
+                f"gate {one.setting.name} did not let it pass within {longest.total_seconds():.0f} s, since "
                 f"{begun:%Y-%m-%d %H:%M:%S} UTC; the last answer: {one.decision.message}"
             )
             raise Failed(Code.GATE_EXPIRED, message)
@@ -174,15 +175,19 @@ def _conclude(answers: Sequence[Answer], since: Mapping[str, datetime], now: dat
     raise AtGate(reason, retry_after=delay, wakes=wakes)
 
 
-def _longest_wait(answer: Answer) -> timedelta:
-    if answer.gate is None or answer.rule is None:
-        return timedelta(seconds=LONGEST_WAIT if answer.gate is None else answer.gate.longest_wait)
-    return timedelta(seconds=answer.gate.wait_of(answer.rule))
+def _longest_wait(answer: Answer, begun: datetime) -> timedelta:
+    """Return the longest wait that began then: where the gate opens by time, at least until it opens."""
+    gate, rule = answer.gate, answer.rule
+    if gate is None or rule is None:
+        return timedelta(seconds=LONGEST_WAIT if gate is None else gate.longest_wait)
+    longest = timedelta(seconds=gate.wait_of(rule))
+    opening = gate.opens(rule, begun) if gate.opens else None
+    return longest if opening is None else max(longest, opening - begun + _AFTER_OPENING)
 
 
 def _delay(answer: Answer, begun: datetime, now: datetime) -> float:
     """Return the seconds until the gate is asked again: at the latest when its longest wait ends."""
-    left = (begun + _longest_wait(answer) - now).total_seconds()
+    left = (begun + _longest_wait(answer, begun) - now).total_seconds()
     if answer.decision.ask_again_at is not None:
         wanted = max((answer.decision.ask_again_at - now).total_seconds(), _SHORTEST)
     else:

@@ -37,6 +37,7 @@ OWNED_IDS: Mapping[str, ResourceKind] = {
     "mount_id": ResourceKind.MOUNT,
     "domain_id": ResourceKind.DOMAIN,
     "gate_id": ResourceKind.GATE,
+    "approval_id": ResourceKind.APPROVAL,
     "service_id": ResourceKind.APPLICATION,  # Dokploy's name for what has mounts
 }
 

@@ -166,8 +166,8 @@ def test_descriptions_use_the_words_of_the_glossary(described: dict[str, Any]) -
 def test_each_summary_is_one_imperative_sentence(name: str) -> None:
     summary = operation(REST, name)["summary"]
     verbs = (
-        "Adopt|Cancel|Check|Create|Delete|Disable|Do|Enable|List|Mount|Move|Publish|Queue|Redeploy|Register|Remove|"
-        "Replace|Replay|Return|Revoke|Search|Set|Store|Subscribe|Test|Update"
+        "Adopt|Approve|Cancel|Check|Create|Defer|Delete|Disable|Do|Enable|List|Mount|Move|Publish|Queue|Redeploy|"
+        "Register|Reject|Remove|Replace|Replay|Return|Revoke|Search|Set|Store|Subscribe|Test|Update"
     )
     assert re.fullmatch(rf"(?:{verbs}) [^.;]+(?:\.\d+ [^.;]+)?\.", summary), summary
 

@@ -1,0 +1,318 @@
+"""Approvals and what people answered. The caller owns the transaction."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from gateway.model.api_keys import Permission
+from gateway.model.approvals import AnswerKind, Approval, ApprovalAnswer, Approver
+from gateway.model.deployments import Status
+from gateway.model.errors import NotFound
+from gateway.model.gates import Candidate
+from gateway.model.reference import Digest
+from gateway.store.database import Connection
+from gateway.store.pagination import Page
+
+_COLUMNS = """
+    approval_id, application_id, gate_id, gate_name, deployment_id, repository, digest, spec_hash, image, serving,
+    changes, fingerprint, rule, askers, created_at, deadline_at, passed_at, closed_at
+"""
+
+# Of the configuration that a deployment is made from, as it is stored: a change of what is encrypted shows too.
+_FINGERPRINT = """
+    SELECT md5(jsonb_build_array(a.configuration, a.environment::text, a.files::text, a.base::text,
+                                 e.variables::text, p.variables::text)::text)
+      FROM applications a
+      LEFT JOIN environments e USING (environment_id)
+      LEFT JOIN projects p USING (project_id)
+     WHERE a.application_id = $1
+"""
+
+_NOT_FOUND = "Approval not found"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked anew: who may answer and until when, and what would change."""
+
+    gate_id: str
+    gate_name: str
+    rule: Mapping[str, Any]
+    deadline: timedelta
+    asker: str | None
+    changes: Sequence[Mapping[str, Any]] = ()
+
+
+async def select_time(connection: Connection) -> datetime:
+    """Return the time of the database, which all gateways share."""
+    at: datetime = await connection.fetchval("SELECT clock_timestamp()")
+    return at
+
+
+async def owns_deployment(connection: Connection, candidate: Candidate) -> bool:
+    """Tell whether the deployment runs in this attempt; lock its row, so that no other attempt asks meanwhile."""
+    return bool(
+        await connection.fetchval(
+            """
+            SELECT true FROM deployments
+             WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
+               FOR NO KEY UPDATE
+            """,
+            candidate.deployment.deployment_id,
+            candidate.deployment.epoch,
+        )
+    )
+
+
+async def reuse_open(connection: Connection, candidate: Candidate, question: Question) -> str | None:
+    """Let the open approval of the same digest and configuration be asked by this deployment too; return its id.
+
+    One that a deployment asked which has ended is not reused, unless it was superseded. All others are closed.
+    """
+    deployment = candidate.deployment
+    found = await connection.fetchval(
+        f"""
+        UPDATE approvals a
+           SET deployment_id = $3, rule = $7, passed_at = NULL, gate_name = $8,
+               fingerprint = coalesce(({_FINGERPRINT}), ''),
+               askers = CASE WHEN $9::text IS NULL OR $9 = ANY (askers) THEN askers ELSE askers || $9 END
+          FROM deployments d
+         WHERE a.application_id = $1 AND a.gate_id = $2 AND a.closed_at IS NULL
+           AND a.repository = $4 AND a.digest = $5 AND a.spec_hash = $6
+           AND d.deployment_id = a.deployment_id
+           AND (a.deployment_id = $3 OR (d.status = 'superseded' AND a.deadline_at > now()))
+        RETURNING a.approval_id
+        """,  # noqa: S608 - a constant
+        deployment.application_id,
+        question.gate_id,
+        deployment.deployment_id,
+        str(candidate.reference.repository),
+        candidate.digest,
+        candidate.spec_hash,
+        dict(question.rule),
+        question.gate_name,
+        question.asker,
+    )
+    await connection.execute(
+        """
+        UPDATE approvals SET closed_at = now()
+         WHERE application_id = $1 AND gate_id = $2 AND closed_at IS NULL AND approval_id IS DISTINCT FROM $3
+        """,
+        deployment.application_id,
+        question.gate_id,
+        found,
+    )
+    return None if found is None else str(found)
+
+
+async def insert_approval(connection: Connection, candidate: Candidate, question: Question) -> str:
+    """Ask anew, and return the id. The gate asks nothing else about the application."""
+    deployment = candidate.deployment
+    return str(
+        await connection.fetchval(
+            f"""
+            INSERT INTO approvals (application_id, gate_id, gate_name, deployment_id, repository, digest, spec_hash,
+                                   image, serving, changes, fingerprint, rule, askers, deadline_at)
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce(({_FINGERPRINT}), ''), $11, $12, now() + $13)
+            RETURNING approval_id
+            """,  # noqa: S608 - a constant
+            deployment.application_id,
+            question.gate_id,
+            question.gate_name,
+            deployment.deployment_id,
+            str(candidate.reference.repository),
+            candidate.digest,
+            candidate.spec_hash,
+            str(candidate.reference),
+            candidate.serving,
+            list(question.changes),
+            dict(question.rule),
+            [] if question.asker is None else [question.asker],
+            question.deadline,
+        )
+    )
+
+
+async def mark_passed(connection: Connection, approval_id: str) -> None:
+    """Note that its gate lets the deployment pass: a rejection comes too late now."""
+    await connection.execute("UPDATE approvals SET passed_at = now() WHERE approval_id = $1", approval_id)
+
+
+async def select_open(connection: Connection, candidate: Candidate, gate_id: str) -> Approval | None:
+    """Return the open approval of this digest and configuration, None if nothing asked for it."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS} FROM approvals
+         WHERE application_id = $1 AND gate_id = $2 AND repository = $3 AND digest = $4 AND spec_hash = $5
+           AND closed_at IS NULL
+        """,  # noqa: S608 - a constant
+        candidate.application.application_id,
+        gate_id,
+        str(candidate.reference.repository),
+        candidate.digest,
+        candidate.spec_hash,
+    )
+    return next(iter(await _with_answers(connection, rows)), None)
+
+
+async def select_approval(connection: Connection, approval_id: str, *, lock: bool = False) -> Approval:
+    """Return an approval with its answers, and lock its row if asked to. Raises NotFound."""
+    rows = await connection.fetch(
+        f"SELECT {_COLUMNS} FROM approvals WHERE approval_id = $1 {'FOR UPDATE' if lock else ''}",  # noqa: S608
+        approval_id,
+    )
+    if not rows:
+        raise NotFound(_NOT_FOUND)
+    return (await _with_answers(connection, rows))[0]
+
+
+async def select_waiting(connection: Connection, page: Page, application_id: str | None = None) -> list[Approval]:
+    """Return a page of what deployments that have not ended wait for, or have waited for, the newest first."""
+    rows = await connection.fetch(
+        f"""
+        SELECT {_COLUMNS}
+          FROM approvals a
+         WHERE closed_at IS NULL AND (created_at, approval_id) < ($1, $2) AND ($4::text IS NULL OR application_id = $4)
+           AND EXISTS (SELECT FROM deployments d
+                        WHERE d.deployment_id = a.deployment_id AND d.status IN ('queued', 'running'))
+         ORDER BY created_at DESC, approval_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+        application_id,
+    )
+    return await _with_answers(connection, rows)
+
+
+async def _with_answers(connection: Connection, rows: Sequence[asyncpg.Record]) -> list[Approval]:
+    if not rows:
+        return []
+    answers: dict[str, list[ApprovalAnswer]] = {row["approval_id"]: [] for row in rows}
+    for row in await connection.fetch(
+        """
+        SELECT approval_id, approver, r.name, answer, reason, until, answered_at, permission, revoked_at
+          FROM approval_answers r
+          LEFT JOIN api_keys k ON r.approver = 'key:' || k.key_id
+         WHERE approval_id = ANY($1)
+         ORDER BY answered_at, approver
+        """,
+        list(answers),
+    ):
+        answers[row["approval_id"]].append(
+            ApprovalAnswer(_approver(row), AnswerKind(row["answer"]), row["reason"], row["until"], row["answered_at"])
+        )
+    return [
+        Approval(
+            **{
+                **dict(row),
+                "digest": Digest(row["digest"]),
+                "serving": Digest(row["serving"]) if row["serving"] else None,
+                "askers": frozenset(row["askers"]),
+            },
+            answers=answers[row["approval_id"]],
+        )
+        for row in rows
+    ]
+
+
+def _approver(row: asyncpg.Record) -> Approver:
+    """Return who answered, with the permission that the key has now: none if it was revoked, or is gone."""
+    if not str(row["approver"]).startswith("key:"):
+        permission = Permission.ADMIN if str(row["approver"]).startswith("cli:") else None
+    else:
+        valid = row["permission"] is not None and row["revoked_at"] is None
+        permission = Permission[row["permission"].upper()] if valid else None
+    return Approver(row["approver"], row["name"], permission)
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What became of an approval meanwhile. `now` is the time of the database."""
+
+    now: datetime
+    status: Status
+    #: who asked for the deployment last, as `approver`
+    asked_by: str | None
+    asked_key: str | None
+    #: whether the stored configuration is the one it was asked about
+    configured_alike: bool
+    #: the digest that the gate asks about now, None if it asks nothing
+    asked_now: str | None
+
+
+async def select_situation(connection: Connection, approval: Approval) -> Situation:
+    row = await connection.fetchrow(
+        f"""
+        SELECT clock_timestamp() AS now, d.status, d.asked_by, d.asked_key,
+               coalesce(({_FINGERPRINT}), '') = $4 AS configured_alike,
+               (SELECT digest FROM approvals o
+                 WHERE o.application_id = $1 AND o.gate_id = $3 AND o.closed_at IS NULL) AS asked_now
+          FROM deployments d
+         WHERE d.deployment_id = $2
+        """,  # noqa: S608 - a constant
+        approval.application_id,
+        approval.deployment_id,
+        approval.gate_id,
+        approval.fingerprint,
+    )
+    if row is None:  # pragma: no cover - it is deleted with its deployment
+        raise NotFound(_NOT_FOUND)
+    return Situation(**{**dict(row), "status": Status(row["status"])})
+
+
+async def lock_deployment(connection: Connection, deployment_id: str) -> None:
+    """Lock the row of a deployment, before that of its approval: as a rollout does that asks."""
+    await connection.execute("SELECT FROM deployments WHERE deployment_id = $1 FOR NO KEY UPDATE", deployment_id)
+
+
+async def upsert_answer(connection: Connection, approval: Approval, answer: ApprovalAnswer) -> None:
+    """Record the answer in place of an earlier one of the same approver."""
+    await connection.execute(
+        """
+        INSERT INTO approval_answers (approval_id, approver, application_id, name, answer, reason, until, answered_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            ON CONFLICT (approval_id, approver) DO UPDATE
+           SET name = $4, answer = $5, reason = $6, until = $7, answered_at = $8
+        """,
+        approval.approval_id,
+        answer.approver.identity,
+        approval.application_id,
+        answer.approver.name,
+        answer.kind,
+        answer.reason,
+        answer.until,
+        answer.answered_at,
+    )
+
+
+# -- links
+
+
+async def insert_link(connection: Connection, approval: Approval, token_hash: bytes) -> None:
+    """Make a link that is valid until the deadline."""
+    await connection.execute(
+        "INSERT INTO approval_links (token_hash, approval_id, expires_at) VALUES ($1, $2, $3)",
+        token_hash,
+        approval.approval_id,
+        approval.deadline_at,
+    )
+
+
+async def select_link(connection: Connection, token_hash: bytes, *, lock: bool = False) -> tuple[str, bool] | None:
+    """Return the approval of a link, and whether the link can still be used; None if there is no such link."""
+    row = await connection.fetchrow(
+        f"""
+        SELECT approval_id, used_at IS NULL AND expires_at > clock_timestamp() AS valid
+          FROM approval_links
+         WHERE token_hash = $1 {"FOR UPDATE" if lock else ""}
+        """,  # noqa: S608 - constants
+        token_hash,
+    )
+    return None if row is None else (row["approval_id"], row["valid"])
+
+
+async def use_link(connection: Connection, token_hash: bytes) -> None:
+    await connection.execute("UPDATE approval_links SET used_at = now() WHERE token_hash = $1", token_hash)
