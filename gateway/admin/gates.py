@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.gates import catalog
 from gateway.gates.asking import parse_rule
-from gateway.gates.gate import Gate
+from gateway.gates.gate import Gate, GateRule
+from gateway.model.api_keys import Grants
 from gateway.model.errors import Conflict, InvalidInput
 from gateway.model.gates import GateSetting, Level, effective
 from gateway.store import gate_verdicts, gates
@@ -75,12 +76,18 @@ async def create(
     secret: str | None = None,
     enabled: bool = True,
     required: bool = False,
+    grants: Grants | None = None,
 ) -> GateSetting:
-    """Set a gate and return it. Raises NotFound, Conflict, and InvalidInput naming the field that is wrong."""
-    stored = _checked_rule(find_kind(kind), rule)
+    """Set a gate and return it. Raises NotFound, Conflict, and InvalidInput naming the field that is wrong.
+
+    `grants` are those of a restricted key: a rule names no application that such a key is not for.
+    """
+    gate = find_kind(kind)
+    stored = _checked_rule(gate, rule)
     chosen = _checked_name(name if name is not None else kind)
     async with transaction(pool) as connection:
         await gates.lock_owner(connection, owner)
+        stored = await _prepare_rule(connection, owner, gate, stored, grants)
         await _check_switches(connection, vault, owner, chosen, enabled=enabled, required=required)
         made = await gates.insert_gate(
             connection,
@@ -107,15 +114,19 @@ async def update(
     secret: str | None = None,
     enabled: bool | None = None,
     required: bool | None = None,
+    grants: Grants | None = None,
 ) -> GateSetting:
     """Change what is given and return the gate. Raises NotFound, Conflict, and InvalidInput naming the field."""
     async with transaction(pool) as connection:
         before = await gates.select_gate(connection, vault, gate_id)
         owner = Owner(before.level, before.owner_id)
+        if rule is not None:
+            gate = find_kind(before.kind)
+            rule = await _prepare_rule(connection, owner, gate, _checked_rule(gate, rule), grants)
         changed = replace(
             before,
             name=before.name if name is None else _checked_name(name),
-            rule=before.rule if rule is None else _checked_rule(find_kind(before.kind), rule),
+            rule=before.rule if rule is None else rule,
             enabled=before.enabled if enabled is None else enabled,
             required=before.required if required is None else required,
         )
@@ -149,10 +160,23 @@ def _checked_rule(gate: Gate, rule: Mapping[str, Any]) -> dict[str, Any]:
     parsed = parse_rule(gate, rule)
     if gate.opens is not None and gate.opens(parsed, datetime.now(UTC)) is None:
         raise InvalidInput("the rule lets nothing pass: it does not open within nine years", field="rule")
-    stored = parsed.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    stored = _to_stored(parsed)
     if len(str(stored)) > _MAX_RULE:
         raise InvalidInput(f"the rule is longer than {_MAX_RULE} characters", field="rule")
     return stored
+
+
+def _to_stored(rule: GateRule) -> dict[str, Any]:
+    return rule.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+
+async def _prepare_rule(
+    connection: "Connection", owner: Owner, gate: Gate, rule: dict[str, Any], grants: Grants | None
+) -> dict[str, Any]:
+    """Return the rule as its gate completes it."""
+    if gate.prepare is None:
+        return rule
+    return _to_stored(await gate.prepare(connection, owner, parse_rule(gate, rule), grants))
 
 
 async def _check_switches(

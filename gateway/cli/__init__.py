@@ -16,6 +16,7 @@ from gateway.cli import (
     deploy,
     deployments,
     keys,
+    promotions,
     registries,
     serve,
     servers,
@@ -44,6 +45,7 @@ main.add_command(deploy.deploy)
 main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
 main.add_command(approvals.approvals)
+main.add_command(promotions.promotions)
 main.add_command(servers.servers)
 main.add_command(api.api)
 main.add_command(registries.registries)

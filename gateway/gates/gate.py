@@ -22,10 +22,12 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from gateway.config import Settings
+from gateway.model.api_keys import Grants
 from gateway.model.gates import Candidate, Decision, GateSetting
 from gateway.registry.client import RegistryClient
-from gateway.store.database import Pool
+from gateway.store.database import Connection, Pool
 from gateway.store.encryption import Vault
+from gateway.store.gates import Owner
 
 #: seconds that a deployment waits at an unknown verdict, unless its gate says otherwise
 LONGEST_WAIT = 86_400.0
@@ -69,6 +71,9 @@ class Gate:
     opens: Callable[[Any, datetime], datetime | None] | None = None
     #: whether it waits for a person; returns what the alert says to that person, once for each digest
     invite: Callable[[Sources, GateSetting, Any, Candidate], Awaitable[str]] | None = None
+    #: completes a rule in the transaction that stores it, for the one who is to own the gate and the grants of a
+    #: restricted key; raises InvalidInput or Conflict where such a rule must not be set there
+    prepare: Callable[[Connection, Owner, Any, Grants | None], Awaitable[GateRule]] | None = None
 
     def wait_of(self, rule: GateRule) -> float:
         """Return the seconds that a deployment waits here before it fails."""

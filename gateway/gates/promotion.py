@@ -12,6 +12,7 @@ after a moment. What is promoted is the image alone: the follower keeps its own 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
@@ -19,12 +20,15 @@ from pydantic import Field, model_validator
 
 from gateway.gates._duration import Duration, format_duration, parse_duration
 from gateway.gates.gate import Gate, GateRule, Sources
-from gateway.model.errors import Code
-from gateway.model.gates import Candidate, Decision, GateSetting, passed, refused, unknown
+from gateway.model.api_keys import Grants
+from gateway.model.errors import Code, InvalidInput, NotFound
+from gateway.model.gates import Candidate, Decision, GateSetting, Level, passed, refused, unknown
 from gateway.model.reference import Digest
 from gateway.model.soaks import Followed
-from gateway.store import soaks
-from gateway.store.database import statement
+from gateway.store import applications, promotions, resource_owners, soaks
+from gateway.store.database import Connection, statement
+from gateway.store.gates import Owner
+from gateway.store.resource_owners import ResourceKind
 
 KIND = "promotion"
 
@@ -38,7 +42,7 @@ _PAUSE = timedelta(seconds=10)  # before the gate is asked again about a clock t
 class PromotionRule(GateRule):
     """Which application is followed, and for how long it must have run a digest well."""
 
-    #: the id of the followed application
+    #: the followed application: its id; it may be given by its name
     follows: Annotated[str, Field(min_length=1, max_length=128)]
     soak: Duration = _SOAK
     #: `proposal`: nothing is deployed until a person asks for it, by promotion.promote
@@ -129,6 +133,37 @@ def describe(rule: PromotionRule, followed: Followed) -> dict[str, Any]:
     }
 
 
+async def prepare(connection: Connection, owner: Owner, rule: PromotionRule, grants: Grants | None) -> PromotionRule:
+    """Return the rule with the id of the followed application, which may be given by its name.
+
+    Raises InvalidInput where it must not be followed: unknown to the key, the follower itself, or one that follows it.
+    """
+    if owner.level is not Level.APPLICATION:
+        raise InvalidInput("an application follows another one: set this gate on the application", field="kind")
+    followed = await _find_followed(connection, rule.follows, grants)
+    await promotions.lock_followers(connection)
+    followers = await promotions.select_followers(connection, enabled=False)
+    path = [owner.owner_id, followed]
+    while path[-1] != path[0] and (onward := followers.get(path[-1])) is not None and len(path) <= len(followers) + 1:
+        path.append(str(onward.get("follows")))
+    if path[-1] == path[0]:
+        raise InvalidInput(f"rule.follows: this is a circle: {' follows '.join(path)}", field="rule.follows")
+    return rule.model_copy(update={"follows": followed})
+
+
+async def _find_followed(connection: Connection, named: str, grants: Grants | None) -> str:
+    """Return the id of the named application. Raises InvalidInput, also for one that the key is not for."""
+    with suppress(NotFound):
+        found = await applications.select_application_id(connection, named)
+        place = await resource_owners.select_owner(connection, ResourceKind.APPLICATION, found)
+        if grants is None or (
+            place is not None and grants.covers(application_id=place.application_id, project_id=place.project_id)
+        ):
+            return found
+    which = "" if grants is None else " that this key is for"
+    raise InvalidInput(f"rule.follows: there is no application {named!r}{which}", field="rule.follows")
+
+
 GATE = Gate(
     KIND,
     PromotionRule,
@@ -136,4 +171,5 @@ GATE = Gate(
     decide,
     title="Follow another application: run only what it has proven",
     lets_rollbacks_pass=True,
+    prepare=prepare,
 )

@@ -169,6 +169,8 @@ async def insert_gate(
             )
     except asyncpg.UniqueViolationError as error:
         taken = f"this {owner.level} has a gate called {name} already: change it, or choose another name"
+        if error.constraint_name == "gates_one_promotion":
+            taken = "this application follows another one already: change that gate, or remove it"
         raise Conflict(taken) from error
     return _read([row] if row else [], vault)[0]
 

@@ -18,18 +18,32 @@ def _from_row(row: asyncpg.Record) -> Promotion:
     return Promotion(**{**row, "digest": Digest(row["digest"]), "state": PromotionState(row["state"])})
 
 
-async def select_followers(connection: Connection, only: Collection[str] | None = None) -> dict[str, Mapping[str, Any]]:
-    """Return the rules by which applications follow others, by follower: of all, or of `only` these."""
+_FOLLOWERS_LOCK = 0x6761746566676C77  # the key of an advisory lock
+
+
+async def lock_followers(connection: Connection) -> None:
+    """Let nobody else change who follows whom until the transaction ends."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _FOLLOWERS_LOCK)
+
+
+async def select_followers(
+    connection: Connection, only: Collection[str] | None = None, *, enabled: bool = True
+) -> dict[str, Mapping[str, Any]]:
+    """Return the rules by which applications follow others, by follower: of all, or of `only` these.
+
+    Without `enabled`, also of gates that are turned off.
+    """
     rows = await connection.fetch(
         """
         SELECT g.application_id, g.rule
           FROM gates g
           JOIN applications a USING (application_id)
-         WHERE g.kind = 'promotion' AND g.enabled AND a.desired <> 'deleted'
+         WHERE g.kind = 'promotion' AND (g.enabled OR NOT $2) AND a.desired <> 'deleted'
            AND ($1::text[] IS NULL OR g.application_id = ANY($1))
          ORDER BY g.application_id
         """,
         None if only is None else list(only),
+        enabled,
     )
     return {row["application_id"]: row["rule"] for row in rows}
 

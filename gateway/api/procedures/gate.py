@@ -115,6 +115,7 @@ async def create(context: Context, given: Create) -> Answer:
         secret=given.secret,
         enabled=given.enabled,
         required=given.required,
+        grants=context.caller.grants,
     )
     return Answer(GateRow.from_setting(made))
 
@@ -149,6 +150,7 @@ async def update(context: Context, given: Update) -> Answer:
         secret=given.secret,
         enabled=given.enabled,
         required=given.required,
+        grants=context.caller.grants,
     )
     return Answer(GateRow.from_setting(changed))
 
