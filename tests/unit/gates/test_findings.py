@@ -1,0 +1,78 @@
+"""What is looked for: the image's own digest, and with the rule's leave that of the manifest for the platform."""
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from gateway.gates.gate import Sources
+from gateway.gates.signature import Rule, decide, gather
+from gateway.model.configuration import Configuration, RuntimeKind
+from gateway.model.errors import Code, Failed, Postponed, RolloutError
+from gateway.model.gates import Candidate, Decision, GateSetting, Verdict
+from gateway.model.reference import Digest, Reference
+from gateway.registry.attached import Attached, Form, Stored, Wanted
+from tests.support.candidates import a_candidate
+from tests.support.signing import SigningKey, b64, simple_payload
+
+NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
+INDEX, OWN = Digest("sha256:" + "ab" * 32), Digest("sha256:" + "cd" * 32)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
+    return SigningKey.generate(tmp_path_factory.mktemp("keys"))
+
+
+class Registry:
+    """Has signatures of some digests, and knows the manifest for the platform, or fails to."""
+
+    def __init__(self, key: SigningKey, *signed: Digest, platform: Digest | RolloutError | None = OWN) -> None:
+        self._key, self._signed, self._platform = key, signed, platform
+
+    async def platform_manifest(self, _reference: Reference, _login: object, platform: str) -> Digest | None:
+        assert platform == "linux/amd64"
+        if isinstance(self._platform, RolloutError):
+            raise self._platform
+        return self._platform
+
+    async def attached(self, reference: Reference, _login: object, _wanted: Wanted) -> Attached:
+        if reference.digest not in self._signed:
+            return Attached()
+        content = simple_payload(reference.digest)
+        proof = {"dev.cosignproject.cosign/signature": b64(self._key.sign(content))}
+        return Attached((Stored(Form.SIMPLE, content, proof, f"tag of {reference.digest}"),))
+
+
+async def judged(registry: Registry, key: SigningKey, candidate: Candidate | None = None, **rule: Any) -> Decision:
+    given = Rule.model_validate({"keys": [key.public], **rule})
+    settings = SimpleNamespace(trusted_root=cast("Path | None", None))
+    sources = cast("Sources", SimpleNamespace(registry=registry, settings=settings))
+    asked = dataclasses.replace(candidate or a_candidate(INDEX), first_asked_at=NOW - timedelta(hours=1))
+    return decide(given, await gather(sources, cast("GateSetting", None), given, asked), asked, NOW)
+
+
+async def test_the_index_counts_and_the_manifest_of_the_platform_only_if_the_rule_says_so(key: SigningKey) -> None:
+    assert (await judged(Registry(key, INDEX), key)).verdict is Verdict.PASSED
+    assert (await judged(Registry(key, INDEX), key, platformManifest=True)).verdict is Verdict.PASSED
+    assert (await judged(Registry(key, OWN), key)).verdict is Verdict.REFUSED
+    assert (await judged(Registry(key, OWN), key, platformManifest=True)).verdict is Verdict.PASSED
+    assert (await judged(Registry(key, OWN, platform=None), key, platformManifest=True)).verdict is Verdict.REFUSED
+
+
+async def test_a_service_runs_on_nodes_of_other_platforms(key: SigningKey) -> None:
+    candidate = a_candidate(INDEX)
+    service = dataclasses.replace(candidate.application, configuration=Configuration(runtime=RuntimeKind.SERVICE))
+    on_nodes = dataclasses.replace(candidate, application=service)
+    assert (await judged(Registry(key, OWN), key, on_nodes, platformManifest=True)).verdict is Verdict.REFUSED
+
+
+async def test_an_index_that_cannot_be_read_is_unknown(key: SigningKey) -> None:
+    for error in (Postponed(Code.RATE_LIMITED, "slow down"), Failed(Code.DENIED, "no")):
+        waits = await judged(Registry(key, platform=error), key, platformManifest=True)
+        assert (waits.verdict, waits.code) == (Verdict.UNKNOWN, error.reason.code)
+        passes = await judged(Registry(key, INDEX, platform=error), key, platformManifest=True)
+        assert passes.verdict is Verdict.PASSED
