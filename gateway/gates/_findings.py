@@ -47,8 +47,8 @@ class Findings:
 async def gather_findings(sources: Sources, signers: Signers, candidate: Candidate, wanted: Wanted) -> Findings:
     """Fetch what is attached to the image, and verify it. Raises nothing."""
     digests, faults = [candidate.digest], []
-    # The nodes of a Swarm may have other platforms than the engine.
-    if signers.platform_manifest and candidate.application.configuration.runtime is not RuntimeKind.SERVICE:
+    on_one_engine = not candidate.on_swarm or candidate.application.configuration.runtime is RuntimeKind.CONTAINER
+    if signers.platform_manifest and on_one_engine:
         try:
             own = await sources.registry.platform_manifest(candidate.reference, candidate.login, candidate.platform)
         except RolloutError as error:

@@ -47,6 +47,8 @@ class Candidate:
     serving: Digest | None = None
     #: whether this exact version, image and configuration, has served the application before
     served_before: bool = False
+    #: whether its engine manages a Swarm, whose nodes may be of other platforms
+    on_swarm: bool = False
     #: when the gate that gets this was first asked about this digest for this deployment, or for one that it superseded
     first_asked_at: datetime | None = None
 

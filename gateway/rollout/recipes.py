@@ -142,6 +142,7 @@ async def _pass_gates(
         task.login,
         Digest(serving.digest) if serving is not None and serving.digest else None,
         served_before,
+        on_swarm=attempt.context.identity.swarm_manager,
     )
     began = clock()
     await attempt.journal.begin(Step.GATES)

@@ -63,11 +63,14 @@ async def test_the_index_counts_and_the_manifest_of_the_platform_only_if_the_rul
     assert (await judged(Registry(key, OWN, platform=None), key, platformManifest=True)).verdict is Verdict.REFUSED
 
 
-async def test_a_service_runs_on_nodes_of_other_platforms(key: SigningKey) -> None:
-    candidate = a_candidate(INDEX)
-    service = dataclasses.replace(candidate.application, configuration=Configuration(runtime=RuntimeKind.SERVICE))
-    on_nodes = dataclasses.replace(candidate, application=service)
-    assert (await judged(Registry(key, OWN), key, on_nodes, platformManifest=True)).verdict is Verdict.REFUSED
+async def test_on_a_swarm_the_manifest_counts_only_for_what_is_a_container(key: SigningKey) -> None:
+    candidate = dataclasses.replace(a_candidate(INDEX), on_swarm=True)
+    container = dataclasses.replace(candidate.application, configuration=Configuration(runtime=RuntimeKind.CONTAINER))
+    for asked, verdict in (
+        (candidate, Verdict.REFUSED),
+        (dataclasses.replace(candidate, application=container), Verdict.PASSED),
+    ):
+        assert (await judged(Registry(key, OWN), key, asked, platformManifest=True)).verdict is verdict
 
 
 async def test_an_index_that_cannot_be_read_is_unknown(key: SigningKey) -> None:
