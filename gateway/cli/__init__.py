@@ -15,9 +15,11 @@ from gateway.cli import (
     demo,
     deploy,
     deployments,
+    groups,
     keys,
     promotions,
     registries,
+    releases,
     serve,
     servers,
     subscriptions,
@@ -46,6 +48,9 @@ main.add_command(deploy.rollback)
 main.add_command(deployments.deployments)
 main.add_command(approvals.approvals)
 main.add_command(promotions.promotions)
+main.add_command(groups.groups)
+main.add_command(releases.release)
+main.add_command(releases.releases)
 main.add_command(servers.servers)
 main.add_command(api.api)
 main.add_command(registries.registries)

@@ -78,6 +78,8 @@ def command(function: Callable[P, Awaitable[None]]) -> Callable[P, None]:
 _NAMING_PARAMETERS = {
     "Approval not found": ("approval",),
     "Deployment not found": ("deployment", "to"),
+    "Group not found": ("group",),
+    "Release not found": ("release_id",),
     "Registry not found": ("registry_id",),
     "Server not found": ("server",),
     "Subscription not found": ("subscription",),

@@ -23,6 +23,8 @@ class ResourceKind(StrEnum):
     DOMAIN = "domain"
     GATE = "gate"
     APPROVAL = "approval"
+    GROUP = "group"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,19 @@ _SELECT: Mapping[ResourceKind, str] = {
     ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
     ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }
+
+
+_SELECT_MEMBERS: Mapping[ResourceKind, str] = {
+    ResourceKind.GROUP: "SELECT application_id FROM group_members WHERE group_id = $1",
+    ResourceKind.RELEASE: "SELECT application_id FROM release_members WHERE release_id = $1",
+}
+
+
+async def select_members(connection: Connection, kind: ResourceKind, named: str) -> frozenset[str] | None:
+    """Return the applications that a group or a release has; None for another kind, which has one owner."""
+    if (select := _SELECT_MEMBERS.get(kind)) is None:
+        return None
+    return frozenset(row["application_id"] for row in await connection.fetch(select, named))
 
 
 async def select_owner(connection: Connection, kind: ResourceKind, named: str) -> ResourceOwner | None:

@@ -146,16 +146,17 @@ async def shared_web(web_pool: Pool) -> AsyncIterator[Web]:
         yield one
 
 
-_TABLES = ("applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys")
+_TABLES = (
+    *("applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys"),
+    *("groups", "releases"),
+)
 
 
 @asynccontextmanager
 async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
         if emptied:
-            await empty(
-                connection, "applications", "projects", "servers", "endpoints", "deliveries", "registries", "api_keys"
-            )
+            await empty(connection, *_TABLES)
         key, _ = await api_keys.insert_key(connection, "tests")
     rollouts = StubRollouts()
     settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})

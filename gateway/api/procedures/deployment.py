@@ -86,6 +86,7 @@ class DeploymentRow(_Unused):
     next_attempt_at: Moment
     superseded_by: str | None
     rolls_back_to: str | None
+    release_id: Annotated[str | None, Field(description="The release that it belongs to.")]
     requested_by: Annotated[
         str | None,
         Field(

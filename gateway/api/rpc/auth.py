@@ -36,6 +36,8 @@ OWNED_IDS: Mapping[str, ResourceKind] = {
     "port_id": ResourceKind.PORT,
     "mount_id": ResourceKind.MOUNT,
     "domain_id": ResourceKind.DOMAIN,
+    "group_id": ResourceKind.GROUP,
+    "release_id": ResourceKind.RELEASE,
     "gate_id": ResourceKind.GATE,
     "approval_id": ResourceKind.APPROVAL,
     "service_id": ResourceKind.APPLICATION,  # Dokploy's name for what has mounts
@@ -149,6 +151,9 @@ async def _covered(context: Context, grants: Grants, kind: ResourceKind | None, 
     if kind is ResourceKind.APPLICATION and value in grants.applications:
         return True
     async with statement(context.pool) as connection:
+        members = await resource_owners.select_members(connection, kind, value)
+        if members is not None:  # the key is for all of them, or for none
+            return bool(members) and members <= await resource_owners.select_covered(connection, grants)
         owner = await resource_owners.select_owner(connection, kind, value)
     return owner is not None and grants.covers(application_id=owner.application_id, project_id=owner.project_id)
 

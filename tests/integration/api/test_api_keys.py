@@ -43,6 +43,8 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     mount = await web.mutate("mounts.create", serviceId=name, **file)
     domain = await web.mutate("domain.create", applicationId=name, host=f"{name}.example.com")
     gate = await web.mutate("gate.create", applicationId=name, kind="maturity", rule={"age": "1h"})
+    group = await web.mutate("group.create", name=name, members=[{"applicationId": name}])
+    release = await web.mutate("release.create", groupId=group["groupId"])
     return {
         "applicationId": name,
         "serviceId": name,
@@ -50,6 +52,8 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
         "mountId": mount["mountId"],
         "domainId": domain["domainId"],
         "gateId": gate["gateId"],
+        "groupId": group["groupId"],
+        "releaseId": release["releaseId"],
         "deploymentId": deployment["deploymentId"],
         "rollbackId": deployment["deploymentId"],
         "subscriptionId": subscription["subscriptionId"],
@@ -123,6 +127,27 @@ async def test_a_restricted_key_reaches_its_application_by_any_id_that_belongs_t
         assert (await web.mutate("mounts.update", mountId=ids["mountId"], content="C=2"))["content"] == "C=2"
         await web.mutate("port.delete", portId=ids["portId"])
         await web.mutate("deployment.cancel", deploymentId=ids["deploymentId"])
+
+
+async def test_a_group_is_for_keys_that_cover_all_of_its_members(web: Web) -> None:
+    ids, theirs = await an_application(web, "mine"), await an_application(web, "theirs")
+    both = [{"applicationId": "mine"}, {"applicationId": "theirs"}]
+    shared = await web.mutate("group.create", name="shared", members=both)
+    key, _ = await a_key(web, "mine")
+    async with asking_with(web, key):
+        assert [one["groupId"] for one in await web.query("group.all")] == [ids["groupId"]]
+        assert [one["releaseId"] for one in await web.query("release.all")] == [ids["releaseId"]]
+        await web.mutate("release.cancel", releaseId=ids["releaseId"])
+        for procedure, given in (
+            ("group.create", {"name": "new", "members": both}),
+            ("group.update", {"groupId": ids["groupId"], "members": both}),
+            ("group.remove", {"groupId": shared["groupId"]}),
+            ("release.create", {"groupId": shared["groupId"]}),
+            ("release.cancel", {"releaseId": theirs["releaseId"]}),
+            ("release.create", {"environmentId": theirs["environmentId"]}),
+        ):
+            status, _ = await web.post(f"/api/{procedure}", given)
+            assert status == 403, procedure
 
 
 async def test_every_procedure_denies_a_key_for_another_application(web: Web) -> None:
