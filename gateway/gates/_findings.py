@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gateway.gates._claims import Claims
 from gateway.gates._cosign import Invalid, Signed, examine
+from gateway.gates._platforms import own_manifest
 from gateway.gates._signers import Signers
 from gateway.gates.gate import Sources
 from gateway.model.configuration import RuntimeKind
@@ -50,9 +51,10 @@ async def gather_findings(sources: Sources, signers: Signers, candidate: Candida
     on_one_engine = not candidate.on_swarm or candidate.application.configuration.runtime is RuntimeKind.CONTAINER
     if signers.platform_manifest and on_one_engine:
         try:
-            own = await sources.registry.platform_manifest(candidate.reference, candidate.login, candidate.platform)
+            index = await sources.registry.index(candidate.reference, candidate.login)
         except RolloutError as error:
-            own, faults = None, [error.reason]
+            index, faults = None, [error.reason]
+        own = own_manifest(index, candidate.platform) if index is not None else None
         digests += [own] if own is not None else []
     attached = await asyncio.gather(
         *(sources.registry.attached(candidate.reference.with_digest(one), candidate.login, wanted) for one in digests)

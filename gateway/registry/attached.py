@@ -186,16 +186,6 @@ def likely_first(entries: Iterable[Mapping[str, Any]], wanted: Wanted) -> list[D
     return list(dict.fromkeys(digest for entry in ordered if (digest := digest_of(entry))))
 
 
-def for_platform(entries: Iterable[Mapping[str, Any]], platform: str) -> Digest | None:
-    """Return the one manifest of an index that is for the platform; None where there is none, or more than one."""
-    fitting = set()
-    for entry in entries:
-        named = entry.get("platform")
-        if isinstance(named, Mapping) and f"{named.get('os')}/{named.get('architecture')}" == platform:
-            fitting.add(digest_of(entry))
-    return fitting.pop() if len(fitting) == 1 else None
-
-
 def wanted_layers(manifest: Mapping[str, Any], wanted: Wanted, place: str) -> Iterator[Listed]:
     """Yield the layers that may be wanted, the last ones first. What is larger than any of those is none."""
     for layer in reversed(objects(manifest.get("layers"))):

@@ -151,9 +151,9 @@ class RegistryClient:
         """Return the signatures or attestations of the image, named by its digest. Raises nothing."""
         return await signatures.fetch(self._transport, reference, login, wanted)
 
-    async def platform_manifest(self, reference: Reference, login: Login, platform: str) -> Digest | None:
-        """Return the one manifest that an index has for the platform, if any; raises Failed or Postponed."""
-        return await signatures.platform_manifest(self._transport, reference, login, platform)
+    async def index(self, reference: Reference, login: Login) -> bytes | None:
+        """Return the index with the reference's digest, None where that is one image; raises Failed or Postponed."""
+        return await signatures.fetch_index(self._transport, reference, login)
 
     async def explain_missing(self, reference: Reference, login: Login) -> Failed | None:
         """Return the error for an image that does not exist, with the nearest tags; None if tags cannot be listed."""

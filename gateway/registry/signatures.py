@@ -26,7 +26,6 @@ from gateway.registry.attached import (
     Stored,
     Wanted,
     check_digest,
-    for_platform,
     likely_first,
     next_query,
     objects,
@@ -72,17 +71,16 @@ async def fetch(
     return fetcher.attached
 
 
-async def platform_manifest(
-    transport: AuthenticatedTransport, reference: Reference, login: Login, platform: str
-) -> Digest | None:
-    """Return the one manifest that an index has for the platform; None if there is none, or more than one.
+async def fetch_index(transport: AuthenticatedTransport, reference: Reference, login: Login) -> bytes | None:
+    """Return the index with the reference's digest, None where that is the manifest of one image.
 
     Raises Failed or Postponed.
     """
     subject = Subject.of(reference)
     answer = await transport.request("GET", _manifest_path(reference, str(reference.digest)), subject, login)
     raise_for_status(answer.status, answer.headers, subject, login)
-    return for_platform(objects(parse_manifest(answer, subject, reference.digest).get("manifests")), platform)
+    found = parse_manifest(answer, subject, reference.digest)
+    return answer.body if "manifests" in found else None
 
 
 class _Fetcher:
@@ -184,7 +182,9 @@ class _Fetcher:
             return
         raise_for_status(answer.status, answer.headers, self._subject, self._login)
         check_digest(answer.body, digest, self._subject)
-        self._stored += [Stored(one.form, answer.body, one.annotations, one.place) for one in layers]
+        # What is larger than was said is left out: the bounds count what was said.
+        fitting = [one for one in layers if one.size == len(answer.body)]
+        self._stored += [Stored(one.form, answer.body, one.annotations, one.place) for one in fitting]
 
     def _plan(self) -> dict[Digest, list[Listed]]:
         """Return which contents to read, and the layers that each of them is."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from gateway.cli.demo.images import digest_of
 from gateway.cli.demo.registry import PrivateRegistry
 from gateway.gates._findings import verify
 from gateway.gates.signature import Rule, decide
@@ -20,7 +22,7 @@ from gateway.model.reference import Digest, Reference
 from gateway.model.registries import ANONYMOUS, Credentials, Login
 from gateway.registry import ecr_tokens
 from gateway.registry.attached import SIGNATURES
-from gateway.registry.signatures import fetch, platform_manifest
+from gateway.registry.signatures import fetch, fetch_index
 from gateway.registry.token_cache import TokenCache
 from gateway.registry.transport import AuthenticatedTransport
 from tests.support.attaching import INDEX, MANIFEST, Signable, pushed
@@ -150,22 +152,25 @@ async def test_an_index_that_lists_itself_and_the_image_ends(
     assert (await ask(transport, image, key)).verdict is Verdict.REFUSED
 
 
-async def test_the_manifest_of_a_platform_is_found_where_there_is_one(
-    transport: AuthenticatedTransport, image: Signable, session: aiohttp.ClientSession
+async def test_an_index_is_told_from_one_image(transport: AuthenticatedTransport, image: Signable) -> None:
+    entry = {"mediaType": MANIFEST, "digest": image.digest, "size": 2, "platform": {"os": "linux"}}
+    index = await image.put("index", {"manifests": [entry]}, INDEX)
+    found = await fetch_index(transport, image.reference.with_digest(Digest(index["digest"])), ANONYMOUS)
+    assert found is not None
+    assert json.loads(found)["manifests"] == [entry]
+    assert await fetch_index(transport, image.reference, ANONYMOUS) is None
+
+
+async def test_a_content_of_another_size_than_was_said_is_left_out(
+    transport: AuthenticatedTransport, image: Signable, key: SigningKey
 ) -> None:
-    other = await pushed(session, image.reference.repository.domain, image.reference.repository.path, "other")
-
-    def entry(digest: str, **platform: str) -> dict[str, Any]:
-        return {"mediaType": MANIFEST, "digest": digest, "size": 2, "platform": platform}
-
-    own = entry(image.digest, os="linux", architecture="amd64")
-    arms = [entry(one.digest, os="linux", architecture="arm") for one in (image, other)]
-    index = await image.put("index", {"manifests": [own, *arms]}, INDEX)
-    reference = image.reference.with_digest(Digest(index["digest"]))
-    assert await platform_manifest(transport, reference, ANONYMOUS, "linux/amd64") == image.digest
-    assert await platform_manifest(transport, reference, ANONYMOUS, "linux/arm") is None
-    assert await platform_manifest(transport, reference, ANONYMOUS, "linux/s390x") is None
-    assert await platform_manifest(transport, image.reference, ANONYMOUS, "linux/amd64") is None
+    content = simple_payload(image.digest)
+    await image.sign(content, key.sign(content))
+    config = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest_of(b"{}"), "size": 2}
+    proof = {"dev.cosignproject.cosign/signature": b64(key.sign(content))}
+    layer = {"mediaType": SIMPLE, "digest": digest_of(content), "size": 1, "annotations": proof}
+    await image.put(f"{image.tag}.sig", {"config": config, "layers": [layer]})
+    assert (await ask(transport, image, key)).verdict is Verdict.REFUSED
 
 
 async def test_hundreds_of_signatures_of_others_do_not_refuse_a_valid_one(

@@ -1,6 +1,7 @@
 """What is looked for: the image's own digest, and with the rule's leave that of the manifest for the platform."""
 
 import dataclasses
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,8 @@ from tests.support.candidates import a_candidate
 from tests.support.signing import SigningKey, b64, simple_payload
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
-INDEX, OWN = Digest("sha256:" + "ab" * 32), Digest("sha256:" + "cd" * 32)
+INDEX, OWN, OTHER = (Digest("sha256:" + 32 * byte) for byte in ("ab", "cd", "ef"))
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 @pytest.fixture(scope="module")
@@ -27,17 +29,30 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> SigningKey:
     return SigningKey.generate(tmp_path_factory.mktemp("keys"))
 
 
+def entry(digest: str, os: str = "linux", architecture: str = "amd64", **more: Any) -> dict[str, Any]:
+    return {
+        "mediaType": MANIFEST,
+        "digest": digest,
+        "size": 2,
+        "platform": {"os": os, "architecture": architecture},
+    } | more
+
+
+def index_of(*entries: dict[str, Any], **more: Any) -> bytes:
+    return json.dumps({"schemaVersion": 2, "manifests": entries} | more).encode()
+
+
 class Registry:
-    """Has signatures of some digests, and knows the manifest for the platform, or fails to."""
+    """Has signatures of some digests, and an index, or fails to answer with it."""
 
-    def __init__(self, key: SigningKey, *signed: Digest, platform: Digest | RolloutError | None = OWN) -> None:
-        self._key, self._signed, self._platform = key, signed, platform
+    def __init__(self, key: SigningKey, *signed: Digest, index: bytes | RolloutError | None = None) -> None:
+        self._key, self._signed = key, signed
+        self._index = index or index_of(entry(OWN), entry(OTHER, "linux", "arm64"), entry(OTHER, "unknown", "unknown"))
 
-    async def platform_manifest(self, _reference: Reference, _login: object, platform: str) -> Digest | None:
-        assert platform == "linux/amd64"
-        if isinstance(self._platform, RolloutError):
-            raise self._platform
-        return self._platform
+    async def index(self, _reference: Reference, _login: object) -> bytes | None:
+        if isinstance(self._index, RolloutError):
+            raise self._index
+        return self._index
 
     async def attached(self, reference: Reference, _login: object, _wanted: Wanted) -> Attached:
         if reference.digest not in self._signed:
@@ -60,7 +75,29 @@ async def test_the_index_counts_and_the_manifest_of_the_platform_only_if_the_rul
     assert (await judged(Registry(key, INDEX), key, platformManifest=True)).verdict is Verdict.PASSED
     assert (await judged(Registry(key, OWN), key)).verdict is Verdict.REFUSED
     assert (await judged(Registry(key, OWN), key, platformManifest=True)).verdict is Verdict.PASSED
-    assert (await judged(Registry(key, OWN, platform=None), key, platformManifest=True)).verdict is Verdict.REFUSED
+
+
+OWN_ENTRY = entry(OWN)
+DOUBTFUL = {
+    "two for the platform": index_of(OWN_ENTRY, entry(OTHER)),
+    "two variants": index_of(OWN_ENTRY, entry(OTHER) | {"platform": {**OWN_ENTRY["platform"], "variant": "v3"}}),
+    "none for the platform": index_of(entry(OWN, "linux", "arm64")),
+    # What the engine takes for linux/amd64 too.
+    "another name of the architecture": index_of(OWN_ENTRY, entry(OTHER, "linux", "x86_64")),
+    "a name in upper case": index_of(OWN_ENTRY, entry(OTHER, "Linux")),
+    "no platform": index_of(OWN_ENTRY, {"mediaType": MANIFEST, "digest": OTHER, "size": 2}),
+    "a member in upper case": index_of(OWN_ENTRY, entry(OTHER, "unknown", "unknown", Platform=OWN_ENTRY["platform"])),
+    "a list in upper case": index_of(OWN_ENTRY, Manifests=[entry(OTHER)]),
+    "a member twice": index_of(OWN_ENTRY).replace(b'"digest"', b'"digest": "x", "digest"'),
+    "no list": b'{"manifests": {}}',
+    "no JSON": b"{",
+}
+
+
+@pytest.mark.parametrize("index", DOUBTFUL.values(), ids=DOUBTFUL)
+async def test_an_index_that_an_engine_could_read_in_another_way_is_not_read(key: SigningKey, index: bytes) -> None:
+    assert (await judged(Registry(key, OWN, index=index), key, platformManifest=True)).verdict is Verdict.REFUSED
+    assert (await judged(Registry(key, INDEX, index=index), key, platformManifest=True)).verdict is Verdict.PASSED
 
 
 async def test_on_a_swarm_the_manifest_counts_only_for_what_is_a_container(key: SigningKey) -> None:
@@ -75,7 +112,7 @@ async def test_on_a_swarm_the_manifest_counts_only_for_what_is_a_container(key: 
 
 async def test_an_index_that_cannot_be_read_is_unknown(key: SigningKey) -> None:
     for error in (Postponed(Code.RATE_LIMITED, "slow down"), Failed(Code.DENIED, "no")):
-        waits = await judged(Registry(key, platform=error), key, platformManifest=True)
+        waits = await judged(Registry(key, index=error), key, platformManifest=True)
         assert (waits.verdict, waits.code) == (Verdict.UNKNOWN, error.reason.code)
-        passes = await judged(Registry(key, INDEX, platform=error), key, platformManifest=True)
+        passes = await judged(Registry(key, INDEX, index=error), key, platformManifest=True)
         assert passes.verdict is Verdict.PASSED
