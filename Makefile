@@ -10,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Programs others wrote for the API, which the tests run: npm's and pip's.
+# Programs others wrote, which the tests run: npm's and pip's.
 CLIENTS := tests/clients
 CLIENTS_READY := $(CLIENTS)/node_modules/.ready
 # What the demo and the tests run for real: an engine, a registry, a program for tiny images.

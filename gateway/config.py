@@ -153,6 +153,28 @@ class Settings(BaseModel):
     registry_lag: Seconds = Field(
         30, description="Seconds a registry may take after a push event until its tag names the pushed digest."
     )
+    trivy: str = Field(
+        "trivy", description="Trivy, the scanner of the gate `vulnerabilities`: its path, or its name on the PATH."
+    )
+    trivy_server: str | None = Field(
+        None, description="URL of a `trivy server`, which then has the database; see docs/gates.md."
+    )
+    trivy_database: str = Field(
+        "",
+        description="Repository that the database of Trivy is downloaded from, for example "
+        "ghcr.io/aquasecurity/trivy-db:2; unset: nothing is downloaded, and an operator puts it into `trivy` in the "
+        "data directory.",
+    )
+    trivy_java_database: str = Field(
+        "",
+        description="Repository of Trivy's index of Java archives, for example ghcr.io/aquasecurity/trivy-java-db:1; "
+        "images with such archives need it.",
+    )
+    grype: str = Field("grype", description="Grype, for gates whose scanner it is: its path, or its name on the PATH.")
+    scout: str = Field(
+        "docker-scout",
+        description="Docker Scout, for gates whose scanner it is: its path, or its name on the PATH.",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
 
@@ -164,7 +186,7 @@ class Settings(BaseModel):
             raise ValueError("an address and a port are needed, for example 127.0.0.1:8080")
         return text
 
-    @field_validator("public_url")
+    @field_validator("public_url", "trivy_server")
     @classmethod
     def _public(cls, text: str | None) -> str | None:
         if text is None:

@@ -281,3 +281,19 @@ CREATE TABLE approval_links (
 );
 
 CREATE INDEX approval_links_of_approval ON approval_links (approval_id);
+
+-- == Vulnerabilities: what scanners have reported
+
+-- The last report of a scanner about an image, for each platform. It is about the content, so it is everybody's who may
+-- deploy the digest.
+CREATE TABLE scan_reports (
+    digest     text NOT NULL,
+    platform   text NOT NULL,
+    scanner    text NOT NULL,
+    database   text NOT NULL,  -- version of its database; '': not known, and so not used again
+    report     bytea NOT NULL, -- the scanner's own, compressed with gzip
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (digest, platform, scanner)
+);
+
+CREATE INDEX scan_reports_age ON scan_reports (created_at);

@@ -1,6 +1,7 @@
 """Set gates on applications, environments and projects."""
 
 import re
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -80,10 +81,12 @@ async def create(
 ) -> GateSetting:
     """Set a gate and return it. Raises NotFound, Conflict, and InvalidInput naming the field that is wrong.
 
-    `grants` are those of a restricted key: a rule names no application that such a key is not for.
+    `grants` are those of a restricted key: a rule names no application that such a key is not for. Where a gate of this
+    kind has a secret and none is given, it gets a new one.
     """
     gate = find_kind(kind)
     stored = _checked_rule(gate, rule)
+    secret = new_secret() if secret is None and gate.has_secret else secret
     chosen = _checked_name(name if name is not None else kind)
     async with transaction(pool) as connection:
         await gates.lock_owner(connection, owner)
@@ -145,6 +148,11 @@ async def remove(pool: "Pool", vault: "Vault", gate_id: str) -> GateSetting:
         await gates.delete_gate(connection, gate_id)
         await gate_verdicts.wake_owned(connection, Owner(before.level, before.owner_id))
     return before
+
+
+def new_secret() -> str:
+    """Make a secret of 32 random bytes."""
+    return secrets.token_urlsafe(32)
 
 
 def _checked_name(name: str) -> str:

@@ -3,15 +3,17 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from gateway.gates import approval, maturity, promotion, provenance, signature, window
+from gateway.gates import approval, external, maturity, promotion, provenance, signature, vulnerabilities, window
 from gateway.gates.gate import Gate
 
 _ALL: tuple[Gate, ...] = (
     approval.GATE,
+    external.GATE,
     maturity.GATE,
     promotion.GATE,
     provenance.GATE,
     signature.GATE,
+    vulnerabilities.GATE,
     window.GATE,
 )
 

@@ -14,7 +14,7 @@ with that error's reason. `decide` is pure: the same facts give the same decisio
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from gateway.config import Settings
+from gateway.gates.scan import Scans
 from gateway.model.api_keys import Grants
 from gateway.model.gates import Candidate, Decision, GateSetting
 from gateway.registry.client import RegistryClient
@@ -49,6 +50,8 @@ class Sources:
     vault: Vault
     registry: RegistryClient
     settings: Settings
+    #: the scans of this gateway, of which few run at once: one for all gates
+    scans: Scans = field(default_factory=Scans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ class Gate:
     decide: Callable[[Any, Any, Candidate, datetime], Decision]
     #: what it does, in a few words
     title: str
+    #: whether it has a secret: where none is given, one is made, and shown once
+    has_secret: bool = False
     #: whether a rollback to a version that has served passes without being asked
     lets_rollbacks_pass: bool = False
     #: seconds that a deployment waits at an unknown verdict before it fails; a rule's own `wait` goes first

@@ -192,6 +192,22 @@ async def is_known_digest(connection: Connection, deployment: Deployment, digest
     )
 
 
+async def select_reference_of(connection: Connection, application_id: str, digest: Digest) -> Reference | None:
+    """Return the image that last brought the digest into service, None if none is kept."""
+    reference = await connection.fetchval(
+        """
+        SELECT reference
+          FROM deployments
+         WHERE application_id = $1 AND digest = $2 AND status IN ('succeeded', 'unchanged') AND reference IS NOT NULL
+         ORDER BY created_at DESC
+         LIMIT 1
+        """,
+        application_id,
+        digest,
+    )
+    return None if reference is None else Reference.parse(reference)
+
+
 async def select_recorded_containers(connection: Connection, application_id: str) -> dict[str, str | None]:
     """Return the container or service that each deployment let serve, by deployment.
 

@@ -1,4 +1,4 @@
-"""Prunes what grows: the inbox, the audit log, deployments with their steps and logs, expired monitor windows, digests.
+"""Prunes what grows: the inbox, the audit log, deployments and their details, monitor windows, digests, scan reports.
 
 One gateway at a time prunes, in short transactions. What it does not finish, the next one does.
 """
@@ -15,6 +15,7 @@ from gateway.store import (
     deployment_retention,
     first_seen,
     promotions,
+    scan_reports,
     soaks,
     versions,
     watches,
@@ -24,6 +25,7 @@ from gateway.store.database import Connection, Pool, transaction
 _STALE_SPANS = 40  # spans of the inbox that are measured again in each run
 _MAX_MEASURED = timedelta(days=1)  # measured in one statement
 _PAGE_SIZE = 100  # applications
+_REPORTS_KEPT = 1000  # of scanners
 
 
 async def prune_expired(pool: Pool, settings: Settings) -> None:
@@ -50,7 +52,10 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         await soaks.delete_surplus(connection)
         await promotions.delete_surplus(connection)
         digests = await first_seen.delete_unused(connection)
-        return deliveries or entries or digests
+        reports = await scan_reports.delete_expired(
+            connection, older_than=timedelta(days=settings.log_days), most=_REPORTS_KEPT
+        )
+        return deliveries or entries or digests or reports
 
     await _repeat_under_lock(pool, delete)
 

@@ -93,17 +93,23 @@ class GateRow(Response):
         )
 
 
+class CreatedGate(GateRow):
+    """A gate, and the secret that was made for it."""
+
+    secret: Annotated[str | None, Field(description="Shown once: what requests of this gate are signed with.")] = None
+
+
 class PlacedGate(GateRow):
     """A gate, and whether it applies."""
 
     applies: Annotated[bool, Field(description="False: a nearer gate of this name replaces it or turns it off.")]
 
 
-@procedures.mutation("gate.create", gives=GateRow, raises=(Conflict,), authorized_by=_OWNERS)
+@procedures.mutation("gate.create", gives=CreatedGate, raises=(Conflict,), authorized_by=_OWNERS)
 async def create(context: Context, given: Create) -> Answer:
     """Set a gate on an application, an environment or a project.
 
-    Deployments that wait at a gate are asked again at once.
+    Deployments that wait at a gate are asked again at once. A gate of kind external gets a secret where none is given.
     """
     made = await admin.create(
         context.pool,
@@ -117,7 +123,7 @@ async def create(context: Context, given: Create) -> Answer:
         required=given.required,
         grants=context.caller.grants,
     )
-    return Answer(GateRow.from_setting(made))
+    return Answer(CreatedGate.from_setting(made, secret=made.secret if given.secret is None else None))
 
 
 @procedures.query("gate.all", gives=list[PlacedGate], authorized_by=_OWNERS)
