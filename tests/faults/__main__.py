@@ -35,6 +35,7 @@ GATEWAY = (
     *((strikes.FROZEN, Asked.PUSH, after) for after in AROUND),
     (strikes.KILL_LATE, Asked.PUSH, False),
 )
+WARM = tuple((fault, Asked.PUSH, after) for fault in (strikes.KILL, strikes.TERMINATE) for after in AROUND)
 DATABASE = tuple(
     (fault, Asked.PUSH, False) for fault in (strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT, strikes.DATABASE_STALLED)
 )
@@ -58,6 +59,7 @@ def every(
     faults: tuple[tuple[strikes.Fault, Asked, bool], ...],
     *,
     always: bool = False,
+    warm: bool = False,
     behaviour: Behaviour = Behaviour.SERVES,
 ) -> Part:
     async def part(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
@@ -65,7 +67,7 @@ def every(
             private_engine(arguments=SIDE_BY_SIDE) as dockerd,
             world(order, dockerd, f"{registry.address}/{directory.name}", directory, always=always) as one,
         ):
-            one.behaviour = behaviour
+            one.behaviour, one.warm = behaviour, warm
             for fault, asked, after in faults:
                 await at_every_call(one, tally, fault, asked, after=after)
             if always:
@@ -134,6 +136,7 @@ async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> 
 
 PARTS: dict[str, Part] = {
     **{f"gateway-{order}": every(order, GATEWAY) for order in Order},
+    "gateway-warm": every(Order.STOP_FIRST, WARM, warm=True),
     **{f"database-{order}": every(order, DATABASE) for order in Order},
     **{f"refusals-{order}": every(order, REFUSALS) for order in Order},
     **{f"engine-{order}": every(order, ENGINE, always=True) for order in Order},

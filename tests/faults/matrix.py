@@ -37,6 +37,8 @@ async def strike_once(world: World, tally: Tally, fault: Fault, asked: Asked, at
     where = f"{fault.name} {'after' if after else 'before'} call {at} of a {asked}, {world.order}"
     call = None
     try:
+        if world.warm:
+            await world.ends(await world.ask(Asked.PUSH))
         wanted, call = await world.struck(fault.on(world), asked, at, after=after)
         if call is not None:
             tally.count(fault.name, f"{asked} {call}")

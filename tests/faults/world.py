@@ -70,6 +70,8 @@ class World:
     image: str = ""
     #: whether what is replaced is one that the engine itself starts again
     always: bool = False
+    #: whether each fault strikes a gateway that has just replaced a version, and knows how the last one booted
+    warm: bool = False
     #: what each version does
     behaviour: Behaviour = Behaviour.SERVES
     #: where the applications are; None is the gateway's own engine

@@ -36,6 +36,7 @@ _BOOT_DEADLINE = 30.0  # seconds
 _LOOK_AGAIN, _PAUSE = 0.01, 4  # seconds, and how many times as long as a look takes
 _SILENT = 0.05  # seconds without use of the network once it listens
 _QUICK = 0.1  # seconds from its start until it listens
+_HEAD_START = 0.4  # of the time that a start takes
 _REMEMBERED, _MOST_REMEMBERED = 86400.0, 10_000  # seconds, applications
 
 
@@ -62,8 +63,8 @@ def home_of(application: Application) -> tuple[str, Mapping[str, Any]] | None:
 class _Past:
     """How applications have booted on an engine since the gateway started."""
 
-    #: those that listened at once the last time
-    quick: set[str] = field(default_factory=set)
+    #: those that listened at once the last time, and how long the engine took to start that version
+    quick: dict[str, float] = field(default_factory=dict)
     #: why others cannot boot isolated, and when that was seen
     obstacles: dict[str, tuple[str, float]] = field(default_factory=dict)
 
@@ -84,10 +85,18 @@ def boots_quickly(engine: Engine, application: Application) -> bool:
     return application.application_id in _past(engine).quick
 
 
+def head_start(engine: Engine, application: Application) -> float:
+    """Return how many seconds after the start of such an application's next version the old one is to stop.
+
+    The engine does both at once, and each takes longer for it: the new version should not be ready much later.
+    """
+    return _HEAD_START * _past(engine).quick.get(application.application_id, 0.0)
+
+
 def remember_obstacle(engine: Engine, application: Application, reason: str) -> None:
     """Remember why a version could not boot isolated: the next ones do not try for a while."""
     past, application_id = _past(engine), application.application_id
-    past.quick.discard(application_id)
+    past.quick.pop(application_id, None)
     past.obstacles[application_id] = reason, time.monotonic()
 
 
@@ -134,6 +143,7 @@ class IsolatedBoot:
     engine: Engine
     application: Application
     swap: Swap
+    _starting_at: float = 0.0
     _started_at: float = 0.0
 
     async def take_off_network(self, new: Container) -> None:
@@ -148,8 +158,10 @@ class IsolatedBoot:
 
     async def start(self) -> None:
         """Start the container, which is off its network."""
+        clock = asyncio.get_running_loop().time
+        self._starting_at = clock()
         await containers.start(self.engine, self.swap.new)
-        self._started_at = asyncio.get_running_loop().time()
+        self._started_at = clock()
 
     async def _create_network(self) -> None:
         labels = {APPLICATION: self.application.application_id, DEPLOYMENT: self.swap.deployment_id, BOOT: ISOLATED}
@@ -165,8 +177,7 @@ class IsolatedBoot:
             if listens_since is None and await self._listens(container, last=looked >= deadline):
                 listens_since = clock()
             await asyncio.sleep(max(_LOOK_AGAIN, _PAUSE * (clock() - looked)))
-        quick = _past(self.engine).quick
-        (quick.add if listens_since - self._started_at < _QUICK else quick.discard)(self.application.application_id)
+        self._remember(quick=listens_since - self._started_at < _QUICK)
 
     async def _listens(self, container: Container, *, last: bool) -> bool:
         with self._seen_from_here():
@@ -203,8 +214,16 @@ class IsolatedBoot:
         with self._seen_from_here():
             if network_use.was_refused_route(container):
                 raise self._obstacle("it used its network before it joined it")
-            if await asyncio.to_thread(network_use.missing_listeners, container, self._ports):
-                _past(self.engine).quick.discard(self.application.application_id)
+            missing = await asyncio.to_thread(network_use.missing_listeners, container, self._ports)
+        if self._started_at:
+            self._remember(quick=not missing)
+
+    def _remember(self, *, quick: bool) -> None:
+        past, application_id = _past(self.engine), self.application.application_id
+        if quick:
+            past.quick[application_id] = self._started_at - self._starting_at
+        else:
+            past.quick.pop(application_id, None)
 
     @staticmethod
     @contextmanager

@@ -44,7 +44,6 @@ from gateway.model.reference import Reference
 _LOG = structlog.get_logger()
 
 _POLL_INTERVAL = 0.1  # seconds
-_HEAD_START = 0.06  # seconds for a container that boots while the old one stops: the engine takes longer for it
 _START_ATTEMPTS = 3  # to start the new container while somebody starts the old one
 
 
@@ -133,7 +132,9 @@ class ContainerSwap:
             await complete_all(self._give_name(new), self._stop(old))
         else:
             old, _ = await asyncio.gather(self._set_aside(old), boot.take_off_network(new))
-            await complete_all(self._boot(boot, new), self._stop(old, after=_HEAD_START))
+            await complete_all(
+                self._boot(boot, new), self._stop(old, after=isolation.head_start(self.engine, self.application))
+            )
         # Stopped, the old one has given its ports back.
         if not isolation.has_joined(await readiness.require(self.engine, self.swap.new)):
             await boot.check_silent()
