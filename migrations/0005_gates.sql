@@ -250,6 +250,7 @@ CREATE TABLE approvals (
 -- An application is asked one thing at a time by a gate.
 CREATE UNIQUE INDEX approvals_one_open ON approvals (application_id, gate_id) WHERE closed_at IS NULL;
 CREATE INDEX approvals_of_deployment ON approvals (deployment_id);
+CREATE INDEX approvals_closed ON approvals (application_id, gate_id, closed_at);
 
 CREATE TYPE approval_answer AS ENUM ('approve', 'reject', 'defer');
 

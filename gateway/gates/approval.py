@@ -101,11 +101,13 @@ async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: 
         if not await approvals.owns_deployment(connection, candidate):
             found = await approvals.select_open(connection, candidate, setting.gate_id)
             return Facts(found, await approvals.select_time(connection))
-        approval_id = await approvals.reuse_open(connection, candidate, question)
+        approval_id, former = await approvals.reuse_open(connection, candidate, question)
         if approval_id is None:
             running = await versions.select_serving(connection, sources.vault, candidate.application)
             changes = _shown(pending_changes(candidate.application, running))
-            approval_id = await approvals.insert_approval(connection, candidate, replace(question, changes=changes))
+            question = replace(question, changes=changes, former_askers=former)
+            approval_id = await approvals.insert_approval(connection, candidate, question)
+            await approvals.delete_surplus(connection, candidate.deployment.application_id, setting.gate_id)
         # The lock lets no answer come between what is read here and what is decided from it.
         approval = await approvals.select_approval(connection, approval_id, lock=True)
         now = await approvals.select_time(connection)

@@ -1,6 +1,6 @@
 """Approvals and what people answered. The caller owns the transaction."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -32,6 +32,7 @@ _FINGERPRINT = """
 """
 
 _NOT_FOUND = "Approval not found"
+_MAX_CLOSED = 100  # of one gate of an application
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ class Question:
     gate_name: str
     rule: Mapping[str, Any]
     deadline: timedelta
+    #: who asks for the deployment, as `approver`
     asker: str | None
+    #: who asked for a deployment that this one took the place of
+    former_askers: Collection[str] = ()
     changes: Sequence[Mapping[str, Any]] = ()
 
 
@@ -67,10 +71,13 @@ async def owns_deployment(connection: Connection, candidate: Candidate) -> bool:
     )
 
 
-async def reuse_open(connection: Connection, candidate: Candidate, question: Question) -> str | None:
+async def reuse_open(
+    connection: Connection, candidate: Candidate, question: Question
+) -> tuple[str | None, frozenset[str]]:
     """Let the open approval of the same digest and configuration be asked by this deployment too; return its id.
 
-    One that a deployment asked which has ended is not reused, unless it was superseded. All others are closed.
+    One that a deployment asked which has ended is not reused, unless it was superseded. Any other is closed: returned
+    is who asked for its deployment, if this one has taken its place, since they have asked for this one too.
     """
     deployment = candidate.deployment
     found = await connection.fetchval(
@@ -96,16 +103,19 @@ async def reuse_open(connection: Connection, candidate: Candidate, question: Que
         question.gate_name,
         question.asker,
     )
-    await connection.execute(
+    closed = await connection.fetch(
         """
-        UPDATE approvals SET closed_at = now()
-         WHERE application_id = $1 AND gate_id = $2 AND closed_at IS NULL AND approval_id IS DISTINCT FROM $3
+        UPDATE approvals a SET closed_at = now()
+          FROM deployments d
+         WHERE a.application_id = $1 AND a.gate_id = $2 AND a.closed_at IS NULL AND a.approval_id IS DISTINCT FROM $3
+           AND d.deployment_id = a.deployment_id
+        RETURNING CASE WHEN d.status IN ('queued', 'running', 'superseded') THEN a.askers ELSE '{}' END AS askers
         """,
         deployment.application_id,
         question.gate_id,
         found,
     )
-    return None if found is None else str(found)
+    return found, frozenset(one for row in closed for one in row["askers"])
 
 
 async def insert_approval(connection: Connection, candidate: Candidate, question: Question) -> str:
@@ -130,9 +140,26 @@ async def insert_approval(connection: Connection, candidate: Candidate, question
             candidate.serving,
             list(question.changes),
             dict(question.rule),
-            [] if question.asker is None else [question.asker],
+            sorted({*question.former_askers, *([] if question.asker is None else [question.asker])}),
             question.deadline,
         )
+    )
+
+
+async def delete_surplus(connection: Connection, application_id: str, gate_id: str) -> None:
+    """Forget what the gate asked long ago: the tag of a deployment that waits may move very often."""
+    await connection.execute(
+        f"""
+        DELETE FROM approvals
+         WHERE approval_id IN (
+               SELECT approval_id FROM approvals
+                WHERE application_id = $1 AND gate_id = $2 AND closed_at IS NOT NULL
+                ORDER BY closed_at DESC
+               OFFSET {_MAX_CLOSED}
+               )
+        """,  # noqa: S608 - a constant
+        application_id,
+        gate_id,
     )
 
 

@@ -87,6 +87,8 @@ async def _show(request: web.Request, token: str) -> _Shown:
         approval = await admin.select_by_link(connection, token)
         names = await applications.select_names(connection, {approval.application_id})
     name = names.get(approval.application_id, approval.application_id)
+    if approval.closed_at is not None:
+        return _Shown("This is not asked any more", "Something else is asked now, or the deployment has ended.")
     return _Shown(f"Approve {safe_line(name)}?", approval=approval, name=safe_line(name), asks=True)
 
 

@@ -113,6 +113,8 @@ async def test_a_link_is_for_what_its_alert_was_about(web: Web, asking: Asking) 
     path = await path_of(asking)
     asking.digest = digest("b")
     await asking.ask()
+    _, page, _ = await send(web, path)
+    assert ("<form" in page, "not asked any more" in page) == (False, True)
     status, page, _ = await send(web, path, FORM)
     assert (status, digest("b") in page) == (409, True)
     assert await standing(web, asking) == "waiting"

@@ -9,6 +9,7 @@ import pytest
 from gateway.model.api_keys import Permission
 from gateway.model.errors import Code
 from gateway.model.gates import Verdict
+from gateway.store import approvals
 from tests.support.api_client import Web
 from tests.support.approving import Asking, a_key, digest
 
@@ -269,3 +270,11 @@ async def test_nothing_is_asked_where_the_gate_is_only_checked_or_the_attempt_is
     await web.pool.execute("UPDATE deployments SET epoch = epoch + 1")
     await asking.decide(stale)
     assert await web.count("approvals") == 0
+
+
+async def test_what_was_asked_long_ago_is_forgotten(web: Web, asking: Asking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(approvals, "_MAX_CLOSED", 2)
+    for number in range(6):
+        asking.spec_hash = f"s{number}"
+        await asking.ask()
+    assert await web.count("approvals") == 3
