@@ -51,6 +51,7 @@ class RegistryClient:
         self._transport = transport
         self._resolving = SingleFlight[Resolved]()
         self._describing = SingleFlight[Described]()
+        self._attaching = SingleFlight[Attached]()
         #: what the manifests of images say, which never changes
         self._described: dict[tuple[Reference, Login], Described] = {}
 
@@ -148,8 +149,14 @@ class RegistryClient:
         return False
 
     async def attached(self, reference: Reference, login: Login, wanted: Wanted) -> Attached:
-        """Return the signatures or attestations of the image, named by its digest. Raises nothing."""
-        return await signatures.fetch(self._transport, reference, login, wanted)
+        """Return the signatures or attestations of the image, named by its digest. Raises nothing.
+
+        All who ask with the same login meanwhile get the answer to the same requests, which are sent after they asked.
+        """
+        image = Reference(reference.repository, None, reference.digest)
+        return await self._attaching.join_next(
+            (image, login, wanted), lambda: signatures.fetch(self._transport, image, login, wanted)
+        )
 
     async def index(self, reference: Reference, login: Login) -> bytes | None:
         """Return the index with the reference's digest, None where that is one image; raises Failed or Postponed."""
