@@ -7,8 +7,8 @@ The followed application proves a digest while it is observed to be well with it
     it runs there, or is about to                 unknown, until the end of the soak
     never ran there, failed, or was rolled back   refused
 
-A digest that was pushed to both at the same time may reach the follower first, so one that never ran is refused only
-after a moment. What is promoted is the image alone: the follower keeps its own configuration.
+A digest that was pushed to both at the same time may reach the follower first, so a push of one that never ran is
+refused only after a moment. What is promoted is the image alone: the follower keeps its own configuration.
 """
 
 from collections.abc import Mapping
@@ -89,7 +89,8 @@ def _not_serving(followed: Followed, candidate: Candidate, now: datetime, eviden
     digest, name = candidate.digest, followed.name
     if followed.may_arrive:
         return unknown(Code.NOT_PROVEN, f"{name} is about to get {digest}, or may be", evidence)
-    if (why := _disproof(followed)) is None and now - candidate.deployment.requested_at < _ARRIVES_WITHIN:
+    is_early = not candidate.deployment.forced and now - candidate.deployment.requested_at < _ARRIVES_WITHIN
+    if (why := _disproof(followed)) is None and is_early:
         again = candidate.deployment.requested_at + _ARRIVES_WITHIN
         return unknown(Code.NOT_PROVEN, f"{name} has not run {digest} yet", evidence, ask_again_at=again)
     return refused(Code.NOT_PROVEN, f"{name} has not proven {digest}: {why or 'it never ran it'}", evidence)

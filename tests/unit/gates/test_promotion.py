@@ -80,6 +80,8 @@ def test_what_was_pushed_to_both_at_once_may_come_to_the_follower_first() -> Non
     early = decide(RULE, GONE_ON, CANDIDATE, requested + timedelta(seconds=59))
     assert (early.verdict, early.ask_again_at) == (Verdict.UNKNOWN, requested + MINUTE)
     assert decide(RULE, GONE_ON, CANDIDATE, requested + MINUTE).verdict is Verdict.REFUSED
+    asked_for = a_candidate(D, asked_by="a person")
+    assert decide(RULE, GONE_ON, asked_for, requested).verdict is Verdict.REFUSED
 
 
 def test_the_gate_is_asked_again_at_the_end_of_the_soak_and_not_all_the_time_after_it() -> None:
