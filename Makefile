@@ -113,6 +113,26 @@ faults: setup ## Kill and disturb the gateway at each step of a rollout, on engi
 soak: setup ## Kill the gateway at random, for MINUTES=30.
 	@$(BIN)/python -m tests.faults --soak $(or $(MINUTES),30)
 
+.PHONY: ui
+ui: setup $(CLIENTS_READY) ## Walk through the dashboard in a real browser; SHOTS=docs/images makes the pictures of the documents.
+	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium >/dev/null
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-ui.txt
+	@$(APART) $(BIN)/python -m tests.ui $(if $(SHOTS),--shots $(SHOTS))
+
+# What browsers run was made by others: it comes from npm as it is, and its checksums are kept.
+VENDOR := gateway/dashboard/static/vendor
+.PHONY: vendor
+vendor: ## Fetch the scripts and the style sheet of the dashboard again, and compare their checksums.
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	npm pack --silent --pack-destination "$$folder" htmx.org@2.0.11 idiomorph@0.8.0 @picocss/pico@2.1.1 >/dev/null; \
+	for one in "$$folder"/*.tgz; do mkdir "$${one%.tgz}"; tar xzf "$$one" -C "$${one%.tgz}" --strip-components 1; done; \
+	cp "$$folder"/htmx.org-*/dist/htmx.min.js "$$folder"/idiomorph-*/dist/idiomorph-ext.min.js \
+	    "$$folder"/picocss-pico-*/css/pico.classless.min.css $(VENDOR)/; \
+	cp "$$folder"/htmx.org-*/LICENSE $(VENDOR)/htmx.LICENSE; \
+	cp "$$folder"/idiomorph-*/LICENSE $(VENDOR)/idiomorph.LICENSE; \
+	cp "$$folder"/picocss-pico-*/LICENSE.md $(VENDOR)/pico.LICENSE; \
+	cd $(VENDOR) && sha256sum --check --quiet SHA256SUMS
+
 proxy: setup ## Update an application behind nginx under load.
 	@command -v nginx >/dev/null || apt-get install -y -qq --no-install-recommends nginx-light >/dev/null
 	@$(APART) $(BIN)/python -m tests.scripts.nginx
@@ -131,6 +151,7 @@ api: $(READY) ## Write docs/api.md.
 requirements: ## Update the pinned dependencies and their hashes.
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --extra ecr --extra embedded --extra ssh --extra keyless pyproject.toml -o requirements.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group ui -o requirements-ui.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group fuzz -o requirements-fuzz.txt
 	uv pip compile -q --upgrade --generate-hashes --no-header --no-emit-index-url --group clients -o requirements-clients.txt
 

@@ -24,9 +24,12 @@ from aiohttp import web
 from gateway import processes
 from gateway.admin.context import Context
 from gateway.api.connections import Limits, Runner, limits_for, raise_file_limit
+from gateway.api.health import MetricsOfOthers, no_metrics
+from gateway.api.ingress.rate_limit import Buckets
 from gateway.api.ingress.shared_buckets import SharedBuckets
 from gateway.api.server import build
 from gateway.config import Settings
+from gateway.dashboard.server import add_dashboard
 from gateway.docker.engine import client
 from gateway.model.errors import InvalidInput, Unavailable
 from gateway.model.reference import Domain, parse_domain
@@ -89,11 +92,20 @@ async def running(settings: Settings, *, as_json: bool = False) -> AsyncIterator
         yield address
 
 
+def _application(
+    context: Context, *, buckets: Buckets | None = None, accepting: MetricsOfOthers = no_metrics
+) -> web.Application:
+    """Return the HTTP application: the API and the dashboard."""
+    application = build(context, buckets=buckets, accepting=accepting)
+    add_dashboard(application)
+    return application
+
+
 @asynccontextmanager
 async def _serving(context: Context, settings: Settings, limits: Limits, *, as_json: bool) -> AsyncIterator[str]:
     """Accept in this process alone. Yields the URL of the listener."""
     _ = as_json
-    async with _runner(build(context), limits) as runner:
+    async with _runner(_application(context), limits) as runner:
         host, port = settings.address
         with _naming_the_setting(settings):
             await web.TCPSite(runner, host, port, backlog=processes.BACKLOG).start()
@@ -114,7 +126,7 @@ async def _serving_with_others(
         for one in chain(own, *others):
             stack.callback(one.close)
         accepting = processes.AcceptingProcesses(directory, context.settings, buckets.descriptor, as_json=as_json)
-        application = build(context, buckets=buckets, accepting=accepting.metrics)
+        application = _application(context, buckets=buckets, accepting=accepting.metrics)
         runner = await stack.enter_async_context(_runner(application, limits))
         sites = [web.SockSite(runner, one, backlog=processes.BACKLOG) for one in own]
         for site in sites:

@@ -17,6 +17,7 @@ from gateway.cli import (
     deployments,
     groups,
     keys,
+    open_dashboard,
     promotions,
     registries,
     releases,
@@ -38,6 +39,7 @@ def main() -> None:
 main.add_command(serve.serve)
 main.add_command(serve.migrate)
 main.add_command(keys.keys)
+main.add_command(open_dashboard.open_dashboard)
 main.add_command(webhooks.webhooks)
 main.add_command(deliveries.deliveries)
 main.add_command(apps.apps)

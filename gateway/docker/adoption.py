@@ -50,6 +50,23 @@ async def inspect_existing(engine: Engine, named: str, *, host_name: str) -> Ado
     )
 
 
+async def list_adoptable(engine: Engine) -> list[tuple[str, str, str]]:
+    """Return the name, the image and the state of each container that runs and could be adopted, by name.
+
+    Left out are those of applications, tasks of services, and the gateway itself. Whether one can be adopted after all,
+    `inspect_existing` says.
+    """
+    own = _own_ids()
+    found = await engine.call("GET", "containers/json")
+    return sorted(
+        (one["Names"][0].removeprefix("/"), one["Image"], one["Status"])
+        for one in found
+        if one.get("Names")
+        and not {APPLICATION, _SERVICE_NAME} & (one.get("Labels") or {}).keys()
+        and not adopted_spec.is_own_container(one["Id"], own)
+    )
+
+
 def _adopted_already(name: str, application_id: str) -> str:
     # It may be an application of another gateway that uses this engine.
     return (

@@ -45,7 +45,8 @@ class Key:
     revoked_at: datetime | None
 
 
-_GRANTS = """
+#: the grants of the key `k`
+GRANTS = """
     CASE WHEN restricted THEN ARRAY(
         SELECT application_id FROM key_applications g WHERE g.key_id = k.key_id
     ) END AS applications,
@@ -54,7 +55,7 @@ _GRANTS = """
     ) END AS projects
 """
 _COLUMNS = f"""
-    key_id, name, prefix, permission, {_GRANTS}, rate_most, rate_window, created_at, expires_at, last_used_at,
+    key_id, name, prefix, permission, {GRANTS}, rate_most, rate_window, created_at, expires_at, last_used_at,
     host(last_used_from) AS last_used_from, revoked_at
 """
 
@@ -163,7 +164,7 @@ async def select_caller(
     digest = _hash(key)
     row = await connection.fetchrow(
         f"""
-        SELECT key_id, name, key_hash, permission, {_GRANTS}, rate_most,
+        SELECT key_id, name, key_hash, permission, {GRANTS}, rate_most,
                last_used_at < now() - interval '1 minute' AS stale
           FROM api_keys k
          WHERE key_hash = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -178,6 +179,11 @@ async def select_caller(
         await connection.execute(
             "UPDATE api_keys SET last_used_at = now(), last_used_from = $2 WHERE key_id = $1", row["key_id"], remote
         )
+    return caller_of(row)
+
+
+def caller_of(row: asyncpg.Record) -> Caller:
+    """Return the caller of a row with key_id, name, permission and the grants."""
     return Caller(row["key_id"], row["name"], Permission[row["permission"].upper()], _grants(row))
 
 

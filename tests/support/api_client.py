@@ -16,6 +16,7 @@ from gateway.api.connections import Limits, Runner
 from gateway.api.server import build
 from gateway.background import BackgroundTasks
 from gateway.config import Settings
+from gateway.dashboard.server import add_dashboard
 from gateway.docker.engine.client import EngineIdentity
 from gateway.model.reference import Digest
 from gateway.registry import client as registry_client
@@ -163,6 +164,7 @@ async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[We
     validator = ResponseValidator()
     async with registry_client.connect() as registry:
         application = build(Context(web_pool, VAULT, rollouts, settings, registry))
+        add_dashboard(application)
         application.middlewares.insert(0, validator.middleware)
         server = _Server(application)
         await server.start_server()

@@ -8,13 +8,18 @@ from gateway.admin.adoption import adopt
 from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._application_row import ApplicationRow
+from gateway.api.procedures._response import Response
 from gateway.api.procedures.application import select_application_row
 from gateway.api.rpc.procedure import Answer, Procedures
+from gateway.docker.adoption import list_adoptable
 from gateway.docker.engine.client import Engine
-from gateway.model.errors import Conflict, NotFound, Unavailable
+from gateway.model.api_keys import Permission
+from gateway.model.errors import Conflict, NotFound, RolloutError, Unavailable
 from gateway.store.database import transaction
 
 procedures = Procedures()
+
+_MOST_LISTED = 500  # containers
 
 
 class Adopt(Input):
@@ -31,6 +36,36 @@ def _engine(context: Context, server_id: str | None) -> Engine:
     if host.error is not None:
         raise Unavailable(f"the Docker Engine at {host.address} does not answer: {host.error}")
     return host.engine
+
+
+class OfServer(Input):
+    server_id: Id | None = None
+
+
+class AdoptableRow(Response):
+    """A container that runs and belongs to no application."""
+
+    name: str
+    image: str
+    status: Annotated[str, Field(description="In the engine's words, for example: Up 3 hours (healthy).")]
+
+
+@procedures.query(
+    "application.adoptable", gives=list[AdoptableRow], raises=(NotFound, Unavailable), needs=Permission.ADMIN
+)
+async def select_adoptable(context: Context, given: OfServer) -> Answer:
+    """List the containers that you can adopt.
+
+    Without `serverId`, they are those of the gateway's own engine.
+    """
+    engine = _engine(context, given.server_id)
+    try:
+        found = await list_adoptable(engine)
+    except RolloutError as error:
+        raise Unavailable(f"cannot list the containers of the Docker Engine: {error}") from error
+    return Answer(
+        [AdoptableRow.make(name=name, image=image, status=status) for name, image, status in found[:_MOST_LISTED]]
+    )
 
 
 @procedures.mutation("application.adopt", gives=ApplicationRow, raises=(Conflict,))

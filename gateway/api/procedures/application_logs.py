@@ -46,7 +46,7 @@ def _since(age: str) -> int:
     return max(0, int(time.time()) - int(found[1]) * _SECONDS[found[2]]) if found else 0
 
 
-def _host(context: Context, application: Application) -> EngineStatus:
+def host_of(context: Context, application: Application) -> EngineStatus:
     """Return the engine that has its containers; raises Unavailable when it does not answer."""
     registered = next((one for one in context.rollouts.engines if one.server_id == application.server_id), None)
     identity = registered.identity if registered else None
@@ -67,7 +67,7 @@ async def read_logs(context: Context, given: Read) -> Answer:
         application = await require_application(connection, context, given)
     if application.engine_id is None:
         return Answer("")
-    host = _host(context, application)
+    host = host_of(context, application)
     swarm = host.identity is not None and host.identity.swarm_manager
     try:
         text = await application_logs.read(

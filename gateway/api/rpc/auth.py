@@ -56,8 +56,11 @@ async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = F
     if bearer and not key:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""
-    if not key:
-        return None
+    return await authenticate_key(request, key, calls) if key else None
+
+
+async def authenticate_key(request: web.Request, key: str, calls: int = 1) -> Caller | None:
+    """Return the caller whose API key this is, None for a wrong one; raises Throttled after too many wrong ones."""
     remote, looked_up = sender(request), False
 
     async def look_up() -> Caller | None:
@@ -127,6 +130,12 @@ async def authorize(context: Context, caller: Caller, procedure: Procedure, give
     if procedure.access is KeyAccess.BY_ID and not identifying & used.keys():
         raise denied(unidentified)
     return parsed
+
+
+def may_call(caller: Caller, procedure: Procedure) -> bool:
+    """Tell whether the caller may call the procedure with some input."""
+    closed = procedure.access is KeyAccess.BY_ID and not _identifying_fields(procedure)
+    return caller.permission >= procedure.permission and (caller.grants is None or not closed)
 
 
 def _identifying_fields(procedure: Procedure) -> set[str]:

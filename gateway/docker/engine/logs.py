@@ -5,8 +5,10 @@ https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operat
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
+
+import aiohttp
 
 from gateway.docker.engine.client import CALL_DEADLINE, Engine, translate_errors
 from gateway.model.errors import storable_text
@@ -15,6 +17,8 @@ _LINES = 50
 _BYTES = 16_384
 _HEADER = 8  # bytes before each frame; the log of a container with a terminal has no frames
 _STREAMS = frozenset({0, 1, 2})
+_LONGEST_LINE = 65_536  # bytes; what is longer is cut
+_ENDLESS = aiohttp.ClientTimeout(total=None, sock_connect=10)
 
 
 @dataclass(slots=True)
@@ -74,23 +78,60 @@ async def decode_tail(chunks: AsyncIterable[bytes], most: int) -> str:
 
     https://docs.docker.com/reference/api/engine/version/v1.41/#tag/Container/operation/ContainerAttach
     """
-    end, rest = _Tail(most), b""
+    end = _Tail(most)
+    async for pieces in _payloads(chunks):
+        for piece in pieces:
+            end.add(piece)
+    return end.text()
+
+
+async def follow(engine: Engine, path: str, *, lines: str, since: str) -> AsyncIterator[list[tuple[str, str]]]:
+    """Yield the lines of the log at `path` as they come, each with its time, until the log ends.
+
+    The first are the last `lines` lines, or `all`, at or after the Unix time `since`. What is yielded together has come
+    together.
+    """
+    params = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1, "tail": lines, "since": since}
+    with translate_errors(waiting_for=f"GET {path}"):
+        async with engine._query(path, params=params, timeout=_ENDLESS) as response:  # noqa: SLF001 - ours
+            rest = b""
+            async for pieces in _payloads(response.content.iter_any()):
+                *whole, rest = (rest + b"".join(pieces)).split(b"\n")
+                if len(rest) > _LONGEST_LINE:
+                    whole, rest = [*whole, rest], b""
+                if whole:
+                    yield [_stamped(line) for line in whole]
+            if rest:
+                yield [_stamped(rest)]
+
+
+def _stamped(line: bytes) -> tuple[str, str]:
+    moment, _, text = line[:_LONGEST_LINE].partition(b" ")
+    return moment.decode(errors="replace"), storable_text(text.rstrip(b"\r").decode(errors="replace"))
+
+
+async def _payloads(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[bytes]]:
+    """Yield what the frames of the two streams hold, those together that came together."""
+    rest = b""
     framed: bool | None = None
     async for chunk in chunks:
         rest += chunk
         if framed is None and rest:
             framed = rest[0] in _STREAMS
-        position = 0
-        while framed and position + _HEADER <= len(rest):
+        if not framed:
+            yield [rest]
+            rest = b""
+            continue
+        position, found = 0, []
+        while position + _HEADER <= len(rest):
             after = position + _HEADER + int.from_bytes(rest[position + 4 : position + _HEADER], "big")
             if after > len(rest):
                 break
-            end.add(rest[position + _HEADER : after])
+            found.append(rest[position + _HEADER : after])
             position = after
-        if not framed:
-            end.add(rest)
-            position = len(rest)
         rest = rest[position:]
+        if found:
+            yield found
     # The last frame may be incomplete.
-    end.add(rest[_HEADER:])
-    return end.text()
+    if rest[_HEADER:]:
+        yield [rest[_HEADER:]]

@@ -1,0 +1,92 @@
+"""Send a form: it calls one procedure of the API, and then shows a page.
+
+The fields are the procedure's inputs. Empty ones are left out, but for `name!`; `name[]` is a list, one element a line.
+The fields `form` and `then` are the form's own: its token, and the page that follows.
+"""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.rpc.dispatch import CallError
+from gateway.api.rpc.trpc import UNDEFINED
+from gateway.dashboard.live import CHANGES
+from gateway.dashboard.pages.signing_in import own_page
+from gateway.dashboard.procedures import call_whole
+from gateway.dashboard.rendering import PREFIX, page, redirect
+from gateway.dashboard.sessions import SESSION, refuse_other_sites
+from gateway.model.errors import Forbidden
+
+#: what the pages offer; every other procedure is for the API alone
+OFFERED = frozenset(
+    {
+        "application.adopt",
+        "application.create",
+        "application.deploy",
+        "application.redeploy",
+        "application.start",
+        "application.stop",
+        "application.rollback",
+        "application.delete",
+        "application.saveEnvironment",
+        "application.saveDockerProvider",
+        "deployment.cancel",
+        "delivery.replay",
+        "subscription.create",
+        "subscription.remove",
+        "webhook.create",
+        "webhook.rotate",
+        "webhook.enable",
+        "webhook.disable",
+        "webhook.remove",
+        "registry.create",
+        "registry.remove",
+        "registry.testRegistryById",
+        "server.create",
+        "server.remove",
+        "server.validate",
+        "user.createApiKey",
+        "user.deleteApiKey",
+        "project.create",
+        "project.remove",
+    }
+)
+#: their answers have secrets that are shown once
+_SHOWN_ONCE = frozenset({"webhook.create", "webhook.rotate", "user.createApiKey"})
+_OWN_FIELDS = frozenset({"form", "then"})
+
+
+async def send(request: web.Request) -> web.StreamResponse:
+    """Call the procedure. Its answer, or why it failed, is a page; else the page follows that the form names."""
+    name = request.match_info["procedure"]
+    refuse_other_sites(request)
+    fields = await request.post()
+    request[SESSION].check_form(fields.get("form"))
+    if name not in OFFERED:
+        raise Forbidden(f"The pages do not offer {name[:100]}; call it by the API.")
+    then = own_page(str(fields.get("then", "")))
+    try:
+        answered = await call_whole(request, name, _given(fields))
+    except CallError as error:
+        return page(request, "error.html", status=HTTPStatus(error.problem.status), problem=error.problem, back=then)
+    if name in _SHOWN_ONCE and answered.value is not UNDEFINED:
+        return page(request, "shown_once.html", name=name, answer=answered.value, then=then)
+    request.app[CHANGES].publish({"overview", "deployments"})
+    deployment_id = answered.headers.get("X-Deployment-Id")
+    return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else then)
+
+
+def _given(fields: Mapping[str, object]) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name, value in fields.items():
+        text = value if isinstance(value, str) else ""
+        if name in _OWN_FIELDS:
+            continue
+        text = text.replace("\r\n", "\n")
+        if name.endswith("[]"):
+            given[name.removesuffix("[]")] = [line.strip() for line in text.split("\n") if line.strip()]
+        elif text.strip() or name.endswith("!"):
+            given[name.removesuffix("!")] = text
+    return given

@@ -1,0 +1,113 @@
+"""Follow the log of an application's container in a tab: lines in the order of the engine, none left out.
+
+A slow tab slows the reading: the engine keeps the lines meanwhile. A tab that reconnects names the time of the last
+line that it has, and goes on after it. When the container is replaced the stream ends, and the tab connects to the new
+one.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from aiohttp import ClientConnectionResetError, web
+
+from gateway.api.context import CONTEXT
+from gateway.api.procedures.application_logs import host_of
+from gateway.dashboard.procedures import call
+from gateway.docker import application_logs
+from gateway.model.errors import RolloutError
+from gateway.store import applications
+from gateway.store.database import statement
+
+_LINES = 1000  # that a new tab gets
+_MOST_AT_ONCE = 1000  # lines of one event
+_MOST_STREAMS = 100
+_HEARTBEAT = 15.0  # seconds
+_RETRY = 1500  # milliseconds until a tab reconnects
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+STREAMS: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("log_streams")
+
+
+async def stream(request: web.Request) -> web.StreamResponse:
+    """Respond with the lines as they come, until the tab leaves or the container ends."""
+    application_id = request.match_info["application_id"]
+    # It has the rights, and says why there is no log.
+    await call(request, "application.readLogs", applicationId=application_id, tail=1)
+    streams = request.app[STREAMS]
+    if len(streams) >= _MOST_STREAMS:
+        return web.Response(status=503, text="Too many logs are followed", headers={"Retry-After": "30"})
+    response = web.StreamResponse(
+        headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+    await response.prepare(request)
+    writing = asyncio.create_task(_write(request, response, application_id), name="log stream")
+    streams.add(writing)
+    try:
+        with suppress(asyncio.CancelledError, ClientConnectionResetError, ConnectionError):
+            await writing
+    finally:
+        streams.discard(writing)
+        writing.cancel()
+    return response
+
+
+async def _write(request: web.Request, response: web.StreamResponse, application_id: str) -> None:
+    await response.write(f"retry: {_RETRY}\n\n".encode())
+    after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
+    lines = aiter(_lines(request, application_id, after))
+    coming: asyncio.Task[list[tuple[str, str]]] | None = None
+    try:
+        while True:
+            coming = coming or asyncio.ensure_future(anext(lines))
+            done, _ = await asyncio.wait({coming}, timeout=_HEARTBEAT)
+            if not done:
+                await response.write(b": still here\n\n")
+                continue
+            together = coming.result()
+            coming = None
+            for first in range(0, len(together), _MOST_AT_ONCE):
+                part = together[first : first + _MOST_AT_ONCE]
+                await response.write(b"id: %s\nevent: lines\ndata: %s\n\n" % (part[-1][0].encode(), orjson.dumps(part)))
+    except StopAsyncIteration:
+        await response.write(b"event: ended\ndata: []\n\n")
+    except RolloutError as error:
+        await response.write(b"event: ended\ndata: %s\n\n" % orjson.dumps([str(error)]))
+    finally:
+        if coming is not None:
+            coming.cancel()
+
+
+async def _lines(request: web.Request, application_id: str, after: str) -> AsyncIterator[list[tuple[str, str]]]:
+    context = request.app[CONTEXT]
+    async with statement(context.pool) as connection:
+        application = await applications.select_application(connection, context.vault, application_id)
+    if application.engine_id is None:
+        return
+    host = host_of(context, application)
+    swarm = host.identity is not None and host.identity.swarm_manager
+    since = _unix(after)
+    lines = "all" if since else str(_LINES)
+    found = application_logs.follow(host.engine, application, swarm=swarm, lines=lines, since=since or "0")
+    async for together in found:
+        # The engine takes `since` as "at or after".
+        fresh = [line for line in together if line[0] > after] if since else together
+        if fresh:
+            yield fresh
+
+
+def _unix(moment: str) -> str | None:
+    """Return a time of the engine's log as a Unix time with nanoseconds; None for any other text."""
+    whole, _, fraction = moment.removesuffix("Z").partition(".")
+    try:
+        seconds = (datetime.fromisoformat(whole).replace(tzinfo=UTC) - _EPOCH) // timedelta(seconds=1)
+    except ValueError:
+        return None
+    return f"{seconds}.{fraction:0<9}" if fraction.isdecimal() and len(fraction) <= 9 else None  # noqa: PLR2004
+
+
+async def close_streams(application: web.Application) -> None:
+    for writing in application[STREAMS].copy():
+        writing.cancel()

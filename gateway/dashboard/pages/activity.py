@@ -1,0 +1,63 @@
+"""Deployments of all applications, as a list and as CSV; and the audit."""
+
+import csv
+import io
+from urllib.parse import urlencode
+
+from aiohttp import web
+
+from gateway.api.procedures._pagination import NEXT_HEADER
+from gateway.dashboard.procedures import call, call_whole
+from gateway.dashboard.rendering import page
+
+_PAGE = 50  # rows
+_EXPORTED = 1000  # rows
+_CSV = ("createdAt", "finishedAt", "application", "kind", "state", "image", "digest", "code", "message", "requestedBy")
+
+
+async def show(request: web.Request) -> web.Response:
+    """Show the deployments, newest first."""
+    given = {"limit": _PAGE} | ({"cursor": cursor} if (cursor := request.query.get("cursor")) else {})
+    answered = await call_whole(request, "deployment.allCentralized", given)
+    following = answered.headers.get(NEXT_HEADER)
+    live = request.headers.get("HX-Target") == "deployments"
+    return page(
+        request,
+        "deployments_live.html" if live else "deployments.html",
+        rows=answered.value,
+        older=urlencode({"cursor": following}) if following else None,
+        first=not cursor,
+    )
+
+
+async def export(request: web.Request) -> web.Response:
+    """Respond with the newest deployments as CSV."""
+    rows = await call(request, "deployment.allCentralized", limit=_EXPORTED)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_CSV)
+    for row in rows:
+        reason = row["reason"] or {"code": "", "message": ""}
+        flat = {**row, "application": row["application"]["name"], **reason}
+        writer.writerow([_cell(flat[name]) for name in _CSV])
+    return web.Response(
+        text=text.getvalue(),
+        content_type="text/csv",
+        charset="utf-8",
+        headers={"Content-Disposition": 'attachment; filename="deployments.csv"'},
+    )
+
+
+def _cell(value: object) -> str:
+    """Return a cell that no spreadsheet takes for a formula."""
+    text = "" if value is None else str(value)
+    return f"'{text}" if text[:1] in {"=", "+", "-", "@", "\t", "\r"} else text
+
+
+async def show_audit(request: web.Request) -> web.Response:
+    """Show who changed what."""
+    query = request.query
+    given = {name: query[name] for name in ("cursor", "applicationId", "keyId", "outcome") if query.get(name)}
+    found = await call(request, "audit.list", limit=_PAGE, **given)
+    older = urlencode({**given, "cursor": found["nextCursor"]}) if found["nextCursor"] else None
+    return page(request, "audit.html", rows=found["items"], older=older)

@@ -1,0 +1,48 @@
+"""Call the API's procedures for the person who is signed in: with the same permissions, limits and audit."""
+
+from typing import Any
+
+from aiohttp import web
+
+from gateway.api.rpc.auth import may_call
+from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
+from gateway.api.rpc.dispatch import CallError, answer, find
+from gateway.api.rpc.procedure import Answer, Procedure
+from gateway.api.rpc.trpc import UNDEFINED
+from gateway.dashboard.sessions import SESSION
+from gateway.model.errors import NotFound
+
+
+async def call(request: web.Request, name: str, **given: Any) -> Any:
+    """Return the value of a procedure's answer, None for an empty one; raises CallError."""
+    value = (await call_whole(request, name, given)).value
+    return None if value is UNDEFINED else value
+
+
+async def call_whole(request: web.Request, name: str, given: dict[str, Any]) -> Answer:
+    """Return a procedure's answer with its headers; raises CallError."""
+    caller = request[SESSION].caller
+    async with request.app[CONCURRENCY_LIMITS].hold(caller):
+        return await answer(request, procedure(request, name), given, caller)
+
+
+async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:
+    """Return the value of the answer; None where the caller may not call the procedure, or what it shows is gone."""
+    if not may(request, name):
+        return None
+    try:
+        return await call(request, name, **given)
+    except CallError:
+        return None
+
+
+def may(request: web.Request, name: str) -> bool:
+    """Tell whether the caller may call a procedure at all. With which input, the procedure decides."""
+    return may_call(request[SESSION].caller, procedure(request, name))
+
+
+def procedure(request: web.Request, name: str) -> Procedure:
+    """Raises NotFound."""
+    if (found := find(request, name)) is None:
+        raise NotFound(f"There is no procedure {name}")
+    return found

@@ -1,0 +1,140 @@
+"""Render templates, and serve the static files under names that change with their content."""
+
+import gzip
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from http import HTTPStatus
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from aiohttp import web
+
+from gateway.dashboard import formats
+from gateway.dashboard.procedures import may
+from gateway.dashboard.sessions import SESSION, set_cookie
+
+PREFIX = "/dashboard"
+#: scripts and styles come from the gateway's own files alone
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_TYPES = {"js": "text/javascript", "css": "text/css", "svg": "image/svg+xml"}
+_FILES = (
+    "vendor/pico.classless.min.css",
+    "dashboard.css",
+    "vendor/htmx.min.js",
+    "vendor/idiomorph-ext.min.js",
+    "live.js",
+    "log.js",
+    "icon.svg",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StaticFile:
+    """A file that browsers keep for ever: another content has another address."""
+
+    address: str
+    kind: str
+    content: bytes
+    compressed: bytes
+
+
+@cache
+def static_files() -> Mapping[str, StaticFile]:
+    """Return the static files by name."""
+    folder = files("gateway.dashboard") / "static"
+    found: dict[str, StaticFile] = {}
+    for path in _FILES:
+        content = folder.joinpath(path).read_bytes()
+        digest, name = hashlib.sha256(content).hexdigest()[:16], path.rpartition("/")[2]
+        kind = _TYPES[name.rpartition(".")[2]]
+        address = f"{PREFIX}/static/{digest}/{name}"
+        found[name] = StaticFile(address, kind, content, gzip.compress(content, 9, mtime=0))
+    return found
+
+
+@cache
+def _by_address() -> Mapping[str, StaticFile]:
+    return {one.address: one for one in static_files().values()}
+
+
+async def serve_static(request: web.Request) -> web.Response:
+    """Respond with a static file."""
+    if (found := _by_address().get(request.path)) is None:
+        raise web.HTTPNotFound
+    headers = {
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "X-Content-Type-Options": "nosniff",
+        "Vary": "Accept-Encoding",
+    }
+    body = found.content
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        body, headers["Content-Encoding"] = found.compressed, "gzip"
+    return web.Response(body=body, content_type=found.kind, charset="utf-8", headers=headers)
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("gateway.dashboard"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        at=formats.at,
+        ago=formats.ago,
+        seconds=formats.seconds,
+        short_digest=formats.short_digest,
+        image_name=formats.image_name,
+        size=formats.size,
+        web_link=formats.web_link,
+    )
+    environment.globals["static"] = lambda name: static_files()[name].address
+    environment.globals["prefix"] = PREFIX
+    return environment
+
+
+def redirect(to: str) -> web.Response:
+    """Respond with another page to go to."""
+    return web.Response(status=HTTPStatus.SEE_OTHER, headers={"Location": to, "Cache-Control": "no-store"})
+
+
+def page(request: web.Request, template: str, *, status: HTTPStatus = HTTPStatus.OK, **content: Any) -> web.Response:
+    """Respond with a page. Its template finds the session, the address and what the caller may do."""
+    session = request.get(SESSION)
+    html = (
+        _templates()
+        .get_template(template)
+        .render(
+            {
+                "session": session,
+                "path": request.path,
+                "address": request.path_qs,
+                "query": request.query,
+                "may": lambda name: may(request, name),
+                "now": datetime.now().astimezone(),
+                **content,
+            }
+        )
+    )
+    response = web.Response(text=html, content_type="text/html", charset="utf-8", headers=HEADERS, status=status)
+    response.enable_compression()
+    if session is not None and session.rotated:
+        set_cookie(request, response, session)
+    return response

@@ -1,0 +1,104 @@
+"""A tab is told what has changed, and nothing that its key may not hear of."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+
+from gateway.dashboard.live import CHANGES, Changes
+from gateway.model.api_keys import Grants, Permission
+from tests.integration.dashboard.test_pages import signed_in
+from tests.integration.dashboard.visitor import Visitor
+from tests.support.api_client import Web
+
+
+@pytest.fixture
+async def visitor(web: Web) -> Visitor:
+    found = Visitor(web)
+    await found.sign_in()
+    return found
+
+
+class Tab:
+    """The open stream of a tab."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.last = ""
+
+    async def topics(self) -> set[str]:
+        """Return the topics of the next event."""
+        async with asyncio.timeout(20):
+            while True:
+                line = (await self._response.content.readline()).decode().strip()
+                if line.startswith("id: "):
+                    self.last = line.removeprefix("id: ")
+                if line.startswith("data: "):
+                    return set(orjson.loads(line.removeprefix("data: ")))
+
+    async def until(self, *topics: str) -> set[str]:
+        """Return all topics up to the last of these."""
+        heard: set[str] = set()
+        while not heard.issuperset(topics):
+            heard |= await self.topics()
+        return heard
+
+
+@asynccontextmanager
+async def tab(visitor: Visitor, **headers: str) -> AsyncIterator[Tab]:
+    cookie = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
+    async with visitor.web.client.get("/dashboard/live", headers={"Cookie": cookie, **headers}) as response:
+        assert response.status == 200
+        yield Tab(response)
+
+
+async def test_a_push_is_told_to_every_tab(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("registry.example/web:v1")
+    async with tab(visitor) as one, tab(visitor) as other:
+        for each in (one, other):
+            await each.until("everything")
+        await visitor.web.push("registry.example/web:v1")
+        for each in (one, other):
+            heard = await each.until(f"application:{application_id}", "inbox")
+            assert {"overview", "deployments"} <= heard
+
+
+async def test_a_tab_that_reconnects_gets_what_it_missed(visitor: Visitor) -> None:
+    application_id = await visitor.web.application("registry.example/web:v1")
+    async with tab(visitor) as watching:
+        async with tab(visitor) as leaving:
+            await leaving.until("everything")
+        await watching.until("everything")
+        await visitor.web.push("registry.example/web:v1")
+        await watching.until(f"application:{application_id}")
+        async with tab(visitor, **{"Last-Event-ID": leaving.last}) as back:
+            assert f"application:{application_id}" in await back.topics()
+    async with tab(visitor, **{"Last-Event-ID": "elsewhere-5"}) as strange:
+        assert "everything" in await strange.topics()
+
+
+async def test_a_restricted_key_does_not_hear_of_other_applications(web: Web) -> None:
+    own, other = await web.application("registry.example/own:v1"), await web.application("registry.example/other:v1")
+    visitor = await signed_in(web, Permission.READ, Grants(frozenset({own})))
+    async with tab(visitor) as one:
+        await one.until("everything")
+        await web.push("registry.example/other:v1")
+        await web.push("registry.example/own:v1")
+        heard = await one.until(f"application:{own}")
+        assert not {topic for topic in heard if other in topic}
+
+
+async def test_a_tab_that_does_not_read_is_dropped(web: Web) -> None:
+    changes: Changes = web.client.app[CHANGES]
+    async with changes.subscribed() as slow:
+        for number in range(200):
+            changes.publish({f"topic {number}"})
+        seen: list[Any] = []
+        while (event := await slow.get()) is not None:
+            seen.append(event)
+        assert len(seen) < 200
+        assert changes.tabs == 0

@@ -1,0 +1,149 @@
+"""What the pages show, to whom, and that nothing in them runs."""
+
+import pytest
+
+from gateway.model.api_keys import Grants, Permission
+from gateway.store import api_keys
+from tests.integration.dashboard.visitor import PAGES, Visitor
+from tests.support.api_client import Web
+
+HOSTILE = "<script>alert(1)</script>\"'{{7*7}}"
+
+
+@pytest.fixture
+async def visitor(web: Web) -> Visitor:
+    found = Visitor(web)
+    await found.sign_in()
+    return found
+
+
+async def signed_in(web: Web, permission: Permission, grants: Grants | None = None) -> Visitor:
+    async with web.pool.acquire() as connection:
+        key, _ = await api_keys.insert_key(connection, "other", permission=permission, grants=grants)
+    found = Visitor(web)
+    assert (await found.sign_in(key)).status == 303
+    return found
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_each_page_forbids_scripts_frames_and_forms_of_others(visitor: Visitor, path: str) -> None:
+    page = await visitor.get(f"/dashboard{path}")
+    assert page.status == 200
+    policy = page.headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy
+    assert "unsafe" not in policy
+    assert "frame-ancestors 'none'" in policy
+    assert page.headers["Cache-Control"] == "no-store"
+    assert "<style" not in page.text
+    assert " style=" not in page.text
+    assert " on" + "click=" not in page.text
+
+
+async def test_script_in_a_stored_text_is_shown_as_text(visitor: Visitor) -> None:
+    web = visitor.web
+    made = await web.mutate("application.create", name=HOSTILE, description=HOSTILE, dockerImage="acme/web:v1")
+    application_id = made["applicationId"]
+    await web.mutate("webhook.create", source="generic", name=HOSTILE)
+    await web.mutate("project.create", name=HOSTILE)
+    await web.mutate("application.deploy", applicationId=application_id, title=HOSTILE)
+    deployment = (await web.query("deployment.all", applicationId=application_id))[0]["deploymentId"]
+    for path in (*PAGES, f"/applications/{application_id}", f"/deployments/{deployment}"):
+        page = await visitor.get(f"/dashboard{path}")
+        assert page.status == 200
+        assert "<script>alert" not in page.text
+
+
+async def test_static_files_are_kept_for_ever_under_names_of_their_content(visitor: Visitor) -> None:
+    page = await visitor.get("/dashboard")
+    address = page.text.partition('src="')[2].partition('"')[0]
+    file = await visitor.get(address)
+    assert (file.status, file.headers["Cache-Control"]) == (200, "public, max-age=31536000, immutable")
+    assert (await visitor.get(address.replace("/static/", "/static/0"))).status == 404
+
+
+async def test_the_first_view_is_small(visitor: Visitor) -> None:
+    page = await visitor.get("/dashboard")
+    named = [part.partition('"')[0] for part in page.text.replace("href=", "src=").split('src="')[1:]]
+    size = len(page.text)
+    for address in {one for one in named if "/static/" in one}:
+        file = await visitor.get(address, **{"Accept-Encoding": "gzip"})
+        size += int(file.headers["Content-Length"])
+    assert size < 100_000
+
+
+async def test_a_key_that_reads_sees_no_value_and_no_button(web: Web) -> None:
+    made = await web.mutate("application.create", name="web", dockerImage="acme/web:v1", env="PASSWORD=hunter2")
+    reader = await signed_in(web, Permission.READ)
+    page = await reader.get(f"/dashboard/applications/{made['applicationId']}")
+    assert page.status == 200
+    assert "hunter2" not in page.text
+    assert "/dashboard/call/" not in page.text
+    refused = await reader.call("application.deploy", applicationId=made["applicationId"])
+    assert refused.status == 403
+    assert await web.count("deployments") == 0
+    assert (await reader.get("/dashboard/audit")).status == 403
+
+
+async def test_a_restricted_key_sees_its_own_applications_alone(web: Web) -> None:
+    own = (await web.mutate("application.create", name="own-app", dockerImage="acme/web:v1"))["applicationId"]
+    other = (await web.mutate("application.create", name="other-app", dockerImage="acme/db:v1"))["applicationId"]
+    for one in (own, other):
+        await web.mutate("application.deploy", applicationId=one)
+    restricted = await signed_in(web, Permission.ADMIN, Grants(frozenset({own})))
+    page = await restricted.get("/dashboard")
+    assert "own-app" in page.text
+    assert "other-app" not in page.text
+    assert (await restricted.get(f"/dashboard/applications/{own}")).status == 200
+    assert (await restricted.get(f"/dashboard/applications/{other}")).status == 403
+    assert (await restricted.get("/dashboard/deployments")).status == 200
+    assert "other-app" not in (await restricted.get("/dashboard/deployments")).text
+    assert (await restricted.get("/dashboard/keys")).status in {200, 403}
+
+
+async def test_a_form_calls_the_procedure_and_goes_on(visitor: Visitor) -> None:
+    page = await visitor.call("application.create", name="web", dockerImage="acme/web:v1")
+    assert (page.status, page.headers["Location"]) == (303, "/dashboard")
+    (made,) = await visitor.web.query("application.all")
+    page = await visitor.call("application.deploy", applicationId=made["applicationId"], tag="v2")
+    assert page.headers["Location"].startswith("/dashboard/deployments/")
+    shown = await visitor.get(page.headers["Location"])
+    assert "acme/web:v2" in shown.text
+
+
+async def test_an_error_of_a_form_says_what_to_do(visitor: Visitor) -> None:
+    page = await visitor.call("application.deploy", applicationId="nobody")
+    assert page.status == 404
+    assert "Application not found" in page.text
+
+
+async def test_what_the_pages_do_not_offer_cannot_be_called_by_a_form(visitor: Visitor) -> None:
+    assert (await visitor.call("settings.getOpenApiDocument")).status == 403
+
+
+async def test_a_secret_is_shown_once(visitor: Visitor) -> None:
+    page = await visitor.call("webhook.create", then="/dashboard/webhooks", source="github", name="gh")
+    assert page.status == 200
+    assert "/webhooks/github/" in page.text
+    assert "/webhooks/github/" not in (await visitor.get("/dashboard/webhooks")).text
+
+
+async def test_the_exported_list_holds_no_formula(visitor: Visitor) -> None:
+    made = await visitor.web.mutate("application.create", name="=1+1", dockerImage="acme/web:v1")
+    await visitor.web.mutate("application.deploy", applicationId=made["applicationId"])
+    page = await visitor.get("/dashboard/deployments.csv")
+    assert ",'=1+1," in page.text
+
+
+async def test_the_address_of_an_application_in_dokploy_leads_to_its_page(visitor: Visitor) -> None:
+    page = await visitor.get("/dashboard/project/p/environment/e/services/application/app-123")
+    assert (page.status, page.headers["Location"]) == (303, "/dashboard/applications/app-123")
+
+
+async def test_the_overview_is_filtered_by_its_address(visitor: Visitor) -> None:
+    for name in ("alpha", "beta"):
+        await visitor.web.mutate("application.create", name=name, dockerImage=f"acme/{name}:v1")
+    page = await visitor.get("/dashboard?q=ALPH")
+    assert "alpha" in page.text
+    assert ">beta<" not in page.text
+    assert "No application matches" in (await visitor.get("/dashboard?state=healthy")).text
+    assert (await visitor.get("/dashboard?page=99999999999999999999&state=x&q=%00")).status == 200

@@ -1,0 +1,132 @@
+"""Who is let in, for how long, and that no other site can act for a person."""
+
+from datetime import timedelta
+
+import pytest
+
+from gateway.store import api_keys, sign_ins
+from tests.integration.dashboard.visitor import PAGES, Visitor
+from tests.support.api_client import Web
+
+
+@pytest.fixture
+async def visitor(web: Web) -> Visitor:
+    return Visitor(web)
+
+
+@pytest.mark.parametrize("path", [*PAGES, "/applications/x", "/deployments/x", "/inbox/x"])
+async def test_a_page_is_shown_to_nobody_who_is_not_signed_in(visitor: Visitor, path: str) -> None:
+    page = await visitor.get(f"/dashboard{path}")
+    assert (page.status, page.text) == (303, "")
+    assert page.headers["Location"].startswith("/dashboard/sign-in?then=")
+
+
+async def test_the_stream_and_fragments_answer_401_to_nobody(visitor: Visitor) -> None:
+    assert (await visitor.get("/dashboard/live")).status == 401
+    assert (await visitor.get("/dashboard", **{"HX-Request": "true"})).status == 401
+    assert (await visitor.post("/dashboard/call/project.create", {"name": "p"})).status == 401
+
+
+async def test_a_key_signs_in_and_its_revocation_signs_out(visitor: Visitor) -> None:
+    page = await visitor.sign_in()
+    assert (page.status, page.headers["Location"]) == (303, "/dashboard")
+    cookie = page.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert (await visitor.get("/dashboard")).status == 200
+    async with visitor.web.pool.acquire() as connection:
+        await api_keys.revoke_keys(connection, "tests")
+    assert (await visitor.get("/dashboard")).status == 303
+
+
+async def test_a_wrong_key_is_answered_alike_and_counted(visitor: Visitor) -> None:
+    page = await visitor.sign_in("wrong")
+    assert page.status == 401
+    assert "no such API key" in page.text
+    assert visitor.cookies == {}
+    for number in range(1000):  # one more a second is allowed, so a slow machine needs more of them
+        page = await visitor.sign_in(f"guess {number}")
+        if page.status == 429:
+            break
+    assert page.status == 429
+
+
+async def test_a_sign_out_ends_the_session_on_the_server(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    kept = dict(visitor.cookies)
+    assert (await visitor.post("/dashboard/sign-out", {"form": await visitor.token()})).status == 303
+    visitor.cookies = kept
+    assert (await visitor.get("/dashboard")).status == 303
+
+
+async def test_a_link_signs_in_once(visitor: Visitor) -> None:
+    async with visitor.web.pool.acquire() as connection, connection.transaction():
+        key_id = await connection.fetchval("SELECT key_id FROM api_keys")
+
+        await sign_ins.insert_link(connection, "once", key_id, timedelta(minutes=1))
+        await sign_ins.insert_link(connection, "late", key_id, timedelta(seconds=-1))
+    shown = await visitor.get("/dashboard/sign-in?link=once")
+    assert 'name="link" value="once"' in shown.text, "to look at the link does not use it up"
+    assert (await visitor.post("/dashboard/sign-in", {"link": "once"})).status == 303
+    assert (await Visitor(visitor.web).post("/dashboard/sign-in", {"link": "once"})).status == 401
+    assert (await Visitor(visitor.web).post("/dashboard/sign-in", {"link": "late"})).status == 401
+
+
+async def test_a_session_is_replaced_at_each_sign_in(visitor: Visitor) -> None:
+    visitor.cookies = {"pushdeploy_session": "chosen by somebody else"}
+    await visitor.sign_in()
+    assert visitor.cookies["pushdeploy_session"] != "chosen by somebody else"
+
+
+async def test_an_old_token_is_rotated_and_ends_soon(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    first = visitor.cookies["pushdeploy_session"]
+    async with visitor.web.pool.acquire() as connection:
+        await connection.execute("UPDATE sign_ins SET created_at = now() - interval '2 hours'")
+    assert (await visitor.get("/dashboard")).status == 200
+    assert visitor.cookies["pushdeploy_session"] != first
+    async with visitor.web.pool.acquire() as connection:
+        await connection.execute("UPDATE sign_ins SET expires_at = now() WHERE expires_at < now() + interval '2 min'")
+    assert (await visitor.get("/dashboard")).status == 200
+    visitor.cookies["pushdeploy_session"] = first
+    assert (await visitor.get("/dashboard")).status == 303
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+async def test_another_site_can_neither_sign_in_nor_send_a_form(visitor: Visitor, headers: dict[str, str]) -> None:
+    assert (await visitor.post("/dashboard/sign-in", {"key": visitor.web.key}, **headers)).status == 403
+    await visitor.sign_in()
+    fields = {"form": await visitor.token(), "name": "p"}
+    assert (await visitor.post("/dashboard/call/project.create", fields, **headers)).status == 403
+    assert await visitor.web.count("projects") == 0
+
+
+@pytest.mark.parametrize("token", ["", "x", "00.00", "00." + "0" * 64])
+async def test_a_form_without_its_token_does_nothing(visitor: Visitor, token: str) -> None:
+    await visitor.sign_in()
+    assert (await visitor.post("/dashboard/call/project.create", {"form": token, "name": "p"})).status == 403
+    assert await visitor.web.count("projects") == 0
+
+
+async def test_a_form_of_another_session_does_nothing(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    other = Visitor(visitor.web)
+    await other.sign_in()
+    fields = {"form": await other.token(), "name": "p"}
+    assert (await visitor.post("/dashboard/call/project.create", fields)).status == 403
+
+
+@pytest.mark.parametrize(
+    "then", ["https://evil.example", "//evil.example", "/\\evil.example", "/api/docs", "/dashboardx"]
+)
+async def test_nobody_is_led_to_another_site(visitor: Visitor, then: str) -> None:
+    page = await visitor.post("/dashboard/sign-in", {"key": visitor.web.key, "then": then})
+    assert page.headers["Location"] == "/dashboard"
