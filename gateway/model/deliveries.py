@@ -85,14 +85,16 @@ class Delivery:
 def redact_headers(headers: Mapping[str, str], secrets: Iterable[str] = ()) -> dict[str, str]:
     """Return the headers of a request without credentials, and without values that contain one of `secrets`."""
     known = [_WEBHOOK_PATH, *(secret for secret in secrets if len(secret) >= _MIN_SECRET_LENGTH)]
-    return {
-        shown: _REMOVED
-        if is_secret or any(secret in value for secret in known)
-        else truncate(value, _MAX_HEADER_LENGTH)
-        for (shown, is_secret), value in [
-            (_shown_name(name), value) for name, value in islice(headers.items(), _MAX_HEADERS)
-        ]
-    }
+    shown: dict[str, str] = {}
+    for name, value in islice(headers.items(), _MAX_HEADERS):
+        shown_name, is_secret = _shown_name(name)
+        if not is_secret:
+            for secret in known:
+                if secret in value:
+                    is_secret = True
+                    break
+        shown[shown_name] = _REMOVED if is_secret else truncate(value, _MAX_HEADER_LENGTH)
+    return shown
 
 
 def _shown_name(name: str) -> tuple[str, bool]:

@@ -306,6 +306,7 @@ def _receipt(delivery: Delivery, acceptance: Acceptance) -> Receipt | None:
 
 
 def _is_simple(notification: Notification) -> bool:
-    return len(notification.events) <= _MAX_PUSHES_OF_DELIVERY and all(
-        len(one.repository.domain) + len(one.repository.path) <= _MAX_NAME for one in notification.events
-    )
+    for one in notification.events:
+        if len(one.repository.domain) + len(one.repository.path) > _MAX_NAME:
+            return False
+    return len(notification.events) <= _MAX_PUSHES_OF_DELIVERY

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import MappingProxyType
+from typing import NamedTuple
 
 from gateway.model.applications import Desired
 from gateway.model.deployments import Deployment
@@ -39,8 +40,7 @@ _MAX_REJECTED = 1000  # deliveries
 _MAX_REJECTED_BODY = 64 * 1024  # bytes
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedDeployment:
+class QueuedDeployment(NamedTuple):
     """A deployment that was enqueued or joined."""
 
     deployment_id: str

@@ -74,13 +74,13 @@ def notification(events: Iterable[ParsedEvent], *, ids: Sequence[str] = (), time
     `ids` are the ids that the sender gave the events in the signed body; together they identify the delivery. With
     `timeless`, the same body without ids may be another push. Raises TooLarge for too many events.
     """
-    pushed: dict[Reference, PushEvent] = {}
+    pushed: dict[tuple[str, str, str], PushEvent] = {}
     ignored: dict[Ignored, None] = {}
     for number, one in enumerate(events):
         if number >= MAX_EVENTS:
             raise TooLarge(f"one delivery reports at most {MAX_EVENTS} pushes")
         if isinstance(one, PushEvent):
-            pushed[one.reference] = one
+            pushed[one.repository.domain, one.repository.path, one.tag] = one
         else:
             ignored[one] = None
     event_id = _event_id(ids)

@@ -20,7 +20,7 @@ _FORM = b"payload="
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # freezing would take as long as all the rest
 class Part:
     """One object of a payload. Absent and null members read as empty; another type raises InvalidInput."""
 

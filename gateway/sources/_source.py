@@ -14,7 +14,7 @@ from gateway.model.events import Notification
 from gateway.model.reference import Domain
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """A request as received: `headers` by lower-case name, `body` as raw bytes."""
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from typing import NamedTuple
 
 import asyncpg
 import orjson
@@ -24,7 +25,7 @@ _STATEMENT = "SELECT * FROM accept_2($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,
 _LIBRARY = "library/"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Delivery:
     """An authenticated delivery of an endpoint, as it was last read from the database."""
 
@@ -44,8 +45,7 @@ class Delivery:
     ignored: tuple[Ignored, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Acceptance:
+class Acceptance(NamedTuple):
     """The outcome of one delivery. `verdict` is None if it was not accepted."""
 
     verdict: str | None

@@ -126,10 +126,10 @@ class _Delivery:
 def response(answer: Answer) -> bytes:
     """Return what is sent where `pipeline.respond` returns this answer, to a client that keeps its connection."""
     body = orjson.dumps(answer.body)
-    headers = {"Content-Type": JSON, **answer.headers, "Cache-Control": "no-store"}
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers.items()]) if answer.headers else ""
     head = (
-        f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\n{lines}Content-Length: {len(body)}\r\n"
+        f"HTTP/1.1 {answer.status} {_PHRASES[answer.status]}\r\nContent-Type: {JSON}\r\n{more}"
+        f"Cache-Control: no-store\r\nContent-Length: {len(body)}\r\n"
         f"Date: {rfc822_formatted_time()}\r\nServer: {SERVER_SOFTWARE}\r\n\r\n"
     )
     return head.encode() + body
