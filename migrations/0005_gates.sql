@@ -54,13 +54,15 @@ CREATE INDEX gate_verdicts_unknown ON gate_verdicts (deployment_id) WHERE verdic
 
 -- A person lets one deployment pass one gate with one image.
 CREATE TABLE gate_overrides (
-    deployment_id text NOT NULL REFERENCES deployments ON DELETE CASCADE,
-    gate_id       text NOT NULL,
-    digest        text NOT NULL,
-    name          text NOT NULL,
-    reason        text NOT NULL CHECK (reason <> ''),
-    overridden_by text NOT NULL,
-    created_at    timestamptz NOT NULL DEFAULT now(),
+    deployment_id  text NOT NULL REFERENCES deployments ON DELETE CASCADE,
+    gate_id        text NOT NULL,
+    digest         text NOT NULL,
+    name           text NOT NULL,
+    application_id text NOT NULL REFERENCES applications ON DELETE CASCADE,  -- for the audit
+    reason         text NOT NULL CHECK (reason <> ''),
+    overridden_by  text NOT NULL DEFAULT coalesce(
+                       nullif(current_setting('gateway.actor', true), '')::jsonb ->> 'who', 'the gateway'),
+    created_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (deployment_id, gate_id, digest)
 );
 

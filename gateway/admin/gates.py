@@ -193,7 +193,7 @@ async def _check_switches(
     """Raises InvalidInput for what would have no effect, Conflict for turning off what is required from above."""
     if required and owner.level is Level.APPLICATION:
         raise InvalidInput(
-            "a gate of an application is always in force: required is for inherited ones", field="required"
+            "an application's own gate is never replaced: required is for gates that are inherited", field="required"
         )
     if required and not enabled:
         raise InvalidInput("a required gate cannot be turned off: remove it", field="enabled")

@@ -15,6 +15,7 @@ from gateway.cli import (
     demo,
     deploy,
     deployments,
+    gates,
     groups,
     keys,
     open_dashboard,
@@ -53,6 +54,7 @@ main.add_command(promotions.promotions)
 main.add_command(groups.groups)
 main.add_command(releases.release)
 main.add_command(releases.releases)
+main.add_command(gates.gates)
 main.add_command(servers.servers)
 main.add_command(api.api)
 main.add_command(registries.registries)

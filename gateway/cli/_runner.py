@@ -80,6 +80,7 @@ _NAMING_PARAMETERS = {
     "Deployment not found": ("deployment", "to"),
     "Group not found": ("group",),
     "Release not found": ("release_id",),
+    "Gate not found": ("gate_id",),
     "Registry not found": ("registry_id",),
     "Server not found": ("server",),
     "Subscription not found": ("subscription",),

@@ -74,18 +74,23 @@ async def list_deployments(app: str | None, *, limit: int, cursor: str | None, a
 @json_option
 @command
 async def show_deployment(deployment: str, *, as_json: bool) -> None:
-    """Show a deployment: steps, reason, last log lines."""
-    from gateway.api.procedures.deployment import QueuedDeployment
+    """Show a deployment: steps, reason, what its gates answered, last log lines."""
+    from gateway.api.procedures.deployment import GatedDeployment, select_verdict_rows
     from gateway.store import queue_position
     from gateway.store.database import transaction
 
     async with open_storage() as storage, transaction(storage.pool) as connection:
         found, records = await load_deployment(connection, deployment)
         wait = await queue_position.select_wait(connection, found)
+        gates = await select_verdict_rows(connection, deployment)
     if as_json:
-        print_json(QueuedDeployment.from_queue(found, records, wait, whole=True))
+        print_json(GatedDeployment.from_queue(found, records, wait, whole=True, gates=gates))
         return
     print_outcome(found, records)
+    for gate in gates:
+        print_text(
+            f"  gate {gate.name}: {gate.verdict} at {gate.asked_at:%Y-%m-%d %H:%M:%S}, {safe_line(gate.message)}"
+        )
     if wait is not None:
         print_fields({"position": wait.position, "waits for": wait.waits_for})
 

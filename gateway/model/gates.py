@@ -51,6 +51,8 @@ class Candidate:
     on_swarm: bool = False
     #: when the gate that gets this was first asked about this digest for this deployment, or for one that it superseded
     first_asked_at: datetime | None = None
+    #: whether it is only checked: nothing is deployed, `deployment` is in no table, and no gate writes anything down
+    only_checked: bool = False
 
     @property
     def rolls_back(self) -> bool:

@@ -165,6 +165,24 @@ async def enqueue_requested(
     )
 
 
+async def enqueue_again(connection: Connection, ended: Deployment, *, title: str) -> str:
+    """Enqueue what an ended deployment was to do, as a person's request. The caller holds the lock of the queue."""
+    await applications.update_desired(connection, ended.application_id, Desired.RUNNING)
+    deployment_id = await _enqueue(
+        connection,
+        ended.application_id,
+        await queue.select_queued(connection, ended.application_id),
+        kind=ended.kind,
+        forced=True,
+        reference=ended.reference,
+        title=title,
+        rolls_back_to=ended.rolls_back_to,
+        image_change=await queue.select_image_change(connection, ended.deployment_id),
+    )
+    await queue.notify(connection)
+    return deployment_id
+
+
 async def _image_to_deploy(
     connection: Connection, application_id: str, image: str | None, tag: str | None
 ) -> ImageChange:

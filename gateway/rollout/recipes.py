@@ -102,6 +102,7 @@ async def _move(attempt: Attempt, digest: Digest) -> Outcome:
     serving = await attempt.runtime.serving()
     if outcome := await _already_done(attempt.task, serving, digest, attempt.runtime.spec_hash()):
         return outcome
+    await _pass_gates(attempt, wanted, digest, serving)
     return await _roll_forward(attempt, wanted.with_digest(digest), digest, serving)
 
 

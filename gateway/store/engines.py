@@ -80,6 +80,18 @@ async def upsert_engine(
     )
 
 
+#: of an application that no engine runs yet, where no engine is known
+USUAL_PLATFORM = "linux/amd64"
+
+
+async def select_platform(connection: Connection, engine_id: str | None) -> str:
+    """Return the platform of the engine; without one, that of the engine that was seen last."""
+    row = await connection.fetchval(
+        "SELECT platform FROM engines ORDER BY engine_id = $1 DESC NULLS LAST, last_seen_at DESC LIMIT 1", engine_id
+    )
+    return USUAL_PLATFORM if not row else str(row)
+
+
 async def upsert_seen(connection: Connection, seen: Sequence[Seen]) -> None:
     """Record that these engines answer at their servers."""
     rows = sorted({(one.engine_id, one.server_id or ""): one for one in seen}.items())

@@ -41,6 +41,7 @@ class GateVerdict:
     kind: str
     rule_hash: str
     digest: str
+    spec_hash: str
     verdict: Verdict
     reason: Reason
     evidence: Mapping[str, Any] = field(repr=False)
@@ -81,8 +82,8 @@ class Known:
 
 
 _COLUMNS = """
-    deployment_id, gate_id, name, kind, rule_hash, digest, verdict, code, message, evidence, first_asked_at, asked_at,
-    ask_again_at, true_until, told_at IS NOT NULL AS told
+    deployment_id, gate_id, name, kind, rule_hash, digest, spec_hash, verdict, code, message, evidence, first_asked_at,
+    asked_at, ask_again_at, true_until, told_at IS NOT NULL AS told
 """
 
 
@@ -279,20 +280,38 @@ async def select_overrides(connection: Connection, deployment_id: str) -> list[O
     return [Override(**row) for row in rows]
 
 
-async def insert_override(connection: Connection, deployment_id: str, override: Override) -> None:
-    """Let a deployment pass a gate with this image; the first reason stays."""
+async def insert_override(
+    connection: Connection, deployment: Deployment, verdicts: Collection[GateVerdict], reason: str
+) -> None:
+    """Let a deployment pass the gates of these verdicts, with the image that they are about; the first reason stays."""
     await connection.execute(
         """
-        INSERT INTO gate_overrides (deployment_id, gate_id, digest, name, reason, overridden_by)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        INSERT INTO gate_overrides (deployment_id, application_id, gate_id, digest, name, reason)
+        SELECT $1, $2, gate_id, digest, name, $6
+          FROM unnest($3::text[], $4::text[], $5::text[]) AS passed (gate_id, digest, name)
             ON CONFLICT DO NOTHING
         """,
+        deployment.deployment_id,
+        deployment.application_id,
+        [one.gate_id for one in verdicts],
+        [one.digest for one in verdicts],
+        [one.name for one in verdicts],
+        reason,
+    )
+
+
+async def copy_overrides(connection: Connection, ended: str, deployment_id: str) -> None:
+    """Let a deployment pass what an ended one was let pass, with the same image."""
+    await connection.execute(
+        """
+        INSERT INTO gate_overrides (deployment_id, application_id, gate_id, digest, name, reason, overridden_by)
+        SELECT $2, application_id, gate_id, digest, name, reason, overridden_by
+          FROM gate_overrides
+         WHERE deployment_id = $1
+            ON CONFLICT DO NOTHING
+        """,
+        ended,
         deployment_id,
-        override.gate_id,
-        override.digest,
-        override.name,
-        override.reason,
-        override.overridden_by,
     )
 
 

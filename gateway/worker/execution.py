@@ -117,7 +117,9 @@ class Execution:
     async def _load(self) -> None:
         loaded = await load_task(self.context.pool, self.context.vault, self.deployment)
         if loaded.task.application.gated:
-            loaded = replace(loaded, task=replace(loaded.task, ask_gates=self._gatekeeper().ask))
+            keeper = self._gatekeeper()
+            ask = keeper.ask if loaded.task.prepared is None else keeper.recall
+            loaded = replace(loaded, task=replace(loaded.task, ask_gates=ask))
         self._loaded = loaded
         structlog.contextvars.bind_contextvars(deliveries=self._loaded.deliveries)
 

@@ -78,6 +78,20 @@ class Gatekeeper:
             await self._tell(answer, candidate)
         return _conclude(answers, since, clock(), wakes=known.wakes)
 
+    async def recall(self, candidate: Candidate) -> str:
+        """Return in words that the candidate passed when it was prepared; asks nothing. Raises Failed.
+
+        It fails where the configuration is another one since then: no gate was asked about that.
+        """
+        deployment_id = candidate.deployment.deployment_id
+        async with statement(self.sources.pool) as connection:
+            verdicts = await gate_verdicts.select_verdicts(connection, deployment_id)
+        asked_about = {(one.digest, one.spec_hash) for one in verdicts}
+        if asked_about - {(candidate.digest, candidate.spec_hash)}:
+            what = "its configuration changed after its gates had let it pass, while it waited for its release"
+            raise Failed(Code.GATE_REFUSED, what)
+        return "passed when it was prepared"
+
     def _settled(self, setting: GateSetting, candidate: Candidate, known: Known) -> Answer | None:
         """Return the answer where the gate need not be asked."""
         gate = self.gates.get(setting.kind)

@@ -33,12 +33,16 @@ class Told:
     #: run while the gate is asked
     meanwhile: Callable[[], Awaitable[None]] | None = None
     error: Exception | None = None
+    #: answers instead, where the answer depends on the image
+    choose: Callable[[GateSetting, Candidate], Awaitable[Decision]] | None = None
 
-    async def gather(self, _sources: Sources, _setting: GateSetting, rule: Rule, candidate: Candidate) -> Decision:
+    async def gather(self, _sources: Sources, setting: GateSetting, rule: Rule, candidate: Candidate) -> Decision:
         await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         self.asked.append(candidate)
+        if self.choose is not None:
+            return await self.choose(setting, candidate)
         answer = self.answers.get(rule.key, PASSES)
         if self.meanwhile is not None:
             await self.meanwhile()
@@ -46,6 +50,9 @@ class Told:
 
     def decide(self, _rule: Rule, facts: Decision, _candidate: Candidate, _now: datetime) -> Decision:
         return facts
+
+    async def invite(self, _sources: Sources, _setting: GateSetting, _rule: Rule, _candidate: Candidate) -> str:
+        return "approve it here"
 
     def gate(self, **more: object) -> Gate:
         return Gate(KIND, Rule, self.gather, self.decide, title="Answer what a test says", **more)  # type: ignore[arg-type]

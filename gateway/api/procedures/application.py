@@ -10,6 +10,7 @@ from pydantic import Field, StringConstraints, create_model
 from gateway.admin.application_update import update_application
 from gateway.admin.applications import Changes, apply_changes
 from gateway.admin.context import Context
+from gateway.admin.gate_rights import require_movable
 from gateway.admin.inputs import Id, Input
 from gateway.admin.privileges import limits_for
 from gateway.admin.probe_reachability import validate_probe
@@ -34,7 +35,7 @@ from gateway.store import (
     servers,
     steps,
 )
-from gateway.store.database import Connection, transaction
+from gateway.store.database import Connection, statement, transaction
 from gateway.store.pagination import Page
 from gateway.store.resource_owners import ResourceKind
 
@@ -166,6 +167,9 @@ async def update(context: Context, given: Update) -> Answer:
     Absent fields stay unchanged; null clears a field. The change takes effect with the next deployment. The header
     X-Pending-Changes says what that deployment will change.
     """
+    if given.environment_id is not None:
+        async with statement(context.pool) as connection:
+            await require_movable(connection, context.vault, context.caller, given.application_id)
     changed = await update_application(context, given.application_id, lambda _: given, must_change=True)
     return Answer(value=True, headers=changed.headers)
 

@@ -65,12 +65,12 @@ class Requested(Response):
     message: str
 
 
-def _refuse_another_repository(caller: Caller, application: Application, given: Deploy) -> None:
+def refuse_another_repository(caller: Caller, application: Application, image: str | None) -> None:
     """Raises Forbidden when a key without scope admin names an image of another repository."""
-    if given.docker_image is None or caller.permission is Permission.ADMIN:
+    if image is None or caller.permission is Permission.ADMIN:
         return
     configured = application.reference
-    if configured is None or Reference.parse(given.docker_image).repository != configured.repository:
+    if configured is None or Reference.parse(image).repository != configured.repository:
         raise Forbidden(
             f"a key of scope {caller.permission.scope_name} may deploy another tag of the application's repository; "
             "an image from elsewhere takes one of scope admin"
@@ -80,7 +80,7 @@ def _refuse_another_repository(caller: Caller, application: Application, given: 
 async def _roll_out(context: Context, given: Deploy, kind: Kind, default_title: str) -> Answer:
     async with statement(context.pool) as connection:
         application = await require_application(connection, context, given)
-    _refuse_another_repository(context.caller, application, given)
+    refuse_another_repository(context.caller, application, given.docker_image)
     deployment_id = await enqueue.request_deployment(
         context.pool,
         application,

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 from pydantic import Field
 
 from gateway.admin.context import Context
+from gateway.admin.gate_rights import require_movable
 from gateway.admin.inputs import Id, Input, Words
 from gateway.api.procedures._application_row import ApplicationRow
 from gateway.api.procedures._project_rows import ApplicationStatus, application_status
@@ -69,6 +70,7 @@ async def move(context: Context, given: Move) -> Answer:
     """
     async with transaction(context.pool) as connection:
         await applications.lock_application(connection, given.application_id)
+        await require_movable(connection, context.vault, context.caller, given.application_id)
         await applications.update_application(
             connection, context.vault, given.application_id, {"environment_id": given.target_environment_id}
         )

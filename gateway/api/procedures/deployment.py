@@ -9,12 +9,13 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Id, Input
 from gateway.api.procedures._pagination import ShortPaged, headers
 from gateway.api.procedures._response import Moment, Response
+from gateway.api.procedures._verdict_rows import VerdictRow
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
 from gateway.model.deployments import DOKPLOY_STATUS, Deployment, DokployStatus, Kind, Status, Step, StepRecord
 from gateway.model.errors import Code, Conflict
 from gateway.queue import cancel
-from gateway.store import deployments, steps, versions, watches
+from gateway.store import deployments, gate_verdicts, steps, versions, watches
 from gateway.store.database import Connection, transaction
 from gateway.store.pagination import Page
 from gateway.store.queue_position import Wait, select_wait
@@ -160,7 +161,13 @@ class QueuedDeployment(DeploymentRow):
         )
 
 
-class WholeDeployment(QueuedDeployment):
+class GatedDeployment(QueuedDeployment):
+    """A deployment, and what its gates answered."""
+
+    gates: list[VerdictRow]
+
+
+class WholeDeployment(GatedDeployment):
     """A deployment with the deliveries that caused it."""
 
     deliveries: Annotated[list[str], Field(description="Ids of the deliveries that caused or joined the deployment.")]
@@ -186,6 +193,13 @@ class OfApplication(ShortPaged):
 
 class Named(Input):
     deployment_id: Id
+
+
+async def select_verdict_rows(connection: Connection, deployment_id: str) -> list[VerdictRow]:
+    """Return what the gates of a deployment answered."""
+    verdicts = await gate_verdicts.select_verdicts(connection, deployment_id)
+    overrides = await gate_verdicts.select_overrides(connection, deployment_id)
+    return [VerdictRow.from_verdict(one, overrides) for one in verdicts]
 
 
 async def select_deployment_page(
@@ -216,7 +230,7 @@ async def select_all(context: Context, given: OfApplication) -> Answer:
 
 @procedures.query("deployment.one", gives=WholeDeployment)
 async def select_one(context: Context, given: Named) -> Answer:
-    """Return a deployment with its steps and its deliveries."""
+    """Return a deployment with its steps, its deliveries and the answers of its gates."""
     async with transaction(context.pool) as connection:
         deployment = await deployments.select_deployment(connection, given.deployment_id)
         records = await steps.select_steps(connection, [given.deployment_id])
@@ -224,6 +238,7 @@ async def select_one(context: Context, given: Named) -> Answer:
         until = await watches.select_window_end(connection, given.deployment_id)
         wait = await select_wait(connection, deployment)
         kept = await versions.select_kept(connection, deployment.application_id)
+        gates = await select_verdict_rows(connection, given.deployment_id)
     return Answer(
         WholeDeployment.from_queue(
             deployment,
@@ -231,6 +246,7 @@ async def select_one(context: Context, given: Named) -> Answer:
             wait,
             kept=kept,
             whole=True,
+            gates=gates,
             deliveries=list(deliveries),
             watched_until=until,
         )

@@ -1,19 +1,26 @@
 """gate.*: what deployments must pass before their image is pulled."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated, Any, Self
 
 from pydantic import Field
 
+from gateway.admin import gate_checks, gate_overrides
 from gateway.admin import gates as admin
 from gateway.admin.context import Context
+from gateway.admin.gate_checks import Opening
 from gateway.admin.inputs import Id, Input, Text
+from gateway.api.procedures._gate_rows import GateRow, PlacedGate
 from gateway.api.procedures._response import Moment, Response
+from gateway.api.procedures._verdict_rows import GateAnswer, VerdictWord
+from gateway.api.procedures.application_deploy import refuse_another_repository
 from gateway.api.rpc.procedure import Answer, Procedures
-from gateway.gates import catalog
-from gateway.model.errors import Conflict
-from gateway.model.gates import GateSetting, Level
-from gateway.store import gates
+from gateway.gates.gate import Sources
+from gateway.model.api_keys import Permission
+from gateway.model.errors import Conflict, Throttled, Unavailable
+from gateway.model.gates import Level, Verdict
+from gateway.store import applications, gates
 from gateway.store.database import statement, transaction
 from gateway.store.gates import Owner
 
@@ -60,37 +67,57 @@ class Update(Named):
     required: bool | None = None
 
 
-class GateRow(Response):
-    """A gate as it is set on an application, an environment or a project."""
+class OfApplication(Input):
+    application_id: Id
+
+
+class Check(OfApplication):
+    image: Annotated[str | None, Field(max_length=1000, description="Default: the application's image.")] = None
+
+
+class Override(Input):
+    deployment_id: Id
+    name: Annotated[str, Field(max_length=128, description="Name or id of the gate.")]
+    reason: Annotated[str, Field(max_length=2000, description="Why. It is kept in the audit.")]
+
+
+class CheckedImage(Response):
+    """What the gates answer about an image now."""
+
+    image: Annotated[str, Field(description="The image, with the digest that its tag names now.")]
+    verdict: Annotated[VerdictWord, Field(description="Passed when all gates pass, refused when one refuses.")]
+    gates: list[GateAnswer]
+
+
+class OpeningRow(Response):
+    """When a gate about time opens."""
 
     gate_id: str
-    level: Level
-    application_id: str | None
-    environment_id: str | None
-    project_id: str | None
-    kind: str
     name: str
-    title: Annotated[str, Field(description="What a gate of this kind does.")]
-    rule: dict[str, Any]
-    has_secret: bool
-    enabled: bool
-    required: bool
-    created_at: Moment
+    kind: str
+    open: bool
+    opens_at: Annotated[Moment | None, Field(description="Now where it is open; null: never.")]
+
+
+class Openings(Response):
+    """When the gates about time open."""
+
+    opens_at: Annotated[Moment | None, Field(description="When all of them are open together; null: never.")]
+    gates: list[OpeningRow]
 
     @classmethod
-    def from_setting(cls, setting: GateSetting, **more: Any) -> Self:
-        kind = catalog.GATES.get(setting.kind)
-        owners: Mapping[str, str | None] = {
-            f"{level}_id": setting.owner_id if setting.level is level else None for level in Level
-        }
-        return cls.make(
-            setting,
-            rule=dict(setting.rule),
-            title=kind.title if kind else "",
-            has_secret=bool(setting.secret_mark),
-            **owners,
-            **more,
-        )
+    def from_openings(cls, found: Sequence[Opening], together: datetime | None) -> Self:
+        rows = [
+            OpeningRow.make(
+                gate_id=one.setting.gate_id,
+                name=one.setting.name,
+                kind=one.setting.kind,
+                open=one.is_open,
+                opens_at=one.opens_at,
+            )
+            for one in found
+        ]
+        return cls.make(opens_at=together, gates=rows)
 
 
 class CreatedGate(GateRow):
@@ -99,10 +126,10 @@ class CreatedGate(GateRow):
     secret: Annotated[str | None, Field(description="Shown once: what requests of this gate are signed with.")] = None
 
 
-class PlacedGate(GateRow):
-    """A gate, and whether it applies."""
+class Overridden(Response):
+    """The deployment that may pass: the same, or a new one where the gate had ended it."""
 
-    applies: Annotated[bool, Field(description="False: a nearer gate of this name replaces it or turns it off.")]
+    deployment_id: str
 
 
 @procedures.mutation("gate.create", gives=CreatedGate, raises=(Conflict,), authorized_by=_OWNERS)
@@ -165,3 +192,46 @@ async def update(context: Context, given: Update) -> Answer:
 async def remove(context: Context, given: Named) -> Answer:
     """Remove a gate, and return it as it was."""
     return Answer(GateRow.from_setting(await admin.remove(context.pool, context.vault, given.gate_id)))
+
+
+def checked_row(done: gate_checks.Check) -> CheckedImage:
+    verdicts = {one.decision.verdict for one in done.answers}
+    worst = next((one for one in (Verdict.REFUSED, Verdict.UNKNOWN) if one in verdicts), Verdict.PASSED)
+    gates = [GateAnswer.from_answer(one) for one in done.answers]
+    return CheckedImage.make(image=str(done.reference), verdict=worst, gates=gates)
+
+
+@procedures.mutation("gate.check", gives=CheckedImage, raises=(Throttled, Unavailable), needs=Permission.DEPLOY)
+async def check(context: Context, given: Check) -> Answer:
+    """Check an image with the gates of an application, without deploying it.
+
+    One check of an application runs at a time.
+    """
+    if given.image is not None:
+        async with statement(context.pool) as connection:
+            application = await applications.select_application(connection, context.vault, given.application_id)
+        refuse_another_repository(context.caller, application, given.image)
+    sources = Sources(context.pool, context.vault, context.registry, context.settings)
+    return Answer(checked_row(await gate_checks.check(sources, given.application_id, given.image)))
+
+
+@procedures.query("gate.next", gives=Openings)
+async def select_next(context: Context, given: OfApplication) -> Answer:
+    """Return when the gates about time of an application open."""
+    async with statement(context.pool) as connection:
+        placed = await admin.select_placed(connection, context.vault, Owner(Level.APPLICATION, given.application_id))
+    found, together = gate_checks.next_openings([one.setting for one in placed if one.applies], datetime.now(UTC))
+    return Answer(Openings.from_openings(found, together))
+
+
+@procedures.mutation("gate.override", gives=Overridden, raises=(Conflict,), queues=True)
+async def override(context: Context, given: Override) -> Answer:
+    """Do not let one gate stop one deployment, with a reason.
+
+    It holds for the image that the gate was asked about. If the gate has ended the deployment, a new one is queued, and
+    the answer names it. A key for the application alone cannot override what its environment or project requires.
+    """
+    passes = await gate_overrides.override(
+        context.pool, context.vault, given.deployment_id, given.name, given.reason, caller=context.caller
+    )
+    return Answer(Overridden.make(deployment_id=passes), headers={"X-Deployment-Id": passes}, changed=True)
