@@ -17,7 +17,7 @@ from gateway.model.sanitize import safe_line
 
 Name = Literal["trivy", "grype", "scout"]
 
-_COMPLAINT = re.compile(r"(?:FATAL|ERROR)\s+(?:Fatal error|Error)?\s*(.+)")
+_COMPLAINT = re.compile(r"^.{0,40}(?:FATAL|ERROR)\s+(?:Fatal error|Error)?\s*(.+)")
 _SHOWN = 400  # characters of a complaint
 _MAX_PROCESSORS = 2
 _AUTHORITIES = "authorities.pem"
@@ -123,14 +123,16 @@ def explain(name: str, ended: Ended, secret: str | None) -> str:
     if ended.broken:
         return f"{name} was ended: {ended.broken}"
     lines = [line for line in ended.errors.strip().splitlines() if line.strip()]
-    complaints = [found[1] for line in lines if (found := _COMPLAINT.search(line))]
-    told = (complaints or lines[-1:] or [f"it ended with code {ended.code} and said nothing"])[-1]
+    # The last complaint, with the lines that go on with it.
+    begins = max((at for at, line in enumerate(lines) if _COMPLAINT.search(line)), default=len(lines) - 1)
+    told = " ".join(map(str.strip, lines[begins:])) if lines else f"it ended with code {ended.code} and said nothing"
+    told = _COMPLAINT.sub(r"\1", told)
     if secret:
         told = told.replace(secret, "…")
     meaning = next((meaning for sign, meaning in _MEANINGS if sign in ended.errors), "")
     if not meaning and ended.code > 128:  # noqa: PLR2004 - a signal ended it
         meaning = f"a signal ended it ({ended.code - 128}); for example, it may have needed more memory than it may use"
-    shown = safe_line(told[-_SHOWN:])
+    shown = safe_line(told if len(told) <= _SHOWN else f"…{told[-_SHOWN:]}")
     return (
         f"{name} has given no report: {meaning}; it says: {shown}"
         if meaning

@@ -180,7 +180,7 @@ async def _registries(
     realm = {"realm": "https://auth.docker.io/token", "service": SERVICE, "issuer": ISSUER}
     token = {"token": {**realm, "rootcertbundle": str(place / "tokens.pem")}}
     basic = {"htpasswd": {"realm": "registry", "path": str(place / "htpasswd")}}
-    _write(place / "htpasswd", await _htpasswd(passwords))
+    _write(place / "htpasswd", await logins(passwords))
     front: list[PrivateRegistry] = []
     docks: dict[str, str] = {}
     for index, (directory, address, auth, names) in enumerate(
@@ -202,7 +202,7 @@ async def _registries(
     return front, docks
 
 
-async def _htpasswd(passwords: Mapping[str, str]) -> str:
+async def logins(passwords: Mapping[str, str]) -> str:
     """Return the file of logins; bcrypt is all that docker-registry takes."""
     words = [word for login in passwords.items() for word in login]
     crypt = r'while (my ($n, $p) = splice @ARGV, 0, 2) { print "$n:", crypt($p, "\$2b\$04\$" . "a" x 22), "\n" }'

@@ -15,6 +15,7 @@ from gateway.model.reference import Digest
 _MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 _CONFIG = "application/vnd.docker.container.image.v1+json"
 _LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+_TITLE = "org.opencontainers.image.title"
 
 
 def alpine(**packages: str) -> dict[str, bytes]:
@@ -39,10 +40,15 @@ def archive(files: Mapping[str, bytes]) -> bytes:
 
 
 async def push_files(
-    registry: str, path: str, files: Mapping[str, bytes], tag: str = "latest", auth: aiohttp.BasicAuth | None = None
+    registry: str, path: str, files: Mapping[str, bytes], tag: str = "latest", authorization: str = ""
 ) -> Digest:
     """Push an image with these files; return its digest."""
     layer = archive(files)
+    return await push_layer(registry, path, layer, tag, authorization)
+
+
+async def push_layer(registry: str, path: str, layer: bytes, tag: str = "latest", authorization: str = "") -> Digest:
+    """Push an image of one layer, a tar."""
     config = {
         "architecture": "amd64",
         "os": "linux",
@@ -50,7 +56,7 @@ async def push_files(
         "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
     }
     blobs = {_CONFIG: json.dumps(config).encode(), _LAYER: gzip.compress(layer)}
-    return await push_manifest(registry, path, tag, blobs, _MANIFEST, auth)
+    return await push_manifest(registry, path, tag, blobs, _MANIFEST, authorization)
 
 
 async def push_manifest(
@@ -59,13 +65,18 @@ async def push_manifest(
     tag: str,
     blobs: Mapping[str, bytes],
     media_type: str,
-    auth: aiohttp.BasicAuth | None = None,
+    authorization: str = "",
 ) -> Digest:
     """Push a manifest of these blobs, by media type; the first one is its configuration. Return its digest."""
     base = URL(f"http://{registry}/v2/{path}/")
-    descriptors = [{"mediaType": kind, "digest": _digest(blob), "size": len(blob)} for kind, blob in blobs.items()]
+    descriptors = [
+        # Some artifacts need a name for each of their files.
+        {"mediaType": kind, "digest": _digest(blob), "size": len(blob), "annotations": {_TITLE: "db.tar.gz"}}
+        for kind, blob in blobs.items()
+    ]
     manifest = {"schemaVersion": 2, "mediaType": media_type, "config": descriptors[0], "layers": descriptors[1:]}
-    async with aiohttp.ClientSession(auth=auth, raise_for_status=True) as session:
+    headers = {"Authorization": authorization} if authorization else {}
+    async with aiohttp.ClientSession(headers=headers, raise_for_status=True) as session:
         for blob in blobs.values():
             async with session.post(base / "blobs/uploads/") as begun:
                 where = URL(begun.headers["Location"]).update_query(digest=_digest(blob))
