@@ -1,4 +1,4 @@
-"""A sample of `make faults`: killed around calls that change something, nothing is lost in either order."""
+"""A sample of `make faults`: killed around calls that change something, nothing is lost, and no release is mixed."""
 
 import asyncio
 
@@ -8,6 +8,7 @@ from gateway.cli.demo.engine import PrivateEngine
 from gateway.model.configuration import Order
 from tests.faults import strikes
 from tests.faults.matrix import Tally, strike_once
+from tests.faults.release_world import Bad, Scene, release_world, strike_release
 from tests.faults.world import Asked, world
 from tests.support.real_parts import Pushes
 
@@ -26,4 +27,15 @@ async def test_a_kill_around_a_changing_call_loses_nothing_in_either_order(
                 assert await strike_once(one, tally, strikes.KILL, asked, at, after=after)
 
     await asyncio.gather(*map(in_order, Order))
+    assert tally.violations == []
+
+
+@pytest.mark.timeout(600)
+async def test_a_kill_during_a_release_leaves_all_members_new_or_all_old(
+    dockerd: PrivateEngine, pushes: Pushes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    tally, place = Tally(), tmp_path_factory.mktemp("release")
+    async with release_world(dockerd, f"{pushes.address}/{pushes.path}", place, size=3) as one:
+        assert await strike_release(one, tally, strikes.KILL, Scene(), 12, after=True)
+        assert await strike_release(one, tally, strikes.KILL, Scene(Bad.EXITS, 3), 20, after=False)
     assert tally.violations == []

@@ -19,6 +19,7 @@ from gateway.model.configuration import Order
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
+from tests.faults.release_world import Bad, Scene, at_calls_of_a_release, release_world
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
 from tests.faults.world import Asked, World, world
@@ -121,6 +122,18 @@ async def twins(registry: PrivateRegistry, directory: Path, tally: Tally) -> Non
                 await scenes.two_gateways(one, tally)
 
 
+async def releases(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """Ten applications in three waves, one bad at each place, killed around calls."""
+    async with (
+        private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+        release_world(dockerd, f"{registry.address}/releases", directory) as one,
+    ):
+        for after in AROUND:
+            await at_calls_of_a_release(one, tally, strikes.KILL, Scene(), first=int(after), step=2)
+        for number, scene in enumerate(Scene(bad, wave) for bad in Bad for wave in (1, 2, 3)):
+            await at_calls_of_a_release(one, tally, strikes.KILL, scene, first=number, step=9)
+
+
 async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     """What images come from, and what they are kept on."""
     host, _, port = registry.address.rpartition(":")
@@ -147,6 +160,7 @@ PARTS: dict[str, Part] = {
     "clones": clones,
     "twins": twins,
     "supplies": supplies,
+    "releases": releases,
 }
 
 
