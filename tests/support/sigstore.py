@@ -11,6 +11,7 @@ It is made from the specifications, with nothing of the library that verifies:
 import hashlib
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -191,6 +192,29 @@ class Sigstore:
         found: dict[str, Any] = json.loads(bundle({"dsseEnvelope": envelope(payload, signature)}, material))
         return found
 
+    def stamped_bundle(
+        self, payload: bytes, stamp: Callable[[bytes], bytes], given: Given | None = None
+    ) -> dict[str, Any]:
+        """Return a bundle as cosign makes it with the second version of Rekor, whose entries tell no time.
+
+        https://github.com/sigstore/rekor-tiles/blob/main/CLIENTS.md
+        """
+        own, key = given or Given(), new_key()
+        certificate, signature = self.issue(key, own), sign(key, pae(payload))
+        raw = {"rawBytes": b64(certificate.public_bytes(Encoding.DER))}
+        verifier = {"x509Certificate": raw, "keyDetails": "PKIX_ECDSA_P256_SHA_256"}
+        hashed = {"algorithm": "SHA2_256", "digest": b64(hashlib.sha256(pae(own.logged or payload)).digest())}
+        spec = {"hashedRekordV002": {"data": hashed, "signature": {"content": b64(signature), "verifier": verifier}}}
+        entry = self.log({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": spec}, own.integrated_at).entry(
+            "hashedrekord", "0.0.2"
+        )
+        for name in ("integratedTime", "inclusionPromise"):
+            del entry[name]
+        stamps = {"rfc3161Timestamps": [{"signedTimestamp": b64(stamp(signature))}]}
+        material = {"certificate": raw, "tlogEntries": [entry], "timestampVerificationData": stamps}
+        found: dict[str, Any] = json.loads(bundle({"dsseEnvelope": envelope(payload, signature)}, material))
+        return found
+
     def simple(self, content: bytes, given: Given | None = None) -> tuple[bytes, dict[str, str]]:
         """Return a signature of the text, and the annotations beside it, as cosign 2 makes them."""
         own, key = given or Given(), new_key()
@@ -224,7 +248,7 @@ class Logged:
         canonical = json.dumps(self._noted, separators=(",", ":"), sort_keys=True)
         return sign(self.sigstore.rekor, canonical.encode())
 
-    def entry(self, kind: str) -> dict[str, Any]:
+    def entry(self, kind: str, version: str = "0.0.1") -> dict[str, Any]:
         """Return the entry as bundles have it, with its proof and its promise."""
         rekor = self.sigstore.rekor
         first = hashlib.sha256(b"\0first").digest()
@@ -234,7 +258,7 @@ class Logged:
         return {
             "logIndex": "1",
             "logId": {"keyId": b64(log_id(rekor))},
-            "kindVersion": {"kind": kind, "version": "0.0.1"},
+            "kindVersion": {"kind": kind, "version": version},
             "integratedTime": str(self.at),
             "inclusionPromise": {"signedEntryTimestamp": b64(self.promise)},
             "inclusionProof": {

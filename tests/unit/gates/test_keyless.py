@@ -21,6 +21,7 @@ from gateway.registry.attached import Attached, Form, Stored
 from tests.support.candidates import a_candidate
 from tests.support.signing import b64, simple_payload, statement
 from tests.support.sigstore import GITHUB, SIGNED_AT, WORKFLOW, Given, Sigstore
+from tests.support.timestamps import TimestampAuthority
 
 NOW = datetime(2026, 12, 1, 12, tzinfo=UTC)
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
@@ -239,6 +240,30 @@ def test_signatures_without_a_key(
 ) -> None:
     decision = judge(stored(sigstore), sigstore.trusted_root)
     assert (decision.verdict, word in decision.message) == (verdict, True), decision.message
+
+
+def test_a_timestamp_tells_the_time_where_the_log_does_not(sigstore: Sigstore, tmp_path: Path) -> None:
+    """As with the second version of Rekor."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+    theirs.mkdir()
+    authority, stranger = TimestampAuthority(ours), TimestampAuthority(theirs)
+    root = {**sigstore.trusted_root, "timestampAuthorities": [authority.trusted]}
+    now = datetime.now(UTC)
+    fresh = Given(issued_at=now - timedelta(minutes=1))
+
+    def verdict(found: dict[str, Any]) -> Verdict:
+        return judge(bundled(found), root).verdict
+
+    right = sigstore.stamped_bundle(STATEMENT, authority.stamp, fresh)
+    assert verdict(right) is PASSED
+    assert judge(bundled(right), sigstore.trusted_root).verdict is REFUSED
+    assert verdict(sigstore.stamped_bundle(STATEMENT, stranger.stamp, fresh)) is REFUSED
+    assert verdict(sigstore.stamped_bundle(STATEMENT, lambda _: authority.stamp(b"another"), fresh)) is REFUSED
+    expired = dataclasses.replace(fresh, issued_at=now - timedelta(hours=1))
+    assert verdict(sigstore.stamped_bundle(STATEMENT, authority.stamp, expired)) is REFUSED
+    other = dataclasses.replace(fresh, logged=b"something else")
+    assert verdict(sigstore.stamped_bundle(STATEMENT, authority.stamp, other)) is REFUSED
 
 
 PATTERNS: dict[str, tuple[dict[str, str], Given, Verdict]] = {
