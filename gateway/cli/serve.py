@@ -2,7 +2,10 @@
 
 import ctypes
 import gc
+import sys
 from contextlib import suppress
+from types import ModuleType
+from typing import cast
 
 import click
 
@@ -17,6 +20,7 @@ _THRESHOLD = 128 * 1024  # bytes
 @json_option
 def serve(*, as_json: bool) -> None:
     """Run the gateway until it is stopped. Running deployments then finish or are put back."""
+    _load_structlog_alone()
     import uvloop
 
     from gateway import app, config
@@ -28,6 +32,15 @@ def serve(*, as_json: bool) -> None:
     settings = config.load()
     _logging.configure(settings.log_level, "json" if as_json else settings.log_format, queued=True)
     uvloop.run(app.serve(settings, as_json=as_json))
+
+
+def _load_structlog_alone() -> None:
+    """Load structlog without rich, which takes three megabytes and draws tracebacks that the gateway draws itself."""
+    if "rich" not in sys.modules:
+        sys.modules["rich"] = cast(ModuleType, None)  # an import of it fails
+        import structlog.dev  # noqa: F401
+
+        del sys.modules["rich"]
 
 
 def _return_freed_memory() -> None:

@@ -45,6 +45,17 @@ async def test_a_process_that_only_accepts_loads_neither_the_worker_nor_an_engin
     assert (process.returncode, out.split()) == (0, [])
 
 
+async def test_a_server_does_not_load_what_draws_tables() -> None:
+    program = (
+        "import atexit, sys, uvloop; from gateway.cli import main; uvloop.run = lambda serving: serving.close(); "
+        "named = ('gateway.app', 'rich', 'pygments'); "
+        "atexit.register(lambda: print(*[one for one in named if one in sys.modules])); main(['serve'])"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=-1)
+    out, _ = await process.communicate()
+    assert (process.returncode, out.split()) == (0, [b"gateway.app"])
+
+
 async def test_help_loads_neither_the_settings_nor_the_database() -> None:
     groups = ["apps", "deployments", "webhooks", "serve", "api", "demo"]
     assert await loaded([["--help"], *([one, "--help"] for one in groups)], [*_SERVER, *_OTHERS, *_STORAGE]) == []
