@@ -22,6 +22,8 @@ _LINUX = sys.platform == "linux"
 _LOOK_INTERVAL = 0.25  # seconds between two looks at the size of the directory
 _NICE = 10
 _FILES = 1024
+# Bytes: what it may write in any case, and what it leaves free otherwise, since a database may be on that disk.
+_SMALL, _RESERVE = 32 * 1024**2, 512 * 1024**2
 GIVEN_UP, DISK_FULL, NOT_STARTED = 122, 123, 127  # exit codes
 
 
@@ -88,8 +90,17 @@ def _wait(child: int, lifeline: int, wakes: int, place: Path, disk: int) -> int:
             return GIVEN_UP
         if wakes in ready:
             os.read(wakes, 4096)
-        if _size(place) > disk:
+        if _is_full(place, disk):
             return DISK_FULL
+
+
+def _is_full(place: Path, disk: int) -> bool:
+    """Tell whether the program has written more than it may, or takes the space that others on the disk need."""
+    size = _size(place)
+    if size <= min(disk, _SMALL):
+        return False
+    there = os.statvfs(place)
+    return size > disk or there.f_bavail * there.f_frsize < _RESERVE
 
 
 def _size(place: Path) -> int:

@@ -6,10 +6,11 @@ All that it has is `Command.environment`, and a private directory that ends with
 import asyncio
 import fcntl
 import os
+import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
@@ -58,8 +59,9 @@ async def run(command: Command, directory: Path, bounds: Bounds) -> Ended:
 
     Raises OSError if there is no space for a directory or no process to be had.
     """
-    place = await asyncio.to_thread(_prepare, directory, command.files)
-    async with _pipe() as output, _pipe() as errors:
+    await asyncio.to_thread(_sweep, directory)
+    place = _prepare(directory, command.files)  # not in a thread, which a cancelled call would leave behind
+    with _pipe() as output, _pipe() as errors:
         reads, writes = os.pipe()
         lifeline = _Lifeline(writes)
         try:
@@ -75,12 +77,13 @@ async def run(command: Command, directory: Path, bounds: Bounds) -> Ended:
             )
         except BaseException:
             lifeline.cut()
+            shutil.rmtree(place, ignore_errors=True)
             raise
         finally:
             for descriptor in (reads, output.write_end, errors.write_end):
                 os.close(descriptor)
         try:
-            return await _attend(process, command.stdin, output.reader, errors.reader, bounds=bounds, lifeline=lifeline)
+            return await _attend(process, command.stdin, output, errors, bounds=bounds, lifeline=lifeline)
         finally:
             lifeline.cut()  # ends it, if it has not ended
             with suppress(TimeoutError):
@@ -92,22 +95,30 @@ async def run(command: Command, directory: Path, bounds: Bounds) -> Ended:
 class _Pipe:
     """A pipe that a program writes to. Who uses it closes `write_end`."""
 
+    read_end: int
     write_end: int
-    reader: asyncio.StreamReader
+    readable: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def read(self) -> bytes:
+        """Return what was written, b"" at the end."""
+        while True:
+            await self.readable.wait()
+            self.readable.clear()
+            with suppress(BlockingIOError):
+                return os.read(self.read_end, _MEGABYTE)
 
 
-@asynccontextmanager
-async def _pipe() -> AsyncIterator[_Pipe]:
-    reads, writes = os.pipe()
-    reader = asyncio.StreamReader()
+@contextmanager
+def _pipe() -> Iterator[_Pipe]:
+    pipe = _Pipe(*os.pipe())
+    os.set_blocking(pipe.read_end, False)
     loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reads, "rb", buffering=0)
-    )
+    loop.add_reader(pipe.read_end, pipe.readable.set)
     try:
-        yield _Pipe(writes, reader)
+        yield pipe
     finally:
-        transport.close()
+        loop.remove_reader(pipe.read_end)
+        os.close(pipe.read_end)
 
 
 @dataclass(slots=True)
@@ -125,8 +136,8 @@ class _Lifeline:
 async def _attend(
     process: asyncio.subprocess.Process,
     stdin: bytes,
-    output: asyncio.StreamReader,
-    errors: asyncio.StreamReader,
+    output: _Pipe,
+    errors: _Pipe,
     *,
     bounds: Bounds,
     lifeline: _Lifeline,
@@ -142,7 +153,8 @@ async def _attend(
         return Ended(_confine.GIVEN_UP, b"", _text(last), f"it did not end within {bounds.seconds:g} s")
     if text is None:
         return Ended(code, b"", _text(last), f"its output is larger than {bounds.output // _MEGABYTE} MB")
-    broken = f"it wrote more than {bounds.disk // _MEGABYTE} MB" if code == _confine.DISK_FULL else ""
+    full = f"it wrote more than {bounds.disk // _MEGABYTE} MB, or all that the disk has"
+    broken = full if code == _confine.DISK_FULL else ""
     return Ended(code, text, _text(last), broken)
 
 
@@ -154,10 +166,10 @@ async def _feed(process: asyncio.subprocess.Process, text: bytes) -> None:
         stream.close()
 
 
-async def _read(stream: asyncio.StreamReader, most: int, lifeline: _Lifeline) -> bytes | None:
+async def _read(pipe: _Pipe, most: int, lifeline: _Lifeline) -> bytes | None:
     """Return all that the program writes; where that is more than `most` bytes, end the program and return None."""
     output = bytearray()
-    while chunk := await stream.read(_MEGABYTE):
+    while chunk := await pipe.read():
         output += chunk
         if len(output) > most:
             lifeline.cut()
@@ -165,8 +177,8 @@ async def _read(stream: asyncio.StreamReader, most: int, lifeline: _Lifeline) ->
     return bytes(output)
 
 
-async def _read_end(stream: asyncio.StreamReader, errors: bytearray) -> None:
-    while chunk := await stream.read(_MEGABYTE):
+async def _read_end(pipe: _Pipe, errors: bytearray) -> None:
+    while chunk := await pipe.read():
         errors += chunk
         del errors[:-_ERRORS_KEPT]
 
@@ -179,8 +191,6 @@ def _text(errors: bytearray) -> str:
 
 
 def _prepare(directory: Path, files: Mapping[str, str]) -> Path:
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _sweep(directory)
     place = Path(tempfile.mkdtemp(dir=directory))  # mode 0700
     for name, text in files.items():
         (place / name).write_text(text, encoding="utf-8")
@@ -189,8 +199,7 @@ def _prepare(directory: Path, files: Mapping[str, str]) -> Path:
 
 def _sweep(directory: Path) -> None:
     """Remove the directories of programs that were killed together with what would have removed them."""
-    import shutil
-
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for place in directory.iterdir():
         with suppress(OSError):
             if time() - place.stat().st_mtime < _UNCLAIMED:

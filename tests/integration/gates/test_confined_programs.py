@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from gateway.cli.demo.process import until
 from gateway.gates import _process
@@ -131,3 +132,31 @@ async def test_a_directory_that_nobody_holds_is_swept(tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     assert (await ran("exit 0", tmp_path)).code == 0
     assert left(tmp_path) == [str(fresh)]
+
+
+async def _some_cancelled(place: Path) -> tuple[int, int]:
+    """Run some programs at once, cancel some; return how many descriptors were open before and after."""
+
+    async def one(number: int) -> None:
+        script = ("exit 0", "sleep 1000", "yes", BROOD)[number % 4]
+        task = asyncio.create_task(ran(script, place, Bounds(seconds=0.5, output=1024**2)))
+        if number % 3 == 0:
+            await asyncio.sleep(0.05 * number)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    await one(1)
+    before = _open_descriptors()
+    await asyncio.gather(*map(one, range(8)))
+    return before, _open_descriptors()
+
+
+def _open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_the_loop_of_a_gateway_keeps_no_descriptor_and_no_directory(tmp_path: Path) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        before, after = runner.run(_some_cancelled(tmp_path))
+    assert before == after
+    assert left(tmp_path) == []
