@@ -254,6 +254,16 @@ CREATE UNIQUE INDEX approvals_one_open ON approvals (application_id, gate_id) WH
 CREATE INDEX approvals_of_deployment ON approvals (deployment_id);
 CREATE INDEX approvals_closed ON approvals (application_id, gate_id, closed_at);
 
+-- A gate that is gone asks nothing.
+CREATE FUNCTION gates_close_approvals() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE approvals SET closed_at = now() WHERE gate_id = OLD.gate_id AND closed_at IS NULL;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER close_approvals AFTER DELETE ON gates FOR EACH ROW EXECUTE FUNCTION gates_close_approvals();
+
 CREATE TYPE approval_answer AS ENUM ('approve', 'reject', 'defer');
 
 -- What each person answered last.

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gateway.gates.approval import Rule, asker, hash_token
 from gateway.model.approvals import AnswerKind, Approval, ApprovalAnswer, Approver, Standing
 from gateway.model.deployments import Status
-from gateway.model.errors import Conflict, Forbidden, InvalidInput, NotFound
+from gateway.model.errors import Conflict, Forbidden, InvalidInput, NotFound, storable_text
 from gateway.store import approvals, gate_verdicts
 from gateway.store.approvals import Situation
 from gateway.store.database import transaction
@@ -170,7 +170,7 @@ def _check_standing(approval: Approval, situation: Situation, rule: Rule, given:
 
 
 def _reason(given: Given) -> str:
-    reason = given.reason.strip()
+    reason = storable_text(given.reason).strip()
     if given.kind is AnswerKind.REJECT and not reason:
         raise InvalidInput("say why it is rejected", field="reason")
     if len(reason) > MAX_REASON:

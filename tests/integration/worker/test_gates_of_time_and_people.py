@@ -105,6 +105,19 @@ async def test_what_people_approved_is_what_runs(
     assert second in told[1]
 
 
+async def test_a_gate_that_is_removed_asks_nothing_any_more(app: DeployedApp, pushes: Pushes) -> None:
+    gate_id = await gate(app, "approval", count=1)
+    await pushes("v1")
+    deployment_id = await asked(app)
+    approval_id = await open_approval(app)
+    await waiting(app, deployment_id)
+    await admin.remove(app.pool, VAULT, gate_id)
+    assert (await app.ended(deployment_id)).status is Status.SUCCEEDED
+    with pytest.raises(Conflict):
+        await people.answer(app.pool, approval_id, OPERATOR, APPROVE)
+    assert await app.pool.fetchval("SELECT closed_at FROM approvals WHERE approval_id = $1", approval_id)
+
+
 async def test_a_rejection_ends_the_deployment_and_a_rollback_asks_nobody(app: DeployedApp, pushes: Pushes) -> None:
     for version in ("v1", "v2"):
         await pushes(version)
