@@ -85,12 +85,13 @@ async def create(
     kind has a secret and none is given, it gets a new one.
     """
     gate = find_kind(kind)
-    stored = _checked_rule(gate, rule)
+    stored = _checked_rule(gate, rule) if enabled or rule else {}  # one that only turns another off needs no rule
     secret = new_secret() if secret is None and gate.has_secret else secret
     chosen = _checked_name(name if name is not None else kind)
     async with transaction(pool) as connection:
         await gates.lock_owner(connection, owner)
-        stored = await _prepare_rule(connection, owner, gate, stored, grants)
+        if enabled:
+            stored = await _prepare_rule(connection, owner, gate, stored, grants)
         await _check_switches(connection, vault, owner, chosen, enabled=enabled, required=required)
         made = await gates.insert_gate(
             connection,
@@ -123,8 +124,11 @@ async def update(
     async with transaction(pool) as connection:
         before = await gates.select_gate(connection, vault, gate_id)
         owner = Owner(before.level, before.owner_id)
-        if rule is not None:
-            gate = find_kind(before.kind)
+        gate = find_kind(before.kind)
+        stays_off = not (before.enabled if enabled is None else enabled)
+        if rule is None and not stays_off and not before.enabled:
+            rule = before.rule
+        if rule is not None and not (stays_off and not rule):
             rule = await _prepare_rule(connection, owner, gate, _checked_rule(gate, rule), grants)
         changed = replace(
             before,

@@ -27,6 +27,7 @@ NOT_RUN = {
     "docs/verification.md: # Using Trivy": "programs that are not here, and their databases",
     "docs/verification.md: # Sign": "needs a Notary server",
     "docs/distribution.md: notifications:": "what the registries of test_examples_run are configured with",
+    'docs/adding-a-gate.md: """The gate': "test_adding_a_gate imports it and asks it",
     'docs/adding-a-source.md: """Example': "test_adding_a_source imports and calls it",
     "docs/reverse-proxy.md: worker_processes": "`make proxy` runs it",
     "docs/threat-model.md: worker_processes": "its certificate and its name are nobody's",

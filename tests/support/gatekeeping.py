@@ -12,10 +12,11 @@ from gateway.model.gates import Candidate
 from gateway.model.reference import Digest, Reference
 from gateway.model.registries import ANONYMOUS
 from gateway.store import applications
+from gateway.store.database import Pool
 from gateway.store.rollout_journal import PostgresJournal
 from gateway.worker import completion, retry
 from gateway.worker.gates import Gatekeeper
-from tests.support.api_client import VAULT, Web
+from tests.support.api_client import VAULT
 from tests.support.claiming import claim_one
 from tests.support.rollout_env import RecordedAlerts
 
@@ -30,7 +31,7 @@ def digest(number: int) -> Digest:
 class Attempts:
     """Attempts at deployments: from the claim to the gates, and to what would be pulled."""
 
-    web: Web
+    pool: Pool
     gates: Mapping[str, Gate]
     alerts: RecordedAlerts
 
@@ -38,17 +39,17 @@ class Attempts:
     def keeper(self) -> Gatekeeper:
         registry: Any = None
         settings = Settings.from_environ({"HOME": "/"})
-        return Gatekeeper(Sources(self.web.pool, VAULT, registry, settings), self.gates, self.alerts)
+        return Gatekeeper(Sources(self.pool, VAULT, registry, settings), self.gates, self.alerts)
 
     async def claim(self, *, lease: float = 60.0, owner: str = "gateway") -> Deployment | None:
-        await self.web.pool.execute(
+        await self.pool.execute(
             "INSERT INTO engines (engine_id, name, version, platform) VALUES ($1, '', '', '') ON CONFLICT DO NOTHING",
             ENGINE,
         )
-        return await claim_one(self.web.pool, owner, ENGINE, lease=lease)
+        return await claim_one(self.pool, owner, ENGINE, lease=lease)
 
     async def ask(self, claimed: Deployment, resolved: Digest, **more: Any) -> str:
-        async with self.web.pool.acquire() as connection:
+        async with self.pool.acquire() as connection:
             application = await applications.select_application(connection, VAULT, claimed.application_id)
         reference = (claimed.reference or Reference.parse("acme/web")).with_digest(resolved)
         return await self.keeper.ask(
@@ -60,11 +61,11 @@ class Attempts:
         one = claimed or await self.claim()
         if one is None:
             return None
-        journal = PostgresJournal(self.web.pool, VAULT, one)
+        journal = PostgresJournal(self.pool, VAULT, one)
         try:
             await self.ask(one, resolved)
         except AtGate as error:
-            await retry.postpone(self.web.pool, one, journal, error, deadline=60.0)
+            await retry.postpone(self.pool, one, journal, error, deadline=60.0)
         except Failed as error:
             await self.end(one, Outcome(Status.FAILED, error.reason))
         else:
@@ -73,5 +74,5 @@ class Attempts:
         return None
 
     async def end(self, one: Deployment, outcome: Outcome) -> None:
-        journal = PostgresJournal(self.web.pool, VAULT, one)
-        await completion.complete(self.web.pool, VAULT, one, journal, outcome, monitor_window=0.0)
+        journal = PostgresJournal(self.pool, VAULT, one)
+        await completion.complete(self.pool, VAULT, one, journal, outcome, monitor_window=0.0)

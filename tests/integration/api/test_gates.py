@@ -106,7 +106,7 @@ async def test_a_key_for_an_application_weakens_nothing_that_its_project_require
     required = await web.mutate("gate.create", **project, kind="told", required=True)
     elsewhere = await an_application(web, "elsewhere")
     told.answers["it"] = WAITS
-    await Attempts(web, catalog.GATES, RecordedAlerts()).run(digest(1))
+    await Attempts(web.pool, catalog.GATES, RecordedAlerts()).run(digest(1))
     waiting = ids["deploymentId"]
     key, _ = await a_key(web, "mine", projects=[elsewhere["projectId"]])
     theirs = {"targetEnvironmentId": elsewhere["environmentId"]}

@@ -35,7 +35,7 @@ async def told(web: Web, monkeypatch: pytest.MonkeyPatch) -> Told:
 @pytest.fixture
 def attempts(web: Web, told: Told) -> Attempts:
     _ = told
-    return Attempts(web, catalog.GATES, RecordedAlerts())
+    return Attempts(web.pool, catalog.GATES, RecordedAlerts())
 
 
 async def deploy(web: Web, procedure: str = "application.deploy") -> str:
@@ -210,8 +210,9 @@ async def test_a_verdict_is_taken_over_while_it_holds_for_the_same(web: Web, tol
 # -- rollbacks
 
 
-async def roll_back(attempts: Attempts, told: Told, *, forced: bool, answer: Decision) -> list[dict[str, Any]]:
-    web = attempts.web
+async def roll_back(
+    web: Web, attempts: Attempts, told: Told, *, forced: bool, answer: Decision
+) -> list[dict[str, Any]]:
     await deploy(web)
     served = await attempts.run(digest(1))
     assert served is not None
@@ -233,14 +234,14 @@ async def roll_back(attempts: Attempts, told: Told, *, forced: bool, answer: Dec
 
 
 async def test_a_persons_rollback_passes_gates_about_time_and_says_so(web: Web, told: Told, attempts: Attempts) -> None:
-    frozen, about_image = await roll_back(attempts, told, forced=True, answer=REFUSES)
+    frozen, about_image = await roll_back(web, attempts, told, forced=True, answer=REFUSES)
     assert frozen["verdict"] == "passed"
     assert frozen["message"] == "not asked: this version has served before, and a rollback to such a version passes"
     assert about_image["verdict"] == "refused"
 
 
 async def test_no_gate_leaves_a_broken_version_serving(web: Web, told: Told, attempts: Attempts) -> None:
-    gates = await roll_back(attempts, told, forced=False, answer=REFUSES)
+    gates = await roll_back(web, attempts, told, forced=False, answer=REFUSES)
     assert [one["verdict"] for one in gates] == ["passed", "passed"]
     assert gates[0]["message"].startswith("not asked: the gateway itself brings back a version that has served")
     assert told.asked == []
