@@ -143,6 +143,7 @@ CREATE TABLE release_members (
     open            boolean NOT NULL DEFAULT true,
     prepared_by     text,         -- the deployment that is pulled, verified and created
     prepared_at     timestamptz,
+    prepared_spec   text,         -- a hash of the configuration that it was created with
     image_before    text,         -- the application's own image then
     due_at          timestamptz,  -- since then it may change what serves
     trouble_code    text,         -- seen in its monitor window

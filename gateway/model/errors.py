@@ -329,6 +329,17 @@ class AtGate(Postponed):
         self.wakes = wakes
 
 
+class Prepared(Postponed):
+    """A deployment is pulled, verified and created, and waits for the other members of its release.
+
+    `spec_hash` stands for the configuration that it was created with.
+    """
+
+    def __init__(self, spec_hash: str) -> None:
+        super().__init__(Code.RELEASE_WAITS, "it is prepared, and waits for the other members of its release")
+        self.spec_hash = spec_hash
+
+
 class Failed(RolloutError):
     """A permanent error. `log` holds the last lines of the container that failed."""
 

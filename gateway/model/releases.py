@@ -19,6 +19,8 @@ from gateway.model.errors import Code, Reason
 
 #: what was prepared longer ago is prepared again before any member moves: a gate may have closed meanwhile
 FRESH = timedelta(minutes=10)
+#: a member that has not changed over for so long, and may still leave the old version alone, puts the release back
+LONGEST_MOVE = timedelta(minutes=10)
 _LONGEST_PAUSE = timedelta(seconds=60)  # before a member is put back again
 _MAX_DOUBLINGS = 6
 
@@ -82,6 +84,10 @@ class Member:
     reason: Reason | None = None
     #: whether its deployment is to be cancelled
     cancelling: bool = False
+    #: whether no gateway works on its deployment, and no swap of it is open: cancelled now, it touches nothing
+    idle: bool = False
+    #: since when it may change what serves
+    moving_since: datetime | None = None
     prepared_at: datetime | None = None
     #: what its monitor window has seen
     trouble: Reason | None = None
@@ -129,33 +135,43 @@ def plan(release: Progress, now: datetime) -> Plan:
         return Plan(release.state)
     if release.state is ReleaseState.PUTTING_BACK:
         return _put_back(release, release.reason, now)
-    if (reason := _failure(release)) is not None:
+    if (reason := _failure(release, now)) is not None:
         return _put_back(release, reason, now)
     if release.state is ReleaseState.PREPARING:
         return _prepare(release.members, now)
     return _move(release.members)
 
 
-def _failure(release: Progress) -> Reason | None:
+def _failure(release: Progress, now: datetime) -> Reason | None:
     """Return why the release cannot end with all members new; None if it can."""
     if release.cancelled_by is not None:
         return Reason(Code.CANCELLED, f"cancelled by {release.cancelled_by}")
-    for member in release.members:
-        if member.trouble is not None:
-            return Reason(member.trouble.code, f"{member.name} had trouble after its rollout: {member.trouble.message}")
-        if member.state not in NEW | _UNTOUCHED | {MemberState.MOVING}:
-            why = member.reason or Reason(Code.RELEASE_FAILED, "its deployment is gone")
-            return Reason(why.code, f"{member.name}: {why.message}")
-        if member.state in _UNTOUCHED and member.cancelling:
-            return Reason(Code.CANCELLED, f"the deployment of {member.name} was cancelled")
-        if (
-            release.state is ReleaseState.PREPARING
-            and member.state in _UNTOUCHED
-            and member.successor is not None
-            and not _joins(member.successor)
-        ):
-            return Reason(Code.CANCELLED, f"a {member.successor} of {member.name} was requested")
+    preparing = release.state is ReleaseState.PREPARING
+    failures = (_failure_of(one, now) or (_overtaken(one) if preparing else None) for one in release.members)
+    return next((one for one in failures if one is not None), None)
+
+
+def _failure_of(member: Member, now: datetime) -> Reason | None:
+    if member.trouble is not None:
+        return Reason(member.trouble.code, f"{member.name} had trouble after its rollout: {member.trouble.message}")
+    if member.state in NEW:
+        return None
+    if member.state not in _UNTOUCHED | {MemberState.MOVING}:
+        why = member.reason or Reason(Code.RELEASE_FAILED, "its deployment is gone")
+        return Reason(why.code, f"{member.name}: {why.message}")
+    if member.cancelling:
+        return Reason(Code.CANCELLED, f"the deployment of {member.name} was cancelled")
+    if member.moving_since is not None and member.idle and now - member.moving_since > LONGEST_MOVE:
+        because = f": {member.reason.message}" if member.reason else ""
+        return Reason(Code.RELEASE_FAILED, f"{member.name} has not changed over for {LONGEST_MOVE}{because}")
     return None
+
+
+def _overtaken(member: Member) -> Reason | None:
+    """Return what a person asked for that leaves the member's deployment without a purpose."""
+    if member.state not in _UNTOUCHED or member.successor is None or _joins(member.successor):
+        return None
+    return Reason(Code.CANCELLED, f"a {member.successor} of {member.name} was requested")
 
 
 def _joins(kind: Kind) -> bool:
@@ -216,8 +232,9 @@ def _put_back(release: Progress, reason: Reason | None, now: datetime) -> Plan:
 
 def _is_at_rest(member: Member) -> bool:
     """Tell whether the old version serves, and stays."""
-    # One that is only prepared never touches it; its cancellation merely removes what was created.
-    return member.state in _AT_REST or member.state is MemberState.PREPARED
+    # The cancellation of an idle one merely removes what was created: its engine may be away for long.
+    idle = member.state is MemberState.MOVING and member.cancelling and member.idle
+    return member.state in _AT_REST or member.state is MemberState.PREPARED or idle
 
 
 def _may_go_back(member: Member, now: datetime) -> bool:

@@ -87,6 +87,7 @@ class Task:
     only_prepares: bool = False
     #: what it has prepared for its release: this runs, whatever the tag names by now
     prepared: Digest | None = None
+    prepared_spec: str | None = None
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
 from gateway.model.applications import Application
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
-from gateway.model.errors import Code, Failed, Postponed, Reason
+from gateway.model.errors import Code, Failed, Postponed, Prepared, Reason
 from gateway.model.gates import Candidate
 from gateway.model.reference import Digest, Reference
 from gateway.registry.client import Resolved
@@ -97,6 +97,9 @@ async def _move(attempt: Attempt, digest: Digest) -> Outcome:
     wanted = attempt.task.deployment.reference
     if wanted is None:
         raise Failed(Code.NO_IMAGE, f"{attempt.task.application.name} has no image")
+    if attempt.runtime.spec_hash() != attempt.task.prepared_spec:
+        # The gates let the other one pass.
+        raise Failed(Code.RELEASE_FAILED, "its configuration was changed after it was prepared: release again")
     attempt.journal.note_step(Step.RESOLVE, "prepared for its release")
     attempt.journal.note_digest(digest)
     serving = await attempt.runtime.serving()
@@ -157,7 +160,7 @@ async def _roll_forward(attempt: Attempt, reference: Reference, digest: Digest, 
     version = Version(reference, digest, deployment.deployment_id, deployment.epoch)
     swap = await within_deadline(attempt, _prepare(attempt, version, serving))
     if attempt.task.only_prepares:
-        raise Postponed(Code.RELEASE_WAITS, "it is pulled, verified and created; the other members are not ready yet")
+        raise Prepared(attempt.runtime.spec_hash())
     return await rollout_swap.perform(
         attempt, swap, anew=lambda: attempt.runtime.create(version, serving, beside=False)
     )

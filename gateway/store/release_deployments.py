@@ -26,8 +26,9 @@ class Part:
     moves: bool
     #: whether it brings its application forward, not back
     forward: bool
-    #: what it has prepared, and moves to
+    #: what it has prepared, and moves to: the image, and a hash of the configuration
     digest: Digest | None
+    spec_hash: str | None
     #: seconds since it may move
     moving_for: float
 
@@ -39,7 +40,7 @@ async def select_part(connection: Connection, deployment: Deployment) -> Part | 
     row = await connection.fetchrow(
         """
         SELECT m.due_at IS NOT NULL AS moves, d.kind IN ('deploy', 'redeploy') AS forward,
-               CASE WHEN m.prepared_by = d.deployment_id THEN d.digest END AS digest,
+               CASE WHEN m.prepared_by = d.deployment_id THEN d.digest END AS digest, m.prepared_spec,
                coalesce(extract(epoch FROM now() - m.due_at), 0)::float8 AS moving_for
           FROM release_members m
           JOIN deployments d USING (release_id, application_id)
@@ -50,7 +51,13 @@ async def select_part(connection: Connection, deployment: Deployment) -> Part | 
     if row is None:
         return None
     forward = row["forward"]
-    return Part(row["moves"] or not forward, forward, row["digest"] if row["moves"] else None, row["moving_for"])
+    return Part(
+        row["moves"] or not forward,
+        forward,
+        row["digest"] if row["moves"] else None,
+        row["prepared_spec"],
+        row["moving_for"],
+    )
 
 
 async def park_deployment(
@@ -84,18 +91,19 @@ async def park_deployment(
     return bool(done == "UPDATE 1")
 
 
-async def record_prepared(connection: Connection, deployment: Deployment) -> None:
+async def record_prepared(connection: Connection, deployment: Deployment, spec_hash: str) -> None:
     """Record that the deployment is pulled, verified and created, and the image its application had before."""
     await connection.execute(
         """
         UPDATE release_members m
-           SET prepared_by = $3, prepared_at = now(), image_before = a.docker_image
+           SET prepared_by = $3, prepared_at = now(), prepared_spec = $4, image_before = a.docker_image
           FROM applications a
          WHERE m.release_id = $1 AND m.application_id = $2 AND a.application_id = $2 AND m.open
         """,
         deployment.release_id,
         deployment.application_id,
         deployment.deployment_id,
+        spec_hash,
     )
 
 
@@ -248,6 +256,11 @@ async def mark_held(connection: Connection, held: str) -> None:
          WHERE d.deployment_id IN (
                    SELECT d.deployment_id FROM deployments d
                     WHERE d.status = 'queued' AND d.reason_code IS NULL AND d.release_id IS NULL AND {held}
+                      AND d.application_id IN (
+                              SELECT application_id FROM release_members WHERE open
+                               UNION ALL
+                              SELECT application_id FROM group_members WHERE gathers
+                          )
                       FOR NO KEY UPDATE SKIP LOCKED
                )
         """,  # noqa: S608 - a constant

@@ -229,6 +229,8 @@ async def select_open_of(connection: Connection, application_ids: Collection[str
 _MEMBERS = """
     SELECT m.application_id, a.name, m.wave, m.prepared_by, m.prepared_at, m.due_at, m.trouble_code, m.trouble_message,
            f.deployment_id, f.status, f.replaced, f.digest, f.reason_code, f.reason_message,
+           f.status = 'running' AND f.claimed_by IS NULL
+               AND NOT EXISTS (SELECT FROM swaps w WHERE w.application_id = m.application_id) AS idle,
            f.object_id IS NOT NULL AS swapped, coalesce(b.cancelled_at, f.cancelled_at) IS NOT NULL AS cancelling,
            b.deployment_id AS back_id, b.status AS back_status, b.finished_at AS back_at,
            b.reason_code AS back_code, b.reason_message AS back_message,
@@ -277,8 +279,10 @@ def _member(row: asyncpg.Record) -> ReleaseMember:
         row["name"],
         row["wave"],
         state,
-        reason=_reason(row, prefix),
+        reason=_SUPERSEDED if row["status"] == Status.SUPERSEDED else _reason(row, prefix),
         cancelling=row["cancelling"],
+        idle=bool(row["idle"]),
+        moving_since=row["due_at"],
         prepared_at=row["prepared_at"],
         trouble=_reason(row, "trouble"),
         watched=row["watched"],
@@ -294,6 +298,7 @@ def _reason(row: asyncpg.Record, prefix: str) -> Reason | None:
     return None if code is None else Reason(Code.parse(code), row[f"{prefix}_message"] or "")
 
 
+_SUPERSEDED = Reason(Code.RELEASE_FAILED, "a newer request took the place of its deployment")
 _IN_PROGRESS = frozenset({Status.QUEUED, Status.RUNNING})
 _BACK = frozenset({Status.SUCCEEDED, Status.UNCHANGED})
 

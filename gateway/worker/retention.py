@@ -15,6 +15,7 @@ from gateway.store import (
     deployment_retention,
     first_seen,
     promotions,
+    releases,
     scan_reports,
     soaks,
     versions,
@@ -49,6 +50,7 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
         await watches.delete_expired(connection)
+        await releases.delete_old(connection, settings.deployments_kept)
         await soaks.delete_surplus(connection)
         await promotions.delete_surplus(connection)
         digests = await first_seen.delete_unused(connection)

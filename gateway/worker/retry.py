@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
-from gateway.model.errors import AtGate, Code, Postponed, Reason
+from gateway.model.errors import AtGate, Code, Postponed, Prepared, Reason
 from gateway.rollout.swap import MAX_SWAP_DEFECTS, MAX_SWAP_RESUMPTIONS
 from gateway.store import (
     applications,
@@ -70,7 +70,7 @@ async def postpone(
         part = await release_deployments.select_part(connection, deployment)
         if part is not None:
             await releases.notify(connection)
-        if error.reason.code is Code.RELEASE_WAITS:
+        if isinstance(error, Prepared):
             return await _wait_for_release(connection, deployment, error)
         parked = part is not None and part.moves
         successor = None if parked else await queue.select_queued(connection, deployment.application_id)
@@ -92,12 +92,12 @@ async def postpone(
         return await _reschedule(connection, deployment, swap, error, defect=defect, parked=parked)
 
 
-async def _wait_for_release(connection: Connection, deployment: Deployment, error: Postponed) -> Postponement:
+async def _wait_for_release(connection: Connection, deployment: Deployment, error: Prepared) -> Postponement:
     """Let a prepared deployment wait, without an owner, until its release lets it move, or is put back."""
     current = await deployments.select_deployment(connection, deployment.deployment_id)
     delay = None if current.cancelled_at is None else timedelta(0)
     if await release_deployments.park_deployment(connection, deployment, error.reason, delay, counted=False):
-        await release_deployments.record_prepared(connection, deployment)
+        await release_deployments.record_prepared(connection, deployment, error.spec_hash)
     return Postponement(Status.QUEUED, error.reason)
 
 

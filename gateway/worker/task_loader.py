@@ -85,5 +85,6 @@ async def load_task(pool: Pool, vault: Vault, deployment: Deployment) -> LoadedT
         in_release=part is not None,
         only_prepares=part is not None and not part.moves,
         prepared=None if part is None else part.digest,
+        prepared_spec=None if part is None else part.spec_hash,
     )
     return LoadedTask(task, left_open, caused_by)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.model.deployments import Deployment, Kind, Outcome, Status
-from gateway.model.errors import Code, Postponed, Reason
+from gateway.model.errors import Code, Postponed, Prepared, Reason
 from gateway.model.reference import Digest
 from gateway.queue import release
 from gateway.store import applications, deployments, releases
@@ -17,7 +17,7 @@ from tests.support.api_client import VAULT, Web
 from tests.support.claiming import claim_one
 
 ENGINE = "release-engine"
-PREPARED = Postponed(Code.RELEASE_WAITS, "it is prepared")
+PREPARED = Prepared("h")
 AWAY = Postponed(Code.REGISTRY_UNREACHABLE, "it does not answer")
 EXITED = Reason(Code.EXITED, "exit code 3")
 

@@ -10,7 +10,7 @@ from gateway.model.errors import Code
 from gateway.queue import release
 from gateway.store import groups, leases, release_deployments
 from tests.support.api_client import Web
-from tests.support.rehearsal import Rehearsal
+from tests.support.rehearsal import ENGINE, Rehearsal
 
 
 @pytest.fixture
@@ -201,6 +201,48 @@ async def test_stopped_members_are_left_out_and_first_deployments_are_stopped_wh
     await rehearsal.work_until_idle()
     assert rehearsal.serves["new"] is None
     assert (await rehearsal.one(begun["releaseId"]))["state"] == "put_back"
+
+
+async def test_a_release_is_put_back_though_the_engine_of_a_later_member_is_away(rehearsal: Rehearsal) -> None:
+    before = dict(rehearsal.serves)
+    begun = await rehearsal.release(await rehearsal.group({"a": 1, "b": 2}))
+    await prepared(rehearsal, 2)
+    await rehearsal.advance()
+    await rehearsal.work_one("a")
+    async with rehearsal.web.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO engines (engine_id, name, version, platform) VALUES ('away', '', '', '')"
+            " ON CONFLICT DO NOTHING;"
+            " UPDATE applications SET engine_id = 'away' WHERE application_id = 'b'"
+        )
+    await rehearsal.advance()
+    assert await rehearsal.claim() is None
+    await rehearsal.web.mutate("release.cancel", releaseId=begun["releaseId"])
+    await rehearsal.advance()
+    await rehearsal.advance()
+    await rehearsal.work_one("a")
+    await rehearsal.advance()
+    assert (await rehearsal.one(begun["releaseId"]))["state"] == "put_back"
+    assert rehearsal.serves == before
+    async with rehearsal.web.pool.acquire() as connection:  # it answers again: what was created there is removed
+        await connection.execute("UPDATE applications SET engine_id = $1 WHERE application_id = 'b'", ENGINE)
+    late = await rehearsal.claim()
+    assert late is not None
+    assert (late.application_id, late.cancelled_at is not None) == ("b", True)
+
+
+async def test_members_and_groups_may_go_while_a_release_moves(rehearsal: Rehearsal) -> None:
+    await rehearsal.begin("new", served=False)
+    group_id = await rehearsal.group({"a": 1, "b": 2, "new": 3})
+    begun = await rehearsal.release(group_id)
+    await prepared(rehearsal, 3)
+    await rehearsal.advance()
+    await rehearsal.web.mutate("group.remove", groupId=group_id)
+    await rehearsal.web.mutate("application.delete", applicationId="a")
+    await rehearsal.work_until_idle()
+    found = await rehearsal.one(begun["releaseId"])
+    assert (found["state"], {one["applicationId"] for one in found["members"]}) == ("succeeded", {"b", "new"})
+    assert "a" not in rehearsal.serves
 
 
 async def test_only_a_person_ends_a_release_that_cannot_be_put_back(rehearsal: Rehearsal) -> None:

@@ -117,6 +117,24 @@ async def test_a_member_that_cannot_be_pulled_leaves_all_untouched(together: Tog
         assert len(await app.containers()) == 1
 
 
+async def test_a_configuration_that_no_gate_has_seen_is_not_deployed(together: Together) -> None:
+    before = await together.serving()
+    await together.push_all("v2")
+    last = together.apps[2]
+    release_id = await together.begin()
+
+    async def is_prepared() -> bool | None:
+        _, members = await together.look(release_id)
+        return members[2].member.state is MemberState.PREPARED or None
+
+    await until(is_prepared)
+    await last.set(environment="A=1")
+    ended = await together.ended(release_id)
+    assert ended.reason is not None
+    assert (ended.state, ended.reason.code) == (ReleaseState.PUT_BACK, Code.RELEASE_FAILED)
+    assert await together.serving() == before
+
+
 async def test_a_member_that_fails_in_the_last_wave_puts_all_back(together: Together) -> None:
     before = await together.serving()
     kept = (await together.apps[0].serving()).container_id

@@ -8,7 +8,18 @@ import pytest
 
 from gateway.model.deployments import Kind
 from gateway.model.errors import Code, Reason
-from gateway.model.releases import ENDED, FRESH, NEW, Member, MemberState, Plan, Progress, ReleaseState, plan
+from gateway.model.releases import (
+    ENDED,
+    FRESH,
+    LONGEST_MOVE,
+    NEW,
+    Member,
+    MemberState,
+    Plan,
+    Progress,
+    ReleaseState,
+    plan,
+)
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 EXITED = Reason(Code.EXITED, "exit code 3")
@@ -70,6 +81,24 @@ def test_only_a_person_ends_a_release_that_cannot_be_put_back() -> None:
     assert plan(stuck, NOW) == Plan(ReleaseState.PUTTING_BACK)
     assert plan(stuck, NOW + timedelta(minutes=1)).put_back == ("b",)
     assert plan(replace(stuck, abandoned=True), NOW).state is ReleaseState.FAILED
+
+
+def test_a_member_whose_engine_is_away_holds_up_neither_the_end_nor_the_others() -> None:
+    late = NOW + LONGEST_MOVE + timedelta(seconds=1)
+    waits = member("b", MemberState.MOVING, 2, idle=True, moving_since=NOW)
+    moving = progress(member("a", MOVED), waits, state=ReleaseState.MOVING)
+    assert plan(moving, NOW).state is ReleaseState.MOVING
+    found = plan(moving, late)
+    assert (found.state, found.cancel, found.reason and found.reason.code) == (
+        ReleaseState.PUTTING_BACK,
+        ("b",),
+        Code.RELEASE_FAILED,
+    )
+    cancelled = replace(waits, cancelling=True)
+    back = progress(member("a", MOVED), cancelled, state=ReleaseState.PUTTING_BACK)
+    assert plan(back, late).put_back == ("a",)
+    busy = progress(member("a", MOVED), replace(cancelled, idle=False), state=ReleaseState.PUTTING_BACK)
+    assert plan(busy, late).put_back == ()
 
 
 @dataclass
