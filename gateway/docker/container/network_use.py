@@ -13,6 +13,7 @@ _PROC = Path("/proc")
 _ADDRESS, _STATE, _LISTENS = 1, 3, "0A"  # two columns of a table of sockets, and a value of the latter
 _TABLES = (("tcp6", "sockstat6", "TCP6:"), ("tcp", "sockstat", "TCP:"))
 _LINE = 150  # bytes: a line of a table, or enough of it
+_NO_ROUTE, _DATAGRAMS = ("Ip", "OutNoRoutes"), ("Udp", "OutDatagrams")
 _LOOPBACK = "lo"
 _PACKETS_SENT = 9  # the column of /proc/PID/net/dev after the name
 
@@ -67,27 +68,33 @@ def _listeners(table: Path) -> Iterator[tuple[str, int]]:
 
 def was_refused_route(container: Container) -> bool:
     """Return whether it has tried to reach what no network of it leads to. Raises OSError and ValueError."""
-    return _counters(_net(container))["Ip", "OutNoRoutes"] > 0
+    return _counters(_net(container))[_NO_ROUTE] > 0
 
 
 def was_used(container: Container) -> bool:
     """Return whether it has tried to reach anything, or to resolve a name. Raises OSError and ValueError."""
     net = _net(container)
     counters = _counters(net)
-    if counters["Ip", "OutNoRoutes"] or counters["Udp", "OutDatagrams"] or any(_sent(net)):
+    if counters[_NO_ROUTE] or counters[_DATAGRAMS] or any(_sent(net)):
         return True
     # What is sent on these is counted only where there is a network: those that stay open show.
     return any(len((net / name).read_text().splitlines()) > 1 for name in ("raw", "packet"))
 
 
 def _counters(net: Path) -> dict[tuple[str, str], int]:
-    """Return the counters of the protocols, which are a line of names and a line of values for each."""
+    """Return the counters of the protocols, which are a line of names and a line of values for each.
+
+    Raises ValueError where this kernel counts something else.
+    """
     lines = (net / "snmp").read_text().splitlines()
-    return {
+    counters = {
         (names.partition(":")[0], name): int(value)
         for names, values in zip(lines[::2], lines[1::2], strict=True)
         for name, value in zip(names.split()[1:], values.split()[1:], strict=True)
     }
+    if not counters.keys() >= {_NO_ROUTE, _DATAGRAMS}:
+        raise ValueError(f"{net / 'snmp'} does not count what cannot be sent")
+    return counters
 
 
 def _sent(net: Path) -> Iterator[int]:

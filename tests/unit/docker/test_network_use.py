@@ -72,6 +72,12 @@ def test_a_process_of_another_container_tells_nothing(container: Any, proc: Call
         network_use.was_used(container)
 
 
+def test_a_kernel_that_counts_something_else_tells_nothing(container: Any, proc: Callable[..., Path]) -> None:
+    (proc() / "snmp").write_text("Ip: Forwarding\nIp: 1\n")
+    with pytest.raises(ValueError, match="does not count"):
+        network_use.was_used(container)
+
+
 def test_a_container_that_does_not_run_is_not_visible(container: Any, proc: Callable[..., Path]) -> None:
     proc()
     container.pid = 0
