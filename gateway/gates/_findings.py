@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from gateway.gates._claims import Claims
 from gateway.gates._cosign import Invalid, Signed, examine
@@ -13,9 +14,11 @@ from gateway.gates._signers import Signers
 from gateway.gates.gate import Sources
 from gateway.model.configuration import RuntimeKind
 from gateway.model.errors import Code, Reason, RolloutError
-from gateway.model.gates import Candidate, Decision, refused, unknown
+from gateway.model.gates import Candidate, Decision, GateSetting, refused, unknown
 from gateway.model.reference import Digest
 from gateway.registry.attached import Attached, Wanted
+from gateway.store import gate_verdicts
+from gateway.store.database import statement
 
 # What is late is looked for at growing intervals, the last time at the end of the wait.
 _SHORTEST, _PART = timedelta(seconds=3), 0.5
@@ -32,6 +35,8 @@ class Findings:
     left_out: int = 0
     #: seconds, if the registry named a time
     retry_after: float | None = None
+    #: the evidence of the last answer about this digest
+    before: Mapping[str, Any] = field(default_factory=dict)
 
     def judge(self, objection: Callable[[Claims, Digest], str]) -> tuple[list[Signed], list[Invalid]]:
         """Return what counts, and what does not with the reasons. `objection` says why claims do not count, else ""."""
@@ -45,8 +50,12 @@ class Findings:
         return counted, others
 
 
-async def gather_findings(sources: Sources, signers: Signers, candidate: Candidate, wanted: Wanted) -> Findings:
-    """Fetch what is attached to the image, and verify it. Raises nothing."""
+async def gather_findings(
+    sources: Sources, setting: GateSetting, signers: Signers, candidate: Candidate, wanted: Wanted
+) -> Findings:
+    """Fetch what is attached to the image, and verify it."""
+    async with statement(sources.pool) as connection:
+        before = await gate_verdicts.select_evidence(connection, candidate, setting)
     digests, faults = [candidate.digest], []
     on_one_engine = not candidate.on_swarm or candidate.application.configuration.runtime is RuntimeKind.CONTAINER
     if signers.platform_manifest and on_one_engine:
@@ -61,7 +70,8 @@ async def gather_findings(sources: Sources, signers: Signers, candidate: Candida
     )
     found = dict(zip(digests, attached, strict=True))
     # In a thread: many signatures take a while.
-    return await asyncio.to_thread(verify, found, signers, sources.settings.trusted_root, faults)
+    findings = await asyncio.to_thread(verify, found, signers, sources.settings.trusted_root, faults)
+    return replace(findings, before=before)
 
 
 def verify(
@@ -97,22 +107,19 @@ def _faults(found: Mapping[Digest, Attached]) -> Iterator[Reason]:
 
 
 def decide_without(
-    what: str,
-    findings: Findings,
-    others: Sequence[Invalid],
-    *,
-    until: datetime,
-    since: datetime,
-    now: datetime,
+    what: str, findings: Findings, others: Sequence[Invalid], signers: Signers, candidate: Candidate, *, now: datetime
 ) -> Decision:
-    """Decide when `what` was not found: unknown while there may be more, else refused.
+    """Decide when `what` was not found: unknown while there may be more or a late one may come, else refused.
 
-    `others` is what was found and does not count; `until` is when late ones are no longer waited for.
+    `others` is what was found and does not count.
     """
+    since = _since(findings, candidate, now)
+    until = since + signers.late
     evidence = {
         "found": [{"place": one.place, "reason": one.reason} for one in others],
         "faults": [one.message for one in findings.faults],
         "leftOut": findings.left_out,
+        "waitsSince": since.isoformat(),
     }
     if findings.faults:
         first, wait = findings.faults[0], findings.retry_after
@@ -132,3 +139,14 @@ def decide_without(
         message = f"{what} is not there yet ({found}); the gateway looks for it until {until:%H:%M:%S} UTC"
         return unknown(Code.UNSIGNED, message, evidence, ask_again_at=again)
     return refused(Code.UNSIGNED, f"{what} is missing: {found}", evidence)
+
+
+def _since(findings: Findings, candidate: Candidate, now: datetime) -> datetime:
+    """Return since when a late signature is waited for.
+
+    While a registry does not answer, no signature can be stored there either: the wait begins when it answers again.
+    """
+    begun = findings.before.get("waitsSince")
+    if findings.before.get("faults"):
+        return now
+    return datetime.fromisoformat(begun) if isinstance(begun, str) else candidate.first_asked_at or now

@@ -61,8 +61,7 @@ class Provenance:
 
 
 async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: Candidate) -> Findings:
-    _ = setting
-    return await gather_findings(sources, rule, candidate, ATTESTATIONS)
+    return await gather_findings(sources, setting, rule, candidate, ATTESTATIONS)
 
 
 def decide(rule: Rule, findings: Findings, candidate: Candidate, now: datetime) -> Decision:
@@ -81,9 +80,8 @@ def decide(rule: Rule, findings: Findings, candidate: Candidate, now: datetime) 
         origin = f"{found.source or 'a source that is not named'}{'@' if found.ref else ''}{found.ref}"
         text = f"{image} was built from {origin} by {found.builder}, as {', '.join(sorted(one.signers))} says"
         return passed(text, evidence, true_until=now + HOLDS)
-    since = candidate.first_asked_at or now
     what = f"a provenance attestation of {image}"
-    return decide_without(what, findings, others, until=since + rule.late, since=since, now=now)
+    return decide_without(what, findings, others, rule, candidate, now=now)
 
 
 def _objection(claims: Claims, rule: Rule, digest: Digest) -> str:

@@ -53,8 +53,7 @@ class Rule(Signers):
 
 
 async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: Candidate) -> Findings:
-    _ = setting
-    return await gather_findings(sources, rule, candidate, SIGNATURES)
+    return await gather_findings(sources, setting, rule, candidate, SIGNATURES)
 
 
 def decide(rule: Rule, findings: Findings, candidate: Candidate, now: datetime) -> Decision:
@@ -69,8 +68,7 @@ def decide(rule: Rule, findings: Findings, candidate: Candidate, now: datetime) 
     what = f"a signature of {image}"
     if rule.threshold > 1:
         what = f"a signature of {image} by {needed} more of the {rule.threshold} signers that are needed"
-    since = candidate.first_asked_at or now
-    return decide_without(what, findings, others, until=since + rule.late, since=since, now=now)
+    return decide_without(what, findings, others, rule, candidate, now=now)
 
 
 def _objection(claims: Claims, rule: Rule, image: Reference, digest: Digest) -> str:

@@ -105,6 +105,17 @@ async def select_verdicts(connection: Connection, deployment_id: str) -> list[Ga
     return [_from_row(row) for row in rows]
 
 
+async def select_evidence(connection: Connection, candidate: Candidate, setting: GateSetting) -> Mapping[str, Any]:
+    """Return the evidence of the gate's last answer about this deployment and digest, empty if it has given none."""
+    found = await connection.fetchval(
+        "SELECT evidence FROM gate_verdicts WHERE deployment_id = $1 AND gate_id = $2 AND digest = $3",
+        candidate.deployment.deployment_id,
+        setting.gate_id,
+        candidate.digest,
+    )
+    return found if isinstance(found, dict) else {}
+
+
 async def select_known(connection: Connection, candidate: Candidate, settings: Sequence[GateSetting]) -> Known:
     """Return what is known about the candidate, by gate.
 

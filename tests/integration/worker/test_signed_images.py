@@ -1,6 +1,7 @@
 """Images that must be signed, deployed from a real registry."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 
 import aiohttp
@@ -9,7 +10,7 @@ import pytest
 from gateway.admin import gates as admin
 from gateway.cli.demo.process import until
 from gateway.model.deployments import Kind, Status, Step
-from gateway.model.errors import Code
+from gateway.model.errors import Code, Reason
 from gateway.model.gates import Level, Verdict
 from gateway.model.reference import Digest, Reference
 from gateway.queue import enqueue
@@ -51,12 +52,15 @@ async def test_a_deployment_waits_for_a_late_signature_and_runs_what_was_signed(
         application = await applications.select_application(connection, VAULT, app.application_id)
     deployment_id = await enqueue.request_deployment(app.pool, application, Kind.DEPLOY, title="asked")
 
-    async def waits() -> bool:
+    async def waits() -> Reason | None:
         async with app.pool.acquire() as connection:
             found = await deployments.select_deployment(connection, deployment_id)
-        return found.status is Status.QUEUED and found.reason is not None and found.reason.code is Code.UNSIGNED
+        return found.reason if found.status is Status.QUEUED else None
 
-    _ = await until(waits)
+    assert (await until(waits)).code is Code.UNSIGNED
+    async with app.pool.acquire() as connection:
+        (waiting,) = await gate_verdicts.select_verdicts(connection, deployment_id)
+    assert datetime.fromisoformat(waiting.evidence["waitsSince"]) == waiting.first_asked_at
     # As cosign 3 does it, and in the registry's index of referrers, since this registry has no API for them.
     signed = image(session, pushes, digest)
     await signed.list_referrers(await signed.referrer(signed_bundle(key, statement(digest))))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.gates import _findings
 from gateway.gates.gate import Sources
 from gateway.gates.signature import Rule, decide, gather
 from gateway.model.configuration import Configuration, RuntimeKind
@@ -16,6 +18,7 @@ from gateway.model.errors import Code, Failed, Postponed, RolloutError
 from gateway.model.gates import Candidate, Decision, GateSetting, Verdict
 from gateway.model.reference import Digest, Reference
 from gateway.registry.attached import Attached, Form, Stored, Wanted
+from gateway.store import gate_verdicts
 from tests.support.candidates import a_candidate
 from tests.support.signing import SigningKey, b64, simple_payload
 
@@ -42,6 +45,19 @@ def index_of(*entries: dict[str, Any], **more: Any) -> bytes:
     return json.dumps({"schemaVersion": 2, "manifests": entries} | more).encode()
 
 
+@pytest.fixture(autouse=True)
+def before(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The evidence of the last answer."""
+    found: dict[str, Any] = {}
+
+    async def select_evidence(*_arguments: object) -> dict[str, Any]:
+        return found
+
+    monkeypatch.setattr(_findings, "statement", nullcontext)
+    monkeypatch.setattr(gate_verdicts, "select_evidence", select_evidence)
+    return found
+
+
 class Registry:
     """Has signatures of some digests, and an index, or fails to answer with it."""
 
@@ -65,7 +81,7 @@ class Registry:
 async def judged(registry: Registry, key: SigningKey, candidate: Candidate | None = None, **rule: Any) -> Decision:
     given = Rule.model_validate({"keys": [key.public], **rule})
     settings = SimpleNamespace(trusted_root=cast("Path | None", None))
-    sources = cast("Sources", SimpleNamespace(registry=registry, settings=settings))
+    sources = cast("Sources", SimpleNamespace(registry=registry, settings=settings, pool=None))
     asked = dataclasses.replace(candidate or a_candidate(INDEX), first_asked_at=NOW - timedelta(hours=1))
     return decide(given, await gather(sources, cast("GateSetting", None), given, asked), asked, NOW)
 
@@ -116,3 +132,27 @@ async def test_an_index_that_cannot_be_read_is_unknown(key: SigningKey) -> None:
         assert (waits.verdict, waits.code) == (Verdict.UNKNOWN, error.reason.code)
         passes = await judged(Registry(key, INDEX, index=error), key, platformManifest=True)
         assert passes.verdict is Verdict.PASSED
+
+
+async def test_the_wait_for_a_late_signature_begins_when_the_registry_answers_again(
+    key: SigningKey, before: dict[str, Any]
+) -> None:
+    """The gate was first asked an hour ago. While a registry does not answer, nobody can store a signature there."""
+
+    async def asked() -> Decision:
+        decision = await judged(Registry(key), key)
+        before.clear()
+        before.update(decision.evidence)
+        return decision
+
+    before.update(faults=["it does not answer"], waitsSince=(NOW - timedelta(hours=1)).isoformat())
+    waits = await asked()
+    assert (waits.verdict, waits.code, waits.ask_again_at) == (
+        Verdict.UNKNOWN,
+        Code.UNSIGNED,
+        NOW + timedelta(seconds=3),
+    )
+    before["waitsSince"] = (NOW - timedelta(seconds=59)).isoformat()
+    assert (await asked()).verdict is Verdict.UNKNOWN
+    before["waitsSince"] = (NOW - timedelta(seconds=60)).isoformat()
+    assert (await asked()).verdict is Verdict.REFUSED
