@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.admin.context import Context
 from gateway.api import notify, schema_check
-from gateway.api.connections import SHORTCUT, error_body, error_code, error_response
+from gateway.api.connections import error_body, error_code, error_response
 from gateway.api.context import CONTEXT, TRUSTED_PROXIES
 from gateway.api.ingress import deadline, deploy_token, key_fetcher, rejections, webhooks
 from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE, EndpointCache
@@ -16,6 +16,7 @@ from gateway.api.ingress.pipeline import ACCEPTOR
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, Buckets, RateLimiters
 from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS, KeyedLocks
 from gateway.api.ingress.shortcut import Shortcut
+from gateway.api.shortcut_connections import SHORTCUT
 from gateway.model.endpoints import parse_networks
 from gateway.model.errors import GatewayError
 from gateway.queue.accept import Acceptor

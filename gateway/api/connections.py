@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.http import HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
@@ -25,6 +24,7 @@ from aiohttp.web_request import BaseRequest
 from yarl import URL
 
 from gateway.api.metrics import CLOSED, CONNECTIONS
+from gateway.api.shortcut_connections import SHORTCUT, Shortcut, ShortcutConnection
 
 _LOG = structlog.get_logger()
 
@@ -56,20 +56,6 @@ class Limits:
     idle_seconds: float = 75.0
     #: between two checks for overdue connections
     check_seconds: float = 1.0
-
-
-#: receives the response to a request; None where aiohttp is to answer it
-Respond = Callable[[bytes | None], None]
-
-
-class Shortcut(Protocol):
-    """Answers some requests without aiohttp's part."""
-
-    def begin(self, message: RawRequestMessage, body: bytes, respond: Respond, /) -> bool:
-        """Begin to answer a request, and return whether it does. If so, `respond` is called later, once."""
-
-
-SHORTCUT: web.AppKey[Shortcut] = web.AppKey("shortcut")
 
 
 class CloseReason(StrEnum):
@@ -126,35 +112,29 @@ def error_code(status: HTTPStatus) -> str:
     return known.get(status) or "".join(part.capitalize() for part in status.phrase.replace("-", " ").split())
 
 
-class Connection(RequestHandler):
+class Connection(ShortcutConnection):
     """A client connection: what the gateway waits for, since when, and how many bytes its requests hold."""
 
     __slots__ = (
         "_answering",
         "_body",
         "_head",
-        "_on_shortcut",
         "_server",
         "_stalled",
         "_within",
         "address",
-        "gave_back",
         "held",
         "since",
     )
 
     def __init__(self, server: "Server", **options: Any) -> None:
-        super().__init__(server, **options)
+        super().__init__(server, server.shortcut, **options)
         self._server = server
         self.address: str = ""
         self.since = self._within = self._loop.time()
         self._answering, self._stalled = False, 0.0
         self._head = self.held = 0
         self._body: StreamReader | None = None
-        #: the request in progress was begun on the shortcut
-        self._on_shortcut = False
-        #: it was given back
-        self.gave_back = False
 
     # -- events
 
@@ -175,27 +155,13 @@ class Connection(RequestHandler):
             self.hold(len(data))
         if not self._receives_body:
             self._head += len(data)
-        before = self._request_count
-        # A request may take the shortcut, so aiohttp's task, if it waits for one, is not woken yet.
-        idle, self._waiter = self._waiter, None
-        try:
-            super().data_received(data)
-        finally:
-            self._waiter = idle
-        if self._request_count != before:
+        if self.receive(data):
             self._head, self._answering, self.since = 0, True, self._loop.time()
             self._body = self._messages[-1][1] if self._messages else None
-            if not self._on_shortcut and not self._begin_shortcut():
-                self._wake()
+            if self.offer():
+                self._body = None  # it has come
         elif self._head > self._server.limits.head:
             self._server.close(self, CloseReason.HEAD_TOO_LARGE)
-
-    def close(self) -> None:
-        """Accept no further request, and end when the one in progress is answered."""
-        if self._on_shortcut:
-            self._close = True
-        else:
-            super().close()
 
     def pause_writing(self) -> None:
         self._stalled = self._loop.time()
@@ -224,8 +190,7 @@ class Connection(RequestHandler):
         finally:
             self.gave_back = False
             if not self._messages:
-                self._answering, self.since = False, self._loop.time()
-                self._release()
+                self.become_idle()
 
     def handle_error(
         self,
@@ -244,59 +209,12 @@ class Connection(RequestHandler):
         response.force_close()
         return response
 
-    # -- the shortcut: until its request is answered, it is the first of `_messages`, and aiohttp's task waits
+    def take_back(self, content: StreamReader) -> None:
+        self._body = content
 
-    def _begin_shortcut(self) -> bool:
-        """Begin to answer a request without aiohttp, and return whether that is possible."""
-        shortcut, idle = self._server.shortcut, self._waiter
-        if shortcut is None or idle is None or idle.done() or len(self._messages) != 1 or self._stalled:
-            return False
-        message, content = self._messages[0]
-        if not isinstance(message, RawRequestMessage) or message.version != HttpVersion11:
-            return False
-        if message.should_close or message.upgrade or message.chunked or (body := _whole(content)) is None:
-            return False
-        try:
-            self._on_shortcut = shortcut.begin(message, body, self._respond)
-        except Exception:
-            return False
-        if self._on_shortcut:
-            self._request_in_progress, self._body = True, None
-        return self._on_shortcut
-
-    def _respond(self, response: bytes | None) -> None:
-        """Send the response on the shortcut; without one, the request goes the other way."""
-        self._on_shortcut = False
-        transport = self.transport
-        if response is None and transport is not None:
-            self._body, self.gave_back = self._messages[0][1], True
-            self._wake()
-            return
-        self._request_in_progress = False
-        if self._handler_waiter is not None:
-            self._handler_waiter.set_result(None)
-        if transport is None or response is None:
-            return
-        self._messages.popleft()
-        if self._parser is not None:
-            self._parser.message_consumed()
-        self._server.requests_count += 1
-        if not transport.is_closing():
-            transport.write(response)
-        now = self._loop.time()
-        self._next_keepalive_close_time = now + self._keepalive_timeout
-        if self._close:
-            super().close()
-        elif self._messages:
-            self._wake()
-        else:
-            self._answering, self.since = False, now
-            self._release()
-
-    def _wake(self) -> None:
-        """Let aiohttp's task take the next request, if it waits for one."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def become_idle(self) -> None:
+        self._answering, self.since = False, self._loop.time()
+        self._release()
 
     # -- timeouts
 
@@ -357,7 +275,7 @@ class Server(web.Server):
     """Closes connections that are too many, too slow, or hold too much memory."""
 
     def __init__(
-        self, inner: web.Server, limits: Limits, options: Mapping[str, Any], shortcut: "Shortcut | None" = None
+        self, inner: web.Server, limits: Limits, options: Mapping[str, Any], shortcut: Shortcut | None = None
     ) -> None:
         super().__init__(inner.request_handler, request_factory=self._routed, **options)
         self._make, self._options = inner.request_factory, {**options}
@@ -439,17 +357,6 @@ class Server(web.Server):
     async def shutdown(self, timeout: float | None = None) -> None:
         self._next_check.cancel()
         await super().shutdown(timeout)
-
-
-def _whole(content: StreamReader) -> bytes | None:
-    """Return a body if it has been received, and leave it there; None if there is none, or not all of it."""
-    # Only private members tell without consuming it.
-    return b"".join(content._buffer) if content.total_bytes and content._eof else None  # noqa: SLF001
-
-
-def was_given_back(request: web.Request) -> bool:
-    """Whether a request was begun on the shortcut, which could not answer it."""
-    return isinstance(request.protocol, Connection) and request.protocol.gave_back
 
 
 def _is_of_client(connection: RequestHandler) -> bool:

@@ -26,7 +26,6 @@ import structlog
 from aiohttp import web
 from prometheus_client import Counter
 
-from gateway.api.connections import was_given_back
 from gateway.api.context import CONTEXT
 from gateway.api.ingress.deadline import respond_within
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
@@ -34,6 +33,7 @@ from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS
 from gateway.api.metrics import DELIVERIES
 from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
+from gateway.api.shortcut_connections import was_given_back
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import GatewayError, InvalidInput, Throttled

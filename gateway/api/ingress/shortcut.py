@@ -17,12 +17,12 @@ from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 from aiohttp.http_parser import RawRequestMessage
 
-from gateway.api.connections import Respond
 from gateway.api.ingress.endpoint_cache import ENDPOINT_CACHE
 from gateway.api.ingress.pipeline import ACCEPTOR, JSON, Answer, by_lower_name, count, log_rejection, report
 from gateway.api.ingress.rate_limit import RATE_LIMITERS, RateLimiter
 from gateway.api.ingress.webhooks import accepted, recognize, rejected
 from gateway.api.schema_check import SCHEMA_CHECK
+from gateway.api.shortcut_connections import Respond
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import GatewayError, Throttled

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web as aiohttp_web
 from aiohttp.http_parser import RawRequestMessage
 
-from gateway.api.connections import SHORTCUT, Limits, Respond, Runner, Server
+from gateway.api.connections import Limits, Runner, Server
 from gateway.api.ingress.shortcut import Shortcut
 from gateway.api.request_body import read_body
+from gateway.api.shortcut_connections import SHORTCUT, Respond
 from gateway.model.errors import DatabaseUnavailable
 from tests.integration.api.test_webhooks import application, ecr, github, signed
 from tests.support.api_client import Web
