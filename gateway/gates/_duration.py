@@ -14,17 +14,19 @@ _UNITS = {
     "d": timedelta(days=1),
 }
 MOST = timedelta(days=366)
+#: the most seconds of a rule's `wait`
+MOST_WAIT = 2 * 366 * 86_400
 
 
 def parse_duration(given: object) -> timedelta:
-    """Parse a duration of at most 366 days; a number counts seconds. Raises ValueError.
+    """Parse a duration of at most 366 days; a whole number counts seconds. Raises ValueError.
 
     >>> parse_duration("6h")
     datetime.timedelta(seconds=21600)
     """
     if isinstance(given, timedelta):
         return given
-    if isinstance(given, int | float) and not isinstance(given, bool) and 0 < given <= MOST.total_seconds():
+    if isinstance(given, int) and not isinstance(given, bool) and 0 < given <= MOST.total_seconds():
         return timedelta(seconds=given)
     match = _DURATION.fullmatch(given.strip()) if isinstance(given, str) else None
     length = int(match[1]) * _UNITS[match[2]] if match else timedelta()

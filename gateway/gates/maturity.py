@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gateway.gates._duration import Duration, format_duration
+from gateway.gates._duration import MOST_WAIT, Duration, format_duration
 from gateway.gates.gate import Gate, GateRule, Sources
 from gateway.model.errors import Code, RolloutError
 from gateway.model.gates import Candidate, Decision, GateSetting, passed, unknown
@@ -38,7 +38,7 @@ class Rule(GateRule):
 
     age: Duration
     trust: Literal["firstSeen", "registry"] = "firstSeen"
-    own_wait: Annotated[float | None, Field(gt=0, alias="wait")] = None
+    own_wait: Annotated[float | None, Field(gt=0, le=MOST_WAIT, alias="wait")] = None
 
     @property
     def wait(self) -> float:

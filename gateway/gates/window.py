@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from pydantic import Field, field_validator, model_validator
 
 from gateway.gates._calendar import HORIZON, Dates, Schedule
-from gateway.gates._duration import Duration
+from gateway.gates._duration import MOST_WAIT, Duration
 from gateway.gates.gate import Gate, GateRule, Sources
 from gateway.model.errors import Code
 from gateway.model.gates import Candidate, Decision, GateSetting, passed, refused, unknown
@@ -92,7 +92,7 @@ class Rule(GateRule):
 
     mode: Literal["deploy", "freeze"] = "deploy"
     windows: Annotated[tuple[Window, ...], Field(min_length=1, max_length=20)]
-    wait: Annotated[float, Field(gt=0)] = LONGEST_WAIT.total_seconds()
+    wait: Annotated[float, Field(gt=0, le=MOST_WAIT)] = LONGEST_WAIT.total_seconds()
 
 
 def is_open(rule: Rule, now: datetime) -> bool:
