@@ -135,6 +135,7 @@ def print_outcome(found: "Deployment", records: "list[StepRecord]") -> None:
         "image": found.reference,
         "digest": found.digest,
         **({"requested by": found.asked_by} if found.asked_by else {}),
+        **({"release": found.release_id} if found.release_id else {}),
     }
     if found.reason is not None:
         fields |= {"reason": found.reason.message, "code": found.reason.code, "remedy": found.reason.remedy}

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from gateway.model.applications import Desired
 from gateway.model.deployments import FINISHED, Kind
 from gateway.model.errors import Code, Conflict, NotFound, Reason
-from gateway.model.releases import ENDED, Plan, ReleaseState, plan
+from gateway.model.releases import Plan, ReleaseState, plan
 from gateway.queue import cancel, enqueue
 from gateway.store import (
     application_images,
@@ -208,6 +208,9 @@ async def _carry_out(connection: Connection, release: Release, members: Sequence
     why = Reason(Code.RELEASE_FAILED, decided.reason.message if decided.reason else "the release is put back")
     for application_id in decided.cancel:
         await _cancel(connection, by_id[application_id], why)
+    goes_back = decided.state in _GOES_BACK and decided.state is not release.state
+    if goes_back or decided.cancel:  # a person may have cancelled some of them before
+        await release_deployments.wake_cancelled(connection, release_id)
     for application_id in decided.put_back:
         await release_deployments.insert_put_back(
             connection, release_id, application_id, f"Release of {release.name} put back: {why.message}"
@@ -217,8 +220,11 @@ async def _carry_out(connection: Connection, release: Release, members: Sequence
         await watches.delete_watches_of(connection, [one.deployment_id for one in members if one.deployment_id])
     if decided.state is not release.state or decided.reason != release.reason:
         await releases.update_state(connection, release_id, decided.state, decided.reason)
-    if decided.state in ENDED or decided.move or decided.prepare_again or decided.replace or decided.put_back:
+    if decided.state is not release.state or decided != Plan(decided.state, decided.reason):
         await queue.notify(connection)
+
+
+_GOES_BACK = frozenset({ReleaseState.PUTTING_BACK, ReleaseState.PUT_BACK, ReleaseState.FAILED})
 
 
 async def _replace(connection: Connection, member: ReleaseMember) -> None:
@@ -237,4 +243,3 @@ async def _cancel(connection: Connection, member: ReleaseMember, why: Reason) ->
         await cancellations.request_cancel(connection, deployment_id)
     else:
         await cancel.cancel_locked(connection, found, why)
-    await release_deployments.cancel_waiting(connection, deployment_id)

@@ -140,14 +140,14 @@ async def _make_due(connection: Connection, release_id: str, application_ids: Co
     )
 
 
-async def cancel_waiting(connection: Connection, deployment_id: str) -> None:
-    """Let a deployment that waits, and is to be cancelled, be claimed now: it removes what it has created."""
+async def wake_cancelled(connection: Connection, release_id: str) -> None:
+    """Let deployments that wait, and are to be cancelled, be claimed now: they remove what they have created."""
     await connection.execute(
         """
         UPDATE deployments SET lease_until = now(), lease_length = '1 second', next_attempt_at = now()
-         WHERE deployment_id = $1 AND status = 'running' AND claimed_by IS NULL
+         WHERE release_id = $1 AND status = 'running' AND claimed_by IS NULL AND cancelled_at IS NOT NULL
         """,
-        deployment_id,
+        release_id,
     )
 
 

@@ -245,6 +245,18 @@ async def test_members_and_groups_may_go_while_a_release_moves(rehearsal: Rehear
     assert "a" not in rehearsal.serves
 
 
+async def test_cancelling_the_deployment_of_a_member_puts_the_release_back(rehearsal: Rehearsal) -> None:
+    begun = await rehearsal.release(await rehearsal.group({"a": 1, "b": 1}))
+    await prepared(rehearsal, 2)
+    await rehearsal.web.mutate("deployment.cancel", deploymentId=(await queued(rehearsal, "a"))["deploymentId"])
+    await rehearsal.advance()
+    assert (await rehearsal.one(begun["releaseId"]))["state"] == "put_back"
+    await rehearsal.work_until_idle()
+    assert [(await queued(rehearsal, name))["state"] for name in "ab"] == ["cancelled", "cancelled"]
+    await rehearsal.web.mutate("application.deploy", applicationId="a")
+    await rehearsal.work_one("a")
+
+
 async def test_only_a_person_ends_a_release_that_cannot_be_put_back(rehearsal: Rehearsal) -> None:
     begun = await rehearsal.release(await rehearsal.group({"a": 1, "b": 2}))
     given = {"releaseId": begun["releaseId"], "abandon": True}

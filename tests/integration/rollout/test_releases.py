@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.admin.groups import GroupChange, create_group
 from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import until
 from gateway.docker.engine import containers
@@ -14,7 +15,7 @@ from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code
 from gateway.model.releases import MemberState, ReleaseState
 from gateway.queue import release
-from gateway.store import deployments, releases
+from gateway.store import deployments, releases, watches
 from gateway.store.database import Pool
 from gateway.store.pagination import Page
 from gateway.store.releases import Release, ReleaseMember
@@ -101,6 +102,7 @@ async def test_a_release_brings_all_members_in_waves(together: Together) -> None
     assert all(one.finished_at is not None and one.finished_at < swapped[last]["swapped"] for one in moved[:2])
 
 
+@pytest.mark.long
 async def test_a_member_that_cannot_be_pulled_leaves_all_untouched(together: Together) -> None:
     before = [(await app.serving()).container_id for app in together.apps]
     await together.push_all("v2")
@@ -117,6 +119,42 @@ async def test_a_member_that_cannot_be_pulled_leaves_all_untouched(together: Tog
         assert len(await app.containers()) == 1
 
 
+@pytest.mark.long
+async def test_trouble_of_a_member_in_its_monitor_window_puts_all_back(together: Together) -> None:
+    before = await together.serving()
+    for app in together.apps:
+        await app.set(configuration={"order": "stop-first", "stopGrace": 1, "watch": 60})
+    for pushes in together.pushes[1:]:
+        await pushes("v2")
+    await together.pushes[0]("v2", behaviour=Behaviour.EXITS_LATER)
+    ended = await together.ended(await together.begin())
+    assert ended.reason is not None
+    assert (ended.state, ended.reason.code) == (ReleaseState.PUT_BACK, Code.EXITED)
+    assert await together.serving() == before
+    async with together.pool.acquire() as connection:
+        for app in together.apps:
+            await watches.delete_watch(connection, app.application_id)
+
+
+async def test_pushes_of_several_members_go_out_together(together: Together) -> None:
+    change = GroupChange("pushed", settle=1, waves={one.application_id: 1 for one in together.apps})
+    group = await create_group(together.pool, change)
+    new = await together.push_all("v2")
+    for app, pushes in zip(together.apps, together.pushes, strict=True):
+        await app.pushed(pushes.name(), pushes.path.encode())
+
+    async def begun() -> str | None:
+        async with together.pool.acquire() as connection:
+            found = await releases.select_releases(connection, group_id=group.group_id)
+        return found[0].release_id if found else None
+
+    ended = await together.ended(await until(begun))
+    assert (ended.state, await together.serving()) == (ReleaseState.SUCCEEDED, new)
+    _, members = await together.look(ended.release_id)
+    assert len(members) == len(together.apps)
+
+
+@pytest.mark.long
 async def test_a_configuration_that_no_gate_has_seen_is_not_deployed(together: Together) -> None:
     before = await together.serving()
     await together.push_all("v2")
