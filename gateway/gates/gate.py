@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from gateway.config import Settings
-from gateway.gates.scan import Scans
+from gateway.gates.scan import Scans, scans_of_this_process
 from gateway.model.api_keys import Grants
 from gateway.model.gates import Candidate, Decision, GateSetting
 from gateway.registry.client import RegistryClient
@@ -50,8 +50,8 @@ class Sources:
     vault: Vault
     registry: RegistryClient
     settings: Settings
-    #: the scans of this gateway, of which few run at once: one for all gates
-    scans: Scans = field(default_factory=Scans)
+    #: the scans of this gateway, of which few run at once
+    scans: Scans = field(default_factory=scans_of_this_process)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ All text in a report comes from the image, so from its builder: it is bounded, a
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import IntEnum
 from typing import Any
 from urllib.parse import unquote
@@ -88,6 +89,8 @@ class Report:
     unsupported: bool = False
     #: whether the scanner recognised a list of packages, of the distribution or of a language
     recognised: bool = True
+    #: when its database was made, where the report says so
+    database_from: datetime | None = None
 
     def counts(self) -> dict[str, int]:
         """Return the number of findings of each severity, the worst first."""
@@ -169,7 +172,14 @@ def _grype(document: Mapping[str, Any], subject: str | None) -> Report:
         _line(made_by.get("version", "")),
         worst(_grype_finding(one) for one in _objects(document["matches"])),
         _line(f"{distribution.get('name', '')} {distribution.get('version', '')}").strip(),
+        database_from=_built(made_by.get("db") or {}),
     )
+
+
+def _built(database: Mapping[str, Any]) -> datetime | None:
+    """Return when Grype's database was made; its versions say so in two places."""
+    built = (database.get("status") or database).get("built")
+    return None if built is None else datetime.fromisoformat(str(built)).astimezone(UTC)
 
 
 def _grype_finding(one: Mapping[str, Any]) -> Finding:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import orjson
@@ -44,6 +45,14 @@ class Scans:
     flights: SingleFlight[Result] = field(default_factory=SingleFlight)
     #: when the database may be downloaded again, by the loop's clock
     download_after: float = 0.0
+
+
+_BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Scans] = WeakKeyDictionary()
+
+
+def scans_of_this_process() -> Scans:
+    """Return the scans of the running loop, whoever asks for one: a deployment, or a person who checks the gates."""
+    return _BY_LOOP.setdefault(asyncio.get_running_loop(), Scans())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +101,9 @@ class Scanner:
             raise _unanswered(f"{self.name} has given no report on {scan.subject}: {error}") from error
         if report.scanner != self.name:
             raise _unanswered(f"{program} has given the report of another scanner: {report.scanner}")
+        if database is None and report.database_from is not None:
+            database = Database(report.database_from)
+            _database.check_age(database, self.max_database_age, datetime.now(UTC), how=f"update that of {self.name}")
         async with statement(self.pool) as connection:
             version = database.version if database else ""
             await scan_reports.upsert_report(connection, self._scanned(scan), version, text)

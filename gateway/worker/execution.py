@@ -10,7 +10,7 @@ What an attempt records is written however long the database is away.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -21,7 +21,6 @@ from gateway.background import POLL_INTERVAL
 from gateway.config import Settings
 from gateway.docker.runtime import Timeouts
 from gateway.gates.gate import Gate, Sources
-from gateway.gates.scan import Scans
 from gateway.model.deployments import Deployment, Kind, LeaseLost, Outcome, Status, Step
 from gateway.model.errors import (
     Code,
@@ -71,7 +70,6 @@ class ExecutionContext:
     alerts: AlertSink
     #: all kinds of gates, by name
     gates: Mapping[str, Gate]
-    scans: Scans = field(default_factory=Scans)
 
 
 class _Cancelled(Exception):
@@ -231,7 +229,7 @@ class Execution:
 
     def _gatekeeper(self) -> Gatekeeper:
         context = self.context
-        sources = Sources(context.pool, context.vault, context.registry, context.settings, context.scans)
+        sources = Sources(context.pool, context.vault, context.registry, context.settings)
         return Gatekeeper(sources, context.gates, context.alerts)
 
     def _rollout_context(self) -> RolloutContext:

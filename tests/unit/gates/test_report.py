@@ -1,6 +1,7 @@
 """Reports of the three scanners are read alike; what is no report, or has hostile text, does no harm."""
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -130,6 +131,14 @@ def test_text_from_an_image_acts_on_no_terminal_and_is_bounded() -> None:
     for shown in finding.shown().values():
         assert shown.isprintable()
         assert len(shown) <= 300
+
+
+@pytest.mark.parametrize("where", ["db", "db.status"])
+def test_grype_says_when_its_database_was_made(where: str) -> None:
+    built = {"built": "2026-11-30T04:05:06Z"}
+    made_by = {"name": "grype", "db": built if where == "db" else {"status": built}}
+    report = parse(encoded({**GRYPE, "descriptor": made_by}))
+    assert report.database_from == datetime(2026, 11, 30, 4, 5, 6, tzinfo=UTC)
 
 
 def test_an_image_without_packages_is_told_from_one_without_findings() -> None:
