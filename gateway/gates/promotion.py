@@ -3,7 +3,7 @@
 The followed application proves a digest while it is observed to be well with it, through the end of its monitor window;
 `gateway.model.soaks` has the clock. The gate compares digests, so the two may use different repositories.
 
-    proven, now or before                         passed
+    proven, now or before; or it serves already   passed
     it runs there, or is about to                 unknown, until the end of the soak
     never ran there, failed, or was rolled back   refused
 
@@ -76,6 +76,8 @@ def decide(rule: PromotionRule, followed: Followed | None, candidate: Candidate,
             Code.NOT_PROVEN, f"it follows application {rule.follows}, which does not exist: set another one in its gate"
         )
     digest, name, evidence = candidate.digest, followed.name, describe(rule, followed)
+    if candidate.serving == digest:
+        return passed(f"{digest} serves already: only its configuration changes", evidence)
     if followed.serving == digest and followed.ending == "rollback":
         return unknown(Code.NOT_PROVEN, f"{name} is about to be rolled back from {digest}", evidence)
     if followed.is_proven(rule.soak):

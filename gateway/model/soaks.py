@@ -78,7 +78,7 @@ class Followed:
     image: Reference | None
     #: the end of the monitor window of that deployment, while it is open
     window_until: datetime | None
-    #: a rollout runs there, or a swap is open
+    #: a rollout runs there, a swap is open, or the release that brought the digest may still be put back
     is_busy: bool
     #: what is about to end the version: `rollback`, `stop`, `delete`
     ending: str | None

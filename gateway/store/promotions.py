@@ -48,10 +48,24 @@ async def select_followers(
     return {row["application_id"]: row["rule"] for row in rows}
 
 
-async def select_open_followers(connection: Connection) -> Sequence[str]:
-    """Return the applications with a promotion that is not over, whether they still follow another one or not."""
+async def select_unsettled(connection: Connection) -> Sequence[str]:
+    """Return the applications that may have something to promote or to withdraw, whether they still follow another one.
+
+    Those with a promotion that is not over, and those whose followed application runs what was never promoted to them.
+    """
     rows = await connection.fetch(
-        "SELECT application_id FROM promotions WHERE state = ANY($1::promotion_state[])", list(OPEN)
+        """
+        SELECT application_id FROM promotions WHERE state = ANY($1::promotion_state[])
+         UNION
+        SELECT g.application_id
+          FROM gates g
+          JOIN soaks s ON s.application_id = g.rule ->> 'follows' AND s.run IS NOT NULL AND s.longest > '0 seconds'
+          LEFT JOIN promotions p ON p.application_id = g.application_id AND p.digest = s.digest
+         WHERE g.kind = 'promotion' AND g.enabled AND g.application_id IS NOT NULL
+           AND (p.state IS NULL OR p.state = 'withdrawn')
+         ORDER BY 1
+        """,
+        list(OPEN),
     )
     return [row["application_id"] for row in rows]
 

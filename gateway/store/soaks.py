@@ -175,7 +175,10 @@ async def select_followed(
                EXISTS (
                    SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running'
                )
-                   OR EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id) AS is_busy,
+                   OR EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
+                   OR EXISTS (
+                          SELECT FROM releases r WHERE r.release_id = served.release_id AND r.finished_at IS NULL
+                      ) AS is_busy,
                (SELECT e.kind::text
                   FROM deployments e
                   LEFT JOIN deployments target ON target.deployment_id = e.rolls_back_to
@@ -203,7 +206,7 @@ async def select_followed(
           LEFT JOIN observations o USING (application_id)
           LEFT JOIN watches w ON w.application_id = a.application_id AND w.until > $3
           LEFT JOIN LATERAL (
-               SELECT d.digest, d.reference
+               SELECT d.digest, d.reference, d.release_id
                  FROM deployments d
                 WHERE d.application_id = a.application_id AND d.status = 'succeeded' AND d.replaced
                 ORDER BY d.finished_at DESC

@@ -17,9 +17,9 @@ import structlog
 
 from gateway.admin.promotions import find_promoted, following_of
 from gateway.background import BackgroundTasks, isolate_failures
-from gateway.model.errors import NotFound
+from gateway.model.errors import DatabaseUnavailable, NotFound, Unavailable
 from gateway.model.promotions import Following, PromotionState
-from gateway.model.reference import Digest
+from gateway.model.reference import Digest, Reference
 from gateway.model.soaks import Followed
 from gateway.queue import promotion
 from gateway.queue.promotion import Change
@@ -59,12 +59,12 @@ class Promoter:
         """Look at all followers once. `now` is the database's time unless it is given."""
         async with statement(self._pool) as connection:
             now = now or await soaks.current_time(connection)
-            rules = await promotions.select_followers(connection)
-            open_ones = await promotions.select_open_followers(connection)
-        followings = {one: following_of(one, rule) for one, rule in rules.items()}
-        for application_id in sorted({*followings, *open_ones}):
+            unsettled = await promotions.select_unsettled(connection)
+            rules = await promotions.select_followers(connection, unsettled)
+        for application_id in unsettled:
+            rule = rules.get(application_id)
             with isolate_failures("promotions", application_id):
-                await self._review(application_id, followings.get(application_id), now)
+                await self._review(application_id, None if rule is None else following_of(application_id, rule), now)
 
     async def _review(self, application_id: str, following: Following | None, now: datetime) -> None:
         async with transaction(self._pool) as connection:
@@ -79,11 +79,7 @@ class Promoter:
 
     async def _promote(self, following: Following, followed: Followed, digest: Digest, now: datetime) -> None:
         try:
-            async with statement(self._pool) as connection:
-                application = await applications.select_application(connection, self._vault, following.application_id)
-            reference, obstacle = await find_promoted(
-                self._pool, self._vault, self._registry, application, followed=followed, digest=digest
-            )
+            reference, obstacle = await self._find(following, followed, digest)
             async with transaction(self._pool) as connection:
                 change = await promotion.promote_due(
                     connection, following, digest, reference=reference, obstacle=obstacle, now=now
@@ -91,6 +87,19 @@ class Promoter:
         except NotFound:
             return  # the follower was deleted
         await self._tell(change)
+
+    async def _find(self, following: Following, followed: Followed, digest: Digest) -> tuple[Reference | None, str]:
+        """Return the follower's image by this digest, and what keeps it from being pulled, or ""."""
+        try:
+            async with statement(self._pool) as connection:
+                application = await applications.select_application(connection, self._vault, following.application_id)
+            return await find_promoted(
+                self._pool, self._vault, self._registry, application, followed=followed, digest=digest
+            )
+        except DatabaseUnavailable:
+            raise
+        except Unavailable as error:  # a login that no key decrypts
+            return None, str(error)
 
     async def _tell(self, change: Change | None) -> None:
         """Log and count a change, and send an alert of one that people should know."""

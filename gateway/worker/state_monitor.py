@@ -6,6 +6,7 @@ is also repaired. An application with a running deployment is not observed. One 
 monitor window or an open swap is not repaired, since another part of the gateway takes care of it.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -16,7 +17,7 @@ from gateway.background import isolate_failures
 from gateway.docker import snapshot
 from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.model.applications import Desired
-from gateway.model.errors import Conflict, Failed, NotFound
+from gateway.model.errors import Conflict, NotFound, RolloutError
 from gateway.model.observations import ExpectedState, ObservedState, alert_delay
 from gateway.model.reference import Digest
 from gateway.model.soaks import is_well
@@ -32,6 +33,7 @@ from gateway.worker.metrics import HEALED
 _LOG = structlog.get_logger()
 
 OBSERVE_INTERVAL = 60.0  # seconds
+_SIGHT_DEADLINE = 5.0  # seconds
 _SOAK_INTERVAL = 10.0  # seconds, while another application follows one of the engine
 _RECHECK_DELAY = 2.0  # seconds until the next check, while something is in progress or unconfirmed
 _MIN_HEAL_INTERVAL = timedelta(minutes=10)
@@ -79,16 +81,21 @@ class StateMonitor:
         states: Mapping[str, ObservedState],
         current: snapshot.Snapshot,
     ) -> dict[str, Sighting]:
-        """Return what the applications that others follow run, and whether it is well."""
-        sightings = {}
-        for expected in all_expected:
-            state = states.get(expected.application_id)
-            if not expected.is_followed or expected.digest is None or state is None:
-                continue
-            well = expected.desired is Desired.RUNNING and is_well(state.state)
-            with suppress(Failed):
-                run = await snapshot.identify_run(engine, expected, current) if well else None
-                sightings[expected.application_id] = Sighting(Digest(expected.digest), run)
+        """Return what the applications that others follow run, None in place of a run that is not well.
+
+        One whose container the engine does not tell about in time is left out.
+        """
+        sightings: dict[str, Sighting] = {}
+
+        async def sight(expected: ExpectedState, digest: Digest) -> None:
+            well = expected.desired is Desired.RUNNING and is_well(states[expected.application_id].state)
+            with suppress(RolloutError, TimeoutError):
+                async with asyncio.timeout(_SIGHT_DEADLINE):
+                    run = await snapshot.identify_run(engine, expected, current) if well else None
+                sightings[expected.application_id] = Sighting(digest, run)
+
+        followed = [one for one in all_expected if one.is_followed and one.application_id in states]
+        await asyncio.gather(*(sight(one, Digest(one.digest)) for one in followed if one.digest is not None))
         return sightings
 
     async def _act(

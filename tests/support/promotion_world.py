@@ -39,8 +39,8 @@ MINUTE = timedelta(minutes=1)
 TIMEOUTS = Timeouts(stable_window=0.1, health_deadline=1, pull_stall=1, call_margin=1, kept_for=1)
 
 
-def a_digest(number: int) -> Digest:
-    return Digest(f"sha256:{number:064x}")
+def a_digest(number: int | Digest) -> Digest:
+    return Digest(f"sha256:{number:064x}") if isinstance(number, int) else number
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Truth:
 class PromotionWorld:
     """Staging, production, their simulated engine, and a clock that is set by hand."""
 
-    web: Web
+    pool: Pool
     now: datetime
     registry: HoldingRegistry = field(default_factory=HoldingRegistry)
     alerts: RecordedAlerts = field(default_factory=RecordedAlerts)
@@ -90,24 +90,18 @@ class PromotionWorld:
     async def create(cls, web: Web, **rule: object) -> "PromotionWorld":
         for name in (STAGING, PRODUCTION):
             await web.mutate("application.create", name=name, applicationId=name, dockerImage=f"acme/{name}")
-        world = cls(web, await web.pool.fetchval("SELECT now()"))
+        world = cls(web.pool, await web.pool.fetchval("SELECT now()"))
         await world.follow(PRODUCTION, STAGING, **rule)
         return world
 
     async def follow(self, application_id: str = PRODUCTION, follows: object = STAGING, **rule: object) -> None:
         """Set the gate anew."""
-        await self.web.pool.execute(
-            "DELETE FROM gates WHERE application_id = $1 AND kind = 'promotion'", application_id
-        )
-        await self.web.pool.execute(
+        await self.pool.execute("DELETE FROM gates WHERE application_id = $1 AND kind = 'promotion'", application_id)
+        await self.pool.execute(
             "INSERT INTO gates (application_id, kind, name, rule) VALUES ($1, 'promotion', 'promotion', $2)",
             application_id,
             {"follows": follows, "soak": "10m", **rule},
         )
-
-    @property
-    def pool(self) -> Pool:
-        return self.web.pool
 
     def promoter(self, pool: Pool | None = None) -> Promoter:
         """Return the promoter of a gateway."""
@@ -151,9 +145,9 @@ class PromotionWorld:
     # -- staging
 
     async def deploy_staging(
-        self, number: int, status: Status = Status.SUCCEEDED, *, window: timedelta = timedelta()
+        self, number: int | Digest, status: Status = Status.SUCCEEDED, *, window: timedelta = timedelta()
     ) -> Deployment:
-        """Let a person deploy the digest with this number to staging, and the deployment end so."""
+        """Let a person deploy this digest, or the one with this number, to staging, and the deployment end so."""
         digest = a_digest(number)
         async with transaction(self.pool) as connection:
             await applications.lock_application(connection, STAGING)

@@ -77,6 +77,21 @@ async def test_what_waits_is_withdrawn_when_staging_goes_on(web: Web, how: str) 
         assert (await world.ask_gate(a_digest(2))).verdict is Verdict.REFUSED
 
 
+async def test_trouble_in_the_window_takes_away_what_was_shown_even_if_nothing_is_rolled_back(web: Web) -> None:
+    world = await PromotionWorld.create(web)
+    await world.deploy_staging(1, window=2 * SOAK)
+    await world.advance(SOAK + MINUTE)
+    assert await world.trouble()  # there is no version to go back to
+    await world.look()
+    await world.advance(SOAK - MINUTE)
+    await world.promote()
+    assert (await state(world, 1), await world.queued()) == (None, None)
+    assert (await world.ask_gate(a_digest(1))).verdict is Verdict.UNKNOWN
+    await world.advance(MINUTE)
+    await world.promote()
+    assert await state(world, 1) is PromotionState.QUEUED
+
+
 async def test_a_rollout_that_has_begun_goes_on_and_is_told_once(web: Web) -> None:
     world = await proven(web)
     await world.promote()

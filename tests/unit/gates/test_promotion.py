@@ -75,6 +75,11 @@ def test_only_what_is_proven_passes(followed: Followed | None, verdict: Verdict,
     assert says in decision.message
 
 
+def test_what_serves_already_may_get_another_configuration() -> None:
+    serving = a_candidate(D, serving=D)
+    assert decide(RULE, GONE_ON, serving, NOW + 60 * MINUTE).verdict is Verdict.PASSED
+
+
 def test_what_was_pushed_to_both_at_once_may_come_to_the_follower_first() -> None:
     requested = CANDIDATE.deployment.requested_at
     early = decide(RULE, GONE_ON, CANDIDATE, requested + timedelta(seconds=59))
