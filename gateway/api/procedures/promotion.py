@@ -11,7 +11,7 @@ from gateway.admin.promotions import Standing
 from gateway.api.procedures._response import Moment, Response
 from gateway.api.rpc.procedure import Answer, Procedures
 from gateway.model.api_keys import Permission
-from gateway.model.errors import Conflict
+from gateway.model.errors import Conflict, NotFound
 from gateway.model.promotions import Promotion, PromotionState
 from gateway.model.reference import parse_digest
 from gateway.store import applications
@@ -75,7 +75,7 @@ def rows_of(standing: Standing) -> list[PromotionRow]:
     return [soaking, *rows]
 
 
-@procedures.query("promotion.all", gives=list[PromotionRow])
+@procedures.query("promotion.all", gives=list[PromotionRow], raises=(NotFound,))
 async def select_all(context: Context, given: OfApplication) -> Answer:
     """List the promotions of an application, newest first.
 
