@@ -42,6 +42,11 @@ class Due:
     suspect: bool
 
 
+# Asked once in a statement: mostly there is no release and no group, and nothing is asked for each deployment.
+_ANY_HELD = """
+    EXISTS (SELECT FROM release_members WHERE open) OR EXISTS (SELECT FROM group_members WHERE gathers)
+"""
+
 # What is due: an expired lease, or a queued deployment whose time has come while nothing of its application runs. If
 # the next attempt is further in the future than its wait was long, the clock was set back, and the deployment is due.
 _SILENT = f"""
@@ -55,10 +60,9 @@ _SILENT = f"""
             )
         )
 """
-_WAITING = f"""
+_WAITING = """
     d.status = 'queued' AND (d.next_attempt_at <= now() OR d.next_attempt_at > now() + d.wait_length)
     AND NOT EXISTS (SELECT FROM deployments r WHERE r.application_id = d.application_id AND r.status = 'running')
-    AND (d.release_id IS NOT NULL OR NOT {HELD})
 """
 
 
@@ -81,7 +85,7 @@ async def select_due(connection: Connection, owner: str, *, limit: int, offset: 
                SELECT d.deployment_id, d.application_id, d.takeovers, d.next_attempt_at, d.created_at,
                       now() - least(d.next_attempt_at, now()), false, false
                  FROM deployments d
-                WHERE {_WAITING}
+                WHERE {_WAITING} AND (d.release_id IS NOT NULL OR NOT (SELECT {_ANY_HELD}) OR NOT {HELD})
                ) AS due
           JOIN applications a USING (application_id)
          ORDER BY due.silent DESC, due.takeovers, due.next_attempt_at, due.created_at
@@ -100,6 +104,7 @@ async def claim_deployments(
     """Claim those of these deployments that are still due, and bind their applications; `engines` is by deployment.
 
     A row that cannot be read is ended, and None stands for it.
+    What is due was not held up: a release that begins meanwhile takes the queued deployments of its members with it.
     A gateway claims one suspect at a time: the caller chooses at most one. The lock of the application's queue is taken
     too; a locked one is skipped.
     """
