@@ -11,6 +11,7 @@ from gateway.gates._claims import Claims, Envelope, parse_envelope, parse_simple
 from gateway.gates._keyless import Keyless, Simple
 from gateway.gates._public_keys import PublicKey, decode_base64
 from gateway.gates._strict_json import Malformed, member, parse_object, text_member
+from gateway.model.errors import truncate
 from gateway.model.reference import Digest
 from gateway.registry.attached import Form, Stored
 
@@ -25,6 +26,7 @@ _BUNDLES = frozenset(
         "application/vnd.dev.sigstore.bundle+json;version=0.1",
     }
 )
+_MAX_REASON = 400  # characters
 _NOBODY = "is signed by nobody who is trusted"
 
 
@@ -39,10 +41,13 @@ class Signed:
 
 @dataclass(frozen=True, slots=True)
 class Invalid:
-    """What does not verify, and why."""
+    """What does not verify, and why: in one line, since the reason may quote what anybody has written."""
 
     reason: str
     place: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", truncate(" ".join(self.reason.split()), _MAX_REASON))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from gateway.gates._signers import Signers
 from gateway.gates._strict_json import member, text_member
 from gateway.gates.gate import Gate, Sources
 from gateway.gates.signature import HOLDS
+from gateway.model.errors import storable_text
 from gateway.model.gates import Candidate, Decision, GateSetting, passed
 from gateway.model.reference import Digest
 from gateway.registry.attached import ATTESTATIONS
@@ -102,11 +103,13 @@ def _objection(claims: Claims, rule: Rule, digest: Digest) -> str:
 def parse_provenance(predicate_type: str, predicate: Mapping[str, Any]) -> Provenance:
     """Return what a predicate says of the image's origin, in the words of the builders that are in use."""
     if predicate_type == _V0_2:
+        builder = text_member(predicate, "builder", "id")
         source, ref = parse_source(text_member(predicate, "invocation", "configSource", "uri"))
-        return Provenance(text_member(predicate, "builder", "id"), source, ref)
-    given = member(predicate, "buildDefinition", "externalParameters")
-    source, ref = _external_source(given if isinstance(given, Mapping) else {})
-    return Provenance(text_member(predicate, "runDetails", "builder", "id"), source, ref)
+    else:
+        builder = text_member(predicate, "runDetails", "builder", "id")
+        given = member(predicate, "buildDefinition", "externalParameters")
+        source, ref = _external_source(given if isinstance(given, Mapping) else {})
+    return Provenance(*map(storable_text, (builder, source, ref)))
 
 
 def _external_source(given: Mapping[str, Any]) -> tuple[str, str]:

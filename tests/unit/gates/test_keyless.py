@@ -349,6 +349,16 @@ def test_the_root_of_the_public_sigstore_is_read(sigstore: Sigstore) -> None:
     assert judge(bundled(sigstore.bundle(STATEMENT)), root).verdict is REFUSED
 
 
+def test_a_reason_is_one_line_that_can_be_stored(sigstore: Sigstore) -> None:
+    strange = "\udc00\0\n" * 500
+    found = sigstore.bundle(STATEMENT)
+    for path in ("verificationMaterial.certificate.rawBytes", f"{ENTRY}.logIndex", f"{ENTRY}.kindVersion.kind"):
+        reason = judge(bundled(changed(found, path, strange)), sigstore.trusted_root).evidence["found"][0]["reason"]
+        assert reason.isprintable()
+        assert len(reason) <= 400
+        reason.encode()
+
+
 def test_nothing_is_requested_from_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_arguments: object) -> None:
         raise AssertionError("a connection")
