@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from gateway.model.errors import InvalidInput
+from gateway.model.group_scopes import parse_groups
 
 _PREFIX = "GATEWAY_"
 _FILE = "_file"
-_SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert_urls"})
+_SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert_urls", "oidc_client_secret"})
 # Variables that Docker and Kubernetes inject for a service called "gateway": they are no settings.
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
@@ -175,6 +176,20 @@ class Settings(BaseModel):
         "docker-scout",
         description="Docker Scout, for gates whose scanner it is: its path, or its name on the PATH.",
     )
+    oidc_issuer: str | None = Field(
+        None,
+        description="Issuer of OpenID Connect through which people sign in to the dashboard; see docs/dashboard.md.",
+    )
+    oidc_client_id: str | None = Field(None, description="Client that the issuer knows this gateway as.")
+    oidc_client_secret: SecretStr | None = Field(None, description="Secret of that client; unset: it has none.")
+    oidc_scopes: str = Field("openid profile email groups", description="Scopes to ask the issuer for.")
+    oidc_claim: str = Field("groups", description="Claim that lists a person's groups.")
+    oidc_groups: str = Field(
+        "",
+        validate_default=True,
+        description="Which groups may do what: SCOPE=GROUP, comma-separated, for example admin=platform,read=*. "
+        "The highest scope counts; * is everybody who signs in.",
+    )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning, error.")
     log_format: str = Field("json", pattern="^(json|text)$", description="json or text.")
 
@@ -186,7 +201,7 @@ class Settings(BaseModel):
             raise ValueError("an address and a port are needed, for example 127.0.0.1:8080")
         return text
 
-    @field_validator("public_url", "trivy_server")
+    @field_validator("public_url", "trivy_server", "oidc_issuer")
     @classmethod
     def _public(cls, text: str | None) -> str | None:
         if text is None:
@@ -214,6 +229,15 @@ class Settings(BaseModel):
                     f"{pair.strip()[:100]!r} is not like docker.io=3600, "
                     f"with {_LEAST_SECONDS} to {_MOST_SECONDS} seconds"
                 )
+        return text
+
+    @field_validator("oidc_groups")
+    @classmethod
+    def _groups(cls, text: str, info: ValidationInfo) -> str:
+        if not parse_groups(text) and info.data.get("oidc_issuer"):
+            raise ValueError("say which groups of the issuer may do what, for example admin=platform,read=*")
+        if info.data.get("oidc_issuer") and not (info.data.get("oidc_client_id") and info.data.get("public_url")):
+            raise ValueError("GATEWAY_OIDC_CLIENT_ID and GATEWAY_PUBLIC_URL must be set for GATEWAY_OIDC_ISSUER")
         return text
 
     @field_validator("processes")

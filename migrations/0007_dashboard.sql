@@ -20,3 +20,14 @@ CREATE TABLE sign_in_links (
 );
 
 CREATE INDEX sign_in_links_of_key ON sign_in_links (key_id);
+
+-- Who signs in with OpenID Connect. A person keeps one key: so what was approved by them was approved by one person.
+CREATE TABLE oidc_people (
+    issuer     text NOT NULL,
+    subject    text NOT NULL,
+    key_id     text NOT NULL REFERENCES api_keys ON DELETE CASCADE,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (issuer, subject)
+);
+
+CREATE INDEX oidc_people_of_key ON oidc_people (key_id);

@@ -200,6 +200,25 @@ async def revoke(key: str, *, as_json: bool) -> None:
         print_text(f"revoked {key}" if count == 1 else f"revoked {count} keys named {key}")
 
 
+@keys.command()
+@click.argument("key_id")
+@json_option
+@command
+async def restore(key_id: str, *, as_json: bool) -> None:
+    """Restore a revoked key. KEY_ID is its id."""
+    from gateway.model.errors import NotFound
+    from gateway.store import api_keys
+    from gateway.store.database import transaction
+
+    async with open_storage() as storage, transaction(storage.pool) as connection:
+        if not await api_keys.restore_by_id(connection, key_id):
+            raise NotFound(f"no key with the id {key_id} is revoked; see: gateway keys list")
+    if as_json:
+        print_json({"restored": key_id})
+    else:
+        print_text(f"restored {key_id}")
+
+
 @keys.command("rotate-master")
 @json_option
 @command

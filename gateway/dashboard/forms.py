@@ -13,10 +13,9 @@ from aiohttp import web
 from gateway.api.rpc.dispatch import CallError
 from gateway.api.rpc.trpc import UNDEFINED
 from gateway.dashboard.live import CHANGES
-from gateway.dashboard.pages.signing_in import own_page
 from gateway.dashboard.procedures import call_whole
-from gateway.dashboard.rendering import PREFIX, page, redirect
-from gateway.dashboard.sessions import SESSION, refuse_other_sites
+from gateway.dashboard.rendering import page, redirect
+from gateway.dashboard.sessions import PREFIX, SESSION, own_page, refuse_other_sites
 from gateway.model.errors import Forbidden
 
 #: what the pages offer; every other procedure is for the API alone

@@ -15,9 +15,8 @@ from aiohttp import web
 
 from gateway.dashboard import formats
 from gateway.dashboard.procedures import may
-from gateway.dashboard.sessions import SESSION, set_cookie
+from gateway.dashboard.sessions import PREFIX, SESSION, set_cookie
 
-PREFIX = "/dashboard"
 #: scripts and styles come from the gateway's own files alone
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.api.rpc.dispatch import CallError, problem_of
-from gateway.dashboard import forms, live, log_stream, sessions
+from gateway.dashboard import forms, live, log_stream, oidc, sessions
 from gateway.dashboard.fragments import FRAGMENTS, Fragments
 from gateway.dashboard.pages import (
     activity,
@@ -19,8 +19,8 @@ from gateway.dashboard.pages import (
     settings,
     signing_in,
 )
-from gateway.dashboard.rendering import PREFIX, page, redirect, serve_static
-from gateway.dashboard.sessions import SESSION
+from gateway.dashboard.rendering import page, redirect, serve_static
+from gateway.dashboard.sessions import PREFIX, SESSION
 from gateway.model.errors import GatewayError
 
 Handler = Callable[[web.Request], Coroutine[object, object, web.StreamResponse]]
@@ -31,6 +31,7 @@ def add_dashboard(application_: web.Application) -> None:
     changes = live.Changes(application_[CONTEXT].pool)
     application_[live.CHANGES] = changes
     application_.cleanup_ctx.append(live.run_listener)
+    application_[oidc.PROVIDER] = []
     application_[FRAGMENTS] = Fragments()
     application_[log_stream.STREAMS] = set()
     application_.on_shutdown.extend([live.close_streams, log_stream.close_streams])
@@ -59,6 +60,8 @@ def add_dashboard(application_: web.Application) -> None:
             web.post(f"{PREFIX}/call/{{procedure}}", _signed_in(forms.send)),
             web.post(f"{PREFIX}/sign-out", _signed_in(signing_in.sign_out)),
             web.get(f"{PREFIX}/sign-in", _with_errors(signing_in.show)),
+            web.get(f"{PREFIX}/oidc", _with_errors(oidc.begin)),
+            web.get(f"{PREFIX}/oidc/callback", _with_errors(oidc.end)),
             web.post(f"{PREFIX}/sign-in", _with_errors(signing_in.sign_in)),
             web.get(f"{PREFIX}/static/{{digest}}/{{name}}", serve_static),
             # The address of an application's page in Dokploy, which deployment.queueList names.

@@ -22,6 +22,9 @@ from gateway.model.errors import Forbidden, Unauthenticated
 from gateway.store import sign_ins
 from gateway.store.database import transaction
 
+#: the addresses of all pages begin with it
+PREFIX = "/dashboard"
+
 _LIFETIME = timedelta(days=7)
 _IDLE = timedelta(hours=12)
 _ROTATED_AFTER = timedelta(hours=1)
@@ -90,7 +93,7 @@ async def sign_in(request: web.Request, key: str) -> Session:
     caller = await authenticate_key(request, key.strip()) if key.strip() else None
     if caller is None:
         raise Unauthenticated("There is no such API key, or it is revoked or has expired.")
-    return await _begin(request, caller.key_id)
+    return await begin(request, caller.key_id)
 
 
 async def sign_in_by_link(request: web.Request, link: str) -> Session:
@@ -99,10 +102,11 @@ async def sign_in_by_link(request: web.Request, link: str) -> Session:
         key_id = await sign_ins.delete_link(connection, link[:_MAX_TOKEN])
     if key_id is None:
         raise Unauthenticated("This link was used already, or has expired. Get another one: gateway open")
-    return await _begin(request, key_id)
+    return await begin(request, key_id)
 
 
-async def _begin(request: web.Request, key_id: str) -> Session:
+async def begin(request: web.Request, key_id: str) -> Session:
+    """Begin a session for an API key; raises Unauthenticated when it is not valid."""
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     async with transaction(request.app[CONTEXT].pool) as connection:
         await sign_ins.insert_sign_in(connection, token, key_id, _LIFETIME)
@@ -115,6 +119,12 @@ async def _begin(request: web.Request, key_id: str) -> Session:
 async def sign_out(request: web.Request, session: Session) -> None:
     async with transaction(request.app[CONTEXT].pool) as connection:
         await sign_ins.delete_sign_in(connection, session.token)
+
+
+def own_page(address: str) -> str:
+    """Return the address if it is one of the dashboard's own pages, else the overview."""
+    own = address == PREFIX or address.startswith((f"{PREFIX}/", f"{PREFIX}?"))
+    return address if own and address.isprintable() and "\\" not in address else PREFIX
 
 
 def set_cookie(request: web.Request, response: web.StreamResponse, session: Session) -> None:

@@ -242,6 +242,14 @@ async def revoke_by_id(connection: Connection, key_id: str) -> bool:
     return done != "UPDATE 0"
 
 
+async def restore_by_id(connection: Connection, key_id: str) -> bool:
+    """Undo the revocation of a key; return whether there was one."""
+    done = await connection.execute(
+        "UPDATE api_keys SET revoked_at = NULL WHERE key_id = $1 AND revoked_at IS NOT NULL", key_id
+    )
+    return bool(done == "UPDATE 1")
+
+
 async def revoke_keys(connection: Connection, named: str) -> int:
     """Revoke every key with this id, prefix or name, and return how many. Raises NotFound if there is none."""
     done = await connection.execute(

@@ -1,7 +1,7 @@
 """The HTTP application on a real PostgreSQL. Nothing rolls out what it queues."""
 
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -154,16 +154,18 @@ _TABLES = (
 
 
 @asynccontextmanager
-async def answering(web_pool: Pool, *, emptied: bool = True) -> AsyncIterator[Web]:
+async def answering(
+    web_pool: Pool, *, emptied: bool = True, settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Web]:
     async with web_pool.acquire() as connection:
         if emptied:
             await empty(connection, *_TABLES)
         key, _ = await api_keys.insert_key(connection, "tests")
     rollouts = StubRollouts()
-    settings = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1"})
+    own = Settings.from_environ({"HOME": "/", "GATEWAY_TRUSTED_PROXIES": "127.0.0.1", **(settings or {})})
     validator = ResponseValidator()
     async with registry_client.connect() as registry:
-        application = build(Context(web_pool, VAULT, rollouts, settings, registry))
+        application = build(Context(web_pool, VAULT, rollouts, own, registry))
         add_dashboard(application)
         application.middlewares.insert(0, validator.middleware)
         server = _Server(application)

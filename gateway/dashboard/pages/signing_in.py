@@ -4,17 +4,16 @@ from http import HTTPStatus
 
 from aiohttp import web
 
-from gateway.dashboard import sessions
-from gateway.dashboard.rendering import PREFIX, page, redirect
-from gateway.dashboard.sessions import SESSION
+from gateway.api.context import CONTEXT
+from gateway.dashboard import oidc, sessions
+from gateway.dashboard.rendering import page, redirect
+from gateway.dashboard.sessions import PREFIX, SESSION, own_page
 from gateway.model.errors import Throttled, Unauthenticated
 
 
 async def show(request: web.Request) -> web.Response:
     """Show the form. A link of `gateway open` is shown as a button: a program that only follows links uses none up."""
-    return page(
-        request, "sign_in.html", link=request.query.get("link", ""), then=own_page(request.query.get("then", ""))
-    )
+    return _form(request, link=request.query.get("link", ""), then=own_page(request.query.get("then", "")))
 
 
 async def sign_in(request: web.Request) -> web.StreamResponse:
@@ -28,7 +27,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
         else:
             session = await sessions.sign_in(request, str(fields.get("key", "")))
     except (Unauthenticated, Throttled) as error:
-        return page(request, "sign_in.html", status=HTTPStatus(error.status), link="", then=then, problem=str(error))
+        return _form(request, status=HTTPStatus(error.status), link="", then=then, problem=str(error))
     response = redirect(then)
     sessions.set_cookie(request, response, session)
     return response
@@ -45,7 +44,6 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def own_page(address: str) -> str:
-    """Return the address if it is one of the dashboard's own pages, else the overview."""
-    own = address == PREFIX or address.startswith((f"{PREFIX}/", f"{PREFIX}?"))
-    return address if own and address.isprintable() and "\\" not in address else PREFIX
+def _form(request: web.Request, *, status: HTTPStatus = HTTPStatus.OK, **content: str) -> web.Response:
+    with_oidc = oidc.is_set(request.app[CONTEXT].settings)
+    return page(request, "sign_in.html", status=status, with_oidc=with_oidc, **content)
