@@ -18,6 +18,7 @@ from gateway.store.encryption import Vault
 from gateway.store.engines import AT_SERVERS, Place
 from gateway.store.gates import GATED
 from gateway.store.pagination import FIRST, Page
+from gateway.store.queue import AT_GATE
 from gateway.store.undecryptable import Row
 
 _COLUMNS = """
@@ -153,15 +154,16 @@ async def select_applications(
 async def select_idle(
     connection: Connection, vault: Vault, engine_id: str, server_ids: Sequence[str | None]
 ) -> list[Application]:
-    """Return the applications on this engine at these servers that are idle, as `is_idle` says."""
+    """Return the applications on this engine at these servers that are free, as `queue.is_free` says."""
     rows = await connection.fetch(
         f"""
         SELECT {_COLUMNS}
           FROM applications
          WHERE application_id IN (SELECT a.application_id FROM applications a WHERE a.engine_id = $1 AND {AT_SERVERS})
            AND NOT EXISTS (
-                   SELECT FROM deployments d
-                    WHERE d.application_id = applications.application_id AND d.status IN ('queued', 'running')
+                   SELECT FROM deployments w
+                    WHERE w.application_id = applications.application_id
+                      AND (w.status = 'running' OR w.status = 'queued' AND NOT {AT_GATE})
                )
            AND NOT EXISTS (
                    SELECT FROM release_members m WHERE m.application_id = applications.application_id AND m.open

@@ -10,6 +10,7 @@ from gateway.model.applications import Desired
 from gateway.model.observations import STALE_AFTER, ExpectedState, Observation, ObservedState, State
 from gateway.store.database import Connection
 from gateway.store.engines import AT_SERVERS
+from gateway.store.queue import AT_GATE
 
 _TOUCHED = timedelta(seconds=30)  # after which an unchanged row is written again
 _WELL = timedelta(minutes=5)  # after which an alert is sent again
@@ -46,7 +47,8 @@ async def select_expected(
                (SELECT installation_id FROM installation) AS installation_id,
                EXISTS (SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running')
                    AS has_running_deployment,
-               EXISTS (SELECT FROM deployments w WHERE w.application_id = a.application_id AND w.status = 'queued')
+               EXISTS (SELECT FROM deployments w
+                        WHERE w.application_id = a.application_id AND w.status = 'queued' AND NOT {AT_GATE})
                    AS has_queued_deployment,
                EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
                    OR EXISTS (

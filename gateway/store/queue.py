@@ -22,6 +22,15 @@ INHERIT_RELEASE = """
 """
 
 
+#: whether the queued deployment `w` waits at a gate: that may take days
+AT_GATE = """
+    (
+        w.reason_code IS NOT NULL
+    AND EXISTS (SELECT FROM gate_verdicts v WHERE v.deployment_id = w.deployment_id AND v.verdict = 'unknown')
+    )
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageChange:
     """An image, as written, that becomes the application's once the deployment serves it."""
@@ -174,6 +183,70 @@ async def supersede_deployment(connection: Connection, deployment_id: str) -> No
          WHERE deployment_id = $1 AND status = 'queued'
         """,
         deployment_id,
+    )
+
+
+async def requeue_waiting(connection: Connection, successor: str) -> str | None:
+    """Queue again what waited at a gate until this deployment took its place, unless something newer is queued.
+
+    It keeps its deliveries, its overrides, and the time since which it waits. The caller holds the lock of the queue.
+    Returns the id of the new deployment, None if there is none.
+    """
+    row = await connection.fetchval(
+        """
+        WITH waited AS (
+            SELECT d.*
+              FROM deployments d
+             WHERE d.superseded_by = $1 AND d.status = 'superseded'
+               AND EXISTS (
+                       SELECT FROM gate_verdicts v WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown'
+                   )
+               AND NOT EXISTS (
+                       SELECT FROM deployments q WHERE q.application_id = d.application_id AND q.status = 'queued'
+                   )
+             ORDER BY d.created_at DESC
+             LIMIT 1
+        ),
+        again AS (
+            INSERT INTO deployments (application_id, kind, forced, title, description, asked_by, asked_key, reference,
+                                     expected_digest, rolls_back_to, image, moves_subscription)
+            SELECT application_id, kind, forced, title, description, asked_by, asked_key, reference,
+                   expected_digest, rolls_back_to, image, moves_subscription
+              FROM waited
+            RETURNING deployment_id
+        ),
+        linked AS (
+            UPDATE deployments d SET superseded_by = again.deployment_id
+              FROM again, waited
+             WHERE d.deployment_id = waited.deployment_id
+        ),
+        delivered AS (
+            INSERT INTO deployment_deliveries (delivery_id, deployment_id)
+            SELECT l.delivery_id, again.deployment_id
+              FROM deployment_deliveries l JOIN waited USING (deployment_id) CROSS JOIN again
+        ),
+        let_pass AS (
+            INSERT INTO gate_overrides (deployment_id, gate_id, digest, name, application_id, reason, overridden_by)
+            SELECT again.deployment_id, o.gate_id, o.digest, o.name, o.application_id, o.reason, o.overridden_by
+              FROM gate_overrides o JOIN waited USING (deployment_id) CROSS JOIN again
+        )
+        SELECT deployment_id FROM again
+        """,
+        successor,
+    )
+    return None if row is None else str(row)
+
+
+async def is_free(connection: Connection, application_id: str) -> bool:
+    """Return whether nothing of the application runs, or is queued other than at a gate."""
+    return not await connection.fetchval(
+        f"""
+        SELECT EXISTS (
+            SELECT FROM deployments w
+             WHERE w.application_id = $1 AND (w.status = 'running' OR w.status = 'queued' AND NOT {AT_GATE})
+        )
+        """,  # noqa: S608 - a constant
+        application_id,
     )
 
 

@@ -99,6 +99,13 @@ async def _apply(
         await _open_monitor_window(
             connection, deployment, outcome, monitor_window if own_window is None else own_window
         )
+    if (
+        deployment.kind is Kind.ROLLBACK
+        and not deployment.forced
+        and await queue.requeue_waiting(connection, deployment.deployment_id)
+    ):
+        # The gateway's own rollback took its place: the push is not lost.
+        await queue.notify(connection)
     if outcome.status is Status.CANCELLED:
         await cancellations.restore_desired(connection, application_id)
     if deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:

@@ -22,7 +22,7 @@ from gateway.model.errors import RolloutError
 from gateway.model.reference import Reference
 from gateway.model.registries import Credentials, select_login
 from gateway.registry.client import RegistryClient
-from gateway.store import applications, registries
+from gateway.store import applications, queue, registries
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -57,7 +57,7 @@ async def renew_logins(pool: Pool, vault: Vault, registry: RegistryClient, reach
             if credentials is None or not _is_newer(credentials, service.labels):
                 continue
             async with transaction(pool) as connection:
-                still_idle = await applications.is_idle(connection, application.application_id)
+                still_idle = await queue.is_free(connection, application.application_id)
             if still_idle:
                 await _update_login(engine, service, image, credentials)
 

@@ -2,8 +2,8 @@
 
 An application that another one follows is observed more often, and how long it has run well is counted.
 A state that differs from the last deployment's, and lasts for a moment, causes one alert. With `heal`, the application
-is also repaired. An application with a running deployment is not observed. One with a queued deployment, an open
-monitor window or an open swap is not repaired, since another part of the gateway takes care of it.
+is also repaired. An application with a running deployment is not observed. One with a queued deployment that does not
+wait at a gate, an open monitor window or an open swap is not repaired: another part of the gateway takes care of it.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from gateway.model.observations import ExpectedState, ObservedState, alert_delay
 from gateway.model.reference import Digest
 from gateway.model.soaks import is_well
 from gateway.queue import enqueue
-from gateway.store import applications, observations, soaks
+from gateway.store import applications, observations, queue, soaks
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
@@ -146,7 +146,7 @@ class StateMonitor:
         try:
             async with transaction(self._pool) as connection:
                 await applications.lock_application(connection, expected.application_id)
-                if not await applications.is_idle(connection, expected.application_id):
+                if not await queue.is_free(connection, expected.application_id):
                     return
                 if not await observations.mark_healed(connection, expected.application_id, _MIN_HEAL_INTERVAL):
                     return

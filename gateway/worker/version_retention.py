@@ -8,7 +8,7 @@ from gateway.docker.engine import images
 from gateway.docker.engine.client import Engine, ReachedEngine
 from gateway.docker.runtime import Timeouts
 from gateway.model.registries import anonymous
-from gateway.store import applications, pulled_images
+from gateway.store import applications, pulled_images, queue
 from gateway.store.database import Pool, transaction
 from gateway.store.encryption import Vault
 
@@ -28,7 +28,7 @@ async def prune_kept_versions(pool: Pool, vault: Vault, timeouts: Timeouts, reac
             )
             # A rollback that needs the kept version may have been requested meanwhile.
             async with transaction(pool) as connection:
-                still_idle = await applications.is_idle(connection, application.application_id)
+                still_idle = await queue.is_free(connection, application.application_id)
             if still_idle:
                 await runtime.prune_kept()
 

@@ -56,14 +56,14 @@ class Attempts:
             Candidate(claimed, application, reference, resolved, "spec", "linux/amd64", ANONYMOUS, **more)
         )
 
-    async def run(self, resolved: Digest, *, claimed: Deployment | None = None) -> Deployment | None:
+    async def run(self, resolved: Digest, *, claimed: Deployment | None = None, **more: Any) -> Deployment | None:
         """Run an attempt whose tag names this digest; return the deployment where it was let pass."""
         one = claimed or await self.claim()
         if one is None:
             return None
         journal = PostgresJournal(self.pool, VAULT, one)
         try:
-            await self.ask(one, resolved)
+            await self.ask(one, resolved, **more)
         except AtGate as error:
             await retry.postpone(self.pool, one, journal, error, deadline=60.0)
         except Failed as error:

@@ -11,9 +11,9 @@ from gateway.gates import catalog
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import AtGate, Code, Failed, Postponed
 from gateway.model.gates import Candidate, Decision, GateSetting, Verdict, passed, unknown
-from gateway.queue import cancel
-from gateway.store import deployments, gate_verdicts
-from tests.support.api_client import Web
+from gateway.queue import cancel, enqueue
+from gateway.store import applications, deployments, gate_verdicts, queue, versions
+from tests.support.api_client import VAULT, Web
 from tests.support.gatekeeping import Attempts, digest
 from tests.support.rollout_env import RecordedAlerts
 from tests.support.told_gate import PASSES, REFUSES, WAITS, Told
@@ -245,6 +245,35 @@ async def test_no_gate_leaves_a_broken_version_serving(web: Web, told: Told, att
     assert [one["verdict"] for one in gates] == ["passed", "passed"]
     assert gates[0]["message"].startswith("not asked: the gateway itself brings back a version that has served")
     assert told.asked == []
+
+
+async def test_the_gateways_own_rollback_goes_ahead_of_what_waits_at_a_gate_and_loses_nothing(
+    web: Web, told: Told, attempts: Attempts
+) -> None:
+    async with web.pool.acquire() as connection:
+        application = await applications.select_application(connection, VAULT, "web")
+    await deploy(web)
+    served = await attempts.run(digest(1))
+    assert served is not None
+    await web.mutate("gate.create", applicationId="web", kind="told", rule={"wait": 600})
+    told.answers["it"] = WAITS
+    waits = await deploy(web)
+    async with web.pool.acquire() as connection:
+        await versions.update_version(connection, VAULT, served.deployment_id, application)
+        assert not await queue.is_free(connection, "web")
+        await attempts.run(digest(2))
+        assert await queue.is_free(connection, "web")  # to heal it, among others
+        back = await enqueue.enqueue_rollback(
+            connection, VAULT, application, to=served.deployment_id, title="Heal", forced=False
+        )
+    await due(web, minutes=11)
+    assert await attempts.run(digest(1), served_before=True) is not None
+    again = (await web.query("deployment.all", applicationId="web"))[0]
+    assert [(await one(web, each))["state"] for each in (waits, back)] == ["superseded", "succeeded"]
+    assert (again["state"], again["kind"], again["requestedBy"]) == ("queued", "deploy", "tests")
+    assert (await one(web, waits))["supersededBy"] == again["deploymentId"]
+    await attempts.run(digest(2))
+    assert (await one(web, again["deploymentId"]))["reason"]["code"] == "gate_expired"  # it has waited for long enough
 
 
 # -- people

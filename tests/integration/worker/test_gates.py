@@ -1,11 +1,15 @@
 """Gates: what a deployment must pass before its image is pulled."""
 
+import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import asyncpg
 import pytest
 
 from gateway.admin import gates as admin
 from gateway.cli.demo.process import until
+from gateway.docker.engine import containers
 from gateway.gates import catalog
 from gateway.model.deployments import Deployment, Kind, Status, Step
 from gateway.model.errors import Code
@@ -127,3 +131,73 @@ async def test_what_wakes_a_deployment_while_it_asks_lets_it_ask_again(
     await pushes("v1")
     deployment_id = await asked(app)
     assert (await app.ended(deployment_id)).status is Status.SUCCEEDED
+
+
+async def test_a_rollback_to_a_kept_container_passes_a_freeze_and_is_asked_about_its_image(
+    app: DeployedApp, pushes: Pushes, told: Told
+) -> None:
+    first = await pushes("v1")
+    await app.ask(Kind.DEPLOY)
+    await pushes("v2")
+    await app.ask(Kind.DEPLOY)
+    await gate(app, "frozen", key="freeze")
+    await gate(app, "told")
+    told.answers["freeze"] = REFUSES
+    told.answers["it"] = REFUSES
+    refused = await app.roll_back()
+    assert refused.reason is not None
+    assert (refused.status, refused.reason.code) == (Status.FAILED, Code.GATE_REFUSED)
+    assert told.asked[-1].digest == first
+    told.answers["it"] = PASSES
+    back = await app.roll_back()
+    assert (back.status, back.digest) == (Status.SUCCEEDED, first)
+    assert Step.GATES in await app.steps(back)
+    assert Step.PULL not in await app.steps(back)
+    frozen, _ = await verdicts(app, back.deployment_id)
+    assert frozen.reason.message.startswith("not asked: this version has served before")
+
+
+async def test_a_start_of_what_was_removed_is_asked_and_a_start_of_what_was_stopped_is_not(
+    app: DeployedApp, pushes: Pushes, told: Told
+) -> None:
+    await pushes("v1")
+    await app.ask(Kind.DEPLOY)
+    await gate(app)
+    told.answers["it"] = REFUSES
+    await app.ask(Kind.STOP)
+    assert (await app.ask(Kind.START)).status is Status.SUCCEEDED
+    await app.ask(Kind.STOP)
+    await containers.remove(app.engine, (await app.serving()).container_id)
+    refused = await app.ask(Kind.START)
+    assert refused.reason is not None
+    assert refused.reason.code is Code.GATE_REFUSED
+    assert [(one.served_before, one.rolls_back) for one in told.asked] == [(True, True)]
+
+
+async def test_without_gates_nothing_asks_the_database_about_them(
+    app: DeployedApp, pushes: Pushes, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement that loads the application, which there was before, says that there are none."""
+    _ = told
+    said: list[str] = []
+    kind: Any = asyncpg.Connection
+    execute = kind._execute  # noqa: SLF001 - every statement that returns rows goes through it
+
+    async def heard(self: Any, query: str, *arguments: Any, **options: Any) -> Any:
+        said.append(query)
+        return await execute(self, query, *arguments, **options)
+
+    async def statements(version: str) -> tuple[int, int]:
+        """Deploy, and return how many statements asked which gates there are, and how many asked for verdicts."""
+        await pushes(version)
+        said.clear()
+        assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED
+        assert any("AS gated FROM applications WHERE application_id = $1" in one for one in said)
+        gates = [one for one in said if "JOIN gates g" in one]
+        verdicts = [one for one in said if re.search(r"(FROM|JOIN) gate_verdicts v USING|gate_overrides", one)]
+        return len(gates), len(verdicts)
+
+    monkeypatch.setattr(kind, "_execute", heard)
+    assert await statements("v1") == (0, 0)
+    await gate(app, "told")
+    assert min(await statements("v2")) > 0
