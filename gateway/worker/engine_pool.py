@@ -57,7 +57,7 @@ _MANY, _KEPT_CONNECTION = 1000, 2.0  # engines, seconds
 _MEMBERS_INTERVAL = 2.0  # seconds between looks at which gateways there are
 # Seconds in which no gateway has seen an engine, until this one watches it too.
 _UNSEEN_AFTER = 30.0
-_IN_VAIN = 0.02  # seconds, at most, between two looks that find nothing to claim
+_IN_VAIN = 0.1  # seconds, at most, between two looks that find nothing to claim, unless an engine can do more
 _LEFT_TO_WATCHER = 0.3  # seconds that a deployment is left to the gateway that watches its engine
 
 _OWN = (None, None)
@@ -96,7 +96,7 @@ class EnginePool:
             lambda: Slots(settings.rollouts, SwapSlots(settings.swaps), asyncio.Semaphore(CREATIONS))
         )
         self._refresh_wanted = asyncio.Event()
-        self._woken = asyncio.Event()
+        self._woken, self._has_room = asyncio.Event(), asyncio.Event()
         self.retired = False
         self._recorder = Recorder(pool)
         #: the workers by server and by daemon; the first of several is the one that was registered first
@@ -154,7 +154,7 @@ class EnginePool:
                 same.sort(key=order.__getitem__)
         for one in concerned:
             one.watch_or_leave()
-        self.wake()
+        self.make_room()
 
     def _forget(self, worker: EngineWorker, identity: EngineIdentity | None) -> None:
         """Take a worker out of those of a daemon."""
@@ -190,12 +190,17 @@ class EnginePool:
         """Claim for all engines."""
         while not self.retired:
             self._woken.clear()
+            self._has_room.clear()
             began, in_vain = time.monotonic(), True
             while await self._claim_some():
                 in_vain = False
             # Wakes that come together are answered together. Those in vain leave the processor to others.
             took = time.monotonic() - began
-            await asyncio.sleep(max(took, min(10 * took, _IN_VAIN)) if in_vain else took)
+            await asyncio.sleep(took)
+            if in_vain:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(9 * took, _IN_VAIN)):
+                        await self._has_room.wait()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_LEFT_TO_WATCHER if self._leaves_some else POLL_INTERVAL):
                     await self._woken.wait()
@@ -294,6 +299,11 @@ class EnginePool:
         """Look for deployments to claim."""
         self._woken.set()
 
+    def make_room(self) -> None:
+        """Look for deployments to claim at once: an engine can do more than before."""
+        self._has_room.set()
+        self._woken.set()
+
     def refresh(self) -> None:
         """Read the registered servers again."""
         self._refresh_wanted.set()
@@ -301,7 +311,7 @@ class EnginePool:
     def retire(self) -> None:
         """Claim no more on any engine."""
         self.retired = True
-        self.wake()
+        self.make_room()
         for worker in self._workers.values():
             worker.retire()
 

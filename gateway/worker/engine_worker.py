@@ -109,8 +109,8 @@ class PoolView(Protocol):
     async def record_now(self, seen: Seen) -> None:
         """Record that an engine answers, and return after the commit."""
 
-    def wake(self) -> None:
-        """Look for deployments to claim."""
+    def make_room(self) -> None:
+        """Look for deployments to claim at once: a slot is free."""
 
 
 async def _wait(event: asyncio.Event, wait: float) -> None:
@@ -191,7 +191,7 @@ class EngineWorker:
         """Claim the next deployment, and check an engine that is not checked often."""
         if not self._pool_view.watches(self):
             self.check_now()
-        self._pool_view.wake()
+        self._pool_view.make_room()
 
     async def run(self) -> None:
         """Check and watch until the worker is retired and its rollouts have ended."""

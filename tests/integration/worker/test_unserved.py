@@ -212,7 +212,7 @@ class _Alone:
     def record(self, seen: Seen) -> None:
         """It answers as it did before."""
 
-    def wake(self) -> None:
+    def make_room(self) -> None:
         """There is nothing to claim."""
 
 
