@@ -291,6 +291,26 @@ async def override(deployment: str, gate: str, *, reason: str, as_json: bool) ->
         print_text(passes)
 
 
+@gates.command()
+@click.argument("deployment")
+@json_option
+@command
+async def report(deployment: str, *, as_json: bool) -> None:
+    """Print the last report of a vulnerability scanner on the image of DEPLOYMENT, as JSON."""
+    from gateway.model.errors import NotFound
+    from gateway.store import deployments, scan_reports
+    from gateway.store.database import statement
+
+    _ = as_json  # it is JSON in any case
+    async with open_storage() as storage, statement(storage.pool) as connection:
+        digest = (await deployments.select_deployment(connection, deployment)).digest
+        found = None if digest is None else await scan_reports.select_newest(connection, digest)
+    if found is None:
+        raise NotFound("Report not found: no scanner was asked about this image, or its report has expired")
+    # Foreign text: in ASCII, and with the one control character escaped that JSON leaves as it is.
+    print_text(json.dumps(json.loads(found), indent=2).replace("\x7f", "\\u007f"))
+
+
 async def _owner(connection: "Connection", app: str | None, environment: str | None, project: str | None) -> "Owner":
     from gateway.admin.gates import owner_of
     from gateway.store import applications, projects

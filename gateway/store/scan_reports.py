@@ -52,6 +52,14 @@ async def select_report(connection: Connection, scanned: Scanned, database: str)
     return None if found is None else await asyncio.to_thread(_decompress, found)
 
 
+async def select_newest(connection: Connection, digest: Digest) -> bytes | None:
+    """Return the last report on the image, of any scanner."""
+    found = await connection.fetchval(
+        "SELECT report FROM scan_reports WHERE digest = $1 ORDER BY created_at DESC LIMIT 1", digest
+    )
+    return None if found is None else await asyncio.to_thread(_decompress, found)
+
+
 def _decompress(packed: bytes) -> bytes | None:
     """Return the report; None for what is none, or is too large."""
     stream = zlib.decompressobj(31)
