@@ -5,6 +5,7 @@ The followed application proves a digest while it is observed to be well with it
 
     proven, now or before; or it serves already   passed
     it runs there, or is about to                 unknown, until the end of the soak
+    proven, but now it is not well with it        unknown, until it is well
     never ran there, failed, or was rolled back   refused
 
 A digest that was pushed to both at the same time may reach the follower first, so a push of one that never ran is
@@ -75,27 +76,31 @@ def decide(rule: PromotionRule, followed: Followed | None, candidate: Candidate,
         return refused(
             Code.NOT_PROVEN, f"it follows application {rule.follows}, which does not exist: set another one in its gate"
         )
-    digest, name, evidence = candidate.digest, followed.name, describe(rule, followed)
+    digest, evidence = candidate.digest, describe(rule, followed)
     if candidate.serving == digest:
         return passed(f"{digest} serves already: only its configuration changes", evidence)
-    if followed.serving == digest and followed.ending == "rollback":
-        return unknown(Code.NOT_PROVEN, f"{name} is about to be rolled back from {digest}", evidence)
-    if followed.is_proven(rule.soak):
-        return passed(f"{name} has run {digest} well for {format_duration(rule.soak)}", evidence)
     if followed.serving == digest:
-        return _soaking(rule, followed, digest, now, evidence)
+        return _serving(rule, followed, digest, now, evidence)
+    if followed.is_proven(rule.soak):
+        return _proven(rule, followed, digest, evidence)
     return _not_serving(followed, candidate, now, evidence)
 
 
-def _not_serving(followed: Followed, candidate: Candidate, now: datetime, evidence: Mapping[str, Any]) -> Decision:
-    digest, name = candidate.digest, followed.name
-    if followed.may_arrive:
-        return unknown(Code.NOT_PROVEN, f"{name} is about to get {digest}, or may be", evidence)
-    is_early = not candidate.deployment.forced and now - candidate.deployment.requested_at < _ARRIVES_WITHIN
-    if (why := _disproof(followed)) is None and is_early:
-        again = candidate.deployment.requested_at + _ARRIVES_WITHIN
-        return unknown(Code.NOT_PROVEN, f"{name} has not run {digest} yet", evidence, ask_again_at=again)
-    return refused(Code.NOT_PROVEN, f"{name} has not proven {digest}: {why or 'it never ran it'}", evidence)
+def _proven(rule: PromotionRule, followed: Followed, digest: Digest, evidence: Mapping[str, Any]) -> Decision:
+    return passed(f"{followed.name} has run {digest} well for {format_duration(rule.soak)}", evidence)
+
+
+def _serving(
+    rule: PromotionRule, followed: Followed, digest: Digest, now: datetime, evidence: Mapping[str, Any]
+) -> Decision:
+    name = followed.name
+    if followed.ending == "rollback":
+        return unknown(Code.NOT_PROVEN, f"{name} is about to be rolled back from {digest}", evidence)
+    if not followed.is_proven(rule.soak):
+        return _soaking(rule, followed, digest, now, evidence)
+    if followed.is_ailing:
+        return unknown(Code.NOT_PROVEN, f"{name} has proven {digest}, but is {followed.state} now", evidence)
+    return _proven(rule, followed, digest, evidence)
 
 
 def _soaking(
@@ -107,6 +112,17 @@ def _soaking(
         return unknown(Code.NOT_PROVEN, message, evidence)
     message = f"{followed.name} has to run {digest} well for {length}: until {due:%Y-%m-%d %H:%M:%S %Z}"
     return unknown(Code.NOT_PROVEN, message, evidence, ask_again_at=max(due, now + _PAUSE))
+
+
+def _not_serving(followed: Followed, candidate: Candidate, now: datetime, evidence: Mapping[str, Any]) -> Decision:
+    digest, name = candidate.digest, followed.name
+    if followed.may_arrive:
+        return unknown(Code.NOT_PROVEN, f"{name} is about to get {digest}, or may be", evidence)
+    is_early = not candidate.deployment.forced and now - candidate.deployment.requested_at < _ARRIVES_WITHIN
+    if (why := _disproof(followed)) is None and is_early:
+        again = candidate.deployment.requested_at + _ARRIVES_WITHIN
+        return unknown(Code.NOT_PROVEN, f"{name} has not run {digest} yet", evidence, ask_again_at=again)
+    return refused(Code.NOT_PROVEN, f"{name} has not proven {digest}: {why or 'it never ran it'}", evidence)
 
 
 def _disproof(followed: Followed) -> str | None:

@@ -100,6 +100,11 @@ class Followed:
             return f"{self.name} is {self.desired}"
         return ""
 
+    @property
+    def is_ailing(self) -> bool:
+        """Whether it should run, and is observed not to run well."""
+        return self.desired is Desired.RUNNING and self.state is not State.UNKNOWN and not is_well(self.state)
+
     def is_proven(self, soak: timedelta) -> bool:
         """Tell whether the digest in question has been proven for so long, now or before."""
         return self.soak is not None and self.soak.longest >= soak

@@ -64,8 +64,8 @@ async def record_sightings(connection: Connection, seen: Mapping[str, Sighting],
         soak = _soak(row)
         known[row["application_id"]][soak.digest] = soak
     changed: list[tuple[str, Soak]] = []
-    for application_id, (digest, run) in seen.items():
-        soaks = known[application_id]
+    for application_id in ids:
+        (digest, run), soaks = seen[application_id], known[application_id]
         if run is not None or digest in soaks:
             now = soaks.get(digest, Soak(digest)).see(run, at, in_window=application_id in in_window)
             changed.append((application_id, now))
@@ -77,7 +77,10 @@ async def _write(connection: Connection, changed: Sequence[tuple[str, Soak]]) ->
     await connection.executemany(
         """
         INSERT INTO soaks (application_id, digest, run, since, seen_at, longest)
-        VALUES ($1, $2, $3, $4, $5, $6)
+        SELECT application_id, $2, $3, $4, $5, $6
+          FROM applications
+         WHERE application_id = $1  -- it may have been deleted meanwhile
+           FOR KEY SHARE
             ON CONFLICT (application_id, digest) DO UPDATE
            SET run = excluded.run, since = excluded.since, seen_at = excluded.seen_at, longest = excluded.longest
         """,
