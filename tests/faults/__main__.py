@@ -132,6 +132,9 @@ async def releases(registry: PrivateRegistry, directory: Path, tally: Tally) -> 
             await at_calls_of_a_release(one, tally, strikes.KILL, Scene(), first=int(after), step=2)
         for number, scene in enumerate(Scene(bad, wave) for bad in Bad for wave in (1, 2, 3)):
             await at_calls_of_a_release(one, tally, strikes.KILL, scene, first=number, step=9)
+        for fault in (strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED, strikes.DATABASE_CUT):
+            for scene in (Scene(), Scene(Bad.EXITS, 3)):
+                await at_calls_of_a_release(one, tally, fault, scene, first=5, step=23)
 
 
 async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 
 from gateway.cli.demo.engine import PrivateEngine
 from gateway.cli.demo.images import Behaviour, Image, push
-from gateway.cli.demo.process import FINISHED, Refused, free_port, until
+from gateway.cli.demo.process import FINISHED, GatewayProcess, Refused, free_port, until
 from gateway.docker.engine import containers
 from gateway.model.configuration import Order
 from gateway.model.reference import Digest
@@ -122,17 +122,27 @@ class ReleaseWorld(World):
         with suppress(aiohttp.ClientError):  # struck already: it was taken, and the answer was lost
             await self.gateway.mutate("release.create", {"groupId": self.group, "members": wishes})
 
-    async def has_ended(self) -> dict[str, Any] | None:
+    async def has_ended(self, told_by: GatewayProcess | None = None) -> dict[str, Any] | None:
         """Return the newest release once it has ended, and all deployments with it."""
+        gateway = told_by or self.gateway
         with suppress(aiohttp.ClientError, OSError, Refused):
-            (newest, *_) = await self.gateway.query("release.all", groupId=self.group)
+            (newest, *_) = await gateway.query("release.all", groupId=self.group)
             if newest["finishedAt"] is not None:
                 for name in self.members:
-                    if not all(one["state"] in FINISHED for one in await self.gateway.deployments(name)):
+                    if not all(one["state"] in FINISHED for one in await gateway.deployments(name)):
                         return None
                 found: dict[str, Any] = newest
                 return found
         return None
+
+    async def settled(self, told_by: GatewayProcess | None = None) -> bool:
+        return await self.has_ended(told_by) is not None
+
+    async def somebody_answers(self) -> None:
+        """Look at nothing: each member is asked at the end."""
+
+    async def until_somebody_answers(self, *, within: float = 30) -> None:
+        """Look at nothing, as above."""
 
     async def released(self, scene: Scene) -> None:
         """Wait for the end; raises Violation unless all run the new version, or with a bad member all the old one."""

@@ -6,22 +6,27 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from gateway.admin import gates
 from gateway.admin.groups import GroupChange, create_group
 from gateway.cli.demo.images import Behaviour
 from gateway.cli.demo.process import until
 from gateway.docker.engine import containers
 from gateway.docker.engine.client import Engine
+from gateway.gates import catalog
 from gateway.model.deployments import Deployment, Kind, Status
 from gateway.model.errors import Code
+from gateway.model.gates import Candidate, Decision, GateSetting, Level
 from gateway.model.releases import MemberState, ReleaseState
 from gateway.queue import release
-from gateway.store import deployments, releases, watches
+from gateway.store import deployments, gate_verdicts, queue, releases, watches
 from gateway.store.database import Pool
+from gateway.store.gates import Owner
 from gateway.store.pagination import Page
 from gateway.store.releases import Release, ReleaseMember
 from gateway.worker.supervisor import Supervisor
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import DeployedApp, an_application
+from tests.support.rollout_env import VAULT, DeployedApp, an_application
+from tests.support.told_gate import PASSES, REFUSES, WAITS, Told
 
 
 @dataclass
@@ -100,6 +105,47 @@ async def test_a_release_brings_all_members_in_waves(together: Together) -> None
     assert moved[2].finished_at is not None
     last = together.apps[2].application_id
     assert all(one.finished_at is not None and one.finished_at < swapped[last]["swapped"] for one in moved[:2])
+
+
+@pytest.fixture
+def told(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Told:
+    told = Told()
+    monkeypatch.setattr(supervisor.context, "gates", {"told": told.gate()})
+    monkeypatch.setattr(catalog, "GATES", {"told": told.gate()})
+    return told
+
+
+async def test_all_wait_for_the_gate_of_one_and_none_is_asked_to_put_back(together: Together, told: Told) -> None:
+    before = await together.serving()
+    gated = together.apps[0]
+    owner = Owner(Level.APPLICATION, gated.application_id)
+    await gates.create(together.pool, VAULT, owner, kind="told", rule={"key": "it"})
+    told.answers["it"] = WAITS
+    new = await together.push_all("v2")
+    await together.pushes[2]("v2", behaviour=Behaviour.EXITS)
+    release_id = await together.begin()
+
+    async def others_wait() -> bool | None:
+        _, members = await together.look(release_id)
+        states = {one.application_id: one.member.state for one in members}
+        waits = [states.pop(gated.application_id), *states.values()]
+        return True if told.asked and waits == [MemberState.PREPARING, *[MemberState.PREPARED] * 2] else None
+
+    await until(others_wait)
+    assert await together.serving() == before
+
+    async def only_the_new_one(_setting: GateSetting, candidate: Candidate) -> Decision:
+        return PASSES if candidate.digest == new[0] else REFUSES
+
+    told.choose = only_the_new_one
+    async with together.pool.acquire() as connection:
+        await gate_verdicts.wake(connection, [(await together.held(0))[0].deployment_id])
+        await queue.notify(connection)
+    ended = await together.ended(release_id)
+    assert ended.reason is not None
+    assert (ended.state, ended.reason.code) == (ReleaseState.PUT_BACK, Code.EXITED)
+    assert await together.serving() == before
+    assert (await together.held(0))[0].kind is Kind.ROLLBACK
 
 
 @pytest.mark.long
