@@ -16,6 +16,7 @@ from gateway.dashboard.pages import (
     deployment,
     inbox,
     overview,
+    people,
     settings,
     signing_in,
 )
@@ -43,6 +44,9 @@ def add_dashboard(application_: web.Application) -> None:
         "/deployments": activity.show,
         "/deployments.csv": activity.export,
         "/deployments/{deployment_id}": deployment.show,
+        "/approvals": people.show_approvals,
+        "/releases": people.show_releases,
+        "/releases/{release_id}": people.show_release,
         "/inbox": inbox.show,
         "/inbox/{delivery_id}": inbox.show_one,
         "/webhooks": settings.show_webhooks,

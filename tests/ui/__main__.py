@@ -29,7 +29,19 @@ from tests.ui.world import World, world
 _PHONE = {"width": 360, "height": 740}
 _DESK = {"width": 1280, "height": 800}
 _HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'{{7*7}}"
-_PAGES = ("", "/deployments", "/inbox", "/webhooks", "/registries", "/servers", "/keys", "/projects", "/audit")
+_PAGES = (
+    "",
+    "/deployments",
+    "/approvals",
+    "/releases",
+    "/inbox",
+    "/webhooks",
+    "/registries",
+    "/servers",
+    "/keys",
+    "/projects",
+    "/audit",
+)
 _LINES = 100_000  # of a log
 _PUSHES = 10  # whose way to the page is timed
 

@@ -24,6 +24,8 @@ async def show(request: web.Request) -> web.Response:
         underway=[one for one in history if one["state"] in {"queued", "running"}],
         pending=await call_if_allowed(request, "application.pending", applicationId=application_id) or [],
         subscriptions=await call_if_allowed(request, "subscription.all", applicationId=application_id) or [],
+        gates=await call_if_allowed(request, "gate.all", applicationId=application_id) or [],
+        promotions=await call_if_allowed(request, "promotion.all", applicationId=application_id) or [],
         variables=_names(found["env"]),
     )
 

@@ -7,7 +7,19 @@ from typing import Any
 from tests.support.api_client import Web
 
 _TOKEN = re.compile(r'name="form" value="([0-9a-f.]+)"')
-PAGES = ("", "/deployments", "/inbox", "/webhooks", "/registries", "/servers", "/keys", "/projects", "/audit")
+PAGES = (
+    "",
+    "/deployments",
+    "/approvals",
+    "/releases",
+    "/inbox",
+    "/webhooks",
+    "/registries",
+    "/servers",
+    "/keys",
+    "/projects",
+    "/audit",
+)
 
 
 @dataclass

@@ -1,0 +1,47 @@
+"""What people decide together: approvals that wait, and releases of groups."""
+
+from aiohttp import web
+
+from gateway.dashboard.procedures import call, call_if_allowed
+from gateway.dashboard.rendering import page
+
+_PAGE = 50  # rows
+
+
+async def show_approvals(request: web.Request) -> web.Response:
+    """Show what waits for an approval, and the last answers."""
+    rows = await call(request, "approval.all", limit=_PAGE)
+    names = await _names(request)
+    live = request.headers.get("HX-Target") == "approvals"
+    return page(
+        request,
+        "approvals_live.html" if live else "approvals.html",
+        waiting=[one for one in rows if one["standing"] == "waiting"],
+        answered=[one for one in rows if one["standing"] != "waiting"],
+        names=names,
+    )
+
+
+async def show_releases(request: web.Request) -> web.Response:
+    """Show the groups, and their releases, newest first."""
+    live = request.headers.get("HX-Target") == "releases"
+    return page(
+        request,
+        "releases_live.html" if live else "releases.html",
+        groups=await call_if_allowed(request, "group.all") or [],
+        rows=await call(request, "release.all", limit=_PAGE),
+        names=await _names(request),
+    )
+
+
+async def show_release(request: web.Request) -> web.Response:
+    """Show one release: its members in their waves."""
+    found = await call(request, "release.one", releaseId=request.match_info["release_id"])
+    live = request.headers.get("HX-Target") == "release"
+    return page(request, "release_live.html" if live else "release.html", one=found)
+
+
+async def _names(request: web.Request) -> dict[str, str]:
+    """Return the names of applications by id: of those on the first pages, others are shown by their ids."""
+    rows = await call_if_allowed(request, "application.all", limit=1000) or []
+    return {one["applicationId"]: one["name"] for one in rows}
