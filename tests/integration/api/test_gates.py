@@ -9,12 +9,15 @@ from gateway.admin.gate_checks import next_openings
 from gateway.gates import catalog
 from gateway.model.api_keys import Permission
 from gateway.model.gates import GateSetting, Level
+from gateway.model.reference import Reference
+from gateway.model.registries import Login
+from gateway.registry.client import RegistryClient, Resolved
 from gateway.store.gates import MOST
 from tests.integration.api.test_api_keys import a_key, an_application, asking_with
 from tests.support.api_client import Web
 from tests.support.gatekeeping import Attempts, digest
 from tests.support.rollout_env import RecordedAlerts
-from tests.support.told_gate import WAITS, Told
+from tests.support.told_gate import REFUSES, WAITS, Told
 
 
 @pytest.fixture
@@ -138,6 +141,41 @@ async def test_gates_go_with_what_they_are_set_on(web: Web, ids: dict[str, str])
     await web.mutate("gate.create", environmentId=made["environmentId"], kind="told")
     await web.mutate("environment.remove", environmentId=made["environmentId"])
     assert await web.count("gates") == 0
+
+
+# -- asking without deploying
+
+
+async def test_a_check_asks_the_gates_once_at_a_time_and_leaves_nothing_behind(
+    web: Web, ids: dict[str, str], told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(_client: RegistryClient, _reference: Reference, _login: Login) -> Resolved:
+        return Resolved(digest(7))
+
+    monkeypatch.setattr(RegistryClient, "resolve", resolve)
+    mine = {"applicationId": ids["applicationId"]}
+    assert (await web.mutate("gate.check", **mine))["verdict"] == "passed"  # there are no gates
+    await web.mutate("gate.create", **mine, kind="told")
+    await web.mutate("gate.create", **mine, kind="told", name="another", rule={"key": "another"})
+    told.answers = {"it": WAITS, "another": REFUSES}
+    meanwhile: list[int] = []
+
+    async def check_again() -> None:
+        if not meanwhile:
+            meanwhile.append(0)
+            meanwhile[0] = (await web.post("/api/gate.check", mine))[0]
+
+    told.meanwhile = check_again
+    checked = await web.mutate("gate.check", **mine, image="acme/other:v1")
+    assert meanwhile == [429]
+    assert (checked["verdict"], checked["image"]) == ("refused", f"docker.io/acme/other:v1@{digest(7)}")
+    assert [(one["name"], one["verdict"]) for one in checked["gates"]] == [("another", "refused"), ("told", "unknown")]
+    assert all(one.only_checked for one in told.asked)
+    assert await web.count("gate_verdicts") == 0
+    key, _ = await a_key(web, ids["applicationId"], permission=Permission.DEPLOY)
+    async with asking_with(web, key):
+        assert (await web.mutate("gate.check", **mine, image="acme/mine:v2"))["verdict"] == "refused"
+        assert (await web.post("/api/gate.check", {**mine, "image": "acme/other:v1"}))[0] == 403
 
 
 # -- when they open

@@ -1,6 +1,7 @@
 """What the answers of gates do to a deployment, whatever happens meanwhile: without an engine."""
 
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any
@@ -205,6 +206,22 @@ async def test_a_verdict_is_taken_over_while_it_holds_for_the_same(web: Web, tol
     await web.mutate("gate.update", gateId=gate["gateId"], rule={})
     await web.pool.execute("UPDATE gate_verdicts SET true_until = now() - interval '1 second'")
     assert await asks() == 1
+
+
+async def test_what_a_release_has_prepared_is_not_asked_again_unless_its_configuration_changed(
+    web: Web, told: Told, attempts: Attempts
+) -> None:
+    await web.mutate("gate.create", applicationId="web", kind="told")
+    await deploy(web)
+    claimed = await attempts.claim()
+    assert claimed is not None
+    await attempts.ask(claimed, digest(1))
+    candidate = told.asked[0]
+    assert await attempts.keeper.recall(candidate) == "passed when it was prepared"
+    for changed in (replace(candidate, spec_hash="changed"), replace(candidate, digest=digest(2))):
+        with pytest.raises(Failed, match="its configuration changed after its gates had let it pass"):
+            await attempts.keeper.recall(changed)
+    assert len(told.asked) == 1
 
 
 # -- rollbacks
