@@ -324,22 +324,26 @@ async def inherit_force(connection: Connection, successor: str, *, replaces: boo
     )
 
 
+# One of a release that moves waits without an owner, and is not queued.
+_UNOWNED = "(w.status = 'queued' OR w.status = 'running' AND w.claimed_by IS NULL)"
+
+
 async def mark_waiting(connection: Connection, server_id: str | None, engine_id: str | None, reason: Reason) -> None:
-    """Record for the queued deployments of a server's engine what they wait for."""
+    """Record for the deployments of a server's engine that nobody works on what they wait for."""
     await connection.execute(
-        """
+        f"""
         UPDATE deployments d
            SET reason_code = $2, reason_message = $3
          WHERE d.deployment_id IN (
                    SELECT w.deployment_id
                      FROM deployments w
                      JOIN applications a USING (application_id)
-                    WHERE w.status = 'queued' AND w.reason_code IS NULL
+                    WHERE {_UNOWNED} AND w.reason_code IS NULL
                       AND (a.server_id = $4 OR ($4::text IS NULL AND a.server_id IS NULL))
                       AND (a.engine_id IS NULL OR $1::text IS NULL OR a.engine_id = $1)
                       FOR NO KEY UPDATE OF w SKIP LOCKED
                )
-        """,
+        """,  # noqa: S608 - a constant
         engine_id,
         reason.code,
         reason.message,
@@ -392,7 +396,7 @@ async def mark_stranded(connection: Connection, silent: timedelta) -> None:
                  JOIN applications a USING (application_id)
                  JOIN engines e USING (engine_id)
                 CROSS JOIN LATERAL (SELECT {LAST_SEEN} AS last) seen
-                WHERE seen.last < now() - $1::interval AND w.status = 'queued' AND w.reason_code IS NULL
+                WHERE seen.last < now() - $1::interval AND {_UNOWNED} AND w.reason_code IS NULL
                   FOR NO KEY UPDATE OF w SKIP LOCKED
                ) AS stranded
          WHERE d.deployment_id = stranded.deployment_id

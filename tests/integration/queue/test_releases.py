@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gateway.model.deployments import Deployment, Kind
-from gateway.model.errors import Code
+from gateway.model.errors import Code, Reason
 from gateway.queue import release
 from gateway.store import groups, leases, release_deployments
 from tests.support.api_client import Web
@@ -217,6 +217,10 @@ async def test_a_release_is_put_back_though_the_engine_of_a_later_member_is_away
         )
     await rehearsal.advance()
     assert await rehearsal.claim() is None
+    away = Reason(Code.ENGINE_UNREACHABLE, "nobody answers")
+    async with rehearsal.web.pool.acquire() as connection:
+        await leases.mark_waiting(connection, None, "away", away)
+    assert (await queued(rehearsal, "b"))["reason"]["code"] == away.code
     await rehearsal.web.mutate("release.cancel", releaseId=begun["releaseId"])
     await rehearsal.advance()
     await rehearsal.advance()
