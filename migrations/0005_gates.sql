@@ -255,6 +255,27 @@ CREATE UNIQUE INDEX approvals_one_open ON approvals (application_id, gate_id) WH
 CREATE INDEX approvals_of_deployment ON approvals (deployment_id);
 CREATE INDEX approvals_closed ON approvals (application_id, gate_id, closed_at);
 
+-- Who asked for a deployment before somebody else did: `asked_by` and `asked_key` have the last one alone.
+CREATE TABLE deployment_askers (
+    deployment_id text NOT NULL REFERENCES deployments ON DELETE CASCADE,
+    asked_by      text NOT NULL,
+    asked_key     text NOT NULL,  -- empty for a user of the command line
+    PRIMARY KEY (deployment_id, asked_by, asked_key)
+);
+
+CREATE FUNCTION deployments_keep_askers() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO deployment_askers (deployment_id, asked_by, asked_key)
+    VALUES (OLD.deployment_id, OLD.asked_by, coalesce(OLD.asked_key, ''))
+        ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER keep_askers AFTER UPDATE OF asked_by, asked_key ON deployments FOR EACH ROW
+    WHEN (OLD.asked_by IS NOT NULL AND (OLD.asked_by, OLD.asked_key) IS DISTINCT FROM (NEW.asked_by, NEW.asked_key))
+    EXECUTE FUNCTION deployments_keep_askers();
+
 -- A gate that is gone asks nothing.
 CREATE FUNCTION gates_close_approvals() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

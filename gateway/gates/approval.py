@@ -21,7 +21,6 @@ from gateway.gates.gate import Gate, GateRule, Sources
 from gateway.model.api_keys import Permission
 from gateway.model.approvals import Approval, Approver, Standing, Terms
 from gateway.model.configuration_diff import Change, pending_changes
-from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, truncate
 from gateway.model.gates import Candidate, Decision, GateSetting, passed, refused, unknown
 from gateway.store import approvals, versions
@@ -79,11 +78,6 @@ class Facts:
     now: datetime
 
 
-def asker_of(deployment: Deployment) -> str | None:
-    """Return who asked for the deployment, as an approver; None for a webhook, or the gateway itself."""
-    return asker(deployment.asked_by, deployment.asked_key)
-
-
 def asker(asked_by: str | None, asked_key: str | None) -> str | None:
     """Return who asked, as an approver."""
     if asked_key is not None:
@@ -96,16 +90,18 @@ async def gather(sources: Sources, setting: GateSetting, rule: Rule, candidate: 
 
     Where no deployment runs, as when gates are only checked, nothing is asked.
     """
-    question = Question(setting.gate_id, setting.name, setting.rule, rule.deadline, asker_of(candidate.deployment))
     async with transaction(sources.pool) as connection:
         if not await approvals.owns_deployment(connection, candidate):
             found = await approvals.select_open(connection, candidate, setting.gate_id)
             return Facts(found, await approvals.select_time(connection))
+        asked = await approvals.select_askers(connection, candidate.deployment.deployment_id)
+        askers = frozenset(filter(None, (asker(*one) for one in asked)))
+        question = Question(setting.gate_id, setting.name, setting.rule, rule.deadline, askers)
         approval_id, former = await approvals.reuse_open(connection, candidate, question)
         if approval_id is None:
             running = await versions.select_serving(connection, sources.vault, candidate.application)
             changes = _shown(pending_changes(candidate.application, running))
-            question = replace(question, changes=changes, former_askers=former)
+            question = replace(question, changes=changes, askers=askers | former)
             approval_id = await approvals.insert_approval(connection, candidate, question)
             await approvals.delete_surplus(connection, candidate.deployment.application_id, setting.gate_id)
         # The lock lets no answer come between what is read here and what is decided from it.

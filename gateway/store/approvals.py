@@ -32,6 +32,7 @@ _FINGERPRINT = """
 """
 
 _NOT_FOUND = "Approval not found"
+_MAX_SUPERSEDED = 1000  # deployments that one may have superseded, one after the other, to look at
 _MAX_CLOSED = 100  # of one gate of an application
 
 
@@ -43,10 +44,8 @@ class Question:
     gate_name: str
     rule: Mapping[str, Any]
     deadline: timedelta
-    #: who asks for the deployment, as `approver`
-    asker: str | None
-    #: who asked for a deployment that this one took the place of
-    former_askers: Collection[str] = ()
+    #: who asked for the deployment, or for one that it took the place of, as `approver`
+    askers: Collection[str]
     changes: Sequence[Mapping[str, Any]] = ()
 
 
@@ -71,6 +70,26 @@ async def owns_deployment(connection: Connection, candidate: Candidate) -> bool:
     )
 
 
+async def select_askers(connection: Connection, deployment_id: str) -> list[tuple[str, str | None]]:
+    """Return who asked for the deployment and for those that it superseded: names, and ids of keys if there are."""
+    rows = await connection.fetch(
+        f"""
+        WITH RECURSIVE line AS (
+            SELECT $1::text AS deployment_id, 0 AS before
+             UNION ALL
+            SELECT d.deployment_id, before + 1
+              FROM line JOIN deployments d ON d.superseded_by = line.deployment_id
+             WHERE before < {_MAX_SUPERSEDED}
+        )
+        SELECT asked_by, asked_key FROM line JOIN deployments USING (deployment_id) WHERE asked_by IS NOT NULL
+         UNION
+        SELECT asked_by, nullif(asked_key, '') FROM line JOIN deployment_askers USING (deployment_id)
+        """,  # noqa: S608 - a constant
+        deployment_id,
+    )
+    return [(row["asked_by"], row["asked_key"]) for row in rows]
+
+
 async def reuse_open(
     connection: Connection, candidate: Candidate, question: Question
 ) -> tuple[str | None, frozenset[str]]:
@@ -85,7 +104,7 @@ async def reuse_open(
         UPDATE approvals a
            SET deployment_id = $3, rule = $7, passed_at = NULL, gate_name = $8,
                fingerprint = coalesce(({_FINGERPRINT}), ''),
-               askers = CASE WHEN $9::text IS NULL OR $9 = ANY (askers) THEN askers ELSE askers || $9 END
+               askers = ARRAY(SELECT unnest(a.askers) UNION SELECT unnest($9::text[]))
           FROM deployments d
          WHERE a.application_id = $1 AND a.gate_id = $2 AND a.closed_at IS NULL
            AND a.repository = $4 AND a.digest = $5 AND a.spec_hash = $6
@@ -101,7 +120,7 @@ async def reuse_open(
         candidate.spec_hash,
         dict(question.rule),
         question.gate_name,
-        question.asker,
+        list(question.askers),
     )
     closed = await connection.fetch(
         """
@@ -140,7 +159,7 @@ async def insert_approval(connection: Connection, candidate: Candidate, question
             candidate.serving,
             list(question.changes),
             dict(question.rule),
-            sorted({*question.former_askers, *([] if question.asker is None else [question.asker])}),
+            sorted(question.askers),
             question.deadline,
         )
     )

@@ -70,7 +70,7 @@ async def test_next_says_when_a_printed_window_opens(cli: Cli, word: str, name: 
 
 
 async def test_the_printed_age_and_approvals_are_set(cli: Cli) -> None:
-    await run_lines(cli, printed("docs/gates.md", "maturity age"))
+    await run_lines(cli, printed("docs/gates.md", "age=3d"))
     await run_lines(cli, printed("docs/gates.md", "approval count"))
     listed = await cli("gates", "list", "web")
     assert '{"age": "3d"}' in listed

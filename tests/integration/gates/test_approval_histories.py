@@ -10,7 +10,6 @@ import pytest
 
 from gateway.admin import approvals as people
 from gateway.admin.approvals import Given
-from gateway.gates.approval import asker_of
 from gateway.model.api_keys import Permission
 from gateway.model.approvals import AnswerKind, Approver
 from gateway.model.errors import GatewayError
@@ -67,6 +66,7 @@ class History:
             asker.identity.removeprefix("key:"),
             asker.name,
         )
+        self.askers.add(asker.identity)
 
     async def revoke(self) -> None:
         one = self.chance.choice(self.people)
@@ -106,8 +106,6 @@ class History:
             await self.asking.decide(candidate)
             await self.web.pool.execute("UPDATE deployments SET epoch = epoch + 1 WHERE status = 'running'")
             candidate = await self.asking.candidate()
-        if asker := asker_of(candidate.deployment):
-            self.askers.add(asker)
         # What was approved for something else does not count any more, also if that comes back.
         self.said = [one for one in self.said if self._is_about(one, candidate)]
         meanwhile = [self.answer() for _ in range(self.chance.choice((0, 0, 1, 3)))]

@@ -278,3 +278,12 @@ async def test_what_was_asked_long_ago_is_forgotten(web: Web, asking: Asking, mo
         asking.spec_hash = f"s{number}"
         await asking.ask()
     assert await web.count("approvals") == 3
+
+
+async def test_all_who_asked_before_anybody_was_asked_are_askers(web: Web, asking: Asking) -> None:
+    ann, bob, cem = [await person(web, name) for name in ("ann", "bob", "cem")]
+    await ann.call("application.redeploy", applicationId="app")  # joins the push
+    await bob.call("application.redeploy", applicationId="app")  # and that
+    await asking.ask()
+    approval_id = await asking.open_id()
+    assert [(await one.approve(approval_id))[0] for one in (ann, bob, cem)] == [403, 403, 200]
