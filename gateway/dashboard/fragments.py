@@ -1,5 +1,6 @@
 """Make the live part of a page once for all tabs of a session: a change makes each of them fetch it."""
 
+import gzip
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ _Key = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class _Fragment:
-    body: str
+    body: bytes
+    #: made once, for all who take it
+    compressed: bytes
     #: of the newest change that it shows
     number: int
     until: float
@@ -46,13 +49,18 @@ class Fragments:
             made = await self._flights.join((*key, number), lambda: make(request))
             if not isinstance(made, web.Response) or made.status != 200 or made.text is None:  # noqa: PLR2004
                 return await make(request)
-            kept = _Fragment(made.text, number, time.monotonic() + _LIFETIME)
+            body = made.text.encode()
+            kept = _Fragment(body, gzip.compress(body, 5), number, time.monotonic() + _LIFETIME)
             if len(self._kept) >= _MOST:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = kept
-        response = web.Response(text=kept.body, content_type="text/html", charset="utf-8", headers=HEADERS)
-        response.enable_compression()
-        return response
+        takes_gzip = "gzip" in request.headers.get("Accept-Encoding", "")
+        return web.Response(
+            body=kept.compressed if takes_gzip else kept.body,
+            content_type="text/html",
+            charset="utf-8",
+            headers={**HEADERS, "Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if takes_gzip else {}),
+        )
 
 
 FRAGMENTS = web.AppKey("fragments", Fragments)

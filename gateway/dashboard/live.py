@@ -28,6 +28,8 @@ from gateway.store.overview import Change, Newest
 _LOG = structlog.get_logger()
 
 _INTERVAL = 0.15  # seconds between two looks
+# Seconds more for each tab: a change makes all of them fetch, and that must leave the processor to pushes.
+_INTERVAL_OF_TAB = 0.004
 _MOST_PENDING = 500  # deployments that are looked at
 _KEPT = 500  # events that a reconnecting tab may have missed
 _BUFFER = 64  # events that a tab may be behind before it is dropped
@@ -127,7 +129,7 @@ class Changes:
         # What has changed while nobody listened is not known.
         self.publish({"everything"})
         while self._wanted.is_set():
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(_INTERVAL + _INTERVAL_OF_TAB * len(self._tabs))
             pending_before, newest_before = pending, newest
             pending, newest = await self._look()
             topics = _topics(pending_before, pending) | await self._topics_of_newest(newest_before, newest)

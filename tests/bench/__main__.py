@@ -14,7 +14,19 @@ from pathlib import Path
 from gateway.cli.demo.engine import PrivateEngine, private_engine
 from gateway.cli.demo.process import free_port
 from gateway.cli.demo.registry import PrivateRegistry, private_registry
-from tests.bench import accepting, deploying, growth, outage, page, recovering, report, sources, starting, steady
+from tests.bench import (
+    accepting,
+    dashboard,
+    deploying,
+    growth,
+    outage,
+    page,
+    recovering,
+    report,
+    sources,
+    starting,
+    steady,
+)
 from tests.support import leftovers
 
 #: parts that need an engine and a registry, and parts that need a directory alone
@@ -31,6 +43,7 @@ ALONE: dict[str, Callable[[Path], Awaitable[list[report.Figure]]]] = {
     "sources": sources.measure,
     "growth": growth.measure,
     "starting": starting.measure,
+    "dashboard": dashboard.measure,
 }
 PARTS = [*ON_ENGINE, *ALONE]
 RESULTS, PAGE = Path("bench.json"), Path("docs/benchmarks.md")

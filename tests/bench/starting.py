@@ -105,16 +105,20 @@ async def _idle(gateway: GatewayProcess) -> tuple[float, float, float]:
     await gateway.start()
     await gateway.query("application.all")
     await asyncio.sleep(10)
-    own, others, began = _ticks(gateway.pid), _ticks_below(gateway.pid), time.perf_counter()
+    own, others, began = ticks(gateway.pid), _ticks_below(gateway.pid), time.perf_counter()
     await asyncio.sleep(_IDLE)
     share = 100 / _TICKS / (time.perf_counter() - began)
-    status = await asyncio.to_thread(Path(f"/proc/{gateway.pid}/status").read_text)
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
     return (
-        (_ticks(gateway.pid) - own) * share,
+        (ticks(gateway.pid) - own) * share,
         (_ticks_below(gateway.pid) - others) * share,
-        int(found[1]) / 1024 if found else 0.0,
+        resident(gateway.pid),
     )
+
+
+def resident(pid: int) -> float:
+    """Return the resident megabytes of a process."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(encoding="ascii"))
+    return int(found[1]) / 1024 if found else 0.0
 
 
 def _fields(pid: int) -> list[str]:
@@ -122,7 +126,7 @@ def _fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
 
 
-def _ticks(pid: int) -> int:
+def ticks(pid: int) -> int:
     fields = _fields(pid)
     return int(fields[11]) + int(fields[12])
 
@@ -135,4 +139,4 @@ def _ticks_below(pid: int) -> int:
         for child in (task / "children").read_text(encoding="ascii").split()
     ]
     ended = _fields(pid)
-    return int(ended[13]) + int(ended[14]) + sum(_ticks(child) + _ticks_below(child) for child in children)
+    return int(ended[13]) + int(ended[14]) + sum(ticks(child) + _ticks_below(child) for child in children)
