@@ -127,6 +127,8 @@ class Progress:
     cancelled_by: str | None
     abandoned: bool
     members: Sequence[Member]
+    #: whether a person begins another release of a member: then the monitor windows of this one end
+    overtaken: bool = False
 
 
 def plan(release: Progress, now: datetime) -> Plan:
@@ -139,7 +141,7 @@ def plan(release: Progress, now: datetime) -> Plan:
         return _put_back(release, reason, now)
     if release.state is ReleaseState.PREPARING:
         return _prepare(release.members, now)
-    return _move(release.members)
+    return _move(release.members, overtaken=release.overtaken)
 
 
 def _failure(release: Progress, now: datetime) -> Reason | None:
@@ -198,14 +200,14 @@ def _prepare(members: Sequence[Member], now: datetime) -> Plan:
     return _move(members)
 
 
-def _move(members: Sequence[Member]) -> Plan:
+def _move(members: Sequence[Member], *, overtaken: bool = False) -> Plan:
     """Let the first wave that has not succeeded move; at last, wait for the monitor windows."""
     if moving := [one for one in members if one.state not in NEW]:
         wave = min(one.wave for one in moving)
         due = tuple(one.application_id for one in moving if one.wave == wave and one.state is MemberState.PREPARED)
         return Plan(ReleaseState.MOVING, move=due)
     # A person who goes on with one of them ends the windows of all.
-    overtaken = any(one.successor is not None and not _joins(one.successor) for one in members)
+    overtaken = overtaken or any(one.successor is not None and not _joins(one.successor) for one in members)
     if overtaken or not any(one.watched for one in members):
         return Plan(ReleaseState.SUCCEEDED)
     return Plan(ReleaseState.PROVING)

@@ -4,7 +4,7 @@ The release's row is the truth: `advance` may be called by any gateway, at any t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from gateway.model.applications import Desired
@@ -23,7 +23,7 @@ from gateway.store import (
     releases,
     watches,
 )
-from gateway.store.database import Connection, Pool, transaction
+from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.releases import Release, ReleaseMember
 
 #: members of one release
@@ -63,10 +63,12 @@ async def request_release(
 ) -> Requested:
     """Begin a release of these applications, with their waves.
 
-    An application that is stopped, being deleted or without an image is left out. Raises Conflict when none is left, or
-    another release of one of them has not ended; InvalidInput when a wish names no image.
+    An application that is stopped, being deleted or without an image is left out. A release that only waits for the
+    monitor windows of its members ends. Raises Conflict when none is left, or another release of one of them has not
+    ended; InvalidInput when a wish names no image.
     """
     wishes = wishes or {}
+    await _end_proving(pool, waves)
     async with transaction(pool) as connection:
         desired = await applications.lock_all(connection, waves)
         left_out = await _left_out(connection, waves, desired)
@@ -115,6 +117,16 @@ async def gather(pool: Pool, group_id: str) -> str | None:
         )
         await _begin(connection, release_id, list(gathered.values()))
     return release_id
+
+
+async def _end_proving(pool: Pool, waves: Mapping[str, int]) -> None:
+    async with statement(pool) as connection:
+        proving = await releases.select_open_of(connection, waves, state=ReleaseState.PROVING)
+    for release_id in sorted(set(proving.values())):
+        async with transaction(pool) as connection:
+            found = await releases.lock_release(connection, release_id)
+            if found.state is ReleaseState.PROVING:
+                await _advance_locked(connection, found, datetime.now(UTC), overtaken=True)
 
 
 async def _begin(connection: Connection, release_id: str, deployment_ids: Sequence[str]) -> None:
@@ -189,11 +201,17 @@ async def advance(pool: Pool, release_id: str, *, now: datetime | None = None) -
         release = await releases.lock_if_open(connection, release_id)
         if release is None:
             return None
-        await applications.lock_all(connection, await releases.select_member_ids(connection, release_id))
-        members = await releases.select_members(connection, release_id)
-        decided = plan(release.progress(members), now or datetime.now(UTC))
-        await _carry_out(connection, release, members, decided)
-        return Advanced(release, decided.state, decided.reason, members)
+        return await _advance_locked(connection, release, now or datetime.now(UTC))
+
+
+async def _advance_locked(
+    connection: Connection, release: Release, now: datetime, *, overtaken: bool = False
+) -> Advanced:
+    await applications.lock_all(connection, await releases.select_member_ids(connection, release.release_id))
+    members = await releases.select_members(connection, release.release_id)
+    decided = plan(replace(release.progress(members), overtaken=overtaken), now)
+    await _carry_out(connection, release, members, decided)
+    return Advanced(release, decided.state, decided.reason, members)
 
 
 async def _carry_out(connection: Connection, release: Release, members: Sequence[ReleaseMember], decided: Plan) -> None:

@@ -215,11 +215,19 @@ async def request_cancel(connection: Connection, release_id: str, *, abandon: bo
     )
 
 
-async def select_open_of(connection: Connection, application_ids: Collection[str]) -> dict[str, str]:
-    """Return the open releases of these applications."""
+async def select_open_of(
+    connection: Connection, application_ids: Collection[str], *, state: ReleaseState | None = None
+) -> dict[str, str]:
+    """Return the open releases of these applications, by application: all, or those in this state."""
     rows = await connection.fetch(
-        "SELECT application_id, release_id FROM release_members WHERE open AND application_id = ANY($1)",
+        """
+        SELECT application_id, release_id
+          FROM release_members
+          JOIN releases USING (release_id)
+         WHERE open AND application_id = ANY($1) AND ($2::text IS NULL OR state = $2)
+        """,
         list(application_ids),
+        state,
     )
     return {row["application_id"]: row["release_id"] for row in rows}
 

@@ -30,6 +30,8 @@ class Rehearsal:
     chance: random.Random
     serves: dict[str, str | None] = field(default_factory=dict)
     number: int = 0
+    #: seconds for which a new version is monitored
+    window: float = 0.0
 
     async def begin(self, *names: str, served: bool = True) -> None:
         async with self.web.pool.acquire() as connection:
@@ -116,7 +118,7 @@ class Rehearsal:
 
     async def end(self, one: Deployment, outcome: Outcome) -> None:
         journal = PostgresJournal(self.web.pool, VAULT, one)
-        assert await completion.complete(self.web.pool, VAULT, one, journal, outcome, monitor_window=0.0)
+        assert await completion.complete(self.web.pool, VAULT, one, journal, outcome, monitor_window=self.window)
 
     async def postpone(self, one: Deployment, error: Postponed) -> None:
         await retry.postpone(self.web.pool, one, PostgresJournal(self.web.pool, VAULT, one), error, deadline=1e9)

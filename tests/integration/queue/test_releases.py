@@ -183,6 +183,23 @@ async def test_an_application_is_in_one_open_release(rehearsal: Rehearsal) -> No
     assert len((await rehearsal.release(other))["members"]) == 3
 
 
+async def test_the_next_release_ends_one_that_only_waits_for_monitor_windows(rehearsal: Rehearsal) -> None:
+    group_id = await rehearsal.group({"a": 1, "b": 1})
+    rehearsal.window = 60.0
+    begun = await rehearsal.release(group_id)
+    await rehearsal.work_until_idle()
+    await rehearsal.web.push("docker.io/acme/a:v1")
+    await rehearsal.advance()
+    assert (await rehearsal.one(begun["releaseId"]))["state"] == "proving"
+    assert await rehearsal.claim() is None  # the push waits
+    second = await rehearsal.release(group_id)
+    assert (await rehearsal.one(begun["releaseId"]))["state"] == "succeeded"
+    assert await rehearsal.web.count("watches") == 0
+    rehearsal.window = 0.0
+    await rehearsal.work_until_idle()
+    assert (await rehearsal.one(second["releaseId"]))["state"] == "succeeded"
+
+
 async def test_stopped_members_are_left_out_and_first_deployments_are_stopped_when_put_back(
     rehearsal: Rehearsal,
 ) -> None:
