@@ -32,6 +32,7 @@ _MEANINGS = (
         "Java DB",
         "the image has Java archives, for which Trivy needs its index of them: set GATEWAY_TRIVY_JAVA_DATABASE",
     ),
+    ("unknown flag", "it is another version than the gateway knows: Trivy 0.67 or newer is needed"),
     ("DB schema", "Trivy and its database do not fit each other: update both"),
     ("vulnerability DB initialization", "its database is damaged: remove it, and get it again"),
     ("no space left", "the disk is full: free space in the data directory"),

@@ -176,6 +176,7 @@ END"""
         ("exit 0", "the report is not JSON"),
         (REPORT.replace("SUBJECT", "another/image"), "not about"),
         pytest.param("yes", "larger than 32 MB", marks=pytest.mark.long),
+        ("echo 'FATAL Fatal error unknown flag: --offline-scan' >&2; exit 1", "Trivy 0.67 or newer is needed"),
         ("echo 'write /x: no space left on device' >&2; exit 1", "the disk is full"),
         (r"printf '\033[2JFATAL\tError\t<b>evil</b>\033]0;x\007\n' >&2; exit 1", r"<b>evil</b>\\x1b\]0;x\\x07"),
         (r"""echo '{"runs":[{"tool":{"driver":{"name":"docker scout"}},"results":[]}]}'""", "of another scanner"),
