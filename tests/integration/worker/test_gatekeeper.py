@@ -374,7 +374,7 @@ class History:
 
     async def change(self) -> None:
         key = (self.random.choice(["a", "b"]), digest(self.random.randrange(3)))
-        self.answers[key] = self.random.choice([PASSES, REFUSES, WAITS, WAITS])
+        self.answers[key] = self.random.choice([PASSES, PASSES, PASSES, REFUSES, WAITS])
         async with self.web.pool.acquire() as connection:
             ids = await connection.fetch("SELECT deployment_id FROM deployments WHERE status IN ('queued', 'running')")
             await gate_verdicts.wake(connection, [row["deployment_id"] for row in ids])
@@ -383,12 +383,13 @@ class History:
         await cancel.cancel_deployments(self.web.pool, "web", running=False)
 
     async def override(self) -> None:
-        row = await self.web.pool.fetchrow(
+        rows = await self.web.pool.fetch(
             "SELECT v.deployment_id, v.name, v.digest FROM gate_verdicts v JOIN deployments d USING (deployment_id)"
-            " WHERE v.verdict <> 'passed' AND d.status IN ('queued', 'running', 'failed') ORDER BY random() LIMIT 1"
+            " WHERE v.verdict <> 'passed' AND d.status IN ('queued', 'running', 'failed') ORDER BY d.created_at, v.name"
         )
-        if row is None:
+        if not rows:
             return
+        row = self.random.choice(rows)
         given = {"deploymentId": row["deployment_id"], "name": row["name"], "reason": "so it shall be"}
         status, _ = await self.web.post("/api/gate.override", given)
         if status == 200:
@@ -414,7 +415,7 @@ class History:
             assert {("a", resolved), ("b", resolved)} <= self.let_pass
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(4, 200))])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(2, 20))])
 async def test_nothing_is_deployed_that_a_gate_or_a_person_has_not_let_pass(
     web: Web, told: Told, attempts: Attempts, seed: int
 ) -> None:
@@ -423,8 +424,15 @@ async def test_nothing_is_deployed_that_a_gate_or_a_person_has_not_let_pass(
     attempts.gates = {"told": told.gate()}
     for name in ("a", "b"):
         await web.mutate("gate.create", applicationId="web", kind="told", name=name)
-    for _ in range(40):
+    for _ in range(80):
         step = history.random.choices(
             [history.push, history.change, history.cancel, history.override, history.attempt], [3, 5, 1, 1, 8]
         )[0]
         await step()
+    # Nothing is stuck: what all let pass is deployed in the end.
+    history.answers = {(name, digest(number)): PASSES for name in ("a", "b") for number in range(3)}
+    await history.push()
+    before = len(history.deployed)
+    for _ in range(30):
+        await history.attempt()
+    assert len(history.deployed) > before
