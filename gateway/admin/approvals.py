@@ -6,7 +6,7 @@ configuration, or has ended, it is a Conflict that says so.
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -112,6 +112,7 @@ async def _lock(connection: "Connection", approval_id: str) -> Approval:
 
 async def _answer(connection: "Connection", approval_id: str, approver: Approver, given: Given) -> Approval:
     approval = await _lock(connection, approval_id)
+    approver = replace(approver, chose_name=await approvals.chose_name(connection, approver))
     situation = await approvals.select_situation(connection, approval)
     rule = rule_of(approval)
     _check_right(approval, situation, rule, approver, given)

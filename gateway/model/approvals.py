@@ -48,6 +48,8 @@ class Approver:
     name: str
     #: None for a link, and for a key that was revoked
     permission: Permission | None
+    #: whether people chose the name themselves, at an identity provider: then it names nobody in a rule
+    chose_name: bool = False
 
     @classmethod
     def of_key(cls, key_id: str, name: str, permission: Permission | None) -> "Approver":
@@ -85,7 +87,8 @@ class Terms:
         if approver.permission is None:
             return False
         if self.approvers is not None:
-            return approver.name in self.approvers or approver.identity.removeprefix("key:") in self.approvers
+            by_name = approver.name in self.approvers and not approver.chose_name
+            return by_name or approver.identity.removeprefix("key:") in self.approvers
         return approver.permission >= self.permission
 
     def lets_approve(self, approver: Approver, askers: Collection[str]) -> bool:

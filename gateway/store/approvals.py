@@ -239,7 +239,8 @@ async def _with_answers(connection: Connection, rows: Sequence[asyncpg.Record]) 
     answers: dict[str, list[ApprovalAnswer]] = {row["approval_id"]: [] for row in rows}
     for row in await connection.fetch(
         """
-        SELECT approval_id, approver, r.name, answer, reason, until, answered_at, permission, revoked_at
+        SELECT approval_id, approver, r.name, answer, reason, until, answered_at, permission, revoked_at,
+               EXISTS (SELECT FROM oidc_people o WHERE o.key_id = k.key_id) AS chose_name
           FROM approval_answers r
           LEFT JOIN api_keys k ON r.approver = 'key:' || k.key_id
          WHERE approval_id = ANY($1)
@@ -271,7 +272,7 @@ def _approver(row: asyncpg.Record) -> Approver:
     else:
         valid = row["permission"] is not None and row["revoked_at"] is None
         permission = Permission[row["permission"].upper()] if valid else None
-    return Approver(row["approver"], row["name"], permission)
+    return Approver(row["approver"], row["name"], permission, row["chose_name"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,6 +308,15 @@ async def select_situation(connection: Connection, approval: Approval) -> Situat
     if row is None:  # pragma: no cover - it is deleted with its deployment
         raise NotFound(_NOT_FOUND)
     return Situation(**{**dict(row), "status": Status(row["status"])})
+
+
+async def chose_name(connection: Connection, approver: Approver) -> bool:
+    """Tell whether the key is that of somebody who signs in at an identity provider, under a name of their choice."""
+    return bool(
+        await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM oidc_people WHERE 'key:' || key_id = $1)", approver.identity
+        )
+    )
 
 
 async def lock_deployment(connection: Connection, deployment_id: str) -> None:

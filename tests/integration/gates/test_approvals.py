@@ -287,3 +287,18 @@ async def test_all_who_asked_before_anybody_was_asked_are_askers(web: Web, askin
     await asking.ask()
     approval_id = await asking.open_id()
     assert [(await one.approve(approval_id))[0] for one in (ann, bob, cem)] == [403, 403, 200]
+
+
+async def test_a_name_that_people_chose_at_an_identity_provider_makes_nobody_an_approver(
+    web: Web, asking: Asking
+) -> None:
+    await asking.ask()
+    chosen = await person(web, "ann", Permission.ADMIN)
+    await web.pool.execute(
+        "INSERT INTO oidc_people (issuer, subject, key_id) VALUES ('https://sso', 's1', $1)", chosen.key_id
+    )
+    assert (await chosen.approve(await asking.open_id()))[0] == 403
+    asking.rule = {"count": 1, "approvers": [chosen.key_id]}
+    await asking.ask()
+    assert (await chosen.approve(await asking.open_id()))[0] == 200
+    assert (await asking.ask()).verdict is Verdict.PASSED
