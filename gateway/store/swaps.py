@@ -47,6 +47,14 @@ async def insert_swap(connection: Connection, swap: Swap, epoch: int, least: flo
     return length
 
 
+async def has_opened(connection: Connection, deployment_id: str) -> bool:
+    """Tell whether a deployment has ever opened a swap."""
+    found: bool = await connection.fetchval(
+        "SELECT object_id IS NOT NULL FROM deployments WHERE deployment_id = $1", deployment_id
+    )
+    return found
+
+
 async def update_swap(connection: Connection, swap: Swap, deployment_id: str, epoch: int) -> bool:
     """Record that the swap goes back, and why; return False for a stale owner."""
     done = await connection.execute(

@@ -27,6 +27,8 @@ from gateway.store.database import Connection, Pool, transaction
 from gateway.store.encryption import Vault
 from gateway.store.rollout_journal import PostgresJournal
 
+_ROLLOUTS = frozenset({Kind.DEPLOY, Kind.REDEPLOY, Kind.ROLLBACK})
+
 
 async def complete(
     pool: Pool,
@@ -84,7 +86,7 @@ async def _apply(
 ) -> None:
     """Bring the rest of the database in line with the outcome."""
     application_id = deployment.application_id
-    if outcome.status is not Status.UNCHANGED:
+    if outcome.status is not Status.UNCHANGED and await _touched(connection, deployment, outcome):
         await watches.delete_watch(connection, application_id)
     elif outcome.reason and outcome.reason.code is Code.NO_IMAGE:
         ignored = Ignored(str(deployment.reference or ""), outcome.reason.message)
@@ -111,6 +113,13 @@ async def _apply(
     if deployment.kind is Kind.DELETE and outcome.status is Status.SUCCEEDED:
         await pulled_images.insert_all_pulled(connection, application_id)
         await applications.delete_application(connection, application_id)
+
+
+async def _touched(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
+    """Tell whether the deployment may have changed what serves. A rollout that ends before its swap has not."""
+    if outcome.status not in {Status.FAILED, Status.CANCELLED} or deployment.kind not in _ROLLOUTS:
+        return True
+    return await swaps.has_opened(connection, deployment.deployment_id)
 
 
 async def _update_image(connection: Connection, deployment: Deployment) -> None:

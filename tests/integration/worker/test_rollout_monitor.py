@@ -117,6 +117,17 @@ async def test_a_newer_push_ends_the_window_unless_it_changes_nothing(app: Deplo
     assert await watched(app) == second.deployment_id
 
 
+async def test_a_newer_deployment_that_fails_before_its_swap_leaves_the_window_open(
+    app: DeployedApp, pushes: Pushes
+) -> None:
+    await app.set(configuration=WATCHED)
+    await pushes("v1")
+    first = await app.ask(Kind.DEPLOY)
+    await app.set(docker_image=pushes.name("nowhere"))
+    assert (await app.ask(Kind.REDEPLOY)).status is Status.FAILED
+    assert await watched(app) == first.deployment_id
+
+
 async def test_nothing_is_checked_while_a_newer_deployment_is_queued(app: DeployedApp, pushes: Pushes) -> None:
     await app.set(configuration=WATCHED)
     await pushes("v1")
