@@ -1,5 +1,6 @@
 """Gates: what a deployment must pass before its image is pulled."""
 
+import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from gateway.gates import catalog
 from gateway.model.deployments import Deployment, Kind, Status, Step
 from gateway.model.errors import Code
 from gateway.model.gates import Level, unknown
-from gateway.queue import enqueue
+from gateway.queue import cancel, enqueue
 from gateway.store import applications, deployments, gate_verdicts, queue_position
 from gateway.store.gates import Owner
 from gateway.worker.supervisor import Supervisor
@@ -114,6 +115,48 @@ async def test_an_unknown_verdict_waits_without_a_slot_and_counts_as_no_attempt(
         await gate_verdicts.wake(connection, [deployment_id])
     done = await app.ended(deployment_id)
     assert (done.status, done.attempts) == (Status.SUCCEEDED, 1)
+
+
+async def test_a_wait_that_asks_again_and_again_keeps_the_steps_of_one_attempt(
+    app: DeployedApp, pushes: Pushes, told: Told
+) -> None:
+    await gate(app)
+    told.answers["it"] = unknown(Code.TOO_NEW, "not yet", ask_again_at=datetime.now(UTC) + timedelta(days=3))
+    await pushes("v1")
+    deployment_id = await asked(app)
+    for times in range(1, 4):
+        waits = await waiting(app, deployment_id)
+        assert await app.steps(waits) == [Step.RESOLVE, Step.GATES]
+        assert len(told.asked) == times
+        async with app.pool.acquire() as connection:
+            await gate_verdicts.wake(connection, [deployment_id])
+
+        async def asked_again(so_far: int = times) -> bool | None:
+            return True if len(told.asked) > so_far else None
+
+        await until(asked_again)
+    await waiting(app, deployment_id)
+    await cancel.cancel_deployment(app.pool, deployment_id)
+    assert (await app.ended(deployment_id)).status is Status.CANCELLED
+
+
+async def test_a_deployment_is_cancelled_while_its_gates_are_asked(
+    app: DeployedApp, pushes: Pushes, told: Told
+) -> None:
+    await gate(app)
+    asks = asyncio.Event()
+
+    async def hang() -> None:
+        asks.set()
+        await asyncio.Event().wait()
+
+    told.meanwhile = hang
+    await pushes("v1")
+    deployment_id = await asked(app)
+    await asks.wait()
+    await cancel.cancel_deployment(app.pool, deployment_id)
+    assert (await app.ended(deployment_id)).status is Status.CANCELLED
+    assert await app.containers() == []
 
 
 async def test_what_wakes_a_deployment_while_it_asks_lets_it_ask_again(
