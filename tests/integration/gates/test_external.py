@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from gateway.model.reference import Digest
 from gateway.registry.client import RegistryClient
 from tests.support.api_client import VAULT, Web
 from tests.support.candidates import a_candidate
+from tests.support.doc_blocks import blocks
 from tests.support.token_registries import served
 
 SECRET = "s" * 43
@@ -75,9 +77,11 @@ async def test_the_hook_is_told_the_facts_signed_with_their_time(web: Web) -> No
     assert decision.evidence == {"ticket": 7}
     assert decision.true_until is None
     (request, body), (again, _) = hook.requests
-    time, _, made = request.headers["X-Gateway-Signature"].partition(",v1=")
-    seconds = time.removeprefix("t=")
+    sent, _, made = request.headers["X-Gateway-Signature"].partition(",v1=")
+    seconds = sent.removeprefix("t=")
     assert made == hmac.new(SECRET.encode(), seconds.encode() + b"." + body, hashlib.sha256).hexdigest()
+    assert all(_genuine(dict(request.headers), body, secret) is (secret == SECRET) for secret in (SECRET, "other"))
+    assert not _genuine(dict(request.headers), body + b" ", SECRET)
     assert abs(int(seconds) - datetime.now(UTC).timestamp()) < 100
     assert request.headers["Idempotency-Key"] == again.headers["Idempotency-Key"]
     assert json.loads(body) == {
@@ -97,6 +101,14 @@ async def test_the_hook_is_told_the_facts_signed_with_their_time(web: Web) -> No
         "requestedBy": "ci",
         "requestedAt": "2026-12-01T00:00:00+00:00",
     }
+
+
+def _genuine(headers: dict[str, str], body: bytes, secret: str) -> bool:
+    """Check a request as docs/gates.md says."""
+    (block,) = [one for one in blocks() if one.page == "docs/gates.md" and one.language == "python"]
+    names = {"headers": headers, "body": body, "secret": secret, "hmac": hmac, "hashlib": hashlib, "time": time}
+    exec(block.text, names)  # noqa: S102 - the page's own lines
+    return bool(names["genuine"])
 
 
 async def test_the_hook_may_refuse_or_put_off(web: Web) -> None:
