@@ -21,9 +21,9 @@ from tests.support.rollout_env import RecordedAlerts
 PAGE = [one for one in blocks() if one.page == "docs/gates.md" and one.language == "sh"]
 
 
-def _with(words: str) -> Block:
-    (found,) = [one for one in PAGE if words in one.text]
-    return found
+def _first(words: str) -> Block:
+    """Return the first block of the page with these words: what is for every gate comes first."""
+    return next(one for one in PAGE if words in one.text)
 
 
 async def test_the_commands_for_every_gate_work_as_printed(
@@ -45,14 +45,14 @@ async def test_the_commands_for_every_gate_work_as_printed(
 
     await pushes("v1")
     await cli("apps", "create", "web", pushes.name())
-    _, listed, opens = await run(_with("gateway gates set web maturity age=24h"))
+    _, listed, opens = await run(_first("gateway gates set web maturity age=24h"))
     assert "maturity" in listed
     assert "no gate of this application is about time" in opens
-    (checked,) = await run(_with("gateway gates check web"), code=3)
+    (checked,) = await run(_first("gateway gates check web"), code=3)
     assert "maturity: unknown, " in checked
     async with connect(environment["GATEWAY_DATABASE_URL"]) as pool:
         await pool.execute("INSERT INTO projects (project_id, name) VALUES ('shop', 'Shop')")
-        await run(_with("--project Shop"))
+        await run(_first("--project Shop"))
         (gate,) = await pool.fetch("SELECT required, rule FROM gates WHERE project_id = 'shop'")
         assert (gate["required"], gate["rule"]) == (True, {"age": "1d"})
         await cli("deploy", "web")
@@ -60,7 +60,7 @@ async def test_the_commands_for_every_gate_work_as_printed(
         assert await attempts.run(digest(1)) is None
         deployment = await pool.fetchval("SELECT deployment_id FROM deployments")
         assert "gate maturity: unknown at " in await cli("deployments", "show", deployment)
-        (passes,) = await run(_with("gateway gates override"), deployment=deployment)
+        (passes,) = await run(_first("gateway gates override"), deployment=deployment)
         assert passes.strip() == deployment
         assert await attempts.run(digest(1)) is not None
         assert "let it pass: the fix of the outage" in await cli("deployments", "show", deployment)
