@@ -114,10 +114,13 @@ class ReleaseWorld(World):
     def _bad_one(self, scene: Scene) -> str | None:
         return None if scene.bad is None else next(one for one in self.members if self.wave(one) == scene.wave)
 
+    async def newest(self) -> str:
+        """Return the newest release."""
+        (newest, *_) = await self._patient(lambda: self.gateway.query("release.all", groupId=self.group))
+        return str(newest["releaseId"])
+
     async def release(self, scene: Scene) -> None:
         """Ask for a release of new versions, of which one is bad."""
-        if self.old == self.new or self.pushed_for != scene:
-            await self.push_all(scene)
         wishes = [{"applicationId": self._bad_one(scene), "tag": "nowhere"}] if scene.bad is Bad.CANNOT_PULL else []
         with suppress(aiohttp.ClientError):  # struck already: it was taken, and the answer was lost
             await self.gateway.mutate("release.create", {"groupId": self.group, "members": wishes})
@@ -191,6 +194,9 @@ async def strike_release(one: ReleaseWorld, tally: Tally, fault: Fault, scene: S
     where = f"{fault.name} {'after' if after else 'before'} call {at} of a release, {scene}"
     call = None
     try:
+        if one.old == one.new or one.pushed_for != scene:
+            await one.push_all(scene)
+        before = await one.newest()
         one.proxy.arm(fault.on(one), at, after=after)
         await one.release(scene)
         await _first_of(one.proxy.struck.wait(), until(one.has_ended, within=_WITHIN))
@@ -201,6 +207,8 @@ async def strike_release(one: ReleaseWorld, tally: Tally, fault: Fault, scene: S
             tally.count(f"{fault.name}, {scene}", call)
             await one.proxy.made.wait()
             await fault.mend(one)
+            if await one.newest() == before:  # it was struck while it cleaned up, before it was asked
+                await one.release(scene)
         await one.released(scene)
     except Exception as error:
         if (said := lost(error)) is None:
