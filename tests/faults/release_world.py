@@ -70,6 +70,7 @@ class ReleaseWorld(World):
         await self.clear()
         self._apps += 1
         self.old.clear()
+        self.new.clear()
         await self.push_all(Scene())
         for number, name in enumerate(self.members):
             shown: dict[str, Any] = {
