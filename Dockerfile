@@ -6,7 +6,7 @@ FROM ${BASE} AS build
 COPY requirements.txt wheels* /src/wheels/
 RUN python3 -m venv /opt/gateway \
     && if ls /src/wheels/*.whl >/dev/null 2>&1; then OFFLINE="--no-index --find-links /src/wheels"; fi \
-    && /opt/gateway/bin/pip install --no-cache-dir ${OFFLINE:-} --require-hashes -r /src/wheels/requirements.txt
+    && /opt/gateway/bin/pip install --no-cache-dir ${OFFLINE:-} --no-deps --require-hashes -r /src/wheels/requirements.txt
 COPY gateway /src/gateway
 COPY migrations /src/gateway/_migrations
 RUN cp -r /src/gateway "$(/opt/gateway/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

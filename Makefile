@@ -27,7 +27,7 @@ $(READY): requirements.txt requirements-dev.txt pyproject.toml
 	    test "$$(id -u)" = 0 && apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv \
 	    && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@echo "Installing Python packages"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements.txt -r requirements-dev.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements.txt -r requirements-dev.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -48,7 +48,7 @@ $(CLIENTS_READY): $(CLIENTS)/package-lock.json requirements-clients.txt | debian
 	@echo "Installing other programs for the API"
 	@cd $(CLIENTS) && npm ci --silent --omit=peer --ignore-scripts --no-audit --no-fund
 	@$(PYTHON) -m venv --clear $(CLIENTS)/.venv
-	@$(CLIENTS)/.venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-clients.txt
+	@$(CLIENTS)/.venv/bin/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-clients.txt
 	@touch $@
 
 run: $(READY) ## Serve.
@@ -78,7 +78,7 @@ long: setup $(CLIENTS_READY) ## Tests that take too long for make test: more cli
 	@$(BIN)/python -m pytest -m long -n 3 --dist loadfile
 
 fuzz: setup ## Search for input that breaks a parser, and for responses that differ from their description; MINUTES=10 REQUESTS=100000.
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-fuzz.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-fuzz.txt
 	@$(BIN)/python -m tests.fuzz.growth
 	@$(BIN)/python -m tests.fuzz.requests $(or $(REQUESTS),100000)
 	@$(BIN)/python -m tests.fuzz $(or $(MINUTES),10)
@@ -116,7 +116,7 @@ soak: setup ## Kill the gateway at random, for MINUTES=30.
 .PHONY: ui
 ui: setup $(CLIENTS_READY) ## Walk through the dashboard in a real browser; SHOTS=docs/images makes the pictures of the documents.
 	@command -v chromium >/dev/null || apt-get install -y -qq --no-install-recommends chromium >/dev/null
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --require-hashes -r requirements-ui.txt
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --root-user-action=ignore --no-deps --require-hashes -r requirements-ui.txt
 	@$(APART) $(BIN)/python -m tests.ui $(if $(SHOTS),--shots $(SHOTS))
 
 # What browsers run was made by others: it comes from npm as it is, and its checksums are kept.
