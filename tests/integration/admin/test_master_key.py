@@ -34,6 +34,10 @@ PLAIN = {
     ("deliveries", "body"),
     ("api_keys", "key_hash"),
     ("readiness_probes", "filler"),
+    ("approval_links", "token_hash"),
+    ("scan_reports", "report"),
+    ("sign_ins", "token_hash"),
+    ("sign_in_links", "token_hash"),
 }
 
 
@@ -57,6 +61,7 @@ async def full(web: Web) -> Pool:
     await web.mutate("application.deploy", applicationId="a")
     await web.mutate("registry.create", registryName="r", username="u", password="p", registryUrl="ghcr.io")
     await web.mutate("server.create", name="s", host="tcp://127.0.0.1:1")
+    await web.mutate("gate.create", applicationId="a", kind="maturity", rule={"age": "1h"}, secret="s")
     await web.endpoint("github", "s")
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE endpoints SET former_until = now()")
