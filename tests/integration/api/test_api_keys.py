@@ -18,6 +18,7 @@ from gateway.model.api_keys import Grants, Permission
 from gateway.model.errors import InvalidInput
 from gateway.store import api_keys as keys
 from tests.support.api_client import Web
+from tests.support.approving import Asking
 
 UNAUTHORIZED = {"message": "Unauthorized"}
 
@@ -45,8 +46,11 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     gate = await web.mutate("gate.create", applicationId=name, kind="maturity", rule={"age": "1h"})
     group = await web.mutate("group.create", name=name, members=[{"applicationId": name}])
     release = await web.mutate("release.create", groupId=group["groupId"])
+    asking = Asking(web.pool, {"count": 1, "approvers": ["nobody"], "deadline": "3d"}, application_id=name)
+    await asking.ask()
     return {
         "applicationId": name,
+        "approvalId": await asking.open_id(),
         "serviceId": name,
         "portId": port["portId"],
         "mountId": mount["mountId"],
