@@ -188,7 +188,7 @@ class Connection(ShortcutConnection):
         try:
             return await super()._handle_request(request, start_time, answer)
         finally:
-            self.gave_back = False
+            self.seconds_on_shortcut = None
             if not self._messages:
                 self.become_idle()
 

@@ -26,15 +26,15 @@ SHORTCUT: web.AppKey[Shortcut] = web.AppKey("shortcut")
 class ShortcutConnection(RequestHandler):
     """One connection. Until a request on the shortcut is answered, it stays in `_messages`; aiohttp's task waits."""
 
-    __slots__ = ("_on_shortcut", "_shortcut", "gave_back")
+    __slots__ = ("_begun_at", "_on_shortcut", "_shortcut", "seconds_on_shortcut")
 
     def __init__(self, server: web.Server, shortcut: Shortcut | None, **options: Any) -> None:
         super().__init__(server, **options)
         self._shortcut = shortcut
-        #: the request in progress was begun on the shortcut
-        self._on_shortcut = False
-        #: it was given back
-        self.gave_back = False
+        #: the request in progress was begun on the shortcut, and when, by the clock of the loop
+        self._on_shortcut, self._begun_at = False, 0.0
+        #: how long that took of a request that was given back; None for every other one
+        self.seconds_on_shortcut: float | None = None
 
     def receive(self, data: bytes) -> bool:
         """Parse what was received; return whether a request has begun, of which aiohttp's task does not know yet."""
@@ -50,6 +50,7 @@ class ShortcutConnection(RequestHandler):
         """Let the request that has begun be answered; return whether it takes the shortcut."""
         if self._on_shortcut:
             return False
+        self._begun_at = self._loop.time()
         if not self._begin():
             self._wake()
             return False
@@ -74,15 +75,16 @@ class ShortcutConnection(RequestHandler):
         """Send the response on the shortcut; without one, the request goes the other way."""
         self._on_shortcut = False
         transport = self.transport
-        if response is None and transport is not None:
-            self.gave_back = True
+        if response is None:
+            self.seconds_on_shortcut = self._loop.time() - self._begun_at
             self.take_back(self._messages[0][1])
             self._wake()
             return
         self._request_in_progress = False
         if self._handler_waiter is not None:
             self._handler_waiter.set_result(None)
-        if transport is None or response is None:
+        if transport is None:
+            self._end_task()
             return
         self._messages.popleft()
         if self._parser is not None:
@@ -103,12 +105,31 @@ class ShortcutConnection(RequestHandler):
     def become_idle(self) -> None:
         """Note that all requests are answered."""
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        factory, answer = self._request_factory, self._request_handler
+        super().connection_lost(exc)
+        # A request that is given back later is handled, as every other one whose sender has left.
+        self._request_factory, self._request_handler = factory, answer
+
+    def force_close(self) -> None:
+        """Close the connection. The request on the shortcut may still be given back to aiohttp's task."""
+        idle = self._waiter
+        if self._on_shortcut:
+            self._waiter = None
+        super().force_close()
+        self._waiter = idle
+
     def close(self) -> None:
         """Accept no further request, and end when the one in progress is answered."""
         if self._on_shortcut:
             self._close = True
         else:
             super().close()
+
+    def _end_task(self) -> None:
+        """End aiohttp's task, which waits for a request that cannot come."""
+        if self._waiter is not None:
+            self._waiter.cancel()
 
     def _wake(self) -> None:
         """Let aiohttp's task take the next request, if it waits for one."""
@@ -122,6 +143,6 @@ def _whole(content: StreamReader) -> bytes | None:
     return b"".join(content._buffer) if content.total_bytes and content._eof else None  # noqa: SLF001
 
 
-def was_given_back(request: web.Request) -> bool:
-    """Whether a request was begun on the shortcut, which could not answer it."""
-    return isinstance(request.protocol, ShortcutConnection) and request.protocol.gave_back
+def seconds_on_shortcut(request: web.Request) -> float | None:
+    """Return how long a request was on the shortcut, which could not answer it; None if it was not there."""
+    return request.protocol.seconds_on_shortcut if isinstance(request.protocol, ShortcutConnection) else None

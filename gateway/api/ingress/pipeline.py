@@ -33,7 +33,7 @@ from gateway.api.ingress.repository_locks import REPOSITORY_LOCKS
 from gateway.api.metrics import DELIVERIES
 from gateway.api.notify import notify_workers
 from gateway.api.request_body import read_body
-from gateway.api.shortcut_connections import was_given_back
+from gateway.api.shortcut_connections import seconds_on_shortcut
 from gateway.model.deliveries import redact_headers
 from gateway.model.endpoints import Endpoint
 from gateway.model.errors import GatewayError, InvalidInput, Throttled
@@ -135,35 +135,36 @@ async def _run(ingress: Ingress) -> Answer:
     request, limiters = ingress.request, ingress.app[RATE_LIMITERS]
     limiter = limiters.for_path(request.path)
     limiter.count()
-    remaining = ingress.deadline
+    spent = seconds_on_shortcut(request)
+    until = time.monotonic() + ingress.deadline - (spent or 0.0)
     # Where a batch could not decide the delivery, a second one cannot either.
-    known = None if was_given_back(request) else ingress.known_endpoint()
-    if known is None:
-        started = time.monotonic()
-        endpoint = await respond_within(ingress.app, remaining, limiter.run(ingress.find_endpoint()))
-        remaining -= time.monotonic() - started
-    else:
-        endpoint = known
+    known = ingress.known_endpoint() if spent is None else None
+    endpoint = known or await _find_endpoint(ingress, limiter, until)
     limiter = limiters.for_endpoint(request.path, rate=endpoint.rate / 60 if endpoint.rate else None)
-    received, unreadable = await read(request)
-    if known is not None:
-        started = time.monotonic()
-        if unreadable is None and (answer := await _accept_known(ingress, known, received, limiter)) is not None:
-            return answer
-        endpoint = await respond_within(ingress.app, remaining, limiter.run(ingress.find_endpoint()))
-        remaining -= time.monotonic() - started
-    accept = _accept(ingress, endpoint, received, unreadable)
-    return await respond_within(ingress.app, remaining, limiter.run(accept))
-
-
-async def _accept_known(ingress: Ingress, endpoint: Endpoint, received: Request, limiter: RateLimiter) -> Answer | None:
-    """Accept a delivery of an endpoint that was read before; None where that is not possible."""
     started = time.monotonic()
+    received, unreadable = await read(request)
+    until += time.monotonic() - started
+    if known is not None:
+        if unreadable is None and (answer := await _accept_known(ingress, known, received, limiter, until)) is not None:
+            return answer
+        endpoint = await _find_endpoint(ingress, limiter, until)
+    accept = _accept(ingress, endpoint, received, unreadable)
+    return await respond_within(ingress.app, until - time.monotonic(), limiter.run(accept))
+
+
+async def _find_endpoint(ingress: Ingress, limiter: RateLimiter, until: float) -> Endpoint:
+    return await respond_within(ingress.app, until - time.monotonic(), limiter.run(ingress.find_endpoint()))
+
+
+async def _accept_known(
+    ingress: Ingress, endpoint: Endpoint, received: Request, limiter: RateLimiter, until: float
+) -> Answer | None:
+    """Accept a delivery of an endpoint that was read before; None where that is not possible."""
     if (notification := await ingress.recognize(endpoint, received)) is None:
         return None
     headers = redact_headers(received.headers, endpoint.secrets)
     accept = ingress.app[ACCEPTOR].accept(
-        endpoint, received.body, notification, headers, within=ingress.deadline - (time.monotonic() - started)
+        endpoint, received.body, notification, headers, within=until - time.monotonic()
     )
     if (receipt := await limiter.wait(accept)) is None:
         return None

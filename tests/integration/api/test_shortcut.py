@@ -11,10 +11,13 @@ from aiohttp import web as aiohttp_web
 from aiohttp.http_parser import RawRequestMessage
 
 from gateway.api.connections import Limits, Runner, Server
+from gateway.api.ingress.deadline import respond_within
 from gateway.api.ingress.shortcut import Shortcut
 from gateway.api.request_body import read_body
 from gateway.api.shortcut_connections import SHORTCUT, Respond
 from gateway.model.errors import DatabaseUnavailable
+from gateway.sources import SOURCES
+from gateway.store.accept import UNDECIDED, Acceptance
 from tests.integration.api.test_webhooks import application, ecr, github, signed
 from tests.support.api_client import Web
 
@@ -150,6 +153,30 @@ async def test_a_failure_is_answered_alike(
     assert whole[9:10] == b"5"
 
 
+async def test_a_delivery_that_a_batch_cannot_decide_gets_no_further_time(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = 0.05
+    given: list[float] = []
+
+    async def decides_nothing(_connection: Any, deliveries: list[Any], *_given: Any) -> list[Acceptance]:
+        await asyncio.sleep(taken)
+        return [UNDECIDED] * len(deliveries)
+
+    async def noted(application: Any, seconds: float, work: Any) -> Any:
+        given.append(seconds)
+        return await respond_within(application, seconds, work)
+
+    path, body = await web.endpoint("dockerhub", "s"), hub("acme/web")
+    await web.post(path, body)
+    monkeypatch.setattr("gateway.queue.accept.accept", decides_nothing)
+    monkeypatch.setattr("gateway.api.ingress.pipeline.respond_within", noted)
+    in_pieces, whole = await both_ways(web, path, body, lambda _: {})
+    assert in_pieces == whole
+    assert len(given) == 4  # each found its endpoint, and stored the delivery
+    assert max(given) <= SOURCES["dockerhub"].response_deadline - taken
+
+
 async def test_requests_that_do_not_take_the_shortcut_are_counted_once(web: Web, begun: list[bool]) -> None:
     path = await web.endpoint("github", "s", rate=24)  # four at once
     async with sender(web.client.port) as one:
@@ -167,6 +194,8 @@ class Held:
 
     def __init__(self) -> None:
         self.begun: list[tuple[bytes, Respond]] = []
+        #: bodies of the requests that went the other way
+        self.echoed: list[bytes] = []
         self.came = asyncio.Event()
 
     def begin(self, message: RawRequestMessage, body: bytes, respond: Respond) -> bool:
@@ -191,7 +220,8 @@ SHORT = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nshort"
 @asynccontextmanager
 async def serving() -> AsyncIterator[tuple[Held, Sender, Runner]]:
     async def echo(request: aiohttp_web.Request) -> aiohttp_web.Response:
-        return aiohttp_web.Response(body=await read_body(request))
+        held.echoed.append(body := await read_body(request))
+        return aiohttp_web.Response(body=body)
 
     app = aiohttp_web.Application()
     app.router.add_post("/{path}", echo)
@@ -204,6 +234,12 @@ async def serving() -> AsyncIterator[tuple[Held, Sender, Runner]]:
             yield held, one, runner
     finally:
         await runner.cleanup()
+
+
+async def became(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SOON):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 def request(path: str, body: bytes) -> bytes:
@@ -252,16 +288,18 @@ async def test_a_server_that_stops_answers_what_has_begun(response: bytes | None
         await stopping
 
 
-async def test_a_sender_that_has_left_gets_no_response() -> None:
+async def test_the_request_of_a_sender_that_has_left_is_handled() -> None:
     async with serving() as (held, one, runner):
+        server = runner.server
+        assert isinstance(server, Server)
         for response in (SHORT, None):
             async with sender(runner.addresses[0][1]) as gone:
-                gone.writer.write(request("/short", b"1"))
+                gone.writer.write(request("/short", b"given back"))
                 _, respond = await held.next()
-            async with asyncio.timeout(SOON):
-                while len(runner.server.connections if runner.server else ()) > 1:  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
+            await became(lambda: any(connection.transport is None for connection in server.connections))
+            assert held.echoed == []
             respond(response)
+            await became(lambda: len(server.connections) == 1)
+        assert held.echoed == [b"given back"]
         assert (await one.ask(request("/long", b"2"))).endswith(b"2")
-        assert isinstance(runner.server, Server)
-        assert runner.server.held == 0
+        assert server.held == 0
