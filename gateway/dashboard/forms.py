@@ -12,7 +12,8 @@ from aiohttp import web
 
 from gateway.api.rpc.dispatch import CallError
 from gateway.api.rpc.trpc import UNDEFINED
-from gateway.dashboard.live import CHANGES
+from gateway.dashboard.fields import read_fields
+from gateway.dashboard.live import CHANGES, LISTS
 from gateway.dashboard.procedures import call_whole
 from gateway.dashboard.rendering import page, redirect
 from gateway.dashboard.sessions import PREFIX, SESSION, own_page, refuse_other_sites
@@ -68,29 +69,28 @@ async def send(request: web.Request) -> web.StreamResponse:
     """Call the procedure. Its answer, or why it failed, is a page; else the page follows that the form names."""
     name = request.match_info["procedure"]
     refuse_other_sites(request)
-    fields = await request.post()
+    fields = await read_fields(request)
     request[SESSION].check_form(fields.get("form"))
     if name not in OFFERED:
         raise Forbidden(f"The pages do not offer {name[:100]}; call it by the API.")
-    then = own_page(str(fields.get("then", "")))
+    then = own_page(fields.get("then", ""))
     try:
         answered = await call_whole(request, name, _given(fields))
     except CallError as error:
         return page(request, "error.html", status=HTTPStatus(error.problem.status), problem=error.problem, back=then)
     if name in _SHOWN_ONCE and answered.value is not UNDEFINED:
         return page(request, "shown_once.html", name=name, answer=answered.value, then=then)
-    request.app[CHANGES].publish({"overview", "deployments"})
+    request.app[CHANGES].publish(LISTS)
     deployment_id = answered.headers.get("X-Deployment-Id")
     return redirect(f"{PREFIX}/deployments/{deployment_id}" if deployment_id else then)
 
 
-def _given(fields: Mapping[str, object]) -> dict[str, Any]:
+def _given(fields: Mapping[str, str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
-    for name, value in fields.items():
-        text = value if isinstance(value, str) else ""
+    for name, text in fields.items():
         if name in _OWN_FIELDS:
             continue
-        text = text.replace("\r\n", "\n")
+        text = text.replace("\r\n", "\n")  # noqa: PLW2901 - as browsers write the ends of lines
         if name.endswith("[]"):
             given[name.removesuffix("[]")] = [line.strip() for line in text.split("\n") if line.strip()]
         elif text.strip() or name.endswith("!"):

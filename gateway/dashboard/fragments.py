@@ -40,7 +40,7 @@ class Fragments:
     ) -> web.StreamResponse:
         """Respond with the fragment that is known, else with the one that `make` makes."""
         session, element = request[SESSION], request.headers.get("HX-Target", "")
-        if not element or session.rotated:
+        if not element:
             return await make(request)
         number = request.app[CHANGES].number
         key = (session.token, request.path_qs, element)

@@ -8,24 +8,20 @@ that it has seen, and gets what it missed; where that is not known, it is told t
 
 import asyncio
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import orjson
-import structlog
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from gateway.api.context import CONTEXT
-from gateway.dashboard.sessions import SESSION, find
-from gateway.model.api_keys import Grants
+from gateway.dashboard.sessions import SESSION, is_current
 from gateway.model.errors import Unavailable
 from gateway.store import overview, resource_owners
 from gateway.store.database import Pool, statement
 from gateway.store.overview import Change, Newest
-
-_LOG = structlog.get_logger()
 
 _INTERVAL = 0.15  # seconds between two looks
 # Seconds more for each tab: a change makes all of them fetch, and that must leave the processor to pushes.
@@ -34,28 +30,36 @@ _MOST_PENDING = 500  # deployments that are looked at
 _KEPT = 500  # events that a reconnecting tab may have missed
 _BUFFER = 64  # events that a tab may be behind before it is dropped
 _HEARTBEAT = 15.0  # seconds
-_SESSION_CHECK = 30.0  # seconds between looks whether the session is still valid
+_SESSION_CHECK = 10.0  # seconds between looks whether the session is still valid
+_SLOWEST_WRITE = 60.0  # seconds until a tab that reads nothing is dropped
 _RETRY = 1000  # milliseconds until a tab reconnects
 _MOST_TABS = 1000
+_MOST_TABS_OF_KEY = 500
 
-#: applications that restricted keys must not hear of are left out of their streams
-_Event = tuple[int, frozenset[str]]
+#: a topic, and the application that it is about, None for a list: restricted keys hear of their applications alone
+_Topic = tuple[str, str | None]
+_Event = tuple[int, frozenset[_Topic]]
+_EVERYTHING: _Topic = ("everything", None)
+_OVERVIEW: _Topic = ("overview", None)
+_DEPLOYMENTS: _Topic = ("deployments", None)
+#: what any change of a person may show in
+LISTS = frozenset({_OVERVIEW, _DEPLOYMENTS})
 
 
-def _topics(before: Mapping[str, Change], now: Mapping[str, Change]) -> set[str]:
+def _topics(before: Mapping[str, Change], now: Mapping[str, Change]) -> set[_Topic]:
     """Return the topics of the deployments whose visible state has changed."""
-    topics: set[str] = set()
+    topics: set[_Topic] = set()
     for deployment_id in now.keys() | before.keys():
         one, other = now.get(deployment_id), before.get(deployment_id)
         changed = one or other
         if one != other and changed is not None:
-            topics |= {
-                "overview",
-                "deployments",
-                f"deployment:{deployment_id}",
-                f"application:{changed.application_id}",
-            }
+            own = changed.application_id
+            topics |= {_OVERVIEW, _DEPLOYMENTS, (f"deployment:{deployment_id}", own), *_of_applications([own])}
     return topics
+
+
+def _of_applications(application_ids: Iterable[str]) -> set[_Topic]:
+    return {(f"application:{one}", one) for one in application_ids}
 
 
 class Changes:
@@ -68,22 +72,29 @@ class Changes:
         self.number = 0
         self._events: deque[_Event] = deque(maxlen=_KEPT)
         self._tabs: set[asyncio.Queue[_Event | None]] = set()
+        self._open: Counter[str] = Counter()
         self._wanted = asyncio.Event()
 
     @property
     def tabs(self) -> int:
         return len(self._tabs)
 
+    def has_place(self, key_id: str) -> bool:
+        """Tell whether one more tab may be opened with this key: none may take all places."""
+        return self._open.total() < _MOST_TABS and self._open[key_id] < _MOST_TABS_OF_KEY
+
     @asynccontextmanager
-    async def subscribed(self) -> AsyncIterator[asyncio.Queue[_Event | None]]:
+    async def subscribed(self, key_id: str = "") -> AsyncIterator[asyncio.Queue[_Event | None]]:
         """Yield the queue of a tab. It ends with None when the tab is too slow, or the gateway stops."""
         tab: asyncio.Queue[_Event | None] = asyncio.Queue(_BUFFER + 1)
         self._tabs.add(tab)
+        self._open[key_id] += 1
         self._wanted.set()
         try:
             yield tab
         finally:
             self._tabs.discard(tab)
+            self._open -= Counter([key_id])
             if not self._tabs:
                 self._wanted.clear()
 
@@ -97,7 +108,7 @@ class Changes:
             return None
         return [event for event in self._events if event[0] > seen]
 
-    def publish(self, topics: Collection[str]) -> None:
+    def publish(self, topics: Collection[_Topic]) -> None:
         self.number += 1
         event = (self.number, frozenset(topics))
         self._events.append(event)
@@ -127,7 +138,7 @@ class Changes:
     async def _listen_until_unwanted(self) -> None:
         pending, newest = await self._look()
         # What has changed while nobody listened is not known.
-        self.publish({"everything"})
+        self.publish({_EVERYTHING})
         while self._wanted.is_set():
             await asyncio.sleep(_INTERVAL + _INTERVAL_OF_TAB * len(self._tabs))
             pending_before, newest_before = pending, newest
@@ -136,20 +147,20 @@ class Changes:
             if topics:
                 self.publish(topics)
 
-    async def _topics_of_newest(self, before: Newest, now: Newest) -> set[str]:
-        topics: set[str] = set()
+    async def _topics_of_newest(self, before: Newest, now: Newest) -> set[_Topic]:
+        topics: set[_Topic] = set()
         if now.deployment_id != before.deployment_id:
-            topics |= {"overview", "deployments"}
+            topics |= LISTS
         if now.delivery_id != before.delivery_id:
-            topics.add("inbox")
+            topics.add(("inbox", None))
         if now.observed != before.observed and before.observed is not None:
             async with statement(self._pool) as connection:
                 changed = await overview.select_observed_since(connection, before.observed)
-            topics |= {"overview", *(f"application:{one}" for one in changed)}
+            topics |= {_OVERVIEW, *_of_applications(changed)}
         if now.audited != before.audited:
             async with statement(self._pool) as connection:
                 changed = await overview.select_audited_since(connection, before.audited)
-            topics |= {"overview", *(f"application:{one}" for one in changed)}
+            topics |= LISTS | _of_applications(changed)
         return topics
 
     async def _look(self) -> tuple[dict[str, Change], Newest]:
@@ -175,61 +186,64 @@ async def close_streams(application: web.Application) -> None:
 async def stream(request: web.Request) -> web.StreamResponse:
     """Respond with the events, until the tab leaves, the session ends, or the gateway stops."""
     changes, session = request.app[CHANGES], request[SESSION]
-    if changes.tabs >= _MOST_TABS:
+    if not changes.has_place(session.caller.key_id):
         raise web.HTTPServiceUnavailable(text="Too many tabs are open", headers={"Retry-After": "30"})
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
-    async with changes.subscribed() as tab:
-        missed = changes.missed(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
-        with suppress(ClientConnectionResetError, ConnectionError):
-            await response.write(f"retry: {_RETRY}\n\n".encode())
-            await _send(
-                response, changes, await _visible(request, missed or [(changes.number, frozenset({"everything"}))])
-            )
-            checked = asyncio.get_running_loop().time()
-            while True:
-                try:
-                    async with asyncio.timeout(_HEARTBEAT):
-                        event = await tab.get()
-                except TimeoutError:
-                    await response.write(b": still here\n\n")
-                    event = (changes.number, frozenset())
-                if event is None:
-                    break
-                now = asyncio.get_running_loop().time()
-                if now - checked > _SESSION_CHECK:
-                    current = await find(request)
-                    if current is None or current.caller != session.caller:
-                        break
-                    checked = now
-                await _send(response, changes, await _visible(request, [event]))
+    async with changes.subscribed(session.caller.key_id) as tab:
+        await response.prepare(request)
+        # A tab that is not told now connects again, and catches up: so it ends the stream when the database is away.
+        with suppress(ConnectionError, TimeoutError, Unavailable):
+            await _write_events(request, response, changes, tab)
     return response
 
 
-async def _send(response: web.StreamResponse, changes: Changes, events: Collection[_Event]) -> None:
-    topics = frozenset[str]().union(*(event[1] for event in events))
-    if topics:
+async def _write_events(
+    request: web.Request, response: web.StreamResponse, changes: Changes, tab: asyncio.Queue[_Event | None]
+) -> None:
+    """Write until the session or the queue ends; raises ConnectionError, TimeoutError and Unavailable."""
+    missed = changes.missed(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
+    await _write(response, b"retry: %d\n\n" % _RETRY)
+    await _send(request, response, changes, missed or [(changes.number, frozenset({_EVERYTHING}))])
+    clock = asyncio.get_running_loop().time
+    checked = clock()
+    while True:
+        event: _Event | None = (changes.number, frozenset())
+        try:
+            async with asyncio.timeout(_HEARTBEAT):
+                event = await tab.get()
+        except TimeoutError:
+            await _write(response, b": still here\n\n")
+        if event is None:
+            return
+        if clock() - checked > _SESSION_CHECK:
+            if not await is_current(request):
+                return
+            checked = clock()
+        await _send(request, response, changes, [event])
+
+
+async def _write(response: web.StreamResponse, text: bytes) -> None:
+    async with asyncio.timeout(_SLOWEST_WRITE):
+        await response.write(text)
+
+
+async def _send(
+    request: web.Request, response: web.StreamResponse, changes: Changes, events: Collection[_Event]
+) -> None:
+    found = frozenset[_Topic]().union(*(event[1] for event in events))
+    if topics := await _visible(request, found):
         number = max(event[0] for event in events)
         data = orjson.dumps(sorted(topics))
-        await response.write(b"id: %s-%d\nevent: changed\ndata: %s\n\n" % (changes.name.encode(), number, data))
+        await _write(response, b"id: %s-%d\nevent: changed\ndata: %s\n\n" % (changes.name.encode(), number, data))
 
 
-async def _visible(request: web.Request, events: Collection[_Event]) -> list[_Event]:
+async def _visible(request: web.Request, topics: Collection[_Topic]) -> set[str]:
     """Leave out the applications and deployments that a restricted key does not cover."""
     grants = request[SESSION].caller.grants
-    if grants is None:
-        return list(events)
-    named = {topic for _, topics in events for topic in topics if ":" in topic}
-    hidden = (
-        {topic for topic in named if not await _covers(request.app[CONTEXT].pool, grants, topic)} if named else set()
-    )
-    return [(number, topics - hidden) for number, topics in events]
-
-
-async def _covers(pool: Pool, grants: Grants, topic: str) -> bool:
-    kind, _, named = topic.partition(":")
-    async with statement(pool) as connection:
-        owner = await resource_owners.select_owner(connection, resource_owners.ResourceKind(kind), named)
-    return owner is not None and grants.covers(application_id=owner.application_id, project_id=owner.project_id)
+    covered: frozenset[str] = frozenset()
+    if grants is not None and any(owner is not None for _, owner in topics):
+        async with statement(request.app[CONTEXT].pool) as connection:
+            covered = await resource_owners.select_covered(connection, grants)
+    return {topic for topic, owner in topics if grants is None or owner is None or owner in covered}

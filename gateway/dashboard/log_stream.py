@@ -2,85 +2,110 @@
 
 A slow tab slows the reading: the engine keeps the lines meanwhile. A tab that reconnects names the time of the last
 line that it has, and goes on after it. When the container is replaced the stream ends, and the tab connects to the new
-one.
+one. When the session ends, or the key may not read the log any more, the stream ends within seconds.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import orjson
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.api.procedures.application_logs import host_of
-from gateway.dashboard.procedures import call
+from gateway.dashboard.procedures import call, may_still
+from gateway.dashboard.sessions import SESSION
 from gateway.docker import application_logs
-from gateway.model.errors import RolloutError
+from gateway.model.errors import GatewayError
 from gateway.store import applications
 from gateway.store.database import statement
 
 _LINES = 1000  # that a new tab gets
 _MOST_AT_ONCE = 1000  # lines of one event
 _MOST_STREAMS = 100
+_MOST_STREAMS_OF_KEY = 50
+_RIGHTS_CHECK = 5.0  # seconds between looks whether the log may still be read
+_SLOWEST_WRITE = 60.0  # seconds until a tab that reads nothing is dropped
 _HEARTBEAT = 15.0  # seconds
 _RETRY = 1500  # milliseconds until a tab reconnects
+_PROCEDURE = "application.readLogs"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-STREAMS: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("log_streams")
+#: who follows a log, by the id of their key
+STREAMS: web.AppKey[dict[asyncio.Task[None], str]] = web.AppKey("log_streams")
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
     """Respond with the lines as they come, until the tab leaves or the container ends."""
     application_id = request.match_info["application_id"]
     # It has the rights, and says why there is no log.
-    await call(request, "application.readLogs", applicationId=application_id, tail=1)
-    streams = request.app[STREAMS]
-    if len(streams) >= _MOST_STREAMS:
+    await call(request, _PROCEDURE, applicationId=application_id, tail=1)
+    streams, key_id = request.app[STREAMS], request[SESSION].caller.key_id
+    if len(streams) >= _MOST_STREAMS or list(streams.values()).count(key_id) >= _MOST_STREAMS_OF_KEY:
         return web.Response(status=503, text="Too many logs are followed", headers={"Retry-After": "30"})
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
-    await response.prepare(request)
-    writing = asyncio.create_task(_write(request, response, application_id), name="log stream")
-    streams.add(writing)
+    writing = asyncio.create_task(_respond(request, response, application_id), name="log stream")
+    streams[writing] = key_id
     try:
-        with suppress(asyncio.CancelledError, ClientConnectionResetError, ConnectionError):
+        # A tab whose stream ends early connects again.
+        with suppress(asyncio.CancelledError, ConnectionError, TimeoutError):
             await writing
     finally:
-        streams.discard(writing)
+        del streams[writing]
         writing.cancel()
     return response
 
 
-async def _write(request: web.Request, response: web.StreamResponse, application_id: str) -> None:
-    await response.write(f"retry: {_RETRY}\n\n".encode())
+async def _respond(request: web.Request, response: web.StreamResponse, application_id: str) -> None:
+    """Write the lines; raises ConnectionError and TimeoutError."""
+    await response.prepare(request)
+    await _write(response, b"retry: %d\n\n" % _RETRY)
     after = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-    lines = aiter(_lines(request, application_id, after))
+    lines = _lines(request, application_id, after)
     coming: asyncio.Task[list[tuple[str, str]]] | None = None
+    clock = asyncio.get_running_loop().time
+    checked = written = clock()
     try:
         while True:
             coming = coming or asyncio.ensure_future(anext(lines))
-            done, _ = await asyncio.wait({coming}, timeout=_HEARTBEAT)
+            done, _ = await asyncio.wait({coming}, timeout=_RIGHTS_CHECK)
+            if clock() - checked >= _RIGHTS_CHECK:
+                if not await may_still(request, _PROCEDURE, applicationId=application_id):
+                    return
+                checked = clock()
             if not done:
-                await response.write(b": still here\n\n")
+                if clock() - written >= _HEARTBEAT:
+                    await _write(response, b": still here\n\n")
+                    written = clock()
                 continue
             together = coming.result()
             coming = None
             for first in range(0, len(together), _MOST_AT_ONCE):
                 part = together[first : first + _MOST_AT_ONCE]
-                await response.write(b"id: %s\nevent: lines\ndata: %s\n\n" % (part[-1][0].encode(), orjson.dumps(part)))
+                newest, text = part[-1][0].encode(), orjson.dumps(part)
+                await _write(response, b"id: %s\nevent: lines\ndata: %s\n\n" % (newest, text))
+            written = clock()
     except StopAsyncIteration:
-        await response.write(b"event: ended\ndata: []\n\n")
-    except RolloutError as error:
-        await response.write(b"event: ended\ndata: %s\n\n" % orjson.dumps([str(error)]))
+        await _write(response, b"event: ended\ndata: []\n\n")
+    except GatewayError as error:
+        await _write(response, b"event: ended\ndata: %s\n\n" % orjson.dumps([str(error)]))
     finally:
         if coming is not None:
             coming.cancel()
+            await asyncio.wait({coming})
+        await lines.aclose()
 
 
-async def _lines(request: web.Request, application_id: str, after: str) -> AsyncIterator[list[tuple[str, str]]]:
+async def _write(response: web.StreamResponse, text: bytes) -> None:
+    async with asyncio.timeout(_SLOWEST_WRITE):
+        await response.write(text)
+
+
+async def _lines(request: web.Request, application_id: str, after: str) -> AsyncGenerator[list[tuple[str, str]], None]:
     context = request.app[CONTEXT]
     async with statement(context.pool) as connection:
         application = await applications.select_application(connection, context.vault, application_id)

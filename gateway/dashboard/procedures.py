@@ -4,13 +4,14 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.api.rpc.auth import may_call
+from gateway.api.context import CONTEXT
+from gateway.api.rpc.auth import authorize, may_call
 from gateway.api.rpc.concurrency import CONCURRENCY_LIMITS
 from gateway.api.rpc.dispatch import CallError, answer, find
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED
-from gateway.dashboard.sessions import SESSION
-from gateway.model.errors import NotFound
+from gateway.dashboard.sessions import SESSION, is_current
+from gateway.model.errors import Forbidden, NotFound
 
 
 async def call(request: web.Request, name: str, **given: Any) -> Any:
@@ -34,6 +35,17 @@ async def call_if_allowed(request: web.Request, name: str, **given: Any) -> Any:
         return await call(request, name, **given)
     except CallError:
         return None
+
+
+async def may_still(request: web.Request, name: str, **given: Any) -> bool:
+    """Tell whether the session of a request that goes on is valid, and allows the call; raises Unavailable."""
+    if not await is_current(request):
+        return False
+    try:
+        await authorize(request.app[CONTEXT], request[SESSION].caller, procedure(request, name), given)
+    except Forbidden:
+        return False
+    return True
 
 
 def may(request: web.Request, name: str) -> bool:

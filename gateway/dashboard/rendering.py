@@ -15,7 +15,7 @@ from aiohttp import web
 
 from gateway.dashboard import formats
 from gateway.dashboard.procedures import may
-from gateway.dashboard.sessions import PREFIX, SESSION, set_cookie
+from gateway.dashboard.sessions import PREFIX, SESSION
 
 #: scripts and styles come from the gateway's own files alone
 _POLICY = (
@@ -134,6 +134,4 @@ def page(request: web.Request, template: str, *, status: HTTPStatus = HTTPStatus
     )
     response = web.Response(text=html, content_type="text/html", charset="utf-8", headers=HEADERS, status=status)
     response.enable_compression()
-    if session is not None and session.rotated:
-        set_cookie(request, response, session)
     return response

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.api.rpc.dispatch import CallError, problem_of
-from gateway.dashboard import forms, live, log_stream, oidc, sessions
+from gateway.dashboard import forms, live, log_stream, oidc, oidc_issuer, sessions
 from gateway.dashboard.fragments import FRAGMENTS, Fragments
 from gateway.dashboard.pages import (
     activity,
@@ -32,9 +32,9 @@ def add_dashboard(application_: web.Application) -> None:
     changes = live.Changes(application_[CONTEXT].pool)
     application_[live.CHANGES] = changes
     application_.cleanup_ctx.append(live.run_listener)
-    application_[oidc.PROVIDER] = []
+    application_[oidc_issuer.ISSUER] = oidc_issuer.Issuer()
     application_[FRAGMENTS] = Fragments()
-    application_[log_stream.STREAMS] = set()
+    application_[log_stream.STREAMS] = {}
     application_.on_shutdown.extend([live.close_streams, log_stream.close_streams])
     pages: dict[str, Handler] = {
         "": overview.show,
@@ -88,7 +88,9 @@ def _signed_in(show: Handler) -> Handler:
                 raise web.HTTPUnauthorized(text="Sign in first")
             return redirect(f"{PREFIX}/sign-in?then={quote(request.path_qs, safe='')}")
         request[SESSION] = session
-        return await (request.app[FRAGMENTS].respond(request, show) if is_fragment else show(request))
+        response = await (request.app[FRAGMENTS].respond(request, show) if is_fragment else show(request))
+        await sessions.rotate(request, response)
+        return response
 
     return _with_errors(guarded)
 

@@ -1,9 +1,10 @@
 """Who is signed in: a cookie stands for a sign-in, and the sign-in for an API key.
 
 The cookie's token is random; the database has its hash. A sign-in ends after a week, after twelve hours without use, by
-signing out, and with its key. Its token is replaced every hour.
+signing out, and with its key. Its token is replaced every hour, by a page: a stream cannot set a cookie.
 
-Forms carry a token that is derived from the cookie's, so that no other site can send one.
+Forms carry a token that is derived from the part of the cookie's that stays, so that no other site can send one, and
+that a form which was open meanwhile can still be sent.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from gateway.model.api_keys import Caller
 from gateway.model.errors import Forbidden, Unauthenticated
 from gateway.store import sign_ins
 from gateway.store.database import transaction
+from gateway.store.sign_ins import base_of
 
 #: the addresses of all pages begin with it
 PREFIX = "/dashboard"
@@ -32,6 +34,8 @@ _GRACE = timedelta(minutes=1)  # in which requests that are under way may still 
 _TOKEN_BYTES = 32
 _SALT_BYTES = 16
 _MAX_TOKEN = 200  # characters
+_MAX_ADDRESS = 4000  # characters
+_PLACE = "sign_ins:token"
 
 _COOKIE = "pushdeploy_session"
 #: a browser takes a cookie of this prefix only from the host itself, over TLS
@@ -44,8 +48,8 @@ class Session:
 
     caller: Caller
     token: str
-    #: whether the response must set a new token
-    rotated: bool = False
+    #: whether its token is to be replaced
+    old: bool = False
 
     @property
     def form_token(self) -> str:
@@ -60,7 +64,8 @@ class Session:
             raise Forbidden("This form is out of date. Go back, reload the page and send it again.")
 
     def _sign(self, salt: str) -> str:
-        return hmac.new(self.token.encode(), salt.encode("utf-8", "surrogateescape"), hashlib.sha256).hexdigest()
+        base, said = base_of(self.token).encode(), salt.encode("utf-8", "surrogateescape")
+        return hmac.new(base, said, hashlib.sha256).hexdigest()
 
 
 SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)
@@ -72,20 +77,33 @@ def is_secure(request: web.Request) -> bool:
 
 
 async def find(request: web.Request) -> Session | None:
-    """Return the session of the request, its token replaced where that is due; None without a valid one."""
-    token = request.cookies.get(_SECURE_COOKIE if is_secure(request) else _COOKIE, "")
-    if not token or len(token) > _MAX_TOKEN:
+    """Return the session of the request; None without a valid one."""
+    if (token := _token(request)) is None:
         return None
     async with transaction(request.app[CONTEXT].pool) as connection:
         found = await sign_ins.select_sign_in(connection, token, idle=_IDLE)
-        if found is None:
-            return None
-        caller, age = found
-        if age < _ROTATED_AFTER or request.method != "GET":
-            return Session(caller, token)
-        replaced = secrets.token_urlsafe(_TOKEN_BYTES)
-        await sign_ins.rotate_sign_in(connection, token, replaced, within=_GRACE)
-    return Session(caller, replaced, rotated=True)
+    if found is None:
+        return None
+    caller, age = found
+    return Session(caller, token, old=age >= _ROTATED_AFTER)
+
+
+async def rotate(request: web.Request, response: web.StreamResponse) -> None:
+    """Replace the token of the request's session where that is due, and the response can tell the browser."""
+    session = request[SESSION]
+    if not session.old or response.prepared or request.method != "GET":
+        return
+    context = request.app[CONTEXT]
+    replaced = f"{base_of(session.token)}.{context.vault.derive(session.token, _PLACE)}"
+    async with transaction(context.pool) as connection:
+        if await sign_ins.rotate_sign_in(connection, session.token, replaced, within=_GRACE):
+            set_cookie(request, response, Session(session.caller, replaced))
+
+
+async def is_current(request: web.Request) -> bool:
+    """Tell whether the session of a request that goes on is still valid, and means the same."""
+    current = await find(request)
+    return current is not None and current.caller == request[SESSION].caller
 
 
 async def sign_in(request: web.Request, key: str) -> Session:
@@ -107,13 +125,15 @@ async def sign_in_by_link(request: web.Request, link: str) -> Session:
 
 async def begin(request: web.Request, key_id: str) -> Session:
     """Begin a session for an API key; raises Unauthenticated when it is not valid."""
-    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    token = f"{secrets.token_urlsafe(_TOKEN_BYTES)}.{secrets.token_urlsafe(_TOKEN_BYTES)}"
     async with transaction(request.app[CONTEXT].pool) as connection:
+        if before := _token(request):
+            await sign_ins.delete_sign_in(connection, before)
         await sign_ins.insert_sign_in(connection, token, key_id, _LIFETIME)
         found = await sign_ins.select_sign_in(connection, token, idle=_IDLE)
     if found is None:
         raise Unauthenticated("The API key was revoked a moment ago.")
-    return Session(found[0], token, rotated=True)
+    return Session(found[0], token)
 
 
 async def sign_out(request: web.Request, session: Session) -> None:
@@ -121,8 +141,15 @@ async def sign_out(request: web.Request, session: Session) -> None:
         await sign_ins.delete_sign_in(connection, session.token)
 
 
+def _token(request: web.Request) -> str | None:
+    token = request.cookies.get(_SECURE_COOKIE if is_secure(request) else _COOKIE, "")
+    return token if 0 < len(token) <= _MAX_TOKEN else None
+
+
 def own_page(address: str) -> str:
     """Return the address if it is one of the dashboard's own pages, else the overview."""
+    if len(address) > _MAX_ADDRESS:
+        return PREFIX
     own = address == PREFIX or address.startswith((f"{PREFIX}/", f"{PREFIX}?"))
     return address if own and address.isprintable() and "\\" not in address else PREFIX
 

@@ -1,6 +1,7 @@
 """Encryption of stored secrets: AES-256-GCM, with the place of a secret as associated data."""
 
 import hashlib
+import hmac
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,11 @@ class Vault:
             "GATEWAY_FORMER_MASTER_KEYS. If that key is lost, set the secret again.",
             place=place,
         )
+
+    def derive(self, text: str, place: str) -> str:
+        """Return a secret in hexadecimal that only this key derives from the text, for this place."""
+        said = f"{place}\0{text}".encode("utf-8", "surrogateescape")
+        return hmac.new(self.keyring.keys()[0], said, hashlib.sha256).hexdigest()
 
     def is_current(self, encrypted: bytes, place: str) -> bool:
         """Return whether it was encrypted with the current key."""

@@ -1,6 +1,9 @@
 """Sign-ins to the dashboard, and links that sign in once. Only hashes of their tokens are stored.
 
 A sign-in stands for an API key: where that is revoked or expired, the sign-in is not found.
+
+Its token is `BASE.REST`. The base stays when the token is replaced, and the hash begins with that of the base: so all
+tokens of a sign-in end together.
 """
 
 from datetime import timedelta
@@ -13,14 +16,23 @@ from gateway.store.database import Connection
 _VALID_KEY = "k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())"
 
 
+def base_of(token: str) -> str:
+    """Return the part of a token that stays when it is replaced."""
+    return token.partition(".")[0]
+
+
 def _hash(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def _hash_of_sign_in(token: str) -> bytes:
+    return _hash(base_of(token)) + _hash(token)
 
 
 async def insert_sign_in(connection: Connection, token: str, key_id: str, lifetime: timedelta) -> None:
     await connection.execute(
         "INSERT INTO sign_ins (token_hash, key_id, expires_at) VALUES ($1, $2, now() + $3)",
-        _hash(token),
+        _hash_of_sign_in(token),
         key_id,
         lifetime,
     )
@@ -39,37 +51,52 @@ async def select_sign_in(connection: Connection, token: str, *, idle: timedelta)
           JOIN api_keys k USING (key_id)
          WHERE s.token_hash = $1 AND s.expires_at > now() AND s.last_used_at > now() - $2::interval AND {_VALID_KEY}
         """,  # noqa: S608 - constants
-        _hash(token),
+        _hash_of_sign_in(token),
         idle,
     )
     if row is None:
         return None
     if row["stale"]:
-        await connection.execute("UPDATE sign_ins SET last_used_at = now() WHERE token_hash = $1", _hash(token))
+        await connection.execute(
+            "UPDATE sign_ins SET last_used_at = now() WHERE token_hash = $1", _hash_of_sign_in(token)
+        )
     return caller_of(row), row["age"]
 
 
-async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, within: timedelta) -> None:
-    """Give a sign-in another token. The former one is valid `within` this time."""
-    await connection.execute(
+async def rotate_sign_in(connection: Connection, token: str, replaced: str, *, within: timedelta) -> bool:
+    """Give a sign-in another token, once; return whether there is the sign-in.
+
+    The former token is valid `within` this time. Who sends it again meanwhile gets the same other one: so tabs that ask
+    at the same time, or did not get the answer, agree.
+    """
+    done = await connection.fetchval(
         """
-        WITH former AS (
-            UPDATE sign_ins SET expires_at = least(expires_at, now() + $3), created_at = now()
-             WHERE token_hash = $1
-            RETURNING key_id
+        WITH next AS (
+            INSERT INTO sign_ins (token_hash, key_id, expires_at)
+            SELECT $2, key_id, expires_at FROM sign_ins WHERE token_hash = $1
+            ON CONFLICT DO NOTHING
         )
-        INSERT INTO sign_ins (token_hash, key_id, expires_at)
-        SELECT $2, former.key_id, s.expires_at FROM former JOIN sign_ins s ON s.token_hash = $1
+        UPDATE sign_ins SET expires_at = least(expires_at, now() + $3) WHERE token_hash = $1 RETURNING true
         """,
-        _hash(token),
-        _hash(replaced),
+        _hash_of_sign_in(token),
+        _hash_of_sign_in(replaced),
         within,
     )
+    return done is not None
 
 
 async def delete_sign_in(connection: Connection, token: str) -> None:
-    """End a sign-in, and delete those that have expired."""
-    await connection.execute("DELETE FROM sign_ins WHERE token_hash = $1 OR expires_at < now()", _hash(token))
+    """End a sign-in with all of its tokens."""
+    first = _hash(base_of(token))
+    await connection.execute(
+        "DELETE FROM sign_ins WHERE token_hash BETWEEN $1 AND $2", first, first + b"\xff" * (sha256().digest_size + 1)
+    )
+
+
+async def delete_expired(connection: Connection) -> None:
+    """Delete the sign-ins and the links that have expired."""
+    await connection.execute("DELETE FROM sign_ins WHERE expires_at < now()")
+    await connection.execute("DELETE FROM sign_in_links WHERE expires_at < now()")
 
 
 async def insert_link(connection: Connection, token: str, key_id: str, lifetime: timedelta) -> None:
@@ -87,7 +114,7 @@ async def delete_link(connection: Connection, token: str) -> str | None:
         f"""
         WITH used AS (
             DELETE FROM sign_in_links
-             WHERE token_hash = $1 OR expires_at < now()
+             WHERE token_hash = $1
             RETURNING token_hash, key_id, expires_at
         )
         SELECT used.key_id

@@ -1,4 +1,4 @@
-"""Prunes what grows: the inbox, the audit log, deployments and their details, monitor windows, digests, scan reports.
+"""Prunes what grows: inbox, audit log, deployments and their details, monitor windows, digests, scan reports, sign-ins.
 
 One gateway at a time prunes, in short transactions. What it does not finish, the next one does.
 """
@@ -17,6 +17,7 @@ from gateway.store import (
     promotions,
     releases,
     scan_reports,
+    sign_ins,
     soaks,
     versions,
     watches,
@@ -50,6 +51,7 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
         await watches.delete_expired(connection)
+        await sign_ins.delete_expired(connection)
         await releases.delete_old(connection, settings.deployments_kept)
         await soaks.delete_surplus(connection)
         await promotions.delete_surplus(connection)

@@ -6,9 +6,12 @@ from aiohttp import web
 
 from gateway.api.context import CONTEXT
 from gateway.dashboard import oidc, sessions
+from gateway.dashboard.fields import read_fields
 from gateway.dashboard.rendering import page, redirect
 from gateway.dashboard.sessions import PREFIX, SESSION, own_page
 from gateway.model.errors import Throttled, Unauthenticated
+
+_MOST_BYTES = 16 * 1024  # of a form that anybody may send
 
 
 async def show(request: web.Request) -> web.Response:
@@ -19,13 +22,13 @@ async def show(request: web.Request) -> web.Response:
 async def sign_in(request: web.Request) -> web.StreamResponse:
     """Sign in, and go on to the page that was asked for."""
     sessions.refuse_other_sites(request)
-    fields = await request.post()
-    then, link = own_page(str(fields.get("then", ""))), str(fields.get("link", ""))
+    fields = await read_fields(request, most=_MOST_BYTES)
+    then, link = own_page(fields.get("then", "")), fields.get("link", "")
     try:
         if link:
             session = await sessions.sign_in_by_link(request, link)
         else:
-            session = await sessions.sign_in(request, str(fields.get("key", "")))
+            session = await sessions.sign_in(request, fields.get("key", ""))
     except (Unauthenticated, Throttled) as error:
         return _form(request, status=HTTPStatus(error.status), link="", then=then, problem=str(error))
     response = redirect(then)
@@ -37,7 +40,7 @@ async def sign_out(request: web.Request) -> web.StreamResponse:
     """End the session."""
     sessions.refuse_other_sites(request)
     session = request[SESSION]
-    session.check_form((await request.post()).get("form"))
+    session.check_form((await read_fields(request, most=_MOST_BYTES)).get("form"))
     await sessions.sign_out(request, session)
     response = redirect(f"{PREFIX}/sign-in")
     sessions.delete_cookie(request, response)

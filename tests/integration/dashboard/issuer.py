@@ -1,5 +1,6 @@
 """An OpenID Connect issuer made for the tests: it signs in at once whoever it is told to, and can be made to lie."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -36,6 +37,8 @@ class Issuer:
     claims: dict[str, Any] = field(default_factory=dict)
     header: dict[str, Any] = field(default_factory=dict)
     userinfo: dict[str, Any] = field(default_factory=dict)
+    #: among its keys, first
+    strange_keys: list[dict[str, Any]] = field(default_factory=list)
     signed_by: rsa.RSAPrivateKey | None = None
     key: rsa.RSAPrivateKey = field(default_factory=lambda: rsa.generate_private_key(65537, 2048))
     codes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -87,10 +90,17 @@ class Issuer:
         }
         return web.json_response({"access_token": "a", "token_type": "Bearer", "id_token": self.token(claims)})
 
-    async def keys(self, _request: web.Request) -> web.Response:
+    async def keys(self, request: web.Request) -> web.StreamResponse:
+        """Respond in two parts."""
         numbers = self.key.public_key().public_numbers()
         one = {"kty": "RSA", "kid": "1", "use": "sig", "alg": "RS256", "n": _number(numbers.n), "e": _number(numbers.e)}
-        return web.json_response({"keys": [one]})
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        text = json.dumps({"keys": [*self.strange_keys, one]}).encode()
+        for part in (text[:50], text[50:]):
+            await response.write(part)
+            await asyncio.sleep(0.01)
+        return response
 
     async def user(self, _request: web.Request) -> web.Response:
         return web.json_response({"sub": self.subject, **self.userinfo})

@@ -9,8 +9,10 @@ import aiohttp
 import orjson
 import pytest
 
+from gateway.dashboard import live
 from gateway.dashboard.live import CHANGES, Changes
 from gateway.model.api_keys import Grants, Permission
+from gateway.store import api_keys
 from tests.integration.dashboard.test_pages import signed_in
 from tests.integration.dashboard.visitor import Visitor
 from tests.support.api_client import Web
@@ -39,6 +41,11 @@ class Tab:
                     self.last = line.removeprefix("id: ")
                 if line.startswith("data: "):
                     return set(orjson.loads(line.removeprefix("data: ")))
+
+    async def ended(self) -> None:
+        async with asyncio.timeout(20):
+            while await self._response.content.readline():
+                pass
 
     async def until(self, *topics: str) -> set[str]:
         """Return all topics up to the last of these."""
@@ -92,11 +99,29 @@ async def test_a_restricted_key_does_not_hear_of_other_applications(web: Web) ->
         assert not {topic for topic in heard if other in topic}
 
 
+async def test_a_stream_ends_with_its_session(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_SESSION_CHECK", 0.0)
+    async with tab(visitor) as one:
+        await one.until("everything")
+        async with visitor.web.pool.acquire() as connection:
+            await api_keys.revoke_keys(connection, "tests")
+        await one.ended()
+
+
+async def test_no_key_takes_all_places(visitor: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "_MOST_TABS_OF_KEY", 1)
+    async with tab(visitor):
+        assert (await visitor.get("/dashboard/live")).status == 503
+        other = await signed_in(visitor.web, Permission.READ)
+        async with tab(other) as one:
+            await one.until("everything")
+
+
 async def test_a_tab_that_does_not_read_is_dropped(web: Web) -> None:
     changes: Changes = web.client.app[CHANGES]
     async with changes.subscribed() as slow:
         for number in range(200):
-            changes.publish({f"topic {number}"})
+            changes.publish({(f"topic {number}", None)})
         seen: list[Any] = []
         while (event := await slow.get()) is not None:
             seen.append(event)

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from gateway.cli.demo.process import free_port, until
-from gateway.dashboard.oidc import PROVIDER
+from gateway.dashboard.oidc_issuer import ISSUER
 from gateway.store import api_keys
 from gateway.store.database import Pool
 from tests.integration.dashboard.issuer import CLIENT, SECRET, Issuer, issuing
@@ -64,6 +64,11 @@ async def test_a_group_gives_a_scope_and_each_sign_in_renews_the_same_key(visito
     issuer.groups = ["developers", "others"]
     assert (await signed_in(visitor, issuer)).status == 303
     assert await scopes(visitor) == [("anna@example.com (OpenID)", "deploy")]
+
+
+async def test_a_key_of_an_unknown_kind_does_not_lock_all_out(visitor: Visitor, issuer: Issuer) -> None:
+    issuer.strange_keys = [{"kty": "OKP", "crv": "X99", "x": "aa"}, {"kty": "RSA", "n": "AQAB"}, {"kid": "none"}]
+    assert (await signed_in(visitor, issuer)).status == 303
 
 
 async def test_a_person_without_a_group_is_told_so(visitor: Visitor, issuer: Issuer) -> None:
@@ -122,7 +127,7 @@ async def test_an_id_token_of_another_key_is_refused(visitor: Visitor, issuer: I
 async def test_new_keys_of_the_issuer_are_fetched(visitor: Visitor, issuer: Issuer) -> None:
     await signed_in(visitor, issuer)
     issuer.key = rsa.generate_private_key(65537, 2048)
-    visitor.web.client.app[PROVIDER][0].keys_fetched -= 60
+    visitor.web.client.app[ISSUER].provider.keys_fetched -= 60
     assert (await signed_in(visitor, issuer)).status == 303
 
 

@@ -1,5 +1,6 @@
 """Who is let in, for how long, and that no other site can act for a person."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -90,6 +91,51 @@ async def test_an_old_token_is_rotated_and_ends_soon(visitor: Visitor) -> None:
     assert (await visitor.get("/dashboard")).status == 200
     visitor.cookies["pushdeploy_session"] = first
     assert (await visitor.get("/dashboard")).status == 303
+
+
+async def grow_old(visitor: Visitor) -> None:
+    async with visitor.web.pool.acquire() as connection:
+        await connection.execute("UPDATE sign_ins SET created_at = now() - interval '2 hours'")
+
+
+async def test_tabs_that_ask_at_once_get_the_same_new_token_and_their_forms_stay_valid(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    form, other = await visitor.token(), Visitor(visitor.web, dict(visitor.cookies))
+    await grow_old(visitor)
+    await asyncio.gather(visitor.get("/dashboard"), other.get("/dashboard"))
+    assert visitor.cookies == other.cookies
+    async with visitor.web.pool.acquire() as connection:
+        await connection.execute("DELETE FROM sign_ins WHERE expires_at < now() + interval '1 day'")
+    fields = {"form": form, "name": "p", "then": "/dashboard/projects"}
+    assert (await visitor.post("/dashboard/call/project.create", fields)).status == 303
+
+
+async def test_a_stream_replaces_no_token_which_it_cannot_tell_the_browser(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    await grow_old(visitor)
+    cookie = f"pushdeploy_session={visitor.cookies['pushdeploy_session']}"
+    async with visitor.web.client.get("/dashboard/live", headers={"Cookie": cookie}) as stream:
+        assert stream.status == 200
+    async with visitor.web.pool.acquire() as connection:
+        assert await connection.fetchval("SELECT count(*) FROM sign_ins") == 1
+
+
+async def test_a_sign_out_ends_the_former_token_too(visitor: Visitor) -> None:
+    await visitor.sign_in()
+    former = dict(visitor.cookies)
+    await grow_old(visitor)
+    await visitor.get("/dashboard")
+    assert visitor.cookies != former
+    assert (await visitor.post("/dashboard/sign-out", {"form": await visitor.token()})).status == 303
+    visitor.cookies = former
+    assert (await visitor.get("/dashboard")).status == 303
+
+
+@pytest.mark.parametrize(("body", "status"), [("&" * 1000, 400), ("key=" + "k" * 20_000, 413), ("key=%ff", 400)])
+async def test_what_nobody_has_signed_in_for_is_bounded(visitor: Visitor, body: str, status: int) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    async with visitor.web.client.post("/dashboard/sign-in", data=body, headers=headers) as answer:
+        assert answer.status == status
 
 
 @pytest.mark.parametrize(
