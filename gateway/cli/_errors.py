@@ -12,7 +12,7 @@ from gateway.model.errors import GatewayError, InvalidInput
 
 def readable_error(error: Exception) -> str:
     """Return the message to print; never an empty one."""
-    if isinstance(error, InvalidInput) and error.field:
+    if isinstance(error, InvalidInput) and error.field and not str(error).startswith(f"{error.field}: "):
         return f"{error.field}: {error}"
     if isinstance(error, GatewayError | OSError):
         return str(error) or type(error).__name__

@@ -85,7 +85,7 @@ _NAMING_PARAMETERS = {
     "Server not found": ("server",),
     "Subscription not found": ("subscription",),
 }
-_LISTINGS = {"registry": "registries"}
+_LISTINGS = {"registry": "registries list", "gate": "gates list APP"}
 
 
 def _with_listing(error: NotFound, options: Mapping[str, object]) -> NotFound:
@@ -94,7 +94,7 @@ def _with_listing(error: NotFound, options: Mapping[str, object]) -> NotFound:
     if named is None:
         return error
     noun = str(error).partition(" ")[0].lower()
-    return NotFound(f"There is no {noun} {named!r}. List them: gateway {_LISTINGS.get(noun, f'{noun}s')} list")
+    return NotFound(f"There is no {noun} {named!r}. List them: gateway {_LISTINGS.get(noun, f'{noun}s list')}")
 
 
 def print_text(text: str = "", *, err: bool = False, end: str = "\n") -> None:
@@ -205,11 +205,15 @@ def _format_cell(value: object) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
 
 
+def _format_field(value: object) -> str:
+    return f"{_format_cell(value)} UTC" if isinstance(value, datetime) else _format_cell(value)
+
+
 def print_fields(fields: Mapping[str, object]) -> None:
-    """Print names and values in two columns; further lines of a value are indented to its column."""
+    """Print names and values in two columns, times in UTC; further lines of a value are indented to its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        print_text(f"{name:<{width}}  " + safe_text(_format_cell(value)).replace("\n", "\n" + " " * (width + 2)))
+        print_text(f"{name:<{width}}  " + safe_text(_format_field(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:

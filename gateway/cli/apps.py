@@ -197,7 +197,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
     """Show one application, by id, container name or name."""
     from gateway.admin.application_update import select_pending_changes
     from gateway.api.procedures._application_row import application_row
-    from gateway.store import applications, deploy_tokens, observations
+    from gateway.store import applications, deploy_tokens, observations, versions
     from gateway.store.database import transaction
 
     async with open_storage() as storage, transaction(storage.pool) as connection:
@@ -206,6 +206,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
         states = await applications.select_states(connection, [application_id])
         seen = (await observations.select_observations(connection, [application_id])).get(application_id)
         waits = await select_pending_changes(connection, storage.vault, found)
+        runs = await versions.select_serving(connection, storage.vault, found)
         tokens = await deploy_tokens.select_tokens(connection, storage.vault, [application_id])
     if as_json:
         token, state = tokens.get(application_id), states.get(application_id)
@@ -220,7 +221,8 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "name": found.name,
             "container": found.app_name,
             "image": found.docker_image,
-            "state": f"{seen.state} since {seen.since:%Y-%m-%d %H:%M:%S}" if seen else None,
+            "digest": runs.reference.digest if runs and runs.reference else None,
+            "state": f"{seen.state} since {seen.since:%Y-%m-%d %H:%M:%S} UTC" if seen else None,
             "detail": seen.detail if seen and seen.detail else None,
             "deployment": states.get(application_id, "never deployed"),
             "wanted": found.desired,

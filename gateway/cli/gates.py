@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gateway.store.database import Connection
     from gateway.store.gates import Owner
 
+_LONGEST_RULE = 120  # characters in a table
 _PLACE = "Exactly one of APP, --environment and --project."
 
 environment_option = click.option("--environment", metavar="ID", help="The gates of an environment, by its id.")
@@ -60,7 +61,7 @@ async def list_gates(app: str | None, *, environment: str | None, project: str |
             one.setting.level,
             ("yes" if one.applies else "no") + (", required" if one.setting.required else ""),
             "on" if one.setting.enabled else "off",
-            json.dumps(dict(one.setting.rule)),
+            _shorten(json.dumps(dict(one.setting.rule))),
             one.setting.gate_id,
         )
         for one in found
@@ -75,7 +76,9 @@ async def list_gates(app: str | None, *, environment: str | None, project: str |
 @click.option("--name", help="Name of the gate; default: its kind.")
 @click.option("--rule", "rule_text", metavar="JSON", help="The rule; - is standard input.")
 @click.option("--required", is_flag=True, help="Applications can neither replace it nor turn it off.")
-@click.option("--off", is_flag=True, help="Turn off the inherited gate of this name.")
+@click.option(
+    "--off", is_flag=True, help="Turn off the gate of this name, also an inherited one, until it is set again."
+)
 @click.option(
     "--secret-file", metavar="FILE", help="Read what the rule needs and must not show from FILE; - is standard input."
 )
@@ -93,13 +96,12 @@ async def set_gate(
     secret_file: str | None,
     as_json: bool,
 ) -> None:
-    r"""Set a gate of APP, or of an environment or a project. Print its id.
+    """Set a gate of APP, or of an environment or a project. Print its id.
 
     The rule is given as JSON, as KEY=VALUE, or both. VALUE is JSON where it can be read so, else text. A gate of this
     name that is set there already gets the new rule.
 
-    \b
-    Example: gateway gates set web maturity age=24h
+    For example: gateway gates set web maturity age=24h
     """
     from gateway.admin import gates as admin
     from gateway.api.procedures.gate import CreatedGate
@@ -146,6 +148,11 @@ async def set_gate(
         print_text(made.gate_id)
 
 
+def _shorten(rule: str) -> str:
+    """Keep a row readable whose rule has keys or certificates; --json prints all of it."""
+    return rule if len(rule) <= _LONGEST_RULE else rule[: _LONGEST_RULE - 1] + "…"
+
+
 def _split(words: Sequence[str], *, elsewhere: bool) -> tuple[str | None, str, Sequence[str]]:
     """Return the application, the kind and the fields of the rule."""
     rest = list(words)
@@ -180,11 +187,11 @@ def _parse_value(text: str) -> object:
 
 
 @gates.command()
-@click.argument("gate_id", metavar="GATE")
+@click.argument("gate_id", metavar="ID")
 @json_option
 @command
 async def remove(gate_id: str, *, as_json: bool) -> None:
-    """Remove a gate by its id. Deployments that wait at it are asked anew."""
+    """Remove a gate by its id, which gateway gates list shows. Deployments that wait at it are asked anew."""
     from gateway.admin import gates as admin
     from gateway.api.procedures._gate_rows import GateRow
 

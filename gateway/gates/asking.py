@@ -43,7 +43,9 @@ def parse_rule(gate: Gate, rule: Mapping[str, object]) -> GateRule:
     try:
         return gate.rule.model_validate(rule)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        # A misspelt field goes first: what is missing is often what was meant.
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
         field = ".".join(["rule", *map(str, first["loc"])])
         message = str(first["msg"]).removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":

@@ -70,7 +70,11 @@ class Scanner:
 
         Raises Postponed.
         """
-        database = await self._database()
+        try:
+            database = await self._database()
+        except Postponed:
+            self._program()  # who has no scanner either is told that first
+            raise
         if database is not None and (kept := await self._kept(scan, database)) is not None:
             return kept, database
         key = (self.name, scan, database)

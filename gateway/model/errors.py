@@ -253,8 +253,8 @@ REMEDIES: dict[Code, str] = {
     Code.GATE_PASSED: "Nothing to do.",
     Code.GATE_REFUSED: "See why the gate refuses: gateway deployments show. Push an image that it accepts; or let "
     "this deployment pass: gateway gates override.",
-    Code.GATE_UNANSWERED: "Nothing to do if what the gate asks is only restarting: the gateway asks again. Otherwise "
-    "check its address and its setting: gateway gates list APP.",
+    Code.GATE_UNANSWERED: "Do what the message says, if anything; the gateway asks again by itself. To see the gate's "
+    "address and settings: gateway gates list APP.",
     Code.GATE_EXPIRED: "Fix what the gate waits for and deploy again.",
     Code.UNSIGNED: "Sign this digest with a key that the gate trusts, and deploy again: cosign sign --key KEY "
     "IMAGE@DIGEST.",
