@@ -18,6 +18,7 @@ from gateway.docker import runtime_factory
 from gateway.docker.engine.errors import CANNOT_UNPACK
 from gateway.docker.runtime import Serving, Version
 from gateway.model.applications import Application
+from gateway.model.configuration_diff import Running, pending_changes
 from gateway.model.deployments import Journal, Kind, Outcome, Status, Step, Swap
 from gateway.model.errors import Code, Failed, Postponed, Prepared, Reason
 from gateway.model.gates import Candidate
@@ -226,13 +227,21 @@ async def _start_removed(attempt: Attempt) -> Outcome:
     digest = previous.reference.digest
     attempt.journal.note_step(Step.RESOLVE, f"{previous.reference}, which served before it was removed")
     attempt.journal.note_digest(digest)
-    await _pass_gates(attempt, previous.reference, digest, None, served_before=True)
+    served = _is_configured_as(attempt, previous)
+    await _pass_gates(attempt, previous.reference, digest, None, served_before=served)
     try:
         return await _roll_forward(attempt, previous.reference, digest, None)
     except Failed as error:
         if error.reason.code not in {Code.NOT_FOUND, Code.DENIED}:
             raise
         return await _replace(attempt)  # the registry no longer has it
+
+
+def _is_configured_as(attempt: Attempt, previous: Running) -> bool:
+    """Tell whether what served before had the configuration that the application has now."""
+    if previous.spec_hash is not None:
+        return previous.spec_hash == attempt.runtime.spec_hash()
+    return all(one.field == "dockerImage" for one in pending_changes(attempt.application, previous))
 
 
 async def _stop(attempt: Attempt) -> Outcome:
