@@ -15,11 +15,13 @@ from gateway.model.applications import Application, login_registry, parse_enviro
 from gateway.model.configuration import MAX_STOP_GRACE, Configuration, RuntimeKind
 from gateway.model.dokploy_columns import DOKPLOY_COLUMNS, DokployColumns, merge_columns
 from gateway.model.errors import Conflict, InvalidInput, NotFound
+from gateway.model.gates import Level
 from gateway.model.reference import Reference
 from gateway.model.registries import RegistryScope
-from gateway.store import applications, engines, servers, subscriptions
+from gateway.store import applications, engines, gate_verdicts, servers, subscriptions
 from gateway.store.database import Connection
 from gateway.store.encryption import Vault
+from gateway.store.gates import Owner
 
 # The keys of a column's schema that do not restrict its value.
 _ANNOTATIONS = {"default", "description", "x-kept"}
@@ -126,6 +128,8 @@ async def apply_changes(
         await _validate_server(connection, vault, current, given.server_id)
     changes |= _bind_password(current, given)
     await applications.update_application(connection, vault, application_id, changes)
+    if "environment_id" in changes:  # other gates are in force there
+        await gate_verdicts.wake_owned(connection, Owner(Level.APPLICATION, application_id))
     if "docker_image" in changes:
         reference = Reference.parse(given.docker_image) if given.docker_image else None
         await subscriptions.replace_subscription(connection, application_id, reference)

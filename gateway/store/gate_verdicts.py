@@ -77,8 +77,6 @@ class Known:
     told: Collection[str]
     #: whether this version has served
     served_before: bool
-    #: how often the deployment has been woken
-    wakes: int
 
 
 _COLUMNS = """
@@ -122,19 +120,15 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
     A gate was first asked about a digest for this deployment, or for one that it superseded, at once or by others.
     """
     deployment, repository = candidate.deployment, str(candidate.reference.repository)
-    # Read first: whoever wakes the deployment after that changes the number.
     (facts,) = await connection.fetch(
         """
-        SELECT now() AS now, wakes,
+        SELECT now() AS now,
                EXISTS (
-                   SELECT FROM deployments s
-                    WHERE s.application_id = d.application_id AND s.status = 'succeeded' AND s.replaced
-                      AND s.digest = $2 AND s.spec_hash = $3
+                   SELECT FROM deployments
+                    WHERE application_id = $1 AND status = 'succeeded' AND replaced AND digest = $2 AND spec_hash = $3
                ) AS served
-          FROM deployments d
-         WHERE deployment_id = $1
         """,
-        deployment.deployment_id,
+        deployment.application_id,
         candidate.digest,
         candidate.spec_hash,
     )
@@ -185,7 +179,6 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
         overrides={one.gate_id: one for one in overrides if one.digest == candidate.digest},
         told={row["gate_id"] for row in rows if row["told"]},
         served_before=facts["served"],
-        wakes=facts["wakes"],
     )
 
 
@@ -347,7 +340,10 @@ async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
 
 
 async def wake_owned(connection: Connection, owner: Owner) -> None:
-    """Wake the deployments that wait at a gate, of the applications that have the gates of this owner."""
+    """Wake the deployments that wait at a gate, of the applications that have the gates of this owner.
+
+    Those that run are woken too: they may have read the gates already, and wait at one in a moment.
+    """
     rows = await connection.fetch(
         """
         SELECT d.deployment_id
@@ -357,13 +353,20 @@ async def wake_owned(connection: Connection, owner: Owner) -> None:
          WHERE d.status IN ('queued', 'running')
            AND CASE $1 WHEN 'application' THEN a.application_id WHEN 'environment' THEN a.environment_id
                        ELSE e.project_id END = $2
-           AND EXISTS (SELECT FROM gate_verdicts v WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown')
+           AND (d.status = 'running' OR EXISTS (
+                   SELECT FROM gate_verdicts v WHERE v.deployment_id = d.deployment_id AND v.verdict = 'unknown'
+               ))
         """,
         owner.level,
         owner.owner_id,
     )
     if rows:
         await wake(connection, [row["deployment_id"] for row in rows])
+
+
+async def select_wakes(connection: Connection, deployment_id: str) -> int:
+    """Return how often the deployment has been woken."""
+    return int(await connection.fetchval("SELECT wakes FROM deployments WHERE deployment_id = $1", deployment_id))
 
 
 async def was_woken(connection: Connection, deployment: Deployment, wakes: int) -> bool:

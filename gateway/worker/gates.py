@@ -24,7 +24,7 @@ from gateway.model.deployments import LeaseLost
 from gateway.model.errors import AtGate, Code, Failed, Reason
 from gateway.model.gates import Candidate, Decision, GateSetting, Level, Verdict, effective, passed, unknown
 from gateway.store import gate_verdicts, gates
-from gateway.store.database import statement, transaction
+from gateway.store.database import Connection, statement, transaction
 from gateway.store.gate_verdicts import Known, Override
 from gateway.store.gates import Owner
 from gateway.worker.alerts import Alert, AlertSink
@@ -59,8 +59,9 @@ class Gatekeeper:
         """
         deployment = candidate.deployment
         async with statement(self.sources.pool) as connection:
-            owner = Owner(Level.APPLICATION, deployment.application_id)
-            settings = effective(await gates.select_gates(connection, self.sources.vault, owner))
+            # Read first: whoever changes what is read after that wakes the deployment, which changes the number.
+            wakes = await gate_verdicts.select_wakes(connection, deployment.deployment_id)
+            settings = await self._settings(connection, candidate)
             known = await gate_verdicts.select_known(connection, candidate, settings)
         candidate = replace(candidate, served_before=candidate.served_before or known.served_before)
         clock = clock_from(known.now)
@@ -76,21 +77,32 @@ class Gatekeeper:
             _log(answer)
         for answer in told:
             await self._tell(answer, candidate)
-        return _conclude(answers, since, clock(), wakes=known.wakes)
+        return _conclude(answers, since, clock(), wakes=wakes)
 
     async def recall(self, candidate: Candidate) -> str:
         """Return in words that the candidate passed when it was prepared; asks nothing. Raises Failed.
 
-        It fails where the configuration is another one since then: no gate was asked about that.
+        It fails where the configuration is another one since then, since no gate was asked about that, and where a gate
+        was set or changed since then, since that one was not asked.
         """
         deployment_id = candidate.deployment.deployment_id
         async with statement(self.sources.pool) as connection:
+            settings = await self._settings(connection, candidate)
             verdicts = await gate_verdicts.select_verdicts(connection, deployment_id)
         asked_about = {(one.digest, one.spec_hash) for one in verdicts}
         if asked_about - {(candidate.digest, candidate.spec_hash)}:
             what = "its configuration changed after its gates had let it pass, while it waited for its release"
             raise Failed(Code.GATE_REFUSED, what)
+        let_pass = {(one.gate_id, one.rule_hash) for one in verdicts if one.verdict is Verdict.PASSED}
+        if unasked := [one.name for one in settings if (one.gate_id, one.rule_hash) not in let_pass]:
+            what = f"gate {_list(unasked)} was set or changed while it waited for its release: release again"
+            raise Failed(Code.GATE_REFUSED, what)
         return "passed when it was prepared"
+
+    async def _settings(self, connection: Connection, candidate: Candidate) -> list[GateSetting]:
+        """Return the gates that are in force for the candidate now."""
+        owner = Owner(Level.APPLICATION, candidate.deployment.application_id)
+        return effective(await gates.select_gates(connection, self.sources.vault, owner))
 
     def _settled(self, setting: GateSetting, candidate: Candidate, known: Known) -> Answer | None:
         """Return the answer where the gate need not be asked."""
@@ -210,7 +222,10 @@ def _delay(answer: Answer, begun: datetime, now: datetime) -> float:
 
 
 def _names(answers: Sequence[Answer]) -> str:
-    names = [one.setting.name for one in answers]
+    return _list([one.setting.name for one in answers])
+
+
+def _list(names: Sequence[str]) -> str:
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -12,10 +12,12 @@ from gateway.api.procedures._project_rows import ApplicationStatus, application_
 from gateway.api.procedures._response import Moment, Response
 from gateway.api.procedures.application import Named, select_application_row
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures
+from gateway.model.gates import Level
 from gateway.model.observations import State
 from gateway.model.projects import ApplicationSummary
-from gateway.store import application_summaries, applications, resource_owners
+from gateway.store import application_summaries, applications, gate_verdicts, resource_owners
 from gateway.store.database import transaction
+from gateway.store.gates import Owner
 
 procedures = Procedures()
 
@@ -74,6 +76,7 @@ async def move(context: Context, given: Move) -> Answer:
         await applications.update_application(
             connection, context.vault, given.application_id, {"environment_id": given.target_environment_id}
         )
+        await gate_verdicts.wake_owned(connection, Owner(Level.APPLICATION, given.application_id))
         return Answer(await select_application_row(connection, context, given.application_id))
 
 

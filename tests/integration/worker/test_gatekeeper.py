@@ -13,7 +13,7 @@ from gateway.model.deployments import LeaseLost
 from gateway.model.errors import AtGate, Code, Failed, Postponed
 from gateway.model.gates import Candidate, Decision, GateSetting, Verdict, passed, unknown
 from gateway.queue import cancel, enqueue
-from gateway.store import applications, deployments, gate_verdicts, queue, versions
+from gateway.store import applications, deployments, gate_verdicts, gates, queue, versions
 from tests.support.api_client import VAULT, Web
 from tests.support.gatekeeping import Attempts, digest
 from tests.support.rollout_env import RecordedAlerts
@@ -208,10 +208,10 @@ async def test_a_verdict_is_taken_over_while_it_holds_for_the_same(web: Web, tol
     assert await asks() == 1
 
 
-async def test_what_a_release_has_prepared_is_not_asked_again_unless_its_configuration_changed(
+async def test_what_a_release_has_prepared_is_not_asked_again_unless_its_configuration_or_its_gates_changed(
     web: Web, told: Told, attempts: Attempts
 ) -> None:
-    await web.mutate("gate.create", applicationId="web", kind="told")
+    gate = await web.mutate("gate.create", applicationId="web", kind="told")
     await deploy(web)
     claimed = await attempts.claim()
     assert claimed is not None
@@ -221,7 +221,54 @@ async def test_what_a_release_has_prepared_is_not_asked_again_unless_its_configu
     for changed in (replace(candidate, spec_hash="changed"), replace(candidate, digest=digest(2))):
         with pytest.raises(Failed, match="its configuration changed after its gates had let it pass"):
             await attempts.keeper.recall(changed)
+    added = await web.mutate("gate.create", applicationId="web", kind="told", name="new")
+    with pytest.raises(Failed, match="gate new was set or changed while it waited for its release"):
+        await attempts.keeper.recall(candidate)
+    await web.mutate("gate.remove", gateId=added["gateId"])
+    await web.mutate("gate.update", gateId=gate["gateId"], rule={"key": "another"})
+    with pytest.raises(Failed, match="gate told was set or changed"):
+        await attempts.keeper.recall(candidate)
     assert len(told.asked) == 1
+
+
+# -- what wakes a deployment
+
+
+async def asks_at_once(web: Web) -> bool:
+    return bool(await web.pool.fetchval("SELECT next_attempt_at <= now() FROM deployments WHERE status = 'queued'"))
+
+
+async def test_a_gate_that_is_removed_while_it_is_read_keeps_nothing_waiting(
+    web: Web, told: Told, attempts: Attempts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = await web.mutate("gate.create", applicationId="web", kind="told")
+    told.answers["it"] = unknown(Code.TOO_NEW, "not yet", ask_again_at=datetime.now(UTC) + timedelta(days=2))
+    await deploy(web)
+    read = gates.select_gates
+
+    async def read_and_remove(*given: Any) -> list[GateSetting]:
+        found = await read(*given)
+        monkeypatch.undo()
+        await web.mutate("gate.remove", gateId=gate["gateId"])
+        return found
+
+    monkeypatch.setattr(gates, "select_gates", read_and_remove)
+    await attempts.run(digest(1))
+    assert await asks_at_once(web)
+
+
+async def test_a_move_away_from_a_gate_lets_what_waits_there_ask_at_once(
+    web: Web, told: Told, attempts: Attempts
+) -> None:
+    places = [(await web.mutate("project.create", name=name))["environment"]["environmentId"] for name in ("a", "b")]
+    await web.mutate("gate.create", environmentId=places[0], kind="told")
+    told.answers["it"] = unknown(Code.TOO_NEW, "not yet", ask_again_at=datetime.now(UTC) + timedelta(days=2))
+    await web.mutate("application.move", applicationId="web", targetEnvironmentId=places[0])
+    await deploy(web)
+    await attempts.run(digest(1))
+    assert not await asks_at_once(web)
+    await web.mutate("application.move", applicationId="web", targetEnvironmentId=places[1])
+    assert await asks_at_once(web)
 
 
 # -- rollbacks
