@@ -60,7 +60,10 @@ async def relay(request: web.Request) -> web.StreamResponse:
             response.headers.extend(_passed_on(answered.headers))
             await response.prepare(request)
             async for chunk in answered.content.iter_any():
-                await response.write(chunk)
+                try:
+                    await response.write(chunk)
+                except ConnectionError:  # the client has left, as from a stream that has no other end
+                    return response
             await response.write_eof()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         if response is not None and response.prepared:

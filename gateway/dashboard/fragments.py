@@ -14,6 +14,7 @@ from gateway.single_flight import SingleFlight
 
 _LIFETIME = 1.0  # seconds; what changes without an event is shown after that
 _MOST = 64
+_LARGEST = 512 * 1024  # characters that are kept
 
 _Key = tuple[str, str, str]
 
@@ -47,7 +48,9 @@ class Fragments:
         kept = self._kept.get(key)
         if kept is None or kept.number != number or kept.until < time.monotonic():
             made = await self._flights.join((*key, number), lambda: make(request))
-            if not isinstance(made, web.Response) or made.status != 200 or made.text is None:  # noqa: PLR2004
+            if not isinstance(made, web.Response) or made.content_type != "text/html" or made.text is None:
+                return await make(request)
+            if made.status != 200 or len(made.text) > _LARGEST:  # noqa: PLR2004
                 return await make(request)
             body = made.text.encode()
             kept = _Fragment(body, gzip.compress(body, 5), number, time.monotonic() + _LIFETIME)

@@ -26,6 +26,9 @@ from gateway.model.errors import GatewayError
 
 Handler = Callable[[web.Request], Coroutine[object, object, web.StreamResponse]]
 
+#: what scripts ask for: streams, and whether the session goes on
+_OF_SCRIPTS = ("/live", "/stream", "/signed-in")
+
 
 def add_dashboard(application_: web.Application) -> None:
     """Add the pages to the application of the API."""
@@ -56,6 +59,7 @@ def add_dashboard(application_: web.Application) -> None:
         "/projects": settings.show_projects,
         "/audit": activity.show_audit,
         "/live": live.stream,
+        "/signed-in": signing_in.confirm,
     }
     application_.add_routes(
         [
@@ -82,9 +86,10 @@ def _signed_in(show: Handler) -> Handler:
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         session = await sessions.find(request)
-        is_fragment = request.method == "GET" and "HX-Request" in request.headers
+        is_page = request.method == "GET" and not request.path.endswith(_OF_SCRIPTS)
+        is_fragment = is_page and "HX-Request" in request.headers
         if session is None:
-            if is_fragment or request.method != "GET" or request.path.endswith(("/live", "/stream")):
+            if is_fragment or not is_page:
                 raise web.HTTPUnauthorized(text="Sign in first")
             return redirect(f"{PREFIX}/sign-in?then={quote(request.path_qs, safe='')}")
         request[SESSION] = session

@@ -1,9 +1,14 @@
 """What people decide together: approvals that wait, and releases of groups."""
 
+from collections.abc import Collection
+
 from aiohttp import web
 
+from gateway.api.context import CONTEXT
 from gateway.dashboard.procedures import call, call_if_allowed
 from gateway.dashboard.rendering import page
+from gateway.store import applications
+from gateway.store.database import statement
 
 _PAGE = 50  # rows
 
@@ -11,7 +16,7 @@ _PAGE = 50  # rows
 async def show_approvals(request: web.Request) -> web.Response:
     """Show what waits for an approval, and the last answers."""
     rows = await call(request, "approval.all", limit=_PAGE)
-    names = await _names(request)
+    names = await _names(request, {one["applicationId"] for one in rows})
     live = request.headers.get("HX-Target") == "approvals"
     return page(
         request,
@@ -25,12 +30,14 @@ async def show_approvals(request: web.Request) -> web.Response:
 async def show_releases(request: web.Request) -> web.Response:
     """Show the groups, and their releases, newest first."""
     live = request.headers.get("HX-Target") == "releases"
+    groups = await call_if_allowed(request, "group.all") or []
+    members = {one["applicationId"] for group in groups for one in group["members"]}
     return page(
         request,
         "releases_live.html" if live else "releases.html",
-        groups=await call_if_allowed(request, "group.all") or [],
+        groups=groups,
         rows=await call(request, "release.all", limit=_PAGE),
-        names=await _names(request),
+        names=await _names(request, members),
     )
 
 
@@ -41,7 +48,7 @@ async def show_release(request: web.Request) -> web.Response:
     return page(request, "release_live.html" if live else "release.html", one=found)
 
 
-async def _names(request: web.Request) -> dict[str, str]:
-    """Return the names of applications by id: of those on the first pages, others are shown by their ids."""
-    rows = await call_if_allowed(request, "application.all", limit=1000) or []
-    return {one["applicationId"]: one["name"] for one in rows}
+async def _names(request: web.Request, application_ids: Collection[str]) -> dict[str, str]:
+    """Return the names of applications by id: of those that a procedure has answered with."""
+    async with statement(request.app[CONTEXT].pool) as connection:
+        return await applications.select_names(connection, application_ids)

@@ -36,6 +36,11 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     return response
 
 
+async def confirm(_request: web.Request) -> web.Response:
+    """Tell a page that has lost its stream that the person is still signed in."""
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
 async def sign_out(request: web.Request) -> web.StreamResponse:
     """End the session."""
     sessions.refuse_other_sites(request)

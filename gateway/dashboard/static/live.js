@@ -46,6 +46,15 @@
     }
   };
 
+  // A stream does not say why it ended. Of a signed-out person, the whole page goes to the sign-in.
+  const leaveIfSignedOut = async () => {
+    try {
+      const answer = await fetch(page.dataset.prefix + "/signed-in");
+      if (answer.status === 401) window.location.reload();
+    } catch { /* the gateway is away: it is asked again after the next attempt */ }
+  };
+  document.addEventListener("pushdeploy:stream-lost", leaveIfSignedOut);
+
   const connect = () => {
     if (source || !page.dataset.stream || !document.querySelector("[data-live]")) return;
     const from = lastSeen ? "?after=" + encodeURIComponent(lastSeen) : "";
@@ -54,6 +63,7 @@
     source.addEventListener("changed", (event) => { lastSeen = event.lastEventId; changed(JSON.parse(event.data)); });
     source.addEventListener("error", () => {
       disconnect();
+      leaveIfSignedOut();
       status("reconnecting …");
       setTimeout(connect, delay);
       delay = Math.min(delay * 2, SLOWEST);

@@ -122,7 +122,12 @@
         source.close();
         setTimeout(connect, 2000);
       });
-      source.addEventListener("error", () => { say("reconnecting …"); source.close(); setTimeout(connect, 2000); });
+      source.addEventListener("error", () => {
+        say("reconnecting …");
+        source.close();
+        document.dispatchEvent(new Event("pushdeploy:stream-lost"));
+        setTimeout(connect, 2000);
+      });
     };
     shown.replaceChildren();
     document.getElementById("log-controls").hidden = false;

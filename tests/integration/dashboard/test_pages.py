@@ -132,6 +132,8 @@ async def test_the_exported_list_holds_no_formula(visitor: Visitor) -> None:
     await visitor.web.mutate("application.deploy", applicationId=made["applicationId"])
     page = await visitor.get("/dashboard/deployments.csv")
     assert ",'=1+1," in page.text
+    asked = await visitor.get("/dashboard/deployments.csv", **{"HX-Request": "true", "HX-Target": "x"})
+    assert asked.headers["Content-Type"].startswith("text/csv"), "a fragment is HTML, and this is none"
 
 
 async def test_the_address_of_an_application_in_dokploy_leads_to_its_page(visitor: Visitor) -> None:

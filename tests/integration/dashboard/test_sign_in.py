@@ -24,6 +24,7 @@ async def test_a_page_is_shown_to_nobody_who_is_not_signed_in(visitor: Visitor, 
 
 async def test_the_stream_and_fragments_answer_401_to_nobody(visitor: Visitor) -> None:
     assert (await visitor.get("/dashboard/live")).status == 401
+    assert (await visitor.get("/dashboard/signed-in")).status == 401
     assert (await visitor.get("/dashboard", **{"HX-Request": "true"})).status == 401
     assert (await visitor.post("/dashboard/call/project.create", {"name": "p"})).status == 401
 
