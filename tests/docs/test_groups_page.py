@@ -8,6 +8,7 @@ from unittest.mock import patch
 
 import click
 import orjson
+import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
@@ -22,6 +23,7 @@ from tests.support.real_parts import Pushes
 NAMES = ("db", "cache", "queue", "api", "jobs", "mail", "search", "web", "admin", "docs")
 
 
+@pytest.mark.long
 async def test_ten_applications_go_out_together_by_the_commands_of_the_page(
     pool: Pool, postgres: str, engine: Engine, supervisor: Supervisor, pushes: Pushes
 ) -> None:

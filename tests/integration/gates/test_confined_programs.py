@@ -109,6 +109,7 @@ async def test_a_cancelled_call_leaves_nothing(tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+@pytest.mark.long
 async def test_a_gateway_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
     gateway = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -155,6 +156,7 @@ def _open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.long
 def test_the_loop_of_a_gateway_keeps_no_descriptor_and_no_directory(tmp_path: Path) -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         before, after = runner.run(_some_cancelled(tmp_path))

@@ -166,6 +166,7 @@ async def test_a_version_that_does_not_start_while_the_old_one_stops_is_put_back
     await _answers(port, "v2")
 
 
+@pytest.mark.long
 async def test_a_version_that_ends_after_it_has_joined_is_put_back(
     app: DeployedApp, pushes: Pushes, port: int, long_window: None
 ) -> None:
@@ -194,7 +195,7 @@ async def test_a_version_that_the_engine_does_not_let_join_is_started(
     assert (await app.serving()).published == {8080: ("0.0.0.0", port)}  # noqa: S104 - compared, not bound
 
 
-@pytest.mark.parametrize("quickly", [False, True])
+@pytest.mark.parametrize("quickly", [pytest.param(False, marks=pytest.mark.long), True])
 @pytest.mark.parametrize(
     ("where", "name"),
     [
@@ -232,6 +233,7 @@ async def test_an_attempt_that_ends_anywhere_is_finished_by_the_next(
     assert await _leftovers(app) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("network", ["own"], indirect=True)
 async def test_a_network_that_somebody_connects_the_old_one_to_meanwhile_is_joined_too(
     network: str, app: DeployedApp, pushes: Pushes, port: int, monkeypatch: pytest.MonkeyPatch

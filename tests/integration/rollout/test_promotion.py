@@ -99,6 +99,7 @@ async def test_production_gets_exactly_what_staging_has_run_and_nothing_else(
         assert (await state() or (None,))[0] is PromotionState.PROMOTED
 
 
+@pytest.mark.long
 async def test_a_restart_of_its_container_starts_the_clock_anew(
     pool: Pool,
     engine: Engine,

@@ -115,6 +115,7 @@ def told(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> Told:
     return told
 
 
+@pytest.mark.long
 async def test_all_wait_for_the_gate_of_one_and_none_is_asked_to_put_back(together: Together, told: Told) -> None:
     before = await together.serving()
     gated = together.apps[0]

@@ -117,6 +117,7 @@ async def test_an_unknown_verdict_waits_without_a_slot_and_counts_as_no_attempt(
     assert (done.status, done.attempts) == (Status.SUCCEEDED, 1)
 
 
+@pytest.mark.long
 async def test_a_wait_that_asks_again_and_again_keeps_the_steps_of_one_attempt(
     app: DeployedApp, pushes: Pushes, told: Told
 ) -> None:
@@ -140,6 +141,7 @@ async def test_a_wait_that_asks_again_and_again_keeps_the_steps_of_one_attempt(
     assert (await app.ended(deployment_id)).status is Status.CANCELLED
 
 
+@pytest.mark.long
 async def test_a_deployment_is_cancelled_while_its_gates_are_asked(
     app: DeployedApp, pushes: Pushes, told: Told
 ) -> None:
@@ -200,6 +202,7 @@ async def test_a_rollback_to_a_kept_container_passes_a_freeze_and_is_asked_about
     assert frozen.reason.message.startswith("not asked: this version has served before")
 
 
+@pytest.mark.long
 async def test_a_start_of_what_was_removed_is_asked_and_a_start_of_what_was_stopped_is_not(
     app: DeployedApp, pushes: Pushes, told: Told
 ) -> None:
