@@ -64,7 +64,7 @@ class ShortcutConnection(RequestHandler):
         message, content = self._messages[0]
         if not isinstance(message, RawRequestMessage) or message.version != HttpVersion11:
             return False
-        if message.should_close or message.upgrade or message.chunked or (body := _whole(content)) is None:
+        if message.should_close or message.upgrade or message.chunked or (body := whole_body(content)) is None:
             return False
         try:
             return self._shortcut.begin(message, body, self._respond)
@@ -137,7 +137,7 @@ class ShortcutConnection(RequestHandler):
             self._waiter.set_result(None)
 
 
-def _whole(content: StreamReader) -> bytes | None:
+def whole_body(content: StreamReader) -> bytes | None:
     """Return a body if it has been received, and leave it there; None if there is none, or not all of it."""
     # Only private members tell without consuming it.
     return b"".join(content._buffer) if content.total_bytes and content._eof else None  # noqa: SLF001

@@ -186,6 +186,17 @@ async def test_requests_that_do_not_take_the_shortcut_are_counted_once(web: Web,
     assert begun == [False] * 5
 
 
+async def test_a_whole_delivery_is_stored_though_its_sender_leaves_at_once(web: Web) -> None:
+    web.client.server.runner.server.handler_cancellation = False  # as in a gateway
+    path = await web.endpoint("dockerhub", "s")
+    for stored in (1, 2):  # the endpoint is known the second time
+        async with sender(web.client.port) as one:
+            one.writer.write(b"".join(post(path, hub("acme/web") + b" " * stored, {})))
+        async with asyncio.timeout(SOON):
+            while await web.count("deliveries") < stored:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+
 # -- connections, with a shortcut that a test controls
 
 
