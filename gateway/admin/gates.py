@@ -122,8 +122,9 @@ async def update(
 ) -> GateSetting:
     """Change what is given and return the gate. Raises NotFound, Conflict, and InvalidInput naming the field."""
     async with transaction(pool) as connection:
-        before = await gates.select_gate(connection, vault, gate_id)
+        before = await _lock(connection, vault, gate_id)
         owner = Owner(before.level, before.owner_id)
+        await gate_verdicts.wake_owned(connection, owner)
         gate = find_kind(before.kind)
         stays_off = not (before.enabled if enabled is None else enabled)
         if rule is None and not stays_off and not before.enabled:
@@ -140,18 +141,23 @@ async def update(
         await _check_switches(
             connection, vault, owner, changed.name, enabled=changed.enabled, required=changed.required
         )
-        stored = await gates.update_gate(connection, vault, changed, secret=secret)
-        await gate_verdicts.wake_owned(connection, owner)
-    return stored
+        return await gates.update_gate(connection, vault, changed, secret=secret)
 
 
 async def remove(pool: "Pool", vault: "Vault", gate_id: str) -> GateSetting:
     """Remove a gate and return it as it was. Raises NotFound."""
     async with transaction(pool) as connection:
-        before = await gates.select_gate(connection, vault, gate_id)
-        await gates.delete_gate(connection, gate_id)
+        before = await _lock(connection, vault, gate_id)
         await gate_verdicts.wake_owned(connection, Owner(before.level, before.owner_id))
+        await gates.delete_gate(connection, gate_id)
     return before
+
+
+async def _lock(connection: "Connection", vault: "Vault", gate_id: str) -> GateSetting:
+    """Lock what the gate is set on, then the gate, as a deletion does, and return it. Raises NotFound."""
+    owner = await gates.select_owner(connection, gate_id)
+    await gates.lock_owner(connection, owner)
+    return await gates.select_gate(connection, vault, gate_id)
 
 
 def new_secret() -> str:

@@ -11,7 +11,7 @@ import orjson
 from gateway.model.deployments import Deployment
 from gateway.model.errors import Code, Reason
 from gateway.model.gates import Candidate, Decision, GateSetting, Verdict
-from gateway.store import queue
+from gateway.store import applications, queue
 from gateway.store.database import Connection
 from gateway.store.gates import Owner
 
@@ -331,7 +331,7 @@ async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
                next_attempt_at = CASE WHEN status = 'queued' THEN least(next_attempt_at, now()) ELSE next_attempt_at END
          WHERE deployment_id IN (SELECT deployment_id FROM deployments
                                   WHERE deployment_id = ANY($1) AND status IN ('queued', 'running')
-                                  ORDER BY deployment_id
+                                  ORDER BY application_id, deployment_id
                                     FOR NO KEY UPDATE)
         """,
         list(deployment_ids),
@@ -342,11 +342,13 @@ async def wake(connection: Connection, deployment_ids: Collection[str]) -> None:
 async def wake_owned(connection: Connection, owner: Owner) -> None:
     """Wake the deployments that wait at a gate, of the applications that have the gates of this owner.
 
-    Those that run are woken too: they may have read the gates already, and wait at one in a moment.
+    Those that run are woken too: they may have read the gates already, and wait at one in a moment. Locks those
+    applications, as whoever locks several deployments does first, and is called before approvals or gates are changed:
+    an approval is locked after its deployment.
     """
     rows = await connection.fetch(
         """
-        SELECT d.deployment_id
+        SELECT d.deployment_id, d.application_id
           FROM deployments d
           JOIN applications a USING (application_id)
           LEFT JOIN environments e USING (environment_id)
@@ -361,6 +363,7 @@ async def wake_owned(connection: Connection, owner: Owner) -> None:
         owner.owner_id,
     )
     if rows:
+        await applications.lock_all(connection, {row["application_id"] for row in rows})
         await wake(connection, [row["deployment_id"] for row in rows])
 
 

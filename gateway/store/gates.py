@@ -99,6 +99,16 @@ async def select_gates(connection: Connection, vault: Vault, owner: Owner) -> li
     return _read(rows, vault)
 
 
+async def select_owner(connection: Connection, gate_id: str) -> Owner:
+    """Return what a gate is set on; that never changes. Raises NotFound."""
+    row = await connection.fetchrow(
+        "SELECT application_id, environment_id, project_id FROM gates WHERE gate_id = $1", gate_id
+    )
+    if row is None:
+        raise NotFound(_NOT_FOUND)
+    return next(Owner(level, row[f"{level}_id"]) for level in Level if row[f"{level}_id"] is not None)
+
+
 async def select_gate(connection: Connection, vault: Vault, gate_id: str) -> GateSetting:
     """Return a gate and lock its row. Raises NotFound."""
     row = await connection.fetchrow(

@@ -173,9 +173,15 @@ async def renew_leases(connection: Connection, owner: str, held: Mapping[str, in
         """
         UPDATE deployments d
            SET lease_until = now() + lease_length
-          FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
-         WHERE d.deployment_id = held.deployment_id AND d.epoch = held.epoch
-           AND d.status = 'running' AND d.claimed_by = $1
+          FROM (
+               SELECT r.deployment_id
+                 FROM unnest($2::text[], $3::bigint[]) AS held (deployment_id, epoch)
+                 JOIN deployments r USING (deployment_id, epoch)
+                WHERE r.status = 'running' AND r.claimed_by = $1
+                ORDER BY r.application_id, r.deployment_id  -- as whoever wakes them
+                  FOR NO KEY UPDATE OF r
+               ) AS owned
+         WHERE d.deployment_id = owned.deployment_id
         RETURNING d.deployment_id, d.cancelled_at IS NOT NULL AS cancelled
         """,
         owner,

@@ -16,6 +16,7 @@ from gateway.model.reference import Digest
 from gateway.store import delivery_log, endpoints, leases
 from gateway.store.database import Connection, repeat_on_conflict, transaction
 from tests.support.api_client import Web
+from tests.support.approving import Asking
 from tests.support.distribution_hooks import envelope
 
 _DEADLOCK = asyncpg.DeadlockDetectedError.sqlstate
@@ -96,6 +97,28 @@ async def test_a_repeated_push_and_the_deletion_of_its_webhook_do_not_deadlock(w
         removed = start(remove())
         await waiting(web, 2)
     assert (await pushed, await removed) == (202, 200)
+    assert deadlocks() == before
+
+
+async def test_an_answer_and_the_removal_of_the_gate_that_asks_do_not_deadlock(web: Web) -> None:
+    before = deadlocks()
+    await web.mutate("application.create", name="app", applicationId="app", dockerImage="acme/web:v1")
+    gate = await web.mutate("gate.create", applicationId="app", kind="approval", rule={"askerMayApprove": True})
+    await web.mutate("application.deploy", applicationId="app")
+    asking = Asking(web.pool, gate["rule"], gate_id=gate["gateId"])
+    candidate = await asking.claim()
+    await asking.decide(candidate)
+    approval, deployment = await asking.open_id(), candidate.deployment.deployment_id
+
+    async def post(procedure: str, **given: str) -> int:
+        return (await web.post(f"/api/{procedure}", given))[0]
+
+    async with held(web, "deployments", "deployment_id", deployment):
+        approved = start(post("approval.approve", approvalId=approval))
+        await waiting(web, 1)
+        removed = start(post("gate.remove", gateId=gate["gateId"]))
+        await waiting(web, 2)
+    assert (await approved, await removed) == (200, 200)
     assert deadlocks() == before
 
 
