@@ -21,7 +21,7 @@ from gateway.api.context import CONTEXT
 from gateway.api.rpc.auth import address_text
 from gateway.config import Settings
 from gateway.dashboard import sessions
-from gateway.dashboard.oidc_issuer import groups_of, name_of, provider_of, redeem, verify
+from gateway.dashboard.oidc_issuer import groups_of, name_of, place_of, provider_of, redeem, verify
 from gateway.dashboard.rendering import redirect
 from gateway.dashboard.sessions import PREFIX, own_page
 from gateway.model.audit import CURRENT_ACTOR, Actor
@@ -34,6 +34,7 @@ from gateway.store.database import transaction
 _COOKIE = "pushdeploy_oidc"
 _PLACE = "dashboard:oidc:state"
 _STATE_LIFETIME = 600  # seconds
+_MAX_THEN = 1000  # characters, so that a browser keeps the cookie
 _SIGNED_IN = timedelta(hours=12)
 
 
@@ -47,6 +48,8 @@ async def begin(request: web.Request) -> web.StreamResponse:
     provider = await provider_of(request)
     state, nonce, verifier = (secrets.token_urlsafe(32) for _ in range(3))
     then = own_page(request.query.get("then", ""))
+    if len(then) > _MAX_THEN:
+        then = PREFIX
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     address = URL(provider.metadata["authorization_endpoint"]).update_query(
         {
@@ -63,15 +66,7 @@ async def begin(request: web.Request) -> web.StreamResponse:
     kept = orjson.dumps([state, nonce, verifier, then, int(time.time())]).decode()
     sealed = base64.urlsafe_b64encode(request.app[CONTEXT].vault.encrypt(kept, _PLACE)).decode()
     response = redirect(str(address))
-    response.set_cookie(
-        _COOKIE,
-        sealed,
-        max_age=_STATE_LIFETIME,
-        path=f"{PREFIX}/oidc",
-        httponly=True,
-        samesite="Lax",
-        secure=sessions.is_secure(request),
-    )
+    _set_cookie(request, response, sealed, _STATE_LIFETIME)
     return response
 
 
@@ -85,20 +80,26 @@ async def end(request: web.Request) -> web.StreamResponse:
         said = safe_line(f"{error} {request.query.get('error_description', '')}"[:300])
         raise Unauthenticated(f"{settings.oidc_issuer} did not sign you in: {said}")
     provider = await provider_of(request)
-    answered = await redeem(provider, settings, request.query.get("code", ""), verifier, _redirect_uri(settings))
-    claims = await verify(provider, settings, str(answered.get("id_token", "")), nonce)
-    groups = await groups_of(provider, settings, claims, str(answered.get("access_token", "")))
+    async with place_of(request):
+        answered = await redeem(provider, settings, request.query.get("code", ""), verifier, _redirect_uri(settings))
+        claims = await verify(provider, settings, str(answered.get("id_token", "")), nonce)
+        groups = await groups_of(provider, settings, claims, str(answered.get("access_token", "")))
     permission = permission_of(groups, parse_groups(settings.oidc_groups))
     name = name_of(claims)
-    if permission is None:
-        raise Forbidden(f"{name} is in no group that may use this gateway: GATEWAY_OIDC_GROUPS names those that may.")
+    person = settings.oidc_issuer or "", str(claims["sub"])
     actor = CURRENT_ACTOR.set(Actor("api", name, "sign in", None, address_text(request)))
     try:
         async with transaction(request.app[CONTEXT].pool) as connection:
+            if permission is None:
+                await oidc_people.expire_person(connection, *person)
+        if permission is None:
+            raise Forbidden(
+                f"{name} is in no group that may use this gateway: GATEWAY_OIDC_GROUPS names those that may."
+            )
+        async with transaction(request.app[CONTEXT].pool) as connection:
             key_id = await oidc_people.upsert_person(
                 connection,
-                settings.oidc_issuer or "",
-                str(claims["sub"]),
+                *person,
                 name=name,
                 permission=permission,
                 expires_at=datetime.now(UTC) + _SIGNED_IN,
@@ -107,7 +108,7 @@ async def end(request: web.Request) -> web.StreamResponse:
         CURRENT_ACTOR.reset(actor)
     session = await sessions.begin(request, key_id)
     response = redirect(then)
-    response.del_cookie(_COOKIE, path=f"{PREFIX}/oidc")
+    _set_cookie(request, response, "", 0)
     sessions.set_cookie(request, response, session)
     return response
 
@@ -119,6 +120,23 @@ def _settings(request: web.Request) -> Settings:
     return settings
 
 
+def _cookie_name(request: web.Request) -> str:
+    # A browser takes a cookie of this prefix only from the host itself: no neighbour's page can plant its own sign-in.
+    return f"__Host-{_COOKIE}" if sessions.is_secure(request) else _COOKIE
+
+
+def _set_cookie(request: web.Request, response: web.StreamResponse, value: str, lifetime: int) -> None:
+    response.set_cookie(
+        _cookie_name(request),
+        value,
+        max_age=lifetime,
+        path="/",
+        httponly=True,
+        samesite="Lax",
+        secure=sessions.is_secure(request),
+    )
+
+
 def _redirect_uri(settings: Settings) -> str:
     return f"{(settings.public_url or '').rstrip('/')}{PREFIX}/oidc/callback"
 
@@ -126,7 +144,7 @@ def _redirect_uri(settings: Settings) -> str:
 def _kept(request: web.Request) -> tuple[str, str, str, str]:
     """Return state, nonce, verifier and the page to go to; raises Unauthenticated."""
     try:
-        sealed = base64.urlsafe_b64decode(request.cookies.get(_COOKIE, ""))
+        sealed = base64.urlsafe_b64decode(request.cookies.get(_cookie_name(request), ""))
         state, nonce, verifier, then, began = orjson.loads(request.app[CONTEXT].vault.decrypt(sealed, _PLACE))
     except (ValueError, UndecryptableSecret) as error:
         raise Unauthenticated("This sign-in was begun elsewhere, or too long ago. Sign in again.") from error

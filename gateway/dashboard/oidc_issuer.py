@@ -3,6 +3,7 @@
 https://openid.net/specs/openid-connect-core-1_0.html https://openid.net/specs/openid-connect-discovery-1_0.html
 """
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _MAX_NAME = 100  # characters
 _MAX_SUBJECT = 255  # characters, by the specification
 _MAX_GROUPS = 1000
 _MAX_KEYS = 100
+_MOST_AT_ONCE = 20
 #: public ones: a secret that both sides know proves nothing
 _KEY_TYPES = frozenset({"RSA", "EC", "OKP"})
 
@@ -54,9 +56,19 @@ class Issuer:
     failed: float = float("-inf")
     why: str = ""
     flights: SingleFlight[Provider] = field(default_factory=SingleFlight)
+    #: who are signing in
+    places: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_MOST_AT_ONCE))
 
 
 ISSUER: web.AppKey[Issuer] = web.AppKey("oidc_issuer", Issuer)
+
+
+def place_of(request: web.Request) -> asyncio.Semaphore:
+    """Return what one who signs in holds meanwhile; raises Unavailable where too many do: anybody may begin to."""
+    places = request.app[ISSUER].places
+    if places.locked():
+        raise Unavailable("Too many people sign in at this moment. Sign in again.")
+    return places
 
 
 async def provider_of(request: web.Request) -> Provider:

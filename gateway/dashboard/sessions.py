@@ -37,6 +37,9 @@ _MAX_TOKEN = 200  # characters
 _MAX_ADDRESS = 4000  # characters
 _PLACE = "sign_ins:token"
 
+#: a browser keeps a secure cookie of these hosts without TLS, too
+_TRUSTED_WITHOUT_TLS = frozenset({"localhost", "127.0.0.1", "::1"})
+
 _COOKIE = "pushdeploy_session"
 #: a browser takes a cookie of this prefix only from the host itself, over TLS
 _SECURE_COOKIE = f"__Host-{_COOKIE}"
@@ -180,6 +183,13 @@ def refuse_other_sites(request: web.Request) -> None:
     origin = request.headers.get("Origin")
     if site not in {"same-origin", "none"} or (origin is not None and not _is_own(request, origin)):
         raise Forbidden("Another site has sent this form.")
+
+
+def refuse_unsent_cookies(request: web.Request) -> None:
+    """Raises Forbidden where the browser would not keep the cookie, and be asked to sign in again and again."""
+    origin, public = request.headers.get("Origin", ""), request.app[CONTEXT].settings.public_url
+    if is_secure(request) and origin.startswith("http://") and URL(origin).host not in _TRUSTED_WITHOUT_TLS:
+        raise Forbidden(f"Sign in over TLS, as GATEWAY_PUBLIC_URL says: {public}{PREFIX}")
 
 
 def _is_own(request: web.Request, origin: str) -> bool:

@@ -41,3 +41,15 @@ async def upsert_person(
         expires_at,
     )
     return key_id
+
+
+async def expire_person(connection: Connection, issuer: str, subject: str) -> None:
+    """End the person's key, as it would end by itself: the next sign-in renews it."""
+    await connection.execute(
+        """
+        UPDATE api_keys SET expires_at = now()
+         WHERE key_id = (SELECT key_id FROM oidc_people WHERE issuer = $1 AND subject = $2) AND expires_at > now()
+        """,
+        issuer,
+        subject,
+    )

@@ -23,6 +23,7 @@ async def sign_in(request: web.Request) -> web.StreamResponse:
     """Sign in, and go on to the page that was asked for."""
     sessions.refuse_other_sites(request)
     fields = await read_fields(request, most=_MOST_BYTES)
+    sessions.refuse_unsent_cookies(request)
     then, link = own_page(fields.get("then", "")), fields.get("link", "")
     try:
         if link:

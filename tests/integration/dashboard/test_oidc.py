@@ -79,6 +79,14 @@ async def test_a_person_without_a_group_is_told_so(visitor: Visitor, issuer: Iss
     assert await scopes(visitor) == []
 
 
+async def test_a_person_who_has_lost_their_groups_is_signed_out_everywhere(visitor: Visitor, issuer: Issuer) -> None:
+    await signed_in(visitor, issuer)
+    elsewhere = Visitor(visitor.web)
+    issuer.groups = []
+    assert (await signed_in(elsewhere, issuer)).status == 403
+    assert (await visitor.get("/dashboard")).status == 303
+
+
 async def test_groups_of_another_subject_do_not_count(visitor: Visitor, issuer: Issuer) -> None:
     issuer.groups, issuer.userinfo = None, {"groups": ["platform"], "sub": "somebody else"}
     assert (await signed_in(visitor, issuer)).status == 403

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 
 from gateway.store import api_keys, sign_ins
+from gateway.store.database import Pool
 from tests.integration.dashboard.visitor import PAGES, Visitor
-from tests.support.api_client import Web
+from tests.support.api_client import Web, answering
 
 
 @pytest.fixture
@@ -161,6 +162,14 @@ async def test_a_form_without_its_token_does_nothing(visitor: Visitor, token: st
     await visitor.sign_in()
     assert (await visitor.post("/dashboard/call/project.create", {"form": token, "name": "p"})).status == 403
     assert await visitor.web.count("projects") == 0
+
+
+async def test_a_sign_in_whose_cookie_no_browser_keeps_says_so(web_pool: Pool) -> None:
+    async with answering(web_pool, settings={"GATEWAY_PUBLIC_URL": "https://gateway.example"}) as web:
+        headers = {"Host": "gateway.example", "Origin": "http://gateway.example"}
+        page = await Visitor(web).post("/dashboard/sign-in", {"key": web.key}, **headers)
+        assert page.status == 403
+        assert "https://gateway.example/dashboard" in page.text
 
 
 async def test_a_form_of_another_session_does_nothing(visitor: Visitor) -> None:
