@@ -113,7 +113,7 @@
 
   // -- keys: / searches, g and a letter goes to a page, ? shows the list
 
-  const pages = { o: "", d: "/deployments", i: "/inbox", w: "/webhooks", r: "/registries", s: "/servers", k: "/keys", p: "/projects", a: "/audit" };
+  const pages = { o: "", d: "/deployments", i: "/inbox", w: "/webhooks", r: "/registries", s: "/servers", k: "/keys", p: "/projects", a: "/audit", v: "/approvals", l: "/releases" };
   let going = 0;
   document.addEventListener("keydown", (event) => {
     const typing = /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName) || event.target.isContentEditable;
