@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import aiohttp
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -58,12 +58,12 @@ async def relay(request: web.Request) -> web.StreamResponse:
         ) as answered:
             response = web.StreamResponse(status=answered.status, reason=answered.reason)
             response.headers.extend(_passed_on(answered.headers))
-            await response.prepare(request)
-            async for chunk in answered.content.iter_any():
-                try:
+            try:
+                await response.prepare(request)
+                async for chunk in answered.content.iter_any():
                     await response.write(chunk)
-                except ConnectionError:  # the client has left, as from a stream that has no other end
-                    return response
+            except ClientConnectionResetError:  # the client has left, as from a stream that has no other end
+                return response
             await response.write_eof()
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         if response is not None and response.prepared:

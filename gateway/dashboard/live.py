@@ -192,7 +192,6 @@ async def stream(request: web.Request) -> web.StreamResponse:
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
     async with changes.subscribed(session.caller.key_id) as tab:
-        await response.prepare(request)
         # A tab that is not told now connects again, and catches up: so it ends the stream when the database is away.
         with suppress(ConnectionError, TimeoutError, Unavailable):
             await _write_events(request, response, changes, tab)
@@ -203,6 +202,7 @@ async def _write_events(
     request: web.Request, response: web.StreamResponse, changes: Changes, tab: asyncio.Queue[_Event | None]
 ) -> None:
     """Write until the session or the queue ends; raises ConnectionError, TimeoutError and Unavailable."""
+    await response.prepare(request)
     missed = changes.missed(request.headers.get("Last-Event-ID") or request.query.get("after", ""))
     await _write(response, b"retry: %d\n\n" % _RETRY)
     await _send(request, response, changes, missed or [(changes.number, frozenset({_EVERYTHING}))])
