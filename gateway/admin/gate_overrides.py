@@ -1,7 +1,8 @@
 """Let one deployment pass a gate that does not let it pass, at a person's word.
 
-It holds for one image: when the deployment resolves to another digest, the gate is asked about that one. A deployment
-that the gate has ended stays as it is; then one that does the same is queued, and may pass.
+It holds for one image and configuration: when the deployment resolves to another digest, or is configured otherwise,
+the gate is asked about that. A deployment that the gate has ended stays as it is; then one that does the same is
+queued, and may pass.
 """
 
 from typing import TYPE_CHECKING

@@ -21,7 +21,7 @@ _MAX_SUPERSEDED = 1000  # deployments that one may have superseded, one after th
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """A person let a deployment pass a gate with this image."""
+    """A person let a deployment pass a gate with this image, and with the configuration that it had."""
 
     gate_id: str
     name: str
@@ -78,6 +78,11 @@ class Known:
     #: whether this version has served
     served_before: bool
 
+
+# Whether an override `o` is about this configuration: gates have not answered about another one since it was made.
+_ABOUT = """
+    NOT EXISTS (SELECT FROM gate_verdicts v WHERE v.deployment_id = o.deployment_id AND v.spec_hash <> {})
+"""
 
 _COLUMNS = """
     deployment_id, gate_id, name, kind, rule_hash, digest, spec_hash, verdict, code, message, evidence, first_asked_at,
@@ -171,7 +176,7 @@ async def select_known(connection: Connection, candidate: Candidate, settings: S
         candidate.spec_hash,
         deployment.application_id,
     )
-    overrides = await select_overrides(connection, deployment.deployment_id)
+    overrides = await select_overrides(connection, deployment.deployment_id, spec_hash=candidate.spec_hash)
     return Known(
         now=facts["now"],
         first_asked={row["gate_id"]: row["since"] for row in rows},
@@ -192,8 +197,8 @@ async def upsert_verdicts(
 ) -> bool:
     """Record the last answers of all gates of a deployment; return False for a stale owner.
 
-    Answers of gates that do not apply any more are deleted. When nothing is unknown any more, the time for retries
-    begins anew.
+    Deleted are answers of gates that do not apply any more, and overrides that were for another configuration. When
+    nothing is unknown any more, the time for retries begins anew.
     """
     deployment = candidate.deployment
     passes = all(decision.verdict is Verdict.PASSED for _, decision in decisions)
@@ -212,6 +217,11 @@ async def upsert_verdicts(
     )
     if owner is None:
         return False
+    await connection.execute(
+        f"DELETE FROM gate_overrides o WHERE deployment_id = $1 AND NOT {_ABOUT.format('$2')}",  # noqa: S608
+        deployment.deployment_id,
+        candidate.spec_hash,
+    )
     await connection.execute(
         "DELETE FROM gate_verdicts WHERE deployment_id = $1 AND gate_id <> ALL($2::text[])",
         deployment.deployment_id,
@@ -270,16 +280,19 @@ def storable(evidence: Mapping[str, Any]) -> dict[str, Any]:
 # -- overrides
 
 
-async def select_overrides(connection: Connection, deployment_id: str) -> list[Override]:
-    """Return what people let a deployment pass."""
+async def select_overrides(
+    connection: Connection, deployment_id: str, *, spec_hash: str | None = None
+) -> list[Override]:
+    """Return what people let a deployment pass: all, or with this configuration."""
     rows = await connection.fetch(
-        """
+        f"""
         SELECT gate_id, name, digest, reason, overridden_by, created_at
-          FROM gate_overrides
-         WHERE deployment_id = $1
+          FROM gate_overrides o
+         WHERE deployment_id = $1 AND ($2::text IS NULL OR {_ABOUT.format("$2")})
          ORDER BY created_at, gate_id
-        """,
+        """,  # noqa: S608 - a constant
         deployment_id,
+        spec_hash,
     )
     return [Override(**row) for row in rows]
 

@@ -48,12 +48,12 @@ class Attempts:
         )
         return await claim_one(self.pool, owner, ENGINE, lease=lease)
 
-    async def ask(self, claimed: Deployment, resolved: Digest, **more: Any) -> str:
+    async def ask(self, claimed: Deployment, resolved: Digest, spec_hash: str = "spec", **more: Any) -> str:
         async with self.pool.acquire() as connection:
             application = await applications.select_application(connection, VAULT, claimed.application_id)
         reference = (claimed.reference or Reference.parse("acme/web")).with_digest(resolved)
         return await self.keeper.ask(
-            Candidate(claimed, application, reference, resolved, "spec", "linux/amd64", ANONYMOUS, **more)
+            Candidate(claimed, application, reference, resolved, spec_hash, "linux/amd64", ANONYMOUS, **more)
         )
 
     async def run(self, resolved: Digest, *, claimed: Deployment | None = None, **more: Any) -> Deployment | None:

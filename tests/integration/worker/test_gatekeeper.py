@@ -375,6 +375,21 @@ async def test_an_override_lets_one_deployment_pass_with_one_image(web: Web, tol
     assert (written["target"], written["after"]["reason"], written["who"]) == (deployment_id, "it burns", "tests")
 
 
+async def test_an_override_ends_with_the_configuration_that_it_was_for(
+    web: Web, told: Told, attempts: Attempts
+) -> None:
+    await web.mutate("gate.create", applicationId="web", kind="told")
+    told.answers["it"] = WAITS
+    deployment_id = await deploy(web)
+    await attempts.run(digest(1))
+    await web.mutate("gate.override", deploymentId=deployment_id, name="told", reason="it burns")
+    for _ in range(2):
+        assert await attempts.run(digest(1), spec_hash="changed") is None
+        await due(web)
+    await web.mutate("gate.override", deploymentId=deployment_id, name="told", reason="it still burns")
+    assert await attempts.run(digest(1), spec_hash="changed") is not None
+
+
 async def test_an_override_of_what_a_gate_has_ended_lets_a_new_one_pass(
     web: Web, told: Told, attempts: Attempts
 ) -> None:
