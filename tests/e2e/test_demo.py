@@ -5,8 +5,10 @@ import os
 import sys
 
 import orjson
+import pytest
 
 
+@pytest.mark.long
 async def test_the_demonstration_takes_v1_to_v2_and_refuses_v3() -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "DOCKER_HOST": "unix:///nowhere"}
     process = await asyncio.create_subprocess_exec(

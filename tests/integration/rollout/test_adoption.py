@@ -245,6 +245,7 @@ async def test_a_container_recreated_by_compose_is_rejected_until_it_is_adopted_
     assert "CHANGED=1" in (await host.inspect())["Config"]["Env"]
 
 
+@pytest.mark.long
 async def test_a_container_that_removes_itself_is_replaced_and_put_back(host: Host, pushes: Pushes) -> None:
     found = await host.run(
         Env=["A=1"], HostConfig={"AutoRemove": True, "PortBindings": {"8080/tcp": [{"HostPort": str(free_port())}]}}

@@ -158,6 +158,7 @@ async def test_a_first_version_that_exits_fails_and_leaves_nothing(app: Deployed
     assert await app.containers() == []
 
 
+@pytest.mark.long
 @EITHER_ORDER
 async def test_an_unhealthy_version_fails_with_the_checks_output(
     app: DeployedApp, pushes: Pushes, order: str, ended: Status
@@ -390,6 +391,7 @@ async def test_a_rollback_starts_the_kept_container_again_and_keeps_the_other(
     assert (await app.serving()).labels["gateway.digest"] == replaced.labels["gateway.digest"]
 
 
+@pytest.mark.long
 async def test_a_rollback_after_a_redeploy_of_the_same_starts_the_kept_version_before(
     app: DeployedApp, pushes: Pushes
 ) -> None:
@@ -407,6 +409,7 @@ async def test_a_rollback_after_a_redeploy_of_the_same_starts_the_kept_version_b
     assert (await app.serving()).container_id == former
 
 
+@pytest.mark.long
 async def test_a_rollback_recreates_a_version_that_is_no_longer_kept(app: DeployedApp, pushes: Pushes) -> None:
     await app.set(configuration={"kept": 0, "labels": {"team": "one"}})
     first = await pushes("v1")
@@ -479,6 +482,7 @@ async def test_an_image_that_serves_is_kept_where_a_version_of_it_fails(app: Dep
     assert await images.inspect(app.engine, f"{Reference.parse(pushes.name()).repository}@{digest}")
 
 
+@pytest.mark.long
 async def test_what_variables_name_is_put_in_as_it_is_when_it_runs(app: DeployedApp, pushes: Pushes) -> None:
     async def set_project(text: str) -> None:
         async with app.pool.acquire() as connection:

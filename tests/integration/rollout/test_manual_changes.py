@@ -139,6 +139,7 @@ async def test_an_old_version_that_cannot_be_recreated_is_reported(
     await one_serves(app, second)
 
 
+@pytest.mark.long
 async def test_an_old_version_that_does_not_start_again_is_reported(
     host: Host, pushes: Pushes, long_window: None
 ) -> None:

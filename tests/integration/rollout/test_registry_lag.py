@@ -105,6 +105,7 @@ async def postponed(app: DeployedApp, deployment_id: str) -> Deployment:
     return await until(look)
 
 
+@pytest.mark.long
 async def test_a_tag_that_still_names_the_old_image_is_resolved_again(
     behind: DeployedApp, replica: Replica, pushes: Pushes
 ) -> None:

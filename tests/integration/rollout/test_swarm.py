@@ -225,6 +225,7 @@ async def test_a_service_on_the_host_network_is_updated_stop_first(app: Deployed
     assert [task.labels[DIGEST] for task in await running(app)] == [digest]
 
 
+@pytest.mark.long
 async def test_an_adopted_service_on_the_hosts_network_is_replaced_or_refused_at_once(
     app: DeployedApp, pushes: Pushes
 ) -> None:
@@ -418,6 +419,7 @@ async def test_expiring_credentials_are_renewed_in_the_spec_without_a_restart(
         assert set(guard.passed) == aws.good  # which is the one that was sent last
 
 
+@pytest.mark.long
 async def test_a_manual_change_of_a_service_is_observed_as_drift(app: DeployedApp, pushes: Pushes) -> None:
     async def until_it_is(state: State) -> None:
         async def look() -> bool | None:

@@ -203,6 +203,7 @@ async def test_a_node_that_cannot_pull_fails_the_deployment(app: DeployedApp, re
     assert "rejected: No such image" in failed.reason.message
 
 
+@pytest.mark.long
 async def test_an_unhealthy_version_is_rolled_back(app: DeployedApp, pushes: Pushes) -> None:
     await pushes("v1", health="echo fine")
     assert (await app.ask(Kind.DEPLOY)).status is Status.SUCCEEDED

@@ -163,6 +163,7 @@ async def _of(app: DeployedApp, found: list[MonitorWindow]) -> list[MonitorWindo
     return [watch for watch in found if watch.application_id == app.application_id]
 
 
+@pytest.mark.long
 async def test_monitoring_continues_after_a_restart(
     postgres: str, pool: Pool, dockerd: PrivateEngine, engine: Engine, pushes: Pushes
 ) -> None:
