@@ -60,6 +60,7 @@ async def test_trpc_client_creates_saves_deploys_redeploys_and_reads(workstation
         assert read["requests"] == [{"method": "GET", "path": path, "status": 207}]
 
 
+@pytest.mark.long
 async def test_dokploys_own_cli_does(workstation: Workstation) -> None:
     """`dokploy auth` writes its file beside the program itself, so that file is taken away again."""
 

@@ -17,7 +17,7 @@ A_MINUTE = 5  # of each procedure, by chance
 
 
 @pytest.mark.timeout(3600 if MINUTES else 600)
-@pytest.mark.parametrize("surface", Surface)
+@pytest.mark.parametrize("surface", [Surface.REST, pytest.param(Surface.TRPC, marks=pytest.mark.long)])
 async def test_every_answer_is_as_it_is_described_whatever_is_asked(web: Web, surface: Surface) -> None:
     described = document(PROCEDURES, surface, base="", version="1")
     base = str(web.client.make_url("/")).rstrip("/")

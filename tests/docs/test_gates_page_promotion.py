@@ -8,6 +8,7 @@ from typing import cast
 from unittest.mock import patch
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from gateway.cli import main
@@ -28,6 +29,7 @@ _COMMANDS = [
 ]
 
 
+@pytest.mark.long
 async def test_each_command_about_promotion_works_as_printed(
     postgres_server: str, pushes: Pushes, tmp_path: Path, worker_id: str
 ) -> None:

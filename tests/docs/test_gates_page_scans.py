@@ -9,6 +9,7 @@ from typing import cast
 from unittest.mock import patch
 
 import click
+import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
@@ -33,6 +34,7 @@ _COMMANDS = [
 ]
 
 
+@pytest.mark.long
 @real_trivy
 async def test_each_command_about_scans_and_hooks_works_as_printed(
     postgres_server: str, registry: PrivateRegistry, tmp_path: Path, worker_id: str

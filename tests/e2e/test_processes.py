@@ -149,6 +149,7 @@ async def test_every_process_answers_the_api_as_the_supervising_one_does(gateway
     assert {status for status, _ in unknown} == {404}
 
 
+@pytest.mark.long
 async def test_no_accepting_process_outlives_the_supervising_one(gateway: GatewayProcess) -> None:
     accepting = _accepting(gateway)
     assert len(accepting) == _PROCESSES - 1

@@ -119,6 +119,7 @@ async def test_a_clean_image_passes_a_planted_flaw_is_refused_and_an_equal_one_i
     )
 
 
+@pytest.mark.long
 @real_trivy
 async def test_a_flaw_that_was_published_since_is_found_by_the_next_database(scanned: Scanned) -> None:
     digest = await scanned.push(openssl="3.1.4-r0")
@@ -128,6 +129,7 @@ async def test_a_flaw_that_was_published_since_is_found_by_the_next_database(sca
     assert (await scanned.ask(digest)).verdict is Verdict.REFUSED
 
 
+@pytest.mark.long
 @real_trivy
 async def test_a_report_is_made_once_and_kept_whole(scanned: Scanned) -> None:
     write_database(scanned.cache, PLANTED)
@@ -138,6 +140,7 @@ async def test_a_report_is_made_once_and_kept_whole(scanned: Scanned) -> None:
     assert await scanned.pool.fetchval("SELECT count(*) FROM scan_reports WHERE digest = $1", digest) == 1
 
 
+@pytest.mark.long
 @real_trivy
 async def test_without_a_usable_database_the_verdict_is_unknown_until_there_is_one(scanned: Scanned) -> None:
     digest = await scanned.push(openssl="3.1.4-r0")

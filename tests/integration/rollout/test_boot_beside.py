@@ -157,6 +157,7 @@ async def test_a_version_that_uses_its_network_too_early_is_started_again_and_th
         assert not await _booted_beside(app)
 
 
+@pytest.mark.long
 async def test_a_version_that_does_not_start_while_the_old_one_stops_is_put_back(
     app: DeployedApp, pushes: Pushes, port: int, quick: None
 ) -> None:
@@ -251,6 +252,7 @@ async def test_a_network_that_somebody_connects_the_old_one_to_meanwhile_is_join
     assert set((await app.serving()).networks) == {"bridge", network}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "configuration",
     [{"order": "stop-first"}, {"volumes": [{"type": "volume", "source": "boot-beside", "target": "/data"}]}],

@@ -41,6 +41,7 @@ async def test_an_adopted_container_in_a_crash_loop_is_replaced(host: Host, push
     assert (serving["State"]["Running"], serving["Config"]["Labels"]["gateway.digest"]) == (True, digest)
 
 
+@pytest.mark.long
 async def test_a_crash_loop_is_rolled_back_and_replaced_by_a_good_push(app: DeployedApp, pushes: Pushes) -> None:
     await app.set(configuration={"watch": 300})
     first = await pushes("v1")

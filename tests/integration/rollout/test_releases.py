@@ -183,6 +183,7 @@ async def test_trouble_of_a_member_in_its_monitor_window_puts_all_back(together:
             await watches.delete_watch(connection, app.application_id)
 
 
+@pytest.mark.long
 async def test_pushes_of_several_members_go_out_together(together: Together) -> None:
     change = GroupChange("pushed", settle=1, waves={one.application_id: 1 for one in together.apps})
     group = await create_group(together.pool, change)

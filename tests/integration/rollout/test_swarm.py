@@ -321,6 +321,7 @@ async def test_an_interrupted_restart_of_an_update_is_sent_again(app: DeployedAp
     await runtime.wait_until_ready(swap)
 
 
+@pytest.mark.long
 async def test_a_service_of_a_stack_is_adopted_replaced_and_restored(app: DeployedApp, pushes: Pushes) -> None:
     first = await pushes("v1")
     name = f"stack_{app.application_id}"

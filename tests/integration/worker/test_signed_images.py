@@ -72,6 +72,7 @@ async def test_a_deployment_waits_for_a_late_signature_and_runs_what_was_signed(
     assert (verdict.verdict, len(verdict.evidence["signers"])) == (Verdict.PASSED, 1)
 
 
+@pytest.mark.long
 async def test_an_image_that_others_signed_is_refused_and_what_serves_stays(
     app: DeployedApp, pushes: Pushes, session: aiohttp.ClientSession, tmp_path: Path
 ) -> None:
