@@ -1,7 +1,6 @@
 """How values are written on the pages. It performs no I/O."""
 
 from datetime import UTC, datetime, timedelta
-from urllib.parse import urlsplit
 
 from markupsafe import Markup, escape
 
@@ -13,7 +12,6 @@ NOTHING = "\N{EN DASH}"
 
 _SHORT = 12  # characters of a digest
 _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_KIB = 1024
 
 
 def parse_moment(moment: datetime | str) -> datetime:
@@ -73,20 +71,3 @@ def image_name(image: str | None) -> str:
         return image
     name = str(found.repository).removeprefix("docker.io/library/").removeprefix("docker.io/")
     return f"{name}:{found.tag}" if found.tag else f"{name}@{short_digest(found.digest)}"
-
-
-def size(count: int | None) -> str:
-    if count is None:
-        return NOTHING
-    amount, unit = float(count), "B"
-    for unit in ("B", "KB", "MB", "GB"):
-        if amount < _KIB or unit == "GB":
-            break
-        amount /= _KIB
-    return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-
-
-def web_link(address: object) -> str | None:
-    """Return an address that a page may link to: http or https only; None for any other text."""
-    text = str(address or "")
-    return text if urlsplit(text).scheme in {"http", "https"} and urlsplit(text).netloc else None

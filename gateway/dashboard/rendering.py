@@ -101,8 +101,6 @@ def _templates() -> jinja2.Environment:
         seconds=formats.seconds,
         short_digest=formats.short_digest,
         image_name=formats.image_name,
-        size=formats.size,
-        web_link=formats.web_link,
     )
     environment.globals["static"] = lambda name: static_files()[name].address
     environment.globals["prefix"] = PREFIX
