@@ -8,7 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
 
@@ -80,7 +80,7 @@ _NAMING_PARAMETERS = {
     "Deployment not found": ("deployment", "to"),
     "Group not found": ("group",),
     "Release not found": ("release_id",),
-    "Gate not found": ("gate_id",),
+    "Gate not found": ("words",),
     "Registry not found": ("registry_id",),
     "Server not found": ("server",),
     "Subscription not found": ("subscription",),
@@ -93,6 +93,7 @@ def _with_listing(error: NotFound, options: Mapping[str, object]) -> NotFound:
     named = next((options[name] for name in _NAMING_PARAMETERS.get(str(error), ()) if options.get(name)), None)
     if named is None:
         return error
+    named = named[-1] if isinstance(named, tuple) else named
     noun = str(error).partition(" ")[0].lower()
     return NotFound(f"There is no {noun} {named!r}. List them: gateway {_LISTINGS.get(noun, f'{noun}s list')}")
 
@@ -183,7 +184,10 @@ def _json_default(value: object) -> object:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows as a table, without spaces at the ends of lines. On a terminal, long cells are folded to its width."""
+    """Print rows as a table, times in UTC, without spaces at the ends of lines.
+
+    On a terminal, long cells are folded to its width.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -202,18 +206,19 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 def _format_cell(value: object) -> str:
     if value is None:
         return "-"
-    return f"{value:%Y-%m-%d %H:%M:%S}" if isinstance(value, datetime) else str(value)
+    return format_time(value) if isinstance(value, datetime) else str(value)
 
 
-def _format_field(value: object) -> str:
-    return f"{_format_cell(value)} UTC" if isinstance(value, datetime) else _format_cell(value)
+def format_time(value: datetime) -> str:
+    """Write a time as everything that is printed for people does: in UTC, and with its zone."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def print_fields(fields: Mapping[str, object]) -> None:
     """Print names and values in two columns, times in UTC; further lines of a value are indented to its column."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        print_text(f"{name:<{width}}  " + safe_text(_format_field(value)).replace("\n", "\n" + " " * (width + 2)))
+        print_text(f"{name:<{width}}  " + safe_text(_format_cell(value)).replace("\n", "\n" + " " * (width + 2)))
 
 
 def read_secret(path: str | None) -> str | None:

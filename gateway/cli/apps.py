@@ -11,6 +11,7 @@ import click
 from gateway.cli._application_options import application_options, parse_options
 from gateway.cli._runner import (
     command,
+    format_time,
     json_option,
     open_storage,
     paged,
@@ -222,7 +223,7 @@ async def show_app(app: str, *, as_json: bool) -> None:
             "container": found.app_name,
             "image": found.docker_image,
             "digest": runs.reference.digest if runs and runs.reference else None,
-            "state": f"{seen.state} since {seen.since:%Y-%m-%d %H:%M:%S} UTC" if seen else None,
+            "state": f"{seen.state} since {format_time(seen.since)}" if seen else None,
             "detail": seen.detail if seen and seen.detail else None,
             "deployment": states.get(application_id, "never deployed"),
             "wanted": found.desired,

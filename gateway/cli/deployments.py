@@ -6,6 +6,7 @@ import click
 
 from gateway.cli._runner import (
     command,
+    format_time,
     indent,
     json_option,
     open_storage,
@@ -88,9 +89,8 @@ async def show_deployment(deployment: str, *, as_json: bool) -> None:
         return
     print_outcome(found, records)
     for gate in gates:
-        print_text(
-            f"  gate {gate.name}: {gate.verdict} at {gate.asked_at:%Y-%m-%d %H:%M:%S}, {safe_line(gate.message)}"
-        )
+        asked = format_time(gate.asked_at)
+        print_text(f"  gate {gate.name}: {gate.verdict} at {asked}, {safe_line(gate.message)}")
     if wait is not None:
         print_fields({"position": wait.position, "waits for": wait.waits_for})
 

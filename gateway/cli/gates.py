@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.gates.gate import Sources
     from gateway.store.database import Connection
     from gateway.store.gates import Owner
+    from gateway.store.storage import Storage
 
 _LONGEST_RULE = 120  # characters in a table
 _PLACE = "Exactly one of APP, --environment and --project."
@@ -187,15 +188,26 @@ def _parse_value(text: str) -> object:
 
 
 @gates.command()
-@click.argument("gate_id", metavar="ID")
+@click.argument("words", nargs=-1, metavar="[APP] GATE")
+@environment_option
+@project_option
 @json_option
 @command
-async def remove(gate_id: str, *, as_json: bool) -> None:
-    """Remove a gate by its id, which gateway gates list shows. Deployments that wait at it are asked anew."""
+async def remove(words: Sequence[str], *, environment: str | None, project: str | None, as_json: bool) -> None:
+    """Remove a GATE of APP, or of an environment or a project, by its name or id. An id needs no place.
+
+    Deployments that wait at it are asked anew. An inherited gate is removed where it is set.
+    """
     from gateway.admin import gates as admin
     from gateway.api.procedures._gate_rows import GateRow
 
+    *apps, gate = words or ("",)
+    if not gate or len(apps) > 1:
+        raise click.UsageError("Name the gate: gateway gates remove [APP] GATE")
     async with open_storage() as storage:
+        gate_id = gate
+        if apps or environment is not None or project is not None:
+            gate_id = await _gate_id(storage, (apps[0] if apps else None, environment, project), gate)
         removed = await admin.remove(storage.pool, storage.vault, gate_id)
     if as_json:
         print_json(GateRow.from_setting(removed))
@@ -316,6 +328,28 @@ async def report(deployment: str, *, as_json: bool) -> None:
         raise NotFound("Report not found: no scanner was asked about this image, or its report has expired")
     # Foreign text: in ASCII, and with the one control character escaped that JSON leaves as it is.
     print_text(json.dumps(json.loads(found), indent=2).replace("\x7f", "\\u007f"))
+
+
+async def _gate_id(storage: "Storage", place: tuple[str | None, str | None, str | None], named: str) -> str:
+    """Return the id of the gate that is set there under this name or id. Raises NotFound, which says what there is."""
+    from gateway.admin import gates as admin
+    from gateway.model.errors import NotFound
+    from gateway.store.database import statement
+
+    async with statement(storage.pool) as connection:
+        owner = await _owner(connection, *place)
+        placed = await admin.select_placed(connection, storage.vault, owner)
+    chosen = [one.setting for one in placed if named in {one.setting.name, one.setting.gate_id}]
+    own = [one for one in chosen if one.level is owner.level]
+    if own:
+        return own[0].gate_id
+    if chosen:
+        raise NotFound(
+            f"The gate {named} is inherited: remove it from its {chosen[0].level}, or turn it off here with gateway "
+            f"gates set {place[0] or 'APP'} {chosen[0].kind} --off"
+        )
+    there = ", ".join(one.setting.name for one in placed) or "none"
+    raise NotFound(f"There is no gate {named!r} here; there are: {there}")
 
 
 async def _owner(connection: "Connection", app: str | None, environment: str | None, project: str | None) -> "Owner":

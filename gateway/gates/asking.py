@@ -51,7 +51,7 @@ def parse_rule(gate: Gate, rule: Mapping[str, object]) -> GateRule:
         if first["type"] == "extra_forbidden":
             known = ", ".join(str(field.alias or name) for name, field in gate.rule.model_fields.items())
             message = f"a gate of kind {gate.kind} has no such field; it has {known or 'none'}"
-        raise InvalidInput(f"{field}: {message}", field=field) from error
+        raise InvalidInput(message, field=field) from error
 
 
 async def ask_all(
@@ -85,7 +85,7 @@ async def _ask(
     try:
         rule = parse_rule(gate, setting.rule)
     except InvalidInput as error:
-        message = f"its rule is not valid, set it again: {error}"
+        message = f"its rule is not valid, set it again: {error.field}: {error}"
         return Answer(setting, unknown(Code.GATE_UNANSWERED, message), gate, asked=True)
     bound = asyncio.timeout(gate.timeout)
     try:

@@ -166,7 +166,7 @@ async def prepare(connection: Connection, owner: Owner, rule: PromotionRule, gra
     while path[-1] != path[0] and (onward := followers.get(path[-1])) is not None and len(path) <= len(followers) + 1:
         path.append(str(onward.get("follows")))
     if path[-1] == path[0]:
-        raise InvalidInput(f"rule.follows: this is a circle: {' follows '.join(path)}", field="rule.follows")
+        raise InvalidInput(f"this is a circle: {' follows '.join(path)}", field="rule.follows")
     return rule.model_copy(update={"follows": followed})
 
 
@@ -180,7 +180,7 @@ async def _find_followed(connection: Connection, named: str, grants: Grants | No
         ):
             return found
     which = "" if grants is None else " that this key is for"
-    raise InvalidInput(f"rule.follows: there is no application {named!r}{which}", field="rule.follows")
+    raise InvalidInput(f"there is no application {named!r}{which}", field="rule.follows")
 
 
 GATE = Gate(

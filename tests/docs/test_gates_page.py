@@ -66,3 +66,6 @@ async def test_the_commands_for_every_gate_work_as_printed(
         assert "let it pass: the fix of the outage" in await cli("deployments", "show", deployment)
     await cli("gates", "set", "web", "maturity", "--off")
     assert '"enabled": false' in await cli("gates", "list", "web", "--json")
+    _, removed = await run(_first("gateway gates remove web maturity"))
+    assert removed == "removed maturity\n"
+    assert '"enabled": false' not in await cli("gates", "list", "web", "--json")

@@ -41,6 +41,8 @@ async def run(url: str, *words: str) -> tuple[int, str, str]:
         ("servers show nope", "There is no server 'nope'. List them: gateway servers list"),
         ("subscriptions remove nope", "There is no subscription 'nope'. List them: gateway subscriptions list"),
         ("gates remove nope", "There is no gate 'nope'. List them: gateway gates list APP"),
+        ("gates remove web nope", "There is no gate 'nope' here; there are: none"),
+        ("gates set web promotion follows=nope", "gateway: rule.follows: there is no application 'nope'"),
         ("gates set web maturity agee=3h", "gateway: rule.agee: a gate of kind maturity has no such field; it has age"),
         ("apps update web", "Give at least one option; see gateway apps update --help"),
         ("keys create k --project Shop", "There is no project 'Shop'. Names are case-sensitive."),
@@ -56,12 +58,14 @@ async def test_an_error_names_the_next_step(web: Web, web_postgres: str, words: 
     assert said in err
 
 
-async def test_the_next_opening_is_printed_with_its_time_zone(web: Web, web_postgres: str) -> None:
+async def test_times_are_printed_with_their_zone(web: Web, web_postgres: str) -> None:
     await web.mutate("application.create", name="web", dockerImage="acme/web")
     rule = '{"windows":[{"start":"03:00","duration":"1s","zone":"Europe/Berlin"}]}'
     await run(web_postgres, "gates", "set", "web", "window", "--rule", rule)
     code, out, _ = await run(web_postgres, "gates", "next", "web")
     assert code == 0
+    await web.mutate("group.create", name="shop", members=[])
+    assert (await run(web_postgres, "groups", "list"))[1].rstrip().endswith(" UTC")
     assert [line.rsplit(" ", 1)[1] for line in out.splitlines()] == ["UTC", "UTC"]
 
 
