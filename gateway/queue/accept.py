@@ -172,7 +172,7 @@ class Acceptor:
                 while batch:
                     accepted = await accept(connection, [one.delivery for one in batch], self._subscribed)
                     slow.cancel()
-                    done, batch = batch, self._next_batch()
+                    done, batch = batch, self._next_batch(after=len(batch))
                     if batch:
                         # Its statement is sent first, so that the database does not wait for us.
                         self._loop.call_soon(self._conclude, done, accepted)
@@ -205,14 +205,19 @@ class Acceptor:
             self._idle = None
             idle.set_result(None)
 
-    def _next_batch(self) -> list[_Waiting]:
+    def _next_batch(self, *, after: int = 0) -> list[_Waiting]:
+        """Return the next batch, which is stored while the senders of the `after` deliveries before it are answered.
+
+        It is half of these and of those that wait: with unequal halves, first the database waits and then we do.
+        """
+        most = min(_MAX_DELIVERIES, (len(self._waiting) + after + 1) // 2 if after else _MAX_DELIVERIES)
         batch: list[_Waiting] = []
         size = 0
         pushes = 0
         for one in self._waiting:
             size += len(one.delivery.body)
             pushes += len(one.delivery.pushes)
-            full = size > _MAX_BYTES or pushes > _MAX_PUSHES or len(batch) == _MAX_DELIVERIES
+            full = size > _MAX_BYTES or pushes > _MAX_PUSHES or len(batch) == most
             if batch and full:
                 break
             batch.append(one)

@@ -18,7 +18,7 @@ from gateway.queue import ingest
 from gateway.queue.accept import Acceptor
 from gateway.queue.ingest import Receipt
 from gateway.store import accept as store
-from gateway.store.accept import Delivery
+from gateway.store.accept import Acceptance, Delivery
 from gateway.store.database import Pool, connect
 from tests.support.databases import create_database, empty
 
@@ -458,6 +458,37 @@ async def test_the_next_batch_is_sent_before_the_senders_of_the_last_one_are_ans
     release.set()
     await asyncio.gather(first, *others)
     assert done[:3] == [[b"1"], [b"2", b"3"], [b"1", b"answered"]]
+
+
+async def test_batches_of_senders_that_wait_for_their_answers_become_equal(
+    side: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acceptor, endpoint, sizes, enough = Acceptor(side.pool), await side.endpoint("one"), list[int](), asyncio.Event()
+    many, sent = 8, 0
+
+    async def noted(connection: Any, deliveries: Sequence[Delivery], subscribed: Any) -> list[Acceptance]:
+        while sent < many + sum(sizes) and not enough.is_set():  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0)
+        sizes.append(len(deliveries))
+        if len(sizes) == 6:
+            enough.set()
+        return [Acceptance("ignored")] * len(deliveries)
+
+    async def send_forever() -> None:
+        nonlocal sent
+        while True:
+            sent += 1
+            await acceptor.accept(endpoint, b"", push("nginx"), {}, within=8)
+
+    monkeypatch.setattr("gateway.queue.accept.accept", noted)
+    senders = []
+    for _ in range(many):  # so that the first one is alone in its batch
+        senders.append(asyncio.create_task(send_forever()))
+        await asyncio.sleep(0)
+    await enough.wait()
+    for sender in senders:
+        sender.cancel()
+    assert sizes[:6] == [1, 4, 4, 4, 4, 4]
 
 
 @pytest.mark.parametrize(
