@@ -33,6 +33,27 @@ def from_row(row: asyncpg.Record) -> Deployment:
     return Deployment(**values)
 
 
+async def select_abandoned(
+    connection: Connection, deployment_ids: Collection[str], as_of: datetime
+) -> dict[str, tuple[str, str]]:
+    """Return those that had ended by then and whose application has nothing under way: its id and container name."""
+    rows = await connection.fetch(
+        """
+        SELECT d.deployment_id, a.application_id, a.app_name
+          FROM deployments d
+          JOIN applications a USING (application_id)
+         WHERE d.deployment_id = ANY($1) AND d.finished_at < $2
+           AND NOT EXISTS (SELECT FROM swaps s WHERE s.application_id = a.application_id)
+           AND NOT EXISTS (
+                   SELECT FROM deployments r WHERE r.application_id = a.application_id AND r.status = 'running'
+               )
+        """,
+        list(deployment_ids),
+        as_of,
+    )
+    return {row["deployment_id"]: (row["application_id"], row["app_name"]) for row in rows}
+
+
 async def select_running(connection: Connection, application_id: str) -> Deployment | None:
     row = await connection.fetchrow(
         f"SELECT {COLUMNS} FROM deployments WHERE application_id = $1 AND status = 'running'",  # noqa: S608

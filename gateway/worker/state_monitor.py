@@ -1,5 +1,7 @@
 """Observes the state of applications: after every event of their engine, and once a minute.
 
+What was abandoned on the engine is removed on that occasion.
+
 An application that another one follows is observed more often, and how long it has run well is counted.
 A state that differs from the last deployment's, and lasts for a moment, causes one alert. With `heal`, the application
 is also repaired. An application with a running deployment is not observed. One with a queued deployment that does not
@@ -27,6 +29,7 @@ from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
 from gateway.store.soaks import Sighting
+from gateway.worker.abandoned import remove_abandoned
 from gateway.worker.alerts import Alert, AlertSink
 from gateway.worker.metrics import HEALED
 
@@ -59,6 +62,8 @@ class StateMonitor:
             return None
         known_images = self._known_images.setdefault(identity.daemon, {})
         current = await snapshot.take_snapshot(reached.engine, identity, known_images)
+        with isolate_failures("abandoned containers", identity.name):
+            await remove_abandoned(self._pool, reached.engine, current, as_of)
         states = {
             expected.application_id: snapshot.observe(expected, current)
             for expected in all_expected

@@ -6,16 +6,18 @@ NAME.new.CONTAINER       a copy of a container that is gone or will be
 NAME.old.CONTAINER       served before and is kept
 """
 
+#: in the name of a container that has not served yet
+NEW = ".new."
 _SHORT_ID = 12  # characters of an id
 _DEPENDENT_MARKS = (".made.", ".ran.", ".lay.")
 
 
 def new(name: str, deployment_id: str) -> str:
-    return f"{name}.new.{deployment_id[:_SHORT_ID]}"
+    return f"{name}{NEW}{deployment_id[:_SHORT_ID]}"
 
 
 def stand_in(name: str, container_id: str) -> str:
-    return f"{name}.new.{container_id[:_SHORT_ID]}"
+    return f"{name}{NEW}{container_id[:_SHORT_ID]}"
 
 
 def aside(name: str, container_id: str) -> str:
@@ -34,7 +36,7 @@ def temporary(name: str, deployment_id: str) -> str:
 
 
 def is_new(name: str, container: str) -> bool:
-    return container.startswith(f"{name}.new.")
+    return container.startswith(f"{name}{NEW}")
 
 
 def is_aside(name: str, container: str) -> bool:

@@ -114,6 +114,13 @@ class ApplicationContainers:
                 await remove(self.engine, container, running=False)
 
 
+async def remove_new(engine: Engine, app_name: str, container_id: str) -> None:
+    """Remove a container that still has the name of one that has not served yet."""
+    found = await containers.inspect(engine, container_id)
+    if found is not None and names.is_new(app_name, found.name):
+        await containers.remove(engine, container_id)
+
+
 async def stop_for_good(engine: Engine, container: Container, *, grace: int) -> None:
     """Turn off the container's restart policy, and stop it if it runs."""
     await containers.set_restart_policy(engine, container, containers.NO_RESTART)

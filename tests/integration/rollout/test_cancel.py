@@ -1,15 +1,22 @@
 """Tests cancelling queued and running deployments on a real engine."""
 
+from typing import Any
+
 import pytest
 
 from gateway.cli.demo.process import free_port, until
+from gateway.docker.container.runtime import ContainerRuntime
+from gateway.docker.engine.client import ReachedEngine
+from gateway.docker.snapshot import ListedContainer
 from gateway.model.applications import Application, Desired
-from gateway.model.deployments import Deployment, Kind, Status, Step
-from gateway.model.errors import Code, Conflict, NotFound
+from gateway.model.deployments import Deployment, Kind, Status, Step, Swap
+from gateway.model.errors import Code, Conflict, NotFound, Postponed
 from gateway.queue import cancel, enqueue
 from gateway.store import applications, cancellations, deployments, queue_position, steps
+from gateway.worker.abandoned import never_served
+from gateway.worker.state_monitor import StateMonitor
 from tests.support.real_parts import Pushes
-from tests.support.rollout_env import VAULT, DeployedApp
+from tests.support.rollout_env import VAULT, DeployedApp, RecordedAlerts
 
 
 async def application_of(app: DeployedApp) -> Application:
@@ -122,6 +129,57 @@ async def test_a_postponed_deployment_is_not_retried_after_cancellation(app: Dep
     await until(postponed)
     await cancel.cancel_deployment(app.pool, queued)
     assert (await app.ended(queued)).status is Status.CANCELLED
+
+
+async def test_what_a_deployment_created_before_it_was_cancelled_in_the_queue_is_removed(
+    app: DeployedApp, pushes: Pushes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is what a call of a killed gateway created after the end. Nobody asks for another deployment."""
+    await pushes("v1")
+    await app.ask(Kind.DEPLOY)
+    before = await app.serving()
+    create = ContainerRuntime.create
+
+    async def created(self: ContainerRuntime, *given: Any, **named: Any) -> Swap:
+        await create(self, *given, **named)
+        raise Postponed(Code.ENGINE_BUSY, "it is away", retry_after=600)
+
+    monkeypatch.setattr(ContainerRuntime, "create", created)
+    await pushes("v2")
+    queued = await asked(app)
+
+    async def postponed() -> Deployment | None:
+        async with app.pool.acquire() as connection:
+            found = await deployments.select_deployment(connection, queued)
+        return found if found.status is Status.QUEUED and found.attempts else None
+
+    async def seen() -> list[bool]:
+        await StateMonitor(app.pool, VAULT, RecordedAlerts()).observe(reached)
+        return [one.container_id == before.container_id for one in await app.containers()]
+
+    await until(postponed)
+    reached = ReachedEngine(app.engine, await app.engine.identify(), [None])
+    assert await seen() == [True, False], "the next attempt removes it"
+    assert await cancel.cancel_deployment(app.pool, queued) is Status.CANCELLED
+    assert await seen() == [True]
+    await serves_as(app, before.container_id)
+
+
+@pytest.mark.parametrize(
+    ("state", "serving", "goes"),
+    [
+        ("created", None, True),
+        ("running", "running", True),
+        ("exited", "running", True),
+        ("running", None, False),
+        ("running", "exited", False),
+    ],
+)
+def test_what_may_be_all_that_serves_is_not_taken_for_abandoned(state: str, serving: str | None, goes: bool) -> None:
+    one = ListedContainer("n", "web.new.d", state, "", "i", {})
+    there = {} if serving is None else {"web": ListedContainer("o", "web", serving, "", "i", {})}
+    assert never_served(one, "web", there) is goes
+    assert not never_served(one, "we", there)
 
 
 async def test_an_ended_or_unknown_deployment_cannot_be_cancelled(app: DeployedApp, pushes: Pushes) -> None:

@@ -1,0 +1,49 @@
+"""Removes containers that never served, and that the deployment which created them cannot remove any more.
+
+A deployment that is cancelled, superseded or given up between two attempts does not come back to its engine; and a call
+of a killed gateway may be carried out after its deployment has ended. The next deployment of the application removes
+what is left, but there may be none for long.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import structlog
+
+from gateway.docker.container import names, retention
+from gateway.docker.engine.client import Engine
+from gateway.docker.engine.labels import APPLICATION, DEPLOYMENT, ORIGIN
+from gateway.docker.snapshot import ListedContainer, Snapshot
+from gateway.store import deployments
+from gateway.store.database import Pool, statement
+
+_LOG = structlog.get_logger()
+
+
+async def remove_abandoned(pool: Pool, engine: Engine, current: Snapshot, as_of: datetime) -> None:
+    """Remove what is abandoned in a snapshot that was taken after `as_of`. Raises RolloutError.
+
+    Nothing is removed while anything is under way with the application, nor what may be all that serves it.
+    """
+    candidates = {
+        one.labels[DEPLOYMENT]: one
+        for one in current.containers.values()
+        if {APPLICATION, DEPLOYMENT} <= one.labels.keys() and ORIGIN not in one.labels and names.NEW in one.name
+    }
+    if not candidates:
+        return
+    async with statement(pool) as connection:
+        ended = await deployments.select_abandoned(connection, list(candidates), as_of)
+    for deployment_id, (application_id, app_name) in ended.items():
+        one = candidates[deployment_id]
+        if one.labels[APPLICATION] == application_id and never_served(one, app_name, current.containers):
+            _LOG.info("Removing the container of a deployment that has ended", container=one.name)
+            await retention.remove_new(engine, app_name, one.container_id)
+
+
+def never_served(one: ListedContainer, app_name: str, there: Mapping[str, ListedContainer]) -> bool:
+    """Tell whether the container has never run, or another one serves under the application's name."""
+    serving = there.get(app_name)
+    return names.is_new(app_name, one.name) and (
+        one.state == "created" or (serving is not None and serving.state == "running")
+    )
