@@ -21,12 +21,14 @@ _STORED = [Verdict.QUEUED, Verdict.IGNORED, Verdict.DUPLICATE, Verdict.REJECTED]
 _DERIVED = frozenset({Verdict.QUEUED, Verdict.DEPLOYED, Verdict.SUPERSEDED, Verdict.FAILED})
 
 _COLUMNS = """
-    delivery_id, endpoint_id, source, received_at, verdict, ignored, duplicate_of, replay_of, times,
-    refusal IS NOT NULL AS refused, headers, octet_length(body) AS size,
+    d.delivery_id, d.endpoint_id, d.source, d.received_at, d.verdict, d.ignored, d.duplicate_of, d.replay_of, d.times,
+    d.refusal IS NOT NULL AS refused, d.headers, octet_length(d.body) AS size, d.ended::text[]
+"""
+_CAUSED = """
     ARRAY(SELECT ARRAY[deployment_id, application_id, status::text]
             FROM deployment_deliveries l JOIN deployments USING (deployment_id)
            WHERE l.delivery_id = d.delivery_id
-           ORDER BY application_id) AS caused, ended::text[]
+           ORDER BY application_id) AS caused
 """
 
 
@@ -68,11 +70,8 @@ async def select_inbox(
     which, given = _narrowed(endpoint_id, source, [str(one) for one in stored])
     rows = await connection.fetch(
         f"""
-        WITH newest AS ({which})
-        SELECT {_COLUMNS}
-          FROM deliveries d
-         WHERE delivery_id = ANY (ARRAY(SELECT delivery_id FROM newest))
-         ORDER BY received_at DESC, delivery_id DESC
+        WITH newest AS MATERIALIZED ({which})
+        SELECT *, {_CAUSED} FROM newest d ORDER BY received_at DESC, delivery_id DESC
         """,  # noqa: S608 - constants
         *wanted.bounds,
         *given,
@@ -91,10 +90,10 @@ def _place(delivery: Delivery) -> tuple[datetime, str]:
 
 
 def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) -> tuple[str, list[object]]:
-    """Return the statement for the ids of a page, and its parameters from $4 on. Each reads one index in order."""
+    """Return the statement for the rows of a page, and its parameters from $4 on. Each reads one index in order."""
     newest = "ORDER BY d.received_at DESC, d.delivery_id DESC LIMIT $3"
     if endpoint_id is None and source is None and len(verdicts) == len(_STORED):
-        return f"SELECT delivery_id FROM deliveries d WHERE (received_at, delivery_id) < ($1, $2) {newest}", []  # noqa: S608
+        return f"SELECT {_COLUMNS} FROM deliveries d WHERE (received_at, delivery_id) < ($1, $2) {newest}", []  # noqa: S608
     column = "endpoint_id" if endpoint_id is not None else "source" if source is not None else None
     given: list[object] = [verdicts]
     narrowing = ""
@@ -105,10 +104,10 @@ def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) 
         narrowing += " AND d.source = $6"
         given.append(source)
     each = f"""
-        SELECT d.delivery_id
+        SELECT d.*
           FROM unnest($4::verdict[]) AS wanted (verdict)
          CROSS JOIN LATERAL (
-               SELECT delivery_id, received_at
+               SELECT {_COLUMNS}
                  FROM deliveries d
                 WHERE d.verdict = wanted.verdict {narrowing} AND (d.received_at, d.delivery_id) < ($1, $2)
                 {newest}
@@ -121,7 +120,7 @@ def _narrowed(endpoint_id: str | None, source: str | None, verdicts: list[str]) 
 async def select_delivery(connection: Connection, delivery_id: str) -> tuple[Delivery, bytes]:
     """Return a delivery and its body. Raises NotFound."""
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS}, body FROM deliveries d WHERE delivery_id = $1",  # noqa: S608 - constants
+        f"SELECT {_COLUMNS}, {_CAUSED}, body FROM deliveries d WHERE delivery_id = $1",  # noqa: S608 - constants
         delivery_id,
     )
     if row is None:

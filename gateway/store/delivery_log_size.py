@@ -11,6 +11,7 @@ from gateway.store.database import Connection
 SPAN = timedelta(minutes=10)
 _ROW = 1000  # bytes of a delivery beside its body
 _AT_ONCE = 1000  # rows for one statement
+_READ_TIMEOUT = 600.0  # seconds: as much is read as is dropped then
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 
 _BEGINS = f"date_bin('{SPAN.seconds} seconds', received_at, '2000-01-01 00:00:00+00')"
@@ -64,6 +65,20 @@ async def measure(connection: Connection, since: datetime, until: datetime) -> N
 
 async def select_size(connection: Connection) -> int:
     return int(await connection.fetchval("SELECT coalesce(sum(bytes), 0) FROM inbox_spans"))
+
+
+async def select_size_of_part(connection: Connection, name: str, most: int) -> int | None:
+    """Return the bytes of a part of the inbox; None if it has far more than `most`: so much is not read."""
+    size: int | None = await connection.fetchval(
+        f"""
+        SELECT CASE WHEN pg_table_size('{name}') <= 2 * $1::bigint
+               THEN (SELECT coalesce(sum(octet_length(body) + $2::integer), 0) FROM ONLY {name}) END
+        """,  # noqa: S608 - the name of a table
+        most,
+        _ROW,
+        timeout=_READ_TIMEOUT,
+    )
+    return size
 
 
 async def select_oldest(connection: Connection) -> datetime | None:

@@ -4,7 +4,7 @@ One gateway at a time prunes, in short transactions. What it does not finish, th
 """
 
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.config import Settings
 from gateway.store import (
@@ -14,6 +14,7 @@ from gateway.store import (
     delivery_log_size,
     deployment_retention,
     first_seen,
+    inbox_parts,
     promotions,
     releases,
     scan_reports,
@@ -26,6 +27,8 @@ from gateway.store.database import Connection, Pool, transaction
 
 _STALE_SPANS = 40  # spans of the inbox that are measured again in each run
 _MAX_MEASURED = timedelta(days=1)  # measured in one statement
+_PARTS = 10  # of the inbox, for all of its time and for all of its size
+_LEAST_PART = 8 * 1024**2  # bytes
 _PAGE_SIZE = 100  # applications
 _REPORTS_KEPT = 1000  # of scanners
 
@@ -46,7 +49,9 @@ async def _repeat_under_lock(pool: Pool, step: Callable[[Connection], Awaitable[
 
 async def _delete_expired(pool: Pool, settings: Settings) -> None:
     async def delete(connection: Connection) -> bool:
-        deliveries = await delivery_log.delete_expired(connection, timedelta(days=settings.inbox_days))
+        # Its part is dropped before, unless that lasted much longer than a part does.
+        days = timedelta(days=settings.inbox_days)
+        deliveries = await delivery_log.delete_expired(connection, days + days / _PARTS)
         entries = await audit.delete_expired(
             connection, older_than=timedelta(days=settings.audit_days), most=settings.audit_rows
         )
@@ -68,11 +73,39 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
 
 
 async def _prune_inbox(pool: Pool, settings: Settings) -> None:
+    await begin_part_if_full(pool, settings)
+    await drop_expired_parts(pool, timedelta(days=settings.inbox_days))
     await prune_inbox(pool, settings.inbox_megabytes * 1024**2)
 
 
+async def begin_part_if_full(pool: Pool, settings: Settings) -> bool:
+    """Begin a part of the inbox if the newest one is old or large enough; return whether it was."""
+    lasts = timedelta(days=settings.inbox_days) / _PARTS
+    most = max(_LEAST_PART, settings.inbox_megabytes * 1024**2 // _PARTS)
+    async with transaction(pool) as connection:
+        return (
+            await inbox_parts.is_part_full(connection, lasts=lasts, most=most)
+            and await deployment_retention.try_retention_lock(connection)
+            and await inbox_parts.begin_part(connection)
+        )
+
+
+async def drop_expired_parts(pool: Pool, older_than: timedelta) -> None:
+    """Drop the parts of the inbox whose last delivery is older."""
+
+    async def detach(connection: Connection) -> bool:
+        part = await inbox_parts.select_oldest(connection)
+        now: datetime = await connection.fetchval("SELECT now()")
+        if part is None or (part.until is not None and part.until >= now - older_than):
+            return False
+        return await inbox_parts.detach(connection, part)
+
+    await _repeat_under_lock(pool, detach)
+    await _drop_detached(pool)
+
+
 async def prune_inbox(pool: Pool, limit: int) -> None:
-    """Delete the oldest deliveries beyond so many bytes."""
+    """Delete the oldest deliveries beyond so many bytes: whole parts, as far as all of a part is beyond them."""
     async with transaction(pool) as connection:
         gap = await delivery_log_size.select_gap(connection)
     if gap is None:
@@ -86,11 +119,49 @@ async def prune_inbox(pool: Pool, limit: int) -> None:
         since = end
         return end <= until
 
+    async def detach_excess(connection: Connection) -> bool:
+        return await _detach_excess(connection, limit)
+
     async def delete_excess(connection: Connection) -> bool:
         return await _delete_excess(connection, limit)
 
-    for step in (measure_day, _measure_stale, delete_excess):
+    for step in (measure_day, _measure_stale, detach_excess, delete_excess):
         await _repeat_under_lock(pool, step)
+    await _drop_detached(pool)
+
+
+async def _detach_excess(connection: Connection, limit: int) -> bool:
+    """Take the oldest part out of the inbox if all of it is beyond the limit; return whether it was."""
+    excess = await delivery_log_size.select_size(connection) - limit
+    oldest = await delivery_log_size.select_oldest(connection)
+    part = await inbox_parts.select_oldest(connection) if excess > 0 else None
+    if part is None or oldest is None:
+        return False
+    bytes_ = await delivery_log_size.select_size_of_part(connection, part.name, excess)
+    if bytes_ is None or bytes_ > excess:
+        return False
+    # Recorded sizes may be old, also those of parts that are dropped, and too much would be deleted.
+    end = delivery_log_size.span_of(part.until or oldest) + delivery_log_size.SPAN
+    await delivery_log_size.measure(connection, oldest, end)
+    excess = await delivery_log_size.select_size(connection) - limit
+    return bytes_ <= excess and await inbox_parts.detach(connection, part)
+
+
+async def _drop_detached(pool: Pool) -> None:
+    """Drop the parts that are no longer in the inbox, once nothing refers to their deliveries."""
+    async with transaction(pool) as connection:
+        names = await inbox_parts.select_detached(connection)
+    for name in names:
+        last: str | None = ""
+
+        async def forget(connection: Connection, name: str = name) -> bool:
+            nonlocal last
+            last = await inbox_parts.forget(connection, name, last or "")
+            if last is None:
+                await inbox_parts.drop(connection, name)
+            return last is not None
+
+        await _repeat_under_lock(pool, forget)
 
 
 async def _measure_stale(connection: Connection) -> bool:

@@ -35,7 +35,7 @@ from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
 from gateway.worker.login_renewal import RENEW_INTERVAL, renew_logins
 from gateway.worker.releases import ReleaseCoordinator
-from gateway.worker.retention import prune_expired
+from gateway.worker.retention import begin_part_if_full, prune_expired, prune_inbox
 from gateway.worker.rollout_monitor import CHECK_INTERVAL, RolloutMonitor
 from gateway.worker.state_monitor import OBSERVE_INTERVAL, StateMonitor
 from gateway.worker.version_retention import (
@@ -51,6 +51,7 @@ _RESERVED = 3  # connections that neither rollouts nor periodic tasks use
 _CALL_MARGIN = 5.0  # seconds
 _DAY = 86_400.0  # seconds
 _RETENTION_INTERVAL = 600.0  # seconds
+_PART_CHECKS = 10  # in each such interval
 # Seconds that a cancelled rollout may take beyond the grace period: it stops one container and starts another.
 PUT_BACK_DEADLINE = 60.0
 
@@ -200,10 +201,13 @@ class Supervisor:
         raise Unavailable("the connection that listens for notifications was lost")
 
     async def prune_forever(self) -> None:
-        """Prune expired rows every ten minutes."""
+        """Prune expired rows every ten minutes, and the inbox as soon as one of its parts is full."""
         while True:
             await prune_expired(self._pool, self._settings)
-            await asyncio.sleep(_RETENTION_INTERVAL)
+            for _ in range(_PART_CHECKS):
+                await asyncio.sleep(_RETENTION_INTERVAL / _PART_CHECKS)
+                if await begin_part_if_full(self._pool, self._settings):
+                    await prune_inbox(self._pool, self._settings.inbox_megabytes * 1024**2)
 
     # -- one deployment
 

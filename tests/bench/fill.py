@@ -12,7 +12,7 @@ import asyncpg
 
 from gateway.cli.demo.process import GatewayProcess, gateway_process
 from gateway.config import Settings
-from gateway.store import database
+from gateway.store import database, inbox_parts
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.worker.retention import prune_expired
 
@@ -27,8 +27,7 @@ REPOSITORIES = [f"acme/app{number}" for number in range(10)]
 
 _ROW = 1500  # bytes of the disk that a delivery takes, with its part of everything else
 _LOG = 3 * 1024**3  # bytes of the server's log ahead of its tables
-_AT_ONCE = 1_000_000  # deliveries of one statement
-_INBOX = ["deliveries", "delivery_keys", "deployment_deliveries"]
+_LINKS = ["delivery_keys", "deployment_deliveries"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,8 @@ class Size:
     subscriptions: int
     deployments: int
     deliveries: int
+    #: of the inbox, beside the newest one
+    parts: int
 
     @property
     def endpoints(self) -> int:
@@ -88,9 +89,14 @@ async def _fill(gateway: GatewayProcess, size: Size) -> None:
             await _fill_applications(connection, size)
             async with _without_indexes(connection, ["deployments", "steps"], constraints=False):
                 await _fill_deployments(connection, size)
-            async with _without_indexes(connection, _INBOX, constraints=True):
-                for first in range(0, size.deliveries, _AT_ONCE):
-                    await _fill_deliveries(connection, size, first, min(first + _AT_ONCE, size.deliveries))
+            await _fill_gates(connection, size)
+            at_once = size.deliveries // max(1, size.parts)
+            async with _without_indexes(connection, _LINKS, constraints=True):
+                for first in range(0, size.deliveries, at_once):
+                    async with _without_indexes(connection, ["deliveries"], constraints=True):
+                        await _fill_deliveries(connection, size, first, min(first + at_once, size.deliveries))
+                    if size.parts:
+                        await inbox_parts.begin_part(connection)
             await connection.execute("VACUUM (FREEZE, ANALYZE)")
         await connection.close()
         settings = Settings(docker_host="unix:///none", data_dir=directory, inbox_megabytes=1_000_000)
@@ -203,6 +209,52 @@ async def _fill_deployments(connection: asyncpg.Connection, size: Size) -> None:
           FROM deployments
          CROSS JOIN generate_series(1, 3) AS number
          WHERE started_at IS NOT NULL
+        """
+    )
+
+
+async def _fill_gates(connection: asyncpg.Connection, size: Size) -> None:
+    """A gate for each application, what they and people answered, releases of ten members, and an audit of all."""
+    some = size.deployments // 10
+    await connection.execute(
+        f"""
+        CREATE TEMPORARY TABLE asked AS
+        SELECT deployment_id, application_id, finished_at AS at, row_number() OVER () AS number,
+               row_number() OVER (PARTITION BY application_id ORDER BY created_at DESC) = 1 AS is_last
+          FROM deployments
+         WHERE application_id LIKE 'b%' AND status = 'succeeded'
+         LIMIT {some};
+        INSERT INTO gates (gate_id, application_id, kind, name, rule)
+        SELECT 'g' || application_id, application_id, 'approval', 'approval', '{{"count": 1}}' FROM applications
+         WHERE application_id LIKE 'b%';
+        INSERT INTO gate_verdicts (deployment_id, gate_id, name, kind, rule_hash, repository, digest, spec_hash,
+                                   verdict, code, message, first_asked_at, asked_at)
+        SELECT deployment_id, 'g' || application_id, 'approval', 'approval', 'r', 'ghcr.io/acme/app',
+               'sha256:' || repeat(md5(number::text), 2), 's', 'passed', 'approved', 'approved by one', at, at
+          FROM asked;
+        INSERT INTO approvals (approval_id, application_id, gate_id, gate_name, deployment_id, repository, digest,
+                               spec_hash, image, fingerprint, rule, created_at, deadline_at, passed_at, closed_at)
+        SELECT md5('approval ' || number)::uuid::text, application_id, 'g' || application_id, 'approval', deployment_id,
+               'ghcr.io/acme/app', 'sha256:' || repeat(md5(number::text), 2), 's', 'ghcr.io/acme/app:latest', 'f',
+               '{{"count": 1}}', at, at + interval '3 days', at, CASE WHEN NOT is_last THEN at END
+          FROM asked;
+        INSERT INTO approval_answers (approval_id, approver, application_id, name, answer, answered_at)
+        SELECT approval_id, 'key:k', application_id, 'k', 'approve', created_at FROM approvals;
+        INSERT INTO groups (group_id, name)
+        SELECT 'g' || number, 'g' || number FROM generate_series(0, {size.applications // 10 - 1}) AS number;
+        INSERT INTO group_members (group_id, application_id)
+        SELECT 'g' || (number - 1) / 10, 'b' || number FROM generate_series(1, {size.applications}) AS number;
+        INSERT INTO releases (release_id, group_id, name, state, created_at, finished_at)
+        SELECT 'r' || number, 'g' || number % {size.applications // 10}, 'g', 'succeeded', at, at
+          FROM generate_series(0, {some // 10 - 1}) AS number
+         CROSS JOIN LATERAL (SELECT now() - interval '25 days' * (1 - number::float8 / {some // 10}) AS at) AS a;
+        INSERT INTO release_members (release_id, application_id, wave, open)
+        SELECT 'r' || number / 10, 'b' || 1 + number % {size.applications}, 1, false
+          FROM generate_series(0, {some - 1}) AS number;
+        INSERT INTO audit (call_id, via, who, action, outcome, application_id, at)
+        SELECT 'c' || number, 'api', 'me', 'application.update', 'done', 'b' || 1 + number % {size.applications},
+               now() - interval '25 days' * (1 - number::float8 / {some})
+          FROM generate_series(1, {some}) AS number
         """
     )
 

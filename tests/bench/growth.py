@@ -31,9 +31,9 @@ from tests.bench.processor import resident, taken
 from tests.bench.report import Figure, figure
 from tests.bench.single import client, p50s
 
-FULL = Size(10_000, 1_000_000, 1_000_000, int(os.environ.get("DELIVERIES", "10000000")))
+FULL = Size(10_000, 1_000_000, 1_000_000, int(os.environ.get("DELIVERIES", "10000000")), parts=10)
 #: as many for each application, and pages that are full
-PAGE = Size(100, 10_000, 10_000, 10_000)
+PAGE = Size(100, 10_000, 10_000, 10_000, parts=0)
 #: where the grown database is kept
 KEPT = Path("build/bench").absolute()
 GATE = 1.5

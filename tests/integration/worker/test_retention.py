@@ -1,19 +1,21 @@
 """Tests that pruning bounds what grows, and keeps what serves, is queued, or is a rollback target."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from gateway.config import Settings
-from gateway.store import delivery_log_size, deployment_retention
-from gateway.store.database import transaction
+from gateway.store import delivery_log, delivery_log_size, deployment_retention, inbox_parts
+from gateway.store.database import connect, transaction
 from gateway.worker.retention import prune_deployments, prune_expired, prune_inbox
 from tests.integration.api.test_webhooks import dockerhub
 from tests.integration.queue.test_deliveries import _list
 from tests.integration.queue.test_rollback import created, served
-from tests.support.api_client import Web
+from tests.support.api_client import Web, answering
+from tests.support.databases import create_database
 
 OLD = timedelta(days=90)
 
@@ -265,3 +267,117 @@ async def test_a_long_pause_without_deliveries_is_skipped(web: Web) -> None:
     await _fill(web, 10, hours=1)
     await prune_inbox(web.pool, 30_000)
     assert await web.count("deliveries") == 15
+
+
+# -- the inbox in parts
+
+
+@pytest.fixture
+async def parted(web_postgres: str) -> AsyncIterator[Web]:
+    """A gateway on a database of its own, whose inbox is divided."""
+    async with connect(await create_database(web_postgres, "parted")) as pool, answering(pool) as web:
+        yield web
+
+
+async def _begin_part(web: Web) -> None:
+    async with transaction(web.pool) as connection:
+        assert await inbox_parts.begin_part(connection)
+
+
+async def _parts(web: Web) -> list[int]:
+    """Return how many deliveries each part has, the newest part first."""
+    rows = await web.pool.fetch(
+        "SELECT c.oid::regclass::text AS name FROM pg_class c WHERE relname ~ '^deliveries(_[0-9]|$)' AND relkind = 'r'"
+        " ORDER BY relname = 'deliveries' DESC, relname DESC"
+    )
+    return [await web.pool.fetchval(f"SELECT count(*) FROM ONLY {row['name']}") for row in rows]
+
+
+async def test_the_inbox_in_parts_is_one_inbox_for_every_statement(parted: Web) -> None:
+    """Also for those that another gateway has prepared, and for what a former version counts and deletes."""
+    web = parted
+    await web.application("docker.io/acme/web:latest")
+    path = await web.endpoint("dockerhub", "s")
+    columns = await web.pool.fetch("SELECT * FROM pg_indexes WHERE tablename = 'deliveries' ORDER BY indexname")
+    async with web.pool.acquire() as former:
+        count = await former.prepare("SELECT count(*) FROM deliveries WHERE source = $1")
+        for number in range(3):
+            refusal = delivery_log.Refusals((await _endpoint(web)), "dockerhub", "why", times=2)
+            await delivery_log.add_refusals(former, [refusal])
+            await delivery_log.add_refusals(former, [refusal])
+            _, first = await web.post(path, dockerhub())
+            assert (first["duplicateOf"] is None) is (number == 0), "a key is one for all parts"
+            await _begin_part(web)
+            assert await count.fetchval("dockerhub") == 2 * (number + 1)
+        assert await _parts(web) == [0, 2, 2, 2]
+        assert await web.pool.fetch("SELECT * FROM pg_indexes WHERE tablename = 'deliveries' ORDER BY indexname") == (
+            columns
+        )
+        found = await _list(web)
+        assert [one["verdict"] for one in found] == [
+            "duplicate",
+            "rejected",
+            "duplicate",
+            "rejected",
+            "queued",
+            "rejected",
+        ]
+        await former.execute("DELETE FROM deliveries WHERE verdict = 'queued'")
+    assert (await web.count("delivery_keys"), await web.count("deployment_deliveries")) == (0, 0)
+    assert {one["duplicateOf"] for one in await _list(web)} == {None}
+    _, again = await web.post(path, dockerhub())
+    assert again["duplicateOf"] is None
+
+
+async def _endpoint(web: Web) -> str:
+    return str(await web.pool.fetchval("SELECT endpoint_id FROM endpoints"))
+
+
+async def test_a_part_is_dropped_with_what_refers_to_it_once_all_of_it_has_expired(parted: Web) -> None:
+    web = parted
+    await web.application("docker.io/acme/web:latest")
+    path = await web.endpoint("dockerhub", "s")
+    await web.post(path, dockerhub())
+    await _begin_part(web)
+    await web.post(path, dockerhub())
+    await web.pool.execute("UPDATE deliveries SET received_at = now() - interval '29 days' WHERE verdict = 'queued'")
+    settings = Settings.from_environ({"HOME": "/"})
+    await prune_expired(web.pool, settings)
+    assert await _parts(web) == [1, 1]
+    await web.pool.execute("UPDATE deliveries SET received_at = now() - interval '31 days' WHERE verdict = 'queued'")
+    # Killed after the part has left the inbox, another gateway drops it.
+    async with transaction(web.pool) as connection:
+        part = await inbox_parts.select_oldest(connection)
+        assert part is not None
+        assert await inbox_parts.detach(connection, part)
+    assert (await web.count("deliveries"), await web.count("delivery_keys")) == (1, 1)
+    await prune_expired(web.pool, settings)
+    assert await _parts(web) == [1]
+    assert (await web.count("delivery_keys"), await web.count("deployment_deliveries")) == (0, 0)
+    assert [one["duplicateOf"] for one in await _list(web)] == [None]
+
+
+async def test_whole_parts_beyond_the_size_are_dropped_and_no_delivery_more_than_needed(parted: Web) -> None:
+    for hours in (40, 30, 20):
+        await _fill(parted, 1000, hours=1)
+        await parted.pool.execute(f"UPDATE ONLY deliveries SET received_at = received_at - interval '{hours} hours'")
+        await _begin_part(parted)
+    await prune_inbox(parted.pool, 10_000_000)
+    assert await _parts(parted) == [0, 1000, 1000, 1000]
+    await prune_inbox(parted.pool, 3_000_000)
+    assert await _parts(parted) == [0, 1000, 500]
+    assert await _size(parted) == 3_000_000
+
+
+async def test_a_part_begins_when_the_newest_is_old_enough_and_not_while_it_is_in_use(parted: Web) -> None:
+    settings = Settings.from_environ({"HOME": "/"})
+    await _fill(parted, 10, hours=50)
+    await prune_expired(parted.pool, settings)
+    assert await _parts(parted) == [10]
+    await _fill(parted, 10, hours=80)
+    async with parted.pool.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM deliveries")
+        await prune_expired(parted.pool, settings)
+    assert await _parts(parted) == [20]
+    await prune_expired(parted.pool, settings)
+    assert await _parts(parted) == [0, 20]
