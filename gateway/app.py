@@ -13,20 +13,23 @@ connections that they need:
 """
 
 import errno
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from itertools import chain
 from pathlib import Path
 
+import structlog
 from aiohttp import web
 
-from gateway import processes
+from gateway import installation, processes
 from gateway.admin.context import Context
 from gateway.api.connections import Limits, Runner, limits_for, raise_file_limit
 from gateway.api.health import MetricsOfOthers, no_metrics
 from gateway.api.ingress.rate_limit import Buckets
 from gateway.api.ingress.shared_buckets import SharedBuckets
+from gateway.api.local_users import LOCAL_SOCKET
 from gateway.api.server import build
 from gateway.config import Settings
 from gateway.dashboard.server import add_dashboard
@@ -37,11 +40,14 @@ from gateway.model.servers import Access
 from gateway.registry import client as registry_client
 from gateway.stopping import run_until_stopped
 from gateway.store import gateway_address
+from gateway.store.data_directory import make_private
 from gateway.store.database import transaction
 from gateway.store.storage import open_storage
 from gateway.worker.promoter import promoting
 from gateway.worker.registry_poller import polling_registries
 from gateway.worker.supervisor import supervise
+
+_LOG = structlog.get_logger()
 
 _SERVER_SHUTDOWN = 5.0  # seconds that requests get to finish
 
@@ -105,11 +111,15 @@ def _application(
 async def _serving(context: Context, settings: Settings, limits: Limits, *, as_json: bool) -> AsyncIterator[str]:
     """Accept in this process alone. Yields the URL of the listener."""
     _ = as_json
-    async with _runner(_application(context), limits) as runner:
-        host, port = settings.address
-        with _naming_the_setting(settings):
-            await web.TCPSite(runner, host, port, backlog=processes.BACKLOG).start()
-        yield _url(runner)
+    application = _application(context)
+    with _socket_for_commands(application, settings) as commands:
+        async with _runner(application, limits) as runner:
+            host, port = settings.address
+            with _naming_the_setting(settings):
+                await web.TCPSite(runner, host, port, backlog=processes.BACKLOG).start()
+            url = _url(runner)
+            await _take_commands(runner, commands)
+            yield url
 
 
 @asynccontextmanager
@@ -127,17 +137,42 @@ async def _serving_with_others(
             stack.callback(one.close)
         accepting = processes.AcceptingProcesses(directory, context.settings, buckets.descriptor, as_json=as_json)
         application = _application(context, buckets=buckets, accepting=accepting.metrics)
+        commands = stack.enter_context(_socket_for_commands(application, settings))
         runner = await stack.enter_async_context(_runner(application, limits))
         sites = [web.SockSite(runner, one, backlog=processes.BACKLOG) for one in own]
         for site in sites:
             await site.start()
         address = _url(runner)
+        await _take_commands(runner, commands)
         await web.UnixSite(runner, str(accepting.supervising), backlog=processes.BACKLOG).start()
         # The others stop first, since they relay to this one; before that, nothing more is accepted here.
         await stack.enter_async_context(accepting.running(others, context.rollouts.background_tasks))
         for site in sites:
             stack.push_async_callback(site.stop)
         yield address
+
+
+@contextmanager
+def _socket_for_commands(application: web.Application, settings: Settings) -> Iterator[socket.socket | None]:
+    """Yield the socket on which users of this host give commands; None, with a warning, where there can be none."""
+    url = None if settings.database_url is None else settings.database_url.get_secret_value()
+    directory = settings.data_dir.absolute()
+    with ExitStack() as stack:
+        commands = None
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(installation.socket_directory(directory))
+            mark = installation.database_mark(url)
+            commands = stack.enter_context(installation.listening_socket(directory, mark))
+            application[LOCAL_SOCKET] = commands.getsockname()
+        except (OSError, Unavailable) as error:
+            _LOG.warning("Commands on this host cannot use the gateway: it has no socket", why=str(error))
+        yield commands
+
+
+async def _take_commands(runner: Runner, commands: socket.socket | None) -> None:
+    if commands is not None:
+        await web.SockSite(runner, commands).start()
 
 
 @asynccontextmanager

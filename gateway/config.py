@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from gateway.installation import data_directory
 from gateway.model.errors import InvalidInput
 from gateway.model.group_scopes import parse_groups
 
@@ -21,8 +22,8 @@ _SECRETS = frozenset({"database_url", "master_key", "former_master_keys", "alert
 # Variables that Docker and Kubernetes inject for a service called "gateway": they are no settings.
 _INJECTED = re.compile(r"GATEWAY_(.*_)?(PORT|SERVICE)(_.*)?")
 _KEY_BYTES = 32
-# Names of the data directory: the present one, and the first one, which is used where it has a database.
-_NAME, _FORMER_NAME = "pushdeploy", "webhook-gateway"
+#: variables of the command line, which are no settings of a gateway
+OF_CLIENT = frozenset({"url", "api_key", "api_key_file", "context"})
 # The shortest and the longest poll interval in seconds; the database counts them in 32 bits.
 _LEAST_SECONDS, _MOST_SECONDS = 10, 10**9
 _MAX_DIGITS = 10
@@ -279,12 +280,14 @@ class Settings(BaseModel):
             for name, value in environ.items()
             if name.startswith(_PREFIX) and value != ""
         }
+        for name in OF_CLIENT:
+            given.pop(name, None)
         for name in [name for name in given if name.endswith(_FILE) and name.removesuffix(_FILE) in _SECRETS]:
             given[name.removesuffix(_FILE)] = _read(name, given.pop(name))
         for name in [name for name in given if name not in cls.model_fields]:
             if _INJECTED.fullmatch(_PREFIX + name.upper()):
                 del given[name]
-        given.setdefault("data_dir", _data_dir(environ))
+        given.setdefault("data_dir", str(data_directory(environ)))
         given.setdefault("docker_host", environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock")
         try:
             return cls.model_validate(given)
@@ -319,19 +322,6 @@ def _decoded(text: str) -> bytes:
         return b""
 
 
-def _data_dir(environ: Mapping[str, str]) -> str:
-    base = environ.get("XDG_DATA_HOME") or f"{environ.get('HOME') or Path.home()}/.local/share"
-    return str(_present(Path(base)))
-
-
-def _present(base: Path) -> Path:
-    """Return the directory that holds a database or a key: under the present name, else under the first one."""
-    for name in (_NAME, _FORMER_NAME):
-        if any(os.path.lexists(base / name / kept) for kept in ("postgres", "master.key")):
-            return base / name
-    return base / _NAME
-
-
 def _read(name: str, path: str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
@@ -354,6 +344,6 @@ def _explain(detail: Mapping[str, object]) -> str:
 def load() -> Settings:
     """Read the settings, and remove the secrets from the environment: child processes must not get them."""
     settings = Settings.from_environ(os.environ)
-    for name in _SECRETS:
+    for name in (*_SECRETS, "api_key"):
         os.environ.pop(_PREFIX + name.upper(), None)
     return settings

@@ -35,7 +35,8 @@ PENDING: web.AppKey[dict[_Key, UnrecordedEvent]] = web.AppKey("pending_audit", d
 
 async def record_success(application: web.Application, actor: Actor, given: Any) -> None:
     """Record a change: in the log, and in the audit where no trigger of a changed table has recorded it."""
-    _log(UnrecordedEvent(actor, Outcome.DONE, target=_target(given)))
+    if actor.via != "cli":  # `log_commands` logs those
+        _log(UnrecordedEvent(actor, Outcome.DONE, target=_target(given)))
     try:
         async with statement(application[CONTEXT].pool) as connection:
             await audit.insert_unrecorded(connection, [UnrecordedEvent(actor, Outcome.DONE, target=_target(given))])

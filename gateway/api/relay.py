@@ -13,6 +13,7 @@ from aiohttp import ClientConnectionResetError, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from gateway.api.local_users import is_local
 from gateway.model.errors import Unavailable
 
 _FROM = "X-Gateway-Relayed-From"
@@ -86,4 +87,4 @@ async def restore_sender(request: web.Request, handler: Handler) -> web.StreamRe
 
 def _is_relayed(request: web.Request) -> bool:
     connection = None if request.transport is None else request.transport.get_extra_info("socket")
-    return connection is not None and connection.family == socket.AF_UNIX
+    return connection is not None and not is_local(request) and connection.family == socket.AF_UNIX

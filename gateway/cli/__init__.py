@@ -1,62 +1,59 @@
-"""The command line: one module for each noun. Every command accepts --json and works while the server runs.
+"""The command line: one module for each noun. Every command accepts --json.
 
-Commands import heavy modules inside their functions, so that `gateway --help` stays fast.
+A command's module is loaded when the command is used, and it imports heavy modules inside its functions, so that each
+command starts fast.
 """
+
+from collections.abc import Mapping
+from importlib import import_module
 
 import click
 
-from gateway.cli import (
-    adoption,
-    api,
-    approvals,
-    apps,
-    audit,
-    deliveries,
-    demo,
-    deploy,
-    deployments,
-    gates,
-    groups,
-    keys,
-    open_dashboard,
-    promotions,
-    registries,
-    releases,
-    serve,
-    servers,
-    subscriptions,
-    webhooks,
-)
 from gateway.cli._runner import Root
 
 __all__ = ["main"]
 
+#: the module and the name of each command
+_COMMANDS: Mapping[str, tuple[str, str]] = {
+    "serve": ("serve", "serve"),
+    "migrate": ("serve", "migrate"),
+    "keys": ("keys", "keys"),
+    "open": ("open_dashboard", "open_dashboard"),
+    "webhooks": ("webhooks", "webhooks"),
+    "deliveries": ("deliveries", "deliveries"),
+    "apps": ("apps", "apps"),
+    "subscriptions": ("subscriptions", "subscriptions"),
+    "deploy": ("deploy", "deploy"),
+    "rollback": ("deploy", "rollback"),
+    "deployments": ("deployments", "deployments"),
+    "approvals": ("approvals", "approvals"),
+    "promotions": ("promotions", "promotions"),
+    "groups": ("groups", "groups"),
+    "release": ("releases", "release"),
+    "releases": ("releases", "releases"),
+    "gates": ("gates", "gates"),
+    "servers": ("servers", "servers"),
+    "api": ("api", "api"),
+    "registries": ("registries", "registries"),
+    "audit": ("audit", "audit"),
+    "demo": ("demo", "demo"),
+}
 
-@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(Root):
+    """Loads a command when it is used."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[name]
+        command: click.Command = getattr(import_module(f"gateway.cli.{module}"), attribute)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 def main() -> None:
     """Deploy Docker images the moment they are pushed."""
-
-
-main.add_command(serve.serve)
-main.add_command(serve.migrate)
-main.add_command(keys.keys)
-main.add_command(open_dashboard.open_dashboard)
-main.add_command(webhooks.webhooks)
-main.add_command(deliveries.deliveries)
-main.add_command(apps.apps)
-apps.apps.add_command(adoption.adopt)
-main.add_command(subscriptions.subscriptions)
-main.add_command(deploy.deploy)
-main.add_command(deploy.rollback)
-main.add_command(deployments.deployments)
-main.add_command(approvals.approvals)
-main.add_command(promotions.promotions)
-main.add_command(groups.groups)
-main.add_command(releases.release)
-main.add_command(releases.releases)
-main.add_command(gates.gates)
-main.add_command(servers.servers)
-main.add_command(api.api)
-main.add_command(registries.registries)
-main.add_command(audit.audit)
-main.add_command(demo.demo)

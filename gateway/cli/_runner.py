@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import click
 
@@ -20,15 +20,78 @@ from gateway.model.errors import NotFound
 from gateway.model.sanitize import safe_line, safe_text
 
 if TYPE_CHECKING:
+    from gateway.client import Gateway
     from gateway.store.pagination import Cursor, Page
     from gateway.store.storage import Storage
 
 P = ParamSpec("P")
+_F = TypeVar("_F", bound=Callable[..., Any])
 
 _MAX_FILE_LENGTH = 1024**2  # characters
 _PIPE_WIDTH = 1000  # characters of a line, where output is not a terminal
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+#: for a command that asks no gateway
+plain_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_CHOSEN = "gateway.cli.chosen"
+
+
+def json_option(function: _F) -> _F:
+    """Add --json, and the options that choose the gateway, which `connect` reads."""
+    context = click.option(
+        "--context",
+        metavar="NAME",
+        expose_value=False,
+        callback=_remember,
+        help="Ask the gateway of this context, see: gateway contexts list.",
+    )
+    local = click.option(
+        "--local",
+        is_flag=True,
+        expose_value=False,
+        callback=_remember,
+        help="Use the database of this host, without a gateway.",
+    )
+    return plain_json_option(context(local(function)))
+
+
+def _remember(context: click.Context, option: click.Parameter, given: object) -> None:
+    if given:
+        context.meta[f"{_CHOSEN}.{option.name}"] = given
+
+
+@asynccontextmanager
+async def connect(*, creates: bool = False) -> AsyncIterator["Gateway"]:
+    """Yield the gateway that the command is to ask; see `gateway.client.choose` for which one that is.
+
+    `creates` is for a first command: it may create an installation where there is none.
+    """
+    from gateway import client
+
+    context = click.get_current_context()
+    chosen = client.Wanted(
+        context=context.meta.get(f"{_CHOSEN}.context"),
+        local=bool(context.meta.get(f"{_CHOSEN}.local")),
+        command=_command_name(),
+        creates=creates,
+    )
+    async with client.connect(chosen, prepare=_prepare_database) as gateway:
+        yield gateway
+
+
+def _prepare_database() -> None:
+    from gateway.cli import _logging
+
+    _logging.configure("warning", "text")
+
+
+def _command_name() -> str:
+    """Return the words of the command, for example apps.create."""
+    words: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        words.insert(0, context.info_name or "")
+        context = context.parent
+    return ".".join(words)
 
 
 def paged(most: int) -> Callable[[Callable[P, None]], Callable[P, None]]:
@@ -157,17 +220,12 @@ async def open_storage() -> AsyncIterator["Storage"]:
 
 def _current_actor() -> Actor:
     """Return the user and the command, for the audit log."""
-    words: list[str] = []
-    context = click.get_current_context(silent=True)
-    while context is not None and context.parent is not None:
-        words.insert(0, context.info_name or "")
-        context = context.parent
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
         user = f"uid {os.getuid()}"
     by = os.environ.get("SUDO_USER")
-    return Actor("cli", f"{user} (sudo by {by})" if by else user, ".".join(words), address=socket.gethostname())
+    return Actor("cli", f"{user} (sudo by {by})" if by else user, _command_name(), address=socket.gethostname())
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,7 @@
 
 import click
 
-from gateway.cli._runner import command, json_option, print_json
+from gateway.cli._runner import command, plain_json_option, print_json
 
 _FORMATS = ("openapi", "markdown", "html")
 
@@ -16,7 +16,7 @@ _FORMATS = ("openapi", "markdown", "html")
     show_default=True,
     help="Which API --format openapi describes.",
 )
-@json_option
+@plain_json_option
 @command
 async def api(form: str, surface: str, *, as_json: bool) -> None:
     """Print the description of the API. Use it to generate clients, or read it."""

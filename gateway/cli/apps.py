@@ -22,6 +22,7 @@ from gateway.cli._runner import (
     print_table,
     print_text,
 )
+from gateway.cli.adoption import adopt
 from gateway.model.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -233,3 +234,6 @@ async def show_app(app: str, *, as_json: bool) -> None:
         }
     )
     _print_pending(waits)
+
+
+apps.add_command(adopt)

@@ -9,7 +9,7 @@ from typing import cast
 
 import click
 
-from gateway.cli._runner import command, json_option, print_json, print_text
+from gateway.cli._runner import command, plain_json_option, print_json, print_text
 
 # Parameters of glibc's mallopt(3), and their value: the default, which is fixed by being set.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -17,7 +17,7 @@ _THRESHOLD = 128 * 1024  # bytes
 
 
 @click.command()
-@json_option
+@plain_json_option
 def serve(*, as_json: bool) -> None:
     """Run the gateway until it is stopped. Running deployments then finish or are put back."""
     _load_structlog_alone()
@@ -51,7 +51,7 @@ def _return_freed_memory() -> None:
 
 
 @click.command()
-@json_option
+@plain_json_option
 @command
 async def migrate(*, as_json: bool) -> None:
     """Migrate the database to the current schema.

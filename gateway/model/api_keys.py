@@ -68,12 +68,16 @@ class Grants:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A valid API key that makes a request. `grants` is None if it is not restricted."""
+    """A valid API key that makes a request. `grants` is None if it is not restricted.
+
+    `local_user` is set for a user of the gateway's host, who needs no key and is not restricted.
+    """
 
     key_id: str
     name: str
     permission: Permission = Permission.ADMIN
     grants: Grants | None = None
+    local_user: str | None = None
 
     @property
     def is_global_admin(self) -> bool:

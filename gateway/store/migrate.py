@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import re
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -112,6 +112,25 @@ async def migrate(pool: Pool, migrations: list[Migration] | None = None) -> list
             raise
         why = str(error) or "it does not answer in time"
         raise Unavailable(f"the database went away during its migration, which is done again: {why}") from error
+
+
+async def require_current(pool: Pool, *, on_empty: Callable[[], None]) -> None:
+    """Check that the schema is the one that this program knows, or expands it. Nothing is migrated.
+
+    An empty database is given the schema, after `on_empty`. Raises Unavailable for an older or a newer one.
+    """
+    wanted = shipped()
+    async with pool.acquire() as connection:
+        older = await _has_former_numbers(connection, wanted)
+        missing = await _missing(connection, wanted)
+    if not older and len(missing) == len(wanted):
+        on_empty()
+        await migrate(pool, wanted)
+    elif older or missing:
+        raise Unavailable(
+            "the database has the schema of an older version. Start this version's gateway, which migrates it, or run: "
+            "gateway migrate. To use the older gateway that serves it, use its command line"
+        )
 
 
 async def select_newer(connection: Connection, known: Collection[int] | None = None) -> int | None:

@@ -1,6 +1,6 @@
 """The storage that every command needs, without the parts of a server, so that a command starts fast."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from gateway.store import database
 from gateway.store.embedded_postgres import embedded_postgres
 from gateway.store.encryption import FixedKeys, Keyring, Vault
 from gateway.store.master_key_file import KeyFile
-from gateway.store.migrate import migrate
+from gateway.store.migrate import migrate, require_current
 from gateway.store.sessions import session_name
 
 
@@ -37,9 +37,26 @@ async def open_pool(settings: Settings, *, name: str = "gateway") -> AsyncIterat
 @asynccontextmanager
 async def open_storage(settings: Settings) -> AsyncIterator[Storage]:
     """Open and migrate the database, and open the vault. Raises Unavailable or InvalidInput."""
+    async with _open(settings) as storage:
+        await migrate(storage.pool)
+        yield storage
+
+
+@asynccontextmanager
+async def open_current_storage(settings: Settings, *, on_empty: Callable[[], None]) -> AsyncIterator[Storage]:
+    """Open the database without migrating it, and the vault; `on_empty` is called before an empty one gets its schema.
+
+    Raises Unavailable, also for a schema of another version, or InvalidInput.
+    """
+    async with _open(settings) as storage:
+        await require_current(storage.pool, on_empty=on_empty)
+        yield storage
+
+
+@asynccontextmanager
+async def _open(settings: Settings) -> AsyncIterator[Storage]:
     keyring = _keyring(settings)
     async with open_pool(settings, name=session_name(keyring.mark)) as pool:
-        await migrate(pool)
         yield Storage(pool, Vault(keyring), settings)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.api.rpc import trpc
 from gateway.cli import main
-from gateway.config import Settings
+from gateway.config import OF_CLIENT, Settings
 from gateway.model.errors import REMEDIES, Code
 from gateway.sources import SOURCES
 
@@ -49,8 +49,9 @@ def test_every_command_of_a_page_is_one(page: Path) -> None:
     for line in _COMMAND.findall(text):
         words, command = line.split(), _MAIN
         while words and isinstance(command, click.Group):
-            assert words[0] in command.commands, f"gateway {line}"
-            command = command.commands[words.pop(0)]
+            found = command.get_command(click.Context(command), words.pop(0))
+            assert found is not None, f"gateway {line}"
+            command = found
         known = {name for parameter in command.params for name in parameter.opts}
         assert set(_OPTION.findall(" ".join(words))) <= known, f"gateway {line}"
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -60,7 +61,7 @@ def test_every_command_of_a_page_is_one(page: Path) -> None:
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "SECURITY.md", *STEPS], ids=lambda page: str(page.name))
 def test_every_setting_and_metric_that_a_page_names_is_one(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    settings = {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
+    settings = {f"GATEWAY_{name.upper()}" for name in (*Settings.model_fields, *OF_CLIENT)}
     named = {name.removesuffix("_FILE") for name in re.findall(r"GATEWAY_[A-Z_]+", text)}
     # The gateway refuses to start with a variable that begins like a setting and is none.
     assert named - settings == set()

@@ -186,4 +186,6 @@ async def _answer(context: Context, named: Named, given: Given) -> Answer:
 
 
 def approver_of(caller: Caller) -> Approver:
+    if caller.local_user is not None:
+        return Approver.of_command_line(caller.local_user)
     return Approver.of_key(caller.key_id, caller.name, caller.permission)

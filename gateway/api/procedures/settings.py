@@ -2,13 +2,13 @@
 
 import asyncio
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api.procedures._response import Response
 from gateway.api.rpc.procedure import Answer, KeyAccess, Procedures, Surface
+from gateway.version import VERSION
 
 procedures = Procedures()
 
@@ -32,14 +32,7 @@ class Which(Input):
 @procedures.query("settings.getDokployVersion", gives=str, access=KeyAccess.ANY_KEY)
 async def get_version(_context: Context, _given: Input) -> Answer:
     """Return the version of the gateway."""
-    return Answer(f"v{gateway_version()}")
-
-
-def gateway_version() -> str:
-    try:
-        return version("pushdeploy")
-    except PackageNotFoundError:  # run from a folder, as in the container image
-        return "0.1.0"
+    return Answer(f"v{VERSION}")
 
 
 @procedures.query("settings.getOpenApiDocument", gives=dict[str, Any], access=KeyAccess.ANY_KEY)
@@ -53,4 +46,4 @@ def described(surface: Surface, base: str) -> dict[str, Any]:
     from gateway.api.procedures.catalog import PROCEDURES
     from gateway.api.rpc.openapi import document
 
-    return document(PROCEDURES, surface, base=base.rstrip("/"), version=gateway_version())
+    return document(PROCEDURES, surface, base=base.rstrip("/"), version=VERSION)

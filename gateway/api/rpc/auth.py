@@ -16,6 +16,7 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api import audit
 from gateway.api.context import CONTEXT, sender
+from gateway.api.local_users import local_caller
 from gateway.api.rpc.key_lookup import KEY_LOOKUP
 from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model.api_keys import Caller, Grants
@@ -50,9 +51,11 @@ _ID_FIELD = re.compile(r"(^|_)ids?$")
 async def authenticate(request: web.Request, calls: int = 1, *, bearer: bool = False) -> Caller | None:
     """Return the caller who makes so many calls, None without a valid key; raises Throttled.
 
-    With `bearer`, the key may also come as `Authorization: Bearer`.
+    A request over the gateway's own socket needs none. With `bearer`, the key may also come as `Authorization: Bearer`.
     """
     key = ", ".join(request.headers.getall("x-api-key", ()))  # of two keys, none is valid
+    if not key and (local := local_caller(request)) is not None:
+        return local
     if bearer and not key:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         key = key.strip() if scheme.lower() == "bearer" else ""

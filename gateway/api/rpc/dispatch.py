@@ -15,12 +15,13 @@ from gateway.admin.context import Context
 from gateway.admin.inputs import Input
 from gateway.api import audit
 from gateway.api.context import CONTEXT, SHARE
+from gateway.api.local_users import COMMAND, actor_of
 from gateway.api.notify import notify_workers
 from gateway.api.rpc.auth import address_text, authorize
 from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import Issue, Problem
 from gateway.model.api_keys import Caller
-from gateway.model.audit import CURRENT_ACTOR, Actor
+from gateway.model.audit import CURRENT_ACTOR
 from gateway.model.errors import Forbidden, GatewayError, InvalidInput, Throttled
 from gateway.store.database import repeat_on_conflict
 
@@ -61,12 +62,12 @@ def method_of(procedure: Procedure) -> str:
 async def answer(request: web.Request, procedure: Procedure, given: Any, caller: Caller) -> Answer:
     """Run the procedure; raises CallError, and nothing else."""
     context = replace(request.app[CONTEXT], caller=caller, pool=request.app[SHARE])
-    actor = Actor("api", caller.name, procedure.name, caller.key_id, address_text(request))
+    actor = actor_of(caller, procedure.name, address_text(request), request.headers.get(COMMAND, ""))
     changes = procedure.kind == "mutation"
     token = CURRENT_ACTOR.set(actor if changes else None)
     try:
         parsed = await authorize(context, caller, procedure, given)
-        answered = await _run(procedure, context, parsed)
+        answered = await run(procedure, context, parsed)
     except (GatewayError, ValidationError) as error:
         if changes or isinstance(error, Forbidden):
             audit.record_failure(request.app, actor, error, given)
@@ -85,7 +86,8 @@ async def answer(request: web.Request, procedure: Procedure, given: Any, caller:
     return answered
 
 
-async def _run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
+async def run(procedure: Procedure, context: Context, parsed: Input) -> Answer:
+    """Run an authorized procedure; raises GatewayError."""
     try:
         answered = await repeat_on_conflict(lambda: procedure.run(context, parsed))
     except asyncpg.DataError as error:

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from gateway.api.local_users import CLIENT, SERVER_VERSION
 from gateway.api.request_body import printable, read_body
 from gateway.api.rpc import superjson, trpc
 from gateway.api.rpc.auth import authenticate
@@ -16,6 +17,7 @@ from gateway.api.rpc.procedure import Answer, Procedure
 from gateway.api.rpc.trpc import UNDEFINED, Problem
 from gateway.model.api_keys import Caller
 from gateway.model.errors import GatewayError, InvalidInput
+from gateway.version import VERSION
 
 _UNAUTHORIZED = Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED")
 _DISCONNECTED = Problem(HTTPStatus.BAD_REQUEST, "the client has disconnected")
@@ -142,7 +144,17 @@ def _trpc_json(value: Any, status: int, headers: Mapping[str, str] | None) -> we
 
 
 async def rest_call(request: web.Request) -> web.Response:
-    """Answer one call with its bare value; a procedure without an answer has an empty body."""
+    """Answer one call with its bare value; a procedure without an answer has an empty body.
+
+    The command line is told the version of the gateway.
+    """
+    response = await _rest_answer(request)
+    if CLIENT in request.headers and response.status != HTTPStatus.UNAUTHORIZED:
+        response.headers[SERVER_VERSION] = VERSION
+    return response
+
+
+async def _rest_answer(request: web.Request) -> web.Response:
     name = printable(request.match_info.get("procedure", ""))
     try:
         caller = await authenticate(request)
@@ -151,7 +163,7 @@ async def rest_call(request: web.Request) -> web.Response:
         if request.method == "HEAD":
             return web.Response(status=HTTPStatus.NO_CONTENT)
         procedure = find(request, name)
-        if procedure is None or request.method != method_of(procedure):
+        if procedure is None or not _may_be_called_by(request, procedure):
             return _json(trpc.rest_error(Problem(HTTPStatus.NOT_FOUND, "Not found"), None), HTTPStatus.NOT_FOUND)
         given = await _rest_input(request)
         async with request.app[CONCURRENCY_LIMITS].hold(caller):
@@ -162,6 +174,11 @@ async def rest_call(request: web.Request) -> web.Response:
     if answered.value is UNDEFINED:
         return web.Response(headers={"Content-Type": "application/json", **answered.headers})
     return _json(answered.value, HTTPStatus.OK, answered.headers)
+
+
+def _may_be_called_by(request: web.Request, procedure: Procedure) -> bool:
+    """Tell whether the method is the procedure's. The command line sends each call as a POST."""
+    return request.method == method_of(procedure) or (request.method == "POST" and CLIENT in request.headers)
 
 
 async def _rest_input(request: web.Request) -> Any:

@@ -232,6 +232,13 @@ async def test_an_id_that_the_input_does_not_have_authorizes_nothing(web: Web) -
                 assert (await call(web, procedure, {"applicationId": "mine"}))[0] == 403, procedure.name
 
 
+#: the inputs of lists that require one
+REQUIRED: Mapping[str, dict[str, object]] = {
+    "lookup.one": {"kind": "application", "word": "mine"},
+    "lookup.names": {"applications": ["mine", "theirs"]},
+}
+
+
 async def test_lists_show_a_restricted_key_only_its_applications(web: Web) -> None:
     await an_application(web, "mine")
     theirs = await an_application(web, "theirs")
@@ -242,7 +249,7 @@ async def test_lists_show_a_restricted_key_only_its_applications(web: Web) -> No
         for procedure in lists:
             if procedure.permission > Permission.READ:
                 continue
-            status, answer = await call(web, procedure, {})
+            status, answer = await call_by_trpc(web, procedure, REQUIRED.get(procedure.name, {}))
             said = orjson.dumps(answer).decode()
             assert status == 200
             assert [one for one in theirs.values() if one in said] == []

@@ -1,0 +1,60 @@
+"""The address of a gateway: a URL with http or https, perhaps with a path where a proxy serves it."""
+
+import http.client
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+from gateway.model.errors import InvalidInput
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed URL. Two are equal if they lead to the same place; `path` has no slash at its end."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises InvalidInput."""
+        parts = urlsplit(text.strip())
+        try:
+            port = parts.port
+        except ValueError as error:
+            raise InvalidInput(f"{text!r} has no valid port") from error
+        scheme = parts.scheme.lower()
+        printable = text.isascii() and text.strip().isprintable() and " " not in text.strip()
+        if scheme not in {"http", "https"} or not parts.hostname or not printable:
+            raise InvalidInput(f"{text!r} is not the URL of a gateway, for example https://gateway.example.com")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise InvalidInput("the URL of a gateway has no user, query or fragment; the key is given apart")
+        return cls(scheme, parts.hostname, port or (443 if scheme == "https" else 80), parts.path.rstrip("/"))
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = self.port == (443 if self.scheme == "https" else 80)
+        return f"{self.scheme}://{host}{'' if usual else f':{self.port}'}{self.path}"
+
+    @property
+    def is_readable_by_others(self) -> bool:
+        """Whether the key would travel over a network without encryption."""
+        if self.scheme == "https" or self.host == "localhost":
+            return False
+        import ipaddress
+
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    def connection(self, timeout: float) -> http.client.HTTPConnection:
+        """Return a connection that is not open yet. The certificate is verified by the system's authorities."""
+        if self.scheme == "http":
+            return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+        import ssl
+
+        context = ssl.create_default_context()
+        return http.client.HTTPSConnection(self.host, self.port, timeout=timeout, context=context)
