@@ -133,16 +133,17 @@ async def mark_notified(connection: Connection, application_id: str, state: Stat
     return bool(done == "UPDATE 1")
 
 
-async def forget_told(connection: Connection, application_ids: Sequence[str]) -> None:
-    """Allow another alert for those of these healthy applications that have been healthy for a while."""
-    await connection.execute(
+async def forget_told(connection: Connection, application_id: str) -> bool:
+    """Allow another alert for a healthy application that has been healthy for a while; return whether that is new."""
+    done = await connection.execute(
         """
         UPDATE observations SET told = NULL
-         WHERE application_id = ANY($1) AND told IS NOT NULL AND since < now() - $2::interval
+         WHERE application_id = $1 AND told IS NOT NULL AND since < now() - $2::interval
         """,
-        application_ids,
+        application_id,
         _WELL,
     )
+    return bool(done == "UPDATE 1")
 
 
 async def mark_healed(connection: Connection, application_id: str, pause: timedelta) -> bool:

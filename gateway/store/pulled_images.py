@@ -23,16 +23,24 @@ class PulledImage:
 
 
 async def insert_pulled(connection: Connection, deployment_id: str, epoch: int, digest: Digest) -> bool:
-    """Record the deployment's image, and that it is about to be pulled; return False for a stale owner."""
+    """Record the deployment's image, and that it is about to be pulled; return False for a stale owner.
+
+    That it started is written to the outbox, if an alert is for that.
+    """
     return bool(
         await connection.fetchval(
             f"""
             WITH owner AS (
                 UPDATE deployments SET digest = $3 WHERE deployment_id = $1 AND epoch = $2 AND status = 'running'
-                RETURNING application_id, reference, digest, created_at
+                RETURNING application_id, deployment_id, reference, digest, created_at, kind, asked_by
             ),
             pulled AS ({_insert("owner")} {_AGAIN})
-            SELECT EXISTS (SELECT FROM owner)
+            SELECT count(*), max(outbox_write(
+                   application_id, deployment_id, 'deployment:' || deployment_id || ':started', ARRAY['started'],
+                   jsonb_build_object('reason', NULL, 'deployment', jsonb_build_object(
+                       'deploymentId', deployment_id, 'kind', kind, 'image', reference, 'digest', digest,
+                       'requestedBy', asked_by))))
+              FROM owner
             """,  # noqa: S608 - constants
             deployment_id,
             epoch,

@@ -24,6 +24,7 @@ class Column:
 
 #: every encrypted column of the schema; a test compares this list with the schema
 ENCRYPTED = (
+    Column("alerts", "alert_id", "address"),
     Column("applications", "application_id", "registry_password"),
     Column("applications", "application_id", "environment"),
     Column("applications", "application_id", "base"),

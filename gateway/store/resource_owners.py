@@ -25,6 +25,8 @@ class ResourceKind(StrEnum):
     APPROVAL = "approval"
     GROUP = "group"
     RELEASE = "release"
+    ALERT = "alert"
+    ALERT_DELIVERY = "alert_delivery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,13 @@ _SELECT: Mapping[ResourceKind, str] = {
          WHERE gate_id = $1
     """,
     ResourceKind.APPROVAL: f"{_OWNER} JOIN approvals p USING (application_id) WHERE approval_id = $1",
+    ResourceKind.ALERT: "SELECT application_id, project_id FROM alerts WHERE alert_id = $1",
+    ResourceKind.ALERT_DELIVERY: """
+        SELECT a.application_id, a.project_id
+          FROM outbox_deliveries d
+          JOIN alerts a USING (alert_id)
+         WHERE delivery_id = $1
+    """,
     ResourceKind.PORT: f"{_OWNER} WHERE {_has_part('ports', 'portId')}",
     ResourceKind.MOUNT: f"{_OWNER} WHERE {_has_part('mounts', 'mountId')}",
 }

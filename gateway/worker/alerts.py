@@ -39,13 +39,17 @@ class Alert:
 
     title: str
     body: str
+    #: the outbox has it, and delivers it
+    recorded: bool = False
 
     @classmethod
-    def of(cls, application: str, what: str, deployment: Deployment, reason: Reason | None) -> "Alert":
+    def of(
+        cls, application: str, what: str, deployment: Deployment, reason: Reason | None, *, recorded: bool = False
+    ) -> "Alert":
         why = [reason.message, reason.remedy] if reason else []
         code = [f"Code: {reason.code}"] if reason else []
         details = [*why, *code, f"Image: {deployment.reference or '-'}", f"Deployment: {deployment.deployment_id}"]
-        return cls(f"{application}: {what}", "\n".join(map(safe_line, details)))
+        return cls(f"{application}: {what}", "\n".join(map(safe_line, details)), recorded)
 
 
 class AlertSink(Protocol):
@@ -62,7 +66,7 @@ class AlertQueue:
         self._queue: asyncio.Queue[Alert] = asyncio.Queue(_MAX_QUEUED)
 
     def send(self, alert: Alert, /) -> None:
-        if not self._addresses:
+        if alert.recorded or not self._addresses:
             return
         try:
             self._queue.put_nowait(alert)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+from gateway.model.alerts import of_outcome
 from gateway.model.deployments import Deployment, Kind, Outcome, Status
 from gateway.model.errors import Code, NotFound, Reason
 from gateway.model.events import Ignored
@@ -14,6 +15,7 @@ from gateway.store import (
     cancellations,
     deliveries,
     leases,
+    outbox,
     pulled_images,
     queue,
     releases,
@@ -86,6 +88,8 @@ async def _apply(
 ) -> None:
     """Bring the rest of the database in line with the outcome."""
     application_id = deployment.application_id
+    if (occurrence := of_outcome(deployment, outcome)) is not None:
+        await outbox.write_event(connection, occurrence)
     if outcome.status is not Status.UNCHANGED and await _touched(connection, deployment, outcome):
         await watches.delete_watch(connection, application_id)
     elif outcome.reason and outcome.reason.code is Code.NO_IMAGE:

@@ -316,12 +316,12 @@ class Execution:
     def _name(self) -> str:
         return self._loaded.task.application.name if self._loaded else self.deployment.application_id
 
-    def _alert(self, what: str, reason: Reason | None) -> None:
-        self.context.alerts.send(Alert.of(self._name, what, self.deployment, reason))
+    def _alert(self, what: str, reason: Reason | None, *, recorded: bool = False) -> None:
+        self.context.alerts.send(Alert.of(self._name, what, self.deployment, reason, recorded=recorded))
 
     def _alert_ended(self, status: Status, reason: Reason | None) -> None:
         what = "rolled back" if status is Status.ROLLED_BACK else "failed"
-        self._alert(f"{self.deployment.kind} {what}", reason)
+        self._alert(f"{self.deployment.kind} {what}", reason, recorded=True)
 
 
 async def _until_recorded(write: Callable[[], Awaitable[T]]) -> T:

@@ -20,10 +20,11 @@ import structlog
 
 from gateway.gates.asking import Answer, ask_all, clock_from
 from gateway.gates.gate import LONGEST_WAIT, Gate, Sources
+from gateway.model.alerts import EventKind, of_deployment
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import AtGate, Code, Failed, Reason
 from gateway.model.gates import Candidate, Decision, GateSetting, Level, Verdict, effective, passed, unknown
-from gateway.store import gate_verdicts, gates
+from gateway.store import gate_verdicts, gates, outbox
 from gateway.store.database import Connection, statement, transaction
 from gateway.store.gate_verdicts import Known, Override
 from gateway.store.gates import Owner
@@ -144,7 +145,14 @@ class Gatekeeper:
                 connection, candidate, decisions, since, told={*known.told, *told}
             ):
                 raise LeaseLost(candidate.deployment.deployment_id)
-        return [one for one in waits if one.setting.gate_id not in known.told]
+            new = [one for one in waits if one.setting.gate_id not in known.told]
+            for one in new:
+                reason = Reason(one.decision.code, f"gate {one.setting.name}: {one.decision.message}")
+                event = of_deployment(
+                    candidate.deployment, EventKind.WAITING, reason, digest=candidate.digest, once=f":{reason.code}"
+                )
+                await outbox.write_event(connection, event)
+        return new
 
     async def _tell(self, answer: Answer, candidate: Candidate) -> None:
         """Alert people that the deployment waits for one of them."""

@@ -15,6 +15,7 @@ from gateway.store import (
     deployment_retention,
     first_seen,
     inbox_parts,
+    outbox,
     promotions,
     releases,
     scan_reports,
@@ -64,7 +65,8 @@ async def _delete_expired(pool: Pool, settings: Settings) -> None:
         reports = await scan_reports.delete_expired(
             connection, older_than=timedelta(days=settings.log_days), most=_REPORTS_KEPT
         )
-        return deliveries or entries or digests or reports
+        told = await outbox.delete_expired(connection, older_than=timedelta(days=settings.inbox_days))
+        return deliveries or entries or told or digests or reports
 
     await _repeat_under_lock(pool, delete)
 

@@ -6,6 +6,7 @@ The delay doubles with each attempt, unless the registry asked for a certain one
 from dataclasses import dataclass
 from datetime import timedelta
 
+from gateway.model.alerts import EventKind, of_deployment, of_outcome
 from gateway.model.configuration import Order
 from gateway.model.deployments import Deployment, Kind, Outcome, Status, Swap
 from gateway.model.errors import AtGate, Code, Postponed, Prepared, Reason
@@ -16,6 +17,7 @@ from gateway.store import (
     deployments,
     gate_verdicts,
     leases,
+    outbox,
     pulled_images,
     queue,
     release_deployments,
@@ -31,6 +33,7 @@ _MAX_RETRY_AFTER = 21_600.0  # seconds; a registry may not ask for more
 _MAX_DOUBLINGS = 16
 # These interrupt an attempt at settling a swap without saying anything about the swap, so the attempt does not count.
 _UNRELATED_TO_SWAP = frozenset({Code.ENGINE_UNREACHABLE, Code.GATEWAY_STOPPED, Code.DATABASE_UNAVAILABLE})
+_LONG_WAIT = 60.0  # seconds at a gate that people are told of
 _MAX_FINAL_LOOKS = 3  # attempts at observing what serves, before a swap that cannot be settled is closed without it
 
 
@@ -109,14 +112,15 @@ async def swap_is_open(pool: Pool, deployment: Deployment) -> bool:
 
 async def _cancel(connection: Connection, deployment: Deployment, error: Postponed) -> Postponement:
     reason = Reason(Code.CANCELLED, f"cancelled before the next attempt; the last one ended with: {error}")
-    if await leases.finish_deployment(connection, deployment, Outcome(Status.CANCELLED, reason)):
+    if await _end(connection, deployment, Outcome(Status.CANCELLED, reason)):
         await cancellations.restore_desired(connection, deployment.application_id)
     return Postponement(Status.CANCELLED, reason)
 
 
 async def _yield_to(connection: Connection, deployment: Deployment, successor: Deployment) -> None:
     """Let the newer deployment supersede this one; it inherits that a person asked."""
-    await leases.yield_to_successor(connection, deployment, successor.deployment_id)
+    if await leases.yield_to_successor(connection, deployment, successor.deployment_id):
+        await outbox.write_event(connection, of_deployment(deployment, EventKind.CANCELLED, None))
     await pulled_images.schedule_check(connection, deployment.application_id)
     if deployment.forced:
         await leases.inherit_force(connection, successor.deployment_id, replaces=deployment.kind is Kind.REDEPLOY)
@@ -125,8 +129,16 @@ async def _yield_to(connection: Connection, deployment: Deployment, successor: D
 async def _fail(connection: Connection, deployment: Deployment, error: Postponed, *, exhausted: bool) -> Postponement:
     what = "its swap was closed without being settled; what serves is unknown" if exhausted else "gave up"
     reason = Reason(Code.TOO_MANY_ATTEMPTS, f"{what} after {deployment.attempts} attempts; the last error: {error}")
-    await leases.finish_deployment(connection, deployment, Outcome(Status.FAILED, reason))
+    await _end(connection, deployment, Outcome(Status.FAILED, reason))
     return Postponement(Status.FAILED, reason)
+
+
+async def _end(connection: Connection, deployment: Deployment, outcome: Outcome) -> bool:
+    """Record the outcome, and write down that there is something to tell; return False for a stale owner."""
+    owned = await leases.finish_deployment(connection, deployment, outcome)
+    if owned and (occurrence := of_outcome(deployment, outcome)) is not None:
+        await outbox.write_event(connection, occurrence)
+    return owned
 
 
 async def _reschedule(
@@ -149,7 +161,11 @@ async def _wait_at_gate(connection: Connection, deployment: Deployment, error: A
     await gate_verdicts.delete_steps_of_waits(connection, deployment)
     woken = await gate_verdicts.was_woken(connection, deployment, error.wakes)
     seconds = 0.0 if woken else min(error.retry_after or 0.0, _MAX_RETRY_AFTER)
-    await leases.postpone_deployment(connection, deployment, error.reason, timedelta(seconds=seconds), counted=False)
+    delay = timedelta(seconds=seconds)
+    waits = await leases.postpone_deployment(connection, deployment, error.reason, delay, counted=False)
+    if waits and seconds >= _LONG_WAIT:
+        event = of_deployment(deployment, EventKind.WAITING, error.reason, once=f":{error.reason.code}")
+        await outbox.write_event(connection, event)
     return Postponement(Status.QUEUED, error.reason)
 
 

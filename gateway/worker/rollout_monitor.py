@@ -16,12 +16,13 @@ from gateway.background import isolate_failures
 from gateway.docker import runtime_factory
 from gateway.docker.engine.client import Engine, EngineIdentity, ReachedEngine
 from gateway.docker.runtime import Runtime, Timeouts
+from gateway.model.alerts import EventKind, of_deployment
 from gateway.model.applications import Application, Desired
 from gateway.model.deployments import Kind, MonitorWindow
 from gateway.model.errors import Conflict, NotFound, Reason, RolloutError
 from gateway.model.registries import anonymous
 from gateway.queue import enqueue
-from gateway.store import applications, deployments, releases, soaks, versions, watches
+from gateway.store import applications, deployments, outbox, releases, soaks, versions, watches
 from gateway.store.database import Connection, Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.worker.alerts import Alert, AlertSink
@@ -117,11 +118,13 @@ class RolloutMonitor:
                 if whole:
                     await releases.notify(connection)
                 rollback = None if whole else await self._enqueue_rollback(connection, monitored, reason)
+                done = f"rollback {rollback} is queued" if rollback else "nothing is rolled back"
+                if whole:
+                    done = f"release {deployment.release_id} is put back"
+                event = of_deployment(deployment, EventKind.TROUBLE, reason, done=done)
+                await outbox.write_event(connection, event)
         except NotFound:
             return  # the application was deleted
-        done = f"rollback {rollback} is queued" if rollback else "nothing is rolled back"
-        if whole:
-            done = f"release {deployment.release_id} is put back"
         _LOG.warning(
             "Trouble within the monitor window",
             application=window.application_id,
@@ -133,7 +136,9 @@ class RolloutMonitor:
         )
         TROUBLES.labels("rollback" if rollback or whole else "alert").inc()
         self._alerts.send(
-            Alert.of(monitored.application.name, f"trouble after its rollout; {done}", deployment, reason)
+            Alert.of(
+                monitored.application.name, f"trouble after its rollout; {done}", deployment, reason, recorded=True
+            )
         )
 
     async def _enqueue_rollback(self, connection: Connection, monitored: _Monitored, reason: Reason) -> str | None:

@@ -12,19 +12,21 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from uuid import uuid4
 
 import structlog
 
 from gateway.background import isolate_failures
 from gateway.docker import snapshot
 from gateway.docker.engine.client import Engine, ReachedEngine
+from gateway.model.alerts import EventKind, of_state
 from gateway.model.applications import Desired
 from gateway.model.errors import Conflict, NotFound, RolloutError
 from gateway.model.observations import ExpectedState, ObservedState, alert_delay
 from gateway.model.reference import Digest
 from gateway.model.soaks import is_well
 from gateway.queue import enqueue
-from gateway.store import applications, observations, queue, soaks
+from gateway.store import applications, observations, outbox, queue, soaks
 from gateway.store.database import Pool, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.observations import Standing
@@ -121,27 +123,40 @@ class StateMonitor:
                     await self._send_alert(expected, states[expected.application_id], standing)
                     await self._heal(expected, states[expected.application_id], standing)
         if recovered:
-            async with statement(self._pool) as connection:
-                await observations.forget_told(connection, recovered)
+            await self._tell_recovered(recovered)
         return unconfirmed
+
+    async def _tell_recovered(self, application_ids: Sequence[str]) -> None:
+        for application_id in application_ids:
+            async with transaction(self._pool) as connection:
+                await applications.lock_row(connection, application_id)
+                if not await observations.forget_told(connection, application_id):
+                    continue
+                event = of_state(application_id, EventKind.RECOVERED, "", "", once=str(uuid4()))
+                await outbox.write_event(connection, event)
 
     async def _send_alert(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
         if standing.told is observed.state or expected.is_monitored:
             return
-        async with statement(self._pool) as connection:
+        what = (
+            "it will be healed" if expected.should_heal(observed.state) else "nothing is done; to repair it, redeploy"
+        )
+        async with transaction(self._pool) as connection:
+            await applications.lock_row(connection, expected.application_id)
             if not await observations.mark_notified(connection, expected.application_id, observed.state):
                 return
+            await outbox.write_event(
+                connection,
+                of_state(expected.application_id, EventKind(observed.state), observed.detail, what, once=str(uuid4())),
+            )
         _LOG.warning(
             "An application is not in its expected state",
             application=expected.application_id,
             state=observed.state,
             detail=observed.detail,
         )
-        what = (
-            "it will be healed" if expected.should_heal(observed.state) else "nothing is done; to repair it, redeploy"
-        )
         lines = [observed.detail, what, f"Application: {expected.application_id}"]
-        self._alerts.send(Alert(f"{expected.name}: {observed.state}", "\n".join(filter(None, lines))))
+        self._alerts.send(Alert(f"{expected.name}: {observed.state}", "\n".join(filter(None, lines)), recorded=True))
 
     async def _heal(self, expected: ExpectedState, observed: ObservedState, standing: Standing) -> None:
         """Enqueue a rollback to what served last."""

@@ -24,7 +24,7 @@ from gateway.gates import catalog
 from gateway.model.deployments import LeaseLost
 from gateway.model.errors import Unavailable
 from gateway.registry.client import RegistryClient
-from gateway.store import applications, cancellations, leases, pulled_images, queue, releases, servers, watches
+from gateway.store import applications, cancellations, leases, outbox, pulled_images, queue, releases, servers, watches
 from gateway.store.database import Connection, Pool, listen, share, statement, transaction
 from gateway.store.encryption import Vault
 from gateway.store.engines import Place
@@ -34,6 +34,7 @@ from gateway.worker.engine_pool import EnginePool
 from gateway.worker.engine_worker import Claimed, EngineWorker, PeriodicTask
 from gateway.worker.execution import Execution, ExecutionContext
 from gateway.worker.login_renewal import RENEW_INTERVAL, renew_logins
+from gateway.worker.outbox import OutboxWorker
 from gateway.worker.releases import ReleaseCoordinator
 from gateway.worker.retention import begin_part_if_full, prune_expired, prune_inbox
 from gateway.worker.rollout_monitor import CHECK_INTERVAL, RolloutMonitor
@@ -128,6 +129,7 @@ class Supervisor:
             running_ids=self._running.keys(),
             background_tasks=background_tasks,
         )
+        self.outbox = OutboxWorker(work_pool, vault, settings, self.engine_pool.owner)
 
     def _finding(
         self, select: Callable[[Connection], Awaitable[Collection[Place]]]
@@ -192,6 +194,7 @@ class Supervisor:
             servers.CHANNEL: self.engine_pool.refresh,
             cancellations.CHANNEL: self._renew_now.set,
             releases.CHANNEL: self.releases.wake,
+            outbox.CHANNEL: self.outbox.wake,
         }
         async with listen(self._pool, handlers) as (connection, closed), self.engine_pool.member(connection):
             self.wake()
@@ -283,6 +286,8 @@ async def supervise(
             background_tasks.start("heartbeat", supervisor.renew_leases_forever),
             background_tasks.start("retention", supervisor.prune_forever),
             background_tasks.start("releases", supervisor.releases.advance_forever),
+            background_tasks.start("outbox", supervisor.outbox.deliver_forever),
+            background_tasks.start("bounds of the outbox", supervisor.outbox.keep_bounds_forever),
         ]
         try:
             yield supervisor

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from gateway.api.procedures import (
+    alert,
     application,
     application_adopt,
     application_deploy,
@@ -37,6 +38,7 @@ from gateway.api.procedures import (
 from gateway.api.rpc.procedure import Procedure
 
 MODULES = (
+    alert,
     application,
     application_adopt,
     application_deploy,

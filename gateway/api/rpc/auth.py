@@ -41,6 +41,8 @@ OWNED_IDS: Mapping[str, ResourceKind] = {
     "release_id": ResourceKind.RELEASE,
     "gate_id": ResourceKind.GATE,
     "approval_id": ResourceKind.APPROVAL,
+    "alert_id": ResourceKind.ALERT,
+    "alert_delivery_id": ResourceKind.ALERT_DELIVERY,
     "service_id": ResourceKind.APPLICATION,  # Dokploy's name for what has mounts
 }
 

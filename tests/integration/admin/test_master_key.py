@@ -62,6 +62,7 @@ async def full(web: Web) -> Pool:
     await web.mutate("registry.create", registryName="r", username="u", password="p", registryUrl="ghcr.io")
     await web.mutate("server.create", name="s", host="tcp://127.0.0.1:1")
     await web.mutate("gate.create", applicationId="a", kind="maturity", rule={"age": "1h"}, secret="s")
+    await web.mutate("alert.create", name="h", receiver="webhook", address="https://hooks.example.com")
     await web.endpoint("github", "s")
     async with web.pool.acquire() as connection:
         await connection.execute("UPDATE endpoints SET former_until = now()")

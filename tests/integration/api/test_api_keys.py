@@ -14,9 +14,12 @@ from gateway.api.procedures.catalog import PROCEDURES
 from gateway.api.rpc.auth import OWNED_IDS
 from gateway.api.rpc.procedure import KeyAccess, Procedure
 from gateway.model import api_keys as rules
+from gateway.model.alerts import EventKind, Occurrence
 from gateway.model.api_keys import Grants, Permission
 from gateway.model.errors import InvalidInput
 from gateway.store import api_keys as keys
+from gateway.store import outbox
+from gateway.store.database import transaction
 from tests.support.api_client import Web
 from tests.support.approving import Asking
 
@@ -48,8 +51,17 @@ async def an_application(web: Web, name: str) -> dict[str, str]:
     release = await web.mutate("release.create", groupId=group["groupId"])
     asking = Asking(web.pool, {"count": 1, "approvers": ["nobody"], "deadline": "3d"}, application_id=name)
     await asking.ask()
+    alert = await web.mutate(
+        "alert.create", applicationId=name, name=name, receiver="webhook", address="https://hooks.example.com"
+    )
+    async with transaction(web.pool) as connection:
+        event = Occurrence(name, None, alert["alertId"], EventKind.FAILED, {"deployment": None})
+        await outbox.write_event(connection, event)
+    (delivery,) = await web.query("alert.deliveries", alertId=alert["alertId"])
     return {
         "applicationId": name,
+        "alertId": alert["alertId"],
+        "alertDeliveryId": delivery["alertDeliveryId"],
         "approvalId": await asking.open_id(),
         "serviceId": name,
         "portId": port["portId"],

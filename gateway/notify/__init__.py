@@ -1,0 +1,1 @@
+"""Tells receivers of events: people, programs, and the hosts of source code. It has no database."""

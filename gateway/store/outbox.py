@@ -1,0 +1,436 @@
+"""The outbox: what happened, and who is to be told of it.
+
+Of one application, a receiver is told in order: only the delivery with the lowest number is claimed, and the next one
+after it is delivered or given up. A claim is a lease with an epoch, as that of a deployment.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from gateway.model.alerts import Alert, Event, EventKind, Occurrence
+from gateway.model.errors import NotFound
+from gateway.store import alerts
+from gateway.store.database import Connection
+from gateway.store.encryption import Vault
+from gateway.store.pagination import Page
+from gateway.store.undecryptable import Row
+
+CHANNEL = "outbox"
+
+#: failures in a row after which a receiver is only tried by one delivery at a time
+TRIPPED = 5
+_EVENT = "e.event_id, e.kinds, e.application_id, e.deployment_id, e.content, e.created_at"
+
+
+async def write_event(connection: Connection, occurrence: Occurrence) -> None:
+    """Write down what happened, for the alerts that are for it. Without any alert, this only looks.
+
+    The caller's transaction is the one that makes it true, and holds the lock of the application's queue.
+    """
+    await connection.execute(
+        "SELECT outbox_write($1, $2, $3, $4, $5)",
+        occurrence.application_id,
+        occurrence.deployment_id,
+        occurrence.key,
+        [occurrence.kind],
+        dict(occurrence.content),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedDelivery:
+    """A delivery that this gateway works on, until its lease runs out."""
+
+    delivery_id: str
+    epoch: int
+    attempts: int
+    alert: Alert
+    event: Event
+    progress: Mapping[str, Any]
+    queued_at: datetime
+
+
+async def claim_deliveries(
+    connection: Connection,
+    vault: Vault,
+    owner: str,
+    *,
+    lease: timedelta,
+    most: int,
+    per_alert: int,
+    settings: Collection[str],
+) -> list[ClaimedDelivery]:
+    """Claim deliveries that are due, at most `per_alert` of each receiver at a time.
+
+    `settings` are the ids of the alerts whose addresses this gateway has in its settings.
+    """
+    rows = await connection.fetch(
+        f"""
+        WITH due AS (
+            SELECT head.delivery_id
+              FROM alerts a
+             CROSS JOIN LATERAL (
+                   SELECT h.delivery_id
+                     FROM (
+                          SELECT DISTINCT ON (d.application_id) d.*
+                            FROM outbox_deliveries d
+                           WHERE d.alert_id = a.alert_id AND d.state = 'waiting'
+                           ORDER BY d.application_id, d.number
+                          ) AS h
+                    WHERE h.next_attempt_at <= now() AND coalesce(h.lease_until <= now(), true)
+                    ORDER BY h.next_attempt_at, h.number
+                    LIMIT greatest(0, CASE WHEN a.failures >= {TRIPPED} THEN 1 ELSE $4 END - (
+                          SELECT count(*) FROM outbox_deliveries d
+                           WHERE d.alert_id = a.alert_id AND d.state = 'waiting' AND d.lease_until > now()))
+                   ) AS head
+             WHERE a.enabled AND coalesce(a.paused_until <= now(), true)
+               AND (a.address IS NOT NULL OR a.alert_id = ANY($5))
+             LIMIT $3
+        ),
+        chosen AS (
+            SELECT d.delivery_id
+              FROM outbox_deliveries d
+              JOIN due USING (delivery_id)
+             WHERE d.state = 'waiting' AND coalesce(d.lease_until <= now(), true)
+               FOR NO KEY UPDATE OF d SKIP LOCKED
+        )
+        UPDATE outbox_deliveries d
+           SET claimed_by = $1, lease_until = now() + $2, epoch = epoch + 1, attempts = attempts + 1
+          FROM chosen, outbox_events e
+         WHERE d.delivery_id = chosen.delivery_id AND e.event_id = d.event_id
+        RETURNING d.delivery_id, d.epoch, d.attempts, d.alert_id, d.progress, d.queued_at, {_EVENT}
+        """,  # noqa: S608 - constants
+        owner,
+        lease,
+        most,
+        per_alert,
+        list(settings),
+    )
+    if not rows:
+        return []
+    found = await connection.fetch(
+        "SELECT * FROM alerts WHERE alert_id = ANY($1)", list({row["alert_id"] for row in rows})
+    )
+    known = {one.alert_id: one for one in alerts.read(found, vault)}
+    return [
+        ClaimedDelivery(
+            row["delivery_id"],
+            row["epoch"],
+            row["attempts"],
+            known[row["alert_id"]],
+            _event(row),
+            row["progress"],
+            row["queued_at"],
+        )
+        for row in rows
+        if row["alert_id"] in known
+    ]
+
+
+def _event(row: Row) -> Event:
+    return Event(
+        row["event_id"],
+        tuple(EventKind(one) for one in row["kinds"]),
+        row["application_id"],
+        row["deployment_id"],
+        row["content"],
+        row["created_at"],
+    )
+
+
+async def renew_delivery(connection: Connection, claimed: ClaimedDelivery, progress: Mapping[str, Any]) -> bool:
+    """Store what the receiver has taken so far; return False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE outbox_deliveries SET progress = $3
+         WHERE delivery_id = $1 AND epoch = $2 AND state = 'waiting'
+        """,
+        claimed.delivery_id,
+        claimed.epoch,
+        dict(progress),
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def finish_delivery(
+    connection: Connection,
+    claimed: ClaimedDelivery,
+    *,
+    delivered: bool,
+    status_code: int | None,
+    error: str | None,
+    progress: Mapping[str, Any],
+) -> bool:
+    """Record that the receiver has taken it, or that it is given up; return False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE outbox_deliveries
+           SET state = $3, finished_at = now(), status_code = $4, error = $5, progress = $6, lease_until = NULL,
+               claimed_by = NULL
+         WHERE delivery_id = $1 AND epoch = $2 AND state = 'waiting'
+        """,
+        claimed.delivery_id,
+        claimed.epoch,
+        "delivered" if delivered else "failed",
+        status_code,
+        error,
+        dict(progress),
+    )
+    return bool(done == "UPDATE 1")
+
+
+async def postpone_delivery(
+    connection: Connection,
+    claimed: ClaimedDelivery,
+    *,
+    delay: timedelta,
+    status_code: int | None,
+    error: str | None,
+    progress: Mapping[str, Any],
+    counted: bool = True,
+) -> bool:
+    """Let it wait for its next attempt; return False for a stale owner."""
+    done = await connection.execute(
+        """
+        UPDATE outbox_deliveries
+           SET next_attempt_at = now() + $3, status_code = $4, error = coalesce($5, error), progress = $6,
+               lease_until = NULL, claimed_by = NULL, attempts = attempts - CASE WHEN $7 THEN 0 ELSE 1 END
+         WHERE delivery_id = $1 AND epoch = $2 AND state = 'waiting'
+        """,
+        claimed.delivery_id,
+        claimed.epoch,
+        delay,
+        status_code,
+        error,
+        dict(progress),
+        counted,
+    )
+    return bool(done == "UPDATE 1")
+
+
+# -- how a receiver does
+
+
+async def mark_well(connection: Connection, alert_id: str) -> None:
+    """Record that the receiver took something."""
+    await connection.execute(
+        """
+        UPDATE alerts SET failures = 0, paused_until = NULL, last_error = NULL, delivered_at = now()
+         WHERE alert_id = $1
+           AND (failures > 0 OR last_error IS NOT NULL OR delivered_at IS NULL
+                OR delivered_at < now() - interval '10 s')
+        """,
+        alert_id,
+    )
+
+
+async def mark_failed(connection: Connection, alert_id: str, error: str, pause: timedelta | None, *, down: bool) -> int:
+    """Record that the receiver took something not, and pause it; return its failures in a row."""
+    return int(
+        await connection.fetchval(
+            """
+            UPDATE alerts
+               SET failures = failures + CASE WHEN $4 THEN 1 ELSE 0 END, last_error = $2,
+                   paused_until = CASE WHEN $3::interval IS NULL THEN paused_until
+                                       ELSE greatest(paused_until, now() + $3) END
+             WHERE alert_id = $1
+            RETURNING failures
+            """,
+            alert_id,
+            error,
+            pause,
+            down,
+        )
+        or 0
+    )
+
+
+async def disable_alert(connection: Connection, alert_id: str, error: str) -> None:
+    """Turn an alert off, since its receiver wants nothing more."""
+    await connection.execute("UPDATE alerts SET enabled = false, last_error = $2 WHERE alert_id = $1", alert_id, error)
+
+
+# -- where an image comes from
+
+
+async def select_origin(connection: Connection, event_id: str) -> Mapping[str, Any] | None:
+    """Return what was looked up for this event, or for another one of the same image."""
+    found: Mapping[str, Any] | None = await connection.fetchval(
+        """
+        SELECT coalesce(e.origin, (
+                   SELECT o.origin
+                     FROM outbox_events o
+                    WHERE o.application_id = e.application_id AND o.origin IS NOT NULL
+                      AND o.content -> 'deployment' ->> 'digest' = e.content -> 'deployment' ->> 'digest'
+                    LIMIT 1))
+          FROM outbox_events e
+         WHERE e.event_id = $1
+        """,
+        event_id,
+    )
+    return found
+
+
+async def update_origin(connection: Connection, event_id: str, origin: Mapping[str, Any]) -> None:
+    await connection.execute("UPDATE outbox_events SET origin = $2 WHERE event_id = $1", event_id, dict(origin))
+
+
+# -- lists, replays
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDelivery:
+    """A delivery as it is listed."""
+
+    delivery_id: str
+    alert_id: str
+    alert_name: str
+    event: Event
+    state: str
+    attempts: int
+    next_attempt_at: datetime
+    status_code: int | None
+    error: str | None
+    queued_at: datetime
+    finished_at: datetime | None
+
+    @property
+    def application_id(self) -> str:
+        return self.event.application_id
+
+
+async def select_deliveries(
+    connection: Connection,
+    page: Page,
+    *,
+    alert_ids: Sequence[str] | None = None,
+    application_ids: Sequence[str] | None = None,
+    state: str | None = None,
+) -> list[LoggedDelivery]:
+    """Return a page of the deliveries; of these alerts, or about these applications, where they are given."""
+    rows = await connection.fetch(
+        f"""
+        SELECT d.delivery_id, d.alert_id, a.name AS alert_name, d.state::text, d.attempts, d.next_attempt_at,
+               d.status_code, d.error, d.queued_at, d.finished_at, {_EVENT}
+          FROM outbox_deliveries d
+          JOIN outbox_events e USING (event_id)
+          JOIN alerts a USING (alert_id)
+         WHERE (d.queued_at, d.delivery_id) < ($1, $2) AND ($4::text[] IS NULL OR d.alert_id = ANY($4))
+           AND ($5::text[] IS NULL OR d.application_id = ANY($5)) AND ($6::text IS NULL OR d.state = $6::outbox_state)
+         ORDER BY d.queued_at DESC, d.delivery_id DESC
+         LIMIT $3
+        """,  # noqa: S608 - a constant
+        *page.bounds,
+        None if alert_ids is None else list(alert_ids),
+        None if application_ids is None else list(application_ids),
+        state,
+    )
+    return [
+        LoggedDelivery(
+            row["delivery_id"],
+            row["alert_id"],
+            row["alert_name"],
+            _event(row),
+            row["state"],
+            row["attempts"],
+            row["next_attempt_at"],
+            row["status_code"],
+            row["error"],
+            row["queued_at"],
+            row["finished_at"],
+        )
+        for row in rows
+    ]
+
+
+async def replay_delivery(connection: Connection, delivery_id: str) -> int:
+    """Deliver once more what was delivered or given up, and return 1; 0 if it waits still. Raises NotFound."""
+    if not await connection.fetchval("SELECT true FROM outbox_deliveries WHERE delivery_id = $1", delivery_id):
+        raise NotFound("Delivery not found")
+    return await _replay(connection, "delivery_id = $1", delivery_id)
+
+
+async def replay_failed(connection: Connection, alert_id: str) -> int:
+    """Deliver once more what was given up of an alert; return the number."""
+    return await _replay(connection, "alert_id = $1 AND state = 'failed'", alert_id)
+
+
+async def _replay(connection: Connection, which: str, value: str) -> int:
+    done = await connection.execute(
+        f"""
+        UPDATE outbox_deliveries
+           SET state = 'waiting', finished_at = NULL, attempts = 0, next_attempt_at = now(), error = NULL,
+               status_code = NULL, queued_at = clock_timestamp(), progress = progress || '{{"replayed": true}}'
+         WHERE {which} AND state <> 'waiting'
+        """,  # noqa: S608 - constants
+        value,
+    )
+    if (count := int(done.rpartition(" ")[2])) > 0:
+        await connection.execute("SELECT pg_notify($1, '')", CHANNEL)
+    return count
+
+
+# -- bounds
+
+
+async def give_up_old(connection: Connection, *, older_than: timedelta, most: int) -> int:
+    """Give up what waits for too long, and the oldest of a receiver for which too much waits; return the number."""
+    done = await connection.execute(
+        """
+        UPDATE outbox_deliveries d
+           SET state = 'failed', finished_at = now(), lease_until = NULL, claimed_by = NULL, epoch = epoch + 1,
+               error = left('given up: ' || old.why || coalesce('; the last error: ' || d.error, ''), 1000)
+          FROM (
+               SELECT delivery_id, 'it waited for too long' AS why
+                 FROM outbox_deliveries
+                WHERE state = 'waiting' AND queued_at < now() - $1::interval AND coalesce(lease_until < now(), true)
+                UNION ALL
+               SELECT surplus.delivery_id, 'too much waits for this receiver'
+                 FROM (SELECT DISTINCT alert_id FROM outbox_deliveries WHERE state = 'waiting') AS a
+                CROSS JOIN LATERAL (
+                      SELECT delivery_id
+                        FROM outbox_deliveries w
+                       WHERE w.alert_id = a.alert_id AND w.state = 'waiting'
+                       ORDER BY w.number DESC
+                      OFFSET $2
+                      ) AS surplus
+               ) AS old
+         WHERE d.delivery_id = old.delivery_id AND d.state = 'waiting'
+        """,
+        older_than,
+        most,
+    )
+    return int(done.rpartition(" ")[2])
+
+
+async def delete_expired(connection: Connection, *, older_than: timedelta) -> bool:
+    """Delete a bounded number of old deliveries and events; return whether there may be more."""
+    done = await connection.execute(
+        """
+        DELETE FROM outbox_deliveries
+         WHERE delivery_id IN (
+                   SELECT delivery_id FROM outbox_deliveries
+                    WHERE finished_at < now() - $1::interval
+                    ORDER BY finished_at
+                    LIMIT 1000
+               )
+        """,
+        older_than,
+    )
+    await connection.execute(
+        """
+        DELETE FROM outbox_events
+         WHERE event_id IN (
+                   SELECT event_id
+                     FROM outbox_events e
+                    WHERE created_at < now() - $1::interval
+                      AND NOT EXISTS (SELECT FROM outbox_deliveries d WHERE d.event_id = e.event_id)
+                    ORDER BY created_at
+                    LIMIT 1000
+               )
+        """,
+        older_than,
+    )
+    return done == "DELETE 1000"

@@ -1,0 +1,59 @@
+"""Receivers of alerts on this host, and a worker that delivers to them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from gateway.background import BackgroundTasks
+from gateway.config import Settings
+from gateway.store.database import Pool
+from gateway.store.encryption import Vault
+from gateway.worker.outbox import OutboxWorker
+
+
+@dataclass
+class Hook:
+    """A program that is told by webhooks. `answer` decides what it answers to each request."""
+
+    url: str = ""
+    heard: "asyncio.Queue[tuple[dict[str, str], bytes]]" = field(default_factory=asyncio.Queue)
+    answer: Callable[[], web.Response] = web.Response
+
+    async def hear(self, request: web.Request) -> web.Response:
+        await self.heard.put(({name.lower(): value for name, value in request.headers.items()}, await request.read()))
+        return self.answer()
+
+    async def told(self) -> dict[str, Any]:
+        """Return the next message."""
+        async with asyncio.timeout(20):
+            headers, body = await self.heard.get()
+        return {**orjson.loads(body), "id": headers["webhook-id"]}
+
+
+@asynccontextmanager
+async def a_hook(answer: Callable[[], web.Response] = web.Response) -> AsyncIterator[Hook]:
+    hook = Hook(answer=answer)
+    application = web.Application()
+    application.router.add_post("/hook", hook.hear)
+    async with TestServer(application) as server:
+        hook.url = f"http://127.0.0.1:{server.port}/hook"
+        yield hook
+
+
+@asynccontextmanager
+async def delivering(pool: Pool, vault: Vault, owner: str = "one", **settings: str) -> AsyncIterator[OutboxWorker]:
+    """Deliver what is in the outbox until the block is left."""
+    tasks = BackgroundTasks()
+    worker = OutboxWorker(pool, vault, Settings.from_environ({"HOME": "/", **settings}), owner)
+    async with (
+        tasks.running("outbox", worker.deliver_forever),
+        tasks.running("bounds", worker.keep_bounds_forever),
+    ):
+        yield worker
+    assert tasks.failing == []
