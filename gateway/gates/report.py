@@ -24,6 +24,16 @@ _SHORT, _LONG = 200, 300  # characters
 _MOST = 100_000  # findings
 _TRIVY_SCHEMA = 2
 _REPORT = "not a report of"
+_WANTED = (
+    "what is called in place of a scanner must print Trivy's or Grype's JSON, or Docker Scout's SARIF (--format sarif)"
+)
+# What the scanners can print besides, by a field that only it has. None of it says all that a rule needs.
+_OTHER_FORMS = (
+    ("spdxVersion", "the form SPDX, which lists packages"),
+    ("bomFormat", "the form CycloneDX"),
+    ("vulnerabilities", "GitLab's form, which does not say what is fixed"),
+    ("artifacts", "Docker Scout's or Syft's form of a list of packages"),
+)
 
 
 class Severity(IntEnum):
@@ -111,7 +121,7 @@ def parse(text: bytes, *, subject: str | None = None) -> Report:
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidInput(f"the report is not JSON: {_line(error)}") from error
+        raise InvalidInput(f"the report is not JSON ({_line(error)}); {_WANTED}") from error
     if not isinstance(document, dict):
         raise InvalidInput("the report is not a JSON object")
     try:
@@ -123,7 +133,9 @@ def parse(text: bytes, *, subject: str | None = None) -> Report:
             return _bounded(_sarif(document))
     except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
         raise InvalidInput(f"the report does not have the form that it should: {_line(repr(error))}") from error
-    raise InvalidInput("the report is none of Trivy, Grype or Docker Scout (as SARIF)")
+    form = next((form for sign, form in _OTHER_FORMS if sign in document), None)
+    is_one_of = f"the report has {form}" if form else "the report is none of Trivy, Grype or Docker Scout"
+    raise InvalidInput(f"{is_one_of}; {_WANTED}")
 
 
 def _bounded(report: Report) -> Report:

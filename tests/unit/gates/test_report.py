@@ -98,6 +98,10 @@ def test_the_reports_of_all_scanners_say_the_same(document: object, scanner: str
         (b"FATAL out of cheese", "not JSON"),
         (b"[]", "not a JSON object"),
         (b"{}", "none of"),
+        (b"## Overview\n0C 1H", r"not JSON .*Docker Scout's SARIF \(--format sarif\)"),
+        (encoded({"version": "15.0.6", "vulnerabilities": [], "scan": {}}), r"GitLab's form, .*--format sarif"),
+        (encoded({"spdxVersion": "SPDX-2.3", "packages": []}), "the form SPDX, .*--format sarif"),
+        (encoded({"artifacts": [], "source": {}}), "form of a list of packages; .*--format sarif"),
         (b'{"a":' * 100_000, "not JSON"),  # deeper than anything that is meant
         (encoded({**TRIVY, "SchemaVersion": 3}), "schema 3"),
         (encoded({**TRIVY, "ArtifactName": "docker.io/acme/other"}), "not about docker.io/acme/web"),
