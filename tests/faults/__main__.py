@@ -19,6 +19,8 @@ from gateway.model.configuration import Order
 from tests.faults import meddling, scenes, strikes
 from tests.faults.database import small_disk
 from tests.faults.matrix import Tally, at_every_call, strike_once
+from tests.faults.promotion_world import Scene as PromotionScene
+from tests.faults.promotion_world import at_calls_of_a_promotion, at_moments_of_a_promotion, promotion_world
 from tests.faults.release_world import Bad, Scene, at_calls_of_a_release, release_world
 from tests.faults.service_world import service_world
 from tests.faults.wire import wire
@@ -137,6 +139,19 @@ async def releases(registry: PrivateRegistry, directory: Path, tally: Tally) -> 
                 await at_calls_of_a_release(one, tally, fault, scene, first=5, step=23)
 
 
+async def promotion(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
+    """Staging and production: killed around each call, and at each moment while staging proves a version."""
+    async with (
+        private_engine(arguments=SIDE_BY_SIDE) as dockerd,
+        promotion_world(dockerd, f"{registry.address}/promotion", directory) as one,
+    ):
+        for scene in PromotionScene:
+            for after in AROUND:
+                await at_calls_of_a_promotion(one, tally, strikes.KILL, scene, after=after)
+        for fault in (strikes.KILL, strikes.TERMINATE, strikes.FROZEN, strikes.DATABASE_RESTARTED):
+            await at_moments_of_a_promotion(one, tally, fault, every=1 if fault is strikes.KILL else 4)
+
+
 async def supplies(registry: PrivateRegistry, directory: Path, tally: Tally) -> None:
     """What images come from, and what they are kept on."""
     host, _, port = registry.address.rpartition(":")
@@ -164,6 +179,7 @@ PARTS: dict[str, Part] = {
     "twins": twins,
     "supplies": supplies,
     "releases": releases,
+    "promotion": promotion,
 }
 
 
