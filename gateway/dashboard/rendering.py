@@ -8,14 +8,16 @@ from datetime import datetime
 from functools import cache
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
 from aiohttp import web
 
 from gateway.dashboard import formats
 from gateway.dashboard.procedures import may
 from gateway.dashboard.sessions import PREFIX, SESSION
+
+if TYPE_CHECKING:
+    import jinja2
 
 #: scripts and styles come from the gateway's own files alone
 _POLICY = (
@@ -87,7 +89,9 @@ async def serve_static(request: web.Request) -> web.Response:
 
 
 @cache
-def _templates() -> jinja2.Environment:
+def _templates() -> "jinja2.Environment":
+    import jinja2  # three megabytes, which a gateway whose pages nobody opens does not need
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gateway.dashboard"),
         autoescape=True,

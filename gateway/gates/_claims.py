@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.gates._public_keys import decode_base64
+from gateway.gates._encodings import decode_base64
 from gateway.gates._strict_json import Malformed, member, parse_object, text_member
 
 SIGN_PREDICATE = "https://sigstore.dev/cosign/sign/v1"

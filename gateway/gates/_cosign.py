@@ -5,15 +5,18 @@ What does not verify does not hurt what does: each is examined alone.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gateway.gates._claims import Claims, Envelope, parse_envelope, parse_simple, parse_statement
+from gateway.gates._encodings import decode_base64
 from gateway.gates._keyless import Keyless, Simple
-from gateway.gates._public_keys import PublicKey, decode_base64
 from gateway.gates._strict_json import Malformed, member, parse_object, text_member
 from gateway.model.errors import truncate
 from gateway.model.reference import Digest
 from gateway.registry.attached import Form, Stored
+
+if TYPE_CHECKING:
+    from gateway.gates._public_keys import PublicKey
 
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 _CERTIFICATE = "dev.sigstore.cosign/certificate"
@@ -54,7 +57,7 @@ class Invalid:
 class Trust:
     """Who is trusted."""
 
-    keys: Sequence[PublicKey]
+    keys: "Sequence[PublicKey]"
     keyless: Keyless | None = None
 
 
@@ -139,7 +142,7 @@ def _decode(text: str) -> bytes:
         raise Malformed(f"has a signature that {error}") from error
 
 
-def _name(key: PublicKey) -> str:
+def _name(key: "PublicKey") -> str:
     return f"key sha256:{key.fingerprint}"
 
 

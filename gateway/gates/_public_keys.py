@@ -1,10 +1,10 @@
 """Public keys of signers: ECDSA on P-256 and P-384, RSA with PKCS #1 v1.5, and Ed25519.
 
 The key alone decides on the algorithm, never the signature or what is stored beside it.
+
+It takes two megabytes of memory, so it is imported where a gate has a key.
 """
 
-import base64
-import binascii
 import hashlib
 import re
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
+from gateway.gates._encodings import PEM
+
 _RSA_BITS = range(2048, 8193)
 _MAX_PEM = 8192  # characters
 _MAX_SIGNATURE = 1024  # bytes
-#: one block of PEM
-PEM = re.compile(r"-----BEGIN [A-Z ]+-----[A-Za-z0-9+/=\s]+-----END [A-Z ]+-----")
 _REFERENCE = re.compile(r"[a-z0-9+.-]{2,20}:(?://|.)")
 # P-384: cosign signs with SHA-384 since version 3, and did with SHA-256 before.
 _HASHES: dict[str, tuple[hashes.HashAlgorithm, ...]] = {
@@ -65,17 +65,6 @@ class PublicKey:
         if isinstance(key, rsa.RSAPublicKey):
             return _accepts(lambda: key.verify(signature, digest, padding.PKCS1v15(), prehashed))
         return _accepts(lambda: key.verify(signature, digest, ec.ECDSA(prehashed)))
-
-
-def decode_base64(text: str) -> bytes:
-    """Decode standard base64 in its one canonical form. Raises ValueError."""
-    try:
-        decoded = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ValueError("is not base64") from error
-    if base64.b64encode(decoded).decode() != text:
-        raise ValueError("is not canonical base64")
-    return decoded
 
 
 def _accepts(verify: Callable[[], None]) -> bool:

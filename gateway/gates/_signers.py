@@ -4,16 +4,19 @@ import json
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from gateway.gates._cosign import Trust
 from gateway.gates._duration import Duration
+from gateway.gates._encodings import PEM
 from gateway.gates._identities import Identity
 from gateway.gates._keyless import MISSING_PACKAGE, Keyless, is_installed
-from gateway.gates._public_keys import PEM, PublicKey
 from gateway.gates.gate import GateRule
+
+if TYPE_CHECKING:
+    from gateway.gates._public_keys import PublicKey
 
 _MAX_SIGNERS = 10
 _ROOT = "application/vnd.dev.sigstore.trustedroot+json;version=0.1"
@@ -22,6 +25,8 @@ _LONGEST = timedelta(days=1)
 
 
 def _check_key(text: str) -> str:
+    from gateway.gates._public_keys import PublicKey
+
     _ = PublicKey.parse(text)
     return text
 
@@ -87,7 +92,9 @@ class Signers(GateRule):
         return self
 
     @property
-    def public_keys(self) -> Sequence[PublicKey]:
+    def public_keys(self) -> "Sequence[PublicKey]":
+        from gateway.gates._public_keys import PublicKey
+
         return [PublicKey.parse(text) for text in self.keys]
 
     def trust(self, installed_root: Path | None) -> Trust:

@@ -1,23 +1,30 @@
-"""Verify RSA signatures and OpenID Connect tokens by public keys."""
+"""Verify RSA signatures and OpenID Connect tokens by public keys.
+
+The modules for that take two megabytes: they are loaded for the first request that is signed so.
+"""
 
 import base64
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 import orjson
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.hashes import SHA256, HashAlgorithm
 
 from gateway.model.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 _SKEW = 60.0  # seconds between two clocks
 
 
 def verify_certificate_signature(signature: str, message: bytes, certificate: bytes, algorithm: HashAlgorithm) -> None:
     """Check that `message` was signed with the key of this certificate; raises Unauthenticated."""
-    from cryptography.x509 import load_pem_x509_certificate  # heavy, and needed by two sources alone
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.x509 import load_pem_x509_certificate
 
     try:
         key = load_pem_x509_certificate(certificate).public_key()
@@ -35,6 +42,8 @@ def verify_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: date
     The caller checks audience and subject. Only RS256 is accepted, whatever algorithm the token names.
     https://openid.net/specs/openid-connect-core-1_0.html#IDTokenValidation
     """
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+
     signed, _, signature = token.rpartition(".")
     head, _, body = signed.partition(".")
     try:
@@ -52,7 +61,9 @@ def verify_id_token(token: str, keys: bytes, *, issuers: Sequence[str], at: date
     return claims
 
 
-def _key(keys: Mapping[str, object], kid: object) -> RSAPublicKey:
+def _key(keys: Mapping[str, object], kid: object) -> "RSAPublicKey":
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
+
     listed = keys.get("keys")
     for key in listed if isinstance(listed, list) else []:
         if isinstance(key, dict) and key.get("kid") == kid and key.get("kty") == "RSA":
