@@ -14,6 +14,7 @@ from gateway.model.observations import ObservedState, State
 from gateway.store import (
     application_summaries,
     applications,
+    approvals,
     delivery_log,
     delivery_log_size,
     deployment_retention,
@@ -32,7 +33,7 @@ from tests.support.databases import create_database
 
 ROWS = 20_000
 APPLICATIONS = 100
-LARGE = re.compile(r"(deployments|deliveries|deliveries_[0-9_]+|deployment_deliveries|steps)$")
+LARGE = re.compile(r"(deployments|approvals|deliveries|deliveries_[0-9_]+|deployment_deliveries|steps)$")
 
 DELIVERIES = f"""
     INSERT INTO deliveries (endpoint_id, source, body, verdict, received_at)
@@ -59,6 +60,12 @@ FILL = f"""
     SELECT 'a' || n, 'deploy', false, '', 'docker.io/acme/web:latest' FROM generate_series(1, 5) n;
     INSERT INTO deployments (application_id, kind, forced, title, reference, status, lease_until)
     VALUES ('a1', 'deploy', false, '', 'docker.io/acme/web:latest', 'running', now());
+    INSERT INTO approvals (application_id, gate_id, gate_name, deployment_id, repository, digest, spec_hash, image,
+                           fingerprint, rule, deadline_at, created_at, closed_at)
+    SELECT application_id, 'g', 'approval', deployment_id, 'r', 'd', 's', 'i', '', '{{}}', now(), created_at,
+           CASE WHEN finished_at IS NOT NULL THEN now() END
+      FROM deployments
+     WHERE status <> 'queued';
     INSERT INTO steps (deployment_id, epoch, number, step, started_at)
     SELECT deployment_id, 1, 0, 'pull', now() FROM deployments;
     {DELIVERIES};
@@ -136,6 +143,8 @@ ASKED: dict[str, Callable[[Any], Awaitable[Any]]] = {
     "how applications are": lambda c: applications.select_states(c, [f"a{n}" for n in range(APPLICATIONS)]),
     "members in short": lambda c: application_summaries.select_named(c, ["a3", "a4"]),
     "what is watched": watches.count_open,
+    "what waits for an approval": lambda c: approvals.select_waiting(c, SECOND),
+    "what of one waits for an approval": lambda c: approvals.select_waiting(c, SECOND, "a1"),
     "the version before": lambda c: versions.select_previous(c, "a3"),
     "what is expected on an engine": lambda c: observations.select_expected(c, "n", [None]),
     "what was seen": lambda c: observations.upsert_observations(
